@@ -1,0 +1,43 @@
+# The ways in. `make` alone says what there is.
+
+PROFILE ?= release
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench replay prepare openapi
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+run: ## Install what is missing, then serve at http://127.0.0.1:8080 (PROFILE=dev compiles faster)
+	@scripts/setup
+	cargo run --profile $(PROFILE) -- serve
+
+test: ## Every test, against a real Postgres
+	@scripts/setup
+	cargo test --workspace
+
+lint: ## Format, clippy, licences and sources, .sqlx and the OpenAPI document
+	@scripts/setup --lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny check bans licenses sources
+	scripts/prepare --check
+	scripts/lint-openapi
+
+bench: ## Measure throughput and latency of a fresh Passbook beside bare Postgres
+	@scripts/setup --bench
+	cargo build --release --package passbook
+	cargo run --release --package bench -- run
+
+replay: ## Send recorded movements to a running service: make replay FILE=movements.csv.gz
+	@test -n "$(FILE)" || { echo "make replay needs a file: make replay FILE=movements.csv.gz" >&2; exit 2; }
+	cargo run --release --package bench -- replay "$(FILE)"
+
+prepare: ## Rewrite .sqlx after a query or a migration has changed
+	@scripts/setup
+	scripts/prepare
+
+openapi: ## Rewrite openapi/openapi.json after a route has changed
+	@scripts/setup
+	cargo run --quiet --profile $(PROFILE) -- openapi > openapi/openapi.json.new
+	mv openapi/openapi.json.new openapi/openapi.json

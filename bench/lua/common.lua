@@ -1,0 +1,50 @@
+-- What the scripts share: the accounts that `bench run` opens, and the summary it reads.
+-- By hand: cd bench/lua && wrk -t1 -c32 -d10s -s deposits.lua http://127.0.0.1:8080
+
+local common = {}
+
+common.accounts = 5000
+
+function common.account_id(n)
+   return string.format("be7c0000-0000-4000-8000-%012x", n)
+end
+
+function common.any_account()
+   return math.random(common.accounts)
+end
+
+-- One request for each account, made beforehand so that wrk spends its time on sending.
+function common.for_each_account(make)
+   local requests = {}
+   for n = 1, common.accounts do
+      requests[n] = make(common.account_id(n))
+   end
+   return requests
+end
+
+function common.post(path, body, headers)
+   headers = headers or {}
+   headers["Content-Type"] = "application/json"
+   return wrk.format("POST", path, headers, body)
+end
+
+function common.deposit(id, headers)
+   return common.post("/v1/accounts/" .. id .. "/deposits", '{"amount":1}', headers)
+end
+
+-- Splits a request around a marker of the same length as what will stand in its place.
+function common.around(request, marker)
+   local first, last = string.find(request, marker, 1, true)
+   return string.sub(request, 1, first - 1), string.sub(request, last + 1)
+end
+
+-- `refused` are answers above 399, `broken` are connections that failed or timed out.
+function done(summary, latency, requests)
+   local errors = summary.errors
+   io.write(string.format(
+      '{"requests":%d,"microseconds":%d,"p50_us":%d,"p99_us":%d,"refused":%d,"broken":%d}\n',
+      summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+      errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+end
+
+return common

@@ -1,0 +1,95 @@
+//! The machine and the settings that figures were taken with, since without them they say nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::tools::said;
+use crate::yardstick::Postgres;
+
+/// Settings of Postgres without which a commit is no promise.
+const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+
+#[derive(Serialize)]
+pub struct Machine {
+    pub cpu: String,
+    pub cores: usize,
+    pub kernel: String,
+    pub file_system: String,
+    pub postgres: String,
+    pub durability: String,
+    pub date: String,
+    pub load_average: String,
+    pub commit: String,
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Machine {
+    /// To be asked before anything is started, since it tells how busy the machine was.
+    pub async fn load_average() -> String {
+        match fs::read_to_string("/proc/loadavg") {
+            Ok(text) => text.split(' ').take(3).collect::<Vec<_>>().join(" "),
+            Err(_) => known(said("sysctl", &["-n", "vm.loadavg"]).await),
+        }
+    }
+
+    pub async fn describe(load_average: String, postgres: &Postgres, data: &Path) -> Result<Self> {
+        let mut durability = Vec::new();
+        for name in DURABLE {
+            durability.push(format!("{name} {}", postgres.setting(name).await?));
+        }
+        let data = data.to_string_lossy();
+        Ok(Self {
+            cpu: cpu_model().await,
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: known(said("uname", &["-sr"]).await),
+            file_system: known(said("findmnt", &["-no", "FSTYPE", "-T", &data]).await),
+            postgres: postgres.setting("server_version").await?,
+            durability: durability.join(", "),
+            date: known(said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]).await),
+            load_average,
+            commit: known(said("git", &["describe", "--always", "--dirty"]).await),
+            settings: settings(),
+        })
+    }
+
+    pub fn line(&self) -> String {
+        let mut line = format!(
+            "{}, {} cores, {}, data on {}, Postgres {} ({}), {}, load before {}, commit {}",
+            self.cpu,
+            self.cores,
+            self.kernel,
+            self.file_system,
+            self.postgres,
+            self.durability,
+            self.date,
+            self.load_average,
+            self.commit,
+        );
+        for (name, value) in &self.settings {
+            line.push_str(&format!(", {name}={value}"));
+        }
+        line
+    }
+}
+
+async fn cpu_model() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+    match model.and_then(|rest| rest.split_once(": ")) {
+        Some((_, model)) => model.to_owned(),
+        None => known(said("sysctl", &["-n", "machdep.cpu.brand_string"]).await),
+    }
+}
+
+/// The settings that the service takes over from the environment of `bench`.
+fn settings() -> BTreeMap<String, String> {
+    std::env::vars().filter(|(name, _)| crate::service::is_passed_on(name)).collect()
+}
+
+fn known(said: Option<String>) -> String {
+    said.unwrap_or_else(|| "unknown".to_owned())
+}

@@ -1,0 +1,61 @@
+//! `bench replay` drives a file of real movements through a running Passbook and checks every
+//! balance; `bench run` measures a fresh Passbook beside bare Postgres on the same server.
+//!
+//! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `wrk`,
+//! `yardstick`, `process`, `machine`, `report`).
+
+mod client;
+mod latency;
+mod machine;
+mod movements;
+mod process;
+mod replay;
+mod report;
+mod run;
+mod service;
+mod tools;
+mod wrk;
+mod yardstick;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Replays real movements through Passbook, and measures it beside bare Postgres.
+#[derive(Parser)]
+#[command(name = "bench", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Replay(replay::Options),
+    Run(run::Options),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Replay(options) => replay::replay(options).await,
+        Command::Run(options) => run::run(options).await,
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,107 @@
+//! wrk, which makes the load over HTTP, and its scripts.
+//!
+//! One thread: load, service and Postgres share the same few cores. The scripts are part of this
+//! binary and are written beside the service's data before wrk reads them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use crate::report::Load;
+use crate::tools;
+
+const SCRIPTS: [(&str, &str); 6] = [
+    ("common.lua", include_str!("../lua/common.lua")),
+    ("deposits.lua", include_str!("../lua/deposits.lua")),
+    ("deposits_with_key.lua", include_str!("../lua/deposits_with_key.lua")),
+    ("deposits_to_one.lua", include_str!("../lua/deposits_to_one.lua")),
+    ("transfers.lua", include_str!("../lua/transfers.lua")),
+    ("reads.lua", include_str!("../lua/reads.lua")),
+];
+
+pub struct Wrk {
+    program: PathBuf,
+    scripts: PathBuf,
+}
+
+/// What `done` in `common.lua` prints.
+#[derive(Deserialize)]
+struct Summary {
+    requests: u64,
+    microseconds: u64,
+    p50_us: f64,
+    p99_us: f64,
+    refused: u64,
+    broken: u64,
+}
+
+/// Finds wrk, or says how to install it.
+pub fn find() -> Result<PathBuf> {
+    tools::on_path("wrk")
+        .context("wrk is not on PATH: install it with `apt-get install wrk` (Debian, Ubuntu) or `brew install wrk`")
+}
+
+impl Wrk {
+    pub fn new(program: PathBuf, folder: &Path) -> Result<Self> {
+        let scripts = folder.join("lua");
+        fs::create_dir(&scripts).context("cannot make a folder for the scripts")?;
+        for (name, text) in SCRIPTS {
+            fs::write(scripts.join(name), text).with_context(|| format!("cannot write {name}"))?;
+        }
+        Ok(Self { program, scripts })
+    }
+
+    pub async fn run(&self, script: &str, connections: u32, seconds: u32, url: &str) -> Result<Load> {
+        let output = tools::output(
+            Command::new(&self.program)
+                .current_dir(&self.scripts)
+                .args(["--threads", "1", "--timeout", "30s", "--script", script])
+                .args(["--connections", &connections.to_string()])
+                .args(["--duration", &format!("{seconds}s")])
+                .arg(url),
+        )
+        .await?;
+        load(&output)
+    }
+}
+
+fn load(output: &str) -> Result<Load> {
+    let line = output.lines().rev().find(|line| line.starts_with('{'));
+    let summary: Summary = serde_json::from_str(line.context("wrk printed no summary")?)
+        .with_context(|| format!("wrk's summary cannot be read: {output}"))?;
+    Ok(Load {
+        requests: summary.requests,
+        per_second: summary.requests as f64 * 1e6 / summary.microseconds.max(1) as f64,
+        p50_ms: summary.p50_us / 1000.0,
+        p99_ms: summary.p99_us / 1000.0,
+        refused: summary.refused,
+        broken: summary.broken,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SCRIPTS, load};
+    use crate::run::{ACCOUNTS, account_id};
+
+    #[test]
+    fn the_summary_is_the_last_line_in_braces() {
+        let text = "Running 10s test\n{\"requests\":1000,\"microseconds\":500000,\"p50_us\":1500,\
+                    \"p99_us\":9000,\"refused\":2,\"broken\":1}\n";
+        let load = load(text).expect("a summary");
+        assert_eq!((load.requests, load.refused, load.broken), (1000, 2, 1));
+        assert!((load.per_second - 2000.0).abs() < 0.001);
+        assert!((load.p99_ms - 9.0).abs() < 0.001);
+    }
+
+    #[test]
+    fn the_scripts_use_the_accounts_that_are_opened() {
+        let common = SCRIPTS[0].1;
+        assert!(common.contains(&format!("accounts = {ACCOUNTS}\n")));
+        let format = account_id(0).replace("000000000000", "%012x");
+        assert!(common.contains(&format!("\"{format}\"")));
+    }
+}

@@ -1,0 +1,216 @@
+//! The yardstick: pgbench on the very Postgres that the service uses, with bare tables of the same
+//! shape. One event per transaction stands against commands, a select by key against reads.
+//!
+//! What Passbook reaches is told as a ratio to it, since absolute figures say more about the
+//! machine than about Passbook.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use tokio::process::Command;
+
+use crate::latency::Latencies;
+use crate::report::Load;
+use crate::tools;
+
+const TABLES: &str = include_str!("../sql/tables.sql");
+const APPEND: &str = include_str!("../sql/append.sql");
+const SELECT: &str = include_str!("../sql/select.sql");
+const DATABASE: &str = "yardstick";
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub enum Yardstick {
+    #[serde(rename = "append_by_1")]
+    AppendBy1,
+    #[serde(rename = "append_by_64")]
+    AppendBy64,
+    #[serde(rename = "select_by_32")]
+    SelectBy32,
+}
+
+impl Yardstick {
+    pub const ALL: [Self; 3] = [Self::AppendBy1, Self::AppendBy64, Self::SelectBy32];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AppendBy1 | Self::AppendBy64 => "pgbench: one event per transaction",
+            Self::SelectBy32 => "pgbench: select by key",
+        }
+    }
+
+    pub fn clients(self) -> u32 {
+        match self {
+            Self::AppendBy1 => 1,
+            Self::AppendBy64 => 64,
+            Self::SelectBy32 => 32,
+        }
+    }
+
+    fn script(self) -> &'static str {
+        match self {
+            Self::AppendBy1 | Self::AppendBy64 => APPEND,
+            Self::SelectBy32 => SELECT,
+        }
+    }
+}
+
+/// pgbench and psql, and the way to the service's own Postgres.
+pub struct Postgres {
+    binaries: PathBuf,
+    socket_folder: PathBuf,
+    port: String,
+    folder: PathBuf,
+}
+
+/// Finds the folder that holds pgbench and psql.
+pub async fn find() -> Result<PathBuf> {
+    let set = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
+    let configured = tools::said("pg_config", &["--bindir"]).await.map(PathBuf::from);
+    let on_path = tools::on_path("pgbench").and_then(|path| Some(path.parent()?.to_owned()));
+    set.into_iter()
+        .chain(configured)
+        .chain(newest_of_debian())
+        .chain(on_path)
+        .find(|folder| folder.join("pgbench").is_file() && folder.join("psql").is_file())
+        .context("pgbench and psql are not there: they come with Postgres (`apt-get install postgresql`)")
+}
+
+fn newest_of_debian() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        Some((path.file_name()?.to_str()?.parse::<u32>().ok()?, path))
+    });
+    versions.max().map(|(_, path)| path.join("bin"))
+}
+
+impl Postgres {
+    /// Reaches the server whose socket is in `socket_folder`; `folder` takes scripts and logs.
+    pub async fn reach(binaries: PathBuf, socket_folder: PathBuf, folder: &Path) -> Result<Self> {
+        let port = port_of(&socket_folder)?;
+        let folder = folder.join("pgbench");
+        fs::create_dir(&folder).context("cannot make a folder for pgbench")?;
+        let postgres = Self { binaries, socket_folder, port, folder };
+        postgres.sql("passbook", &["--command", &format!("CREATE DATABASE {DATABASE}")]).await?;
+        Ok(postgres)
+    }
+
+    /// Asks the server for the value of one setting.
+    pub async fn setting(&self, name: &str) -> Result<String> {
+        self.sql("passbook", &["--command", &format!("SHOW {name}")]).await
+    }
+
+    pub async fn measure(&self, yardstick: Yardstick, seconds: u32) -> Result<Load> {
+        let (tables, script) = (self.folder.join("tables.sql"), self.folder.join("script.sql"));
+        fs::write(&tables, TABLES).context("cannot write the yardstick's tables")?;
+        fs::write(&script, yardstick.script()).context("cannot write pgbench's script")?;
+        self.sql(DATABASE, &["--file", &tables.to_string_lossy()]).await?;
+        let log = format!("log-of-{}", yardstick.clients());
+        let clients = yardstick.clients().to_string();
+        let output = tools::output(
+            self.command("pgbench")
+                .current_dir(&self.folder)
+                .args(["--no-vacuum", "--protocol", "prepared", "--jobs", "1"])
+                .args(["--client", &clients, "--time", &seconds.to_string()])
+                .args(["--log", "--log-prefix", &log, "--file"])
+                .arg(&script)
+                .arg(DATABASE),
+        )
+        .await?;
+        self.load(&output, &log)
+    }
+
+    fn load(&self, output: &str, log: &str) -> Result<Load> {
+        let per_second = tps(output).with_context(|| format!("pgbench said no tps: {output}"))?;
+        let mut latencies = Latencies::new()?;
+        let mut requests = 0;
+        for entry in fs::read_dir(&self.folder).context("cannot read pgbench's folder")? {
+            let path = entry.context("cannot read pgbench's folder")?.path();
+            if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(log)) {
+                continue;
+            }
+            let text = fs::read_to_string(&path).context("cannot read pgbench's log")?;
+            for latency in text.lines().filter_map(latency_us) {
+                latencies.record_us(latency);
+                requests += 1;
+            }
+            fs::remove_file(&path).context("cannot remove pgbench's log")?;
+        }
+        ensure!(requests > 0, "pgbench logged no transaction");
+        Ok(Load {
+            requests,
+            per_second,
+            p50_ms: latencies.percentile_ms(50.0),
+            p99_ms: latencies.percentile_ms(99.0),
+            refused: 0,
+            broken: 0,
+        })
+    }
+
+    async fn sql(&self, database: &str, what: &[&str]) -> Result<String> {
+        let mut psql = self.command("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
+        psql.args(["--set", "ON_ERROR_STOP=1", "--dbname", database]).args(what);
+        tools::output(&mut psql).await
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.join(program));
+        command.arg("--host").arg(&self.socket_folder);
+        command.args(["--port", &self.port, "--username", "passbook"]);
+        command
+    }
+}
+
+/// A server's socket is a file whose name ends in the port: `.s.PGSQL.5432`.
+fn port_of(socket_folder: &Path) -> Result<String> {
+    let shown = socket_folder.display();
+    let names = fs::read_dir(socket_folder)
+        .with_context(|| format!("the embedded Postgres has no socket in {shown}"))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names
+        .filter_map(|name| Some(name.strip_prefix(".s.PGSQL.")?.to_owned()))
+        .find(|port| port.bytes().all(|b| b.is_ascii_digit()))
+        .with_context(|| format!("the embedded Postgres has no socket in {shown}"))
+}
+
+fn tps(output: &str) -> Option<f64> {
+    let line = output.lines().find_map(|line| line.strip_prefix("tps = "))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The third field of a line of pgbench's log: how long the transaction took.
+fn latency_us(line: &str) -> Option<u64> {
+    line.split_ascii_whitespace().nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{APPEND, SELECT, TABLES, latency_us, tps};
+    use crate::run::{ACCOUNTS, account_id};
+
+    #[test]
+    fn the_rate_is_read_from_what_pgbench_prints() {
+        let output = "number of transactions actually processed: 9\nlatency average = 0.4 ms\n\
+                      tps = 2356.250000 (without initial connection time)\n";
+        assert_eq!(tps(output), Some(2356.25));
+        assert_eq!(tps("pgbench: error"), None);
+    }
+
+    #[test]
+    fn a_latency_is_the_third_field_of_a_log_line() {
+        assert_eq!(latency_us("0 199 2241 0 1175850568 995598"), Some(2241));
+        assert_eq!(latency_us("0 201 failed 0 1175850569 2"), None);
+    }
+
+    #[test]
+    fn the_yardstick_spreads_over_as_many_accounts_as_passbook() {
+        let prefix = account_id(0).replace("000000000000", "");
+        for script in [APPEND, SELECT] {
+            assert!(script.contains(&format!("random(1, {ACCOUNTS})")));
+            assert!(script.contains(&format!("'{prefix}'")));
+        }
+        assert!(TABLES.contains(&format!("generate_series(1, {ACCOUNTS})")));
+    }
+}

@@ -1,0 +1,240 @@
+//! A batch of commands decided in turn, each on the state left by the one before it. Pure: what it needs was loaded,
+//! what it decides is yet to be recorded.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{
+    Answer, Error, Pending,
+    receipt::{AccountReceipt, Receipt, RecordedFact, TransferReceipt},
+    request::Request,
+};
+use crate::{
+    domain::{Account, Action, Command, Event, Rejection, Transfer, account::STATE_VERSION, transfer},
+    event_store::{
+        NewEvent, Position,
+        log::{self, Head, Key, KeyId},
+    },
+};
+
+/// An account as this process holds it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held {
+    /// The last version folded in; 0 before the opening.
+    pub version: i64,
+    /// The fold.
+    pub account: Account,
+}
+
+/// The accounts that a batch starts from. An error is a stream that cannot be decoded: it fails its own commands only.
+pub(super) type Loaded = HashMap<Uuid, Result<Held, Undecodable>>;
+
+/// The stream's events are not ones that this release understands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undecodable;
+
+/// A decided batch: what to write, and what to answer once it stands.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub write: log::Batch,
+    pub answers: Vec<Result<Answer, Error>>,
+    /// The accounts that the events change.
+    pub changed: HashMap<Uuid, Held>,
+}
+
+/// Decides all commands of a batch on top of `head`. `recorded` are the keys known to stand in the log.
+pub(super) fn decide(
+    batch: &[Pending],
+    loaded: &Loaded,
+    recorded: &HashMap<KeyId, Key>,
+    head: &Head,
+    now: DateTime<Utc>,
+    snapshot_every: i64,
+) -> Decided {
+    let mut decision = Decision {
+        loaded,
+        recorded,
+        head,
+        first_answers: HashMap::new(),
+        changed: HashMap::new(),
+        write: log::Batch { recorded_at: now, state_version: STATE_VERSION, ..log::Batch::default() },
+    };
+    let answers = batch.iter().map(|pending| decision.answer(&pending.command, &pending.request)).collect();
+    decision.take_snapshots(snapshot_every);
+    Decided { write: decision.write, answers, changed: decision.changed }
+}
+
+/// The accounts that a command is about.
+pub(super) fn streams(command: &Command) -> impl Iterator<Item = Uuid> {
+    let (first, second) = match command {
+        Command::Account { account_id, .. } => (*account_id, None),
+        Command::Transfer(transfer) => (transfer.from, Some(transfer.to)),
+    };
+    std::iter::once(first).chain(second)
+}
+
+/// The key that a request asks for; a dry run ignores it.
+fn key_of(request: &Request) -> Option<KeyId> {
+    let key = request.idempotency_key.as_ref().filter(|_| !request.dry_run)?;
+    Some(KeyId { caller: request.caller.clone(), key: key.key.clone() })
+}
+
+struct Decision<'a> {
+    loaded: &'a Loaded,
+    recorded: &'a HashMap<KeyId, Key>,
+    head: &'a Head,
+    /// What this batch answers to the keys that it records.
+    first_answers: HashMap<KeyId, (Receipt, [u8; 32])>,
+    changed: HashMap<Uuid, Held>,
+    write: log::Batch,
+}
+
+impl Decision<'_> {
+    /// A key comes before the state and `If-Match`: a retry is a replay, whatever has become of the account.
+    fn answer(&mut self, command: &Command, request: &Request) -> Result<Answer, Error> {
+        let Some((id, key)) = key_of(request).zip(request.idempotency_key.as_ref()) else {
+            return Ok(Answer { receipt: self.carry_out(command, request)?, replayed: false });
+        };
+        if let Some(first) = self.recorded.get(&id) {
+            return replay(&first.receipt, first.fingerprint == key.fingerprint);
+        }
+        if let Some((receipt, fingerprint)) = self.first_answers.get(&id) {
+            return match *fingerprint == key.fingerprint {
+                true => Ok(Answer { receipt: receipt.clone(), replayed: true }),
+                false => Err(Error::KeyReused),
+            };
+        }
+
+        // Asked whatever the decision: a refusal, too, stands only if the key is not recorded.
+        self.write.asked.push(id.clone());
+        let receipt = self.carry_out(command, request)?;
+        let json = serde_json::to_string(&receipt).map_err(|_| Error::Internal)?;
+        self.write.keys.push(Key { id: id.clone(), fingerprint: key.fingerprint.to_vec(), receipt: json });
+        self.first_answers.insert(id, (receipt.clone(), key.fingerprint));
+        Ok(Answer { receipt, replayed: false })
+    }
+
+    fn carry_out(&mut self, command: &Command, request: &Request) -> Result<Receipt, Error> {
+        match command {
+            Command::Account { account_id, action } => self.act(*account_id, action, request).map(Receipt::Account),
+            Command::Transfer(transfer) => {
+                self.transfer(transfer, request).map(|receipt| Receipt::Transfer(Box::new(receipt)))
+            }
+        }
+    }
+
+    fn act(&mut self, account_id: Uuid, action: &Action, request: &Request) -> Result<AccountReceipt, Error> {
+        let held = self.held(account_id)?;
+        if let Some(condition) = &request.if_match
+            && held.version > 0
+            && !condition.holds(held.version)
+        {
+            return Err(Error::VersionMismatch { current: held.version });
+        }
+        let event = held.account.decide(action)?;
+        self.record(account_id, &event, request)
+    }
+
+    fn transfer(&mut self, transfer: &Transfer, request: &Request) -> Result<TransferReceipt, Error> {
+        let sender = self.held(transfer.from)?;
+        let receiver = self.held(transfer.to)?;
+        let currency = sender.account.book()?.currency;
+        let (sent, received) = transfer::decide(&sender.account, &receiver.account, transfer)?;
+        let from = self.record(transfer.from, &sent, request)?;
+        let to = self.record(transfer.to, &received, request)?;
+        Ok(TransferReceipt {
+            transfer_id: transfer.transfer_id,
+            amount: transfer.movement.amount,
+            currency,
+            position: to.position,
+            from,
+            to,
+        })
+    }
+
+    fn held(&self, account_id: Uuid) -> Result<Held, Error> {
+        if let Some(held) = self.changed.get(&account_id) {
+            return Ok(held.clone());
+        }
+        match self.loaded.get(&account_id) {
+            Some(Ok(held)) => Ok(held.clone()),
+            Some(Err(Undecodable)) | None => Err(Error::Internal),
+        }
+    }
+
+    /// Folds `event` into the account and puts it down to be written, unless this is a dry run.
+    fn record(&mut self, account_id: Uuid, event: &Event, request: &Request) -> Result<AccountReceipt, Error> {
+        let before = self.held(account_id)?;
+        let held = Held { version: before.version + 1, account: before.account.evolve(event) };
+        let mut fact =
+            RecordedFact { id: None, event_type: event.name().to_owned(), version: held.version, recorded_at: None };
+        if !request.dry_run {
+            let id = Uuid::now_v7();
+            (fact.id, fact.recorded_at) = (Some(id), Some(self.write.recorded_at));
+            self.write.events.push(NewEvent {
+                id,
+                stream_id: account_id,
+                version: held.version,
+                event_type: event.name(),
+                schema_version: event.schema_version(),
+                data: serde_json::to_string(event).map_err(|_| Error::Internal)?,
+                metadata: metadata(request)?,
+            });
+            self.changed.insert(account_id, held.clone());
+        }
+        let book = held.account.book().map_err(|_: Rejection| Error::Internal)?;
+        Ok(AccountReceipt {
+            account_id,
+            version: held.version,
+            status: book.status,
+            balance: book.balance,
+            currency: book.currency,
+            position: Position(self.head.position + self.write.events.len() as i64),
+            events: vec![fact],
+        })
+    }
+
+    /// A snapshot for each account that passed a multiple of `every` versions.
+    fn take_snapshots(&mut self, every: i64) {
+        for (stream_id, held) in &self.changed {
+            let before = match self.loaded.get(stream_id) {
+                Some(Ok(before)) => before.version,
+                Some(Err(Undecodable)) | None => 0,
+            };
+            if before / every < held.version / every
+                && let Ok(state) = serde_json::to_string(&held.account)
+            {
+                self.write.snapshots.push(log::Snapshot { stream_id: *stream_id, version: held.version, state });
+            }
+        }
+        // Two writers of the same snapshots take the row locks in the same order.
+        self.write.snapshots.sort_unstable_by_key(|snapshot| snapshot.stream_id);
+    }
+}
+
+fn replay(receipt: &str, same_request: bool) -> Result<Answer, Error> {
+    if !same_request {
+        return Err(Error::KeyReused);
+    }
+    match serde_json::from_str(receipt) {
+        Ok(receipt) => Ok(Answer { receipt, replayed: true }),
+        Err(error) => {
+            tracing::error!(%error, "a recorded receipt cannot be read");
+            Err(Error::Internal)
+        }
+    }
+}
+
+fn metadata(request: &Request) -> Result<String, Error> {
+    #[derive(serde::Serialize)]
+    struct Metadata<'a> {
+        user_id: &'a str,
+        correlation_id: &'a str,
+        causation_id: Uuid,
+    }
+    let Request { caller, correlation_id, causation_id, .. } = request;
+    serde_json::to_string(&Metadata { user_id: caller, correlation_id, causation_id: *causation_id })
+        .map_err(|_| Error::Internal)
+}

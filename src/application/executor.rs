@@ -1,0 +1,155 @@
+//! The one task that writes: takes whatever waits in the queue as one batch, carries it through the turnstile, and
+//! answers. While a batch commits, the next one gathers; there is no timer.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
+
+use super::{
+    Answer, Error, Pending, Settings,
+    failure::{Failure, Nature, within},
+    passage::Turnstile,
+};
+
+/// How many commands share one append.
+const BATCH_COMMANDS_MAX: usize = 512;
+/// How long a command waits for a database that is away before it is told so.
+const OUTAGE_PATIENCE_MS: u64 = 1_500;
+const RETRY_MS_MIN: u64 = 10;
+const RETRY_MS_MAX: u64 = 250;
+
+type Queue = mpsc::Receiver<Pending>;
+type Answers = Vec<Result<Answer, Error>>;
+
+pub(super) struct Executor {
+    settings: Settings,
+    connect: PgConnectOptions,
+    connection: Option<PgConnection>,
+    turnstile: Turnstile,
+    /// An append whose outcome is not known yet.
+    doubt: Option<Doubt>,
+    appended: Arc<watch::Sender<i64>>,
+}
+
+/// An append that was sent and never answered.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    /// Where its first event would stand.
+    pub position: i64,
+    /// That event's id.
+    pub event_id: uuid::Uuid,
+    /// What its callers are told if it stands. Empty once they have been told that it is not known.
+    pub answers: Answers,
+}
+
+impl Executor {
+    pub(super) fn new(settings: Settings, connect: PgConnectOptions, appended: Arc<watch::Sender<i64>>) -> Self {
+        let turnstile = Turnstile::new(&settings);
+        Self { settings, connect, connection: None, turnstile, doubt: None, appended }
+    }
+
+    /// Runs until the queue is closed and drained.
+    pub(super) async fn run(mut self, mut queue: Queue) {
+        let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
+        while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+            self.carry_out(std::mem::take(&mut batch), &mut queue).await;
+            let position = self.turnstile.position();
+            self.appended.send_if_modified(|head| std::mem::replace(head, position) != position);
+        }
+        if let Some(connection) = self.connection {
+            // Everybody is answered: a failed goodbye harms nobody.
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Carries a batch to its answers. A command that the database refuses is found by halves: the second half is
+    /// decided anew after the first stands, so nothing is ever written that was decided on an excluded command.
+    async fn carry_out(&mut self, batch: Vec<Pending>, queue: &mut Queue) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            match self.retry(&part, queue).await {
+                Ok(answers) => answer(part, answers),
+                Err(Error::Internal) if part.len() > 1 => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+                Err(error) => {
+                    let answers = part.iter().map(|_| Err(error.clone())).collect();
+                    answer(part, answers);
+                }
+            }
+        }
+    }
+
+    /// Tries until the batch stands, the database refuses it (`Internal`), or patience ends.
+    async fn retry(&mut self, batch: &[Pending], queue: &mut Queue) -> Result<Answers, Error> {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(RETRY_MS_MIN);
+        loop {
+            let Failure { nature, reason } = match self.attempt(batch).await {
+                Ok(answers) => return Ok(answers),
+                Err(failure) => failure,
+            };
+            if nature == Nature::Refused {
+                tracing::error!(reason, commands = batch.len(), "the database refused a batch");
+                self.turnstile.distrust();
+                return Err(Error::Internal);
+            }
+            tracing::warn!(reason, "the event store does not answer as it should");
+
+            let in_doubt = self.doubt.as_ref().is_some_and(|doubt| !doubt.answers.is_empty());
+            let outage = Duration::from_millis(OUTAGE_PATIENCE_MS);
+            let patience = if in_doubt { self.settings.command_timeout } else { outage };
+            if batch.iter().all(|pending| pending.accepted_at.elapsed() > patience) {
+                self.doubt.iter_mut().for_each(|doubt| doubt.answers.clear());
+                turn_away(queue);
+                return Err(if in_doubt { Error::OutcomeUnknown } else { Error::StorageUnavailable });
+            }
+            if started.elapsed() > outage {
+                turn_away(queue);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(RETRY_MS_MAX));
+        }
+    }
+
+    /// One try. A connection on which anything failed is not used again.
+    async fn attempt(&mut self, batch: &[Pending]) -> Result<Answers, Failure> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => within(PgConnection::connect_with(&self.connect)).await?,
+        };
+        let answers = self.settle_and_pass(&mut connection, batch).await?;
+        self.connection = Some(connection);
+        Ok(answers)
+    }
+
+    async fn settle_and_pass(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<Answers, Failure> {
+        if let Some(doubt) = &self.doubt {
+            let stands = self.turnstile.settle(connection, doubt).await?;
+            let answers = self.doubt.take().map(|doubt| doubt.answers).unwrap_or_default();
+            if stands && !answers.is_empty() {
+                return Ok(answers);
+            }
+        }
+        self.turnstile.pass(connection, batch, &mut self.doubt).await
+    }
+}
+
+fn answer(batch: Vec<Pending>, answers: Answers) {
+    for (pending, answer) in batch.into_iter().zip(answers) {
+        // A caller who hung up no longer listens; the command is recorded all the same.
+        let _ = pending.answer.send(answer);
+    }
+}
+
+/// While the database is away nobody waits for it in vain.
+fn turn_away(queue: &mut Queue) {
+    while let Ok(pending) = queue.try_recv() {
+        let _ = pending.answer.send(Err(Error::StorageUnavailable));
+    }
+}

@@ -1,0 +1,49 @@
+//! What a failed passage means: whether the log may have changed, and whether trying again can help.
+
+use std::{future::Future, time::Duration};
+
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use tokio::time::timeout;
+
+/// How long one statement of a passage may take before its connection is given up as lost.
+const STATEMENT_MS_MAX: u64 = 2_500;
+
+/// Why a passage through the turnstile failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub nature: Nature,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// The database refused the data (SQLSTATE class 22 or 23); nothing was written.
+    Refused,
+    /// The database answered with another error; nothing was written.
+    Away,
+    /// No answer: whatever was sent last may or may not have been carried out.
+    Lost,
+}
+
+impl From<sqlx::Error> for Failure {
+    /// Only an answer of severity ERROR proves that the transaction was rolled back. FATAL may come after a commit,
+    /// and a lost connection says nothing.
+    fn from(error: sqlx::Error) -> Self {
+        let answer = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+        let nature = match answer {
+            Some(answer) if answer.severity() != PgSeverity::Error => Nature::Lost,
+            Some(answer) if matches!(answer.code().get(..2), Some("22" | "23")) => Nature::Refused,
+            Some(_) => Nature::Away,
+            None => Nature::Lost,
+        };
+        Self { nature, reason: error.to_string() }
+    }
+}
+
+/// Bounds a statement in time, so that a frozen server is noticed.
+pub(super) async fn within<T>(statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, Failure> {
+    match timeout(Duration::from_millis(STATEMENT_MS_MAX), statement).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Failure { nature: Nature::Lost, reason: format!("no answer within {STATEMENT_MS_MAX} ms") }),
+    }
+}

@@ -1,0 +1,260 @@
+//! One passage through the turnstile: load, decide, append; on the fast way in one round trip, on the slow way
+//! behind the lock.
+//!
+//! Nothing is answered before the state it rests on is confirmed: by the commit, or for a batch without events by a
+//! look at the head. What is held changes only after that.
+
+use std::{collections::HashMap, num::NonZeroUsize};
+
+use lru::LruCache;
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::{
+    Answer, Error, Pending, Settings,
+    batch::{self, Decided, Held, Loaded, Undecodable},
+    executor::Doubt,
+    failure::{Failure, Nature, within},
+};
+use crate::{
+    domain::{Event, account::STATE_VERSION},
+    event_store::{
+        log::{self, Head, Key, KeyId, Outcome},
+        stream::{self, Piece},
+    },
+    timestamp,
+};
+
+/// When others have written more than this since our last look, every held account is dropped.
+const CATCH_UP_EVENTS_MAX: i64 = 10_000;
+/// After so many batches on the slow way in which nobody else wrote, the fast way is tried again.
+const QUIET_BATCHES: u32 = 16;
+/// A head this far ahead of the clock is worth a warning.
+const CLOCK_BEHIND_MS_MAX: i64 = 1_000;
+
+/// What this process knows of the log's end, and the accounts that it holds as they were there.
+pub(super) struct Turnstile {
+    partition: i16,
+    snapshot_every: i64,
+    head: Option<Head>,
+    held: LruCache<Uuid, Held>,
+    /// How many more batches take the slow way, because somebody else writes.
+    slow_batches: u32,
+}
+
+/// A decided batch that stands.
+struct Passed {
+    decided: Decided,
+    loaded: Loaded,
+    head: Head,
+}
+
+impl Turnstile {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let capacity = NonZeroUsize::new(settings.cache_accounts).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            partition: settings.partition,
+            snapshot_every: settings.snapshot_every,
+            head: None,
+            held: LruCache::new(capacity),
+            slow_batches: 0,
+        }
+    }
+
+    /// The log's last position as this process knows it.
+    pub(super) fn position(&self) -> i64 {
+        self.head.as_ref().map_or(0, |head| head.position)
+    }
+
+    /// Drops all that is held: the database refused what was decided on it.
+    pub(super) fn distrust(&mut self) {
+        self.held.clear();
+        self.slow_batches = QUIET_BATCHES;
+    }
+
+    /// Carries `batch` to its answers. What was sent without an answer is left in `doubt`.
+    pub(super) async fn pass(
+        &mut self,
+        connection: &mut PgConnection,
+        batch: &[Pending],
+        doubt: &mut Option<Doubt>,
+    ) -> Result<Vec<Result<Answer, Error>>, Failure> {
+        if self.slow_batches == 0 {
+            if let Some(passed) = self.pass_fast(connection, batch, doubt).await? {
+                return Ok(self.keep(passed));
+            }
+            self.slow_batches = QUIET_BATCHES;
+        }
+        let passed = self.pass_slow(connection, batch, doubt).await?;
+        Ok(self.keep(passed))
+    }
+
+    /// Whether an append without an answer stands. If not, it never will.
+    pub(super) async fn settle(&mut self, connection: &mut PgConnection, doubt: &Doubt) -> Result<bool, Failure> {
+        // Either way the head is not the one we know: the next passage catches up behind the lock.
+        self.slow_batches = QUIET_BATCHES;
+        within(log::settle(connection, self.partition, doubt.position, doubt.event_id)).await
+    }
+
+    /// Decides on what is held and appends in one autocommit call. `None`: somebody else has written since.
+    async fn pass_fast(
+        &mut self,
+        connection: &mut PgConnection,
+        batch: &[Pending],
+        doubt: &mut Option<Doubt>,
+    ) -> Result<Option<Passed>, Failure> {
+        let head = match &self.head {
+            Some(head) => head.clone(),
+            None => within(log::head(connection, self.partition)).await?,
+        };
+        let loaded = self.load(connection, batch).await?;
+        let mut recorded = HashMap::new();
+        loop {
+            let decided = self.decide(batch, &loaded, &recorded, &head);
+            match self.write(connection, &head, &decided).await {
+                Ok(Outcome::Done(head)) => return Ok(Some(Passed { decided, loaded, head })),
+                Ok(Outcome::HeadMoved) => return Ok(None),
+                Ok(Outcome::KeysRecorded(keys)) => remember(&mut recorded, keys),
+                Err(failure) => return Err(leave_in_doubt(failure, decided, &head, doubt)),
+            }
+        }
+    }
+
+    /// Locks the head first. Nothing can be outrun here.
+    async fn pass_slow(
+        &mut self,
+        connection: &mut PgConnection,
+        batch: &[Pending],
+        doubt: &mut Option<Doubt>,
+    ) -> Result<Passed, Failure> {
+        let mut transaction = within(connection.begin()).await?;
+        let head = within(log::lock_head(&mut transaction, self.partition)).await?;
+        self.catch_up(&mut transaction, &head).await?;
+        let loaded = self.load(&mut transaction, batch).await?;
+        let mut recorded = HashMap::new();
+        let (decided, next) = loop {
+            let decided = self.decide(batch, &loaded, &recorded, &head);
+            match self.write(&mut transaction, &head, &decided).await? {
+                Outcome::Done(next) => break (decided, next),
+                Outcome::KeysRecorded(keys) => remember(&mut recorded, keys),
+                Outcome::HeadMoved => {
+                    let reason = "the head moved while it was locked".to_owned();
+                    return Err(Failure { nature: Nature::Away, reason });
+                }
+            }
+        };
+        match within(transaction.commit()).await {
+            Ok(()) => Ok(Passed { decided, loaded, head: next }),
+            Err(failure) => Err(leave_in_doubt(failure, decided, &head, doubt)),
+        }
+    }
+
+    /// Drops every held account that others have changed since our last look, and takes `head` for known.
+    async fn catch_up(&mut self, connection: &mut PgConnection, head: &Head) -> Result<(), Failure> {
+        if let Some(known) = &self.head
+            && (known.position, known.hash) == (head.position, head.hash)
+        {
+            self.slow_batches = self.slow_batches.saturating_sub(1);
+            self.head = Some(head.clone());
+            return Ok(());
+        }
+        self.slow_batches = QUIET_BATCHES;
+        let changed = match &self.head {
+            Some(known) if (1..=CATCH_UP_EVENTS_MAX).contains(&(head.position - known.position)) => {
+                within(log::streams_since(connection, self.partition, known)).await?
+            }
+            Some(_) | None => None,
+        };
+        match changed {
+            Some(streams) => streams.iter().for_each(|stream_id| drop(self.held.pop(stream_id))),
+            // Too much, or a history that does not contain what we saw: nothing held can be trusted.
+            None => self.held.clear(),
+        }
+        self.head = Some(head.clone());
+        Ok(())
+    }
+
+    /// The accounts of the batch: those held, and the others folded from the store in one statement.
+    async fn load(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<Loaded, Failure> {
+        let mut loaded = Loaded::new();
+        let mut missing = Vec::new();
+        for stream_id in batch.iter().flat_map(|pending| batch::streams(&pending.command)) {
+            loaded.entry(stream_id).or_insert_with(|| match self.held.get(&stream_id) {
+                Some(held) => Ok(held.clone()),
+                None => {
+                    missing.push(stream_id);
+                    Ok(Held::default())
+                }
+            });
+        }
+        if !missing.is_empty() {
+            // Not bounded in time: a long stream without a snapshot takes as long as it takes.
+            stream::load(connection, self.partition, &missing, STATE_VERSION, |stream_id, piece| {
+                let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(Held::default()));
+                loaded.insert(stream_id, before.and_then(|held| fold(stream_id, held, piece)));
+            })
+            .await?;
+        }
+        Ok(loaded)
+    }
+
+    fn decide(&self, batch: &[Pending], loaded: &Loaded, recorded: &HashMap<KeyId, Key>, head: &Head) -> Decided {
+        let clock = timestamp::now();
+        let earliest = head.recorded_at + chrono::Duration::microseconds(1);
+        let ahead = earliest - clock;
+        if ahead.num_milliseconds() > CLOCK_BEHIND_MS_MAX {
+            tracing::warn!(ahead_ms = ahead.num_milliseconds(), "the log's last event is later than this clock");
+        }
+        batch::decide(batch, loaded, recorded, head, clock.max(earliest), self.snapshot_every)
+    }
+
+    async fn write(&self, connection: &mut PgConnection, head: &Head, decided: &Decided) -> Result<Outcome, Failure> {
+        let write = &decided.write;
+        match write.events.is_empty() {
+            true => within(log::confirm(connection, self.partition, head, &write.asked)).await,
+            false => within(log::append(connection, self.partition, head, write)).await,
+        }
+    }
+
+    /// Holds what the batch left behind, now that it stands.
+    fn keep(&mut self, passed: Passed) -> Vec<Result<Answer, Error>> {
+        let Passed { decided, loaded, head } = passed;
+        let read = loaded.into_iter().filter_map(|(stream_id, held)| Some((stream_id, held.ok()?)));
+        for (stream_id, held) in read.filter(|(_, held)| held.version > 0).chain(decided.changed) {
+            self.held.put(stream_id, held);
+        }
+        self.head = Some(head);
+        decided.answers
+    }
+}
+
+/// One more piece of an account's history.
+fn fold(stream_id: Uuid, held: Held, piece: Piece) -> Result<Held, Undecodable> {
+    let folded = match piece {
+        Piece::Snapshot { version, state } => {
+            serde_json::from_str(&state).map(|account| Held { version, account }).map_err(|error| error.to_string())
+        }
+        Piece::Event { version, .. } if version != held.version + 1 => {
+            Err(format!("version {version} follows version {}", held.version))
+        }
+        Piece::Event { version, event_type, schema_version, data } => Event::decode(&event_type, schema_version, &data)
+            .map(|event| Held { version, account: held.account.evolve(&event) })
+            .map_err(|error| error.to_string()),
+    };
+    folded.map_err(|reason| {
+        tracing::error!(%stream_id, reason, "a stream cannot be folded");
+        Undecodable
+    })
+}
+
+fn remember(recorded: &mut HashMap<KeyId, Key>, keys: Vec<Key>) {
+    recorded.extend(keys.into_iter().map(|key| (key.id.clone(), key)));
+}
+
+/// Keeps what is needed to find out later whether a lost write stands.
+fn leave_in_doubt(failure: Failure, decided: Decided, head: &Head, doubt: &mut Option<Doubt>) -> Failure {
+    if let (Nature::Lost, Some(first)) = (failure.nature, decided.write.events.first()) {
+        *doubt = Some(Doubt { position: head.position + 1, event_id: first.id, answers: decided.answers });
+    }
+    failure
+}

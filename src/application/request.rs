@@ -1,0 +1,50 @@
+//! The circumstances of a command: who asks, under which key and on which condition.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+/// What stands around a command.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub caller: Arc<str>,
+    /// Ties together everything that one interaction caused; the request id.
+    pub correlation_id: Arc<str>,
+    /// What caused the events: the id of this command.
+    pub causation_id: Uuid,
+    /// Makes a retry safe.
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// The versions at which the command may be carried out.
+    pub if_match: Option<IfMatch>,
+    /// Answer what would happen, and record nothing.
+    pub dry_run: bool,
+}
+
+/// A key that makes retries of one request answer alike.
+#[derive(Clone, Debug)]
+pub struct IdempotencyKey {
+    /// As the caller chose it.
+    pub key: String,
+    /// SHA-256 of the request; another request under the same key is refused.
+    pub fingerprint: [u8; 32],
+}
+
+/// The condition of an `If-Match` header (RFC 9110, section 13.1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// `*`: any version, as long as the account exists.
+    Any,
+    /// One of these versions.
+    Versions(Vec<i64>),
+}
+
+impl IfMatch {
+    /// Whether `version` satisfies the condition.
+    pub fn holds(&self, version: i64) -> bool {
+        match self {
+            IfMatch::Any => true,
+            IfMatch::Versions(versions) => versions.contains(&version),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Every setting, with its default and one line why. Each is an environment variable and, in lower case without the
+//! prefix, a flag: `PASSBOOK_LISTEN` is `--listen`.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use secrecy::SecretString;
+
+/// An event-sourced bank in one binary: HTTP commands in, immutable events in Postgres, balances out.
+#[derive(Clone, Debug, Parser)]
+#[command(version, about, long_about = None)]
+#[command(after_help = "Without a command it serves. `passbook serve --help` tells every setting.")]
+pub struct Cli {
+    /// What to do; nothing said is `serve`.
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+}
+
+impl Cli {
+    /// What the command line asks for.
+    pub fn subcommand() -> Subcommands {
+        let said = Self::parse().command;
+        // Parsed again, so that the settings come from the environment all the same.
+        said.or_else(|| Self::parse_from(["passbook", "serve"]).command).unwrap_or(Subcommands::Openapi)
+    }
+}
+
+/// What the binary can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Subcommands {
+    /// Serve the bank over HTTP.
+    ///
+    /// Without PASSBOOK_DATABASE_URL it starts a Postgres of its own and keeps its data in PASSBOOK_DATA_DIR, so this
+    /// one command is a whole bank. It brings the database's schema up to date, prints `listening on http://…` once
+    /// it is ready, and ends at Ctrl-C or SIGTERM after what it has accepted is answered.
+    ///
+    /// Try it:
+    ///   curl http://127.0.0.1:8080/v1/accounts -H 'content-type: application/json' -d '{"currency": "EUR"}'
+    #[command(verbatim_doc_comment)]
+    Serve(Config),
+    /// Bring the database's schema up to date, and end.
+    ///
+    /// `serve` does this by itself. Use it where the schema is to change before the first new instance starts.
+    Migrate(Config),
+    /// Print the OpenAPI document, the contract that clients are generated from.
+    ///
+    /// It needs no database: `passbook openapi > openapi.json`.
+    Openapi,
+}
+
+/// Every setting.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// The address to listen on.
+    #[arg(long, env = "PASSBOOK_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// The Postgres to use (`postgres://user:password@host/database`); none: one of our own.
+    #[arg(long, env = "PASSBOOK_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<SecretString>,
+
+    /// Where our own Postgres keeps its data; none: `/var/lib/passbook` for root, `~/.local/share/passbook` for others.
+    #[arg(long, env = "PASSBOOK_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// The folder that holds `postgres` and `initdb`; none: it is searched for.
+    #[arg(long, env = "PASSBOOK_PG_BIN")]
+    pub pg_bin: Option<PathBuf>,
+
+    /// A snapshot of an account is written each time it passes so many events.
+    #[arg(long, env = "PASSBOOK_SNAPSHOT_EVERY", default_value = "100")]
+    pub snapshot_every: NonZeroU32,
+
+    /// How many accounts are held in memory for decisions (about 400 bytes each).
+    #[arg(long, env = "PASSBOOK_CACHE_ACCOUNTS", default_value = "100000")]
+    pub cache_accounts: NonZeroU32,
+
+    /// How long a command waits for its answer, in milliseconds.
+    #[arg(long, env = "PASSBOOK_COMMAND_TIMEOUT_MS", default_value = "10000")]
+    pub command_timeout_ms: NonZeroU32,
+
+    /// What is logged: a level, or a filter such as `info,sqlx=debug`.
+    #[arg(long, env = "PASSBOOK_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How it is logged; none: text on a terminal, JSON elsewhere.
+    #[arg(long, env = "PASSBOOK_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// `off` is needed to listen on any address but a loopback one, where nobody else can reach an open bank.
+    #[arg(long, env = "PASSBOOK_AUTH")]
+    pub auth: Option<Auth>,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Whether access is controlled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// Everybody who reaches the address may do everything.
+    Off,
+}

@@ -1,0 +1,106 @@
+//! Finds the Postgres installed on this machine: the places where packages put it differ, and one machine may hold
+//! several majors, of which only the one that wrote the data can read them.
+
+use std::collections::HashSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Error;
+
+/// The oldest major version that Passbook is tested with.
+const MAJOR_MIN: u32 = 15;
+
+/// One installed Postgres.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    bin: PathBuf,
+    pub major: u32,
+}
+
+impl Binaries {
+    pub fn postgres(&self) -> PathBuf {
+        self.bin.join("postgres")
+    }
+
+    pub fn initdb(&self) -> PathBuf {
+        self.bin.join("initdb")
+    }
+
+    fn inspect(bin: PathBuf) -> Option<Self> {
+        if !bin.join("initdb").is_file() {
+            return None;
+        }
+        let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
+        let major = parse_major(&String::from_utf8_lossy(&output.stdout))?;
+        Some(Self { bin, major })
+    }
+}
+
+/// Every usable Postgres, the preferred one first; never empty. A folder that the operator names is the only one looked at.
+pub fn find(named: Option<&Path>) -> Result<Vec<Binaries>, Error> {
+    let places = named.map_or_else(usual_places, |bin| vec![bin.to_owned()]);
+    let mut seen = HashSet::new();
+    let found: Vec<Binaries> = places
+        .into_iter()
+        .filter_map(|bin| fs::canonicalize(bin).ok())
+        .filter(|bin| seen.insert(bin.clone()))
+        .filter_map(Binaries::inspect)
+        .collect();
+
+    let newest = found.iter().max_by_key(|binaries| binaries.major).cloned();
+    match (newest, named) {
+        (None, None) => Err(Error::NoPostgres),
+        (None, Some(bin)) => Err(Error::NoPostgresIn(bin.to_owned())),
+        (Some(newest), _) if newest.major < MAJOR_MIN => Err(Error::TooOld { major: newest.major, bin: newest.bin }),
+        (Some(_), _) => Ok(found.into_iter().filter(|binaries| binaries.major >= MAJOR_MIN).collect()),
+    }
+}
+
+fn usual_places() -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = pg_config_bindir().into_iter().collect();
+    places.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    places.extend(newest_first("/usr/lib/postgresql", ""));
+    places.extend(newest_first("/opt/homebrew/opt", "postgresql@"));
+    places.extend(newest_first("/usr/local/opt", "postgresql@"));
+    places
+}
+
+fn pg_config_bindir() -> Option<PathBuf> {
+    let output = Command::new("pg_config").arg("--bindir").output().ok()?;
+    let bindir = String::from_utf8(output.stdout).ok()?;
+    Some(PathBuf::from(bindir.trim()))
+}
+
+/// The `bin` folders of `<parent>/<prefix><major>`, the highest major first.
+fn newest_first(parent: &str, prefix: &str) -> Vec<PathBuf> {
+    let mut majors: Vec<u32> = fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok())
+        .collect();
+    majors.sort_unstable_by(|a, b| b.cmp(a));
+    majors.into_iter().map(|major| Path::new(parent).join(format!("{prefix}{major}")).join("bin")).collect()
+}
+
+/// `postgres (PostgreSQL) 17.2 (Debian 17.2-1)` and `postgres (PostgreSQL) 18beta1` name their major first.
+fn parse_major(version: &str) -> Option<u32> {
+    let number = version.split_once("(PostgreSQL) ")?.1;
+    let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+    number[..digits].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_is_read_from_releases_and_betas() {
+        assert_eq!(parse_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
+        assert_eq!(parse_major("postgres (PostgreSQL) 18beta1\n"), Some(18));
+        assert_eq!(parse_major("postgres (PostgreSQL) 17\n"), Some(17));
+        assert_eq!(parse_major("something else"), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! Brings Postgres: the one that is configured, or one of our own; its connections; its schema.
+
+pub mod embedded;
+
+use std::{io, str::FromStr, time::Duration};
+
+use secrecy::ExposeSecret;
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::timeout;
+
+use self::embedded::EmbeddedPostgres;
+use crate::config::Config;
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// How long the database may take to answer a new connection at the start.
+const CONNECT_MS_MAX: u64 = 10_000;
+/// How many queries run at once.
+const QUERY_CONNECTIONS_MAX: u32 = 16;
+/// How long one query may take.
+const QUERY_MS_MAX: u64 = 5_000;
+/// How long a query waits for a connection.
+const ACQUIRE_MS_MAX: u64 = 2_000;
+
+/// The database, and the server behind it where that is ours.
+#[derive(Debug)]
+pub struct Database {
+    options: PgConnectOptions,
+    embedded: Option<EmbeddedPostgres>,
+}
+
+/// Why there is no database.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant says it in its sentence")]
+pub enum Error {
+    #[error(transparent)]
+    Embedded(#[from] embedded::Error),
+    #[error("PASSBOOK_DATABASE_URL is not a Postgres URL such as postgres://user:password@host/database")]
+    InvalidUrl,
+    #[error("the database of PASSBOOK_DATABASE_URL cannot be reached: {0}")]
+    Unreachable(#[source] sqlx::Error),
+    #[error("the database is Postgres {0}, and Passbook needs 15 or newer")]
+    TooOld(String),
+    #[error("the database's schema could not be brought up to date: {0}")]
+    Migration(#[from] MigrateError),
+}
+
+impl Database {
+    /// Reaches the configured Postgres, or starts one of our own.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        let Some(url) = &config.database_url else {
+            let settings = embedded::Settings {
+                data_dir: config.data_dir.clone().unwrap_or_else(embedded::default_data_dir),
+                bin: config.pg_bin.clone(),
+                parameters: vec![],
+            };
+            let embedded = EmbeddedPostgres::start(&settings).await?;
+            return Ok(Self { options: with_settings(embedded.connect_options()), embedded: Some(embedded) });
+        };
+        let database = Self { options: with_settings(parse(url.expose_secret())?), embedded: None };
+        let connection = database.connect().await?;
+        let version = connection.server_version_num().unwrap_or_default();
+        if version < 150_000 {
+            return Err(Error::TooOld((version / 10_000).to_string()));
+        }
+        // A failed goodbye harms nobody.
+        let _ = connection.close().await;
+        Ok(database)
+    }
+
+    /// Brings the schema up to date. Instances that start together take turns.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let mut connection = self.connect().await?;
+        MIGRATOR.run(&mut connection).await?;
+        // A failed goodbye harms nobody.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<PgConnection, Error> {
+        match timeout(Duration::from_millis(CONNECT_MS_MAX), PgConnection::connect_with(&self.options)).await {
+            Ok(connected) => connected.map_err(Error::Unreachable),
+            Err(_) => Err(Error::Unreachable(io::Error::from(io::ErrorKind::TimedOut).into())),
+        }
+    }
+
+    /// For the executor. Durable whatever the server's default is; and a statement prepared while the tables were
+    /// empty never keeps a plan that scans them later.
+    pub fn writer(&self) -> PgConnectOptions {
+        self.options
+            .clone()
+            .application_name("passbook writer")
+            .options([("synchronous_commit", "on"), ("plan_cache_mode", "force_custom_plan")])
+    }
+
+    /// For the projector, which can replay what a crash takes back.
+    pub fn projector(&self) -> PgConnectOptions {
+        self.options
+            .clone()
+            .application_name("passbook projector")
+            .options([("synchronous_commit", "off"), ("plan_cache_mode", "force_custom_plan")])
+    }
+
+    /// For queries. A connection is not tried out before each use; whoever meets a dead one asks again.
+    pub fn queries(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(QUERY_CONNECTIONS_MAX)
+            .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
+            .test_before_acquire(false)
+            .connect_lazy_with(
+                self.options
+                    .clone()
+                    .application_name("passbook queries")
+                    .options([("statement_timeout", QUERY_MS_MAX.to_string())]),
+            )
+    }
+
+    /// Stops the server if it is ours.
+    pub async fn close(self) {
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+    }
+}
+
+/// The parser takes any scheme, and its own error may quote the password.
+fn parse(url: &str) -> Result<PgConnectOptions, Error> {
+    let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    PgConnectOptions::from_str(url).ok().filter(|_| is_postgres).ok_or(Error::InvalidUrl)
+}
+
+/// What holds on every connection: times in UTC, nothing compiled for a millisecond's query, and an instance that
+/// froze inside the turnstile does not hold up the others.
+fn with_settings(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("timezone", "UTC"),
+        ("jit", "off"),
+        ("lock_timeout", "2s"),
+        ("idle_in_transaction_session_timeout", "2s"),
+    ])
+}

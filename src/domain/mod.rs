@@ -1,0 +1,14 @@
+//! What the bank is: money, commands, events and the account they meet in.
+//!
+//! Pure: no I/O, no clock, no random numbers. Time, ids and the caller come in as data.
+
+pub mod account;
+pub mod command;
+pub mod event;
+pub mod money;
+pub mod transfer;
+
+pub use account::{Account, Book, Rejection, Status};
+pub use command::{Action, Command, Transfer};
+pub use event::Event;
+pub use money::{Amount, Currency};

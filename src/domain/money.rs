@@ -1,0 +1,44 @@
+//! Money as integers in the currency's minor unit (`12550` is 125.50 EUR). Never a float.
+
+use serde::{Deserialize, Serialize};
+
+/// An ISO 4217 currency.
+pub use iso_currency::Currency;
+
+/// The most that one amount or one balance may be, in minor units: 2^53 - 1, the largest integer that every JSON
+/// client holds exactly (RFC 8259, section 6).
+pub const MINOR_UNITS_MAX: i64 = 9_007_199_254_740_991;
+
+/// A movement of money in minor units, from 1 to [`MINOR_UNITS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct Amount(i64);
+
+impl Amount {
+    /// The amount in minor units.
+    pub fn minor_units(self) -> i64 {
+        self.0
+    }
+}
+
+/// The number is not an amount of money that can be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an amount is a whole number of minor units from 1 to {MINOR_UNITS_MAX}")]
+pub struct InvalidAmount;
+
+impl TryFrom<i64> for Amount {
+    type Error = InvalidAmount;
+
+    fn try_from(minor_units: i64) -> Result<Self, InvalidAmount> {
+        match minor_units {
+            1..=MINOR_UNITS_MAX => Ok(Self(minor_units)),
+            _ => Err(InvalidAmount),
+        }
+    }
+}
+
+impl From<Amount> for i64 {
+    fn from(amount: Amount) -> i64 {
+        amount.0
+    }
+}

@@ -1,0 +1,28 @@
+//! The log in the order of positions, for whoever follows it.
+
+use sqlx::{PgConnection, Result, query_as};
+
+use super::RecordedEvent;
+
+/// Up to `limit` events after `position`. Positions are dense and become visible in order, so a reader of everything
+/// after its checkpoint can never skip one.
+pub async fn read(
+    connection: &mut PgConnection,
+    partition: i16,
+    position: i64,
+    limit: i64,
+) -> Result<Vec<RecordedEvent>> {
+    query_as!(
+        RecordedEvent,
+        r#"SELECT position, id, stream_id, version, type AS event_type, schema_version, data::text AS "data!", recorded_at
+           FROM event
+           WHERE partition = $1 AND position > $2
+           ORDER BY position
+           LIMIT $3"#,
+        partition,
+        position,
+        limit
+    )
+    .fetch_all(connection)
+    .await
+}

@@ -1,0 +1,23 @@
+-- Each id by itself through the indexes: LATERAL with ORDER BY or LIMIT cannot be planned as one scan of the table,
+-- however small the table was when the statement was prepared. The order within a stream is that of its versions.
+SELECT
+    wanted.id AS "stream_id!",
+    held.version AS "snapshot_version?",
+    held.state::text AS "snapshot_state?",
+    tail.version AS "version?",
+    tail.type AS "event_type?",
+    tail.schema_version AS "schema_version?",
+    tail.data::text AS "data?"
+FROM unnest($2::uuid[]) AS wanted(id)
+LEFT JOIN LATERAL (
+    SELECT snapshot.version, snapshot.state
+    FROM snapshot
+    WHERE snapshot.partition = $1 AND snapshot.stream_id = wanted.id AND snapshot.state_version = $3
+    LIMIT 1
+) AS held ON true
+LEFT JOIN LATERAL (
+    SELECT event.version, event.type, event.schema_version, event.data
+    FROM event
+    WHERE event.partition = $1 AND event.stream_id = wanted.id AND event.version > coalesce(held.version, 0)
+    ORDER BY event.version
+) AS tail ON true

@@ -1,0 +1,58 @@
+//! Streams, versions, positions and bytes: an append-only log in Postgres that knows nothing of banking.
+//!
+//! [`log`] writes at the head, [`stream`] reads one stream, [`feed`] reads in the order of positions, [`chain`] links
+//! every event to the one before it.
+
+pub mod chain;
+pub mod feed;
+pub mod log;
+mod position;
+pub mod stream;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+pub use position::{InvalidPosition, Position};
+
+/// A SHA-256 digest.
+pub type Hash = [u8; 32];
+
+/// An event on its way into the log; its position, hash and time are those of its batch.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The event's own id, a version 7 UUID.
+    pub id: Uuid,
+    /// The stream that it belongs to.
+    pub stream_id: Uuid,
+    /// Its place in the stream, from 1.
+    pub version: i64,
+    /// What kind of fact it is.
+    pub event_type: &'static str,
+    /// The version of the shape of `data`.
+    pub schema_version: i16,
+    /// JSON, stored byte for byte.
+    pub data: String,
+    /// JSON, stored byte for byte.
+    pub metadata: String,
+}
+
+/// An event as the log holds it.
+#[derive(Clone, Debug)]
+pub struct RecordedEvent {
+    /// Its place in the log, from 1.
+    pub position: i64,
+    /// The event's own id.
+    pub id: Uuid,
+    /// The stream that it belongs to.
+    pub stream_id: Uuid,
+    /// Its place in the stream, from 1.
+    pub version: i64,
+    /// What kind of fact it is.
+    pub event_type: String,
+    /// The version of the shape of `data`.
+    pub schema_version: i16,
+    /// JSON as it was written.
+    pub data: String,
+    /// When it was recorded; the same for all events of a batch, and later than every batch before.
+    pub recorded_at: DateTime<Utc>,
+}

@@ -1,0 +1,53 @@
+//! Cursors: where a list goes on. Opaque to clients, and of one list only.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::problem::{Code, Problem};
+use crate::read_model::accounts::Mark;
+
+/// Behind an account in the list of accounts.
+pub fn after_account((opened_at, account_id): Mark) -> String {
+    format!("a{:016x}{}", opened_at.timestamp_micros(), account_id.simple())
+}
+
+/// Where a cursor of the list of accounts points.
+pub fn account(cursor: &str) -> Result<Mark, Problem> {
+    let parse = || {
+        let digits = cursor.strip_prefix('a').filter(|digits| digits.len() == 48 && digits.is_ascii())?;
+        let (micros, account_id) = digits.split_at(16);
+        let opened_at = DateTime::<Utc>::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)?;
+        Some((opened_at, Uuid::try_parse(account_id).ok()?))
+    };
+    parse().ok_or_else(foreign)
+}
+
+/// Behind a movement in an account's list of movements.
+pub fn after_movement(version: i64) -> String {
+    format!("v{version}")
+}
+
+/// Where a cursor of a list of movements points.
+pub fn movement(cursor: &str) -> Result<i64, Problem> {
+    let digits = cursor.strip_prefix('v').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).ok_or_else(foreign)
+}
+
+fn foreign() -> Problem {
+    Problem::field(Code::InvalidParameter, "after", "after is what `next` of a page of this list says")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_points_where_it_was_made() {
+        let mark = (DateTime::from_timestamp_micros(1_700_000_000_123_456).expect("a time"), Uuid::now_v7());
+        assert_eq!(account(&after_account(mark)).ok(), Some(mark));
+        assert_eq!(movement(&after_movement(17)).ok(), Some(17));
+        for foreign in ["", "a", "v", "v-1", "v99999999999999999999", &after_movement(3), &"a".repeat(49), "aä"] {
+            assert!(account(foreign).is_err(), "{foreign}");
+        }
+    }
+}

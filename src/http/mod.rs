@@ -1,0 +1,87 @@
+//! The way in: the route table is the API on one screen, and the OpenAPI document falls out of it.
+
+mod accounts;
+mod answer;
+mod ask;
+mod code;
+mod cursor;
+mod envelope;
+mod headers;
+mod openapi;
+mod operations;
+mod parameters;
+mod problem;
+mod queries;
+mod serve;
+mod transfers;
+
+use std::any::Any;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, response::IntoResponse, response::Response, routing::get};
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+use self::problem::{Code, Problem};
+use crate::{application::Bank, read_model::ReadModel};
+
+pub use openapi::openapi_json;
+pub use serve::{Server, serve};
+
+/// How large a request body may be.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct App {
+    bank: Bank,
+    read_model: ReadModel,
+}
+
+impl App {
+    /// Commands go to `bank`, queries to `read_model`.
+    pub fn new(bank: Bank, read_model: ReadModel) -> Self {
+        Self { bank, read_model }
+    }
+}
+
+/// Every operation of the API.
+fn api() -> OpenApiRouter<App> {
+    openapi::document()
+        // Commands
+        .routes(routes!(accounts::open, queries::list_accounts))
+        .routes(routes!(accounts::deposit))
+        .routes(routes!(accounts::withdraw))
+        .routes(routes!(transfers::transfer))
+        .routes(routes!(accounts::freeze))
+        .routes(routes!(accounts::unfreeze))
+        .routes(routes!(accounts::close))
+        // Queries
+        .routes(routes!(queries::get_account))
+        .routes(routes!(queries::list_transactions))
+        .routes(routes!(queries::get_transfer))
+        .routes(routes!(operations::list_projections))
+        // Service
+        .routes(routes!(operations::livez))
+        .routes(routes!(operations::readyz))
+}
+
+/// The API, its document and its pages, with what every request gets wrapped around.
+fn router(app: App) -> Router {
+    let (api, document) = api().split_for_parts();
+    api.merge(SwaggerUi::new("/swagger-ui").url("/openapi.json", document))
+        .route("/problems/{code}", get(code::page))
+        .fallback(|| async { Problem::of(Code::NotFound) })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(envelope::wrap))
+        .layer(CompressionLayer::new())
+        .with_state(app)
+}
+
+/// No request should get here; if one does, the others go on.
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = said.unwrap_or("(no words)"), "a handler panicked");
+    Problem::of(Code::InternalError).into_response()
+}

@@ -1,0 +1,148 @@
+//! The OpenAPI document: what the route table cannot say by itself.
+
+use utoipa::{IntoParams, IntoResponses, OpenApi, openapi::OpenApi as Document};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{
+    App, api,
+    problem::{Code, FieldError, ProblemBody},
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Passbook",
+        description = "An event-sourced bank. Commands change accounts and answer with a receipt; queries read views \
+            that follow the log.\n\n\
+            **Money** is an integer in the currency's minor unit: `12550` is 125.50 EUR.\n\n\
+            **Retries** are safe with an `Idempotency-Key`: the same request under the same key is carried out once, \
+            and answered alike ever after.\n\n\
+            **Read your own writes**: pass the `position` of a receipt as `min_position` to a query.\n\n\
+            **Errors** are `application/problem+json` (RFC 9457); compare `code`.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    servers((url = "/", description = "This server")),
+    security(()),
+    components(schemas(ProblemBody<'static>, Code, FieldError<'static>)),
+    tags(
+        (name = "Commands", description = "What changes accounts."),
+        (name = "Queries", description = "What the views know."),
+        (name = "Service", description = "For whoever runs it."),
+    ),
+)]
+struct Passbook;
+
+/// The document without its operations, to which the route table adds them.
+pub fn document() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Passbook::openapi())
+}
+
+/// The whole document as `passbook openapi` prints it.
+pub fn openapi_json() -> String {
+    let document: Document = api().into_openapi();
+    let json = serde_json::to_string_pretty(&document);
+    json.map(|json| json + "\n").unwrap_or_default()
+}
+
+/// What every command may say of its retries.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub struct RetryHeader {
+    /// Makes retries safe: 1 to 255 visible ASCII characters, a new one for each new request.
+    #[param(rename = "Idempotency-Key", required = false, nullable = false)]
+    idempotency_key: Option<String>,
+}
+
+/// What a command on one account may demand.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by the derive alone")]
+pub struct ConditionHeader {
+    /// Carry the command out only if the account has this ETag.
+    #[param(rename = "If-Match", required = false, nullable = false)]
+    if_match: Option<String>,
+}
+
+/// Declares which problems an operation may answer.
+macro_rules! problems {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $status:literal: $description:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(IntoResponses)]
+        #[expect(dead_code, reason = "read by the derive alone")]
+        pub enum $name {
+            $(
+                #[doc = $description]
+                #[response(status = $status, content_type = "application/problem+json")]
+                $variant(ProblemBody<'static>),
+            )+
+        }
+    };
+}
+
+problems! {
+    /// What opening an account may answer instead.
+    OpenProblems {
+        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
+        Conflict = 409: "An account with this id exists: `account_exists`.",
+        PayloadTooLarge = 413: "The body is too large: `payload_too_large`.",
+        UnsupportedMediaType = 415: "The body is not JSON: `unsupported_media_type`.",
+        UnprocessableContent = 422: "The state refuses the command (`account_closed`, `account_frozen`, `account_not_frozen`, `insufficient_funds`, `balance_not_zero`, `currency_mismatch`, `balance_limit_exceeded`), or the key stands for another request (`idempotency_key_reused`).",
+        InternalServerError = 500: "A fault of the service: `internal_error`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+    }
+}
+
+problems! {
+    /// What a command on one account may answer instead.
+    CommandProblems {
+        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
+        NotFound = 404: "There is no such account: `account_not_found`.",
+        PreconditionFailed = 412: "The account has another version than `If-Match` says: `version_mismatch`.",
+        PayloadTooLarge = 413: "The body is too large: `payload_too_large`.",
+        UnsupportedMediaType = 415: "The body is not JSON: `unsupported_media_type`.",
+        UnprocessableContent = 422: "The state refuses the command (`account_closed`, `account_frozen`, `account_not_frozen`, `insufficient_funds`, `balance_not_zero`, `currency_mismatch`, `balance_limit_exceeded`), or the key stands for another request (`idempotency_key_reused`).",
+        InternalServerError = 500: "A fault of the service: `internal_error`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+    }
+}
+
+problems! {
+    /// What a transfer may answer instead.
+    TransferProblems {
+        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
+        NotFound = 404: "There is no such account: `account_not_found`.",
+        PayloadTooLarge = 413: "The body is too large: `payload_too_large`.",
+        UnsupportedMediaType = 415: "The body is not JSON: `unsupported_media_type`.",
+        UnprocessableContent = 422: "The state refuses the command (`account_closed`, `account_frozen`, `account_not_frozen`, `insufficient_funds`, `balance_not_zero`, `currency_mismatch`, `balance_limit_exceeded`), or the key stands for another request (`idempotency_key_reused`).",
+        InternalServerError = 500: "A fault of the service: `internal_error`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+    }
+}
+
+problems! {
+    /// What a query of one thing may answer instead.
+    QueryProblems {
+        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
+        NotFound = 404: "There is no such account: `account_not_found`.",
+        InternalServerError = 500: "A fault of the service: `internal_error`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+    }
+}
+
+problems! {
+    /// What a list may answer instead.
+    ListProblems {
+        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
+        InternalServerError = 500: "A fault of the service: `internal_error`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+    }
+}
+
+problems! {
+    /// What a question without parameters may answer instead.
+    StatusProblems {
+        InternalServerError = 500: "A fault of the service: `internal_error`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+    }
+}

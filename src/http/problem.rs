@@ -1,0 +1,173 @@
+//! Errors as clients see them: RFC 9457 problems, each with a code of the contract. One match for each layer's errors.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+pub use super::code::Code;
+use crate::{application, domain::Rejection, read_model};
+
+/// The media type of RFC 9457.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+/// When a client may try again, in seconds.
+const RETRY_AFTER_S: u64 = 1;
+
+/// An error on its way out. The request's own parts are filled in by [`super::envelope`].
+#[derive(Clone, Debug)]
+pub struct Problem {
+    code: Code,
+    detail: Option<String>,
+    current_version: Option<i64>,
+    balance: Option<i64>,
+    field: Option<&'static str>,
+}
+
+/// An error (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    /// A page about this kind of error.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/insufficient_funds")]
+    pub kind: String,
+    /// The kind of error in a few words.
+    #[schema(example = "The balance does not cover the amount")]
+    pub title: &'a str,
+    /// The HTTP status.
+    #[schema(example = 422)]
+    pub status: u16,
+    /// What went wrong this time.
+    #[schema(example = "the balance of 15000 does not cover the amount")]
+    pub detail: &'a str,
+    /// The path that was asked.
+    #[schema(example = "/v1/accounts/01900000-0000-7000-8000-000000000001/withdrawals")]
+    pub instance: &'a str,
+    /// The kind of error in a word that programs compare.
+    pub code: Code,
+    /// Leads to the request in the service's log; also in the header `x-request-id`.
+    pub request_id: &'a str,
+    /// The version that the account has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub current_version: Option<i64>,
+    /// The balance that the account has, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub balance: Option<i64>,
+    /// Which parts of the request are wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError<'a>>,
+}
+
+/// What is wrong with one part of a request.
+#[derive(Serialize, ToSchema)]
+pub struct FieldError<'a> {
+    /// The field, parameter or header.
+    #[schema(example = "amount")]
+    pub field: &'a str,
+    /// What is wrong with it.
+    pub detail: &'a str,
+}
+
+impl Problem {
+    /// A problem whose kind says it all.
+    pub fn of(code: Code) -> Self {
+        Self { code, detail: None, current_version: None, balance: None, field: None }
+    }
+
+    /// A problem with what went wrong this time.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::of(code) }
+    }
+
+    /// A problem with one part of the request.
+    pub fn field(code: Code, field: &'static str, detail: impl Into<String>) -> Self {
+        Self { field: Some(field), ..Self::new(code, detail) }
+    }
+
+    /// The whole answer, once the request's path and id are known.
+    pub fn render(&self, instance: &str, request_id: &str) -> Response {
+        let (word, status, title, explanation) = self.code.about();
+        let detail = self.detail.as_deref().unwrap_or(explanation);
+        let body = ProblemBody {
+            kind: format!("/problems/{word}"),
+            title,
+            status,
+            detail,
+            instance,
+            code: self.code,
+            request_id,
+            current_version: self.current_version,
+            balance: self.balance,
+            errors: self.field.iter().map(|field| FieldError { field, detail }).collect(),
+        };
+        let mut response = (self.code.status(), Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+impl From<application::Error> for Problem {
+    fn from(error: application::Error) -> Self {
+        use application::Error;
+        let detail = error.to_string();
+        match error {
+            Error::Rejected(rejection) => rejection.into(),
+            Error::VersionMismatch { current } => {
+                Self { current_version: Some(current), ..Self::new(Code::VersionMismatch, detail) }
+            }
+            Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
+            Error::Overloaded => Self::of(Code::Overloaded),
+            Error::StorageUnavailable => Self::of(Code::StorageUnavailable),
+            Error::OutcomeUnknown => Self::of(Code::OutcomeUnknown),
+            Error::Internal => Self::of(Code::InternalError),
+        }
+    }
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let (code, balance) = match rejection {
+            Rejection::AccountExists => (Code::AccountExists, None),
+            Rejection::AccountNotFound => (Code::AccountNotFound, None),
+            Rejection::AccountClosed => (Code::AccountClosed, None),
+            Rejection::AccountFrozen => (Code::AccountFrozen, None),
+            Rejection::AccountNotFrozen => (Code::AccountNotFrozen, None),
+            Rejection::CurrencyMismatch => (Code::CurrencyMismatch, None),
+            Rejection::InsufficientFunds { balance } => (Code::InsufficientFunds, Some(balance)),
+            Rejection::BalanceNotZero { balance } => (Code::BalanceNotZero, Some(balance)),
+            Rejection::BalanceLimitExceeded => (Code::BalanceLimitExceeded, None),
+        };
+        Self { balance, ..Self::new(code, rejection.to_string()) }
+    }
+}
+
+impl From<read_model::Error> for Problem {
+    fn from(error: read_model::Error) -> Self {
+        match error {
+            read_model::Error::Behind => Self::of(Code::ProjectionBehind),
+            read_model::Error::Storage(error) => {
+                tracing::error!(%error, "a query failed");
+                Self::of(Code::StorageUnavailable)
+            }
+        }
+    }
+}

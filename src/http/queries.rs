@@ -1,0 +1,224 @@
+//! Queries over the read tables.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    App,
+    answer::{Page, position, view},
+    cursor,
+    headers::{etag, none_match},
+    openapi::{ListProblems, QueryProblems},
+    parameters::{Id, Parameters, currency, limit, min_position, owner, time},
+    problem::{Code, Problem},
+};
+use crate::{
+    domain::Status,
+    read_model::{
+        Seen,
+        accounts::{self, AccountView},
+        transactions::{self, Kind, TransactionView},
+        transfers::TransferView,
+    },
+};
+
+/// How fresh an answer must be.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Freshness {
+    /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
+    #[param(example = "1", nullable = false)]
+    min_position: Option<String>,
+}
+
+/// Which accounts.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AccountsQuery {
+    /// Of this owner.
+    #[param(example = "customer-17", nullable = false)]
+    owner: Option<String>,
+    /// In this status.
+    #[param(inline, nullable = false)]
+    status: Option<Status>,
+    /// In this currency (ISO 4217).
+    #[param(example = "EUR", nullable = false)]
+    currency: Option<String>,
+    /// How many rows, from 1 to 1000; default: 100.
+    #[param(minimum = 1, maximum = 1000, nullable = false)]
+    limit: Option<i64>,
+    /// Go on behind this cursor, the `next` of the page before.
+    #[param(nullable = false)]
+    after: Option<String>,
+    /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
+    #[param(nullable = false)]
+    min_position: Option<String>,
+}
+
+/// Which movements.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TransactionsQuery {
+    /// Recorded at this time or later (RFC 3339).
+    #[param(nullable = false)]
+    from: Option<String>,
+    /// Recorded before this time (RFC 3339).
+    #[param(nullable = false)]
+    to: Option<String>,
+    /// Of this kind.
+    #[param(inline, nullable = false)]
+    kind: Option<Kind>,
+    /// How many rows, from 1 to 1000; default: 100.
+    #[param(minimum = 1, maximum = 1000, nullable = false)]
+    limit: Option<i64>,
+    /// Go on behind this cursor, the `next` of the page before.
+    #[param(nullable = false)]
+    after: Option<String>,
+    /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
+    #[param(nullable = false)]
+    min_position: Option<String>,
+}
+
+/// Read an account
+///
+/// The account as the view has it. `ETag` is its version; with `If-None-Match` an unchanged account is answered 304.
+#[utoipa::path(
+    get, path = "/v1/accounts/{account_id}", tag = "Queries",
+    params(
+        ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
+        Freshness,
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of the representation that the caller has."),
+    ),
+    responses(
+        (status = 200, description = "The account.", body = AccountView, headers(
+            ("ETag" = String, description = "The account's version in quotes."),
+            ("Passbook-Position" = String, description = "How far the view has read."),
+        )),
+        (status = 304, description = "The account is as the caller has it."),
+        QueryProblems,
+    ),
+)]
+pub async fn get_account(
+    State(app): State<App>,
+    Id(account_id): Id,
+    Parameters(query): Parameters<Freshness>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let minimum = min_position(query.min_position.as_deref())?;
+    let seen = app.read_model.account(account_id, minimum).await?;
+    let account = found(seen)?;
+    let tag = etag(account.value.version, account.generation);
+    if none_match(&headers, &tag)? {
+        let read = position(account.position);
+        return Ok((StatusCode::NOT_MODIFIED, read, [(header::ETAG, tag)]).into_response());
+    }
+    Ok(([(header::ETAG, tag)], view(account)).into_response())
+}
+
+/// List accounts
+///
+/// Newest opening first. Filters can be combined.
+#[utoipa::path(
+    get, path = "/v1/accounts", tag = "Queries", params(AccountsQuery),
+    responses(
+        (status = 200, description = "A page of accounts.", body = Page<AccountView>, headers(
+            ("Passbook-Position" = String, description = "How far the view has read."),
+        )),
+        ListProblems,
+    ),
+)]
+pub async fn list_accounts(
+    State(app): State<App>,
+    Parameters(query): Parameters<AccountsQuery>,
+) -> Result<Response, Problem> {
+    let limit = limit(query.limit)?;
+    let after = query.after.as_deref().map(cursor::account).transpose()?;
+    let minimum = min_position(query.min_position.as_deref())?;
+    let currency = query.currency.as_deref().map(currency).transpose()?.map(|currency| currency.code().to_owned());
+    let owner = query.owner.map(owner).transpose()?;
+    let filter = accounts::Filter { owner, status: query.status, currency };
+    let seen = app.read_model.accounts(&filter, after, limit, minimum).await?;
+    Ok(view(seen.map(|(data, more)| {
+        let last = data.last().filter(|_| more);
+        let next = last.map(|account| cursor::after_account((account.opened_at, account.account_id)));
+        Page { data, next }
+    })))
+}
+
+/// List an account's transactions
+///
+/// Every movement of money on the account, newest first, with the balance after it.
+#[utoipa::path(
+    get, path = "/v1/accounts/{account_id}/transactions", tag = "Queries",
+    params(
+        ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
+        TransactionsQuery,
+    ),
+    responses(
+        (status = 200, description = "A page of movements.", body = Page<TransactionView>, headers(
+            ("Passbook-Position" = String, description = "How far the view has read."),
+        )),
+        QueryProblems,
+    ),
+)]
+pub async fn list_transactions(
+    State(app): State<App>,
+    Id(account_id): Id,
+    Parameters(query): Parameters<TransactionsQuery>,
+) -> Result<Response, Problem> {
+    let limit = limit(query.limit)?;
+    let before = query.after.as_deref().map(cursor::movement).transpose()?;
+    let minimum = min_position(query.min_position.as_deref())?;
+    let filter = transactions::Filter {
+        from: time("from", query.from.as_deref())?,
+        to: time("to", query.to.as_deref())?,
+        kind: query.kind,
+    };
+    found(app.read_model.account(account_id, minimum).await?)?;
+    let seen = app.read_model.transactions(account_id, filter, before, limit, minimum).await?;
+    Ok(view(seen.map(|(data, more)| {
+        let next = data.last().filter(|_| more).map(|movement| cursor::after_movement(movement.version));
+        Page { data, next }
+    })))
+}
+
+/// Read a transfer
+///
+/// Both accounts, the amount and the time.
+#[utoipa::path(
+    get, path = "/v1/transfers/{transfer_id}", tag = "Queries",
+    params(("transfer_id" = Uuid, Path, description = "The transfer."), Freshness),
+    responses(
+        (status = 200, description = "The transfer.", body = TransferView, headers(
+            ("Passbook-Position" = String, description = "How far the view has read."),
+        )),
+        QueryProblems,
+    ),
+)]
+pub async fn get_transfer(
+    State(app): State<App>,
+    Id(transfer_id): Id,
+    Parameters(query): Parameters<Freshness>,
+) -> Result<Response, Problem> {
+    let minimum = min_position(query.min_position.as_deref())?;
+    let seen = app.read_model.transfer(transfer_id, minimum).await?;
+    match seen.value {
+        Some(transfer) => Ok(view(Seen { value: transfer, position: seen.position, generation: seen.generation })),
+        None => Err(Problem::of(Code::NotFound)),
+    }
+}
+
+/// The account, or the problem that there is none.
+fn found(seen: Seen<Option<AccountView>>) -> Result<Seen<AccountView>, Problem> {
+    let Seen { value, position, generation } = seen;
+    let value = value.ok_or(Problem::of(Code::AccountNotFound))?;
+    Ok(Seen { value, position, generation })
+}

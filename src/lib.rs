@@ -1,0 +1,16 @@
+//! Passbook: an event-sourced banking microservice on Postgres.
+//!
+//! The rooms, in reading order: [`domain`] knows banking and no I/O; [`event_store`] knows streams, positions and
+//! bytes, and no banking; [`application`] lets them meet in one loop; [`read_model`] keeps the tables that queries
+//! read; [`http`] is the way in; [`database`] brings Postgres; [`service`] wires it all.
+
+pub mod application;
+pub mod config;
+pub mod database;
+pub mod domain;
+pub mod event_store;
+pub mod http;
+pub mod read_model;
+pub mod service;
+pub mod telemetry;
+pub mod timestamp;

@@ -1,0 +1,24 @@
+-- LIMIT keeps the planner from joining through an index that only begins like the key.
+SELECT
+    projection.position,
+    projection.generation,
+    view.account_id AS "account_id?",
+    view.owner AS "owner?",
+    view.currency AS "currency?",
+    view.status AS "status?",
+    view.balance AS "balance?",
+    view.version AS "version?",
+    view.transaction_count AS "transaction_count?",
+    view.opened_at AS "opened_at?",
+    view.last_activity_at AS "last_activity_at?",
+    view.closed_at AS "closed_at?"
+FROM projection
+LEFT JOIN LATERAL (
+    SELECT account_view.*
+    FROM account_view
+    WHERE account_view.partition = projection.partition
+      AND account_view.generation = projection.generation
+      AND account_view.account_id = $2
+    LIMIT 1
+) AS view ON true
+WHERE projection.partition = $1 AND projection.name = 'accounts' AND projection.state = 'live'

@@ -1,0 +1,105 @@
+//! The tables that queries read: each view, its projection and its queries share a file, and [`projector`] keeps
+//! them all behind the log.
+
+pub mod accounts;
+mod projection;
+pub mod projector;
+pub mod status;
+pub mod transactions;
+pub mod transfers;
+
+use std::{future::Future, time::Duration};
+
+use sqlx::PgPool;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use crate::event_store::Position;
+
+/// How long a query waits for a view to reach the position that it asks for.
+pub const PROJECTION_WAIT_MS_MAX: u64 = 2_000;
+/// Another instance may do the projecting: look again after so long, whoever wakes us.
+const LOOK_AGAIN_MS: u64 = 10;
+
+/// The handle to the read tables, cheap to clone.
+#[derive(Clone)]
+pub struct ReadModel {
+    pool: PgPool,
+    partition: i16,
+    projected: watch::Receiver<i64>,
+}
+
+/// What a query saw, and how far the view behind it had read.
+#[derive(Clone, Debug)]
+pub struct Seen<T> {
+    /// The answer.
+    pub value: T,
+    /// The view's checkpoint, read in the same statement.
+    pub position: Position,
+    /// Which generation of the view answered, from 1.
+    pub generation: i16,
+}
+
+impl<T> Seen<T> {
+    /// The same seeing, told otherwise.
+    pub fn map<U>(self, tell: impl FnOnce(T) -> U) -> Seen<U> {
+        Seen { value: tell(self.value), position: self.position, generation: self.generation }
+    }
+}
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The view has not reached the position asked for in time, or has never caught up.
+    #[error("the view is behind the log")]
+    Behind,
+    /// The database does not answer.
+    #[error(transparent)]
+    Storage(#[from] sqlx::Error),
+}
+
+impl ReadModel {
+    /// Queries through `pool`; `projected` tells when the projector in this process has moved.
+    pub fn new(pool: PgPool, partition: i16, projected: watch::Receiver<i64>) -> Self {
+        Self { pool, partition, projected }
+    }
+
+    /// Whether this process still projects.
+    pub fn is_projecting(&self) -> bool {
+        self.projected.has_changed().is_ok()
+    }
+
+    /// Asks until the view has read up to `min_position`, at most [`PROJECTION_WAIT_MS_MAX`]. `query` answers `None`
+    /// while no generation of the view has caught up.
+    async fn at_least<T, F>(&self, min_position: Option<Position>, query: impl Fn() -> F) -> Result<Seen<T>, Error>
+    where
+        F: Future<Output = sqlx::Result<Option<Seen<T>>>>,
+    {
+        let wanted = min_position.unwrap_or_default();
+        let deadline = Instant::now() + Duration::from_millis(PROJECTION_WAIT_MS_MAX);
+        let mut projected = self.projected.clone();
+        loop {
+            projected.mark_unchanged();
+            match query().await {
+                Ok(Some(seen)) if seen.position >= wanted => return Ok(seen),
+                // Pooled connections are not tried out before use: one that died with the server is replaced.
+                Ok(_) | Err(sqlx::Error::Io(_)) if Instant::now() < deadline => {}
+                Ok(_) => return Err(Error::Behind),
+                Err(error) => return Err(error.into()),
+            }
+            let look_again = Instant::now() + Duration::from_millis(LOOK_AGAIN_MS);
+            // Woken or not, the next look tells.
+            let _ = timeout_at(look_again.min(deadline), projected.changed()).await;
+        }
+    }
+}
+
+/// The first `limit` rows of a query for one more, and whether there are more.
+fn page<T>(mut rows: Vec<T>, limit: i64) -> (Vec<T>, bool) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    (rows, more)
+}

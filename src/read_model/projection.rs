@@ -1,0 +1,70 @@
+//! What a view is to the projector: a name, and a way to fold events into its rows.
+
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, Result};
+
+use super::{accounts::Accounts, transactions::Transactions};
+use crate::{domain::Event, event_store::RecordedEvent};
+
+/// Every view that Passbook keeps.
+pub(super) fn projections() -> Vec<Box<dyn Projection>> {
+    vec![Box::<Accounts>::default(), Box::<Transactions>::default()]
+}
+
+/// A view that is kept by folding events into rows.
+pub trait Projection: Send + Sync {
+    /// The name in `GET /v1/projections` and in the `projection` table.
+    fn name(&self) -> &'static str;
+
+    /// Raised when the rows mean something else than before.
+    fn schema_version(&self) -> i16;
+
+    /// Folds `events` into the rows of `place`.
+    fn apply<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        events: &'a [Applicable],
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Drops rows held in memory: somebody else may have written since.
+    fn forget(&mut self);
+}
+
+/// Which rows a projection writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The log's partition.
+    pub partition: i16,
+    /// The view's generation, from 1.
+    pub generation: i16,
+}
+
+/// A recorded event, decoded.
+#[derive(Debug)]
+pub struct Applicable {
+    /// As the log holds it.
+    pub recorded: RecordedEvent,
+    /// What it means.
+    pub event: Event,
+}
+
+/// Decodes events and checks that they follow `position` without a hole. None is ever skipped.
+pub(super) fn decode(events: Vec<RecordedEvent>, position: i64) -> Result<Vec<Applicable>> {
+    (position + 1..)
+        .zip(events)
+        .map(|(expected, recorded)| {
+            if recorded.position != expected {
+                return Err(cannot_apply(format!("position {expected} is missing from the log")));
+            }
+            let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
+                .map_err(|error| cannot_apply(format!("position {expected}: {error}")))?;
+            Ok(Applicable { recorded, event })
+        })
+        .collect()
+}
+
+/// An event that a view cannot take.
+pub(super) fn cannot_apply(reason: String) -> sqlx::Error {
+    sqlx::Error::Decode(reason.into())
+}

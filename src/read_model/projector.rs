@@ -1,0 +1,242 @@
+//! The background task that brings the views up to the log: events after the checkpoint, rows and checkpoint in one
+//! transaction, so that an event counts exactly once whatever dies when.
+//!
+//! Nothing is elected and nothing expires: whoever gets the checkpoints' row locks projects the next batch.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{Connection, PgConnection, Result, postgres::PgConnectOptions, query, query_scalar};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::projection::{Place, Projection, cannot_apply, decode, projections};
+use crate::event_store::feed;
+
+/// How many events one transaction takes.
+const BATCH_EVENTS_MAX: i64 = 2_000;
+/// The poll behind the wake-up, backing off while nothing happens.
+const POLL_MS_MIN: u64 = 5;
+const POLL_MS_MAX: u64 = 250;
+/// Pause after a failure.
+const RETRY_MS: u64 = 250;
+
+/// One partition's projector.
+pub struct Projector {
+    partition: i16,
+    connect: PgConnectOptions,
+    followers: Vec<Follower>,
+    projected: Arc<watch::Sender<i64>>,
+}
+
+struct Follower {
+    projection: Box<dyn Projection>,
+    /// The checkpoint that this process wrote last, and where: only then are rows held in memory current.
+    written: Option<(i16, i64)>,
+}
+
+/// A checkpoint that is locked for this transaction.
+struct Checkpoint {
+    name: String,
+    generation: i16,
+    position: i64,
+    building: bool,
+}
+
+impl Projector {
+    /// A projector that tells `projected` how far it has come.
+    pub fn new(partition: i16, connect: PgConnectOptions, projected: Arc<watch::Sender<i64>>) -> Self {
+        let followers = projections().into_iter().map(|projection| Follower { projection, written: None }).collect();
+        Self { partition, connect, followers, projected }
+    }
+
+    /// Runs until the sender of `appended` is gone, then once more up to the head.
+    pub async fn run(mut self, mut appended: watch::Receiver<i64>) {
+        let mut connection = None;
+        let mut poll = POLL_MS_MIN;
+        loop {
+            let stopping = appended.has_changed().is_err();
+            let head = *appended.borrow_and_update();
+            match self.step(&mut connection, head).await {
+                Ok(true) => poll = POLL_MS_MIN,
+                Ok(false) if stopping => return,
+                Ok(false) => {
+                    // A wake-up may be lost; the poll is not.
+                    if timeout(Duration::from_millis(poll), appended.changed()).await.is_err() {
+                        poll = (poll * 2).min(POLL_MS_MAX);
+                    }
+                }
+                Err(_) if stopping => return,
+                Err(error) => {
+                    connection = None;
+                    tracing::error!(%error, "the projection does not move");
+                    self.note_failure(&error.to_string()).await;
+                    sleep(Duration::from_millis(RETRY_MS)).await;
+                }
+            }
+        }
+    }
+
+    /// One batch, if there is anything to do: `head` is what this process has appended up to, and others may have more.
+    async fn step(&mut self, connection: &mut Option<PgConnection>, head: i64) -> Result<bool> {
+        let connection = match connection {
+            Some(connection) => connection,
+            None => {
+                let fresh = connection.insert(PgConnection::connect_with(&self.connect).await?);
+                self.register(fresh).await?;
+                fresh
+            }
+        };
+        let behind = self.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
+        let moved = match behind {
+            true => self.project(connection).await,
+            false => Ok(false),
+        };
+        if moved.is_err() {
+            self.followers.iter_mut().for_each(|follower| follower.written = None);
+        }
+        moved
+    }
+
+    /// A view that is new to this log starts at position 0.
+    async fn register(&self, connection: &mut PgConnection) -> Result<()> {
+        for follower in &self.followers {
+            query!(
+                "INSERT INTO projection (partition, name, generation, schema_version, state, position)
+                 SELECT $1::smallint, $2::text, 1, $3::smallint, 'building', 0
+                 WHERE NOT EXISTS (SELECT FROM projection WHERE partition = $1::smallint AND name = $2::text)
+                 ON CONFLICT DO NOTHING",
+                self.partition,
+                follower.projection.name(),
+                follower.projection.schema_version()
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// A look without a lock, so that an idle bank writes nothing.
+    async fn is_behind(&self, connection: &mut PgConnection) -> Result<bool> {
+        query_scalar!(
+            r#"SELECT EXISTS (
+                   SELECT FROM projection
+                   WHERE projection.partition = $1
+                     AND (state = 'building' OR position < (SELECT position FROM log_head WHERE partition = $1))
+               ) AS "behind!""#,
+            self.partition
+        )
+        .fetch_one(connection)
+        .await
+    }
+
+    /// One transaction: checkpoints, events, rows, checkpoints.
+    async fn project(&mut self, connection: &mut PgConnection) -> Result<bool> {
+        let mut transaction = connection.begin().await?;
+        let checkpoints = self.claim(&mut transaction).await?;
+        let mut moved = false;
+        // Views that stand at the same position share one reading of the log.
+        for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {
+            moved |= self.advance(&mut transaction, at_one_position).await?;
+        }
+        if !moved {
+            return Ok(false);
+        }
+        transaction.commit().await?;
+        if let Some(least) = self.written() {
+            self.projected.send_replace(least);
+        }
+        Ok(true)
+    }
+
+    /// How far this process has brought every view, where it has.
+    fn written(&self) -> Option<i64> {
+        self.followers.iter().filter_map(|follower| Some(follower.written?.1)).min()
+    }
+
+    /// Locks the checkpoints that no other instance has locked, in the order of their positions.
+    async fn claim(&self, connection: &mut PgConnection) -> Result<Vec<Checkpoint>> {
+        let mut claimed = query!(
+            r#"SELECT name, generation, position, state = 'building' AS "building!"
+               FROM projection
+               WHERE partition = $1
+               FOR UPDATE SKIP LOCKED"#,
+            self.partition
+        )
+        .map(|row| Checkpoint {
+            name: row.name,
+            generation: row.generation,
+            position: row.position,
+            building: row.building,
+        })
+        .fetch_all(connection)
+        .await?;
+        claimed.sort_unstable_by_key(|checkpoint| checkpoint.position);
+        Ok(claimed)
+    }
+
+    /// Brings views that stand at the same position one batch further.
+    async fn advance(&mut self, connection: &mut PgConnection, checkpoints: &[Checkpoint]) -> Result<bool> {
+        let Some(Checkpoint { position: from, .. }) = checkpoints.first() else { return Ok(false) };
+        let events = decode(feed::read(connection, self.partition, *from, BATCH_EVENTS_MAX).await?, *from)?;
+        let to = from + events.len() as i64;
+        let caught_up = (events.len() as i64) < BATCH_EVENTS_MAX;
+        let mut moved = false;
+        for checkpoint in checkpoints {
+            let Some(follower) = self.followers.iter_mut().find(|f| f.projection.name() == checkpoint.name) else {
+                continue;
+            };
+            if events.is_empty() && !checkpoint.building {
+                continue;
+            }
+            if follower.written != Some((checkpoint.generation, *from)) {
+                follower.projection.forget();
+            }
+            let place = Place { partition: self.partition, generation: checkpoint.generation };
+            follower.projection.apply(connection, place, &events).await?;
+            move_checkpoint(connection, place, checkpoint, to, caught_up).await?;
+            follower.written = Some((checkpoint.generation, to));
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Says in `GET /v1/projections` why the views stand still. Best effort: the log line says it too.
+    async fn note_failure(&self, reason: &str) {
+        let Ok(mut connection) = PgConnection::connect_with(&self.connect).await else { return };
+        let noted = query!("UPDATE projection SET failure = $2 WHERE partition = $1", self.partition, reason)
+            .execute(&mut connection)
+            .await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the projection's failure could not be noted");
+        }
+    }
+}
+
+/// Moves the checkpoint if it still stands where it was read; a view that has caught up goes live.
+async fn move_checkpoint(
+    connection: &mut PgConnection,
+    place: Place,
+    checkpoint: &Checkpoint,
+    to: i64,
+    caught_up: bool,
+) -> Result<()> {
+    let updated = query!(
+        "UPDATE projection
+         SET position = $5, failure = NULL, state = CASE WHEN $6 THEN 'live' ELSE state END
+         WHERE partition = $1 AND name = $2 AND generation = $3 AND position = $4",
+        place.partition,
+        checkpoint.name,
+        place.generation,
+        checkpoint.position,
+        to,
+        caught_up
+    )
+    .execute(connection)
+    .await?;
+    match updated.rows_affected() {
+        1 => Ok(()),
+        _ => Err(cannot_apply(format!("the checkpoint of {} is not where it was", checkpoint.name))),
+    }
+}

@@ -1,0 +1,53 @@
+//! How far each view is behind the log.
+
+use serde::Serialize;
+use sqlx::query_file;
+use utoipa::ToSchema;
+
+use super::{Error, ReadModel};
+use crate::event_store::Position;
+
+/// One view and how far it has read.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ProjectionStatus {
+    /// The view.
+    #[schema(example = "accounts")]
+    pub name: String,
+    /// Which generation of the view's rows this is; a rebuild makes the next one.
+    #[schema(example = 1)]
+    pub generation: i16,
+    /// The version of the view's shape.
+    #[schema(example = 1)]
+    pub schema_version: i16,
+    /// `building` until it has caught up for the first time, then `live`; `stopped` at an event that cannot be applied.
+    #[schema(example = "live")]
+    pub state: String,
+    /// The last position that it has read.
+    #[schema(value_type = String, example = "42")]
+    pub position: Position,
+    /// How many events of the log it has not read yet.
+    #[schema(example = 0)]
+    pub lag_events: i64,
+    /// For how long the oldest of them has been waiting, in seconds.
+    #[schema(example = 0.0)]
+    pub lag_seconds: f64,
+}
+
+impl ReadModel {
+    /// All views, measured against the log's head.
+    pub async fn projections(&self) -> Result<Vec<ProjectionStatus>, Error> {
+        let rows = query_file!("src/read_model/status.sql", self.partition).fetch_all(&self.pool).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| ProjectionStatus {
+                name: row.name,
+                generation: row.generation,
+                schema_version: row.schema_version,
+                state: row.state,
+                position: Position(row.position),
+                lag_events: row.lag_events,
+                lag_seconds: row.lag_seconds,
+            })
+            .collect())
+    }
+}

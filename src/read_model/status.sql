@@ -1,0 +1,16 @@
+SELECT
+    projection.name,
+    projection.generation,
+    projection.schema_version,
+    CASE WHEN projection.failure IS NULL THEN projection.state ELSE 'stopped' END AS "state!",
+    projection.position,
+    greatest(log_head.position - projection.position, 0) AS "lag_events!",
+    coalesce(
+        greatest(extract(epoch FROM clock_timestamp() - next.recorded_at), 0), 0
+    )::float8 AS "lag_seconds!"
+FROM projection
+JOIN log_head ON log_head.partition = projection.partition
+LEFT JOIN event AS next
+    ON next.partition = projection.partition AND next.position = projection.position + 1
+WHERE projection.partition = $1
+ORDER BY projection.name, projection.generation

@@ -1,0 +1,302 @@
+//! The view of movements: one row for each time that money moved on an account, with the balance after it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    num::NonZeroUsize,
+};
+
+use chrono::{DateTime, Utc};
+use futures_util::{FutureExt, future::BoxFuture};
+use lru::LruCache;
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, Result, query_file, query_file_as};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    Error, ReadModel, Seen, page,
+    projection::{Applicable, Place, Projection},
+};
+use crate::{domain::Event, event_store::Position, timestamp};
+
+/// How many accounts' balances the projector holds between batches.
+const HELD_BALANCES_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("is not zero");
+
+/// Why money moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the words of the contract")]
+pub enum Kind {
+    OpeningDeposit,
+    Deposit,
+    Withdrawal,
+    TransferIn,
+    TransferOut,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::OpeningDeposit => "opening_deposit",
+            Kind::Deposit => "deposit",
+            Kind::Withdrawal => "withdrawal",
+            Kind::TransferIn => "transfer_in",
+            Kind::TransferOut => "transfer_out",
+        }
+    }
+
+    /// Whether the balance grows or shrinks.
+    fn sign(self) -> i64 {
+        match self {
+            Kind::OpeningDeposit | Kind::Deposit | Kind::TransferIn => 1,
+            Kind::Withdrawal | Kind::TransferOut => -1,
+        }
+    }
+}
+
+/// A movement of money as the queries show it.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct TransactionView {
+    /// The account's version at which it happened.
+    #[schema(example = 2, minimum = 1)]
+    pub version: i64,
+    /// Why money moved.
+    #[schema(value_type = Kind)]
+    pub kind: String,
+    /// How much, in minor units; `kind` tells the direction.
+    #[schema(example = 500, minimum = 1)]
+    pub amount: i64,
+    /// The account's balance after it, in minor units.
+    #[schema(example = 15000, minimum = 0)]
+    pub balance_after: i64,
+    /// The transfer that it belongs to.
+    pub transfer_id: Option<Uuid>,
+    /// The other account of the transfer.
+    pub counterparty_account_id: Option<Uuid>,
+    /// The caller's own words.
+    #[schema(example = "invoice 2026-17")]
+    pub reference: Option<String>,
+    /// When.
+    #[serde(with = "timestamp")]
+    pub recorded_at: DateTime<Utc>,
+    /// The event behind it.
+    pub event_id: Uuid,
+}
+
+/// What an event moves.
+struct Movement<'a> {
+    kind: Kind,
+    amount: i64,
+    transfer_id: Option<Uuid>,
+    counterparty: Option<Uuid>,
+    reference: Option<&'a str>,
+}
+
+/// The movement in an event, if money moved.
+fn movement(event: &Event) -> Option<Movement<'_>> {
+    let plain =
+        |kind, amount, reference| Some(Movement { kind, amount, transfer_id: None, counterparty: None, reference });
+    match event {
+        Event::AccountOpened(opened) if opened.initial_deposit == 0 => None,
+        Event::AccountOpened(opened) => plain(Kind::OpeningDeposit, opened.initial_deposit, None),
+        Event::MoneyDeposited(moved) => plain(Kind::Deposit, moved.amount.minor_units(), moved.reference.as_deref()),
+        Event::MoneyWithdrawn(moved) => plain(Kind::Withdrawal, moved.amount.minor_units(), moved.reference.as_deref()),
+        Event::TransferSent(sent) => Some(Movement {
+            kind: Kind::TransferOut,
+            amount: sent.amount.minor_units(),
+            transfer_id: Some(sent.transfer_id),
+            counterparty: Some(sent.to),
+            reference: sent.reference.as_deref(),
+        }),
+        Event::TransferReceived(received) => Some(Movement {
+            kind: Kind::TransferIn,
+            amount: received.amount.minor_units(),
+            transfer_id: Some(received.transfer_id),
+            counterparty: Some(received.from),
+            reference: received.reference.as_deref(),
+        }),
+        Event::AccountFrozen(_) | Event::AccountUnfrozen(_) | Event::AccountClosed(_) => None,
+    }
+}
+
+/// Keeps the view.
+pub(super) struct Transactions {
+    balances: LruCache<Uuid, i64>,
+}
+
+impl Default for Transactions {
+    fn default() -> Self {
+        Self { balances: LruCache::new(HELD_BALANCES_MAX) }
+    }
+}
+
+impl Projection for Transactions {
+    fn name(&self) -> &'static str {
+        "transactions"
+    }
+
+    fn schema_version(&self) -> i16 {
+        1
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        events: &'a [Applicable],
+    ) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let moves: Vec<(&Applicable, Movement<'_>)> =
+                events.iter().filter_map(|applicable| Some((applicable, movement(&applicable.event)?))).collect();
+            let mut balances = self.balances_of(connection, place, &moves).await?;
+            let mut after = Vec::with_capacity(moves.len());
+            for (applicable, moved) in &moves {
+                let balance = balances.entry(applicable.recorded.stream_id).or_default();
+                *balance += moved.kind.sign() * moved.amount;
+                after.push(*balance);
+            }
+            insert(connection, place, &moves, &after).await?;
+            for (account_id, balance) in balances {
+                self.balances.put(account_id, balance);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn forget(&mut self) {
+        self.balances.clear();
+    }
+}
+
+impl Transactions {
+    /// The balances before `moves`: those held, and the others in one statement.
+    async fn balances_of(
+        &mut self,
+        connection: &mut PgConnection,
+        place: Place,
+        moves: &[(&Applicable, Movement<'_>)],
+    ) -> Result<BTreeMap<Uuid, i64>> {
+        let mut balances = BTreeMap::new();
+        let mut missing = HashSet::new();
+        for (applicable, _) in moves {
+            let account_id = applicable.recorded.stream_id;
+            match self.balances.get(&account_id) {
+                Some(balance) => drop(balances.insert(account_id, *balance)),
+                None => drop(missing.insert(account_id)),
+            }
+        }
+        if !missing.is_empty() {
+            let missing: Vec<Uuid> = missing.into_iter().collect();
+            let read = query_file!("src/read_model/balances_by_id.sql", place.partition, place.generation, &missing)
+                .fetch_all(connection)
+                .await?;
+            balances.extend(read.into_iter().map(|row| (row.account_id, row.balance_after)));
+        }
+        Ok(balances)
+    }
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    place: Place,
+    moves: &[(&Applicable, Movement<'_>)],
+    balances_after: &[i64],
+) -> Result<()> {
+    if moves.is_empty() {
+        return Ok(());
+    }
+    query_file!(
+        "src/read_model/transactions_insert.sql",
+        place.partition,
+        place.generation,
+        &moves.iter().map(|(at, _)| at.recorded.stream_id).collect::<Vec<_>>(),
+        &moves.iter().map(|(at, _)| at.recorded.version).collect::<Vec<_>>(),
+        &moves.iter().map(|(_, moved)| moved.kind.as_str()).collect::<Vec<_>>() as _,
+        &moves.iter().map(|(_, moved)| moved.amount).collect::<Vec<_>>(),
+        balances_after,
+        &moves.iter().map(|(_, moved)| moved.transfer_id).collect::<Vec<_>>() as _,
+        &moves.iter().map(|(_, moved)| moved.counterparty).collect::<Vec<_>>() as _,
+        &moves.iter().map(|(_, moved)| moved.reference).collect::<Vec<_>>() as _,
+        &moves.iter().map(|(at, _)| at.recorded.recorded_at).collect::<Vec<_>>(),
+        &moves.iter().map(|(at, _)| at.recorded.id).collect::<Vec<_>>(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Which of an account's movements a list holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter {
+    /// Recorded then or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Recorded before.
+    pub to: Option<DateTime<Utc>>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
+}
+
+impl ReadModel {
+    /// A page of an account's movements below version `before`, newest first, and whether there are more.
+    pub async fn transactions(
+        &self,
+        account_id: Uuid,
+        filter: Filter,
+        before: Option<i64>,
+        limit: i64,
+        min_position: Option<Position>,
+    ) -> Result<Seen<(Vec<TransactionView>, bool)>, Error> {
+        self.at_least(min_position, || async {
+            let rows = query_file_as!(
+                Row,
+                "src/read_model/transactions.sql",
+                self.partition,
+                account_id,
+                before.unwrap_or(i64::MAX),
+                filter.from,
+                filter.to,
+                filter.kind.map(Kind::as_str),
+                limit + 1
+            )
+            .fetch_all(&self.pool)
+            .await?;
+            let checkpoint = rows.first().map(|row| (Position(row.position), row.generation));
+            Ok(checkpoint.map(|(position, generation)| Seen {
+                value: page(rows.into_iter().filter_map(view).collect(), limit),
+                position,
+                generation,
+            }))
+        })
+        .await
+    }
+}
+
+/// A row of the view beside its checkpoint; all but the checkpoint is absent where the view holds nothing that fits.
+struct Row {
+    position: i64,
+    generation: i16,
+    version: Option<i64>,
+    kind: Option<String>,
+    amount: Option<i64>,
+    balance_after: Option<i64>,
+    transfer_id: Option<Uuid>,
+    counterparty_account_id: Option<Uuid>,
+    reference: Option<String>,
+    recorded_at: Option<DateTime<Utc>>,
+    event_id: Option<Uuid>,
+}
+
+fn view(row: Row) -> Option<TransactionView> {
+    Some(TransactionView {
+        version: row.version?,
+        kind: row.kind?,
+        amount: row.amount?,
+        balance_after: row.balance_after?,
+        transfer_id: row.transfer_id,
+        counterparty_account_id: row.counterparty_account_id,
+        reference: row.reference,
+        recorded_at: row.recorded_at?,
+        event_id: row.event_id?,
+    })
+}

@@ -1,0 +1,31 @@
+SELECT
+    projection.position,
+    projection.generation,
+    sent.transfer_id AS "transfer_id?",
+    sent.account_id AS "from?",
+    sent.counterparty_account_id AS "to?",
+    sent.amount AS "amount?",
+    sender.currency AS "currency?",
+    sent.reference AS "reference?",
+    sent.recorded_at AS "recorded_at?"
+FROM projection
+JOIN projection AS accounts
+    ON accounts.partition = projection.partition AND accounts.name = 'accounts' AND accounts.state = 'live'
+LEFT JOIN LATERAL (
+    SELECT movement.*
+    FROM account_transaction AS movement
+    WHERE movement.partition = projection.partition
+      AND movement.generation = projection.generation
+      AND movement.transfer_id = $2
+      AND movement.kind = 'transfer_out'
+    LIMIT 1
+) AS sent ON true
+LEFT JOIN LATERAL (
+    SELECT account_view.currency
+    FROM account_view
+    WHERE account_view.partition = accounts.partition
+      AND account_view.generation = accounts.generation
+      AND account_view.account_id = sent.account_id
+    LIMIT 1
+) AS sender ON true
+WHERE projection.partition = $1 AND projection.name = 'transactions' AND projection.state = 'live'

@@ -1,0 +1,146 @@
+//! The only wiring: Config → Database → Bank and ReadModel → HTTP and projector, and the way back down in order.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    application::{self, Bank},
+    config::{Auth, Config},
+    database::{self, Database, embedded},
+    http,
+    read_model::{ReadModel, projector::Projector},
+};
+
+/// The one partition, until there are several.
+const PARTITION: i16 = 0;
+
+/// A running bank.
+#[derive(Debug)]
+pub struct Service {
+    address: SocketAddr,
+    server: http::Server,
+    executor: JoinHandle<()>,
+    projector: JoinHandle<()>,
+    database: Database,
+}
+
+/// Why the bank did not start; each a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant says it in its sentence")]
+pub enum Error {
+    #[error(
+        "{0} can be reached by others and access control is off: listen on 127.0.0.1, or set PASSBOOK_AUTH=off to let everybody who reaches it do everything"
+    )]
+    Open(SocketAddr),
+    #[error("{address} is taken by another program: end it, or choose another address with PASSBOOK_LISTEN")]
+    AddressInUse { address: SocketAddr },
+    #[error("{address} cannot be listened on: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Database(#[from] database::Error),
+}
+
+impl Service {
+    /// Starts everything; on return the bank answers.
+    pub async fn start(config: &Config) -> Result<Self, Error> {
+        let listener = listen(config).await?;
+        let database = Database::open(config).await?;
+        match Self::start_on(config, listener, &database).await {
+            Ok((address, server, executor, projector)) => Ok(Self { address, server, executor, projector, database }),
+            Err(error) => {
+                database.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_on(
+        config: &Config,
+        listener: TcpListener,
+        database: &Database,
+    ) -> Result<(SocketAddr, http::Server, JoinHandle<()>, JoinHandle<()>), Error> {
+        database.migrate().await?;
+        let address = listener.local_addr().unwrap_or(config.listen);
+
+        let appended = Arc::new(watch::Sender::new(0));
+        let projected = Arc::new(watch::Sender::new(0));
+        let projector = Projector::new(PARTITION, database.projector(), Arc::clone(&projected));
+        let projector = tokio::spawn(projector.run(appended.subscribe()));
+
+        let command_timeout = Duration::from_millis(config.command_timeout_ms.get().into());
+        let settings = application::Settings {
+            partition: PARTITION,
+            command_timeout,
+            snapshot_every: config.snapshot_every.get().into(),
+            cache_accounts: config.cache_accounts.get() as usize,
+        };
+        let (bank, executor) = Bank::start(settings, database.writer(), appended);
+        let read_model = ReadModel::new(database.queries(), PARTITION, projected.subscribe());
+        let server = http::serve(listener, http::App::new(bank, read_model));
+        Ok((address, server, executor, projector))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends in order: no new requests, the accepted ones answered, the log projected, the database closed.
+    pub async fn stop(self) {
+        self.server.stop().await;
+        // The last handle to the bank went with the server: the executor drains its queue and ends, and with it the
+        // sender that keeps the projector running.
+        for task in [self.executor, self.projector] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task did not end as it should");
+            }
+        }
+        self.database.close().await;
+    }
+}
+
+/// What a person wants to know once it runs.
+pub fn welcome(config: &Config, address: SocketAddr) -> String {
+    let data = match &config.database_url {
+        Some(_) => "in the Postgres of PASSBOOK_DATABASE_URL".to_owned(),
+        None => data_dir(config).display().to_string(),
+    };
+    // A wildcard address is listened on, not visited.
+    let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+    let base = format!("http://{}", SocketAddr::new(ip, address.port()));
+    format!(
+        "
+  Passbook is open.
+
+    API         {base}/v1/accounts
+    Swagger UI  {base}/swagger-ui/
+    Readiness   {base}/readyz
+    Data        {data}
+
+  Ctrl-C ends it; the data stay.
+"
+    )
+}
+
+fn data_dir(config: &Config) -> PathBuf {
+    config.data_dir.clone().unwrap_or_else(embedded::default_data_dir)
+}
+
+/// Taken first, so that a busy port is told before a database is started.
+async fn listen(config: &Config) -> Result<TcpListener, Error> {
+    let address = config.listen;
+    match config.auth {
+        None if !address.ip().is_loopback() => return Err(Error::Open(address)),
+        None | Some(Auth::Off) => {}
+    }
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => Error::AddressInUse { address },
+        _ => Error::Listen { address, source },
+    })
+}

@@ -1,0 +1,154 @@
+//! The view of accounts: one by one with its ETag, and in lists.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{App, answer::is_time, spawn_app};
+
+#[tokio::test]
+async fn an_account_is_shown_as_its_events_left_it() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let body = json!({"currency": "EUR", "owner": "customer-17", "initial_deposit": 100});
+    let opened = teller.open(body).await.expect(201);
+    let account = opened.account_id();
+    teller.withdraw(account, 100).await.expect(201);
+    let closed = teller.close(account).await.expect(200);
+    let seen = teller.account(account, closed.position()).await.expect(200);
+    let expected = json!({
+        "account_id": account, "owner": "customer-17", "currency": "EUR", "status": "closed", "balance": 0,
+        "version": 3, "transaction_count": 2, "opened_at": opened.body["events"][0]["recorded_at"],
+        "last_activity_at": closed.body["events"][0]["recorded_at"],
+        "closed_at": closed.body["events"][0]["recorded_at"],
+    });
+    assert_eq!(seen.body, expected);
+    assert!(is_time(&seen.body["opened_at"]));
+    assert_eq!((seen.header("etag"), seen.position()), (Some("\"3\""), "3"));
+}
+
+#[tokio::test]
+async fn only_movements_of_money_are_counted() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let (empty, full) = (teller.account_with(0).await, teller.account_with(10).await);
+    teller.freeze(empty).await.expect(200);
+    teller.unfreeze(empty).await.expect(200);
+    let moved = teller.transfer(full, empty, 10).await.expect(201);
+    for (account, version, count, balance) in [(empty, 4, 1, 10), (full, 2, 2, 0)] {
+        let seen = teller.account(account, moved.position()).await.expect(200).body;
+        assert_eq!(
+            (&seen["version"], &seen["transaction_count"], &seen["balance"], &seen["closed_at"]),
+            (&json!(version), &json!(count), &json!(balance), &Value::Null)
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_has_not_changed_is_not_sent_again() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(5).await;
+    let seen = teller.account(account, "1").await.expect(200);
+    let etag = seen.header("etag").unwrap();
+    for names_it in [etag, "*", "\"17\", \"1\"", "W/\"1\""] {
+        let same = teller.with("if-none-match", names_it).account(account, "1").await.expect(304);
+        assert_eq!((same.header("etag"), same.position(), same.bytes.len()), (Some(etag), "1", 0), "{names_it}");
+    }
+    let changed = teller.deposit(account, 1).await.expect(201);
+    let seen = teller.with("if-none-match", etag).account(account, changed.position()).await.expect(200);
+    assert_eq!((seen.header("etag"), &seen.body["balance"]), (changed.header("etag"), &json!(6)));
+    teller.with("if-none-match", "1").account(account, "1").await.refused(400, "invalid_parameter");
+}
+
+#[tokio::test]
+async fn an_account_that_nobody_opened_is_not_there() {
+    let app = spawn_app().await;
+    let nobody = Uuid::from_u128(404);
+    app.teller().get(&format!("/v1/accounts/{nobody}")).await.refused(404, "account_not_found");
+    app.teller().get(&format!("/v1/accounts/{nobody}/transactions")).await.refused(404, "account_not_found");
+}
+
+/// Seven accounts in three currencies of two owners, in the order of their opening.
+async fn seven_accounts(app: &App) -> Vec<Uuid> {
+    let teller = app.teller();
+    let mut accounts = Vec::new();
+    for n in 0..7 {
+        let body = json!({"currency": (["EUR", "USD", "JPY"][n % 3]), "owner": (["anna", "bert"][n % 2])});
+        accounts.push(teller.open(body).await.expect(201).account_id());
+    }
+    teller.freeze(accounts[0]).await.expect(200);
+    teller.close(accounts[1]).await.expect(200);
+    accounts
+}
+
+/// The ids of all pages of a list, page by page.
+async fn walk(app: &App, query: &str) -> Vec<Uuid> {
+    let mut after = String::new();
+    let mut ids = Vec::new();
+    loop {
+        let page = app.teller().get(&format!("/v1/accounts?{query}&limit=2&min_position=9{after}")).await.expect(200);
+        assert_eq!(page.position(), "9");
+        let rows = page.data();
+        ids.extend(rows.iter().map(|account| account["account_id"].as_str().unwrap().parse::<Uuid>().unwrap()));
+        match &page.body["next"] {
+            Value::String(next) => {
+                assert_eq!(rows.len(), 2, "only the last page is short");
+                after = format!("&after={next}");
+            }
+            end => {
+                assert!(end.is_null() && !rows.is_empty(), "{}", page.body);
+                return ids;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_list_is_walked_page_by_page_without_gap_or_double_newest_first() {
+    let app = spawn_app().await;
+    let mut accounts = seven_accounts(&app).await;
+    accounts.reverse();
+    assert_eq!(walk(&app, "").await, accounts);
+    assert_eq!(walk(&app, "owner=anna").await, [accounts[0], accounts[2], accounts[4], accounts[6]]);
+    assert_eq!(walk(&app, "currency=USD").await, [accounts[2], accounts[5]]);
+    assert_eq!(walk(&app, "status=frozen").await, [accounts[6]]);
+    assert_eq!(walk(&app, "status=closed&owner=bert&currency=USD").await, [accounts[5]]);
+    assert_eq!(walk(&app, "status=open&owner=anna").await, [accounts[0], accounts[2], accounts[4]]);
+}
+
+#[tokio::test]
+async fn accounts_of_one_moment_are_walked_without_gap_or_double() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    // Openings of one batch share their time.
+    let opened: HashSet<Uuid> =
+        futures_util::future::join_all((0..9).map(|_| teller.account_with(1))).await.into_iter().collect();
+    let walked = walk(&app, "").await;
+    assert_eq!(walked.len(), 9);
+    assert_eq!(walked.into_iter().collect::<HashSet<_>>(), opened);
+}
+
+#[tokio::test]
+async fn an_account_opened_meanwhile_shifts_no_page() {
+    let app = spawn_app().await;
+    let accounts = seven_accounts(&app).await;
+    let first = app.teller().get("/v1/accounts?limit=3&min_position=9").await.expect(200);
+    let new = app.teller().open(json!({"currency": "EUR"})).await.expect(201);
+    let path = format!("/v1/accounts?limit=1000&after={}&min_position={}", first.text("/next"), new.position());
+    let rest = app.teller().get(&path).await.expect(200);
+    let ids: Vec<Uuid> = rest.data().iter().map(|row| row["account_id"].as_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(ids, [accounts[3], accounts[2], accounts[1], accounts[0]]);
+    assert_eq!(rest.body["next"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_list_of_nothing_is_empty() {
+    let app = spawn_app().await;
+    app.teller().account_with(0).await;
+    for query in ["owner=nobody", "currency=CHF", "status=closed"] {
+        let list = app.teller().get(&format!("/v1/accounts?{query}&min_position=1")).await.expect(200);
+        assert_eq!((&list.body, list.position()), (&json!({"data": [], "next": null}), "1"), "{query}");
+    }
+}

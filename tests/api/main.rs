@@ -1,0 +1,24 @@
+//! The bank from outside: real servers on real databases, one behaviour area a file.
+//!
+//! Every test has a database of its own, cloned from a migrated template; the cluster behind them is shared by the run.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod account_view;
+mod bad_input;
+mod chain;
+mod commands;
+mod conditions;
+mod dry_run;
+mod idempotency;
+mod load;
+mod malformed;
+mod outage;
+mod positions;
+mod races;
+mod refusals;
+mod service;
+mod snapshots;
+mod support;
+mod transaction_view;
+mod transfers;
+mod two_servers;

@@ -1,0 +1,133 @@
+//! A server of the test's own, in this process, on a port and a database of its own.
+
+use std::sync::Arc;
+
+use clap::{Args, Command, FromArgMatches, builder::Resettable};
+use passbook::{config::Config, service::Service};
+use sqlx::{Connection, PgConnection};
+
+use super::{
+    Teller,
+    cluster::OwnDatabase,
+    log::{Log, read},
+};
+
+/// A running server and its database, which it may share with [`another`](App::another).
+pub struct App {
+    service: Option<Service>,
+    config: Config,
+    database: Arc<OwnDatabase>,
+    client: reqwest::Client,
+}
+
+/// A server with an empty log.
+pub async fn spawn_app() -> App {
+    spawn_app_with(&[]).await
+}
+
+/// The same with settings of its own: `--cache-accounts=2`.
+pub async fn spawn_app_with(flags: &[&str]) -> App {
+    let database = Arc::new(OwnDatabase::create().await);
+    let config = config(&database.url(), flags);
+    App::start(config, database).await
+}
+
+/// The settings as the command line makes them, whatever stands in the environment of whoever runs the tests.
+pub fn config(database_url: &str, flags: &[&str]) -> Config {
+    let command = Config::augment_args(Command::new("passbook").no_binary_name(true));
+    let command = command.mut_args(|argument| argument.env(Resettable::Reset));
+    let ours = ["--listen", "127.0.0.1:0", "--database-url", database_url];
+    let matches = command.try_get_matches_from(ours.iter().chain(flags)).unwrap();
+    Config::from_arg_matches(&matches).unwrap()
+}
+
+impl App {
+    async fn start(config: Config, database: Arc<OwnDatabase>) -> Self {
+        let service = Some(Service::start(&config).await.unwrap());
+        // Compressed answers are the subject of one test alone.
+        let client = reqwest::Client::builder().no_gzip().build().unwrap();
+        Self { service, config, database, client }
+    }
+
+    /// A second server on the same database, as another process would be.
+    pub async fn another(&self) -> Self {
+        Self::start(self.config.clone(), Arc::clone(&self.database)).await
+    }
+
+    /// Ends the server in order and starts it again: what it held in memory is gone.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.service = Some(Service::start(&self.config).await.unwrap());
+    }
+
+    /// Ends the server in order.
+    pub async fn stop(&mut self) {
+        self.take().stop().await;
+    }
+
+    /// The server itself, to be ended by the test.
+    pub fn take(&mut self) -> Service {
+        self.service.take().expect("the server runs")
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.service.as_ref().expect("the server runs").address())
+    }
+
+    /// A client who may do everything.
+    pub fn teller(&self) -> Teller {
+        Teller::new(self.client.clone(), self.url())
+    }
+
+    /// The settings that the server was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A connection to the database, as the superuser.
+    pub async fn database(&self) -> PgConnection {
+        self.database.connect().await
+    }
+
+    /// Runs SQL that no server would: sabotage.
+    pub async fn sabotage(&self, sql: &'static str) {
+        let mut connection = self.database().await;
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    /// Everything that is recorded. Equal before and after means that nothing was.
+    pub async fn log(&self) -> Log {
+        let mut connection = self.database().await;
+        let log = read(&mut connection).await;
+        connection.close().await.unwrap();
+        log
+    }
+
+    /// Keeps every command waiting at the turnstile until the returned connection is closed.
+    pub async fn hold_turnstile(&self) -> PgConnection {
+        let mut connection = self.database().await;
+        sqlx::raw_sql("BEGIN; SELECT FROM log_head FOR UPDATE").execute(&mut connection).await.unwrap();
+        connection
+    }
+
+    /// Waits until a server stands before the turnstile that is held.
+    pub async fn somebody_waits(&self) {
+        super::eventually("a waiting writer", async || {
+            let mut connection = self.database().await;
+            let waiting: bool = sqlx::query_scalar(
+                "SELECT EXISTS (
+                     SELECT FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = 'passbook writer' AND wait_event_type = 'Lock'
+                 )",
+            )
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+            connection.close().await.unwrap();
+            waiting.then_some(())
+        })
+        .await;
+    }
+}

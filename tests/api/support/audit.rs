@@ -1,0 +1,181 @@
+//! An auditor who shares no code with the bank: recomputes the chain, folds the log in a way of its own, and compares
+//! every row of the views with the fold.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::{
+    App, eventually,
+    log::{Event, Log, read},
+};
+
+/// An account as the log tells it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Folded {
+    pub owner: String,
+    pub currency: String,
+    pub status: String,
+    pub balance: i64,
+    pub version: i64,
+    pub transaction_count: i64,
+}
+
+/// Everything that must hold of a log and of views that have caught up with it.
+pub async fn audit(app: &App) -> Log {
+    let mut connection = app.database().await;
+    let log = read(&mut connection).await;
+    check_order(&log);
+    assert_eq!(chain(&log.events).last(), log.events.last().map(|event| event.hash.clone()).as_ref());
+    for (event, expected) in log.events.iter().zip(chain(&log.events)) {
+        assert_eq!(event.hash, expected, "the link at position {}", event.position);
+    }
+    let last = log.events.last().map_or(vec![0; 32], |event| event.hash.clone());
+    assert_eq!(log.head.hash, last, "the head's hash");
+
+    let accounts = fold(&log.events);
+    assert!(accounts.values().all(|account| account.balance >= 0), "no balance is negative: {accounts:?}");
+    let balances: i64 = accounts.values().map(|account| account.balance).sum();
+    assert_eq!(balances, money_in(&log.events) - money_out(&log.events), "no money is lost or made");
+    check_views(&mut connection, &log, &accounts).await;
+    log
+}
+
+/// The hash of each event, by the rule that the log documents: SHA-256 over the hash before and the fields, each after
+/// its length.
+pub fn chain(events: &[Event]) -> Vec<Vec<u8>> {
+    let mut previous = vec![0; 32];
+    let mut hashes = Vec::new();
+    for event in events {
+        let mut bytes = previous;
+        let mut field = |field: &[u8]| {
+            bytes.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
+            bytes.extend(field);
+        };
+        field(&event.partition.to_be_bytes());
+        field(&event.position.to_be_bytes());
+        field(event.id.as_bytes());
+        field(event.stream_id.as_bytes());
+        field(&event.version.to_be_bytes());
+        field(event.event_type.as_bytes());
+        field(&event.schema_version.to_be_bytes());
+        field(event.data.as_bytes());
+        field(event.metadata.as_bytes());
+        field(&event.recorded_at.timestamp_micros().to_be_bytes());
+        previous = Sha256::digest(&bytes).to_vec();
+        hashes.push(previous.clone());
+    }
+    hashes
+}
+
+/// Positions without holes, versions without gaps, times that never go back.
+fn check_order(log: &Log) {
+    let mut versions: BTreeMap<Uuid, i64> = BTreeMap::new();
+    for (expected, event) in (1..).zip(&log.events) {
+        assert_eq!(event.position, expected, "positions are dense");
+        let version = versions.entry(event.stream_id).or_default();
+        *version += 1;
+        assert_eq!(event.version, *version, "versions are gapless in {}", event.stream_id);
+    }
+    assert!(log.events.is_sorted_by_key(|event| event.recorded_at), "time goes forward");
+    assert_eq!(log.head.position, i64::try_from(log.events.len()).unwrap(), "the head is the last position");
+}
+
+/// What the log says of each account.
+pub fn fold(events: &[Event]) -> BTreeMap<Uuid, Folded> {
+    let mut accounts: BTreeMap<Uuid, Folded> = BTreeMap::new();
+    for event in events {
+        let account = accounts.entry(event.stream_id).or_default();
+        let moved = signed_amount(event);
+        account.version += 1;
+        account.balance += moved;
+        account.transaction_count += i64::from(moved != 0);
+        match event.event_type.as_str() {
+            "AccountOpened" => {
+                let data = event.json();
+                account.owner = data["owner"].as_str().unwrap().to_owned();
+                account.currency = data["currency"].as_str().unwrap().to_owned();
+                account.status = "open".to_owned();
+            }
+            "AccountFrozen" => account.status = "frozen".to_owned(),
+            "AccountUnfrozen" => account.status = "open".to_owned(),
+            "AccountClosed" => account.status = "closed".to_owned(),
+            _ => {}
+        }
+    }
+    accounts
+}
+
+fn signed_amount(event: &Event) -> i64 {
+    let data = event.json();
+    match event.event_type.as_str() {
+        "AccountOpened" => data["initial_deposit"].as_i64().unwrap(),
+        "MoneyDeposited" | "TransferReceived" => data["amount"].as_i64().unwrap(),
+        "MoneyWithdrawn" | "TransferSent" => -data["amount"].as_i64().unwrap(),
+        "AccountFrozen" | "AccountUnfrozen" | "AccountClosed" => 0,
+        unknown => panic!("{unknown} is no type of event"),
+    }
+}
+
+fn money_in(events: &[Event]) -> i64 {
+    let into_the_bank = |event: &&Event| matches!(event.event_type.as_str(), "AccountOpened" | "MoneyDeposited");
+    events.iter().filter(into_the_bank).map(signed_amount).sum()
+}
+
+fn money_out(events: &[Event]) -> i64 {
+    -events.iter().filter(|event| event.event_type == "MoneyWithdrawn").map(signed_amount).sum::<i64>()
+}
+
+/// Waits until the views have read the log, then compares every row.
+async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeMap<Uuid, Folded>) {
+    let connection = tokio::sync::Mutex::new(connection);
+    eventually("the views' catching up", async || {
+        let mut connection = connection.lock().await;
+        let least: Option<i64> =
+            query_scalar("SELECT min(position) FROM projection").fetch_one(&mut **connection).await.unwrap();
+        (least? >= log.head.position).then_some(())
+    })
+    .await;
+    let connection = connection.into_inner();
+
+    let views: Vec<(Uuid, String, String, String, i64, i64, i64)> = query_as(
+        "SELECT account_id, owner, currency, status, balance, version, transaction_count FROM account_view
+         ORDER BY account_id",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .unwrap();
+    let views: BTreeMap<Uuid, Folded> = views
+        .into_iter()
+        .map(|(id, owner, currency, status, balance, version, transaction_count)| {
+            (id, Folded { owner, currency, status, balance, version, transaction_count })
+        })
+        .collect();
+    assert_eq!(&views, accounts, "the view of accounts is the fold");
+
+    let movements: Vec<(Uuid, i64, i64, i64, Uuid)> = query_as(
+        "SELECT account_id, version, amount, balance_after, event_id FROM account_transaction
+         ORDER BY account_id, version",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap();
+    assert_eq!(movements, movements_of(&log.events), "the view of movements is the fold");
+}
+
+fn movements_of(events: &[Event]) -> Vec<(Uuid, i64, i64, i64, Uuid)> {
+    let mut balances: BTreeMap<Uuid, i64> = BTreeMap::new();
+    let mut movements = Vec::new();
+    for event in events {
+        let moved = signed_amount(event);
+        let balance = balances.entry(event.stream_id).or_default();
+        *balance += moved;
+        if moved != 0 {
+            movements.push((event.stream_id, event.version, moved.abs(), *balance, event.id));
+        }
+    }
+    movements.sort_unstable();
+    movements
+}

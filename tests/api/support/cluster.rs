@@ -1,0 +1,176 @@
+//! One Postgres for the whole run, and a database for each test: a clone of a template that was migrated once.
+
+use std::{
+    env, fs, mem,
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Sender, channel},
+    },
+    thread,
+};
+
+use passbook::database::{
+    Database,
+    embedded::{EmbeddedPostgres, Error, Settings},
+};
+use sha2::{Digest, Sha256};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query, query_scalar};
+use tokio::{runtime::Builder, sync::Mutex};
+
+use super::app::config;
+
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
+/// A template can be cloned by one at a time.
+static CLONING: Mutex<()> = Mutex::const_new(());
+static CLONES: AtomicU32 = AtomicU32::new(0);
+
+/// The run's Postgres. It ends with this process, however that ends.
+struct Cluster {
+    options: PgConnectOptions,
+    socket_dir: PathBuf,
+    template: String,
+    /// Names of databases that nobody needs any more.
+    done_with: Sender<String>,
+}
+
+/// A test's own database; dropped with the last server on it.
+pub struct OwnDatabase {
+    name: String,
+}
+
+impl OwnDatabase {
+    /// A new database with the schema and nothing in it.
+    pub async fn create() -> Self {
+        let name = format!("test_{}", CLONES.fetch_add(1, Ordering::Relaxed));
+        let cluster = &*CLUSTER;
+        let _turn = CLONING.lock().await;
+        let mut admin = cluster.options.clone().database("postgres").connect().await.unwrap();
+        execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {}", cluster.template)).await;
+        admin.close().await.unwrap();
+        Self { name }
+    }
+
+    /// How a server is told to reach it.
+    pub fn url(&self) -> String {
+        url(&CLUSTER.socket_dir, &self.name)
+    }
+
+    /// A connection of the test's own, as the superuser.
+    pub async fn connect(&self) -> PgConnection {
+        CLUSTER.options.clone().database(&self.name).connect().await.unwrap()
+    }
+}
+
+impl Drop for OwnDatabase {
+    fn drop(&mut self) {
+        // Where nobody listens any more, the next run drops it.
+        let _ = CLUSTER.done_with.send(mem::take(&mut self.name));
+    }
+}
+
+impl Cluster {
+    /// On a thread and a runtime that outlive those of every test.
+    fn start() -> Self {
+        let (started, cluster) = channel();
+        let (done_with, names) = channel::<String>();
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let (postgres, data_dir) = start_postgres().await;
+                let options = postgres.connect_options();
+                let socket_dir = options.get_socket().cloned().unwrap_or_else(|| data_dir.join("run"));
+                let mut admin = options.clone().database("postgres").connect().await.unwrap();
+                let template = prepare(&mut admin, &socket_dir).await;
+                started.send(Cluster { options, socket_dir, template, done_with }).unwrap();
+                while let Ok(name) = names.recv() {
+                    // Best effort: the next run drops what is left.
+                    let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                    let _ = query(AssertSqlSafe(drop)).execute(&mut admin).await;
+                }
+                postgres.stop().await;
+            });
+        });
+        cluster.recv().expect("Postgres starts")
+    }
+}
+
+/// In the folder that runs share, or where another run is using it, in one of this process alone.
+async fn start_postgres() -> (EmbeddedPostgres, PathBuf) {
+    let shared = env::temp_dir().join(format!("passbook-tests-{}-api", nix::unistd::getuid()));
+    remove_abandoned(&shared);
+    match EmbeddedPostgres::start(&settings(&shared)).await {
+        Err(Error::InUse(_)) => {
+            let own = PathBuf::from(format!("{}-{}", shared.display(), process::id()));
+            (EmbeddedPostgres::start(&settings(&own)).await.unwrap(), own)
+        }
+        started => (started.unwrap(), shared),
+    }
+}
+
+fn settings(data_dir: &Path) -> Settings {
+    let parameters =
+        [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "400"), ("max_wal_size", "2GB")];
+    Settings {
+        data_dir: data_dir.to_owned(),
+        bin: None,
+        parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+    }
+}
+
+/// Folders that earlier runs had to themselves, and did not live to remove.
+fn remove_abandoned(shared: &Path) {
+    let prefix = format!("{}-", shared.display());
+    for entry in fs::read_dir(env::temp_dir()).unwrap().flatten() {
+        let path = entry.path();
+        let pid = path.to_str().and_then(|path| path.strip_prefix(&prefix)?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Somebody else may be removing it.
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Drops what the run before left, and migrates a template unless there is one of these migrations.
+async fn prepare(admin: &mut PgConnection, socket_dir: &Path) -> String {
+    let template = format!("template_{}", hash_of_migrations());
+    let found: Vec<String> = query_scalar("SELECT datname::text FROM pg_database WHERE datname ~ '^(test|template)_'")
+        .fetch_all(&mut *admin)
+        .await
+        .unwrap();
+    for stale in found.iter().filter(|name| **name != template) {
+        execute(admin, format!("DROP DATABASE {stale} WITH (FORCE)")).await;
+    }
+    if !found.contains(&template) {
+        // Named a template only once it is one.
+        execute(admin, "CREATE DATABASE template_unfinished".to_owned()).await;
+        let database = Database::open(&config(&url(socket_dir, "template_unfinished"), &[])).await.unwrap();
+        database.migrate().await.unwrap();
+        database.close().await;
+        execute(admin, "ALTER DATABASE template_unfinished WITH ALLOW_CONNECTIONS false".to_owned()).await;
+        execute(admin, format!("ALTER DATABASE template_unfinished RENAME TO {template}")).await;
+    }
+    template
+}
+
+fn hash_of_migrations() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut digest = Sha256::new();
+    for file in files {
+        digest.update(file.file_name().unwrap().as_encoded_bytes());
+        digest.update(fs::read(file).unwrap());
+    }
+    hex::encode(&digest.finalize()[..8])
+}
+
+fn url(socket_dir: &Path, database: &str) -> String {
+    format!("postgres://passbook@localhost:5432/{database}?host={}&sslmode=disable", socket_dir.display())
+}
+
+async fn execute(connection: &mut PgConnection, sql: String) {
+    query(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+}

@@ -1,0 +1,50 @@
+//! What the tests stand on: a cluster, an app of one's own, clients by role, and the log as it is recorded.
+
+pub mod answer;
+pub mod app;
+pub mod audit;
+pub mod cluster;
+pub mod log;
+pub mod teller;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+pub use answer::Answer;
+pub use app::{App, spawn_app, spawn_app_with};
+pub use teller::Teller;
+
+/// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.
+const PATIENCE_S_MAX: u64 = 30;
+
+/// Looks until `look` finds something.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(PATIENCE_S_MAX);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} never came");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Throws the same numbers on every run.
+pub struct Dice(u64);
+
+impl Dice {
+    /// Dice of their own for each `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// A number below `sides`.
+    pub fn throw(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+}

@@ -1,0 +1,109 @@
+//! A client by role. Its methods read as sentences; `keyed`, `if_match` and `dry` say how the next one is meant.
+
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Answer;
+
+/// Somebody at the counter who may do everything.
+#[derive(Clone)]
+pub struct Teller {
+    client: Client,
+    url: String,
+    headers: Vec<(String, String)>,
+    dry_run: bool,
+}
+
+impl Teller {
+    pub fn new(client: Client, url: String) -> Self {
+        Self { client, url, headers: vec![], dry_run: false }
+    }
+
+    /// The same teller, who sends this header too.
+    pub fn with(&self, name: &str, value: &str) -> Self {
+        let mut teller = self.clone();
+        teller.headers.push((name.to_owned(), value.to_owned()));
+        teller
+    }
+
+    /// Under this idempotency key.
+    pub fn keyed(&self, key: &str) -> Self {
+        self.with("idempotency-key", key)
+    }
+
+    /// Only at this ETag.
+    pub fn if_match(&self, etag: &str) -> Self {
+        self.with("if-match", etag)
+    }
+
+    /// Without recording anything.
+    pub fn dry(&self) -> Self {
+        Self { dry_run: true, ..self.clone() }
+    }
+
+    pub async fn open(&self, body: Value) -> Answer {
+        self.command("/v1/accounts", body).await
+    }
+
+    /// A new account in EUR with this balance.
+    pub async fn account_with(&self, balance: i64) -> Uuid {
+        self.open(json!({"currency": "EUR", "initial_deposit": balance})).await.expect(201).account_id()
+    }
+
+    pub async fn deposit(&self, account: Uuid, amount: i64) -> Answer {
+        self.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": amount})).await
+    }
+
+    pub async fn withdraw(&self, account: Uuid, amount: i64) -> Answer {
+        self.command(&format!("/v1/accounts/{account}/withdrawals"), json!({"amount": amount})).await
+    }
+
+    pub async fn transfer(&self, from: Uuid, to: Uuid, amount: i64) -> Answer {
+        self.command("/v1/transfers", json!({"from": from, "to": to, "amount": amount})).await
+    }
+
+    pub async fn freeze(&self, account: Uuid) -> Answer {
+        self.command(&format!("/v1/accounts/{account}/freeze"), json!({})).await
+    }
+
+    pub async fn unfreeze(&self, account: Uuid) -> Answer {
+        self.command(&format!("/v1/accounts/{account}/unfreeze"), json!({})).await
+    }
+
+    pub async fn close(&self, account: Uuid) -> Answer {
+        self.command(&format!("/v1/accounts/{account}/close"), json!({})).await
+    }
+
+    /// Any command.
+    pub async fn command(&self, path: &str, body: Value) -> Answer {
+        let query = if self.dry_run { "?dry_run=true" } else { "" };
+        self.post(&format!("{path}{query}"), body.to_string()).await
+    }
+
+    /// A body as it stands, said to be JSON.
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.with("content-type", "application/json").send(Method::POST, path, body).await
+    }
+
+    /// The account's view as it was at `position` or later.
+    pub async fn account(&self, account: Uuid, position: &str) -> Answer {
+        self.get(&format!("/v1/accounts/{account}?min_position={position}")).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, "").await
+    }
+
+    /// Anything at all.
+    pub async fn send(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        if method != Method::GET {
+            request = request.body(body);
+        }
+        Answer::read(request.send().await.unwrap()).await
+    }
+}

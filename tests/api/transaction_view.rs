@@ -1,0 +1,134 @@
+//! The view of movements: an account's list, and transfers by their id.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{Answer, App, Teller, spawn_app};
+
+/// An account with one movement of each kind, at versions 1, 2, 4, 5 and 6; frozen and unfrozen are no movements.
+struct Busy {
+    app: App,
+    teller: Teller,
+    account: Uuid,
+    other: Uuid,
+    answers: Vec<Answer>,
+}
+
+async fn busy() -> Busy {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let other = teller.account_with(50).await;
+    let opened = teller.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);
+    let account = opened.account_id();
+    let body = json!({"amount": 20, "reference": "salary"});
+    let deposited = teller.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
+    teller.freeze(account).await.expect(200);
+    teller.unfreeze(account).await.expect(200);
+    let withdrawn = teller.withdraw(account, 5).await.expect(201);
+    let received = teller.transfer(other, account, 50).await.expect(201);
+    let body = json!({"from": account, "to": other, "amount": 7, "reference": "rent"});
+    let sent = teller.command("/v1/transfers", body).await.expect(201);
+    Busy { app, teller, account, other, answers: vec![opened, deposited, withdrawn, received, sent] }
+}
+
+impl Busy {
+    async fn list(&self, query: &str) -> Answer {
+        let position = self.answers.last().unwrap().position();
+        self.teller.get(&format!("/v1/accounts/{}/transactions?min_position={position}{query}", self.account)).await
+    }
+
+    async fn versions(&self, query: &str) -> Vec<i64> {
+        let list = self.list(query).await.expect(200);
+        list.data().iter().map(|row| row["version"].as_i64().unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn every_movement_is_listed_with_the_balance_after_it_newest_first() {
+    let busy = busy().await;
+    let list = busy.list("").await.expect(200);
+    assert_eq!(list.position(), busy.answers[4].position());
+    assert_eq!(list.body["next"], Value::Null);
+    let (received, sent) = (busy.answers[3].uuid("/transfer_id"), busy.answers[4].uuid("/transfer_id"));
+    let other = busy.other;
+    let rows = [
+        (7, "transfer_out", 7, 158, json!(sent), json!(other), json!("rent"), &busy.answers[4].body["from"]),
+        (6, "transfer_in", 50, 165, json!(received), json!(other), Value::Null, &busy.answers[3].body["to"]),
+        (5, "withdrawal", 5, 115, Value::Null, Value::Null, Value::Null, &busy.answers[2].body),
+        (2, "deposit", 20, 120, Value::Null, Value::Null, json!("salary"), &busy.answers[1].body),
+        (1, "opening_deposit", 100, 100, Value::Null, Value::Null, Value::Null, &busy.answers[0].body),
+    ];
+    let rows = rows.map(|(version, kind, amount, balance_after, transfer, counterparty, reference, receipt)| {
+        json!({
+            "version": version, "kind": kind, "amount": amount, "balance_after": balance_after,
+            "transfer_id": transfer, "counterparty_account_id": counterparty, "reference": reference,
+            "recorded_at": receipt["events"][0]["recorded_at"], "event_id": receipt["events"][0]["id"],
+        })
+    });
+    assert_eq!(list.data(), rows);
+}
+
+#[tokio::test]
+async fn movements_are_walked_page_by_page_without_gap_or_double() {
+    let busy = busy().await;
+    let first = busy.list("&limit=2").await.expect(200);
+    let second = busy.list(&format!("&limit=2&after={}", first.text("/next"))).await.expect(200);
+    let third = busy.list(&format!("&limit=2&after={}", second.text("/next"))).await.expect(200);
+    let pages = [&first, &second, &third].map(|page| page.data().to_vec());
+    assert_eq!(pages.concat(), busy.list("").await.expect(200).data());
+    assert_eq!((third.data().len(), &third.body["next"]), (1, &Value::Null));
+    // A full page with nothing behind it is the last one.
+    assert_eq!(busy.list("&limit=5").await.expect(200).body["next"], Value::Null);
+}
+
+#[tokio::test]
+async fn movements_are_picked_by_their_kind() {
+    let busy = busy().await;
+    let kinds = [("opening_deposit", 1), ("deposit", 2), ("withdrawal", 5), ("transfer_in", 6), ("transfer_out", 7)];
+    for (kind, version) in kinds {
+        assert_eq!(busy.versions(&format!("&kind={kind}")).await, [version], "{kind}");
+    }
+    assert_eq!(busy.versions("&kind=deposit&limit=1").await, [2]);
+    busy.list("&kind=gift").await.refused(400, "invalid_parameter");
+}
+
+#[tokio::test]
+async fn a_period_has_its_beginning_and_not_its_end() {
+    let busy = busy().await;
+    let list = busy.list("").await.expect(200);
+    let time = |row: usize| list.text(&format!("/data/{row}/recorded_at")).to_owned();
+    let (newest, third) = (time(0), time(2));
+    assert_eq!(busy.versions(&format!("&from={third}")).await, [7, 6, 5]);
+    assert_eq!(busy.versions(&format!("&to={third}")).await, [2, 1]);
+    assert_eq!(busy.versions(&format!("&from={third}&to={newest}")).await, [6, 5]);
+    assert_eq!(busy.versions(&format!("&from={newest}&to={newest}")).await, [] as [i64; 0]);
+    assert_eq!(busy.versions(&format!("&from={third}&kind=withdrawal")).await, [5]);
+    // The same moment, told in another zone.
+    let local = chrono::DateTime::parse_from_rfc3339(&third).unwrap();
+    let local = local.with_timezone(&chrono::FixedOffset::east_opt(7_200).unwrap()).to_rfc3339().replace('+', "%2B");
+    assert_eq!(busy.versions(&format!("&from={local}")).await, [7, 6, 5]);
+}
+
+#[tokio::test]
+async fn an_account_without_movements_has_an_empty_list() {
+    let app = spawn_app().await;
+    let account = app.teller().account_with(0).await;
+    let list = app.teller().get(&format!("/v1/accounts/{account}/transactions?min_position=1")).await.expect(200);
+    assert_eq!((&list.body, list.position()), (&json!({"data": [], "next": null}), "1"));
+}
+
+#[tokio::test]
+async fn a_transfer_is_found_by_its_id() {
+    let busy = busy().await;
+    let sent = &busy.answers[4];
+    let place = sent.header("location").unwrap();
+    let seen = busy.teller.get(&format!("{place}?min_position={}", sent.position())).await.expect(200);
+    let expected = json!({
+        "transfer_id": sent.body["transfer_id"], "from": busy.account, "to": busy.other, "amount": 7,
+        "currency": "EUR", "reference": "rent", "recorded_at": sent.body["from"]["events"][0]["recorded_at"],
+    });
+    assert_eq!((&seen.body, seen.position()), (&expected, sent.position()));
+    let nothing = format!("/v1/transfers/{}", busy.account);
+    busy.teller.get(&nothing).await.refused(404, "not_found");
+    drop(busy.app);
+}

@@ -1,0 +1,136 @@
+//! Told to end while it works, it ends in order: what it answered with success stands, and nothing is left running.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    client::{Client, Deposit, Outcome},
+    folder::Folder,
+    passbook::Passbook,
+};
+
+const CLIENTS: usize = 8;
+const ANSWERED_MIN: usize = 20;
+
+/// Clients that pay in one after the other until they are told that it is over.
+pub struct Crowd {
+    over: Arc<AtomicBool>,
+    clients: JoinSet<Told>,
+}
+
+/// What clients were told.
+#[derive(Default)]
+pub struct Told {
+    /// The ids of the events that were answered with success.
+    pub recorded: Vec<String>,
+    /// The keys of the commands of which nothing was done.
+    pub nothing_done: Vec<String>,
+}
+
+impl Crowd {
+    /// Returns in the middle of the work.
+    pub async fn at_work(client: &Client) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let (client, over) = (client.clone(), Arc::clone(&over));
+            clients.spawn(async move {
+                let mut told = Told::default();
+                for turn in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let key = format!("{number}-{turn}");
+                    match client.deposit(&key).await {
+                        Outcome::Recorded(event_id) => told.recorded.push(event_id),
+                        Outcome::NothingDone => told.nothing_done.push(key),
+                        Outcome::Unknown => sleep(Duration::from_millis(5)).await,
+                    }
+                }
+                told
+            });
+        }
+        sleep(Duration::from_millis(500)).await;
+        Self { over, clients }
+    }
+
+    /// Lets them go home and tell.
+    pub async fn told(self) -> Told {
+        self.over.store(true, Ordering::Relaxed);
+        let mut all = Told::default();
+        for told in self.clients.join_all().await {
+            all.recorded.extend(told.recorded);
+            all.nothing_done.extend(told.nothing_done);
+        }
+        assert!(all.recorded.len() >= ANSWERED_MIN, "only {} deposits were answered", all.recorded.len());
+        all
+    }
+}
+
+impl Told {
+    /// The bank knows everything that was answered with success, each once, and nothing of which nothing was done.
+    #[track_caller]
+    pub fn agrees_with(&self, known: &[Deposit]) {
+        let mut times = HashMap::new();
+        known.iter().for_each(|deposit| *times.entry(deposit.event_id.as_str()).or_insert(0) += 1);
+        for id in &self.recorded {
+            assert_eq!(times.get(id.as_str()), Some(&1), "{id} was answered with success");
+        }
+        let keys: HashSet<&str> = known.iter().map(|deposit| deposit.key.as_str()).collect();
+        assert_eq!(keys.len(), known.len(), "a command was carried out twice");
+        for key in &self.nothing_done {
+            assert!(!keys.contains(key.as_str()), "of {key} nothing was done");
+        }
+    }
+}
+
+/// A bank that starts again in this folder knows what the crowd knows.
+pub async fn nothing_is_lost(folder: &Folder, crowd: Crowd) {
+    let told = crowd.told().await;
+    let bank = Passbook::on(folder).start();
+    told.agrees_with(&bank.client.deposits().await);
+}
+
+async fn ends_in_order_at(signal: Signal) {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).start();
+    bank.client.open().await;
+    let crowd = Crowd::at_work(&bank.client).await;
+    let ended = bank.stop(signal);
+    assert!(folder.processes().is_empty(), "still working: {:?}", folder.processes());
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_eq!(ended.stdout.len(), 1, "{ended:?}");
+    nothing_is_lost(&folder, crowd).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_sigterm_it_answers_what_it_accepted_and_ends_with_its_postgres() {
+    ends_in_order_at(Signal::SIGTERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_sigint_it_answers_what_it_accepted_and_ends_with_its_postgres() {
+    ends_in_order_at(Signal::SIGINT).await;
+}
+
+#[tokio::test]
+async fn told_to_end_while_it_starts_it_ends_at_once_and_leaves_nothing_running() {
+    let folder = Folder::empty();
+    let starting = Passbook::on(&folder).spawn();
+    sleep(Duration::from_millis(300)).await;
+    starting.signal(Signal::SIGTERM);
+    let ended = starting.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    folder.is_left_alone();
+    let bank = Passbook::on(&folder).start();
+    bank.client.is_ready().await;
+}

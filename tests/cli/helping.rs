@@ -1,0 +1,75 @@
+//! Asked for help, it teaches.
+
+use clap::CommandFactory;
+use passbook::config::Cli;
+
+use crate::passbook::Passbook;
+
+#[track_caller]
+fn help(subcommand: Option<&str>) -> String {
+    let passbook = subcommand.map_or_else(Passbook::bare, |subcommand| Passbook::bare().argument(subcommand));
+    let ended = passbook.argument("--help").end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.stderr.is_empty(), "{ended:?}");
+    ended.stdout.join("\n")
+}
+
+#[test]
+fn the_help_names_what_the_binary_can_do() {
+    let help = help(None);
+    for part in ["serve", "migrate", "openapi", "Without a command it serves"] {
+        assert!(help.contains(part), "{part} is missing: {help}");
+    }
+}
+
+#[test]
+fn the_help_of_serve_names_every_setting_and_a_command_to_try() {
+    let help = help(Some("serve"));
+    let command = Cli::command();
+    for setting in command.find_subcommand("serve").unwrap().get_arguments().filter(|arg| arg.get_env().is_some()) {
+        let variable = setting.get_env().unwrap().to_str().unwrap();
+        assert!(help.contains(variable), "{variable} is missing: {help}");
+    }
+    assert!(help.contains("curl http://127.0.0.1:8080/v1/accounts"), "{help}");
+}
+
+#[test]
+fn the_help_of_migrate_says_when_it_is_needed() {
+    let help = help(Some("migrate"));
+    assert!(help.contains("PASSBOOK_DATABASE_URL") && help.contains("`serve` does this by itself"), "{help}");
+}
+
+#[test]
+fn the_help_of_openapi_shows_how_to_use_it() {
+    let help = help(Some("openapi"));
+    assert!(help.contains("passbook openapi > openapi.json"), "{help}");
+}
+
+#[test]
+fn the_help_does_not_show_a_password_of_the_environment() {
+    let url = "postgres://teller:hunter2@db.example/bank";
+    let ended = Passbook::using(url).argument("serve").argument("--help").end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(!ended.stdout.join("\n").contains("hunter2"), "{ended:?}");
+}
+
+#[test]
+fn the_version_is_told() {
+    let ended = Passbook::bare().argument("--version").end();
+    assert_eq!(ended.stdout, [format!("passbook {}", env!("CARGO_PKG_VERSION"))]);
+}
+
+#[test]
+fn the_openapi_document_needs_no_database() {
+    let ended = Passbook::bare().set("PASSBOOK_PG_BIN", "/nowhere").argument("openapi").end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let document: serde_json::Value = serde_json::from_str(&ended.stdout.join("\n")).unwrap();
+    assert_eq!(document["info"]["title"], "Passbook");
+}
+
+#[test]
+fn a_word_that_it_does_not_know_is_refused_with_a_hint() {
+    let ended = Passbook::bare().argument("serv").end();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("'serve'"), "{ended:?}");
+}

@@ -1,0 +1,13 @@
+//! The program as its operator meets it: the real binary, its own Postgres, its signals, its last words.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod client;
+mod crashing;
+mod ending;
+mod folder;
+mod helping;
+mod logging;
+mod migrating;
+mod passbook;
+mod refusing;
+mod serving;

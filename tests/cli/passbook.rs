@@ -1,0 +1,180 @@
+//! The binary under test as a process: started, listened to, signalled, and never left behind.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{client::Client, folder::Folder};
+
+const START_S_MAX: u64 = 60;
+const END_S_MAX: u64 = 40;
+
+/// A passbook about to be started. Nothing of our own environment that it would listen to reaches it.
+pub struct Passbook(Command);
+
+impl Passbook {
+    /// With its own Postgres in this folder, on a port of its own.
+    pub fn on(folder: &Folder) -> Self {
+        Self::bare().set("PASSBOOK_DATA_DIR", folder.data()).set("PASSBOOK_LISTEN", "127.0.0.1:0")
+    }
+
+    /// On a Postgres that runs already.
+    pub fn using(database_url: &str) -> Self {
+        Self::bare().set("PASSBOOK_DATABASE_URL", database_url).set("PASSBOOK_LISTEN", "127.0.0.1:0")
+    }
+
+    pub fn bare() -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSBOOK_")) {
+            command.env_remove(name);
+        }
+        command.env_remove("DATABASE_URL").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command)
+    }
+
+    pub fn set(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.0.arg(argument);
+        self
+    }
+
+    pub fn spawn(mut self) -> Process {
+        let mut child = self.0.spawn().unwrap();
+        let (line, first_line) = mpsc::channel();
+        let stdout = child.stdout.take().unwrap();
+        let stdout = thread::spawn(move || {
+            let mut lines = Vec::new();
+            for read in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = line.send(read.clone());
+                lines.push(read);
+            }
+            lines
+        });
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn({
+            let written = Arc::clone(&written);
+            move || {
+                let mut chunk = [0; 4096];
+                while let Ok(length @ 1..) = stderr.read(&mut chunk) {
+                    written.lock().unwrap().extend_from_slice(&chunk[..length]);
+                }
+            }
+        });
+        Process { child, first_line, stdout: Some(stdout), stderr: Some(stderr), written }
+    }
+
+    /// Waits until it says that it listens.
+    #[track_caller]
+    pub fn start(self) -> Running {
+        let process = self.spawn();
+        match process.first_line.recv_timeout(Duration::from_secs(START_S_MAX)) {
+            Ok(line) => {
+                let base = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {line}"));
+                Running { client: Client::new(base), process }
+            }
+            Err(error) => panic!("it does not listen ({error}): {}", process.stderr()),
+        }
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn end(self) -> Ended {
+        self.spawn().end()
+    }
+}
+
+/// A passbook that has not ended yet, or nobody has looked.
+pub struct Process {
+    child: Child,
+    first_line: mpsc::Receiver<String>,
+    stdout: Option<JoinHandle<Vec<String>>>,
+    stderr: Option<JoinHandle<()>>,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Process {
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
+    }
+
+    #[track_caller]
+    pub fn end(mut self) -> Ended {
+        let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "not ended after {END_S_MAX} s: {}", self.stderr()),
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        let stdout = self.stdout.take().unwrap().join().unwrap();
+        self.stderr.take().unwrap().join().unwrap();
+        Ended { status, stdout, stderr: self.stderr() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A passbook that listens.
+pub struct Running {
+    pub client: Client,
+    pub process: Process,
+}
+
+impl Running {
+    #[track_caller]
+    pub fn stop(self, signal: Signal) -> Ended {
+        self.process.signal(signal);
+        self.process.end()
+    }
+}
+
+/// What is left of a passbook.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: Vec<String>,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// The one sentence with which it refused to work.
+    #[track_caller]
+    pub fn refusal(&self) -> &str {
+        assert_eq!(self.status.code(), Some(1), "{self:?}");
+        assert!(self.stdout.is_empty(), "{self:?}");
+        // Log lines are for machines here, and begin with a brace.
+        let said: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+        match said[..] {
+            [sentence] => sentence.strip_prefix("passbook: ").unwrap_or_else(|| panic!("{self:?}")),
+            _ => panic!("not one sentence: {self:?}"),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Where it cannot serve it says so in one sentence, and what to do about it.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    folder::Folder,
+    passbook::{Ended, Passbook},
+};
+
+#[track_caller]
+fn refused(ended: &Ended, parts: &[&str]) {
+    let sentence = ended.refusal();
+    for part in parts {
+        assert!(sentence.contains(part), "{part:?} is missing: {sentence}");
+    }
+}
+
+/// A program that says something and ends.
+fn script(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_busy_port_is_named_before_a_database_is_started() {
+    let folder = Folder::empty();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = Passbook::on(&folder).set("PASSBOOK_LISTEN", &address).end();
+    refused(&ended, &[&address, "taken by another program", "PASSBOOK_LISTEN"]);
+    assert!(!folder.data().exists());
+}
+
+#[test]
+fn an_address_of_another_machine_cannot_be_listened_on() {
+    let folder = Folder::empty();
+    let ended = Passbook::on(&folder).set("PASSBOOK_LISTEN", "192.0.2.1:8080").set("PASSBOOK_AUTH", "off").end();
+    refused(&ended, &["192.0.2.1:8080", "cannot be listened on"]);
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_refused_unless_access_control_is_off_in_so_many_words() {
+    let folder = Folder::empty();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let ended = Passbook::on(&folder).set("PASSBOOK_LISTEN", address).end();
+        refused(&ended, &[address, "PASSBOOK_AUTH=off", "127.0.0.1"]);
+    }
+}
+
+#[test]
+fn a_data_folder_in_use_is_refused_and_the_bank_in_it_goes_on() {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).start();
+    for subcommand in ["serve", "migrate"] {
+        let ended = Passbook::on(&folder).argument(subcommand).end();
+        refused(&ended, &[folder.data().to_str().unwrap(), "in use by another passbook", "PASSBOOK_DATA_DIR"]);
+    }
+    let ended = bank.stop(Signal::SIGTERM);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+}
+
+#[test]
+fn a_data_folder_of_another_major_is_refused_and_left_as_it_is() {
+    let folder = Folder::fresh();
+    let version = folder.data().join("postgres/PG_VERSION");
+    fs::write(&version, "14\n").unwrap();
+    let ended = Passbook::on(&folder).end();
+    refused(&ended, &["written by Postgres 14", "never upgraded silently", folder.data().to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(version).unwrap(), "14\n");
+}
+
+#[test]
+fn a_folder_without_a_postgres_is_named() {
+    let folder = Folder::empty();
+    let empty = folder.beside("bin");
+    fs::create_dir(&empty).unwrap();
+    let ended = Passbook::on(&folder).set("PASSBOOK_PG_BIN", &empty).end();
+    refused(&ended, &[empty.to_str().unwrap(), "PASSBOOK_PG_BIN", "holds no working postgres and initdb"]);
+}
+
+#[test]
+fn a_postgres_that_is_too_old_is_named() {
+    let folder = Folder::empty();
+    let bin = folder.beside("bin");
+    for program in ["postgres", "initdb"] {
+        script(&bin.join(program), &format!("echo '{program} (PostgreSQL) 14.9'"));
+    }
+    let ended = Passbook::on(&folder).set("PASSBOOK_PG_BIN", &bin).end();
+    refused(&ended, &["only Postgres 14", bin.to_str().unwrap(), "15 or later"]);
+}
+
+#[test]
+fn an_initdb_that_fails_is_quoted_and_leaves_no_half_made_data() {
+    let folder = Folder::empty();
+    let bin = folder.beside("bin");
+    script(&bin.join("postgres"), "echo 'postgres (PostgreSQL) 15.9'");
+    script(
+        &bin.join("initdb"),
+        "echo 'initdb: error: could not create directory: No space left on device' >&2; exit 1",
+    );
+    let ended = Passbook::on(&folder).set("PASSBOOK_PG_BIN", &bin).end();
+    refused(&ended, &["could not be created", "No space left on device"]);
+    assert!(!folder.data().join("postgres").exists());
+}
+
+#[test]
+fn a_postgres_that_does_not_start_is_quoted_with_its_log() {
+    let folder = Folder::fresh();
+    fs::write(folder.data().join("postgres/postgresql.conf"), "no_such_setting = 1\n").unwrap();
+    let ended = Passbook::on(&folder).end();
+    refused(&ended, &["Postgres did not start", "postgresql.conf", "contains errors", "postgres.log says more"]);
+    folder.is_left_alone();
+}
+
+#[test]
+fn a_file_in_the_place_of_the_data_folder_is_refused() {
+    let folder = Folder::empty();
+    fs::write(folder.data(), "not a folder").unwrap();
+    let ended = Passbook::on(&folder).end();
+    refused(&ended, &[folder.data().to_str().unwrap(), "PASSBOOK_DATA_DIR"]);
+}
+
+#[test]
+fn a_data_folder_that_postgres_cannot_reach_is_refused() {
+    let folder = Folder::empty();
+    let closed = folder.beside("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let ended = Passbook::on(&folder).set("PASSBOOK_DATA_DIR", closed.join("data")).end();
+    refused(&ended, &[closed.to_str().unwrap(), "PASSBOOK_DATA_DIR"]);
+}
+
+#[test]
+fn a_data_folder_of_postgres_itself_is_not_taken_for_one_of_passbook() {
+    let folder = Folder::fresh();
+    let ended = Passbook::on(&folder).set("PASSBOOK_DATA_DIR", folder.data().join("postgres")).end();
+    refused(&ended, &["is not a data folder of passbook", "PASSBOOK_DATA_DIR"]);
+}
+
+#[test]
+fn a_database_url_that_is_none_is_refused_without_quoting_it() {
+    for url in
+        ["hunter2", "", "mysql://teller:hunter2@db.example/bank", "postgres://teller:hunter2@db.example:port/bank"]
+    {
+        let ended = Passbook::using(url).end();
+        refused(&ended, &["PASSBOOK_DATABASE_URL is not a Postgres URL", "postgres://user:password@host/database"]);
+        assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_database_that_cannot_be_reached_is_told_without_the_password_however_much_is_logged() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("postgres://teller:hunter2@{closed}/bank");
+    for subcommand in ["serve", "migrate"] {
+        let ended = Passbook::using(&url).set("PASSBOOK_LOG", "trace").argument(subcommand).end();
+        refused(&ended, &["the database of PASSBOOK_DATABASE_URL cannot be reached"]);
+        assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_database_that_accepts_and_says_nothing_is_given_up_after_a_while() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://teller:hunter2@{}/bank", silent.local_addr().unwrap());
+    let started = Instant::now();
+    let ended = Passbook::using(&url).end();
+    refused(&ended, &["the database of PASSBOOK_DATABASE_URL cannot be reached"]);
+    assert!(started.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn a_log_filter_that_cannot_be_read_is_named() {
+    let folder = Folder::empty();
+    let ended = Passbook::on(&folder).set("PASSBOOK_LOG", "passbook=loud").end();
+    refused(&ended, &["PASSBOOK_LOG", "passbook=loud", "is not a log filter"]);
+}
+
+#[test]
+fn a_setting_that_cannot_be_read_is_named_with_its_flag() {
+    let folder = Folder::empty();
+    let ended = Passbook::on(&folder).set("PASSBOOK_LISTEN", "8080").end();
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("--listen") && ended.stderr.contains("8080"), "{ended:?}");
+}
