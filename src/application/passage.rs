@@ -4,8 +4,9 @@
 //! Nothing is answered before the state it rests on is confirmed: by the commit, or for a batch without events by a
 //! look at the head. What is held changes only after that.
 
-use std::{collections::HashMap, num::NonZeroUsize};
+use std::{collections::HashMap, num::NonZeroUsize, pin::pin};
 
+use futures_util::TryStreamExt;
 use lru::LruCache;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -17,7 +18,7 @@ use super::{
     failure::{Failure, Nature, within},
 };
 use crate::{
-    domain::{Event, account::STATE_VERSION},
+    domain::{Event, account::STATE_VERSION, event::DecodeError},
     event_store::{
         log::{self, Head, Key, KeyId, Outcome},
         stream::{self, Piece},
@@ -188,14 +189,51 @@ impl Turnstile {
             });
         }
         if !missing.is_empty() {
-            // Not bounded in time: a long stream without a snapshot takes as long as it takes.
-            stream::load(connection, self.partition, &missing, STATE_VERSION, |stream_id, piece| {
-                let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(Held::default()));
-                loaded.insert(stream_id, before.and_then(|held| fold(stream_id, held, piece)));
-            })
-            .await?;
+            let unreadable = self.fold(connection, &missing, Some(STATE_VERSION), &mut loaded).await?;
+            if !unreadable.is_empty() {
+                self.fold(connection, &unreadable, None, &mut loaded).await?;
+            }
         }
         Ok(loaded)
+    }
+
+    /// Folds streams from the store into `loaded`, and returns those whose snapshot cannot be read: it is a shortcut,
+    /// and the events are the truth.
+    async fn fold(
+        &self,
+        connection: &mut PgConnection,
+        ids: &[Uuid],
+        state_version: Option<i16>,
+        loaded: &mut Loaded,
+    ) -> Result<Vec<Uuid>, Failure> {
+        let mut unreadable = Vec::new();
+        let mut pieces = pin!(stream::load(connection, self.partition, ids, state_version));
+        // Each piece is bounded in time, and not the whole: a long stream takes as long as it takes.
+        while let Some((stream_id, piece)) = within(pieces.try_next()).await? {
+            if unreadable.last() == Some(&stream_id) {
+                continue;
+            }
+            let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(Held::default()));
+            let after = match piece {
+                Piece::Snapshot { version, state } => match serde_json::from_str(&state) {
+                    Ok(account) => Ok(Held { version, account }),
+                    Err(error) => {
+                        tracing::warn!(%stream_id, version, %error, "a snapshot cannot be read");
+                        unreadable.push(stream_id);
+                        before
+                    }
+                },
+                Piece::Event { version, event_type, schema_version, data } => before.and_then(|held| {
+                    let event = Event::decode(&event_type, schema_version, &data);
+                    evolve(held, version, event).map_err(|reason| {
+                        tracing::error!(%stream_id, reason, "a stream cannot be folded");
+                        Undecodable
+                    })
+                }),
+            };
+            loaded.insert(stream_id, after);
+        }
+        Ok(unreadable)
     }
 
     fn decide(&self, batch: &[Pending], loaded: &Loaded, recorded: &HashMap<KeyId, Key>, head: &Head) -> Decided {
@@ -228,23 +266,13 @@ impl Turnstile {
     }
 }
 
-/// One more piece of an account's history.
-fn fold(stream_id: Uuid, held: Held, piece: Piece) -> Result<Held, Undecodable> {
-    let folded = match piece {
-        Piece::Snapshot { version, state } => {
-            serde_json::from_str(&state).map(|account| Held { version, account }).map_err(|error| error.to_string())
-        }
-        Piece::Event { version, .. } if version != held.version + 1 => {
-            Err(format!("version {version} follows version {}", held.version))
-        }
-        Piece::Event { version, event_type, schema_version, data } => Event::decode(&event_type, schema_version, &data)
-            .map(|event| Held { version, account: held.account.evolve(&event) })
-            .map_err(|error| error.to_string()),
-    };
-    folded.map_err(|reason| {
-        tracing::error!(%stream_id, reason, "a stream cannot be folded");
-        Undecodable
-    })
+/// The account after the event at `version` of its stream, or why it cannot be folded.
+fn evolve(held: Held, version: i64, event: Result<Event, DecodeError>) -> Result<Held, String> {
+    match event {
+        Ok(event) if version == held.version + 1 => Ok(Held { version, account: held.account.evolve(&event) }),
+        Ok(_) => Err(format!("version {version} follows version {}", held.version)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn remember(recorded: &mut HashMap<KeyId, Key>, keys: Vec<Key>) {

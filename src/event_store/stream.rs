@@ -1,6 +1,6 @@
 //! Streams by id: the snapshot where there is one, then the events after it.
 
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt, stream::iter};
 use sqlx::{PgConnection, Result, query_file};
 use uuid::Uuid;
 
@@ -27,29 +27,29 @@ pub enum Piece {
     },
 }
 
-/// Reads the streams `ids` in one statement and hands each piece to `fold`, stream by stream. Snapshots of another
-/// `state_version` are passed over.
-pub async fn load(
-    connection: &mut PgConnection,
+/// Reads the streams `ids` in one statement, stream by stream and each in order. Only a snapshot of this
+/// `state_version` is used; without one, or with `None`, a stream comes from its first event.
+pub fn load<'a>(
+    connection: &'a mut PgConnection,
     partition: i16,
-    ids: &[Uuid],
-    state_version: i16,
-    mut fold: impl FnMut(Uuid, Piece),
-) -> Result<()> {
-    let mut rows = query_file!("src/event_store/load.sql", partition, ids, state_version).fetch(connection);
-    let mut stream_id = None;
-    while let Some(row) = rows.try_next().await? {
-        if stream_id != Some(row.stream_id) {
-            stream_id = Some(row.stream_id);
-            if let (Some(version), Some(state)) = (row.snapshot_version, row.snapshot_state) {
-                fold(row.stream_id, Piece::Snapshot { version, state });
-            }
-        }
-        if let (Some(version), Some(event_type), Some(schema_version), Some(data)) =
-            (row.version, row.event_type, row.schema_version, row.data)
-        {
-            fold(row.stream_id, Piece::Event { version, event_type, schema_version, data });
-        }
-    }
-    Ok(())
+    ids: &'a [Uuid],
+    state_version: Option<i16>,
+) -> impl Stream<Item = Result<(Uuid, Piece)>> + 'a {
+    let mut last = None;
+    query_file!("src/event_store/load.sql", partition, ids, state_version)
+        .fetch(connection)
+        .map_ok(move |row| {
+            // Every row of a stream names its snapshot.
+            let is_first = last.replace(row.stream_id) != Some(row.stream_id);
+            let snapshot = row.snapshot_version.zip(row.snapshot_state).filter(|_| is_first);
+            let snapshot = snapshot.map(|(version, state)| Piece::Snapshot { version, state });
+            let event = match (row.version, row.event_type, row.schema_version, row.data) {
+                (Some(version), Some(event_type), Some(schema_version), Some(data)) => {
+                    Some(Piece::Event { version, event_type, schema_version, data })
+                }
+                _ => None,
+            };
+            iter(snapshot.into_iter().chain(event).map(move |piece| Ok((row.stream_id, piece))))
+        })
+        .try_flatten()
 }

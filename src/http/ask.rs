@@ -129,6 +129,10 @@ fn must_be_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
 
 fn parse<B: DeserializeOwned>(body: &[u8]) -> Result<B, Problem> {
     let body = if body.is_empty() { b"{}" } else { body };
+    // A struct would be read from an array, too, by the order of its fields.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::new(Code::MalformedRequest, "the body is not a JSON object"));
+    }
     serde_json::from_slice(body).map_err(|error| Problem::new(Code::MalformedRequest, error.to_string()))
 }
 

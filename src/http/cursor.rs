@@ -14,7 +14,9 @@ pub fn after_account((opened_at, account_id): Mark) -> String {
 /// Where a cursor of the list of accounts points.
 pub fn account(cursor: &str) -> Result<Mark, Problem> {
     let parse = || {
-        let digits = cursor.strip_prefix('a').filter(|digits| digits.len() == 48 && digits.is_ascii())?;
+        // Digits alone: a sign would make times that are before any of Postgres.
+        let only_hex = |text: &&str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digits = cursor.strip_prefix('a').filter(only_hex).filter(|digits| digits.len() == 48)?;
         let (micros, account_id) = digits.split_at(16);
         let opened_at = DateTime::<Utc>::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)?;
         Some((opened_at, Uuid::try_parse(account_id).ok()?))
@@ -46,7 +48,10 @@ mod tests {
         let mark = (DateTime::from_timestamp_micros(1_700_000_000_123_456).expect("a time"), Uuid::now_v7());
         assert_eq!(account(&after_account(mark)).ok(), Some(mark));
         assert_eq!(movement(&after_movement(17)).ok(), Some(17));
-        for foreign in ["", "a", "v", "v-1", "v99999999999999999999", &after_movement(3), &"a".repeat(49), "aä"] {
+        let before_any = format!("a-{}", "f".repeat(47));
+        for foreign in
+            ["", "a", "v", "v-1", "v99999999999999999999", &after_movement(3), &"a".repeat(49), "aä", &before_any]
+        {
             assert!(account(foreign).is_err(), "{foreign}");
         }
     }

@@ -18,7 +18,7 @@ mod transfers;
 use std::any::Any;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, response::IntoResponse, response::Response, routing::get};
-use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -72,7 +72,9 @@ fn router(app: App) -> Router {
     api.merge(SwaggerUi::new("/swagger-ui").url("/openapi.json", document))
         .route("/problems/{code}", get(code::page))
         .fallback(|| async { Problem::of(Code::NotFound) })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        // In place of axum's own limit, which notices a body that is announced too large only once it has come.
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(envelope::wrap))
         .layer(CompressionLayer::new())

@@ -4,6 +4,7 @@ use axum::extract::{FromRequestParts, Path, Query, rejection::QueryRejection};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::IgnoredAny};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
@@ -139,17 +140,11 @@ fn invalid_amount(field: &'static str, least: i64) -> Problem {
 }
 
 impl<'de> Deserialize<'de> for MinorUnits {
+    /// From the digits as they were sent: no number that stands for the same, such as `1e2` or `-0`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Number {
-            Integer(i64),
-            Other(IgnoredAny),
-        }
-        Ok(Self(match Number::deserialize(deserializer)? {
-            Number::Integer(minor_units) => Some(minor_units),
-            Number::Other(IgnoredAny) => None,
-        }))
+        let sent = <&RawValue>::deserialize(deserializer)?;
+        let digits = sent.get().parse::<u64>().ok();
+        Ok(Self(digits.and_then(|minor_units| i64::try_from(minor_units).ok())))
     }
 }
 

@@ -70,6 +70,8 @@ impl Projector {
                 Err(_) if stopping => return,
                 Err(error) => {
                     connection = None;
+                    // A failover breaks every connection, and the same checkpoint may stand for another history after it.
+                    self.followers.iter_mut().for_each(|follower| follower.written = None);
                     tracing::error!(%error, "the projection does not move");
                     self.note_failure(&error.to_string()).await;
                     sleep(Duration::from_millis(RETRY_MS)).await;
@@ -89,14 +91,10 @@ impl Projector {
             }
         };
         let behind = self.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
-        let moved = match behind {
+        match behind {
             true => self.project(connection).await,
             false => Ok(false),
-        };
-        if moved.is_err() {
-            self.followers.iter_mut().for_each(|follower| follower.written = None);
         }
-        moved
     }
 
     /// A view that is new to this log starts at position 0.

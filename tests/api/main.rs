@@ -5,6 +5,7 @@
 
 mod account_view;
 mod bad_input;
+mod bad_rows;
 mod chain;
 mod commands;
 mod conditions;

@@ -1,0 +1,295 @@
+//! What the libraries below answer by themselves: in the one form of all errors, wherever they let us choose it; and
+//! requests that are hardly HTTP, which must harm nobody else.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    time::Duration,
+};
+
+use reqwest::Method;
+
+use crate::support::{App, spawn_app};
+
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const OPENING: &str = r#"{"currency": "EUR"}"#;
+
+/// What the server answers to these bytes, up to the end of the connection.
+async fn exchange(app: &App, bytes: impl Into<Vec<u8>>) -> String {
+    converse(app, bytes.into(), |_| {}).await
+}
+
+/// The same, but nothing will ever follow these bytes, and the server is told so.
+async fn break_off(app: &App, bytes: impl Into<Vec<u8>>) -> String {
+    converse(app, bytes.into(), |stream| drop(stream.shutdown(Shutdown::Write))).await
+}
+
+async fn converse(app: &App, bytes: Vec<u8>, end: fn(&TcpStream)) -> String {
+    let address = app.url().replace("http://", "");
+    let conversation = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        // A server that has heard enough closes before it has read it all.
+        if stream.write_all(&bytes).is_ok() {
+            end(&stream);
+        }
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    tokio::task::spawn_blocking(conversation).await.unwrap()
+}
+
+/// An opening with these headers and this body.
+fn opening(headers: &str, body: &str) -> String {
+    format!(
+        "POST /v1/accounts HTTP/1.1\r\nhost: bank\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}\r\n\r\n{body}"
+    )
+}
+
+/// Chunks of one body.
+fn chunked(body: &str) -> String {
+    let chunks = body.as_bytes().chunks(8_192).map(|chunk| {
+        let chunk = std::str::from_utf8(chunk).unwrap();
+        format!("{:x}\r\n{chunk}\r\n", chunk.len())
+    });
+    chunks.collect()
+}
+
+#[track_caller]
+fn assert_problem(answer: &str, status: u16, code: &str) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    assert!(answer.contains("\r\ncontent-type: application/problem+json\r\n"), "{answer}");
+    assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
+}
+
+#[tokio::test]
+async fn a_path_that_leads_nowhere_is_not_found_by_any_method() {
+    let app = spawn_app().await;
+    let account = format!("/v1/accounts/{}", app.teller().account_with(0).await);
+    let before = app.log().await;
+    let own =
+        [format!("{account}/"), format!("{account}/burn"), format!("{account}/deposits/1"), format!("/{account}")];
+    let fixed = ["/v1", "/v1/", "/v2/accounts", "/V1/accounts", "/v1/account", "/v1/accounts/", "/v1/accounts%2F"];
+    let pages = ["/problems", "/problems/", "/problems/nonsense", "/swagger-ui/nonsense", "/livez/", "/etc/passwd"];
+    for path in own.iter().map(String::as_str).chain(fixed).chain(pages) {
+        let missing = app.teller().get(path).await.refused(404, "not_found");
+        assert_eq!(missing.body["instance"], path);
+    }
+    for path in own.iter().map(String::as_str).chain(fixed) {
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            app.teller().send(method, path, OPENING).await.refused(404, "not_found");
+        }
+    }
+    assert_eq!(app.log().await, before);
+}
+
+#[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has() {
+    let app = spawn_app().await;
+    let account = format!("/v1/accounts/{}", app.teller().account_with(0).await);
+    let before = app.log().await;
+    let brew = Method::from_bytes(b"BREW").unwrap();
+    let cases = [
+        (Method::DELETE, "/v1/accounts".to_owned(), "GET,HEAD,POST"),
+        (Method::OPTIONS, "/v1/accounts".to_owned(), "GET,HEAD,POST"),
+        (brew, "/v1/accounts".to_owned(), "GET,HEAD,POST"),
+        (Method::POST, account.clone(), "GET,HEAD"),
+        (Method::PATCH, account.clone(), "GET,HEAD"),
+        (Method::DELETE, account.clone(), "GET,HEAD"),
+        (Method::GET, "/v1/transfers".to_owned(), "POST"),
+        (Method::GET, format!("{account}/deposits"), "POST"),
+        (Method::PUT, format!("{account}/close"), "POST"),
+        (Method::POST, "/livez".to_owned(), "GET,HEAD"),
+        (Method::POST, "/problems/not_found".to_owned(), "GET,HEAD"),
+        (Method::POST, "/openapi.json".to_owned(), "GET,HEAD"),
+    ];
+    for (method, path, allowed) in cases {
+        let refused = app.teller().send(method.clone(), &path, OPENING).await.refused(405, "method_not_allowed");
+        let mut methods: Vec<&str> = refused.header("allow").unwrap().split(',').map(str::trim).collect();
+        methods.sort_unstable();
+        assert_eq!(methods.join(","), allowed, "{method} {path}");
+    }
+    assert_eq!(app.log().await, before);
+}
+
+#[tokio::test]
+async fn head_answers_as_get_does_and_without_a_body() {
+    let app = spawn_app().await;
+    let account = format!("/v1/accounts/{}", app.teller().account_with(0).await);
+    app.teller().get(&format!("{account}?min_position=1")).await.expect(200);
+    for (path, status) in [
+        (&*account, 200),
+        ("/v1/accounts", 200),
+        ("/livez", 200),
+        ("/v1/accounts?limit=0", 400),
+        ("/nowhere", 404),
+        ("/v1/transfers", 405),
+    ] {
+        let whole = app.teller().get(path).await.expect(status);
+        let head = app.teller().send(Method::HEAD, path, "").await.expect(status);
+        assert_eq!(head.bytes, b"", "{path}");
+        for name in ["content-type", "etag", "passbook-position", "allow"] {
+            assert_eq!(head.header(name), whole.header(name), "{name} of {path}");
+        }
+        assert!(head.header("x-request-id").is_some(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_said_to_be_json_is_refused() {
+    let app = spawn_app().await;
+    let account = app.teller().account_with(0).await;
+    let before = app.log().await;
+    let paths = ["deposits", "freeze"].map(|verb| format!("/v1/accounts/{account}/{verb}"));
+    let types = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a", "text/json"];
+    for path in paths.iter().map(String::as_str).chain(["/v1/accounts", "/v1/transfers"]) {
+        for kind in types.into_iter().chain(["application/jsonp", "application/problem+json", "json", ""]) {
+            let teller = app.teller().with("content-type", kind);
+            teller.send(Method::POST, path, OPENING).await.refused(415, "unsupported_media_type");
+        }
+        app.teller().send(Method::POST, path, OPENING).await.refused(415, "unsupported_media_type");
+    }
+    assert_eq!(app.log().await, before);
+    for kind in ["application/json; charset=utf-8", "Application/JSON"] {
+        app.teller().with("content-type", kind).send(Method::POST, "/v1/accounts", OPENING).await.expect(201);
+    }
+}
+
+/// An opening with a body of so many bytes, once in one piece and once in chunks.
+fn openings_of(bytes: usize) -> [String; 2] {
+    let body = format!("{OPENING}{}", " ".repeat(bytes - OPENING.len()));
+    let in_chunks = format!("{}0\r\n\r\n", chunked(&body));
+    [opening(&format!("content-length: {bytes}"), &body), opening("transfer-encoding: chunked", &in_chunks)]
+}
+
+#[tokio::test]
+async fn a_body_up_to_the_limit_is_read_and_one_byte_more_is_refused() {
+    let app = spawn_app().await;
+    for just_right in openings_of(BODY_BYTES_MAX) {
+        let answer = exchange(&app, just_right).await;
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    }
+    let before = app.log().await;
+    for too_large in openings_of(BODY_BYTES_MAX + 1) {
+        assert_problem(&exchange(&app, too_large).await, 413, "payload_too_large");
+    }
+    assert_eq!(app.log().await, before);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
+    let app = spawn_app().await;
+    let announced = opening("content-length: 10000000000\r\nexpect: 100-continue", "");
+    assert_problem(&exchange(&app, announced).await, 413, "payload_too_large");
+}
+
+#[tokio::test]
+async fn a_body_that_never_arrives_whole_records_nothing() {
+    let app = spawn_app().await;
+    let before = app.log().await;
+    // What has arrived could be taken for all of it.
+    let torn = format!("content-length: {}", OPENING.len() + 1);
+    break_off(&app, opening(&torn, OPENING)).await;
+    break_off(&app, opening(&torn, "")).await;
+    break_off(&app, opening("transfer-encoding: chunked", &chunked(OPENING))).await;
+    break_off(&app, opening("transfer-encoding: chunked", &format!("{}nonsense", chunked(OPENING)))).await;
+    assert_eq!(app.log().await, before);
+    app.teller().account_with(0).await;
+}
+
+#[tokio::test]
+async fn a_path_or_query_that_is_no_text_is_refused() {
+    let app = spawn_app().await;
+    for path in ["/v1/accounts/%ff", "/v1/accounts/%zz", "/v1/accounts/%", "/v1/transfers/%c3%28"] {
+        app.teller().get(path).await.refused(400, "invalid_parameter");
+    }
+    app.teller().get("/problems/%ff").await.refused(400, "malformed_request");
+    app.teller().get("/problems/%zz").await.refused(404, "not_found");
+    let long = "a".repeat(60_000);
+    app.teller().get(&format!("/{long}")).await.refused(404, "not_found");
+    app.teller().get(&format!("/v1/accounts/{long}")).await.refused(400, "invalid_parameter");
+    app.teller().get(&format!("/v1/accounts?owner={long}")).await.refused(400, "invalid_parameter");
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_turned_away_and_harms_nobody() {
+    let app = spawn_app().await;
+    let before = app.log().await;
+    let with_header =
+        |header: &str| format!("GET /livez HTTP/1.1\r\nhost: bank\r\n{header}\r\nconnection: close\r\n\r\n");
+    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let cases = [
+        ("nonsense\r\n\r\n".to_owned(), "400"),
+        ("GET\r\n\r\n".to_owned(), "400"),
+        ("GET /livez HTTP/9.9\r\n\r\n".to_owned(), "400"),
+        ("GET /li vez HTTP/1.1\r\n\r\n".to_owned(), "400"),
+        ("\u{16}\u{3}\u{1}\u{2}".to_owned(), "400"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), ""),
+        (with_header("no colon"), "400"),
+        (with_header("x-a: \u{0}"), "400"),
+        (opening("content-length: -1", ""), "400"),
+        (opening("content-length: 1\r\ncontent-length: 2", "{}"), "400"),
+        (opening("transfer-encoding: gzip", ""), "400"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000)), "414"),
+        (with_header(&many), "431"),
+        (with_header(&format!("x-long: {}", "a".repeat(2_000_000))), "431"),
+    ];
+    for (request, status) in cases {
+        let answer = exchange(&app, request.as_bytes()).await;
+        let told = &request[..request.len().min(80)];
+        assert_eq!(answer.split(' ').nth(1).unwrap_or_default(), status, "{told:?}: {answer}");
+        // A status without a body says nothing of the inside.
+        assert!(answer.is_empty() || answer.ends_with("\r\n\r\n"), "{told:?}: {answer}");
+        app.teller().get("/livez").await.expect(200);
+    }
+    assert_eq!(app.log().await, before);
+}
+
+#[tokio::test]
+async fn unusual_http_is_answered_as_such() {
+    let app = spawn_app().await;
+    let cases = [
+        ("OPTIONS * HTTP/1.1", "404"),
+        ("CONNECT bank:80 HTTP/1.1", "404"),
+        ("TRACE /livez HTTP/1.1", "405"),
+        ("GET http://elsewhere/livez HTTP/1.1", "200"),
+        ("GET /livez HTTP/1.0", "200"),
+    ];
+    for (line, status) in cases {
+        let answer = exchange(&app, format!("{line}\r\nhost: bank\r\nconnection: close\r\n\r\n")).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{line}: {answer}");
+    }
+    let long = app.teller().with("x-long", &"a".repeat(20_000)).get("/livez").await;
+    assert_eq!(long.expect(200).body["status"], "ok");
+}
+
+#[tokio::test]
+async fn every_code_of_the_contract_has_its_page() {
+    let app = spawn_app().await;
+    let codes = [
+        (
+            400,
+            "malformed_request invalid_amount invalid_currency invalid_parameter invalid_idempotency_key same_account",
+        ),
+        (404, "account_not_found not_found"),
+        (405, "method_not_allowed"),
+        (406, "not_acceptable"),
+        (409, "account_exists"),
+        (412, "version_mismatch"),
+        (413, "payload_too_large"),
+        (415, "unsupported_media_type"),
+        (422, "account_closed account_frozen account_not_frozen insufficient_funds balance_not_zero"),
+        (422, "currency_mismatch balance_limit_exceeded idempotency_key_reused"),
+        (500, "internal_error"),
+        (503, "overloaded storage_unavailable outcome_unknown projection_behind"),
+    ];
+    for (status, codes) in codes {
+        for code in codes.split(' ') {
+            let page = app.teller().get(&format!("/problems/{code}")).await.expect(200);
+            assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+            let page = String::from_utf8(page.bytes).unwrap();
+            assert!(page.contains(code) && page.contains(&format!("status {status}")), "{page}");
+        }
+    }
+}

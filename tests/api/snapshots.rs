@@ -1,0 +1,274 @@
+//! Snapshots: a shortcut to an account's state, never the truth. And the statements that load and append: they go
+//! through the indexes, however empty the tables were when they were prepared.
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use sqlx::{FromRow, query_as, query_scalar, types::Json};
+use uuid::Uuid;
+
+use crate::support::{
+    App, Teller,
+    audit::{audit, fold},
+    eventually, spawn_app, spawn_app_with,
+};
+
+/// What is kept of an account.
+#[derive(Debug, FromRow, PartialEq)]
+struct Snapshot {
+    version: i64,
+    state_version: i16,
+    state: Json<Value>,
+}
+
+async fn snapshot(app: &App, account: Uuid) -> Option<Snapshot> {
+    query_as("SELECT version, state_version, state FROM snapshot WHERE stream_id = $1")
+        .bind(account)
+        .fetch_optional(&mut app.database().await)
+        .await
+        .unwrap()
+}
+
+/// The version of an account's snapshot; 0 where there is none.
+async fn kept(app: &App, account: Uuid) -> i64 {
+    snapshot(app, account).await.map_or(0, |snapshot| snapshot.version)
+}
+
+/// An account at version 5 with a balance of 104, and a snapshot of its version 4.
+async fn account_with_snapshot(app: &App) -> Uuid {
+    let account = app.teller().account_with(100).await;
+    for _ in 2..=5 {
+        app.teller().deposit(account, 1).await.expect(201);
+    }
+    assert_eq!(kept(app, account).await, 4);
+    account
+}
+
+/// A server that keeps a snapshot of every second version.
+async fn spawn_app_that_keeps_every_second() -> App {
+    spawn_app_with(&["--snapshot-every=2"]).await
+}
+
+#[tokio::test]
+async fn a_snapshot_is_written_each_time_so_many_versions_are_passed() {
+    let app = spawn_app_with(&["--snapshot-every=3"]).await;
+    let teller = app.teller();
+    let (account, other) = (teller.account_with(10).await, teller.account_with(0).await);
+    let mut versions = vec![kept(&app, account).await];
+    for _ in 2..=7 {
+        teller.deposit(account, 1).await.expect(201);
+        versions.push(kept(&app, account).await);
+    }
+    assert_eq!(versions, [0, 0, 3, 3, 3, 6, 6]);
+    for _ in 0..2 {
+        teller.transfer(account, other, 1).await.expect(201);
+    }
+    assert_eq!((kept(&app, account).await, kept(&app, other).await), (9, 3), "both sides of a transfer");
+    teller.dry().deposit(account, 1).await.expect(200);
+    teller.withdraw(account, 1_000).await.refused(422, "insufficient_funds");
+    assert_eq!(kept(&app, account).await, 9);
+}
+
+#[tokio::test]
+async fn a_batch_that_passes_several_keeps_its_last_state() {
+    let app = spawn_app_with(&["--snapshot-every=3"]).await;
+    let teller = app.teller();
+    let account = teller.account_with(10).await;
+    app.as_one_batch(join_all((2..=8).map(|_| teller.deposit(account, 1)))).await;
+    assert_eq!(kept(&app, account).await, 8);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_the_fold_of_the_events_up_to_its_version() {
+    let app = spawn_app_with(&["--snapshot-every=1"]).await;
+    let teller = app.teller();
+    let body = json!({"currency": "USD", "owner": "customer-17", "initial_deposit": 100});
+    let account = teller.open(body).await.expect(201).account_id();
+    for command in ["deposit", "freeze", "unfreeze", "withdraw", "close"] {
+        match command {
+            "deposit" => teller.deposit(account, 5).await,
+            "withdraw" => teller.withdraw(account, 105).await,
+            "freeze" => teller.freeze(account).await,
+            "unfreeze" => teller.unfreeze(account).await,
+            _ => teller.close(account).await,
+        };
+        let folded = fold(&app.log().await.events).remove(&account).unwrap();
+        let snapshot = snapshot(&app, account).await.unwrap();
+        assert_eq!(snapshot.version, folded.version, "{command}");
+        let state = json!({"Opened": {
+            "owner": folded.owner, "currency": folded.currency, "status": folded.status, "balance": folded.balance,
+        }});
+        assert_eq!(*snapshot.state, state, "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_load_begins_at_the_snapshot() {
+    let mut app = spawn_app_that_keeps_every_second().await;
+    let account = account_with_snapshot(&app).await;
+    audit(&app).await;
+    // Without the snapshot nothing could be made of the rest.
+    app.sabotage("DELETE FROM event WHERE version <= 4").await;
+    app.restart().await;
+    let withdrawn = app.teller().withdraw(account, 104).await.expect(201);
+    assert_eq!((&withdrawn.body["version"], &withdrawn.body["balance"]), (&json!(6), &json!(0)));
+    assert_eq!(kept(&app, account).await, 6);
+}
+
+#[tokio::test]
+async fn everything_that_decisions_rest_on_is_in_the_snapshot() {
+    let mut app = spawn_app_with(&["--snapshot-every=1"]).await;
+    let teller = app.teller();
+    let opening = json!({"currency": "USD", "initial_deposit": 50, "account_id": Uuid::from_u128(17)});
+    let frozen = teller.open(opening.clone()).await.expect(201).account_id();
+    teller.freeze(frozen).await.expect(200);
+    let closed = teller.account_with(0).await;
+    teller.close(closed).await.expect(200);
+    audit(&app).await;
+    app.sabotage("DELETE FROM event").await;
+    app.restart().await;
+    let teller = app.teller();
+    teller.deposit(closed, 1).await.refused(422, "account_closed");
+    teller.open(opening).await.refused(409, "account_exists");
+    teller.if_match("\"1\"").unfreeze(frozen).await.refused(412, "version_mismatch");
+    teller.deposit(frozen, 1).await.refused(422, "account_frozen");
+    teller.unfreeze(frozen).await.expect(200);
+    let path = format!("/v1/accounts/{frozen}/deposits");
+    teller.command(&path, json!({"amount": 1, "currency": "EUR"})).await.refused(422, "currency_mismatch");
+    teller.withdraw(frozen, 51).await.refused(422, "insufficient_funds");
+    assert_eq!(teller.withdraw(frozen, 50).await.expect(201).body["version"], 4);
+}
+
+#[tokio::test]
+async fn without_snapshots_the_state_is_the_same() {
+    let mut app = spawn_app_that_keeps_every_second().await;
+    let account = account_with_snapshot(&app).await;
+    app.sabotage("DELETE FROM snapshot").await;
+    app.restart().await;
+    assert_goes_on(&app, account).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_shape_is_passed_over_and_replaced() {
+    let mut app = spawn_app_that_keeps_every_second().await;
+    let account = account_with_snapshot(&app).await;
+    // As an older release wrote it, and as a newer one did.
+    for foreign in [
+        "UPDATE snapshot SET state_version = 0, version = 2, state = '{\"balance\": 900}'",
+        "UPDATE snapshot SET state_version = 99, version = 99, state = replace(state::text, '\"balance\":', '\"balance\":90')::json",
+    ] {
+        app.sabotage(foreign).await;
+        app.restart().await;
+        assert_goes_on(&app, account).await;
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_read_is_passed_over_and_replaced() {
+    let mut app = spawn_app_that_keeps_every_second().await;
+    let account = account_with_snapshot(&app).await;
+    for unreadable in [
+        "UPDATE snapshot SET state = '{\"Opened\": {\"owner\": \"o\", \"currency\": \"EUR\", \"status\": \"open\"}}'",
+        "UPDATE snapshot SET state = '{}'",
+        "UPDATE snapshot SET state = '\"Opened\"'",
+        "UPDATE snapshot SET state = 'null'",
+    ] {
+        app.sabotage(unreadable).await;
+        app.restart().await;
+        assert_goes_on(&app, account).await;
+    }
+}
+
+#[tokio::test]
+async fn one_unreadable_snapshot_keeps_nobody_else_of_the_batch_from_theirs() {
+    let mut app = spawn_app_that_keeps_every_second().await;
+    let accounts =
+        [account_with_snapshot(&app).await, account_with_snapshot(&app).await, account_with_snapshot(&app).await];
+    audit(&app).await;
+    // The first and the last can be read from their snapshots alone, the one between from its events alone.
+    app.sabotage(
+        "UPDATE snapshot SET state = '{}' WHERE stream_id = (SELECT stream_id FROM event WHERE position = 6);
+         DELETE FROM event WHERE version <= 4 AND position NOT BETWEEN 6 AND 10",
+    )
+    .await;
+    app.restart().await;
+    let teller = app.teller();
+    let answers = app.as_one_batch(join_all(accounts.map(|account| teller.withdraw(account, 104)))).await;
+    for answer in answers {
+        assert_eq!(answer.expect(201).body["version"], 6);
+    }
+}
+
+/// Its balance is what the events say, and the next command but one leaves a snapshot that is right.
+async fn assert_goes_on(app: &App, account: Uuid) {
+    let before = fold(&app.log().await.events).remove(&account).unwrap();
+    let answers =
+        [app.teller().deposit(account, 1).await.expect(201), app.teller().deposit(account, 1).await.expect(201)];
+    assert_eq!(answers[0].body["balance"], before.balance + 1);
+    assert_eq!(answers[1].body["version"], before.version + 2);
+    let last_even = (before.version + 2) / 2 * 2;
+    let snapshot = snapshot(app, account).await.unwrap();
+    assert_eq!((snapshot.version, snapshot.state_version), (last_even, 1));
+    assert_eq!(snapshot.state["Opened"]["balance"], before.balance + last_even - before.version);
+}
+
+/// Every statement of the executor, often enough for Postgres to settle on a plan for it.
+async fn ask_everything(teller: &Teller, round: &str) {
+    for turn in 0..12 {
+        let keyed = teller.keyed(&format!("{round}-{turn}"));
+        let account = keyed.open(json!({"currency": "EUR"})).await.expect(201).account_id();
+        teller.keyed(&format!("{round}-{turn}-too")).deposit(account, 1).await.expect(201);
+        let unknown = Uuid::from_u128(turn);
+        teller.keyed(&format!("{round}-{turn}-not")).deposit(unknown, 1).await.refused(404, "account_not_found");
+    }
+}
+
+#[tokio::test]
+async fn statements_prepared_on_empty_tables_go_through_the_indexes_when_those_are_full() {
+    let mut app = spawn_app().await;
+    let teller = app.teller();
+    // Nobody tells the planner later how full they are.
+    for table in ["event", "idempotency_key", "snapshot"] {
+        let sql = format!("ALTER TABLE {table} SET (autovacuum_enabled = off)");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut app.database().await).await.unwrap();
+    }
+    ask_everything(&teller, "empty").await;
+    // In another partition, so that positions stay dense in this one.
+    app.sabotage(
+        "INSERT INTO event (partition, position, id, stream_id, version, type, schema_version, data, metadata, recorded_at, hash)
+         SELECT 1, n, gen_random_uuid(), gen_random_uuid(), 1, 'MoneyDeposited', 1, '{}', '{}', now(), sha256('')
+         FROM generate_series(1, 100000) AS n;
+         INSERT INTO idempotency_key (partition, caller, key, fingerprint, receipt, recorded_at)
+         SELECT 1, 'anonymous', n::text, '', '{}', now() FROM generate_series(1, 100000) AS n;
+         INSERT INTO snapshot (partition, stream_id, version, state_version, state)
+         SELECT 1, gen_random_uuid(), 1, 1, '{}' FROM generate_series(1, 100000) AS n",
+    )
+    .await;
+    ask_everything(&teller, "full").await;
+    // To the end of the log: the projector's statements are watched, too.
+    app.stop().await;
+    assert_eq!(rows_scanned(&app).await, Vec::<String>::new());
+}
+
+/// The tables of which many rows were read one after the other, once every server's own count has been added up.
+async fn rows_scanned(app: &App) -> Vec<String> {
+    eventually("the end of all connections", async || {
+        let connected: i64 = query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name LIKE 'passbook%'",
+        )
+        .fetch_one(&mut app.database().await)
+        .await
+        .unwrap();
+        (connected == 0).then_some(())
+    })
+    .await;
+    let tables: Vec<(String, i64, i64)> = query_as(
+        "SELECT relname::text, seq_tup_read, idx_scan FROM pg_stat_user_tables
+         WHERE relname IN ('event', 'idempotency_key', 'snapshot')",
+    )
+    .fetch_all(&mut app.database().await)
+    .await
+    .unwrap();
+    assert!(tables.len() == 3 && tables.iter().all(|(.., by_index)| *by_index > 0), "the counts count: {tables:?}");
+    tables.into_iter().filter(|(_, rows, _)| *rows > 50_000).map(|(table, ..)| table).collect()
+}

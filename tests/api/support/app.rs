@@ -1,6 +1,6 @@
 //! A server of the test's own, in this process, on a port and a database of its own.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use clap::{Args, Command, FromArgMatches, builder::Resettable};
 use passbook::{config::Config, service::Service};
@@ -10,7 +10,11 @@ use super::{
     Teller,
     cluster::OwnDatabase,
     log::{Log, read},
+    proxy::Proxy,
 };
+
+/// For so long commands gather before they are carried out as one batch.
+const GATHERING_MS: u64 = 250;
 
 /// A running server and its database, which it may share with [`another`](App::another).
 pub struct App {
@@ -32,6 +36,14 @@ pub async fn spawn_app_with(flags: &[&str]) -> App {
     App::start(config, database).await
 }
 
+/// A server that reaches its database through a proxy.
+pub async fn spawn_app_behind_proxy(flags: &[&str]) -> (App, Proxy) {
+    let database = Arc::new(OwnDatabase::create().await);
+    let proxy = Proxy::before(database.socket()).await;
+    let config = config(&database.url_through(proxy.address()), flags);
+    (App::start(config, database).await, proxy)
+}
+
 /// The settings as the command line makes them, whatever stands in the environment of whoever runs the tests.
 pub fn config(database_url: &str, flags: &[&str]) -> Config {
     let command = Config::augment_args(Command::new("passbook").no_binary_name(true));
@@ -49,9 +61,10 @@ impl App {
         Self { service, config, database, client }
     }
 
-    /// A second server on the same database, as another process would be.
+    /// A second server on the same database, as another process would be. No proxy stands between the two.
     pub async fn another(&self) -> Self {
-        Self::start(self.config.clone(), Arc::clone(&self.database)).await
+        let config = Config { database_url: Some(self.database.url().into()), ..self.config.clone() };
+        Self::start(config, Arc::clone(&self.database)).await
     }
 
     /// Ends the server in order and starts it again: what it held in memory is gone.
@@ -110,6 +123,22 @@ impl App {
         let mut connection = self.database().await;
         sqlx::raw_sql("BEGIN; SELECT FROM log_head FOR UPDATE").execute(&mut connection).await.unwrap();
         connection
+    }
+
+    /// Lets what `commands` send gather in the queue, behind an opening that waits at the turnstile, so that it is
+    /// carried out as one batch.
+    pub async fn as_one_batch<T>(&self, commands: impl Future<Output = T>) -> T {
+        let turnstile = self.hold_turnstile().await;
+        let teller = self.teller();
+        let opening = tokio::spawn(async move { teller.account_with(0).await });
+        self.somebody_waits().await;
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(GATHERING_MS)).await;
+            turnstile.close().await.unwrap();
+        };
+        let ((), answers) = tokio::join!(release, commands);
+        opening.await.unwrap();
+        answers
     }
 
     /// Waits until a server stands before the turnstile that is held.

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs, mem,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process,
     sync::{
@@ -56,6 +57,16 @@ impl OwnDatabase {
     /// How a server is told to reach it.
     pub fn url(&self) -> String {
         url(&CLUSTER.socket_dir, &self.name)
+    }
+
+    /// How a server is told to reach it through a proxy.
+    pub fn url_through(&self, proxy: SocketAddr) -> String {
+        format!("postgres://passbook@{proxy}/{}?sslmode=disable", self.name)
+    }
+
+    /// Where Postgres listens.
+    pub fn socket(&self) -> PathBuf {
+        CLUSTER.socket_dir.join(".s.PGSQL.5432")
     }
 
     /// A connection of the test's own, as the superuser.

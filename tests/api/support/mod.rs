@@ -5,6 +5,7 @@ pub mod app;
 pub mod audit;
 pub mod cluster;
 pub mod log;
+pub mod proxy;
 pub mod teller;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 pub use answer::Answer;
-pub use app::{App, spawn_app, spawn_app_with};
+pub use app::{App, spawn_app, spawn_app_behind_proxy, spawn_app_with};
 pub use teller::Teller;
 
 /// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.

@@ -1,0 +1,117 @@
+//! What the database refuses, and what it holds and nobody can read, fails its own commands alone: those that shared a
+//! batch with them stand, and nothing stands on what was refused.
+
+use futures_util::future::join_all;
+use serde_json::json;
+use sqlx::query_scalar;
+use uuid::Uuid;
+
+use crate::support::{Answer, App, Teller, audit::audit, spawn_app};
+
+/// An event whose reference is an SQLSTATE is refused with it. Those of class 40 are, after three refusals, no more.
+async fn refuse_by_reference(app: &App) {
+    app.sabotage(
+        "CREATE SEQUENCE refusal;
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         DECLARE
+             reference text := NEW.data->>'reference';
+         BEGIN
+             IF reference ~ '^[0-9A-Z]{5}$' AND (nextval('refusal') <= 3 OR reference !~ '^40') THEN
+                 RAISE EXCEPTION 'sabotage' USING ERRCODE = reference;
+             END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON event FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .await;
+}
+
+async fn deposit_with_reference(teller: &Teller, account: Uuid, reference: &str) -> Answer {
+    let body = json!({"amount": 50, "reference": reference});
+    teller.command(&format!("/v1/accounts/{account}/deposits"), body).await
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_fails_alone_and_nothing_stands_on_it() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    refuse_by_reference(&app).await;
+    let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
+    let range_error = deposit_with_reference(&teller, account, "22003");
+    let keyed = teller.keyed("guilty");
+    let check_violation = deposit_with_reference(&keyed, account, "23514");
+    let innocent = async {
+        tokio::join!(
+            teller.withdraw(account, 101),
+            teller.transfer(account, other, 30),
+            teller.withdraw(account, 70),
+            deposit_with_reference(&teller, other, "innocent"),
+            teller.deposit(other, 1),
+        )
+    };
+    let ((one, another), (dear, moved, paid, noted, given)) =
+        app.as_one_batch(async { tokio::join!(async { tokio::join!(range_error, check_violation) }, innocent) }).await;
+    one.refused(500, "internal_error");
+    another.refused(500, "internal_error");
+    dear.refused(422, "insufficient_funds");
+    for answer in [&moved, &paid, &noted, &given] {
+        assert_eq!(answer.status, 201, "{}", answer.body);
+    }
+    let log = audit(&app).await;
+    assert_eq!((log.facts(account).len(), log.facts(other).len(), log.keys), (3, 4, 0));
+    let refusals: i64 =
+        query_scalar("SELECT last_value FROM refusal").fetch_one(&mut app.database().await).await.unwrap();
+    assert!(refusals > 2, "they were found among others, and not each by itself");
+}
+
+#[tokio::test]
+async fn an_error_that_is_not_of_the_data_is_sat_out() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    refuse_by_reference(&app).await;
+    let account = teller.account_with(100).await;
+    let unlucky = deposit_with_reference(&teller, account, "40001");
+    let (unlucky, other) = app.as_one_batch(async { tokio::join!(unlucky, teller.deposit(account, 1)) }).await;
+    assert_eq!((unlucky.status, other.status), (201, 201));
+    deposit_with_reference(&teller, account, "53100").await.refused(503, "storage_unavailable");
+    assert_eq!(teller.deposit(account, 1).await.expect(201).body["balance"], 152);
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
+    let mut app = spawn_app().await;
+    let teller = app.teller();
+    let mut unreadable = vec![];
+    for _ in 0..3 {
+        unreadable.push(teller.account_with(100).await);
+    }
+    let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
+    audit(&app).await;
+    app.sabotage(
+        "UPDATE event SET type = 'MoneyFound' WHERE position = 1;
+         UPDATE event SET schema_version = 99 WHERE position = 2;
+         UPDATE event SET version = 2 WHERE position = 3",
+    )
+    .await;
+    app.restart().await;
+    let teller = app.teller();
+    let lost = join_all(unreadable.iter().map(async |lost| {
+        let keyed = teller.keyed(&lost.to_string());
+        tokio::join!(keyed.deposit(*lost, 1), teller.transfer(account, *lost, 1), teller.transfer(*lost, account, 1))
+    }));
+    let readable = async { tokio::join!(teller.withdraw(account, 99), teller.transfer(account, other, 1)) };
+    let (lost, (paid, moved)) = app.as_one_batch(async { tokio::join!(lost, readable) }).await;
+    for (deposited, received, sent) in lost {
+        deposited.refused(500, "internal_error");
+        received.refused(500, "internal_error");
+        sent.refused(500, "internal_error");
+    }
+    assert_eq!((paid.status, moved.status), (201, 201));
+    let log = app.log().await;
+    assert_eq!(
+        (log.head.position, log.keys),
+        (9, 0),
+        "five openings, the one that led the batch, and what was readable"
+    );
+}
