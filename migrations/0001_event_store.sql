@@ -34,6 +34,22 @@ CREATE TABLE event (
     CONSTRAINT event_stream_version_key UNIQUE (partition, stream_id, version)
 );
 
+-- A recorded fact is not changed or removed, not even by the owner of the table. Only whoever may take the trigger away
+-- can, and then the hash chain tells. Once for each statement, so an INSERT pays nothing.
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'events are immutable: % of table % is refused', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+CREATE TRIGGER event_immutable
+    BEFORE UPDATE OR DELETE OR TRUNCATE ON event
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Also in sessions that replay a replica's changes.
+ALTER TABLE event ENABLE ALWAYS TRIGGER event_immutable;
+
 -- A shortcut to a stream's state, never the truth: rows may be deleted at any time.
 CREATE TABLE snapshot (
     partition     smallint NOT NULL,

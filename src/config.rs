@@ -42,10 +42,36 @@ pub enum Subcommands {
     ///
     /// `serve` does this by itself. Use it where the schema is to change before the first new instance starts.
     Migrate(Config),
+    /// Check the books: the whole log, and everything that is derived from it.
+    ///
+    /// Reads the log once, in one snapshot, while the bank goes on: positions without holes, versions without gaps, times
+    /// that never go back, every hash recomputed, every snapshot, every receipt and every row of the views compared with
+    /// the fold, and the sum of all balances with what was paid in and out. Exit code 1 and the first broken position if
+    /// anything is not in order.
+    ///
+    /// A superuser can rewrite the whole log with fitting hashes. Somebody who wrote down position and hash before
+    /// (`GET /v1/log/head`) finds that out with --witness.
+    Verify(Verify),
     /// Print the OpenAPI document, the contract that clients are generated from.
     ///
     /// It needs no database: `passbook openapi > openapi.json`.
     Openapi,
+}
+
+/// What is checked, and how it is told.
+#[derive(Args, Clone, Debug)]
+pub struct Verify {
+    /// What somebody wrote down of the log earlier: `<position>-<hash>`, at least the hash's first 8 digits.
+    #[arg(long)]
+    pub witness: Option<String>,
+
+    /// Tell it as one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the log is.
+    #[command(flatten)]
+    pub config: Config,
 }
 
 /// Every setting.

@@ -2,8 +2,10 @@
 
 use std::{io::Write, process::ExitCode};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use passbook::{
-    config::{Cli, Config, Subcommands},
+    audit::{Witness, verify},
+    config::{Cli, Config, Subcommands, Verify},
     database::Database,
     http,
     service::{self, Service},
@@ -19,6 +21,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::subcommand() {
         Subcommands::Serve(config) => serve(config).await,
         Subcommands::Migrate(config) => migrate(config).await,
+        Subcommands::Verify(wanted) => verify(wanted).await,
         Subcommands::Openapi => print(&http::openapi_json()),
     };
     match outcome {
@@ -58,6 +61,42 @@ async fn migrate(config: Config) -> Result<(), String> {
     let migrated = database.migrate().await.map_err(|error| error.to_string());
     database.close().await;
     migrated
+}
+
+async fn verify(wanted: Verify) -> Result<(), String> {
+    let Verify { witness, json, config } = wanted;
+    let witness = witness.as_deref().map(str::parse::<Witness>).transpose();
+    let witness = witness.map_err(|error| format!("--witness: {error}"))?;
+    let _lines = telemetry::start(&config)?;
+    let database = Database::open_beside(&config).await.map_err(|error| error.to_string())?;
+    let outcome = check_books(&database, witness.as_ref(), json).await;
+    database.close().await;
+    outcome
+}
+
+async fn check_books(database: &Database, witness: Option<&Witness>, json: bool) -> Result<(), String> {
+    database.prepare().await.map_err(|error| error.to_string())?;
+    let bar = ProgressBar::new(0).with_style(bar_style());
+    let told = verify::verify(&database.auditor(), service::PARTITION, witness, |read, of| {
+        bar.set_length(of.unsigned_abs());
+        bar.set_position(read.unsigned_abs());
+    })
+    .await;
+    bar.finish_and_clear();
+    match (told, json) {
+        (Ok(report), false) => print(&format!("{report}\n")),
+        (Ok(report), true) => print(&report.to_json()),
+        (Err(verify::Error::Broken(finding)), true) => {
+            print(&finding.to_json())?;
+            Err("the books are not in order".to_owned())
+        }
+        (Err(error), _) => Err(error.to_string()),
+    }
+}
+
+fn bar_style() -> ProgressStyle {
+    let template = "checking {wide_bar} {human_pos} of {human_len} events, {eta} left";
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// To standard output; a reader who hung up is no fault of ours.

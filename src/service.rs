@@ -11,6 +11,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     application::{self, Bank},
+    audit::Audit,
     config::{Auth, Config},
     database::{self, Database, embedded},
     http,
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// The one partition, until there are several.
-const PARTITION: i16 = 0;
+pub const PARTITION: i16 = 0;
 
 /// A running bank.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl Service {
         listener: TcpListener,
         database: &Database,
     ) -> Result<(SocketAddr, http::Server, JoinHandle<()>, JoinHandle<()>), Error> {
-        database.migrate().await?;
+        database.prepare().await?;
         let address = listener.local_addr().unwrap_or(config.listen);
 
         let appended = Arc::new(watch::Sender::new(0));
@@ -81,8 +82,10 @@ impl Service {
             cache_accounts: config.cache_accounts.get() as usize,
         };
         let (bank, executor) = Bank::start(settings, database.writer(), appended);
-        let read_model = ReadModel::new(database.queries(), PARTITION, projected.subscribe());
-        let server = http::serve(listener, http::App::new(bank, read_model));
+        let queries = database.queries();
+        let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe());
+        let audit = Audit::new(queries, PARTITION);
+        let server = http::serve(listener, http::App::new(bank, read_model, audit));
         Ok((address, server, executor, projector))
     }
 

@@ -17,9 +17,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("event_store", &[]),
     ("application", &["domain", "event_store", "timestamp"]),
     ("read_model", &["domain", "event_store", "timestamp"]),
-    ("http", &["application", "domain", "event_store", "read_model", "timestamp"]),
+    ("audit", &["application", "domain", "event_store", "read_model", "timestamp"]),
+    ("http", &["application", "audit", "domain", "event_store", "read_model", "timestamp"]),
     ("database", &["config"]),
-    ("service", &["application", "config", "database", "http", "read_model"]),
+    ("service", &["application", "audit", "config", "database", "http", "read_model"]),
 ];
 
 /// Crates that a room must not use.
@@ -28,6 +29,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("event_store", &["axum", "clap", "utoipa"]),
     ("application", &["axum", "clap"]),
     ("read_model", &["axum", "clap"]),
+    ("audit", &["axum", "clap"]),
     ("http", &["sqlx", "clap"]),
     ("database", &["axum", "utoipa"]),
     ("config", &["sqlx", "axum", "tokio"]),

@@ -1,26 +1,28 @@
 //! The one task that writes: takes whatever waits in the queue as one batch, carries it through the turnstile, and
 //! answers. While a batch commits, the next one gathers; there is no timer.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     Answer, Error, Pending, Settings,
-    failure::{Failure, Nature, within},
+    failure::{CONNECT_MAX, Failure, Nature, within},
     passage::Turnstile,
 };
 
 /// How many commands share one append.
 const BATCH_COMMANDS_MAX: usize = 512;
 /// How long a command waits for a database that is away before it is told so.
-const OUTAGE_PATIENCE_MS: u64 = 1_500;
-const RETRY_MS_MIN: u64 = 10;
-const RETRY_MS_MAX: u64 = 250;
+const OUTAGE_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How often those who wait behind a batch that does not come back are turned away.
+const TURN_AWAY_EVERY: Duration = Duration::from_millis(100);
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(250);
 
 type Queue = mpsc::Receiver<Pending>;
 type Answers = Vec<Result<Answer, Error>>;
@@ -32,6 +34,8 @@ pub(super) struct Executor {
     turnstile: Turnstile,
     /// An append whose outcome is not known yet.
     doubt: Option<Doubt>,
+    /// When the first of the tries began that have failed since one worked.
+    away_since: Option<Instant>,
     appended: Arc<watch::Sender<i64>>,
 }
 
@@ -49,7 +53,7 @@ pub(super) struct Doubt {
 impl Executor {
     pub(super) fn new(settings: Settings, connect: PgConnectOptions, appended: Arc<watch::Sender<i64>>) -> Self {
         let turnstile = Turnstile::new(&settings);
-        Self { settings, connect, connection: None, turnstile, doubt: None, appended }
+        Self { settings, connect, connection: None, turnstile, doubt: None, away_since: None, appended }
     }
 
     /// Runs until the queue is closed and drained.
@@ -85,13 +89,17 @@ impl Executor {
         }
     }
 
-    /// Tries until the batch stands, the database refuses it (`Internal`), or patience ends.
+    /// Tries until the batch stands, the database refuses it (`Internal`), or patience ends. In an outage that lasts
+    /// there is one try for each batch, so that nobody waits for it in vain.
     async fn retry(&mut self, batch: &[Pending], queue: &mut Queue) -> Result<Answers, Error> {
-        let started = Instant::now();
-        let mut pause = Duration::from_millis(RETRY_MS_MIN);
+        let mut pause = RETRY_MIN;
         loop {
-            let Failure { nature, reason } = match self.attempt(batch).await {
-                Ok(answers) => return Ok(answers),
+            let started = Instant::now();
+            let Failure { nature, reason } = match meanwhile_turning_away(queue, self.attempt(batch)).await {
+                Ok(answers) => {
+                    self.away_since = None;
+                    return Ok(answers);
+                }
                 Err(failure) => failure,
             };
             if nature == Nature::Refused {
@@ -101,19 +109,22 @@ impl Executor {
             }
             tracing::warn!(reason, "the event store does not answer as it should");
 
-            let in_doubt = self.doubt.as_ref().is_some_and(|doubt| !doubt.answers.is_empty());
-            let outage = Duration::from_millis(OUTAGE_PATIENCE_MS);
-            let patience = if in_doubt { self.settings.command_timeout } else { outage };
-            if batch.iter().all(|pending| pending.accepted_at.elapsed() > patience) {
-                self.doubt.iter_mut().for_each(|doubt| doubt.answers.clear());
+            let away = self.away_since.get_or_insert(started).elapsed() > OUTAGE_PATIENCE;
+            if away {
                 turn_away(queue);
-                return Err(if in_doubt { Error::OutcomeUnknown } else { Error::StorageUnavailable });
             }
-            if started.elapsed() > outage {
-                turn_away(queue);
+            let in_doubt = self.doubt.as_ref().is_some_and(|doubt| !doubt.answers.is_empty());
+            let waited = |patience| batch.iter().all(|pending| pending.accepted_at.elapsed() > patience);
+            match in_doubt {
+                true if waited(self.settings.command_timeout) => {
+                    self.doubt.iter_mut().for_each(|doubt| doubt.answers.clear());
+                    return Err(Error::OutcomeUnknown);
+                }
+                false if away || waited(OUTAGE_PATIENCE) => return Err(Error::StorageUnavailable),
+                true | false => {}
             }
             sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(RETRY_MS_MAX));
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
@@ -121,7 +132,7 @@ impl Executor {
     async fn attempt(&mut self, batch: &[Pending]) -> Result<Answers, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => within(PgConnection::connect_with(&self.connect)).await?,
+            None => within(CONNECT_MAX, PgConnection::connect_with(&self.connect)).await?,
         };
         let answers = self.settle_and_pass(&mut connection, batch).await?;
         self.connection = Some(connection);
@@ -147,7 +158,20 @@ fn answer(batch: Vec<Pending>, answers: Answers) {
     }
 }
 
-/// While the database is away nobody waits for it in vain.
+/// Lets an attempt take its time, but not those who wait behind it.
+async fn meanwhile_turning_away<T>(queue: &mut Queue, attempt: impl Future<Output = T>) -> T {
+    let mut attempt = pin!(attempt);
+    let mut patience = OUTAGE_PATIENCE;
+    loop {
+        if let Ok(outcome) = timeout(patience, &mut attempt).await {
+            return outcome;
+        }
+        turn_away(queue);
+        patience = TURN_AWAY_EVERY;
+    }
+}
+
+/// Of those who have not been taken into a batch nothing was done.
 fn turn_away(queue: &mut Queue) {
     while let Ok(pending) = queue.try_recv() {
         let _ = pending.answer.send(Err(Error::StorageUnavailable));

@@ -5,8 +5,11 @@ use std::{future::Future, time::Duration};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::time::timeout;
 
-/// How long one statement of a passage may take before its connection is given up as lost.
-const STATEMENT_MS_MAX: u64 = 2_500;
+/// How long the database may take to open a connection. Two tries fit into the patience with an outage.
+pub(super) const CONNECT_MAX: Duration = Duration::from_millis(700);
+/// How long one statement of a passage may take before its connection is given up as lost. Longer than a statement may
+/// wait for the turnstile (`lock_timeout`), which then says so itself.
+pub(super) const STATEMENT_MAX: Duration = Duration::from_millis(2_500);
 
 /// Why a passage through the turnstile failed.
 #[derive(Debug)]
@@ -41,9 +44,9 @@ impl From<sqlx::Error> for Failure {
 }
 
 /// Bounds a statement in time, so that a frozen server is noticed.
-pub(super) async fn within<T>(statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, Failure> {
-    match timeout(Duration::from_millis(STATEMENT_MS_MAX), statement).await {
+pub(super) async fn within<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, Failure> {
+    match timeout(limit, statement).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(Failure { nature: Nature::Lost, reason: format!("no answer within {STATEMENT_MS_MAX} ms") }),
+        Err(_) => Err(Failure { nature: Nature::Lost, reason: format!("no answer within {limit:?}") }),
     }
 }

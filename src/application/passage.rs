@@ -15,7 +15,7 @@ use super::{
     Answer, Error, Pending, Settings,
     batch::{self, Decided, Held, Loaded, Undecodable},
     executor::Doubt,
-    failure::{Failure, Nature, within},
+    failure::{Failure, Nature, STATEMENT_MAX, within},
 };
 use crate::{
     domain::{Event, account::STATE_VERSION, event::DecodeError},
@@ -94,7 +94,7 @@ impl Turnstile {
     pub(super) async fn settle(&mut self, connection: &mut PgConnection, doubt: &Doubt) -> Result<bool, Failure> {
         // Either way the head is not the one we know: the next passage catches up behind the lock.
         self.slow_batches = QUIET_BATCHES;
-        within(log::settle(connection, self.partition, doubt.position, doubt.event_id)).await
+        within(STATEMENT_MAX, log::settle(connection, self.partition, doubt.position, doubt.event_id)).await
     }
 
     /// Decides on what is held and appends in one autocommit call. `None`: somebody else has written since.
@@ -106,7 +106,7 @@ impl Turnstile {
     ) -> Result<Option<Passed>, Failure> {
         let head = match &self.head {
             Some(head) => head.clone(),
-            None => within(log::head(connection, self.partition)).await?,
+            None => within(STATEMENT_MAX, log::head(connection, self.partition)).await?,
         };
         let loaded = self.load(connection, batch).await?;
         let mut recorded = HashMap::new();
@@ -128,8 +128,8 @@ impl Turnstile {
         batch: &[Pending],
         doubt: &mut Option<Doubt>,
     ) -> Result<Passed, Failure> {
-        let mut transaction = within(connection.begin()).await?;
-        let head = within(log::lock_head(&mut transaction, self.partition)).await?;
+        let mut transaction = within(STATEMENT_MAX, connection.begin()).await?;
+        let head = within(STATEMENT_MAX, log::lock_head(&mut transaction, self.partition)).await?;
         self.catch_up(&mut transaction, &head).await?;
         let loaded = self.load(&mut transaction, batch).await?;
         let mut recorded = HashMap::new();
@@ -144,7 +144,7 @@ impl Turnstile {
                 }
             }
         };
-        match within(transaction.commit()).await {
+        match within(STATEMENT_MAX, transaction.commit()).await {
             Ok(()) => Ok(Passed { decided, loaded, head: next }),
             Err(failure) => Err(leave_in_doubt(failure, decided, &head, doubt)),
         }
@@ -162,7 +162,7 @@ impl Turnstile {
         self.slow_batches = QUIET_BATCHES;
         let changed = match &self.head {
             Some(known) if (1..=CATCH_UP_EVENTS_MAX).contains(&(head.position - known.position)) => {
-                within(log::streams_since(connection, self.partition, known)).await?
+                within(STATEMENT_MAX, log::streams_since(connection, self.partition, known)).await?
             }
             Some(_) | None => None,
         };
@@ -249,8 +249,8 @@ impl Turnstile {
     async fn write(&self, connection: &mut PgConnection, head: &Head, decided: &Decided) -> Result<Outcome, Failure> {
         let write = &decided.write;
         match write.events.is_empty() {
-            true => within(log::confirm(connection, self.partition, head, &write.asked)).await,
-            false => within(log::append(connection, self.partition, head, write)).await,
+            true => within(STATEMENT_MAX, log::confirm(connection, self.partition, head, &write.asked)).await,
+            false => within(STATEMENT_MAX, log::append(connection, self.partition, head, write)).await,
         }
     }
 

@@ -1,13 +1,13 @@
 //! Brings Postgres: the one that is configured, or one of our own; its connections; its schema.
 
 pub mod embedded;
+mod schema;
 
 use std::{io, str::FromStr, time::Duration};
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection, PgConnection, PgPool,
-    migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
@@ -15,14 +15,12 @@ use tokio::time::timeout;
 use self::embedded::EmbeddedPostgres;
 use crate::config::Config;
 
-static MIGRATOR: Migrator = sqlx::migrate!();
-
 /// How long the database may take to answer a new connection at the start.
 const CONNECT_MS_MAX: u64 = 10_000;
 /// How many queries run at once.
 const QUERY_CONNECTIONS_MAX: u32 = 16;
-/// How long one query may take.
-const QUERY_MS_MAX: u64 = 5_000;
+/// How long one query may take, in milliseconds.
+const QUERY_MS_MAX: &str = "5000";
 /// How long a query waits for a connection.
 const ACQUIRE_MS_MAX: u64 = 2_000;
 
@@ -45,22 +43,32 @@ pub enum Error {
     Unreachable(#[source] sqlx::Error),
     #[error("the database is Postgres {0}, and Passbook needs 15 or newer")]
     TooOld(String),
-    #[error("the database's schema could not be brought up to date: {0}")]
-    Migration(#[from] MigrateError),
+    #[error(transparent)]
+    Schema(#[from] schema::Error),
 }
 
 impl Database {
     /// Reaches the configured Postgres, or starts one of our own.
     pub async fn open(config: &Config) -> Result<Self, Error> {
-        let Some(url) = &config.database_url else {
-            let settings = embedded::Settings {
-                data_dir: config.data_dir.clone().unwrap_or_else(embedded::default_data_dir),
-                bin: config.pg_bin.clone(),
-                parameters: vec![],
-            };
-            let embedded = EmbeddedPostgres::start(&settings).await?;
-            return Ok(Self { options: with_settings(embedded.connect_options()), embedded: Some(embedded) });
-        };
+        match &config.database_url {
+            Some(url) => Self::reach(url).await,
+            None => Ok(Self::ours(EmbeddedPostgres::start(&embedded_settings(config)).await?)),
+        }
+    }
+
+    /// The same for work beside a running service: a Postgres of our own that runs already is used as it is.
+    pub async fn open_beside(config: &Config) -> Result<Self, Error> {
+        match &config.database_url {
+            Some(url) => Self::reach(url).await,
+            None => Ok(Self::ours(EmbeddedPostgres::attach_or_start(&embedded_settings(config)).await?)),
+        }
+    }
+
+    fn ours(embedded: EmbeddedPostgres) -> Self {
+        Self { options: with_settings(embedded.connect_options()), embedded: Some(embedded) }
+    }
+
+    async fn reach(url: &SecretString) -> Result<Self, Error> {
         let database = Self { options: with_settings(parse(url.expose_secret())?), embedded: None };
         let connection = database.connect().await?;
         let version = connection.server_version_num().unwrap_or_default();
@@ -72,10 +80,19 @@ impl Database {
         Ok(database)
     }
 
-    /// Brings the schema up to date. Instances that start together take turns.
+    /// Brings the schema and the service's rights up to date, as the owner of the tables.
     pub async fn migrate(&self) -> Result<(), Error> {
         let mut connection = self.connect().await?;
-        MIGRATOR.run(&mut connection).await?;
+        schema::migrate(&mut connection).await?;
+        // A failed goodbye harms nobody.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    /// Makes sure that the schema is one that this release can serve: the owner brings it up to date, others look.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        let mut connection = self.connect().await?;
+        schema::prepare(&mut connection).await?;
         // A failed goodbye harms nobody.
         let _ = connection.close().await;
         Ok(())
@@ -91,18 +108,26 @@ impl Database {
     /// For the executor. Durable whatever the server's default is; and a statement prepared while the tables were
     /// empty never keeps a plan that scans them later.
     pub fn writer(&self) -> PgConnectOptions {
-        self.options
-            .clone()
-            .application_name("passbook writer")
-            .options([("synchronous_commit", "on"), ("plan_cache_mode", "force_custom_plan")])
+        self.options.clone().application_name("passbook writer").options([
+            schema::AS_SERVICE,
+            ("synchronous_commit", "on"),
+            ("plan_cache_mode", "force_custom_plan"),
+        ])
     }
 
     /// For the projector, which can replay what a crash takes back.
     pub fn projector(&self) -> PgConnectOptions {
-        self.options
-            .clone()
-            .application_name("passbook projector")
-            .options([("synchronous_commit", "off"), ("plan_cache_mode", "force_custom_plan")])
+        self.options.clone().application_name("passbook projector").options([
+            schema::AS_SERVICE,
+            ("synchronous_commit", "off"),
+            ("plan_cache_mode", "force_custom_plan"),
+        ])
+    }
+
+    /// For whoever reads the whole log, which takes its time.
+    pub fn auditor(&self) -> PgConnectOptions {
+        let application = self.options.clone().application_name("passbook auditor");
+        application.options([schema::AS_SERVICE, ("idle_in_transaction_session_timeout", "0")])
     }
 
     /// For queries. A connection is not tried out before each use; whoever meets a dead one asks again.
@@ -115,7 +140,7 @@ impl Database {
                 self.options
                     .clone()
                     .application_name("passbook queries")
-                    .options([("statement_timeout", QUERY_MS_MAX.to_string())]),
+                    .options([schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)]),
             )
     }
 
@@ -124,6 +149,14 @@ impl Database {
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
         }
+    }
+}
+
+fn embedded_settings(config: &Config) -> embedded::Settings {
+    embedded::Settings {
+        data_dir: config.data_dir.clone().unwrap_or_else(embedded::default_data_dir),
+        bin: config.pg_bin.clone(),
+        parameters: vec![],
     }
 }
 

@@ -3,6 +3,7 @@
 mod accounts;
 mod answer;
 mod ask;
+mod audit;
 mod code;
 mod cursor;
 mod envelope;
@@ -23,7 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::problem::{Code, Problem};
-use crate::{application::Bank, read_model::ReadModel};
+use crate::{application::Bank, audit::Audit, read_model::ReadModel};
 
 pub use openapi::openapi_json;
 pub use serve::{Server, serve};
@@ -36,12 +37,13 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub struct App {
     bank: Bank,
     read_model: ReadModel,
+    audit: Audit,
 }
 
 impl App {
-    /// Commands go to `bank`, queries to `read_model`.
-    pub fn new(bank: Bank, read_model: ReadModel) -> Self {
-        Self { bank, read_model }
+    /// Commands go to `bank`, queries to `read_model`, questions about the log itself to `audit`.
+    pub fn new(bank: Bank, read_model: ReadModel, audit: Audit) -> Self {
+        Self { bank, read_model, audit }
     }
 }
 
@@ -61,6 +63,9 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(queries::list_transactions))
         .routes(routes!(queries::get_transfer))
         .routes(routes!(operations::list_projections))
+        // Audit
+        .routes(routes!(audit::verify_account))
+        .routes(routes!(audit::log_head))
         // Service
         .routes(routes!(operations::livez))
         .routes(routes!(operations::readyz))

@@ -27,6 +27,7 @@ use super::{
     tags(
         (name = "Commands", description = "What changes accounts."),
         (name = "Queries", description = "What the views know."),
+        (name = "Audit", description = "The log itself, for those who check it."),
         (name = "Service", description = "For whoever runs it."),
     ),
 )]

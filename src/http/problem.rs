@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use super::code::Code;
-use crate::{application, domain::Rejection, read_model};
+use crate::{application, audit, domain::Rejection, read_model};
 
 /// The media type of RFC 9457.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -164,10 +164,20 @@ impl From<read_model::Error> for Problem {
     fn from(error: read_model::Error) -> Self {
         match error {
             read_model::Error::Behind => Self::of(Code::ProjectionBehind),
-            read_model::Error::Storage(error) => {
-                tracing::error!(%error, "a query failed");
-                Self::of(Code::StorageUnavailable)
-            }
+            read_model::Error::Storage(error) => storage_failed(&error),
         }
     }
+}
+
+impl From<audit::Error> for Problem {
+    fn from(error: audit::Error) -> Self {
+        match error {
+            audit::Error::Storage(error) => storage_failed(&error),
+        }
+    }
+}
+
+fn storage_failed(error: &impl std::fmt::Display) -> Problem {
+    tracing::error!(%error, "a query failed");
+    Problem::of(Code::StorageUnavailable)
 }

@@ -22,8 +22,7 @@ use crate::{
     read_model::{
         Seen,
         accounts::{self, AccountView},
-        transactions::{self, Kind, TransactionView},
-        transfers::TransferView,
+        transactions::{self, Kind, TransactionView, transfer::TransferView},
     },
 };
 

@@ -2,11 +2,10 @@
 //! them all behind the log.
 
 pub mod accounts;
-mod projection;
+pub mod projection;
 pub mod projector;
 pub mod status;
 pub mod transactions;
-pub mod transfers;
 
 use std::{future::Future, time::Duration};
 

@@ -29,6 +29,33 @@ pub trait Projection: Send + Sync {
 
     /// Drops rows held in memory: somebody else may have written since.
     fn forget(&mut self);
+
+    /// The same view folded in memory, to compare its rows with.
+    fn check(&self) -> Box<dyn Check>;
+}
+
+/// Folds the log in memory, one event after the other, and compares a view's rows with what comes out. Its memory grows
+/// with accounts and not with events.
+pub trait Check: Send {
+    /// Folds one more event in.
+    fn apply(&mut self, applicable: &Applicable);
+
+    /// The first row of `place` found that is not what the events so far make of it.
+    fn compare<'a>(&'a self, connection: &'a mut PgConnection, place: Place) -> BoxFuture<'a, Result<Option<Flaw>>>;
+}
+
+/// What is wrong with a row of a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The last event that the row should rest on.
+    pub position: i64,
+    /// What is wrong.
+    pub sentence: String,
+}
+
+/// Every view by name, each with an empty fold.
+pub fn checks() -> Vec<(&'static str, Box<dyn Check>)> {
+    projections().iter().map(|projection| (projection.name(), projection.check())).collect()
 }
 
 /// Which rows a projection writes.

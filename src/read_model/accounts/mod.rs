@@ -1,27 +1,22 @@
 //! The view of accounts: one row an account, as it is now.
 
-use std::{collections::BTreeMap, num::NonZeroUsize};
+mod check;
+mod projection;
 
 use chrono::{DateTime, Utc};
-use futures_util::{FutureExt, future::BoxFuture};
-use lru::LruCache;
 use serde::Serialize;
-use sqlx::{PgConnection, Result, query_file, query_file_as};
+use sqlx::{PgExecutor, query_file_as};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    Error, ReadModel, Seen, page,
-    projection::{Applicable, Place, Projection, cannot_apply},
-};
+pub(super) use projection::Accounts;
+
+use super::{Error, ReadModel, Seen, page, projection::Applicable};
 use crate::{
     domain::{Event, Status},
     event_store::Position,
     timestamp,
 };
-
-/// How many rows the projector holds between batches.
-const HELD_ROWS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
 
 /// An account as the queries show it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -59,7 +54,7 @@ pub struct AccountView {
 
 impl AccountView {
     /// The row after one more event; `None` before the opening.
-    fn evolve(row: Option<Self>, applicable: &Applicable) -> Option<Self> {
+    pub fn evolve(row: Option<Self>, applicable: &Applicable) -> Option<Self> {
         let Applicable { recorded, event } = applicable;
         let mut row = match (row, event) {
             (Some(row), _) => row,
@@ -105,115 +100,15 @@ impl AccountView {
     }
 }
 
-/// Keeps the view.
-pub(super) struct Accounts {
-    held: LruCache<Uuid, AccountView>,
-}
-
-impl Default for Accounts {
-    fn default() -> Self {
-        Self { held: LruCache::new(HELD_ROWS_MAX) }
-    }
-}
-
-impl Projection for Accounts {
-    fn name(&self) -> &'static str {
-        "accounts"
-    }
-
-    fn schema_version(&self) -> i16 {
-        1
-    }
-
-    fn apply<'a>(
-        &'a mut self,
-        connection: &'a mut PgConnection,
-        place: Place,
-        events: &'a [Applicable],
-    ) -> BoxFuture<'a, Result<()>> {
-        async move {
-            let mut rows = self.rows_of(connection, place, events).await?;
-            for applicable in events {
-                let row = rows.entry(applicable.recorded.stream_id).or_default();
-                *row = AccountView::evolve(row.take(), applicable);
-                if row.as_ref().is_none_or(|row| row.version != applicable.recorded.version) {
-                    return Err(cannot_apply(format!("position {} has no opening", applicable.recorded.position)));
-                }
-            }
-            let rows: Vec<AccountView> = rows.into_values().flatten().collect();
-            upsert(connection, place, &rows).await?;
-            for row in rows {
-                self.held.put(row.account_id, row);
-            }
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn forget(&mut self) {
-        self.held.clear();
-    }
-}
-
-impl Accounts {
-    /// The rows that `events` change, by id: those held, and the others in one statement.
-    async fn rows_of(
-        &mut self,
-        connection: &mut PgConnection,
-        place: Place,
-        events: &[Applicable],
-    ) -> Result<BTreeMap<Uuid, Option<AccountView>>> {
-        let mut rows = BTreeMap::new();
-        let mut missing = Vec::new();
-        for applicable in events {
-            let account_id = applicable.recorded.stream_id;
-            rows.entry(account_id).or_insert_with(|| {
-                let held = self.held.get(&account_id).cloned();
-                if held.is_none() && applicable.recorded.version > 1 {
-                    missing.push(account_id);
-                }
-                held
-            });
-        }
-        if !missing.is_empty() {
-            let read = query_file_as!(
-                AccountView,
-                "src/read_model/accounts_by_id.sql",
-                place.partition,
-                place.generation,
-                &missing
-            )
-            .fetch_all(connection)
-            .await?;
-            rows.extend(read.into_iter().map(|row| (row.account_id, Some(row))));
-        }
-        Ok(rows)
-    }
-}
-
-/// Writes rows in the order of their ids, so that two writers take the row locks in the same order.
-async fn upsert(connection: &mut PgConnection, place: Place, rows: &[AccountView]) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    query_file!(
-        "src/read_model/accounts_upsert.sql",
-        place.partition,
-        place.generation,
-        &rows.iter().map(|row| row.account_id).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.owner.as_str()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.currency.as_str()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.status.as_str()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.balance).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.version).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.transaction_count).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.opened_at).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.last_activity_at).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.closed_at).collect::<Vec<_>>() as _,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+/// One account as the live generation has it; `None` while there is none.
+pub async fn live(
+    executor: impl PgExecutor<'_>,
+    partition: i16,
+    account_id: Uuid,
+) -> sqlx::Result<Option<Seen<Option<AccountView>>>> {
+    let rows =
+        query_file_as!(Row, "src/read_model/accounts/one.sql", partition, account_id).fetch_all(executor).await?;
+    Ok(seen(rows).map(|seen| seen.map(|mut accounts| accounts.pop())))
 }
 
 /// Which accounts a list holds.
@@ -237,13 +132,7 @@ impl ReadModel {
         account_id: Uuid,
         min_position: Option<Position>,
     ) -> Result<Seen<Option<AccountView>>, Error> {
-        self.at_least(min_position, || async {
-            let rows = query_file_as!(Row, "src/read_model/account.sql", self.partition, account_id)
-                .fetch_all(&self.pool)
-                .await?;
-            Ok(seen(rows).map(|seen| seen.map(|mut accounts| accounts.pop())))
-        })
-        .await
+        self.at_least(min_position, || live(&self.pool, self.partition, account_id)).await
     }
 
     /// A page of accounts, newest opening first, and whether there are more.
@@ -263,7 +152,7 @@ impl ReadModel {
                 Some(owner) => {
                     query_file_as!(
                         Row,
-                        "src/read_model/accounts_of_owner.sql",
+                        "src/read_model/accounts/of_owner.sql",
                         self.partition,
                         status,
                         currency,
@@ -278,7 +167,7 @@ impl ReadModel {
                 None => {
                     query_file_as!(
                         Row,
-                        "src/read_model/accounts.sql",
+                        "src/read_model/accounts/list.sql",
                         self.partition,
                         status,
                         currency,

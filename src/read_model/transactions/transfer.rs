@@ -6,7 +6,7 @@ use sqlx::query_file_as;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Error, ReadModel, Seen};
+use super::super::{Error, ReadModel, Seen};
 use crate::{event_store::Position, timestamp};
 
 /// A transfer as the queries show it.
@@ -40,7 +40,7 @@ impl ReadModel {
         min_position: Option<Position>,
     ) -> Result<Seen<Option<TransferView>>, Error> {
         self.at_least(min_position, || async {
-            let row = query_file_as!(Row, "src/read_model/transfer.sql", self.partition, transfer_id)
+            let row = query_file_as!(Row, "src/read_model/transactions/transfer.sql", self.partition, transfer_id)
                 .fetch_optional(&self.pool)
                 .await?;
             Ok(row.map(|row| Seen { position: Position(row.position), generation: row.generation, value: view(row) }))

@@ -1,0 +1,62 @@
+//! The log for those who check it: the whole of it by [`verify`](verify::verify), one account while the bank runs, and
+//! where it ends.
+
+mod account;
+mod books;
+mod receipts;
+mod report;
+pub mod verify;
+mod witness;
+
+use serde::Serialize;
+use sqlx::PgPool;
+use utoipa::ToSchema;
+
+use crate::event_store::log;
+
+pub use account::Verification;
+pub use report::{Finding, Money, Report};
+pub use witness::{InvalidWitness, Witness};
+
+/// The handle to the log for readers, cheap to clone.
+#[derive(Clone)]
+pub struct Audit {
+    pool: PgPool,
+    partition: i16,
+}
+
+/// Where a partition's log ends.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LogHead {
+    /// The partition.
+    #[schema(example = 0)]
+    pub partition: i16,
+    /// The last event's position; 0 in an empty log.
+    #[schema(example = 42, minimum = 0)]
+    pub position: i64,
+    /// The last event's hash, which covers every event before it; zeros in an empty log.
+    #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub hash: String,
+}
+
+/// Why a question about the log has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database does not answer.
+    #[error(transparent)]
+    Storage(#[from] sqlx::Error),
+}
+
+impl Audit {
+    /// Reads through `pool`.
+    pub fn new(pool: PgPool, partition: i16) -> Self {
+        Self { pool, partition }
+    }
+
+    /// Where each partition's log ends.
+    pub async fn heads(&self) -> Result<Vec<LogHead>, Error> {
+        let mut connection = self.pool.acquire().await?;
+        let head = log::head(&mut connection, self.partition).await?;
+        Ok(vec![LogHead { partition: self.partition, position: head.position, hash: hex::encode(head.hash) }])
+    }
+}

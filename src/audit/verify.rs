@@ -1,0 +1,130 @@
+//! Checks the books: one pass over the whole log, in one snapshot of the database, in memory that grows with accounts and
+//! not with events. What a superuser changed behind the bank's back is found and named by its position.
+
+use std::{collections::HashMap, time::Instant};
+
+use futures_util::TryStreamExt;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions, query, query_scalar, raw_sql};
+
+use super::{Finding, Report, Witness, books::Books, receipts::Receipts};
+use crate::{
+    domain::account::STATE_VERSION,
+    event_store::{log, whole},
+    read_model::projection::{Applicable, Check, Place, checks},
+};
+
+/// After so many events the progress is told.
+const PROGRESS_EVENTS: i64 = 10_000;
+
+/// Why the books were not found in order.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// They are not in order.
+    #[error(transparent)]
+    Broken(#[from] Finding),
+    /// They could not be read.
+    #[error("the books could not be read: {0}")]
+    Storage(#[from] sqlx::Error),
+}
+
+/// Three connections that see the same moment: one reads the log, one the keys' receipts, one the views.
+struct Snapshot {
+    log: PgConnection,
+    keys: PgConnection,
+    views: PgConnection,
+}
+
+/// A view's rows up to a position, to be compared when the pass gets there.
+struct Due {
+    position: i64,
+    name: String,
+    place: Place,
+}
+
+/// Checks everything. `progress` is told how many events were read, and of how many.
+///
+/// # Errors
+/// The first thing found that is not in order, or that the database cannot be read.
+pub async fn verify(
+    connect: &PgConnectOptions,
+    partition: i16,
+    witness: Option<&Witness>,
+    progress: impl Fn(i64, i64),
+) -> Result<Report, Error> {
+    let started = Instant::now();
+    let Snapshot { log: mut events, mut keys, mut views } = snapshot(connect).await?;
+    let head = log::head(&mut views, partition).await?;
+    let mut due = due(&mut views, partition).await?;
+    let mut checks: HashMap<&str, Box<dyn Check>> = checks().into_iter().collect();
+    let mut books =
+        Books::new(partition, whole::snapshots(&mut views, partition, STATE_VERSION).await?, witness.cloned());
+    let mut receipts = Receipts::new(whole::receipts(&mut keys, partition));
+
+    compare_views(&mut due, 0, &checks, &mut views).await?;
+    let mut log = whole::events(&mut events, partition);
+    while let Some(linked) = log.try_next().await? {
+        let position = linked.event.position;
+        let event = books.record(&linked)?;
+        receipts.compare(&books, &linked.event).await?;
+        let applicable = Applicable { recorded: linked.event, event };
+        checks.values_mut().for_each(|check| check.apply(&applicable));
+        compare_views(&mut due, position, &checks, &mut views).await?;
+        if position % PROGRESS_EVENTS == 0 {
+            progress(position, head.position);
+        }
+        receipts.pass(applicable.recorded);
+    }
+    books.close(&head)?;
+    let receipts = receipts.end().await?;
+    if let Some(Due { position, name, .. }) = due.first() {
+        let sentence = format!("the view {name} claims to have read up to here, and the log ends before");
+        return Err(Finding { position: *position, sentence }.into());
+    }
+    progress(head.position, head.position);
+    Ok(books.report(&head, receipts, started.elapsed()))
+}
+
+async fn snapshot(connect: &PgConnectOptions) -> sqlx::Result<Snapshot> {
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let mut log = PgConnection::connect_with(connect).await?;
+    raw_sql(begin).execute(&mut log).await?;
+    let id: String = query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut log).await?;
+    let join = async || {
+        let mut connection = PgConnection::connect_with(connect).await?;
+        raw_sql(begin).execute(&mut connection).await?;
+        // The server made the name itself, of hexadecimal digits and dashes; no parameter is taken here.
+        raw_sql(AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{id}'"))).execute(&mut connection).await?;
+        Ok::<_, sqlx::Error>(connection)
+    };
+    let (keys, views) = (join().await?, join().await?);
+    Ok(Snapshot { log, keys, views })
+}
+
+/// Every generation of every view, in the order of the positions up to which they have read.
+async fn due(connection: &mut PgConnection, partition: i16) -> sqlx::Result<Vec<Due>> {
+    query!("SELECT name, generation, position FROM projection WHERE partition = $1 ORDER BY position", partition)
+        .map(|row| Due {
+            position: row.position,
+            name: row.name,
+            place: Place { partition, generation: row.generation },
+        })
+        .fetch_all(connection)
+        .await
+}
+
+/// Compares the views that have read up to `position` and no further.
+async fn compare_views(
+    due: &mut Vec<Due>,
+    position: i64,
+    checks: &HashMap<&str, Box<dyn Check>>,
+    connection: &mut PgConnection,
+) -> Result<(), Error> {
+    while due.first().is_some_and(|due| due.position == position) {
+        let Due { name, place, .. } = due.remove(0);
+        let Some(check) = checks.get(name.as_str()) else { continue };
+        if let Some(flaw) = check.compare(connection, place).await? {
+            return Err(Finding { position: flaw.position, sentence: flaw.sentence }.into());
+        }
+    }
+    Ok(())
+}

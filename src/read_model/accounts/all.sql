@@ -1,0 +1,13 @@
+SELECT
+    account_id,
+    owner,
+    currency,
+    status,
+    balance,
+    version,
+    transaction_count,
+    opened_at,
+    last_activity_at,
+    closed_at
+FROM account_view
+WHERE partition = $1 AND generation = $2

@@ -1,0 +1,13 @@
+SELECT
+    account_id,
+    version,
+    kind,
+    amount,
+    balance_after,
+    transfer_id,
+    counterparty_account_id,
+    reference,
+    recorded_at,
+    event_id
+FROM account_transaction
+WHERE partition = $1 AND generation = $2

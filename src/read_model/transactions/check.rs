@@ -1,0 +1,98 @@
+//! Compares the view of movements with the log, in memory that grows with accounts only: of an account's rows it keeps
+//! their number and the sum of their hashes, whose key is drawn anew for each check.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
+
+use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
+use sqlx::{PgConnection, Result, query_file};
+use uuid::Uuid;
+
+use super::{
+    super::projection::{Applicable, Check, Flaw, Place},
+    TransactionView, movement,
+};
+
+/// Every account's rows as its events make them.
+#[derive(Default)]
+pub(super) struct TransactionsCheck {
+    key: RandomState,
+    accounts: HashMap<Uuid, Account>,
+}
+
+#[derive(Default)]
+struct Account {
+    balance: i64,
+    rows: Rows,
+    /// Of the last movement.
+    position: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Rows {
+    count: u64,
+    sum_of_hashes: u64,
+}
+
+impl Rows {
+    fn add(&mut self, key: &RandomState, row: &TransactionView) {
+        self.count += 1;
+        self.sum_of_hashes = self.sum_of_hashes.wrapping_add(key.hash_one(row));
+    }
+}
+
+impl Check for TransactionsCheck {
+    fn apply(&mut self, applicable: &Applicable) {
+        let Applicable { recorded, event } = applicable;
+        let Some(moved) = movement(event) else { return };
+        let account = self.accounts.entry(recorded.stream_id).or_default();
+        account.position = recorded.position;
+        account.balance += moved.kind.sign() * moved.amount;
+        let row = TransactionView {
+            version: recorded.version,
+            kind: moved.kind.as_str().to_owned(),
+            amount: moved.amount,
+            balance_after: account.balance,
+            transfer_id: moved.transfer_id,
+            counterparty_account_id: moved.counterparty,
+            reference: moved.reference.map(ToOwned::to_owned),
+            recorded_at: recorded.recorded_at,
+            event_id: recorded.id,
+        };
+        account.rows.add(&self.key, &row);
+    }
+
+    fn compare<'a>(&'a self, connection: &'a mut PgConnection, place: Place) -> BoxFuture<'a, Result<Option<Flaw>>> {
+        async move {
+            let mut found: HashMap<Uuid, Rows> = HashMap::new();
+            let mut rows =
+                query_file!("src/read_model/transactions/all.sql", place.partition, place.generation).fetch(connection);
+            while let Some(row) = rows.try_next().await? {
+                let view = TransactionView {
+                    version: row.version,
+                    kind: row.kind,
+                    amount: row.amount,
+                    balance_after: row.balance_after,
+                    transfer_id: row.transfer_id,
+                    counterparty_account_id: row.counterparty_account_id,
+                    reference: row.reference,
+                    recorded_at: row.recorded_at,
+                    event_id: row.event_id,
+                };
+                found.entry(row.account_id).or_default().add(&self.key, &view);
+            }
+            let expected =
+                |account_id: &Uuid| self.accounts.get(account_id).map(|account| account.rows).unwrap_or_default();
+            let differs =
+                |account_id: &&Uuid| found.get(*account_id).copied().unwrap_or_default() != expected(account_id);
+            let flawed = self.accounts.keys().chain(found.keys()).find(differs);
+            Ok(flawed.map(|account_id| Flaw {
+                position: self.accounts.get(account_id).map_or(0, |account| account.position),
+                sentence: format!("the transactions of account {account_id} are not what its events say"),
+            }))
+        }
+        .boxed()
+    }
+}
