@@ -3,9 +3,11 @@
 
 DO $$
 BEGIN
-    CREATE ROLE passbook_service NOLOGIN;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'passbook_service') THEN
+        CREATE ROLE passbook_service NOLOGIN;
+    END IF;
 EXCEPTION
-    -- It is there, or another database of this cluster is migrated at the same moment.
+    -- Another database of this cluster is migrated at the same moment.
     WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;

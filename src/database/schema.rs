@@ -54,20 +54,24 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> 
     }
 }
 
-/// Migrates if this user owns the tables; otherwise looks whether somebody has.
+/// Migrates if this user owns the tables; otherwise looks, as the service, whether somebody has.
 pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), Error> {
     let needed = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-    let found = version(connection).await?;
-    let ready = found >= needed && serves(connection).await?;
-    if ready {
-        return Ok(());
-    }
     if owns(connection).await? {
-        return migrate(connection).await;
+        return match version(connection).await? >= needed && is_granted(connection).await? {
+            true => Ok(()),
+            false => migrate(connection).await,
+        };
     }
-    match found >= needed {
-        true => Err(Error::NotGranted { user: current_user(connection).await? }),
-        false => Err(Error::Outdated { found, needed }),
+    if !is_migrated(connection).await? {
+        return Err(Error::Outdated { found: 0, needed });
+    }
+    if raw_sql("SET ROLE passbook_service").execute(&mut *connection).await.is_err() {
+        return Err(Error::NotGranted { user: current_user(connection).await? });
+    }
+    match version(connection).await? {
+        found if found < needed => Err(Error::Outdated { found, needed }),
+        _ => Ok(()),
     }
 }
 
@@ -81,26 +85,22 @@ async fn grant(connection: &mut PgConnection) -> sqlx::Result<()> {
 
 /// The last migration that was carried out; 0 in an empty database.
 async fn version(connection: &mut PgConnection) -> sqlx::Result<i64> {
-    let migrated: bool =
-        query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
-    match migrated {
-        true => {
-            query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success")
-                .fetch_one(connection)
-                .await
-        }
-        false => Ok(0),
+    if !is_migrated(connection).await? {
+        return Ok(0);
     }
+    query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success").fetch_one(connection).await
 }
 
-/// Whether this user may take the service's role, and the role has its rights.
-async fn serves(connection: &mut PgConnection) -> sqlx::Result<bool> {
+/// Whether anybody has ever migrated here.
+async fn is_migrated(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(connection).await
+}
+
+/// Whether the service's role is there and has its rights: neither travels with a dump of the database.
+async fn is_granted(connection: &mut PgConnection) -> sqlx::Result<bool> {
     query_scalar(
         "SELECT EXISTS (
-             SELECT FROM pg_roles
-             WHERE rolname = 'passbook_service'
-               AND pg_has_role(oid, 'MEMBER')
-               AND has_table_privilege(oid, 'event', 'INSERT')
+             SELECT FROM pg_roles WHERE rolname = 'passbook_service' AND has_table_privilege(oid, 'event', 'INSERT')
          )",
     )
     .fetch_one(connection)

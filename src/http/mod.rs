@@ -86,6 +86,11 @@ fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// What a connection beyond all limits is told.
+fn overloaded() -> Router {
+    Router::new().fallback(|| async { Problem::of(Code::Overloaded) }).layer(middleware::from_fn(envelope::wrap))
+}
+
 /// No request should get here; if one does, the others go on.
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());

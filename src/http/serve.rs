@@ -2,27 +2,34 @@
 //!
 //! In place of `axum::serve`, which bounds neither the number of connections nor the time that headers may take.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use axum::{body::Body, extract::Request};
-use hyper::{body::Incoming, server::conn::http1};
+use axum::{Router, body::Body, extract::Request};
+use hyper::{body::Incoming, server::conn::http1::Builder};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tower::ServiceExt;
+use tower::{ServiceExt, util::MapRequest};
 
 use super::App;
 
-/// How many connections are open at once; more wait to be accepted.
+/// How many connections are served at once, as far as the process may have so many file descriptors.
 const CONNECTIONS_MAX: usize = 16_384;
+/// File descriptors left for everything else: the database, the log, those who are turned away.
+const OTHER_DESCRIPTORS: usize = 512;
+/// How many connections beyond that are told so at once; others are closed without a word.
+const TURNED_AWAY_MAX: usize = 256;
+/// How long one that is turned away may take to ask.
+const TURNED_AWAY_READ_MS_MAX: u64 = 1_000;
 /// How long the headers of a request may take to arrive.
 const HEADER_READ_MS_MAX: u64 = 10_000;
 /// How long requests in flight may take to end when the service stops.
@@ -55,18 +62,15 @@ pub fn serve(listener: TcpListener, app: App) -> Server {
 }
 
 async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>) {
-    let router = super::router(app).map_request(|request: Request<Incoming>| request.map(Body::new));
-    let service = TowerToHyperService::new(router);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let bank = service(super::router(app));
+    let overloaded = service(super::overloaded());
+    let places = Arc::new(Semaphore::new(connections_max()));
+    let waiting_room = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let open = GracefulShutdown::new();
     loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (stream, place) = tokio::select! {
-            (accepted, place) = accepted => match accepted {
-                Ok((stream, _)) => (stream, place),
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
@@ -77,19 +81,50 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
         };
         // Small answers go out at once.
         let _ = stream.set_nodelay(true);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_millis(HEADER_READ_MS_MAX))
-            .serve_connection(TokioIo::new(stream), service.clone());
-        let connection = open.watch(connection);
-        tokio::spawn(async move {
-            // A client that breaks its connection off is its own affair.
-            let _ = connection.await;
-            drop(place);
-        });
+        let stream = TokioIo::new(stream);
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            hold(open.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, bank.clone())), place);
+        } else if let Ok(place) = Arc::clone(&waiting_room).try_acquire_owned() {
+            let connection =
+                http1(TURNED_AWAY_READ_MS_MAX).keep_alive(false).serve_connection(stream, overloaded.clone());
+            hold(connection, place);
+        }
     }
-    drop((listener, service));
+    drop((listener, bank));
     if timeout(Duration::from_millis(DRAIN_MS_MAX), open.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end in {DRAIN_MS_MAX} ms");
     }
+}
+
+type Service = TowerToHyperService<MapRequest<Router, fn(axum::http::Request<Incoming>) -> Request>>;
+
+fn service(router: Router) -> Service {
+    let with_any_body: fn(axum::http::Request<Incoming>) -> Request = |request| request.map(Body::new);
+    TowerToHyperService::new(router.map_request(with_any_body))
+}
+
+fn http1(header_read_ms_max: u64) -> Builder {
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(header_read_ms_max));
+    builder
+}
+
+/// Keeps the place until the connection ends, however it does: a client that breaks it off is its own affair.
+fn hold<T>(connection: impl Future<Output = T> + Send + 'static, place: OwnedSemaphorePermit) {
+    tokio::spawn(async move {
+        drop(connection.await);
+        drop(place);
+    });
+}
+
+/// As many as the process may have, once its soft limit is raised as far as needed.
+fn connections_max() -> usize {
+    let wanted = (CONNECTIONS_MAX + OTHER_DESCRIPTORS) as u64;
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(wanted, |(soft, hard)| {
+        let raised = wanted.clamp(soft.min(hard), hard);
+        // Where the limit cannot be raised, it stays as it is.
+        setrlimit(Resource::RLIMIT_NOFILE, raised, hard).map_or(soft, |()| raised)
+    });
+    let descriptors = usize::try_from(allowed).unwrap_or(usize::MAX);
+    CONNECTIONS_MAX.min(descriptors.saturating_sub(OTHER_DESCRIPTORS)).max(TURNED_AWAY_MAX)
 }

@@ -20,6 +20,7 @@ mod refusals;
 mod service;
 mod snapshots;
 mod support;
+mod tampering;
 mod transaction_view;
 mod transfers;
 mod two_servers;

@@ -47,6 +47,21 @@ impl Passbook {
         self
     }
 
+    /// May have no more than so many files and connections open.
+    pub fn with_descriptors(self, limit: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(self.0.get_program());
+        shell.args(self.0.get_args());
+        for (name, value) in self.0.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(shell)
+    }
+
     pub fn argument(mut self, argument: &str) -> Self {
         self.0.arg(argument);
         self

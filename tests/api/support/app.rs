@@ -3,8 +3,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use clap::{Args, Command, FromArgMatches, builder::Resettable};
-use passbook::{config::Config, service::Service};
-use sqlx::{Connection, PgConnection};
+use passbook::{config::Config, database::Database, service::Service};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
     Teller,
@@ -108,6 +108,21 @@ impl App {
         let mut connection = self.database().await;
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// Changes what only a superuser can, the events among it.
+    pub async fn tamper(&self, sql: &str) {
+        let sql = format!(
+            "ALTER TABLE event DISABLE TRIGGER event_immutable; {sql}; ALTER TABLE event ENABLE ALWAYS TRIGGER event_immutable"
+        );
+        let mut connection = self.database().await;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    /// How whoever checks the books connects.
+    pub async fn auditor(&self) -> PgConnectOptions {
+        Database::open(&self.config).await.unwrap().auditor()
     }
 
     /// Everything that is recorded. Equal before and after means that nothing was.

@@ -1,0 +1,73 @@
+//! The books checked from the command line, beside a bank that runs and without one.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use sqlx::{Connection, PgConnection};
+
+use crate::{
+    folder::Folder,
+    passbook::{Ended, Passbook},
+};
+
+fn verify(folder: &Folder, arguments: &[&str]) -> Ended {
+    let passbook = Passbook::on(folder).argument("verify");
+    arguments.iter().fold(passbook, |passbook, argument| passbook.argument(argument)).end()
+}
+
+fn json(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.stdout.join("")).unwrap()
+}
+
+#[tokio::test]
+async fn books_are_checked_beside_the_bank_and_after_it_has_ended() {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).start();
+    bank.client.open().await;
+    bank.client.deposit_now("a-key").await;
+
+    let beside = verify(&folder, &[]);
+    assert_eq!(beside.status.code(), Some(0), "{beside:?}");
+    assert!(beside.stdout[0].contains("in order"), "{beside:?}");
+    let witness = beside.stdout.last().unwrap().rsplit_once(' ').unwrap().1.to_owned();
+    // The bank did not lose its Postgres by it.
+    bank.client.deposit_now("another-key").await;
+    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+
+    let alone = verify(&folder, &["--json", "--witness", &witness]);
+    assert_eq!(alone.status.code(), Some(0), "{alone:?}");
+    let report = json(&alone);
+    assert_eq!((&report["verified"], &report["position"], &report["accounts"]), (&true.into(), &3.into(), &1.into()));
+    folder.is_left_alone();
+}
+
+#[tokio::test]
+async fn books_that_are_not_in_order_end_in_exit_code_1_and_the_first_broken_position() {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).start();
+    bank.client.open().await;
+    bank.client.deposit_now("a-key").await;
+    let mut superuser = PgConnection::connect(&folder.database_url()).await.unwrap();
+    sqlx::raw_sql(
+        "ALTER TABLE event DISABLE TRIGGER event_immutable;
+         UPDATE event SET data = '{\"amount\":2}' WHERE position = 2;",
+    )
+    .execute(&mut superuser)
+    .await
+    .unwrap();
+
+    let told = verify(&folder, &[]);
+    assert!(told.refusal().starts_with("position 2: "), "{told:?}");
+    let told = verify(&folder, &["--json"]);
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    let finding = json(&told);
+    assert_eq!((&finding["verified"], &finding["position"]), (&false.into(), &2.into()));
+    assert!(finding["finding"].as_str().is_some_and(|sentence| !sentence.is_empty()), "{finding}");
+}
+
+#[test]
+fn a_witness_that_is_none_is_refused_before_anything_is_started() {
+    let folder = Folder::empty();
+    let ended = verify(&folder, &["--witness", "yesterday"]);
+    assert!(ended.refusal().contains("--witness"), "{ended:?}");
+    assert!(!folder.data().exists());
+}
