@@ -7,7 +7,7 @@ use std::{io, str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    Connection, PgConnection, PgPool,
+    ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
@@ -124,10 +124,16 @@ impl Database {
         ])
     }
 
-    /// For whoever reads the whole log, which takes its time.
+    /// For whoever reads the whole log, which takes its time. The log is read along its key from the first row on, and
+    /// never sorted as a whole, whatever the planner believes of its size.
     pub fn auditor(&self) -> PgConnectOptions {
-        let application = self.options.clone().application_name("passbook auditor");
-        application.options([schema::AS_SERVICE, ("idle_in_transaction_session_timeout", "0")])
+        let application = self.options.clone().application_name("passbook auditor").disable_statement_logging();
+        application.options([
+            schema::AS_SERVICE,
+            ("idle_in_transaction_session_timeout", "0"),
+            ("enable_sort", "off"),
+            ("work_mem", "64MB"),
+        ])
     }
 
     /// For queries. A connection is not tried out before each use; whoever meets a dead one asks again.
