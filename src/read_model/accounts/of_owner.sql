@@ -17,6 +17,7 @@ LEFT JOIN LATERAL (
     FROM account_view
     WHERE account_view.partition = projection.partition
       AND account_view.generation = projection.generation
+      AND account_view.generation > 0
       AND account_view.owner = $7
       AND ($2::text IS NULL OR account_view.status = $2)
       AND ($3::text IS NULL OR account_view.currency = $3)

@@ -1,4 +1,3 @@
--- LIMIT keeps the planner from joining through an index that only begins like the key.
 SELECT
     projection.position,
     projection.generation,
