@@ -209,7 +209,7 @@ impl Turnstile {
         let mut unreadable = Vec::new();
         let mut pieces = pin!(stream::load(connection, self.partition, ids, state_version));
         // Each piece is bounded in time, and not the whole: a long stream takes as long as it takes.
-        while let Some((stream_id, piece)) = within(pieces.try_next()).await? {
+        while let Some((stream_id, piece)) = within(STATEMENT_MAX, pieces.try_next()).await? {
             if unreadable.last() == Some(&stream_id) {
                 continue;
             }

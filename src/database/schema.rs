@@ -75,10 +75,10 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), Error> 
     }
 }
 
-/// One transaction behind one lock: two who grant at once would disturb each other's catalogue rows.
+/// One transaction behind one lock, since two who grant at once would disturb each other's catalogue rows.
 async fn grant(connection: &mut PgConnection) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
-    raw_sql("SELECT pg_advisory_xact_lock(hashtext('passbook_service'))").execute(&mut *transaction).await?;
+    raw_sql("LOCK TABLE _sqlx_migrations IN SHARE ROW EXCLUSIVE MODE").execute(&mut *transaction).await?;
     raw_sql(include_str!("grants.sql")).execute(&mut *transaction).await?;
     transaction.commit().await
 }

@@ -152,3 +152,31 @@ async fn a_list_of_nothing_is_empty() {
         assert_eq!((&list.body, list.position()), (&json!({"data": [], "next": null}), "1"), "{query}");
     }
 }
+
+#[tokio::test]
+async fn an_account_is_looked_up_by_its_key_however_full_the_view_has_become() {
+    let mut app = spawn_app().await;
+    let teller = app.teller();
+    // Nobody tells the planner how full it is.
+    app.sabotage("ALTER TABLE account_view SET (autovacuum_enabled = off)").await;
+    let account = teller.account_with(1).await;
+    teller.account(account, "1").await.expect(200);
+    app.sabotage(
+        "INSERT INTO account_view SELECT 0, 1, gen_random_uuid(), 'crowd', 'EUR', 'open', 0, 1, 0, now(), now(), NULL
+         FROM generate_series(1, 20000)",
+    )
+    .await;
+    for _ in 0..12 {
+        teller.get(&format!("/v1/accounts/{account}")).await.expect(200);
+    }
+    app.stop().await;
+    app.is_disconnected().await;
+    let read_elsewhere: i64 = sqlx::query_scalar(
+        "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE indexrelname IN ('account_view_opened', 'account_view_owner'))::bigint
+              + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'account_view')",
+    )
+    .fetch_one(&mut app.database().await)
+    .await
+    .unwrap();
+    assert!(read_elsewhere < 1_000, "{read_elsewhere} rows were read past the key");
+}

@@ -12,6 +12,7 @@ use crate::support::{Answer, App, Teller, audit::audit, spawn_app};
 async fn refuse_by_reference(app: &App) {
     app.sabotage(
         "CREATE SEQUENCE refusal;
+         GRANT USAGE ON SEQUENCE refusal TO passbook_service;
          CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
          DECLARE
              reference text := NEW.data->>'reference';
@@ -88,7 +89,7 @@ async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
     }
     let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
     audit(&app).await;
-    app.sabotage(
+    app.tamper(
         "UPDATE event SET type = 'MoneyFound' WHERE position = 1;
          UPDATE event SET schema_version = 99 WHERE position = 2;
          UPDATE event SET version = 2 WHERE position = 3",

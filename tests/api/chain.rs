@@ -65,7 +65,7 @@ async fn what_is_changed_removed_or_cut_off_is_found() {
         ),
     ] {
         assert_eq!(first_break(&app.log().await), None);
-        app.sabotage(sabotage).await;
+        app.tamper(sabotage).await;
         assert_eq!(first_break(&app.log().await), Some(found), "{sabotage}");
         put_back(&app).await;
     }
@@ -82,7 +82,8 @@ async fn the_chain_covers_every_column() {
     .fetch_all(&mut app.database().await)
     .await
     .unwrap();
-    let changes: [(&str, fn(&mut Event)); 10] = [
+    type Change = fn(&mut Event);
+    let changes: [(&str, Change); 10] = [
         ("partition", |event| event.partition += 1),
         ("position", |event| event.position += 1),
         ("id", |event| event.id = Uuid::from_u128(17)),
@@ -255,7 +256,7 @@ async fn save(app: &App) {
 /// Puts the copies back under the servers that run. Their writers notice nothing; their projectors lose their
 /// connections, as after any failover.
 async fn put_back(app: &App) {
-    app.sabotage(
+    app.tamper(
         "BEGIN;
          TRUNCATE projection, event, account_view, account_transaction, log_head, idempotency_key, snapshot;
          INSERT INTO projection TABLE saved.projection;

@@ -5,6 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use passbook::{
     application::{Bank, Error, QUEUE_COMMANDS_MAX, Request, Settings},
+    audit::Audit,
     database::Database,
     domain::{Action, Amount, Command, command::Movement},
     http::{self, Server, serve},
@@ -171,7 +172,7 @@ async fn a_fault_of_the_service_says_nothing_of_its_inside() {
     app.sabotage("ALTER TABLE event ADD CONSTRAINT elsewhere CHECK (type <> 'MoneyDeposited')").await;
     assert_discreet(app.teller().deposit(account, 1).await, 500, "internal_error");
 
-    app.sabotage("UPDATE event SET type = 'Unheard'").await;
+    app.tamper("UPDATE event SET type = 'Unheard'").await;
     app.restart().await;
     assert_discreet(app.teller().withdraw(account, 1).await, 500, "internal_error");
 
@@ -242,10 +243,11 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let settings =
         Settings { partition: 0, command_timeout: Duration::from_secs(10), snapshot_every: 100, cache_accounts: 100 };
     let (bank, _) = Bank::start(settings, database.writer(), Arc::default());
-    let read_model = ReadModel::new(database.queries(), 0, watch::channel(0).1);
+    let queries = database.queries();
+    let read_model = ReadModel::new(queries.clone(), 0, watch::channel(0).1);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let server = serve(listener, http::App::new(bank.clone(), read_model));
+    let server = serve(listener, http::App::new(bank.clone(), read_model, Audit::new(queries, 0)));
     (server, Teller::new(reqwest::Client::new(), url), bank)
 }
 

@@ -3,13 +3,13 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use sqlx::{FromRow, query_as, query_scalar, types::Json};
+use sqlx::{FromRow, query_as, types::Json};
 use uuid::Uuid;
 
 use crate::support::{
     App, Teller,
     audit::{audit, fold},
-    eventually, spawn_app, spawn_app_with,
+    spawn_app, spawn_app_with,
 };
 
 /// What is kept of an account.
@@ -107,7 +107,7 @@ async fn a_load_begins_at_the_snapshot() {
     let account = account_with_snapshot(&app).await;
     audit(&app).await;
     // Without the snapshot nothing could be made of the rest.
-    app.sabotage("DELETE FROM event WHERE version <= 4").await;
+    app.tamper("DELETE FROM event WHERE version <= 4").await;
     app.restart().await;
     let withdrawn = app.teller().withdraw(account, 104).await.expect(201);
     assert_eq!((&withdrawn.body["version"], &withdrawn.body["balance"]), (&json!(6), &json!(0)));
@@ -124,7 +124,7 @@ async fn everything_that_decisions_rest_on_is_in_the_snapshot() {
     let closed = teller.account_with(0).await;
     teller.close(closed).await.expect(200);
     audit(&app).await;
-    app.sabotage("DELETE FROM event").await;
+    app.tamper("DELETE FROM event").await;
     app.restart().await;
     let teller = app.teller();
     teller.deposit(closed, 1).await.refused(422, "account_closed");
@@ -185,7 +185,7 @@ async fn one_unreadable_snapshot_keeps_nobody_else_of_the_batch_from_theirs() {
         [account_with_snapshot(&app).await, account_with_snapshot(&app).await, account_with_snapshot(&app).await];
     audit(&app).await;
     // The first and the last can be read from their snapshots alone, the one between from its events alone.
-    app.sabotage(
+    app.tamper(
         "UPDATE snapshot SET state = '{}' WHERE stream_id = (SELECT stream_id FROM event WHERE position = 6);
          DELETE FROM event WHERE version <= 4 AND position NOT BETWEEN 6 AND 10",
     )
@@ -251,17 +251,7 @@ async fn statements_prepared_on_empty_tables_go_through_the_indexes_when_those_a
 
 /// The tables of which many rows were read one after the other, once every server's own count has been added up.
 async fn rows_scanned(app: &App) -> Vec<String> {
-    eventually("the end of all connections", async || {
-        let connected: i64 = query_scalar(
-            "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name LIKE 'passbook%'",
-        )
-        .fetch_one(&mut app.database().await)
-        .await
-        .unwrap();
-        (connected == 0).then_some(())
-    })
-    .await;
+    app.is_disconnected().await;
     let tables: Vec<(String, i64, i64)> = query_as(
         "SELECT relname::text, seq_tup_read, idx_scan FROM pg_stat_user_tables
          WHERE relname IN ('event', 'idempotency_key', 'snapshot')",

@@ -133,6 +133,21 @@ impl App {
         log
     }
 
+    /// Waits until no server is connected any more, and every count of theirs has been added up.
+    pub async fn is_disconnected(&self) {
+        super::eventually("the end of all connections", async || {
+            let connected: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name LIKE 'passbook%'",
+            )
+            .fetch_one(&mut self.database().await)
+            .await
+            .unwrap();
+            (connected == 0).then_some(())
+        })
+        .await;
+    }
+
     /// Keeps every command waiting at the turnstile until the returned connection is closed.
     pub async fn hold_turnstile(&self) -> PgConnection {
         let mut connection = self.database().await;
