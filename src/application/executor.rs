@@ -36,6 +36,8 @@ pub(super) struct Executor {
     doubt: Option<Doubt>,
     /// When the first of the tries began that have failed since one worked.
     away_since: Option<Instant>,
+    /// Why the last try failed, for whoever asks.
+    outage: watch::Sender<Option<&'static str>>,
     appended: Arc<watch::Sender<i64>>,
 }
 
@@ -51,15 +53,20 @@ pub(super) struct Doubt {
 }
 
 impl Executor {
-    pub(super) fn new(settings: Settings, connect: PgConnectOptions, appended: Arc<watch::Sender<i64>>) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        connect: PgConnectOptions,
+        appended: Arc<watch::Sender<i64>>,
+        outage: watch::Sender<Option<&'static str>>,
+    ) -> Self {
         let turnstile = Turnstile::new(&settings);
-        Self { settings, connect, connection: None, turnstile, doubt: None, away_since: None, appended }
+        Self { settings, connect, connection: None, turnstile, doubt: None, away_since: None, outage, appended }
     }
 
     /// Runs until the queue is closed and drained.
     pub(super) async fn run(mut self, mut queue: Queue) {
         let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
-        while queue.recv_many(&mut batch, BATCH_COMMANDS_MAX).await > 0 {
+        while self.receive(&mut queue, &mut batch).await > 0 {
             self.carry_out(std::mem::take(&mut batch), &mut queue).await;
             let position = self.turnstile.position();
             self.appended.send_if_modified(|head| std::mem::replace(head, position) != position);
@@ -68,6 +75,19 @@ impl Executor {
             // Everybody is answered: a failed goodbye harms nobody.
             let _ = connection.close().await;
         }
+    }
+
+    /// Waits for commands. As long as the database is away it is asked again and again whether it is back: where it is
+    /// known to be away, nobody may be sending any.
+    async fn receive(&mut self, queue: &mut Queue, batch: &mut Vec<Pending>) -> usize {
+        while self.away_since.is_some() {
+            if let Ok(received) = timeout(RETRY_MAX, queue.recv_many(batch, BATCH_COMMANDS_MAX)).await {
+                return received;
+            }
+            // A passage of nobody.
+            let _ = self.attempt(&[]).await;
+        }
+        queue.recv_many(batch, BATCH_COMMANDS_MAX).await
     }
 
     /// Carries a batch to its answers. A command that the database refuses is found by halves: the second half is
@@ -94,12 +114,8 @@ impl Executor {
     async fn retry(&mut self, batch: &[Pending], queue: &mut Queue) -> Result<Answers, Error> {
         let mut pause = RETRY_MIN;
         loop {
-            let started = Instant::now();
-            let Failure { nature, reason } = match meanwhile_turning_away(queue, self.attempt(batch)).await {
-                Ok(answers) => {
-                    self.away_since = None;
-                    return Ok(answers);
-                }
+            let Failure { nature, reason, .. } = match meanwhile_turning_away(queue, self.attempt(batch)).await {
+                Ok(answers) => return Ok(answers),
                 Err(failure) => failure,
             };
             if nature == Nature::Refused {
@@ -109,7 +125,7 @@ impl Executor {
             }
             tracing::warn!(reason, "the event store does not answer as it should");
 
-            let away = self.away_since.get_or_insert(started).elapsed() > OUTAGE_PATIENCE;
+            let away = self.away_since.is_some_and(|since| since.elapsed() > OUTAGE_PATIENCE);
             if away {
                 turn_away(queue);
             }
@@ -128,8 +144,24 @@ impl Executor {
         }
     }
 
-    /// One try. A connection on which anything failed is not used again.
+    /// One try, and what it tells of the database.
     async fn attempt(&mut self, batch: &[Pending]) -> Result<Answers, Failure> {
+        let started = Instant::now();
+        let outcome = self.connect_and_pass(batch).await;
+        let outage = outcome.as_ref().err().filter(|failure| failure.nature != Nature::Refused);
+        match outage {
+            Some(_) => {
+                self.away_since.get_or_insert(started);
+                self.turnstile.tread_carefully();
+            }
+            None => self.away_since = None,
+        }
+        self.outage.send_replace(outage.map(|failure| failure.outage));
+        outcome
+    }
+
+    /// A connection on which anything failed is not used again.
+    async fn connect_and_pass(&mut self, batch: &[Pending]) -> Result<Answers, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => within(CONNECT_MAX, PgConnection::connect_with(&self.connect)).await?,

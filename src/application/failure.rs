@@ -15,6 +15,9 @@ pub(super) const STATEMENT_MAX: Duration = Duration::from_millis(2_500);
 #[derive(Debug)]
 pub(super) struct Failure {
     pub nature: Nature,
+    /// For whoever asks whether the service is ready.
+    pub outage: &'static str,
+    /// For the log.
     pub reason: String,
 }
 
@@ -39,7 +42,20 @@ impl From<sqlx::Error> for Failure {
             Some(_) => Nature::Away,
             None => Nature::Lost,
         };
-        Self { nature, reason: error.to_string() }
+        Self { nature, outage: in_plain_words(answer.map(PgDatabaseError::code)), reason: error.to_string() }
+    }
+}
+
+/// What an SQLSTATE means to an operator, and nothing of the inside.
+fn in_plain_words(code: Option<&str>) -> &'static str {
+    match code {
+        Some("25006") => "the database is read-only",
+        Some("53100") => "the database's disk is full",
+        Some("53300") => "the database has no connection left",
+        Some("55P03") => "another instance does not leave the turnstile",
+        Some("57P01" | "57P02" | "57P03") => "the database is starting or stopping",
+        Some(_) => "the database refuses to work",
+        None => "the database cannot be reached",
     }
 }
 
@@ -47,6 +63,10 @@ impl From<sqlx::Error> for Failure {
 pub(super) async fn within<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, Failure> {
     match timeout(limit, statement).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(Failure { nature: Nature::Lost, reason: format!("no answer within {limit:?}") }),
+        Err(_) => Err(Failure {
+            nature: Nature::Lost,
+            outage: "the database does not answer",
+            reason: format!("no answer within {limit:?}"),
+        }),
     }
 }

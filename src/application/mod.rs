@@ -30,6 +30,7 @@ pub const QUEUE_COMMANDS_MAX: usize = 4096;
 pub struct Bank {
     queue: mpsc::Sender<Pending>,
     command_timeout: Duration,
+    outage: watch::Receiver<Option<&'static str>>,
 }
 
 /// What the bank answers to a command that succeeds.
@@ -100,14 +101,20 @@ impl Bank {
         appended: Arc<watch::Sender<i64>>,
     ) -> (Self, JoinHandle<()>) {
         let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
-        let bank = Self { queue, command_timeout: settings.command_timeout };
-        let executor = executor::Executor::new(settings, connect, appended);
+        let (failed, outage) = watch::channel(None);
+        let bank = Self { queue, command_timeout: settings.command_timeout, outage };
+        let executor = executor::Executor::new(settings, connect, appended, failed);
         (bank, tokio::spawn(executor.run(commands)))
     }
 
     /// Whether the executor still takes commands.
     pub fn is_running(&self) -> bool {
         !self.queue.is_closed()
+    }
+
+    /// Why commands cannot be carried out at the moment, if they cannot.
+    pub fn outage(&self) -> Option<&'static str> {
+        *self.outage.borrow()
     }
 
     /// Carries out `command` and answers once what it rests on is durable. A caller who stops waiting does not

@@ -70,6 +70,11 @@ impl Turnstile {
     /// Drops all that is held: the database refused what was decided on it.
     pub(super) fn distrust(&mut self) {
         self.held.clear();
+        self.tread_carefully();
+    }
+
+    /// Takes the slow way for a while, on which a database that cannot be written to says so before anything is sent.
+    pub(super) fn tread_carefully(&mut self) {
         self.slow_batches = QUIET_BATCHES;
     }
 
@@ -139,8 +144,8 @@ impl Turnstile {
                 Outcome::Done(next) => break (decided, next),
                 Outcome::KeysRecorded(keys) => remember(&mut recorded, keys),
                 Outcome::HeadMoved => {
-                    let reason = "the head moved while it was locked".to_owned();
-                    return Err(Failure { nature: Nature::Away, reason });
+                    let outage = "the database let two writers through the turnstile";
+                    return Err(Failure { nature: Nature::Away, outage, reason: outage.to_owned() });
                 }
             }
         };

@@ -43,6 +43,9 @@ pub async fn livez() -> Response {
     responses((status = 200, description = "Ready.", body = Health), StatusProblems),
 )]
 pub async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
+    if let Some(outage) = app.bank.outage() {
+        return Err(Problem::new(Code::StorageUnavailable, outage));
+    }
     let projections = app.read_model.projections().await?;
     if !app.bank.is_running() {
         return Err(Problem::new(Code::StorageUnavailable, "the executor has ended"));
@@ -52,7 +55,7 @@ pub async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
     }
     match projections.iter().find(|projection| projection.state != "live") {
         Some(waiting) => {
-            let detail = format!("the view {} is {}", waiting.name, waiting.state);
+            let detail = format!("degraded: the view {} is {}; commands are carried out", waiting.name, waiting.state);
             Err(Problem::new(Code::ProjectionBehind, detail))
         }
         None => Ok(Json(Health { status: "ok" }).into_response()),

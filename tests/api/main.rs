@@ -15,6 +15,7 @@ mod load;
 mod malformed;
 mod outage;
 mod positions;
+mod projecting;
 mod races;
 mod refusals;
 mod service;

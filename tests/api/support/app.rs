@@ -120,6 +120,19 @@ impl App {
         connection.close().await.unwrap();
     }
 
+    /// Changes a setting of the database, and lets every server connect anew to notice.
+    pub async fn alter(&self, setting: &str) {
+        let mut connection = self.database().await;
+        let sql = format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {setting}', current_database()); END $$;
+             SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name LIKE 'passbook%'"
+        );
+        sqlx::raw_sql("SET default_transaction_read_only = off").execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
     /// How whoever checks the books connects.
     pub async fn auditor(&self) -> PgConnectOptions {
         Database::open(&self.config).await.unwrap().auditor()

@@ -1,0 +1,134 @@
+//! The projector, whatever else goes on: nothing stalls it, nothing is skipped, and what it cannot apply it names.
+
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection, raw_sql};
+use uuid::Uuid;
+
+use crate::support::{App, audit::audit, eventually, spawn_app, spawn_app_with};
+
+/// The row of one view in `GET /v1/projections`.
+async fn status(app: &App, name: &str) -> Value {
+    let list = app.teller().get("/v1/projections").await.expect(200);
+    list.data().iter().find(|view| view["name"] == name).unwrap().clone()
+}
+
+async fn begin(app: &App, sql: &'static str) -> PgConnection {
+    let mut connection = app.database().await;
+    raw_sql("BEGIN").execute(&mut connection).await.unwrap();
+    raw_sql(sql).execute(&mut connection).await.unwrap();
+    connection
+}
+
+#[tokio::test]
+async fn what_another_process_wrote_is_projected_though_nobody_wakes_the_projector() {
+    let app = spawn_app().await;
+    let mut writer = app.another().await;
+    let account = writer.teller().account_with(100).await;
+    let last = writer.teller().deposit(account, 1).await.expect(201);
+    // Its own projector has no part in it: only the poll of the other one is left.
+    writer.stop().await;
+    app.sabotage("UPDATE projection SET position = 0; TRUNCATE account_view, account_transaction").await;
+    let seen = eventually("the projected write", async || {
+        let seen = app.teller().get(&format!("/v1/accounts/{account}")).await;
+        (seen.status == 200 && seen.position() == last.position()).then_some(seen)
+    })
+    .await;
+    assert_eq!(seen.body["balance"], 101);
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_nothing() {
+    let app = spawn_app().await;
+    let elsewhere = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(100).await;
+    // One writes in another database of the cluster and does not end; one takes positions here, and gives up.
+    let idle = begin(&elsewhere, "CREATE TABLE idle AS SELECT 1").await;
+    let own_idle = begin(&app, "CREATE TABLE idle AS SELECT 1").await;
+    let rolled_back = begin(
+        &app,
+        "UPDATE log_head SET position = position + 5;
+         INSERT INTO event SELECT partition, position + 1, gen_random_uuid(), stream_id, version + 1, type, schema_version,
+                                  data, metadata, now(), hash FROM event",
+    )
+    .await;
+    rolled_back.close().await.unwrap();
+    let deposited = teller.deposit(account, 1).await.expect(201);
+    assert_eq!(deposited.position(), "2", "positions have no holes");
+    assert_eq!(teller.account(account, "2").await.expect(200).body["balance"], 101);
+    audit(&app).await;
+    idle.close().await.unwrap();
+    own_idle.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_applied_stops_the_views_and_not_the_bank_until_it_can() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let (sick, healthy) = (teller.account_with(100).await, teller.account_with(100).await);
+    teller.account(healthy, "2").await.expect(200);
+    app.tamper(
+        "UPDATE projection SET position = 1;
+         DELETE FROM account_view WHERE account_id = (SELECT stream_id FROM event WHERE position = 2);
+         DELETE FROM account_transaction WHERE account_id = (SELECT stream_id FROM event WHERE position = 2);
+         UPDATE event SET type = 'MoneyFound' WHERE position = 2",
+    )
+    .await;
+
+    let stopped = eventually("a view that has stopped", async || {
+        let view = status(&app, "accounts").await;
+        (view["state"] == "stopped").then_some(view)
+    })
+    .await;
+    assert_eq!((&stopped["position"], &stopped["lag_events"]), (&json!("1"), &json!(1)));
+    assert!(stopped["lag_seconds"].as_f64().unwrap() > 0.0);
+    let degraded = teller.get("/readyz").await.refused(503, "projection_behind");
+    assert!(degraded.text("/detail").contains("stopped"), "{}", degraded.body);
+    // Still serving writes.
+    teller.deposit(sick, 1).await.expect(201);
+    assert_eq!(status(&app, "transactions").await["position"], "1");
+
+    app.tamper("UPDATE event SET type = 'AccountOpened' WHERE position = 2").await;
+    eventually("a view that goes on", async || (teller.get("/readyz").await.status == 200).then_some(())).await;
+    assert_eq!(status(&app, "accounts").await["state"], "live");
+    let opened: Uuid = teller.account(healthy, "3").await.expect(200).account_id();
+    assert_eq!(opened, healthy);
+}
+
+#[tokio::test]
+async fn an_outage_is_told_by_its_reason_and_heals_without_a_command() {
+    let app = spawn_app_with(&["--command-timeout-ms=1000"]).await;
+    let teller = app.teller();
+    let account = teller.account_with(100).await;
+    app.alter("SET default_transaction_read_only = on").await;
+    // The connection was gone before it was used, which nobody can tell from one that went while it was used.
+    let keyed = teller.keyed("one");
+    assert_eq!(keyed.deposit(account, 1).await.status, 503);
+    keyed.deposit(account, 1).await.refused(503, "storage_unavailable");
+    let told = teller.get("/readyz").await.refused(503, "storage_unavailable");
+    assert_eq!(told.text("/detail"), "the database is read-only");
+    // What was read so far can be read still.
+    assert_eq!(teller.account(account, "1").await.expect(200).body["balance"], 100);
+    app.alter("RESET default_transaction_read_only").await;
+    eventually("a bank that is ready", async || (teller.get("/readyz").await.status == 200).then_some(())).await;
+    assert_eq!(keyed.deposit(account, 1).await.expect(201).body["balance"], 101);
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_does_not_cancel_a_command_that_was_taken() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(100).await;
+    let turnstile = app.hold_turnstile().await;
+    let keyed = teller.keyed("one");
+    tokio::select! {
+        answer = keyed.deposit(account, 5) => panic!("nobody passes the turnstile, and this did: {}", answer.body),
+        () = app.somebody_waits() => {}
+    }
+    turnstile.close().await.unwrap();
+    eventually("the deposit", async || (app.log().await.head.position == 2).then_some(())).await;
+    assert!(keyed.deposit(account, 5).await.expect(201).is_replay());
+    audit(&app).await;
+}
