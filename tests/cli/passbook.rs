@@ -96,13 +96,19 @@ impl Passbook {
     /// Waits until it says that it listens.
     #[track_caller]
     pub fn start(self) -> Running {
+        self.try_start().unwrap_or_else(|process| panic!("it does not listen: {}", process.stderr()))
+    }
+
+    /// The same where it may have a reason not to.
+    #[track_caller]
+    pub fn try_start(self) -> Result<Running, Process> {
         let process = self.spawn();
         match process.first_line.recv_timeout(Duration::from_secs(START_S_MAX)) {
             Ok(line) => {
                 let base = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {line}"));
-                Running { client: Client::new(base), process }
+                Ok(Running { client: Client::new(base), process })
             }
-            Err(error) => panic!("it does not listen ({error}): {}", process.stderr()),
+            Err(_) => Err(process),
         }
     }
 
@@ -123,8 +129,12 @@ pub struct Process {
 }
 
 impl Process {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        kill(Pid::from_raw(self.id().cast_signed()), signal).unwrap();
     }
 
     /// What it has written to standard error so far.

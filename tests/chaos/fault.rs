@@ -1,0 +1,207 @@
+//! The faults, each carried out once: it begins, lasts, and is over.
+
+use std::time::Duration;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    dice::Dice,
+    instance::Hold,
+    postgres::Frozen,
+    proxy::{Theft, Trap},
+    site::Site,
+    wire::Write,
+};
+
+/// A trap that nobody steps into for so long is laid elsewhere.
+const TRAP_MS_MAX: u64 = 1_500;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// kill -9 of passbook, and a new start.
+    KillPassbook,
+    /// kill -9 of passbook and of its Postgres at once.
+    KillBoth,
+    /// kill -9 of Postgres's postmaster.
+    KillPostmaster,
+    /// kill -9 of one server process, which makes Postgres restart.
+    KillBackend,
+    /// What `pg_ctl stop -m immediate` does.
+    StopPostgres,
+    /// Passbook stands still for a while.
+    FreezePassbook,
+    /// One server process stands still for a while.
+    FreezeBackend,
+    /// All connections to the database end.
+    CutNetwork,
+    /// Nothing moves between passbook and the database.
+    StallNetwork,
+    /// A write is carried out, and the connection ends before the answer.
+    LoseAnswer,
+    /// A write is carried out, and its connection never says another word.
+    BlackHole,
+    /// A write arrives after its sender has given up.
+    LateWrite,
+    /// Another passbook joins and dies.
+    Guest,
+    /// The clock of one passbook is set back.
+    SetClockBack,
+    /// There is no room left where Postgres keeps its data.
+    FillDisk,
+}
+
+use Fault::*;
+
+pub const OF_A_SHARED_DATABASE: &[Fault] = &[
+    KillPassbook,
+    KillPostmaster,
+    KillBackend,
+    StopPostgres,
+    FreezePassbook,
+    FreezeBackend,
+    CutNetwork,
+    StallNetwork,
+    LoseAnswer,
+    BlackHole,
+    LateWrite,
+    Guest,
+    SetClockBack,
+];
+pub const OF_AN_OWN_DATABASE: &[Fault] =
+    &[KillPassbook, KillBoth, KillPostmaster, KillBackend, StopPostgres, FreezePassbook, FreezeBackend];
+pub const OF_A_DISK: &[Fault] = &[FillDisk, KillBoth];
+
+/// Carries a fault out. False: it found nothing to happen to.
+pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration) -> bool {
+    match fault {
+        KillPassbook => kill_passbook(site, dice, false).await,
+        KillBoth => kill_passbook(site, dice, true).await,
+        KillPostmaster => signal(site.postgres.postmaster(), Signal::SIGKILL),
+        StopPostgres => signal(site.postgres.postmaster(), Signal::SIGQUIT),
+        KillBackend => signal(backend(site, dice).await, Signal::SIGKILL),
+        FreezePassbook => {
+            let instance = dice.pick(&site.instances).hold().await;
+            lasting(instance.freeze(), freeze).await
+        }
+        FreezeBackend => lasting(backend(site, dice).await.and_then(Frozen::new), freeze).await,
+        CutNetwork => {
+            let proxy = dice.pick(&site.proxies);
+            proxy.cut();
+            sleep(dice.millis(0, 2_500)).await;
+            proxy.mend();
+            true
+        }
+        StallNetwork => {
+            let proxy = dice.pick(&site.proxies);
+            proxy.stand_still();
+            sleep(dice.millis(200, 4_000)).await;
+            if dice.chance(50) {
+                proxy.cut();
+            }
+            proxy.mend();
+            true
+        }
+        LoseAnswer => steal(site, dice, Theft::CutBeforeAnswer).await,
+        BlackHole => steal(site, dice, Theft::SilentForEver).await,
+        LateWrite => {
+            let delay = dice.millis(0, 2_000);
+            steal(site, dice, Theft::Late(delay)).await
+        }
+        Guest => {
+            let Some(guest) = &site.guest else { return false };
+            let mut guest = guest.hold().await;
+            guest.start().await;
+            sleep(dice.millis(1_000, 4_000)).await;
+            guest.kill().await;
+            true
+        }
+        SetClockBack => {
+            let Some(clock) = &site.clock else { return false };
+            clock.set(2);
+            sleep(Duration::from_millis(1_200)).await;
+            clock.set(-dice.pick::<i64>(&[1, 30, 3_600, 86_400]));
+            sleep(Duration::from_millis(1_200)).await;
+            true
+        }
+        FillDisk => {
+            let Some(disk) = &site.disk else { return false };
+            let full = block_in_place(|| disk.fill());
+            sleep(freeze).await;
+            drop(full);
+            true
+        }
+    }
+}
+
+async fn kill_passbook(site: &Site, dice: &mut Dice, with_postgres: bool) -> bool {
+    let mut instance: Hold<'_> = dice.pick(&site.instances).hold().await;
+    if !instance.is_running() {
+        return false;
+    }
+    if with_postgres {
+        signal(site.postgres.postmaster(), Signal::SIGKILL);
+    }
+    instance.kill().await;
+    if site.proxies.is_empty() && dice.chance(50) {
+        // Its Postgres ends by itself, also while nobody starts another.
+        block_in_place(|| site.folder.is_left_alone());
+    }
+    sleep(dice.millis(0, 1_000)).await;
+    instance.start().await;
+    true
+}
+
+/// One of the server processes that passbook talks to, the writer's by preference.
+async fn backend(site: &Site, dice: &mut Dice) -> Option<Pid> {
+    let of = *dice.pick(&["passbook writer", "passbook writer", "passbook projector", "passbook queries"]);
+    site.postgres.backend(of).await
+}
+
+fn signal(process: Option<Pid>, signal: Signal) -> bool {
+    process.is_some_and(|process| kill(process, signal).is_ok())
+}
+
+async fn lasting(frozen: Option<Frozen>, freeze: Duration) -> bool {
+    match frozen {
+        Some(frozen) => {
+            sleep(freeze).await;
+            drop(frozen);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Lays a trap for one write, and waits until somebody has stepped into it.
+async fn steal(site: &Site, dice: &mut Dice, theft: Theft) -> bool {
+    let _turn = site.theft.lock().await;
+    let who = *dice.pick(&["passbook writer", "passbook writer", "passbook projector"]);
+    let write = *dice.pick(&[Some(Write::Append), Some(Write::Commit), None]);
+    let wishes = [Trap { who, write, theft }, Trap { who: "passbook writer", write: None, theft }];
+    let first = dice.below(2);
+    for trap in wishes {
+        for turn in 0..site.proxies.len() as u64 {
+            let proxy = &site.proxies[((first + turn) % site.proxies.len() as u64) as usize];
+            proxy.set_trap(Some(trap));
+            let deadline = Instant::now() + Duration::from_millis(TRAP_MS_MAX);
+            while proxy.is_trap_set() && Instant::now() < deadline {
+                sleep(Duration::from_millis(20)).await;
+            }
+            let is_sprung = !proxy.is_trap_set();
+            proxy.set_trap(None);
+            if is_sprung {
+                // What comes of it takes as long as a statement may take.
+                sleep(Duration::from_millis(3_000)).await;
+                return true;
+            }
+        }
+    }
+    false
+}
