@@ -3,7 +3,7 @@
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench replay prepare openapi
+.PHONY: help run test chaos lint bench replay prepare openapi
 
 help: ## Say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -13,8 +13,14 @@ run: ## Install what is missing, then serve at http://127.0.0.1:8080 (PROFILE=de
 	cargo run --profile $(PROFILE) -- serve
 
 test: ## Every test, against a real Postgres
-	@scripts/setup
+	@scripts/setup --test
 	cargo test --workspace
+
+chaos: ## Kill, freeze, cut and fill up for half an hour, and check the promise (PASSBOOK_CHAOS_SEED, …_ROUNDS, …)
+	@scripts/setup --test
+	PASSBOOK_CHAOS_ROUNDS=$${PASSBOOK_CHAOS_ROUNDS:-12} PASSBOOK_CHAOS_TIMES=$${PASSBOOK_CHAOS_TIMES:-2} \
+	PASSBOOK_CHAOS_LANES=$${PASSBOOK_CHAOS_LANES:-2} PASSBOOK_CHAOS_FREEZE_MS=$${PASSBOOK_CHAOS_FREEZE_MS:-5000} \
+	cargo test --package passbook --test chaos -- --nocapture
 
 lint: ## Format, clippy, licences and sources, .sqlx and the OpenAPI document
 	@scripts/setup --lint

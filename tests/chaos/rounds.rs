@@ -20,6 +20,7 @@ use crate::{
     dice::Dice,
     eventually,
     fault::{Fault, inject},
+    instance::Instance,
     probe::Probe,
     settings::Settings,
     site::Site,
@@ -76,7 +77,9 @@ impl Round {
         let (of_probe, reads) = probe.told(&self.site.instances).await;
         told.extend(of_probe);
         tally.reads += reads;
-        told.extend(self.last_words(dice).await);
+        for instance in &self.site.instances {
+            told.push(self.alone(instance, dice).await);
+        }
         told
     }
 
@@ -109,15 +112,19 @@ impl Round {
         }
     }
 
-    /// One command to each passbook: it waits behind whatever is still under way there, and moves the head, so that
-    /// nothing that was lost on its way can succeed afterwards.
-    async fn last_words(&self, dice: &mut Dice) -> Vec<Told> {
-        let mut told = Vec::new();
-        for instance in &self.site.instances {
-            let mut client = Client::new(std::slice::from_ref(instance), dice.fork());
-            let key = format!("{}-last-{}", self.number, instance.name);
-            told.push(client.carry_through(Command::open(key, dice.uuid(), 1)).await);
+    /// While the others stand still this one carries a command out and brings the views up to it.
+    ///
+    /// The command waits behind whatever is still under way there, and moves the head, so that nothing that was lost on
+    /// its way can succeed afterwards.
+    async fn alone(&self, instance: &Arc<Instance>, dice: &mut Dice) -> Told {
+        let mut frozen = Vec::new();
+        for other in self.site.instances.iter().filter(|other| !Arc::ptr_eq(other, instance)) {
+            frozen.extend(other.hold().await.freeze());
         }
+        let mut client = Client::new(std::slice::from_ref(instance), dice.fork());
+        let key = format!("{}-last-{}", self.number, instance.name);
+        let told = client.carry_through(Command::open(key, dice.uuid(), 1)).await;
+        self.views_catch_up().await;
         told
     }
 

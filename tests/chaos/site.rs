@@ -125,7 +125,12 @@ impl Site {
         if let Some(external) = self.external.take() {
             external.stop().await;
         }
-        spawn_blocking(move || self.folder.is_left_alone()).await.unwrap();
+        spawn_blocking(move || {
+            self.folder.is_left_alone();
+            drop(self);
+        })
+        .await
+        .unwrap();
     }
 
     /// Where a command may be sent to.
