@@ -3,7 +3,7 @@
 //!
 //! Nothing is elected and nothing expires: whoever gets the checkpoints' row locks projects the next batch.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, Result, postgres::PgConnectOptions, query, query_scalar};
 use tokio::{
@@ -21,6 +21,10 @@ const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
+/// How long one step may take before its connection is given up as lost: an answer that got lost on its way never comes.
+/// Twice as long after each that took longer, so that a slow database is not taken for one that is away for ever.
+const STEP_S_MIN: u64 = 3;
+const STEP_S_MAX: u64 = 60;
 
 /// One partition's projector.
 pub struct Projector {
@@ -55,10 +59,13 @@ impl Projector {
     pub async fn run(mut self, mut appended: watch::Receiver<i64>) {
         let mut connection = None;
         let mut poll = POLL_MS_MIN;
+        let mut patience = STEP_S_MIN;
         loop {
             let stopping = appended.has_changed().is_err();
             let head = *appended.borrow_and_update();
-            match self.step(&mut connection, head).await {
+            let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head)).await;
+            patience = if step.is_ok() { STEP_S_MIN } else { (patience * 2).min(STEP_S_MAX) };
+            match step.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
                 Ok(true) => poll = POLL_MS_MIN,
                 Ok(false) if stopping => return,
                 Ok(false) => {
@@ -70,10 +77,11 @@ impl Projector {
                 Err(_) if stopping => return,
                 Err(error) => {
                     connection = None;
-                    // A failover breaks every connection, and the same checkpoint may stand for another history after it.
+                    // Whether the last transaction stands is not known.
                     self.followers.iter_mut().for_each(|follower| follower.written = None);
                     tracing::error!(%error, "the projection does not move");
-                    self.note_failure(&error.to_string()).await;
+                    // Best effort: the log line says it too.
+                    let _ = timeout(Duration::from_secs(STEP_S_MIN), self.note_failure(&error.to_string())).await;
                     sleep(Duration::from_millis(RETRY_MS)).await;
                 }
             }
@@ -200,7 +208,7 @@ impl Projector {
         Ok(moved)
     }
 
-    /// Says in `GET /v1/projections` why the views stand still. Best effort: the log line says it too.
+    /// Says in `GET /v1/projections` why the views stand still.
     async fn note_failure(&self, reason: &str) {
         let Ok(mut connection) = PgConnection::connect_with(&self.connect).await else { return };
         let noted = query!("UPDATE projection SET failure = $2 WHERE partition = $1", self.partition, reason)

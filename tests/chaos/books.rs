@@ -1,6 +1,6 @@
 //! What the clients were told, compared with what is recorded.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -17,13 +17,22 @@ struct State {
     status: &'static str,
 }
 
+/// Commands that are recorded although their last attempt was refused: an attempt before it, which had been left without
+/// an answer, was still under way, and succeeded after the refusal. Where no attempt was left so, that cannot be.
+pub fn overtaken<'a>(told: &'a mut [Told], log: &Log) -> Vec<&'a mut Told> {
+    let recorded: HashSet<String> = log.events.iter().map(command_of).collect();
+    let is_overtaken = |one: &&mut Told| {
+        matches!(one.answer, Answer::Refused(_)) && one.was_in_doubt && recorded.contains(&one.command.key)
+    };
+    told.iter_mut().filter(is_overtaken).collect()
+}
+
 /// Everything that must hold between the two.
 pub fn compare(told: &[Told], log: &Log) {
     let states = states(&log.events);
     let mut by_command: HashMap<String, Vec<&Event>> = HashMap::new();
     for event in &log.events {
-        let metadata: Value = serde_json::from_str(&event.metadata).unwrap();
-        by_command.entry(metadata["correlation_id"].as_str().unwrap().to_owned()).or_default().push(event);
+        by_command.entry(command_of(event)).or_default().push(event);
     }
     for one in told {
         let recorded = by_command.remove(&one.command.key).unwrap_or_default();
@@ -33,6 +42,11 @@ pub fn compare(told: &[Told], log: &Log) {
         }
     }
     assert!(by_command.is_empty(), "nobody was told of {by_command:?}");
+}
+
+fn command_of(event: &Event) -> String {
+    let metadata: Value = serde_json::from_str(&event.metadata).unwrap();
+    metadata["correlation_id"].as_str().unwrap().to_owned()
 }
 
 /// Recorded once, and as the receipt says.

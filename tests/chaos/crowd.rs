@@ -38,7 +38,6 @@ pub struct Told {
     /// Some attempt before the last was left without an answer that says what became of it.
     pub was_in_doubt: bool,
     /// How each attempt was answered.
-    #[expect(dead_code, reason = "for a person to read, where a check fails")]
     pub history: Vec<String>,
 }
 
@@ -116,37 +115,47 @@ impl Client {
 
     /// Sends `command` until its answer is definite.
     pub async fn carry_through(&mut self, command: Command) -> Told {
+        let answer = Answer::Refused("not sent yet".to_owned());
+        let mut told = Told { command, answer, attempts: 0, was_in_doubt: false, history: vec![] };
+        self.carry_on(&mut told).await;
+        told
+    }
+
+    /// Sends a command until its answer is definite, after whatever was tried before.
+    pub async fn carry_on(&mut self, told: &mut Told) {
         let started = Instant::now();
-        let (mut was_in_doubt, mut history) = (false, Vec::new());
-        for attempts in 1.. {
-            let to = Arc::clone(self.dice.pick(&self.everybody));
-            match self.attempt(&to, &command).await {
+        loop {
+            let to = self.somebody();
+            told.attempts += 1;
+            let (attempt, name) = (self.attempt(&to, &told.command).await, to.name);
+            match attempt {
                 Attempt::Definite(answer, is_replay) => {
-                    assert!(was_in_doubt || !is_replay, "{command:?} was done when nothing was: {history:?}");
-                    history.push(format!("{}: definite", to.name));
-                    return Told { command, answer, attempts, was_in_doubt, history };
+                    assert!(told.was_in_doubt || !is_replay, "{told:?} was done when nothing was, says {name}");
+                    told.history.push(format!("{name}: definite"));
+                    told.answer = answer;
+                    return;
                 }
-                Attempt::NotDone(why) => history.push(format!("{}: {why}", to.name)),
+                Attempt::NotDone(why) => told.history.push(format!("{name}: {why}")),
                 Attempt::Unknown(why) => {
-                    was_in_doubt = true;
-                    history.push(format!("{}: unknown, {why}", to.name));
+                    told.was_in_doubt = true;
+                    told.history.push(format!("{name}: unknown, {why}"));
                 }
             }
-            assert!(
-                started.elapsed() < Duration::from_secs(PATIENCE_S_MAX),
-                "{command:?} has no definite answer: {history:?}"
-            );
+            assert!(started.elapsed() < Duration::from_secs(PATIENCE_S_MAX), "{told:?} has no definite answer");
             sleep(self.dice.millis(20, 400)).await;
         }
-        unreachable!("numbers do not end")
+    }
+
+    fn somebody(&mut self) -> Arc<Instance> {
+        let expected: Vec<_> = self.everybody.iter().filter(|instance| instance.is_expected()).cloned().collect();
+        Arc::clone(self.dice.pick(&expected))
     }
 
     /// What was recorded is answered alike when it is asked for again, and is not done again.
     async fn ask_again(&mut self, told: &Told) {
-        let to = Arc::clone(self.dice.pick(&self.everybody));
-        if let (Answer::Recorded(_), Attempt::Definite(again, is_replay)) =
-            (&told.answer, self.attempt(&to, &told.command).await)
-        {
+        let Answer::Recorded(_) = told.answer else { return };
+        let to = self.somebody();
+        if let Attempt::Definite(again, is_replay) = self.attempt(&to, &told.command).await {
             assert!(is_replay, "{told:?} was carried out twice");
             assert_eq!(again, told.answer, "a retry is answered otherwise: {told:?}");
         }

@@ -116,10 +116,12 @@ pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration
         }
         Guest => {
             let Some(guest) = &site.guest else { return false };
-            let mut guest = guest.hold().await;
-            guest.start().await;
+            let mut running = guest.hold().await;
+            running.start().await;
+            guest.expect(true);
             sleep(dice.millis(1_000, 4_000)).await;
-            guest.kill().await;
+            running.kill().await;
+            guest.expect(false);
             true
         }
         SetClockBack => {

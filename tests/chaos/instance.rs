@@ -2,7 +2,10 @@
 
 use std::{
     fmt::Write,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,8 @@ pub struct Instance {
     pub name: &'static str,
     command: Command,
     base: Mutex<Arc<str>>,
+    /// Whether clients may be sent to it. One that dies and comes back is always expected.
+    is_expected: AtomicBool,
     running: Turn<Option<Running>>,
     /// What all its lives have written to standard error.
     written: Mutex<String>,
@@ -46,7 +51,23 @@ impl Instance {
     /// Not started yet.
     pub fn new(name: &'static str, command: impl Fn() -> Passbook + Send + Sync + 'static) -> Self {
         let base = Mutex::new(Arc::from("http://127.0.0.1:9"));
-        Self { name, command: Box::new(command), base, running: Turn::new(None), written: Mutex::default() }
+        let is_expected = AtomicBool::new(true);
+        Self {
+            name,
+            command: Box::new(command),
+            base,
+            is_expected,
+            running: Turn::new(None),
+            written: Mutex::default(),
+        }
+    }
+
+    pub fn is_expected(&self) -> bool {
+        self.is_expected.load(Ordering::Relaxed)
+    }
+
+    pub fn expect(&self, expected: bool) {
+        self.is_expected.store(expected, Ordering::Relaxed);
     }
 
     /// Where it listens, or listened last.

@@ -16,7 +16,7 @@ use sqlx::query_scalar;
 use crate::{
     books,
     command::{Accounts, Command},
-    crowd::{Client, Crowd, Told},
+    crowd::{Answer, Client, Crowd, Told},
     dice::Dice,
     eventually,
     fault::{Fault, inject},
@@ -33,63 +33,89 @@ const GAP_MS_MAX: u64 = 1_200;
 
 /// All rounds at one site.
 pub async fn run(name: &str, site: Site, kinds: &[Fault], settings: Settings) {
-    let site = Arc::new(site);
-    let _last_words = LastWords { name: name.to_owned(), seed: settings.seed, site: Arc::clone(&site) };
     println!("chaos at {name}: {settings:?}");
-    let mut dice = Dice::new(settings.seed);
-    let accounts = Arc::new(Accounts::default());
-    let (mut told, mut tally) = (Vec::new(), Tally::default());
-    for round in 0..settings.rounds {
+    let kinds: Vec<Fault> = kinds.iter().copied().filter(|fault| settings.asks_for(*fault)).collect();
+    let site = Arc::new(site);
+    let last_words = LastWords { name: name.to_owned(), seed: settings.seed, site: Arc::clone(&site) };
+    let mut rounds = Rounds {
+        site: Arc::clone(&site),
+        dice: Dice::new(settings.seed),
+        settings,
+        accounts: Arc::default(),
+        told: vec![],
+        tally: Tally::default(),
+    };
+    for round in 0..rounds.settings.rounds {
         let started = Instant::now();
-        let of_round = Round { site: Arc::clone(&site), number: round, settings };
-        let new = of_round.play(kinds, &accounts, &mut dice, &mut tally).await;
-        tally.count(&new);
-        told.extend(new);
-        tally.caught_up_in = tally.caught_up_in.max(of_round.views_catch_up().await);
-        let log = audit(&site).await;
-        books::compare(&told, &log);
-        let verified = site.verify().await;
-        assert!(verified.status.success(), "passbook verify: {verified:?}");
-        (tally.rounds, tally.events) = (round + 1, log.events.len());
+        rounds.play(round, &kinds).await;
+        rounds.reckon().await;
+        rounds.tally.rounds += 1;
         println!("chaos at {name}: round {round} held, in {:.0} s", started.elapsed().as_secs_f64());
     }
-    println!("chaos at {name}, PASSBOOK_CHAOS_SEED={}\n{tally}", settings.seed);
-    drop(_last_words);
+    let seed = rounds.settings.seed;
+    println!("chaos at {name}, PASSBOOK_CHAOS_SEED={seed}\n{}", rounds.tally());
+    drop((last_words, rounds));
     Arc::into_inner(site).expect("nobody else is at the site").close().await;
 }
 
-struct Round {
+struct Rounds {
     site: Arc<Site>,
-    number: u64,
     settings: Settings,
+    dice: Dice,
+    accounts: Arc<Accounts>,
+    /// What clients were told, in all rounds.
+    told: Vec<Told>,
+    tally: Tally,
 }
 
-impl Round {
-    /// Everything that happens; returns what the clients were told.
-    async fn play(&self, kinds: &[Fault], accounts: &Arc<Accounts>, dice: &mut Dice, tally: &mut Tally) -> Vec<Told> {
+impl Rounds {
+    /// Everything that happens.
+    async fn play(&mut self, round: u64, kinds: &[Fault]) {
         let everybody = self.site.everybody();
-        let probe = Probe::at_work(&everybody, self.number, dice).await;
-        let crowd = Crowd::at_work(&everybody, accounts, self.number, dice);
-        self.inject_all(kinds, dice, tally).await;
+        let probe = Probe::at_work(&everybody, round, &mut self.dice).await;
+        let crowd = Crowd::at_work(&everybody, &self.accounts, round, &mut self.dice);
+        self.inject_all(kinds).await;
         self.site.mend().await;
 
-        let mut told = crowd.told().await;
-        let (of_probe, reads) = probe.told(&self.site.instances).await;
-        told.extend(of_probe);
-        tally.reads += reads;
-        for instance in &self.site.instances {
-            told.push(self.alone(instance, dice).await);
+        self.told.extend(crowd.told().await);
+        let (told, reads) = probe.told(&self.site.instances).await;
+        self.told.extend(told);
+        self.tally.reads += reads;
+        self.views_catch_up().await;
+        for instance in self.site.instances.clone() {
+            self.alone(round, &instance).await;
         }
-        told
     }
 
-    async fn inject_all(&self, kinds: &[Fault], dice: &mut Dice, tally: &mut Tally) {
+    /// Everything that must hold when everything is up again.
+    async fn reckon(&mut self) {
+        let log = audit(&self.site).await;
+        for one in books::overtaken(&mut self.told, &log) {
+            let mut client = Client::new(&self.site.instances, self.dice.fork());
+            // It converges: from now on it is answered with what is recorded.
+            client.carry_on(one).await;
+            assert!(matches!(one.answer, Answer::Recorded(_)), "{one:?} is recorded");
+            self.tally.overtaken += 1;
+        }
+        let log = audit(&self.site).await;
+        books::compare(&self.told, &log);
+        let verified = self.site.verify().await;
+        assert!(verified.status.success(), "passbook verify: {verified:?}");
+        self.tally.events = log.events.len();
+    }
+
+    fn tally(&mut self) -> &Tally {
+        self.tally.count(&self.told);
+        &self.tally
+    }
+
+    async fn inject_all(&mut self, kinds: &[Fault]) {
         let mut faults: Vec<Fault> = (0..self.settings.times).flat_map(|_| kinds).copied().collect();
-        dice.shuffle(&mut faults);
+        self.dice.shuffle(&mut faults);
         let faults = Arc::new(Mutex::new(VecDeque::from(faults)));
         let mut lanes = JoinSet::new();
         for _ in 0..self.settings.lanes {
-            let (site, faults, mut dice) = (Arc::clone(&self.site), Arc::clone(&faults), dice.fork());
+            let (site, faults, mut dice) = (Arc::clone(&self.site), Arc::clone(&faults), self.dice.fork());
             let freeze = self.settings.freeze;
             lanes.spawn(async move {
                 let mut happened = Vec::new();
@@ -108,7 +134,7 @@ impl Round {
             });
         }
         for fault in lanes.join_all().await.concat() {
-            *tally.faults.entry(fault).or_default() += 1;
+            *self.tally.faults.entry(fault).or_default() += 1;
         }
     }
 
@@ -116,20 +142,20 @@ impl Round {
     ///
     /// The command waits behind whatever is still under way there, and moves the head, so that nothing that was lost on
     /// its way can succeed afterwards.
-    async fn alone(&self, instance: &Arc<Instance>, dice: &mut Dice) -> Told {
+    async fn alone(&mut self, round: u64, instance: &Arc<Instance>) {
         let mut frozen = Vec::new();
         for other in self.site.instances.iter().filter(|other| !Arc::ptr_eq(other, instance)) {
             frozen.extend(other.hold().await.freeze());
         }
-        let mut client = Client::new(std::slice::from_ref(instance), dice.fork());
-        let key = format!("{}-last-{}", self.number, instance.name);
-        let told = client.carry_through(Command::open(key, dice.uuid(), 1)).await;
+        let mut client = Client::new(std::slice::from_ref(instance), self.dice.fork());
+        let key = format!("{round}-last-{}", instance.name);
+        let told = client.carry_through(Command::open(key, self.dice.uuid(), 1)).await;
+        self.told.push(told);
         self.views_catch_up().await;
-        told
     }
 
     /// Nobody writes any more.
-    async fn views_catch_up(&self) -> Duration {
+    async fn views_catch_up(&mut self) {
         let started = Instant::now();
         let database = tokio::sync::Mutex::new(self.site.database().await);
         eventually("the views' catching up", async || {
@@ -142,7 +168,7 @@ impl Round {
             (!behind).then_some(())
         })
         .await;
-        started.elapsed()
+        self.tally.caught_up_in = self.tally.caught_up_in.max(started.elapsed());
     }
 }
 

@@ -75,9 +75,11 @@ impl Site {
             Instance::new("first", move || prepared(Passbook::using(&first))),
             Instance::new("second", move || of_second.give_to(prepared(Passbook::using(&second)))),
         ];
+        let guest = Instance::new("guest", move || prepared(Passbook::using(&direct)));
+        guest.expect(false);
         let site = Self {
             instances: instances.into_iter().map(Arc::new).collect(),
-            guest: Some(Arc::new(Instance::new("guest", move || prepared(Passbook::using(&direct))))),
+            guest: Some(Arc::new(guest)),
             proxies,
             theft: Turn::default(),
             clock: Some(clock),

@@ -17,6 +17,8 @@ pub struct Tally {
     pub retries: u64,
     /// Commands that were left in doubt at least once.
     pub in_doubt: u64,
+    /// Commands that were recorded after their last attempt had been refused.
+    pub overtaken: u64,
     pub reads: u64,
     pub events: usize,
     /// The longest time that the views took to reach the head once everything was up again.
@@ -48,6 +50,7 @@ impl fmt::Display for Tally {
         row("  acknowledged", &self.acknowledged)?;
         row("  refused", &self.refused)?;
         row("  in doubt for a while", &self.in_doubt)?;
+        row("  refused too early", &self.overtaken)?;
         row("retries", &self.retries)?;
         row("reads of the probe", &self.reads)?;
         row("events in the log", &self.events)?;
