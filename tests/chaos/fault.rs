@@ -33,6 +33,8 @@ pub enum Fault {
     KillPostmaster,
     /// kill -9 of one server process, which makes Postgres restart.
     KillBackend,
+    /// What `pg_terminate_backend` does to one server process.
+    EndBackend,
     /// What `pg_ctl stop -m immediate` does.
     StopPostgres,
     /// Passbook stands still for a while.
@@ -63,6 +65,7 @@ pub const OF_A_SHARED_DATABASE: &[Fault] = &[
     KillPassbook,
     KillPostmaster,
     KillBackend,
+    EndBackend,
     StopPostgres,
     FreezePassbook,
     FreezeBackend,
@@ -75,8 +78,15 @@ pub const OF_A_SHARED_DATABASE: &[Fault] = &[
     SetClockBack,
 ];
 pub const OF_AN_OWN_DATABASE: &[Fault] =
-    &[KillPassbook, KillBoth, KillPostmaster, KillBackend, StopPostgres, FreezePassbook, FreezeBackend];
+    &[KillPassbook, KillBoth, KillPostmaster, KillBackend, EndBackend, StopPostgres, FreezePassbook, FreezeBackend];
 pub const OF_A_DISK: &[Fault] = &[FillDisk, KillBoth];
+
+impl Fault {
+    /// Whether it happens to a command under way, and to nothing else.
+    pub fn is_theft(self) -> bool {
+        matches!(self, LoseAnswer | BlackHole | LateWrite)
+    }
+}
 
 /// Carries a fault out. False: it found nothing to happen to.
 pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration) -> bool {
@@ -85,6 +95,7 @@ pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration
         KillBoth => kill_passbook(site, dice, true).await,
         KillPostmaster => signal(site.postgres.postmaster(), Signal::SIGKILL),
         StopPostgres => signal(site.postgres.postmaster(), Signal::SIGQUIT),
+        EndBackend => signal(backend(site, dice).await, Signal::SIGTERM),
         KillBackend => signal(backend(site, dice).await, Signal::SIGKILL),
         FreezePassbook => {
             let instance = dice.pick(&site.instances).hold().await;
@@ -160,9 +171,15 @@ async fn kill_passbook(site: &Site, dice: &mut Dice, with_postgres: bool) -> boo
     true
 }
 
-/// One of the server processes that passbook talks to, the writer's by preference.
+/// One of the server processes that passbook talks to.
 async fn backend(site: &Site, dice: &mut Dice) -> Option<Pid> {
-    let of = *dice.pick(&["passbook writer", "passbook writer", "passbook projector", "passbook queries"]);
+    let of = *dice.pick(&[
+        "passbook writer",
+        "passbook projector",
+        "passbook writer",
+        "passbook projector",
+        "passbook queries",
+    ]);
     site.postgres.backend(of).await
 }
 

@@ -30,6 +30,8 @@ use crate::{
 
 /// Clients are at work before the first fault, and between two.
 const GAP_MS_MAX: u64 = 1_200;
+const READY_S_MAX: u64 = 10;
+const INJECT_TIMES_MAX: u64 = 20;
 
 /// All rounds at one site.
 pub async fn run(name: &str, site: Site, kinds: &[Fault], settings: Settings) {
@@ -81,7 +83,7 @@ impl Rounds {
         let (told, reads) = probe.told(&self.site.instances).await;
         self.told.extend(told);
         self.tally.reads += reads;
-        self.views_catch_up().await;
+        self.break_in_silence(kinds).await;
         for instance in self.site.instances.clone() {
             self.alone(round, &instance).await;
         }
@@ -109,6 +111,7 @@ impl Rounds {
         &self.tally
     }
 
+    /// Each kind so often, in lanes beside each other.
     async fn inject_all(&mut self, kinds: &[Fault]) {
         let mut faults: Vec<Fault> = (0..self.settings.times).flat_map(|_| kinds).copied().collect();
         self.dice.shuffle(&mut faults);
@@ -122,13 +125,8 @@ impl Rounds {
                 loop {
                     sleep(dice.millis(200, GAP_MS_MAX)).await;
                     let Some(fault) = faults.lock().unwrap().pop_front() else { return happened };
-                    // What finds nobody to happen to, as while Postgres is down, happens a little later.
-                    for _ in 0..20 {
-                        if inject(fault, &site, &mut dice, freeze).await {
-                            happened.push(fault);
-                            break;
-                        }
-                        sleep(Duration::from_millis(300)).await;
+                    if inject_at_last(fault, &site, &mut dice, freeze).await {
+                        happened.push(fault);
                     }
                 }
             });
@@ -136,6 +134,19 @@ impl Rounds {
         for fault in lanes.join_all().await.concat() {
             *self.tally.faults.entry(fault).or_default() += 1;
         }
+    }
+
+    /// One more fault while nobody asks for anything: what it has disturbed comes right without a further command.
+    async fn break_in_silence(&mut self, kinds: &[Fault]) {
+        let kinds: Vec<Fault> = kinds.iter().copied().filter(|fault| !fault.is_theft()).collect();
+        if !kinds.is_empty() {
+            let fault = *self.dice.pick(&kinds);
+            let happened = inject_at_last(fault, &self.site, &mut self.dice, self.settings.freeze).await;
+            *self.tally.faults.entry(fault).or_default() += u64::from(happened);
+            self.site.mend().await;
+        }
+        self.views_catch_up().await;
+        self.everybody_is_ready().await;
     }
 
     /// While the others stand still this one carries a command out and brings the views up to it.
@@ -154,22 +165,45 @@ impl Rounds {
         self.views_catch_up().await;
     }
 
+    /// Without a further command: to one that is not ready nobody sends any.
+    async fn everybody_is_ready(&self) {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(READY_S_MAX)).build().unwrap();
+        for instance in &self.site.instances {
+            let ready = format!("{}/readyz", instance.base());
+            eventually(&format!("the readiness of {}", instance.name), async || {
+                http.get(&ready).send().await.ok()?.error_for_status().ok().map(drop)
+            })
+            .await;
+        }
+    }
+
     /// Nobody writes any more.
     async fn views_catch_up(&mut self) {
         let started = Instant::now();
-        let database = tokio::sync::Mutex::new(self.site.database().await);
         eventually("the views' catching up", async || {
+            let mut database = self.site.postgres.connect().await.ok()?;
             let behind: bool = query_scalar(
                 "SELECT EXISTS (SELECT FROM projection WHERE position <> (SELECT position FROM log_head))",
             )
-            .fetch_one(&mut *database.lock().await)
+            .fetch_one(&mut database)
             .await
-            .unwrap();
+            .ok()?;
             (!behind).then_some(())
         })
         .await;
         self.tally.caught_up_in = self.tally.caught_up_in.max(started.elapsed());
     }
+}
+
+/// What finds nobody to happen to, as while Postgres is down, happens a little later.
+async fn inject_at_last(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration) -> bool {
+    for _ in 0..INJECT_TIMES_MAX {
+        if inject(fault, site, dice, freeze).await {
+            return true;
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+    false
 }
 
 /// On a failure: the seed, and what the passbooks had to say.

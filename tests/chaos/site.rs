@@ -142,7 +142,7 @@ impl Site {
 
     /// The database past everything that stands before it.
     pub async fn database(&self) -> PgConnection {
-        self.postgres.connect().await.unwrap()
+        eventually("Postgres", async || self.postgres.connect().await.ok()).await
     }
 
     /// What `passbook verify` says.
