@@ -45,7 +45,8 @@ struct Checkpoint {
     name: String,
     generation: i16,
     position: i64,
-    building: bool,
+    /// The row is to be written even if there is no event: it says that the view is building, or why it stood still.
+    unsettled: bool,
 }
 
 impl Projector {
@@ -129,7 +130,8 @@ impl Projector {
             r#"SELECT EXISTS (
                    SELECT FROM projection
                    WHERE projection.partition = $1
-                     AND (state = 'building' OR position < (SELECT position FROM log_head WHERE partition = $1))
+                     AND (state = 'building' OR failure IS NOT NULL
+                          OR position < (SELECT position FROM log_head WHERE partition = $1))
                ) AS "behind!""#,
             self.partition
         )
@@ -164,7 +166,7 @@ impl Projector {
     /// Locks the checkpoints that no other instance has locked, in the order of their positions.
     async fn claim(&self, connection: &mut PgConnection) -> Result<Vec<Checkpoint>> {
         let mut claimed = query!(
-            r#"SELECT name, generation, position, state = 'building' AS "building!"
+            r#"SELECT name, generation, position, (state = 'building' OR failure IS NOT NULL) AS "unsettled!"
                FROM projection
                WHERE partition = $1
                FOR UPDATE SKIP LOCKED"#,
@@ -174,7 +176,7 @@ impl Projector {
             name: row.name,
             generation: row.generation,
             position: row.position,
-            building: row.building,
+            unsettled: row.unsettled,
         })
         .fetch_all(connection)
         .await?;
@@ -193,7 +195,7 @@ impl Projector {
             let Some(follower) = self.followers.iter_mut().find(|f| f.projection.name() == checkpoint.name) else {
                 continue;
             };
-            if events.is_empty() && !checkpoint.building {
+            if events.is_empty() && !checkpoint.unsettled {
                 continue;
             }
             if follower.written != Some((checkpoint.generation, *from)) {
