@@ -101,6 +101,7 @@ async fn an_outage_is_told_by_its_reason_and_heals_without_a_command() {
     let app = spawn_app_with(&["--command-timeout-ms=1000"]).await;
     let teller = app.teller();
     let account = teller.account_with(100).await;
+    teller.account(account, "1").await.expect(200);
     app.alter("SET default_transaction_read_only = on").await;
     // The connection was gone before it was used, which nobody can tell from one that went while it was used.
     let keyed = teller.keyed("one");
