@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Duration, Utc};
 use futures_util::future::join_all;
 use serde_json::json;
-use sqlx::{query, query_scalar};
+use sqlx::query_scalar;
 use uuid::Uuid;
 
 use crate::support::{
@@ -14,7 +14,8 @@ use crate::support::{
     audit::{audit, chain},
     eventually,
     log::{Event, Log},
-    spawn_app,
+    proxy::Flow,
+    spawn_app, spawn_app_behind_proxy,
 };
 
 /// The first position whose hash is not the one recomputed; for a log that was cut off, the head's.
@@ -224,16 +225,24 @@ async fn a_shorter_history_is_not_taken_for_the_one_remembered() {
 
 #[tokio::test]
 async fn no_view_goes_on_from_rows_of_a_history_that_was_put_back() {
-    let past = Past::after(async |teller, account| drop(teller.deposit(account, 400).await.expect(201))).await;
-    eventually("the projector's coming back", async || {
-        let sql = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'passbook projector'";
-        query(sql).fetch_optional(&mut past.app.database().await).await.unwrap().map(drop)
-    })
-    .await;
-    past.goes_on(async |teller| drop(teller.withdraw(past.account, 60).await.expect(201))).await;
-    audit(&past.app).await;
-    past.app.teller().deposit(past.account, 1).await.expect(201);
-    audit(&past.app).await;
+    let (app, proxy) = spawn_app_behind_proxy(&[]).await;
+    let account = app.teller().account_with(100).await;
+    save(&app).await;
+    app.teller().deposit(account, 400).await.expect(201);
+    audit(&app).await;
+    let broken = proxy.link("passbook projector").await;
+    put_back(&app).await;
+    eventually("the end of the connection", async || broken.is_over().then_some(())).await;
+    // While the projector stands still, somebody else's brings the views to the position that it remembers.
+    let projector = proxy.link("passbook projector").await;
+    projector.flow(Flow::Hold, Flow::Hold);
+    let mut another = app.another().await;
+    another.teller().withdraw(account, 60).await.expect(201);
+    another.stop().await;
+    audit(&app).await;
+    projector.flow(Flow::Pass, Flow::Pass);
+    app.teller().deposit(account, 1).await.expect(201);
+    audit(&app).await;
 }
 
 /// Copies all tables as they are.
