@@ -1,6 +1,6 @@
 //! Structured logs on standard error; standard output is left to what a command prints.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{BufWriter, IsTerminal, stderr};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -9,6 +9,8 @@ use crate::config::{Config, LogFormat};
 
 /// How many log lines may wait for a slow reader; beyond them requests wait instead, and no line is lost.
 const BUFFERED_LINES_MAX: usize = 16_384;
+/// How many bytes of log lines share one write.
+const BATCHED_BYTES_MAX: usize = 64 * 1024;
 
 /// Starts logging; lines are written by a thread of their own until the guard is dropped.
 ///
@@ -19,8 +21,10 @@ pub fn start(config: &Config) -> Result<WorkerGuard, String> {
         .map_err(|error| format!("PASSBOOK_LOG={:?} is not a log filter: {error}", config.log))?;
     let on_terminal = stderr().is_terminal();
     let format = config.log_format.unwrap_or(if on_terminal { LogFormat::Text } else { LogFormat::Json });
+    // Flushed whenever no line waits: under load many lines share one write.
+    let batched = BufWriter::with_capacity(BATCHED_BYTES_MAX, stderr());
     let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(false).finish(stderr());
+        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(false).finish(batched);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(on_terminal);
     match format {
         LogFormat::Text => lines.with_target(false).init(),

@@ -53,7 +53,7 @@ impl Audit {
     pub async fn account(&self, account_id: Uuid) -> Result<Option<Verification>, Error> {
         let mut connection = self.pool.acquire().await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let view = accounts::live(&mut *snapshot, self.partition, account_id).await?;
+        let view = accounts::live(&mut *snapshot, self.partition, &[account_id]).await?.map(accounts::only);
         let mut check = Check { partition: self.partition, account_id, events: 0, fold: None, view };
         let finding = check.run(&mut snapshot).await?;
         snapshot.commit().await?;

@@ -28,6 +28,7 @@ pub struct ReadModel {
     pool: PgPool,
     partition: i16,
     projected: watch::Receiver<i64>,
+    lookups: accounts::Lookups,
 }
 
 /// What a query saw, and how far the view behind it had read.
@@ -62,7 +63,8 @@ pub enum Error {
 impl ReadModel {
     /// Queries through `pool`; `projected` tells when the projector in this process has moved.
     pub fn new(pool: PgPool, partition: i16, projected: watch::Receiver<i64>) -> Self {
-        Self { pool, partition, projected }
+        let lookups = accounts::Lookups::start(pool.clone(), partition);
+        Self { pool, partition, projected, lookups }
     }
 
     /// Whether this process still projects.

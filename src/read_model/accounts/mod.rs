@@ -1,6 +1,7 @@
 //! The view of accounts: one row an account, as it is now.
 
 mod check;
+mod lookup;
 mod projection;
 
 use chrono::{DateTime, Utc};
@@ -9,6 +10,7 @@ use sqlx::{PgExecutor, query_file_as};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub(super) use lookup::Lookups;
 pub(super) use projection::Accounts;
 
 use super::{Error, ReadModel, Seen, page, projection::Applicable};
@@ -100,15 +102,14 @@ impl AccountView {
     }
 }
 
-/// One account as the live generation has it; `None` while there is none.
+/// Those of the accounts that the live generation knows; `None` while there is none.
 pub async fn live(
     executor: impl PgExecutor<'_>,
     partition: i16,
-    account_id: Uuid,
-) -> sqlx::Result<Option<Seen<Option<AccountView>>>> {
-    let rows =
-        query_file_as!(Row, "src/read_model/accounts/one.sql", partition, account_id).fetch_all(executor).await?;
-    Ok(seen(rows).map(|seen| seen.map(|mut accounts| accounts.pop())))
+    ids: &[Uuid],
+) -> sqlx::Result<Option<Seen<Vec<AccountView>>>> {
+    let rows = query_file_as!(Row, "src/read_model/accounts/live.sql", partition, ids).fetch_all(executor).await?;
+    Ok(seen(rows))
 }
 
 /// Which accounts a list holds.
@@ -132,7 +133,13 @@ impl ReadModel {
         account_id: Uuid,
         min_position: Option<Position>,
     ) -> Result<Seen<Option<AccountView>>, Error> {
-        self.at_least(min_position, || live(&self.pool, self.partition, account_id)).await
+        self.at_least(min_position, || async {
+            match self.lookups.get(account_id).await {
+                Some(answer) => Ok(answer),
+                None => Ok(live(&self.pool, self.partition, &[account_id]).await?.map(only)),
+            }
+        })
+        .await
     }
 
     /// A page of accounts, newest opening first, and whether there are more.
@@ -183,6 +190,11 @@ impl ReadModel {
         })
         .await
     }
+}
+
+/// What was seen of the one account that was asked for.
+pub fn only(seen: Seen<Vec<AccountView>>) -> Seen<Option<AccountView>> {
+    seen.map(|mut accounts| accounts.pop())
 }
 
 /// A row of the view beside its checkpoint; all but the checkpoint is absent where the view holds nothing that fits.

@@ -12,12 +12,13 @@ SELECT
     view.last_activity_at AS "last_activity_at?",
     view.closed_at AS "closed_at?"
 FROM projection
+CROSS JOIN unnest($2::uuid[]) AS wanted(account_id)
 LEFT JOIN LATERAL (
     SELECT account_view.*
     FROM account_view
     WHERE account_view.partition = projection.partition
       AND account_view.generation = projection.generation
-      AND account_view.account_id = $2
+      AND account_view.account_id = wanted.account_id
     LIMIT 1
 ) AS view ON true
 WHERE projection.partition = $1 AND projection.name = 'accounts' AND projection.state = 'live'
