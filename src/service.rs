@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     application::{self, Bank},
@@ -71,7 +75,8 @@ impl Service {
 
         let appended = Arc::new(watch::Sender::new(0));
         let projected = Arc::new(watch::Sender::new(0));
-        let projector = Projector::new(PARTITION, database.projector(), Arc::clone(&projected));
+        let awaited = Arc::new(Notify::new());
+        let projector = Projector::new(PARTITION, database.projector(), Arc::clone(&projected), Arc::clone(&awaited));
         let projector = tokio::spawn(projector.run(appended.subscribe()));
 
         let command_timeout = Duration::from_millis(config.command_timeout_ms.get().into());
@@ -83,7 +88,7 @@ impl Service {
         };
         let (bank, executor) = Bank::start(settings, database.writer(), appended);
         let queries = database.queries();
-        let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe());
+        let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe(), awaited);
         let audit = Audit::new(queries, PARTITION);
         let server = http::serve(listener, http::App::new(bank, read_model, audit));
         Ok((address, server, executor, projector))

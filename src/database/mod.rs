@@ -24,6 +24,9 @@ const QUERY_MS_MAX: &str = "5000";
 /// How long a query waits for a connection.
 const ACQUIRE_MS_MAX: u64 = 2_000;
 
+/// Each statement is planned once a connection, and through the indexes however empty the tables are at that time.
+const PLANNED_ONCE: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+
 /// The database, and the server behind it where that is ours.
 #[derive(Debug)]
 pub struct Database {
@@ -105,23 +108,16 @@ impl Database {
         }
     }
 
-    /// For the executor. Durable whatever the server's default is; and a statement prepared while the tables were
-    /// empty never keeps a plan that scans them later.
+    /// For the executor. Durable whatever the server's default is.
     pub fn writer(&self) -> PgConnectOptions {
-        self.options.clone().application_name("passbook writer").options([
-            schema::AS_SERVICE,
-            ("synchronous_commit", "on"),
-            ("plan_cache_mode", "force_custom_plan"),
-        ])
+        let application = self.options.clone().application_name("passbook writer").options(PLANNED_ONCE);
+        application.options([schema::AS_SERVICE, ("synchronous_commit", "on")])
     }
 
     /// For the projector, which can replay what a crash takes back.
     pub fn projector(&self) -> PgConnectOptions {
-        self.options.clone().application_name("passbook projector").options([
-            schema::AS_SERVICE,
-            ("synchronous_commit", "off"),
-            ("plan_cache_mode", "force_custom_plan"),
-        ])
+        let application = self.options.clone().application_name("passbook projector").options(PLANNED_ONCE);
+        application.options([schema::AS_SERVICE, ("synchronous_commit", "off")])
     }
 
     /// For whoever reads the whole log, which takes its time. The log is read along its key from the first row on, and

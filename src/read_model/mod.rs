@@ -7,11 +7,11 @@ pub mod projector;
 pub mod status;
 pub mod transactions;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, timeout_at},
 };
 
@@ -28,6 +28,7 @@ pub struct ReadModel {
     pool: PgPool,
     partition: i16,
     projected: watch::Receiver<i64>,
+    awaited: Arc<Notify>,
     lookups: accounts::Lookups,
 }
 
@@ -61,10 +62,11 @@ pub enum Error {
 }
 
 impl ReadModel {
-    /// Queries through `pool`; `projected` tells when the projector in this process has moved.
-    pub fn new(pool: PgPool, partition: i16, projected: watch::Receiver<i64>) -> Self {
+    /// Queries through `pool`; `projected` tells when the projector in this process has moved, and `awaited` tells it
+    /// that a reader waits.
+    pub fn new(pool: PgPool, partition: i16, projected: watch::Receiver<i64>, awaited: Arc<Notify>) -> Self {
         let lookups = accounts::Lookups::start(pool.clone(), partition);
-        Self { pool, partition, projected, lookups }
+        Self { pool, partition, projected, awaited, lookups }
     }
 
     /// Whether this process still projects.
@@ -90,6 +92,7 @@ impl ReadModel {
                 Ok(_) => return Err(Error::Behind),
                 Err(error) => return Err(error.into()),
             }
+            self.awaited.notify_one();
             let look_again = Instant::now() + Duration::from_millis(LOOK_AGAIN_MS);
             // Woken or not, the next look tells.
             let _ = timeout_at(look_again.min(deadline), projected.changed()).await;

@@ -7,7 +7,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, Result, postgres::PgConnectOptions, query, query_scalar};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{sleep, timeout},
 };
 
@@ -19,6 +19,8 @@ const BATCH_EVENTS_MAX: i64 = 2_000;
 /// The poll behind the wake-up, backing off while nothing happens.
 const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
+/// Rest after a batch that reached the head, unless a reader waits: many events share a transaction, and each costs less.
+const REST_MS: u64 = 5;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
 /// How long one step may take before its connection is given up as lost: an answer that got lost on its way never comes.
@@ -32,6 +34,19 @@ pub struct Projector {
     connect: PgConnectOptions,
     followers: Vec<Follower>,
     projected: Arc<watch::Sender<i64>>,
+    /// Told when a reader waits for a position.
+    awaited: Arc<Notify>,
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// There was nothing to do, or another instance does it.
+    Idle,
+    /// The views moved, up to the head as it was.
+    CaughtUp,
+    /// The views moved, and there is more.
+    Behind,
 }
 
 struct Follower {
@@ -50,10 +65,15 @@ struct Checkpoint {
 }
 
 impl Projector {
-    /// A projector that tells `projected` how far it has come.
-    pub fn new(partition: i16, connect: PgConnectOptions, projected: Arc<watch::Sender<i64>>) -> Self {
+    /// A projector that tells `projected` how far it has come, and does not rest while a reader has `awaited` it.
+    pub fn new(
+        partition: i16,
+        connect: PgConnectOptions,
+        projected: Arc<watch::Sender<i64>>,
+        awaited: Arc<Notify>,
+    ) -> Self {
         let followers = projections().into_iter().map(|projection| Follower { projection, written: None }).collect();
-        Self { partition, connect, followers, projected }
+        Self { partition, connect, followers, projected, awaited }
     }
 
     /// Runs until the sender of `appended` is gone, then once more up to the head.
@@ -67,9 +87,15 @@ impl Projector {
             let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head)).await;
             patience = if step.is_ok() { STEP_S_MIN } else { (patience * 2).min(STEP_S_MAX) };
             match step.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
-                Ok(true) => poll = POLL_MS_MIN,
-                Ok(false) if stopping => return,
-                Ok(false) => {
+                Ok(Step::Behind) => poll = POLL_MS_MIN,
+                Ok(Step::CaughtUp) if stopping => {}
+                Ok(Step::CaughtUp) => {
+                    poll = POLL_MS_MIN;
+                    // Rested or awaited, it goes on.
+                    let _ = timeout(Duration::from_millis(REST_MS), self.awaited.notified()).await;
+                }
+                Ok(Step::Idle) if stopping => return,
+                Ok(Step::Idle) => {
                     // A wake-up may be lost; the poll is not.
                     if timeout(Duration::from_millis(poll), appended.changed()).await.is_err() {
                         poll = (poll * 2).min(POLL_MS_MAX);
@@ -90,7 +116,7 @@ impl Projector {
     }
 
     /// One batch, if there is anything to do: `head` is what this process has appended up to, and others may have more.
-    async fn step(&mut self, connection: &mut Option<PgConnection>, head: i64) -> Result<bool> {
+    async fn step(&mut self, connection: &mut Option<PgConnection>, head: i64) -> Result<Step> {
         let connection = match connection {
             Some(connection) => connection,
             None => {
@@ -102,7 +128,7 @@ impl Projector {
         let behind = self.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
         match behind {
             true => self.project(connection).await,
-            false => Ok(false),
+            false => Ok(Step::Idle),
         }
     }
 
@@ -140,22 +166,22 @@ impl Projector {
     }
 
     /// One transaction: checkpoints, events, rows, checkpoints.
-    async fn project(&mut self, connection: &mut PgConnection) -> Result<bool> {
+    async fn project(&mut self, connection: &mut PgConnection) -> Result<Step> {
         let mut transaction = connection.begin().await?;
         let checkpoints = self.claim(&mut transaction).await?;
-        let mut moved = false;
+        let mut step = Step::Idle;
         // Views that stand at the same position share one reading of the log.
         for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {
-            moved |= self.advance(&mut transaction, at_one_position).await?;
+            step = step.max(self.advance(&mut transaction, at_one_position).await?);
         }
-        if !moved {
-            return Ok(false);
+        if step == Step::Idle {
+            return Ok(step);
         }
         transaction.commit().await?;
         if let Some(least) = self.written() {
             self.projected.send_replace(least);
         }
-        Ok(true)
+        Ok(step)
     }
 
     /// How far this process has brought every view, where it has.
@@ -185,8 +211,8 @@ impl Projector {
     }
 
     /// Brings views that stand at the same position one batch further.
-    async fn advance(&mut self, connection: &mut PgConnection, checkpoints: &[Checkpoint]) -> Result<bool> {
-        let Some(Checkpoint { position: from, .. }) = checkpoints.first() else { return Ok(false) };
+    async fn advance(&mut self, connection: &mut PgConnection, checkpoints: &[Checkpoint]) -> Result<Step> {
+        let Some(Checkpoint { position: from, .. }) = checkpoints.first() else { return Ok(Step::Idle) };
         let events = decode(feed::read(connection, self.partition, *from, BATCH_EVENTS_MAX).await?, *from)?;
         let to = from + events.len() as i64;
         let caught_up = (events.len() as i64) < BATCH_EVENTS_MAX;
@@ -207,7 +233,11 @@ impl Projector {
             follower.written = Some((checkpoint.generation, to));
             moved = true;
         }
-        Ok(moved)
+        Ok(match moved {
+            false => Step::Idle,
+            true if caught_up => Step::CaughtUp,
+            true => Step::Behind,
+        })
     }
 
     /// Says in `GET /v1/projections` why the views stand still.
