@@ -13,7 +13,10 @@ const ACCOUNTS_MAX: usize = 30;
 /// A command as it is sent, each time alike.
 #[derive(Clone, Debug)]
 pub struct Command {
+    /// Stands in the metadata of its events.
     pub key: String,
+    /// Whether it may be sent again when nobody knows what became of it: the key goes with it as its idempotency key.
+    pub is_keyed: bool,
     pub path: String,
     pub body: Value,
     pub if_match: Option<i64>,
@@ -51,7 +54,7 @@ impl Command {
     }
 
     fn new(key: String, path: String, body: Value, accounts: Vec<Uuid>, facts: &'static [&'static str]) -> Self {
-        Self { key, path, body, if_match: None, accounts, facts }
+        Self { key, is_keyed: true, path, body, if_match: None, accounts, facts }
     }
 }
 
@@ -85,6 +88,7 @@ impl Accounts {
         if command.accounts.len() == 1 && dice.chance(10) {
             command.if_match = Some(version);
         }
+        command.is_keyed = !dice.chance(15);
         command
     }
 

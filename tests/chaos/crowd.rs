@@ -47,6 +47,8 @@ pub enum Answer {
     Recorded(Value),
     /// Refused; the code.
     Refused(String),
+    /// Nobody knows, and without a key it cannot be sent again.
+    Unknown,
 }
 
 /// One answer to one attempt.
@@ -121,7 +123,8 @@ impl Client {
         told
     }
 
-    /// Sends a command until its answer is definite, after whatever was tried before.
+    /// Sends a command until its answer is definite, after whatever was tried before. Without a key it is not sent again
+    /// after an attempt that may have succeeded.
     pub async fn carry_on(&mut self, told: &mut Told) {
         let started = Instant::now();
         loop {
@@ -139,6 +142,10 @@ impl Client {
                 Attempt::Unknown(why) => {
                     told.was_in_doubt = true;
                     told.history.push(format!("{name}: unknown, {why}"));
+                    if !told.command.is_keyed {
+                        told.answer = Answer::Unknown;
+                        return;
+                    }
                 }
             }
             assert!(started.elapsed() < Duration::from_secs(PATIENCE_S_MAX), "{told:?} has no definite answer");
@@ -153,7 +160,9 @@ impl Client {
 
     /// What was recorded is answered alike when it is asked for again, and is not done again.
     async fn ask_again(&mut self, told: &Told) {
-        let Answer::Recorded(_) = told.answer else { return };
+        if !(told.command.is_keyed && matches!(told.answer, Answer::Recorded(_))) {
+            return;
+        }
         let to = self.somebody();
         if let Attempt::Definite(again, is_replay) = self.attempt(&to, &told.command).await {
             assert!(is_replay, "{told:?} was carried out twice");
@@ -165,9 +174,11 @@ impl Client {
         let mut request = self
             .http
             .post(format!("{}{}", to.base(), command.path))
-            .header("idempotency-key", &command.key)
             .header("x-request-id", &command.key)
             .json(&command.body);
+        if command.is_keyed {
+            request = request.header("idempotency-key", &command.key);
+        }
         if let Some(version) = command.if_match {
             request = request.header("if-match", format!("\"{version}\""));
         }
@@ -223,6 +234,6 @@ fn note(accounts: &Accounts, told: &Told) {
         Answer::Refused(code) if code == "account_closed" && told.command.accounts.len() == 1 => {
             accounts.note(told.command.accounts[0], 0, true);
         }
-        Answer::Refused(_) => {}
+        Answer::Refused(_) | Answer::Unknown => {}
     }
 }

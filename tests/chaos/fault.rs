@@ -13,15 +13,18 @@ use tokio::{
 
 use crate::{
     dice::Dice,
+    eventually,
     instance::Hold,
     postgres::Frozen,
-    proxy::{Theft, Trap},
+    proxy::{Proxy, Theft, Trap},
     site::Site,
     wire::Write,
 };
 
 /// A trap that nobody steps into for so long is laid elsewhere.
 const TRAP_MS_MAX: u64 = 1_500;
+/// The same where somebody comes by only after a while.
+const RARE_TRAP_MS_MAX: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -51,6 +54,9 @@ pub enum Fault {
     BlackHole,
     /// A write arrives after its sender has given up.
     LateWrite,
+    /// The same, after its sender has found out that it did not arrive and the database has gone away once more: callers
+    /// have been told that nothing was done.
+    LateWriteAfterAll,
     /// Another passbook joins and dies.
     Guest,
     /// The clock of one passbook is set back.
@@ -74,6 +80,7 @@ pub const OF_A_SHARED_DATABASE: &[Fault] = &[
     LoseAnswer,
     BlackHole,
     LateWrite,
+    LateWriteAfterAll,
     Guest,
     SetClockBack,
 ];
@@ -84,7 +91,7 @@ pub const OF_A_DISK: &[Fault] = &[FillDisk, KillBoth];
 impl Fault {
     /// Whether it happens to a command under way, and to nothing else.
     pub fn is_theft(self) -> bool {
-        matches!(self, LoseAnswer | BlackHole | LateWrite)
+        matches!(self, LoseAnswer | BlackHole | LateWrite | LateWriteAfterAll)
     }
 }
 
@@ -125,6 +132,7 @@ pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration
             let delay = dice.millis(0, 2_000);
             steal(site, dice, Theft::Late(delay)).await
         }
+        LateWriteAfterAll => late_after_all(site, dice).await,
         Guest => {
             let Some(guest) = &site.guest else { return false };
             let mut running = guest.hold().await;
@@ -164,7 +172,7 @@ async fn kill_passbook(site: &Site, dice: &mut Dice, with_postgres: bool) -> boo
     instance.kill().await;
     if site.proxies.is_empty() && dice.chance(50) {
         // Its Postgres ends by itself, also while nobody starts another.
-        block_in_place(|| site.folder.is_left_alone());
+        eventually("the end of an orphan", async || site.folder.processes().is_empty().then_some(())).await;
     }
     sleep(dice.millis(0, 1_000)).await;
     instance.start().await;
@@ -181,6 +189,42 @@ async fn backend(site: &Site, dice: &mut Dice) -> Option<Pid> {
         "passbook queries",
     ]);
     site.postgres.backend(of).await
+}
+
+/// One passbook alone, so that nobody else moves the head and only the fence stands between the late write and the log.
+async fn late_after_all(site: &Site, dice: &mut Dice) -> bool {
+    let _turn = site.theft.lock().await;
+    let one = dice.below(site.proxies.len() as u64) as usize;
+    let mut frozen = Vec::new();
+    for (other, instance) in site.instances.iter().enumerate() {
+        // Held, so that nobody starts or ends it meanwhile.
+        let hold = instance.hold().await;
+        frozen.push((if other == one { None } else { hold.freeze() }, hold));
+    }
+    let proxy = &site.proxies[one];
+    let trap = |write, theft| Trap { who: "passbook writer", write: Some(write), theft };
+    // One that is alone takes a moment to notice it, and then appends without a transaction around it.
+    let happened = is_sprung(proxy, trap(Write::AppendAlone, Theft::Late(Duration::from_millis(3_300))), RARE_TRAP_MS_MAX).await
+        // What the sender does next is to look whether it arrived, and to see to it that it never will.
+        && is_sprung(proxy, trap(Write::Commit, Theft::StandStillAfter), RARE_TRAP_MS_MAX).await;
+    if happened {
+        sleep(Duration::from_millis(4_200)).await;
+    }
+    proxy.mend();
+    drop(frozen);
+    happened
+}
+
+/// Lays a trap and waits whether somebody steps into it.
+async fn is_sprung(proxy: &Proxy, trap: Trap, patience_ms: u64) -> bool {
+    proxy.set_trap(Some(trap));
+    let deadline = Instant::now() + Duration::from_millis(patience_ms);
+    while proxy.is_trap_set() && Instant::now() < deadline {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let is_sprung = !proxy.is_trap_set();
+    proxy.set_trap(None);
+    is_sprung
 }
 
 fn signal(process: Option<Pid>, signal: Signal) -> bool {
@@ -208,14 +252,7 @@ async fn steal(site: &Site, dice: &mut Dice, theft: Theft) -> bool {
     for trap in wishes {
         for turn in 0..site.proxies.len() as u64 {
             let proxy = &site.proxies[((first + turn) % site.proxies.len() as u64) as usize];
-            proxy.set_trap(Some(trap));
-            let deadline = Instant::now() + Duration::from_millis(TRAP_MS_MAX);
-            while proxy.is_trap_set() && Instant::now() < deadline {
-                sleep(Duration::from_millis(20)).await;
-            }
-            let is_sprung = !proxy.is_trap_set();
-            proxy.set_trap(None);
-            if is_sprung {
+            if is_sprung(proxy, trap, TRAP_MS_MAX).await {
                 // What comes of it takes as long as a statement may take.
                 sleep(Duration::from_millis(3_000)).await;
                 return true;

@@ -40,6 +40,8 @@ pub enum Theft {
     SilentForEver,
     /// It arrives so long after its sender has given up.
     Late(Duration),
+    /// Nothing is stolen: it is carried out and answered, and then nothing moves any more.
+    StandStillAfter,
 }
 
 /// A thief who waits for the next write of one kind of client.
@@ -70,6 +72,7 @@ struct Ground {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answers {
     Pass,
+    PassThenStandStill,
     LoseThenCut,
     LoseForEver,
 }
@@ -175,7 +178,9 @@ impl Ground {
         while let Ok(length @ 1..) = from.read(&mut chunk).await {
             messages.push(&chunk[..length]);
             while let Some(request) = messages.pop() {
-                match writes.tell(&request).and_then(|write| self.spring(who, write)) {
+                let theft = writes.tell(&request).and_then(|write| self.spring(who, write));
+                match theft {
+                    Some(Theft::StandStillAfter) => drop(answers.send_replace(Answers::PassThenStandStill)),
                     Some(Theft::CutBeforeAnswer) => drop(answers.send_replace(Answers::LoseThenCut)),
                     Some(Theft::SilentForEver) => drop(answers.send_replace(Answers::LoseForEver)),
                     Some(Theft::Late(delay)) => {
@@ -226,8 +231,11 @@ impl Ground {
                 // Until the client hangs up.
                 Answers::LoseForEver if length == 0 => while fates.changed().await.is_ok() {},
                 Answers::LoseThenCut | Answers::LoseForEver => {}
-                Answers::Pass => {
+                Answers::Pass | Answers::PassThenStandStill => {
                     self.passage().await;
+                    if fate == Answers::PassThenStandStill && answers.iter().any(is_ready_for_query) {
+                        self.still.send_replace(true);
+                    }
                     if let Some(client) = &mut to
                         && client.write_all(&answers.concat()).await.is_err()
                     {

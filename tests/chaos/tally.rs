@@ -14,6 +14,8 @@ pub struct Tally {
     pub commands: u64,
     pub acknowledged: u64,
     pub refused: u64,
+    /// Without a key, and nobody knows.
+    pub unknown: u64,
     pub retries: u64,
     /// Commands that were left in doubt at least once.
     pub in_doubt: u64,
@@ -34,6 +36,7 @@ impl Tally {
             match one.answer {
                 Answer::Recorded(_) => self.acknowledged += 1,
                 Answer::Refused(_) => self.refused += 1,
+                Answer::Unknown => self.unknown += 1,
             }
         }
     }
@@ -49,6 +52,7 @@ impl fmt::Display for Tally {
         row("commands", &self.commands)?;
         row("  acknowledged", &self.acknowledged)?;
         row("  refused", &self.refused)?;
+        row("  never known", &self.unknown)?;
         row("  in doubt for a while", &self.in_doubt)?;
         row("  refused too early", &self.overtaken)?;
         row("retries", &self.retries)?;

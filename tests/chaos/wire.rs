@@ -43,7 +43,9 @@ pub fn is_ready_for_query(answer: &Message) -> bool {
 /// A request that may make something durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// A call of `append_batch`.
+    /// A call of `append_batch` that commits by itself.
+    AppendAlone,
+    /// The same within a transaction.
     Append,
     Commit,
 }
@@ -53,6 +55,7 @@ pub enum Write {
 pub struct Writes {
     /// The prepared statements that call it.
     appends: HashSet<Vec<u8>>,
+    in_transaction: bool,
 }
 
 impl Writes {
@@ -69,8 +72,14 @@ impl Writes {
                 None
             }
             // Bind: a portal, then the name of the statement.
-            b'B' => words.nth(1).filter(|name| self.appends.contains(*name)).map(|_| Write::Append),
-            b'Q' => said.starts_with(b"COMMIT").then_some(Write::Commit),
+            b'B' => {
+                let is_append = words.nth(1).is_some_and(|name| self.appends.contains(name));
+                is_append.then_some(if self.in_transaction { Write::Append } else { Write::AppendAlone })
+            }
+            b'Q' => {
+                self.in_transaction = said.starts_with(b"BEGIN");
+                said.starts_with(b"COMMIT").then_some(Write::Commit)
+            }
             _ => None,
         }
     }
@@ -94,7 +103,10 @@ fn a_call_of_append_batch_is_told_from_other_requests() {
     assert_eq!(writes.tell(&messages.pop().unwrap()), None);
     assert!(messages.pop().is_none(), "the rest is still to come");
     messages.push(&bind[3..]);
-    assert_eq!(writes.tell(&messages.pop().unwrap()), Some(Write::Append));
+    assert_eq!(writes.tell(&messages.pop().unwrap()), Some(Write::AppendAlone));
+    assert_eq!(writes.tell(&request(b'Q', b"BEGIN\0")), None);
+    assert_eq!(writes.tell(&bind), Some(Write::Append));
     assert_eq!(writes.tell(&request(b'B', b"\0s2\0\0\0\0\0")), None);
     assert_eq!(writes.tell(&request(b'Q', b"COMMIT\0")), Some(Write::Commit));
+    assert_eq!(writes.tell(&bind), Some(Write::AppendAlone));
 }
