@@ -88,7 +88,7 @@ impl Accounts {
         if command.accounts.len() == 1 && dice.chance(10) {
             command.if_match = Some(version);
         }
-        command.is_keyed = !dice.chance(15);
+        command.is_keyed = !dice.chance(30);
         command
     }
 

@@ -95,6 +95,9 @@ impl Fault {
     }
 }
 
+/// What makes something durable.
+const DURABLE: &[Write] = &[Write::AppendAlone, Write::Commit];
+
 /// Carries a fault out. False: it found nothing to happen to.
 pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration) -> bool {
     match fault {
@@ -202,11 +205,11 @@ async fn late_after_all(site: &Site, dice: &mut Dice) -> bool {
         frozen.push((if other == one { None } else { hold.freeze() }, hold));
     }
     let proxy = &site.proxies[one];
-    let trap = |write, theft| Trap { who: "passbook writer", write: Some(write), theft };
+    let trap = |writes, theft| Trap { who: "passbook writer", writes, theft };
     // One that is alone takes a moment to notice it, and then appends without a transaction around it.
-    let happened = is_sprung(proxy, trap(Write::AppendAlone, Theft::Late(Duration::from_millis(3_300))), RARE_TRAP_MS_MAX).await
+    let happened = is_sprung(proxy, trap(&[Write::AppendAlone], Theft::Late(Duration::from_millis(3_300))), RARE_TRAP_MS_MAX).await
         // What the sender does next is to look whether it arrived, and to see to it that it never will.
-        && is_sprung(proxy, trap(Write::Commit, Theft::StandStillAfter), RARE_TRAP_MS_MAX).await;
+        && is_sprung(proxy, trap(&[Write::Commit], Theft::StandStillAfter), RARE_TRAP_MS_MAX).await;
     if happened {
         sleep(Duration::from_millis(4_200)).await;
     }
@@ -245,9 +248,9 @@ async fn lasting(frozen: Option<Frozen>, freeze: Duration) -> bool {
 /// Lays a trap for one write, and waits until somebody has stepped into it.
 async fn steal(site: &Site, dice: &mut Dice, theft: Theft) -> bool {
     let _turn = site.theft.lock().await;
-    let who = *dice.pick(&["passbook writer", "passbook writer", "passbook projector"]);
-    let write = *dice.pick(&[Some(Write::Append), Some(Write::Commit), None]);
-    let wishes = [Trap { who, write, theft }, Trap { who: "passbook writer", write: None, theft }];
+    let who = *dice.pick(&["passbook writer", "passbook writer", "passbook writer", "passbook projector"]);
+    let writes = *dice.pick(&[DURABLE, DURABLE, &[Write::Append]]);
+    let wishes = [Trap { who, writes, theft }, Trap { who: "passbook writer", writes: DURABLE, theft }];
     let first = dice.below(2);
     for trap in wishes {
         for turn in 0..site.proxies.len() as u64 {

@@ -49,8 +49,8 @@ pub enum Theft {
 pub struct Trap {
     /// The client's `application_name`.
     pub who: &'static str,
-    /// None: whatever write comes first.
-    pub write: Option<Write>,
+    /// Whichever of these comes first.
+    pub writes: &'static [Write],
     pub theft: Theft,
 }
 
@@ -200,7 +200,7 @@ impl Ground {
     }
 
     fn spring(&self, who: &str, write: Write) -> Option<Theft> {
-        let fits = |trap: &mut Trap| trap.who == who && trap.write.is_none_or(|wanted| wanted == write);
+        let fits = |trap: &mut Trap| trap.who == who && trap.writes.contains(&write);
         self.trap.lock().unwrap().take_if(fits).map(|trap| trap.theft)
     }
 
