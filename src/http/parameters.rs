@@ -1,6 +1,6 @@
 //! Parts of paths, queries and bodies, parsed at the edge into types that can be trusted from there on.
 
-use axum::extract::{FromRequestParts, Path, Query, rejection::QueryRejection};
+use axum::extract::{FromRequestParts, Query, RawPathParams, rejection::QueryRejection};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::IgnoredAny};
@@ -28,8 +28,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Path::<String>::from_request_parts(parts, state).await.map(|Path(text)| text).unwrap_or_default();
-        uuid("id", &text).map(Self)
+        let path = RawPathParams::from_request_parts(parts, state).await;
+        let path = path.map_err(|_| Problem::field(Code::InvalidParameter, "path", "the path is not UTF-8"))?;
+        match path.iter().next() {
+            Some(("transfer_id", id)) => uuid("transfer_id", id).map(Self),
+            Some((_, id)) => uuid("account_id", id).map(Self),
+            None => Err(Problem::of(Code::NotFound)),
+        }
     }
 }
 

@@ -105,6 +105,8 @@ fn service(router: Router) -> Service {
 
 fn http1(header_read_ms_max: u64) -> Builder {
     let mut builder = Builder::new();
+    // A client may close its side once it has asked, and still be answered.
+    builder.half_close(true);
     builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(header_read_ms_max));
     builder
 }

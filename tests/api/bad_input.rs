@@ -173,8 +173,13 @@ async fn an_id_is_a_hyphenated_uuid() {
         for verb in ["deposits", "withdrawals", "freeze", "unfreeze", "close"] {
             counter.refuses(&format!("/v1/accounts/{text}/{verb}"), "{\"amount\":1}", "invalid_parameter").await;
         }
-        for path in ["/v1/accounts/{id}", "/v1/accounts/{id}/transactions", "/v1/transfers/{id}"] {
-            counter.teller.get(&path.replace("{id}", text)).await.refused(400, "invalid_parameter");
+        for path in
+            ["/v1/accounts/{account_id}", "/v1/accounts/{account_id}/transactions", "/v1/transfers/{transfer_id}"]
+        {
+            let field = path.split(['{', '}']).nth(1).unwrap();
+            let refused = counter.teller.get(&path.replace(&format!("{{{field}}}"), text)).await;
+            let refused = refused.refused(400, "invalid_parameter");
+            assert!(text.starts_with('%') || refused.body["errors"][0]["field"] == field, "{}", refused.body);
         }
     }
     counter.has_recorded_nothing().await;

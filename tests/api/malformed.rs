@@ -265,6 +265,15 @@ async fn unusual_http_is_answered_as_such() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_side_once_it_has_asked_is_answered() {
+    let app = spawn_app().await;
+    let length = format!("content-length: {}", OPENING.len());
+    let answer = break_off(&app, opening(&length, OPENING)).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(app.log().await.head.position, 1);
+}
+
+#[tokio::test]
 async fn every_code_of_the_contract_has_its_page() {
     let app = spawn_app().await;
     let codes = [
