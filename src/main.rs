@@ -51,8 +51,11 @@ async fn serve(config: Config) -> Result<(), String> {
         _ = terminate.recv() => {}
     }
     tracing::info!("ending: what was accepted is answered first");
-    service.stop().await;
-    Ok(())
+    tokio::select! {
+        () = service.stop() => Ok(()),
+        _ = interrupt.recv() => Err("ended at once, as it was told a second time".to_owned()),
+        _ = terminate.recv() => Err("ended at once, as it was told a second time".to_owned()),
+    }
 }
 
 async fn migrate(config: Config) -> Result<(), String> {
@@ -68,14 +71,14 @@ async fn verify(wanted: Verify) -> Result<(), String> {
     let witness = witness.as_deref().map(str::parse::<Witness>).transpose();
     let witness = witness.map_err(|error| format!("--witness: {error}"))?;
     let _lines = telemetry::start(&config)?;
-    let database = Database::open_beside(&config).await.map_err(|error| error.to_string())?;
+    let database = Database::open_existing(&config).await.map_err(|error| error.to_string())?;
     let outcome = check_books(&database, witness.as_ref(), json).await;
     database.close().await;
     outcome
 }
 
 async fn check_books(database: &Database, witness: Option<&Witness>, json: bool) -> Result<(), String> {
-    database.prepare().await.map_err(|error| error.to_string())?;
+    database.check().await.map_err(|error| error.to_string())?;
     let bar = ProgressBar::new(0).with_style(bar_style());
     let told = verify::verify(&database.auditor(), service::PARTITION, witness, |read, of| {
         bar.set_length(of.unsigned_abs());

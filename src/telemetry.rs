@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
 
-/// How many log lines may wait for a slow reader; beyond them requests wait instead, and no line is lost.
+/// How many log lines may wait for a slow reader; beyond them lines are lost, and the bank goes on.
 const BUFFERED_LINES_MAX: usize = 16_384;
 /// How many bytes of log lines share one write.
 const BATCHED_BYTES_MAX: usize = 64 * 1024;
@@ -24,7 +24,7 @@ pub fn start(config: &Config) -> Result<WorkerGuard, String> {
     // Flushed whenever no line waits: under load many lines share one write.
     let batched = BufWriter::with_capacity(BATCHED_BYTES_MAX, stderr());
     let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(false).finish(batched);
+        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(true).finish(batched);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(on_terminal);
     match format {
         LogFormat::Text => lines.with_target(false).init(),

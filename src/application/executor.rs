@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Answer, Error, Pending, Settings,
-    failure::{CONNECT_MAX, Failure, Nature, within},
+    failure::{CONNECT_MAX, Failure, Nature, STATEMENT_MAX, within},
     passage::Turnstile,
 };
 
@@ -21,6 +21,8 @@ const BATCH_COMMANDS_MAX: usize = 512;
 const OUTAGE_PATIENCE: Duration = Duration::from_millis(1_500);
 /// How often those who wait behind a batch that does not come back are turned away.
 const TURN_AWAY_EVERY: Duration = Duration::from_millis(100);
+/// So long after the last failure a database that answers, and was not written to, is taken for healed.
+const HEALED_AFTER: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 
@@ -36,6 +38,7 @@ pub(super) struct Executor {
     doubt: Option<Doubt>,
     /// When the first of the tries began that have failed since one worked.
     away_since: Option<Instant>,
+    failed_at: Option<Instant>,
     /// Why the last try failed, for whoever asks.
     outage: watch::Sender<Option<&'static str>>,
     appended: Arc<watch::Sender<i64>>,
@@ -60,13 +63,25 @@ impl Executor {
         outage: watch::Sender<Option<&'static str>>,
     ) -> Self {
         let turnstile = Turnstile::new(&settings);
-        Self { settings, connect, connection: None, turnstile, doubt: None, away_since: None, outage, appended }
+        Self {
+            settings,
+            connect,
+            connection: None,
+            turnstile,
+            doubt: None,
+            away_since: None,
+            failed_at: None,
+            outage,
+            appended,
+        }
     }
 
     /// Runs until the queue is closed and drained.
     pub(super) async fn run(mut self, mut queue: Queue) {
         let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
         while self.receive(&mut queue, &mut batch).await > 0 {
+            // Of those who hung up while they waited, or were told that they waited too long, nothing is done.
+            batch.retain(|pending| !pending.answer.is_closed());
             self.carry_out(std::mem::take(&mut batch), &mut queue).await;
             let position = self.turnstile.position();
             self.appended.send_if_modified(|head| std::mem::replace(head, position) != position);
@@ -85,7 +100,7 @@ impl Executor {
                 return received;
             }
             // A passage of nobody.
-            let _ = self.attempt(&[]).await;
+            let _ = meanwhile_turning_away(queue, self.attempt(&[])).await;
         }
         queue.recv_many(batch, BATCH_COMMANDS_MAX).await
     }
@@ -152,9 +167,12 @@ impl Executor {
         match outage {
             Some(_) => {
                 self.away_since.get_or_insert(started);
+                self.failed_at = Some(Instant::now());
                 self.turnstile.tread_carefully();
             }
-            None => self.away_since = None,
+            // A passage of nobody writes nothing, and does not know that a disk is still full.
+            None if batch.is_empty() && self.failed_at.is_some_and(|at| at.elapsed() < HEALED_AFTER) => return outcome,
+            None => (self.away_since, self.failed_at) = (None, None),
         }
         self.outage.send_replace(outage.map(|failure| failure.outage));
         outcome
@@ -164,6 +182,7 @@ impl Executor {
     async fn connect_and_pass(&mut self, batch: &[Pending]) -> Result<Answers, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
+            None if batch.is_empty() => within(STATEMENT_MAX, PgConnection::connect_with(&self.connect)).await?,
             None => within(CONNECT_MAX, PgConnection::connect_with(&self.connect)).await?,
         };
         let answers = self.settle_and_pass(&mut connection, batch).await?;

@@ -51,6 +51,7 @@ impl Audit {
     /// Recomputes the account's links in the chain and compares its view with its fold, all at one moment. `None`: there
     /// is no such account.
     pub async fn account(&self, account_id: Uuid) -> Result<Option<Verification>, Error> {
+        let _turn = self.verifications.try_acquire().map_err(|_| Error::Busy)?;
         let mut connection = self.pool.acquire().await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let view = accounts::live(&mut *snapshot, self.partition, &[account_id]).await?.map(accounts::only);
@@ -98,6 +99,9 @@ impl Check {
         match &self.view {
             Some(Seen { value: Some(view), .. }) if view.version == version && Some(view) != self.fold.as_ref() => {
                 Err(format!("the view is not what the events up to position {position} say"))
+            }
+            Some(Seen { value: Some(view), position: read, .. }) if view.version < version && read.0 >= position => {
+                Err(format!("the view has read position {position} and knows nothing of the event there"))
             }
             Some(Seen { value: None, position: read, .. }) if read.0 >= position => {
                 Err(format!("the view has read position {position} and does not know the account"))

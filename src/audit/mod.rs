@@ -8,8 +8,11 @@ mod report;
 pub mod verify;
 mod witness;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::event_store::log;
@@ -18,11 +21,15 @@ pub use account::Verification;
 pub use report::{Finding, Money, Report};
 pub use witness::{InvalidWitness, Witness};
 
+/// How many accounts are verified at once; each may keep a connection for seconds.
+const VERIFICATIONS_MAX: usize = 3;
+
 /// The handle to the log for readers, cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
     pool: PgPool,
     partition: i16,
+    verifications: Arc<Semaphore>,
 }
 
 /// Where a partition's log ends.
@@ -42,6 +49,9 @@ pub struct LogHead {
 /// Why a question about the log has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// So many are looking already.
+    #[error("too many accounts are being verified")]
+    Busy,
     /// The database does not answer.
     #[error(transparent)]
     Storage(#[from] sqlx::Error),
@@ -50,7 +60,7 @@ pub enum Error {
 impl Audit {
     /// Reads through `pool`.
     pub fn new(pool: PgPool, partition: i16) -> Self {
-        Self { pool, partition }
+        Self { pool, partition, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
     }
 
     /// Where each partition's log ends.

@@ -59,8 +59,9 @@ impl Database {
         }
     }
 
-    /// The same for work beside a running service: a Postgres of our own that runs already is used as it is.
-    pub async fn open_beside(config: &Config) -> Result<Self, Error> {
+    /// The same for whoever looks at a bank that is there, and may be running: a Postgres of our own that runs already is
+    /// used as it is, and none is created.
+    pub async fn open_existing(config: &Config) -> Result<Self, Error> {
         match &config.database_url {
             Some(url) => Self::reach(url).await,
             None => Ok(Self::ours(EmbeddedPostgres::attach_or_start(&embedded_settings(config)).await?)),
@@ -101,6 +102,15 @@ impl Database {
         Ok(())
     }
 
+    /// Makes sure that the schema is one that this release can read, and changes nothing.
+    pub async fn check(&self) -> Result<(), Error> {
+        let mut connection = self.connect().await?;
+        schema::check(&mut connection).await?;
+        // A failed goodbye harms nobody.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
     async fn connect(&self) -> Result<PgConnection, Error> {
         match timeout(Duration::from_millis(CONNECT_MS_MAX), PgConnection::connect_with(&self.options)).await {
             Ok(connected) => connected.map_err(Error::Unreachable),
@@ -132,12 +142,11 @@ impl Database {
         ])
     }
 
-    /// For queries. A connection is not tried out before each use; whoever meets a dead one asks again.
+    /// For queries. Each connection is tried out before it is used: after a restart of the server all of them are dead.
     pub fn queries(&self) -> PgPool {
         PgPoolOptions::new()
             .max_connections(QUERY_CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
-            .test_before_acquire(false)
             .connect_lazy_with(
                 self.options
                     .clone()

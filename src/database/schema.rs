@@ -56,13 +56,18 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> 
 
 /// Migrates if this user owns the tables; otherwise looks, as the service, whether somebody has.
 pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), Error> {
-    let needed = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
     if owns(connection).await? {
-        return match version(connection).await? >= needed && is_granted(connection).await? {
+        return match version(connection).await? >= needed() && is_granted(connection).await? {
             true => Ok(()),
             false => migrate(connection).await,
         };
     }
+    check(connection).await
+}
+
+/// Looks, as the service, whether the schema is there and new enough.
+pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Error> {
+    let needed = needed();
     if !is_migrated(connection).await? {
         return Err(Error::Outdated { found: 0, needed });
     }
@@ -73,6 +78,11 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), Error> 
         found if found < needed => Err(Error::Outdated { found, needed }),
         _ => Ok(()),
     }
+}
+
+/// The last migration that this release knows.
+fn needed() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 /// One transaction behind one lock, since two who grant at once would disturb each other's catalogue rows.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     App,
     openapi::{QueryProblems, StatusProblems},
-    parameters::Id,
+    parameters::{Id, Nothing, Parameters},
     problem::{Code, Problem},
 };
 use crate::audit::{LogHead, Verification};
@@ -28,7 +28,11 @@ pub struct LogHeads {
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001")),
     responses((status = 200, description = "What was found.", body = Verification), QueryProblems),
 )]
-pub async fn verify_account(State(app): State<App>, Id(account_id): Id) -> Result<Response, Problem> {
+pub async fn verify_account(
+    State(app): State<App>,
+    Id(account_id): Id,
+    _: Parameters<Nothing>,
+) -> Result<Response, Problem> {
     let verification = app.audit.account(account_id).await?;
     Ok(Json(verification.ok_or(Problem::of(Code::AccountNotFound))?).into_response())
 }
@@ -41,6 +45,6 @@ pub async fn verify_account(State(app): State<App>, Id(account_id): Id) -> Resul
     get, path = "/v1/log/head", tag = "Audit",
     responses((status = 200, description = "Where each partition's log ends.", body = LogHeads), StatusProblems),
 )]
-pub async fn log_head(State(app): State<App>) -> Result<Response, Problem> {
+pub async fn log_head(State(app): State<App>, _: Parameters<Nothing>) -> Result<Response, Problem> {
     Ok(Json(LogHeads { data: app.audit.heads().await? }).into_response())
 }

@@ -1,18 +1,25 @@
 //! What every request gets: an id, one log line, and errors in one form, whoever made them.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderValue, header},
+    http::{HeaderValue, Method, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::problem::{Code, PROBLEM_JSON, Problem};
 
 const REQUEST_ID: &str = "x-request-id";
+/// How long a read may take.
+const READ_S_MAX: u64 = 30;
 /// A longer id is not taken over.
 const REQUEST_ID_LENGTH_MAX: usize = 128;
 
@@ -29,7 +36,7 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
 
-    let mut response = as_problem(next.run(request).await, &path, &id);
+    let mut response = as_problem(bounded(&method, next.run(request)).await, &path, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -39,6 +46,17 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     let duration_ms = started.elapsed().as_micros() as f64 / 1_000.0;
     tracing::info!(request_id = &*id, %method, route, status, duration_ms, "request");
     response
+}
+
+/// Bounds a read in time. A command bounds itself, and is not cut off in the middle.
+async fn bounded(method: &Method, answer: impl Future<Output = Response>) -> Response {
+    if !method.is_safe() {
+        return answer.await;
+    }
+    match timeout(Duration::from_secs(READ_S_MAX), answer).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(Code::Overloaded, format!("no answer within {READ_S_MAX} s")).into_response(),
+    }
 }
 
 fn request_id(request: &Request) -> Arc<str> {

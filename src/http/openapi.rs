@@ -84,27 +84,27 @@ macro_rules! problems {
 problems! {
     /// What opening an account may answer instead.
     OpenProblems {
-        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
+        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`.",
         Conflict = 409: "An account with this id exists: `account_exists`.",
         PayloadTooLarge = 413: "The body is too large: `payload_too_large`.",
         UnsupportedMediaType = 415: "The body is not JSON: `unsupported_media_type`.",
-        UnprocessableContent = 422: "The state refuses the command (`account_closed`, `account_frozen`, `account_not_frozen`, `insufficient_funds`, `balance_not_zero`, `currency_mismatch`, `balance_limit_exceeded`), or the key stands for another request (`idempotency_key_reused`).",
+        UnprocessableContent = 422: "The key stands for another request: `idempotency_key_reused`.",
         InternalServerError = 500: "A fault of the service: `internal_error`.",
-        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`.",
     }
 }
 
 problems! {
     /// What a command on one account may answer instead.
     CommandProblems {
-        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
+        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`.",
         NotFound = 404: "There is no such account: `account_not_found`.",
         PreconditionFailed = 412: "The account has another version than `If-Match` says: `version_mismatch`.",
         PayloadTooLarge = 413: "The body is too large: `payload_too_large`.",
         UnsupportedMediaType = 415: "The body is not JSON: `unsupported_media_type`.",
         UnprocessableContent = 422: "The state refuses the command (`account_closed`, `account_frozen`, `account_not_frozen`, `insufficient_funds`, `balance_not_zero`, `currency_mismatch`, `balance_limit_exceeded`), or the key stands for another request (`idempotency_key_reused`).",
         InternalServerError = 500: "A fault of the service: `internal_error`.",
-        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`.",
     }
 }
 
@@ -115,35 +115,36 @@ problems! {
         NotFound = 404: "There is no such account: `account_not_found`.",
         PayloadTooLarge = 413: "The body is too large: `payload_too_large`.",
         UnsupportedMediaType = 415: "The body is not JSON: `unsupported_media_type`.",
-        UnprocessableContent = 422: "The state refuses the command (`account_closed`, `account_frozen`, `account_not_frozen`, `insufficient_funds`, `balance_not_zero`, `currency_mismatch`, `balance_limit_exceeded`), or the key stands for another request (`idempotency_key_reused`).",
+        UnprocessableContent = 422: "The state refuses the command (`account_closed`, `account_frozen`, `insufficient_funds`, `currency_mismatch`, `balance_limit_exceeded`), or the key stands for another request (`idempotency_key_reused`).",
         InternalServerError = 500: "A fault of the service: `internal_error`.",
-        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`.",
     }
 }
 
 problems! {
     /// What a query of one thing may answer instead.
     QueryProblems {
-        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
-        NotFound = 404: "There is no such account: `account_not_found`.",
+        BadRequest = 400: "The request cannot be understood: `invalid_parameter`, `invalid_currency`.",
+        NotFound = 404: "There is no such account (`account_not_found`) or transfer (`not_found`).",
         InternalServerError = 500: "A fault of the service: `internal_error`.",
-        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+        ServiceUnavailable = 503: "Try again later: `storage_unavailable`, `projection_behind`, `overloaded`.",
     }
 }
 
 problems! {
     /// What a list may answer instead.
     ListProblems {
-        BadRequest = 400: "The request cannot be understood: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
+        BadRequest = 400: "The request cannot be understood: `invalid_parameter`, `invalid_currency`.",
         InternalServerError = 500: "A fault of the service: `internal_error`.",
-        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+        ServiceUnavailable = 503: "Try again later: `storage_unavailable`, `projection_behind`, `overloaded`.",
     }
 }
 
 problems! {
     /// What a question without parameters may answer instead.
     StatusProblems {
+        BadRequest = 400: "There is a parameter, and none is taken: `invalid_parameter`.",
         InternalServerError = 500: "A fault of the service: `internal_error`.",
-        ServiceUnavailable = 503: "Try again later: `overloaded`, `storage_unavailable`, `outcome_unknown`, `projection_behind`.",
+        ServiceUnavailable = 503: "Try again later: `storage_unavailable`, `projection_behind`, `overloaded`.",
     }
 }

@@ -6,10 +6,13 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    openapi::StatusProblems,
+    answer::view,
+    openapi::{ListProblems, StatusProblems},
+    parameters::{Nothing, Parameters},
     problem::{Code, Problem},
+    queries::Freshness,
 };
-use crate::read_model::status::ProjectionStatus;
+use crate::read_model::{self, status::ProjectionStatus};
 
 /// A service that answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,7 +33,7 @@ pub struct Projections {
 ///
 /// Answers as long as the process can answer at all; says nothing of the database.
 #[utoipa::path(get, path = "/livez", tag = "Service", responses((status = 200, description = "Alive.", body = Health)))]
-pub async fn livez() -> Response {
+pub async fn livez(_: Parameters<Nothing>) -> Response {
     Json(Health { status: "ok" }).into_response()
 }
 
@@ -42,16 +45,26 @@ pub async fn livez() -> Response {
     get, path = "/readyz", tag = "Service",
     responses((status = 200, description = "Ready.", body = Health), StatusProblems),
 )]
-pub async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
+pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Response, Problem> {
     if let Some(outage) = app.bank.outage() {
         return Err(Problem::new(Code::StorageUnavailable, outage));
     }
-    let projections = app.read_model.projections().await?;
+    let projections = match app.read_model.projections(None).await {
+        Ok(seen) => seen.value,
+        Err(read_model::Error::Behind) => vec![],
+        Err(read_model::Error::Storage(error)) => {
+            tracing::warn!(%error, "not ready");
+            return Err(Problem::new(Code::StorageUnavailable, "the database cannot be reached"));
+        }
+    };
     if !app.bank.is_running() {
         return Err(Problem::new(Code::StorageUnavailable, "the executor has ended"));
     }
     if !app.read_model.is_projecting() {
         return Err(Problem::new(Code::ProjectionBehind, "the projector has ended"));
+    }
+    if projections.is_empty() {
+        return Err(Problem::new(Code::ProjectionBehind, "no view has been begun"));
     }
     match projections.iter().find(|projection| projection.state != "live") {
         Some(waiting) => {
@@ -66,10 +79,18 @@ pub async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
 ///
 /// How far each view has read, measured against the log's head.
 #[utoipa::path(
-    get, path = "/v1/projections", tag = "Service",
-    responses((status = 200, description = "All views.", body = Projections), StatusProblems),
+    get, path = "/v1/projections", tag = "Service", params(Freshness),
+    responses(
+        (status = 200, description = "All views.", body = Projections, headers(
+            ("Passbook-Position" = String, description = "How far the view that is furthest behind has read."),
+        )),
+        ListProblems,
+    ),
 )]
-pub async fn list_projections(State(app): State<App>) -> Result<Response, Problem> {
-    let data = app.read_model.projections().await?;
-    Ok(Json(Projections { data }).into_response())
+pub async fn list_projections(
+    State(app): State<App>,
+    Parameters(query): Parameters<Freshness>,
+) -> Result<Response, Problem> {
+    let minimum = query.min_position()?;
+    Ok(view(app.read_model.projections(minimum).await?.map(|data| Projections { data })))
 }

@@ -50,6 +50,11 @@ impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for Parameters<Q> 
     }
 }
 
+/// No parameter at all.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
 /// The query string cannot be parsed.
 pub fn invalid_query(rejection: QueryRejection) -> Problem {
     Problem::new(Code::InvalidParameter, rejection.body_text())

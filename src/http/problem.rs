@@ -172,6 +172,7 @@ impl From<read_model::Error> for Problem {
 impl From<audit::Error> for Problem {
     fn from(error: audit::Error) -> Self {
         match error {
+            audit::Error::Busy => Self::of(Code::Overloaded),
             audit::Error::Storage(error) => storage_failed(&error),
         }
     }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     domain::Status,
+    event_store::Position,
     read_model::{
         Seen,
         accounts::{self, AccountView},
@@ -34,6 +35,13 @@ pub struct Freshness {
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
     #[param(example = "1", nullable = false)]
     min_position: Option<String>,
+}
+
+impl Freshness {
+    /// The position that the answer must have reached, if one was asked for.
+    pub fn min_position(&self) -> Result<Option<Position>, Problem> {
+        min_position(self.min_position.as_deref())
+    }
 }
 
 /// Which accounts.
@@ -111,7 +119,7 @@ pub async fn get_account(
     Parameters(query): Parameters<Freshness>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let minimum = min_position(query.min_position.as_deref())?;
+    let minimum = query.min_position()?;
     let seen = app.read_model.account(account_id, minimum).await?;
     let account = found(seen)?;
     let tag = etag(account.value.version, account.generation);
@@ -207,7 +215,7 @@ pub async fn get_transfer(
     Id(transfer_id): Id,
     Parameters(query): Parameters<Freshness>,
 ) -> Result<Response, Problem> {
-    let minimum = min_position(query.min_position.as_deref())?;
+    let minimum = query.min_position()?;
     let seen = app.read_model.transfer(transfer_id, minimum).await?;
     match seen.value {
         Some(transfer) => Ok(view(Seen { value: transfer, position: seen.position, generation: seen.generation })),

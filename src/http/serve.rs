@@ -13,11 +13,12 @@ use hyper_util::{
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tower::{ServiceExt, util::MapRequest};
 
 use super::App;
@@ -32,6 +33,8 @@ const TURNED_AWAY_MAX: usize = 256;
 const TURNED_AWAY_READ_MS_MAX: u64 = 1_000;
 /// How long the headers of a request may take to arrive.
 const HEADER_READ_MS_MAX: u64 = 10_000;
+/// How long a client may go without taking any of its answer.
+const WRITE_MS_MAX: u64 = 30_000;
 /// How long requests in flight may take to end when the service stops.
 const DRAIN_MS_MAX: u64 = 15_000;
 /// Pause when no connection can be accepted, as when the process is out of file descriptors.
@@ -67,6 +70,7 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
     let places = Arc::new(Semaphore::new(connections_max()));
     let waiting_room = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let open = GracefulShutdown::new();
+    let (cut, cutting) = watch::channel(());
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -81,19 +85,22 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
         };
         // Small answers go out at once.
         let _ = stream.set_nodelay(true);
-        let stream = TokioIo::new(stream);
+        let stream = TokioIo::new(Box::pin(with_write_timeout(stream)));
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            hold(open.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, bank.clone())), place);
+            let connection = open.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, bank.clone()));
+            hold(connection, cutting.clone(), place);
         } else if let Ok(place) = Arc::clone(&waiting_room).try_acquire_owned() {
             let connection =
                 http1(TURNED_AWAY_READ_MS_MAX).keep_alive(false).serve_connection(stream, overloaded.clone());
-            hold(connection, place);
+            hold(connection, cutting.clone(), place);
         }
     }
     drop((listener, bank));
     if timeout(Duration::from_millis(DRAIN_MS_MAX), open.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not end in {DRAIN_MS_MAX} ms");
+        tracing::warn!("some requests did not end in {DRAIN_MS_MAX} ms and are cut off");
     }
+    // With them go the last handles to the bank, which then ends.
+    drop(cut);
 }
 
 type Service = TowerToHyperService<MapRequest<Router, fn(axum::http::Request<Incoming>) -> Request>>;
@@ -112,11 +119,25 @@ fn http1(header_read_ms_max: u64) -> Builder {
 }
 
 /// Keeps the place until the connection ends, however it does: a client that breaks it off is its own affair.
-fn hold<T>(connection: impl Future<Output = T> + Send + 'static, place: OwnedSemaphorePermit) {
+fn hold<T>(
+    connection: impl Future<Output = T> + Send + 'static,
+    mut cutting: watch::Receiver<()>,
+    place: OwnedSemaphorePermit,
+) {
     tokio::spawn(async move {
-        drop(connection.await);
+        tokio::select! {
+            _ = connection => {}
+            _ = cutting.changed() => {}
+        }
         drop(place);
     });
+}
+
+/// A client that does not read would otherwise keep its connection for ever.
+fn with_write_timeout(stream: TcpStream) -> TimeoutStream<TcpStream> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(Duration::from_millis(WRITE_MS_MAX)));
+    stream
 }
 
 /// As many as the process may have, once its soft limit is raised as far as needed.

@@ -1,4 +1,4 @@
-//! The tables that queries read: each view, its projection and its queries share a file, and [`projector`] keeps
+//! The tables that queries read: each view, its projection, its check and its queries share a folder, and [`projector`] keeps
 //! them all behind the log.
 
 pub mod accounts;
@@ -19,8 +19,9 @@ use crate::event_store::Position;
 
 /// How long a query waits for a view to reach the position that it asks for.
 pub const PROJECTION_WAIT_MS_MAX: u64 = 2_000;
-/// Another instance may do the projecting: look again after so long, whoever wakes us.
-const LOOK_AGAIN_MS: u64 = 10;
+/// Another instance may do the projecting: look again after so long, whoever wakes us, and later and later.
+const LOOK_AGAIN_MS_MIN: u64 = 5;
+const LOOK_AGAIN_MS_MAX: u64 = 100;
 
 /// The handle to the read tables, cheap to clone.
 #[derive(Clone)]
@@ -83,17 +84,18 @@ impl ReadModel {
         let wanted = min_position.unwrap_or_default();
         let deadline = Instant::now() + Duration::from_millis(PROJECTION_WAIT_MS_MAX);
         let mut projected = self.projected.clone();
+        let mut pause = LOOK_AGAIN_MS_MIN;
         loop {
             projected.mark_unchanged();
             match query().await {
                 Ok(Some(seen)) if seen.position >= wanted => return Ok(seen),
-                // Pooled connections are not tried out before use: one that died with the server is replaced.
-                Ok(_) | Err(sqlx::Error::Io(_)) if Instant::now() < deadline => {}
+                Ok(_) if Instant::now() < deadline => {}
                 Ok(_) => return Err(Error::Behind),
                 Err(error) => return Err(error.into()),
             }
             self.awaited.notify_one();
-            let look_again = Instant::now() + Duration::from_millis(LOOK_AGAIN_MS);
+            let look_again = Instant::now() + Duration::from_millis(pause);
+            pause = (pause * 2).min(LOOK_AGAIN_MS_MAX);
             // Woken or not, the next look tells.
             let _ = timeout_at(look_again.min(deadline), projected.changed()).await;
         }

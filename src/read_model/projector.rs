@@ -23,6 +23,8 @@ const POLL_MS_MAX: u64 = 250;
 const REST_MS: u64 = 5;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
+/// How long the database may take to open a connection.
+const CONNECT_S_MAX: u64 = 2;
 /// How long one step may take before its connection is given up as lost: an answer that got lost on its way never comes.
 /// Twice as long after each that took longer, so that a slow database is not taken for one that is away for ever.
 const STEP_S_MIN: u64 = 3;
@@ -86,7 +88,7 @@ impl Projector {
             let head = *appended.borrow_and_update();
             let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head)).await;
             patience = if step.is_ok() { STEP_S_MIN } else { (patience * 2).min(STEP_S_MAX) };
-            match step.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())) {
+            match step.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Step::Behind) => poll = POLL_MS_MIN,
                 Ok(Step::CaughtUp) if stopping => {}
                 Ok(Step::CaughtUp) => {
@@ -120,7 +122,8 @@ impl Projector {
         let connection = match connection {
             Some(connection) => connection,
             None => {
-                let fresh = connection.insert(PgConnection::connect_with(&self.connect).await?);
+                let connecting = timeout(Duration::from_secs(CONNECT_S_MAX), PgConnection::connect_with(&self.connect));
+                let fresh = connection.insert(connecting.await.map_err(|_| timed_out())??);
                 self.register(fresh).await?;
                 fresh
             }
@@ -277,4 +280,8 @@ async fn move_checkpoint(
         1 => Ok(()),
         _ => Err(cannot_apply(format!("the checkpoint of {} is not where it was", checkpoint.name))),
     }
+}
+
+fn timed_out() -> sqlx::Error {
+    io::Error::from(io::ErrorKind::TimedOut).into()
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::query_file;
 use utoipa::ToSchema;
 
-use super::{Error, ReadModel};
+use super::{Error, ReadModel, Seen};
 use crate::event_store::Position;
 
 /// One view and how far it has read.
@@ -19,7 +19,8 @@ pub struct ProjectionStatus {
     /// The version of the view's shape.
     #[schema(example = 1)]
     pub schema_version: i16,
-    /// `building` until it has caught up for the first time, then `live`; `stopped` at an event that cannot be applied.
+    /// `building` until it has caught up for the first time, then `live`; `stopped` while it cannot go on, as at an event that
+    /// cannot be applied.
     #[schema(example = "live")]
     pub state: String,
     /// The last position that it has read.
@@ -34,20 +35,25 @@ pub struct ProjectionStatus {
 }
 
 impl ReadModel {
-    /// All views, measured against the log's head.
-    pub async fn projections(&self) -> Result<Vec<ProjectionStatus>, Error> {
-        let rows = query_file!("src/read_model/status.sql", self.partition).fetch_all(&self.pool).await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| ProjectionStatus {
-                name: row.name,
-                generation: row.generation,
-                schema_version: row.schema_version,
-                state: row.state,
-                position: Position(row.position),
-                lag_events: row.lag_events,
-                lag_seconds: row.lag_seconds,
-            })
-            .collect())
+    /// All views, measured against the log's head, once each has read up to `min_position`.
+    pub async fn projections(&self, min_position: Option<Position>) -> Result<Seen<Vec<ProjectionStatus>>, Error> {
+        self.at_least(min_position, || async {
+            let rows = query_file!("src/read_model/status.sql", self.partition).fetch_all(&self.pool).await?;
+            let least = rows.iter().map(|row| row.position).min();
+            let value = rows
+                .into_iter()
+                .map(|row| ProjectionStatus {
+                    name: row.name,
+                    generation: row.generation,
+                    schema_version: row.schema_version,
+                    state: row.state,
+                    position: Position(row.position),
+                    lag_events: row.lag_events,
+                    lag_seconds: row.lag_seconds,
+                })
+                .collect();
+            Ok(least.map(|position| Seen { value, position: Position(position), generation: 1 }))
+        })
+        .await
     }
 }

@@ -47,6 +47,10 @@ pub enum Error {
         found: u32,
     },
 
+    /// There is nothing to look at.
+    #[error("there is no bank in the data folder {}: name the folder of one in PASSBOOK_DATA_DIR", .0.display())]
+    NoData(PathBuf),
+
     /// Another passbook holds the data folder's lock.
     #[error("the data folder {} is in use by another passbook: stop that one, or set PASSBOOK_DATA_DIR to another folder", .0.display())]
     InUse(PathBuf),

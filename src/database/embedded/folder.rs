@@ -34,6 +34,11 @@ pub struct Folder {
     _lock: Flock<File>,
 }
 
+/// Whether there may be data: what cannot be looked at may be some.
+pub fn holds_data(data_dir: &Path) -> bool {
+    !matches!(data_dir.join(POSTGRES).try_exists(), Ok(false))
+}
+
 impl Folder {
     /// Creates the folder where there is none, and locks it.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {

@@ -71,9 +71,12 @@ impl EmbeddedPostgres {
         }
     }
 
-    /// Attaches to the server that another passbook runs in this folder, or starts one for itself.
+    /// Attaches to the server that another passbook runs in this folder, or starts one for itself on the data there.
     /// An attached server goes on after [`stop`](Self::stop), and ends when the other passbook does.
     pub async fn attach_or_start(settings: &Settings) -> Result<Self, Error> {
+        if !folder::holds_data(&settings.data_dir) {
+            return Err(Error::NoData(settings.data_dir.clone()));
+        }
         let deadline = Instant::now() + Duration::from_secs(ATTACH_S_MAX);
         loop {
             let in_use = match Self::start(settings).await {

@@ -1,5 +1,5 @@
 SELECT
-    projection.position,
+    least(projection.position, accounts.position) AS "position!",
     projection.generation,
     sent.transfer_id AS "transfer_id?",
     sent.account_id AS "from?",
