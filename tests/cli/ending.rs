@@ -134,3 +134,19 @@ async fn told_to_end_while_it_starts_it_ends_at_once_and_leaves_nothing_running(
     let bank = Passbook::on(&folder).start();
     bank.client.is_ready().await;
 }
+
+#[tokio::test]
+async fn a_client_that_never_reads_does_not_keep_it_from_ending() {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).start();
+    bank.client.open().await;
+    let address = bank.client.base().strip_prefix("http://").unwrap().to_owned();
+    let mut deaf = std::net::TcpStream::connect(address).unwrap();
+    // More than both sides' buffers hold.
+    let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: bank\r\n\r\n";
+    std::io::Write::write_all(&mut deaf, request.repeat(20).as_bytes()).unwrap();
+    sleep(Duration::from_millis(300)).await;
+    let ended = bank.stop(Signal::SIGTERM);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    folder.is_left_alone();
+}

@@ -71,3 +71,11 @@ fn a_witness_that_is_none_is_refused_before_anything_is_started() {
     assert!(ended.refusal().contains("--witness"), "{ended:?}");
     assert!(!folder.data().exists());
 }
+
+#[test]
+fn a_folder_without_a_bank_is_not_made_one() {
+    let folder = Folder::empty();
+    let ended = verify(&folder, &[]);
+    assert!(ended.refusal().contains("no bank"), "{ended:?}");
+    assert!(!folder.data().exists());
+}
