@@ -65,6 +65,8 @@ struct Ground {
     socket: PathBuf,
     open: AtomicBool,
     still: watch::Sender<bool>,
+    /// Nothing stands still because of a trap that was laid before the last mending.
+    may_stand_still: AtomicBool,
     cuts: watch::Sender<u64>,
     trap: Mutex<Option<Trap>>,
 }
@@ -86,6 +88,7 @@ impl Proxy {
             socket,
             open: AtomicBool::new(true),
             still: watch::Sender::new(false),
+            may_stand_still: AtomicBool::new(false),
             cuts: watch::Sender::new(0),
             trap: Mutex::new(None),
         });
@@ -110,10 +113,12 @@ impl Proxy {
 
     pub fn mend(&self) {
         self.ground.open.store(true, Ordering::Relaxed);
+        self.ground.may_stand_still.store(false, Ordering::Relaxed);
         self.ground.still.send_replace(false);
     }
 
     pub fn set_trap(&self, trap: Option<Trap>) {
+        self.ground.may_stand_still.store(true, Ordering::Relaxed);
         *self.ground.trap.lock().unwrap() = trap;
     }
 
@@ -234,7 +239,7 @@ impl Ground {
                 Answers::Pass | Answers::PassThenStandStill => {
                     self.passage().await;
                     if fate == Answers::PassThenStandStill && answers.iter().any(is_ready_for_query) {
-                        self.still.send_replace(true);
+                        self.still.send_replace(self.may_stand_still.load(Ordering::Relaxed));
                     }
                     if let Some(client) = &mut to
                         && client.write_all(&answers.concat()).await.is_err()

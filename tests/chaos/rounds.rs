@@ -31,7 +31,8 @@ use crate::{
 /// Clients are at work before the first fault, and between two.
 const GAP_MS_MAX: u64 = 1_200;
 const READY_S_MAX: u64 = 10;
-const INJECT_TIMES_MAX: u64 = 20;
+/// After so long of it a fault is left out.
+const INJECT_S_MAX: u64 = 30;
 
 /// All rounds at one site.
 pub async fn run(name: &str, site: Site, kinds: &[Fault], settings: Settings) {
@@ -197,7 +198,8 @@ impl Rounds {
 
 /// What finds nobody to happen to, as while Postgres is down, happens a little later.
 async fn inject_at_last(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration) -> bool {
-    for _ in 0..INJECT_TIMES_MAX {
+    let deadline = Instant::now() + Duration::from_secs(INJECT_S_MAX);
+    while Instant::now() < deadline {
         if inject(fault, site, dice, freeze).await {
             return true;
         }
