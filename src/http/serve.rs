@@ -25,7 +25,7 @@ use super::App;
 
 /// How many connections are served at once, as far as the process may have so many file descriptors.
 const CONNECTIONS_MAX: usize = 16_384;
-/// File descriptors left for everything else: the database, the log, those who are turned away.
+/// File descriptors left for everything else, half of all where there are few: the database, those who are turned away.
 const OTHER_DESCRIPTORS: usize = 512;
 /// How many connections beyond that are told so at once; others are closed without a word.
 const TURNED_AWAY_MAX: usize = 256;
@@ -67,8 +67,9 @@ pub fn serve(listener: TcpListener, app: App) -> Server {
 async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>) {
     let bank = service(super::router(app));
     let overloaded = service(super::overloaded());
-    let places = Arc::new(Semaphore::new(connections_max()));
-    let waiting_room = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let (served, turned_away) = bounds();
+    let places = Arc::new(Semaphore::new(served));
+    let waiting_room = Arc::new(Semaphore::new(turned_away));
     let open = GracefulShutdown::new();
     let (cut, cutting) = watch::channel(());
     loop {
@@ -140,8 +141,9 @@ fn with_write_timeout(stream: TcpStream) -> TimeoutStream<TcpStream> {
     stream
 }
 
-/// As many as the process may have, once its soft limit is raised as far as needed.
-fn connections_max() -> usize {
+/// How many connections are served and how many more are turned away, as far as the process may have descriptors, once
+/// its soft limit is raised as far as needed.
+fn bounds() -> (usize, usize) {
     let wanted = (CONNECTIONS_MAX + OTHER_DESCRIPTORS) as u64;
     let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(wanted, |(soft, hard)| {
         let raised = wanted.clamp(soft.min(hard), hard);
@@ -149,5 +151,6 @@ fn connections_max() -> usize {
         setrlimit(Resource::RLIMIT_NOFILE, raised, hard).map_or(soft, |()| raised)
     });
     let descriptors = usize::try_from(allowed).unwrap_or(usize::MAX);
-    CONNECTIONS_MAX.min(descriptors.saturating_sub(OTHER_DESCRIPTORS)).max(TURNED_AWAY_MAX)
+    let others = OTHER_DESCRIPTORS.min(descriptors / 2);
+    (CONNECTIONS_MAX.min(descriptors - others), TURNED_AWAY_MAX.min(others / 2))
 }

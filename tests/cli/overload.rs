@@ -8,9 +8,9 @@ use std::{
 
 use crate::{folder::Folder, passbook::Passbook};
 
-/// So few file descriptors leave room for 256 connections.
-const DESCRIPTORS: &str = "700";
-const CONNECTIONS: usize = 256;
+/// Half of so few file descriptors are for connections.
+const DESCRIPTORS: &str = "300";
+const CONNECTIONS: usize = 150;
 
 fn ask(mut stream: &TcpStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
