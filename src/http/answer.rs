@@ -15,7 +15,8 @@ use crate::{
     read_model::Seen,
 };
 
-const PASSBOOK_POSITION: HeaderName = HeaderName::from_static("passbook-position");
+/// How far the log, or a view of it, has come.
+pub const PASSBOOK_POSITION: HeaderName = HeaderName::from_static("passbook-position");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The answer to a command that changes what is there: 200.

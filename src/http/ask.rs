@@ -58,7 +58,7 @@ impl<S: Send + Sync, B: DeserializeOwned> FromRequest<S> for Ask<B> {
         let method = http.method().clone();
         let path = http.uri().path().to_owned();
         let headers = http.headers().clone();
-        let key = idempotency_key(&headers)?;
+        let key = if options.dry_run { None } else { idempotency_key(&headers)? };
         let condition = if_match(&headers)?;
 
         let body = read(http, state).await?;
@@ -120,6 +120,9 @@ fn unreadable(rejection: &BytesRejection) -> Problem {
 fn must_be_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
     let essence = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(Problem::new(Code::UnsupportedMediaType, "a body is taken as it is, and in no Content-Encoding"));
+    }
     match essence.as_deref() {
         Some("application/json") => Ok(()),
         None if body.is_empty() => Ok(()),

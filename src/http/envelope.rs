@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, Method, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -36,7 +36,11 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
 
-    let mut response = as_problem(bounded(&method, next.run(request)).await, &path, &id);
+    let response = match names_one_host(&request) {
+        true => bounded(&method, next.run(request)).await,
+        false => Problem::new(Code::MalformedRequest, "the request has no Host, or several").into_response(),
+    };
+    let mut response = as_problem(response, &path, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -48,6 +52,11 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     response
 }
 
+/// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once.
+fn names_one_host(request: &Request) -> bool {
+    request.version() < Version::HTTP_11 || request.headers().get_all(header::HOST).iter().count() == 1
+}
+
 /// Bounds a read in time. A command bounds itself, and is not cut off in the middle.
 async fn bounded(method: &Method, answer: impl Future<Output = Response>) -> Response {
     if !method.is_safe() {
@@ -57,6 +66,29 @@ async fn bounded(method: &Method, answer: impl Future<Output = Response>) -> Res
         Ok(response) => response,
         Err(_) => Problem::new(Code::Overloaded, format!("no answer within {READ_S_MAX} s")).into_response(),
     }
+}
+
+/// Leaves of `Accept-Encoding` whether gzip is taken: the compression would turn an answer that it cannot encode into a
+/// 406, after the command has been carried out. What is not taken in gzip is sent as it is (RFC 9110, section 12.5.3).
+pub async fn gzip_or_identity(mut request: Request) -> Request {
+    let headers = request.headers_mut();
+    let wanted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let weights: Vec<(&str, f32)> = wanted.flat_map(|value| value.split(',')).map(weight).collect();
+    let of =
+        |name: &str| weights.iter().find(|(coding, _)| coding.eq_ignore_ascii_case(name)).map(|(_, weight)| *weight);
+    let takes_gzip = of("gzip").or(of("*")).is_some_and(|weight| weight > 0.0);
+    match takes_gzip {
+        true => drop(headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"))),
+        false => drop(headers.remove(header::ACCEPT_ENCODING)),
+    }
+    request
+}
+
+/// A coding and its weight: `gzip;q=0.5`.
+fn weight(coding: &str) -> (&str, f32) {
+    let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+    let weight = parameters.trim().strip_prefix("q=").map_or(1.0, |weight| weight.trim().parse().unwrap_or(0.0));
+    (name.trim(), weight)
 }
 
 fn request_id(request: &Request) -> Arc<str> {

@@ -86,8 +86,8 @@ struct Tag {
 /// The version before the dot of an ETag of ours.
 fn version(opaque: &str) -> Option<i64> {
     let (version, generation) = opaque.split_once('.').unwrap_or((opaque, "1"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    version.parse().ok().filter(|_| digits(version) && digits(generation))
+    let number = |text: &str| text.parse().ok().filter(|number: &i64| *number > 0 && number.to_string() == text);
+    number(version).filter(|_| number(generation).is_some())
 }
 
 /// `*` or a list of entity tags (RFC 9110, section 8.8.3).
@@ -111,16 +111,20 @@ fn entity_tags(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<T
             return Ok(Some(Tags::Any));
         }
         while !rest.is_empty() {
+            // Empty elements are passed over (RFC 9110, section 5.6.1).
+            if let Some(next) = rest.strip_prefix(',') {
+                rest = next.trim_start();
+                continue;
+            }
             let (weak, quoted) = rest.strip_prefix("W/").map_or((false, rest), |quoted| (true, quoted));
             let (opaque, after) =
                 quoted.strip_prefix('"').and_then(|opaque| opaque.split_once('"')).ok_or_else(malformed)?;
             tags.push(Tag { weak, opaque: opaque.to_owned() });
             let after = after.trim_start();
-            rest = match after.strip_prefix(',') {
-                Some(next) => next.trim_start(),
-                None if after.is_empty() => after,
-                None => return Err(malformed()),
-            };
+            if !after.is_empty() && !after.starts_with(',') {
+                return Err(malformed());
+            }
+            rest = after;
         }
     }
     match tags.is_empty() {

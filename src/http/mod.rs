@@ -83,6 +83,7 @@ fn router(app: App) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(envelope::wrap))
         .layer(CompressionLayer::new())
+        .layer(middleware::map_request(envelope::gzip_or_identity))
         .with_state(app)
 }
 

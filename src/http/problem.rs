@@ -10,8 +10,9 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::answer::PASSBOOK_POSITION;
 pub use super::code::Code;
-use crate::{application, audit, domain::Rejection, read_model};
+use crate::{application, audit, domain::Rejection, event_store::Position, read_model};
 
 /// The media type of RFC 9457.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -26,6 +27,7 @@ pub struct Problem {
     current_version: Option<i64>,
     balance: Option<i64>,
     field: Option<&'static str>,
+    position: Option<Position>,
 }
 
 /// An error (RFC 9457).
@@ -78,7 +80,7 @@ pub struct FieldError<'a> {
 impl Problem {
     /// A problem whose kind says it all.
     pub fn of(code: Code) -> Self {
-        Self { code, detail: None, current_version: None, balance: None, field: None }
+        Self { code, detail: None, current_version: None, balance: None, field: None, position: None }
     }
 
     /// A problem with what went wrong this time.
@@ -89,6 +91,11 @@ impl Problem {
     /// A problem with one part of the request.
     pub fn field(code: Code, field: &'static str, detail: impl Into<String>) -> Self {
         Self { field: Some(field), ..Self::new(code, detail) }
+    }
+
+    /// A problem that a view has, which has read so far.
+    pub fn seen_at(code: Code, position: Position) -> Self {
+        Self { position: Some(position), ..Self::of(code) }
     }
 
     /// The whole answer, once the request's path and id are known.
@@ -110,6 +117,9 @@ impl Problem {
         let mut response = (self.code.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(position) = self.position.and_then(|position| position.to_string().parse().ok()) {
+            headers.insert(PASSBOOK_POSITION, position);
+        }
         if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
         }

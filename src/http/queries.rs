@@ -219,13 +219,13 @@ pub async fn get_transfer(
     let seen = app.read_model.transfer(transfer_id, minimum).await?;
     match seen.value {
         Some(transfer) => Ok(view(Seen { value: transfer, position: seen.position, generation: seen.generation })),
-        None => Err(Problem::of(Code::NotFound)),
+        None => Err(Problem::seen_at(Code::NotFound, seen.position)),
     }
 }
 
 /// The account, or the problem that there is none.
 fn found(seen: Seen<Option<AccountView>>) -> Result<Seen<AccountView>, Problem> {
     let Seen { value, position, generation } = seen;
-    let value = value.ok_or(Problem::of(Code::AccountNotFound))?;
+    let value = value.ok_or(Problem::seen_at(Code::AccountNotFound, position))?;
     Ok(Seen { value, position, generation })
 }

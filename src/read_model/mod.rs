@@ -12,13 +12,15 @@ use std::{future::Future, sync::Arc, time::Duration};
 use sqlx::PgPool;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::event_store::Position;
 
 /// How long a query waits for a view to reach the position that it asks for.
 pub const PROJECTION_WAIT_MS_MAX: u64 = 2_000;
+/// How long one query may take before its server is taken for frozen.
+const QUERY_MS_MAX: u64 = 5_000;
 /// Another instance may do the projecting: look again after so long, whoever wakes us, and later and later.
 const LOOK_AGAIN_MS_MIN: u64 = 5;
 const LOOK_AGAIN_MS_MAX: u64 = 100;
@@ -87,7 +89,8 @@ impl ReadModel {
         let mut pause = LOOK_AGAIN_MS_MIN;
         loop {
             projected.mark_unchanged();
-            match query().await {
+            let answered = timeout(Duration::from_millis(QUERY_MS_MAX), query()).await;
+            match answered.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 Ok(Some(seen)) if seen.position >= wanted => return Ok(seen),
                 Ok(_) if Instant::now() < deadline => {}
                 Ok(_) => return Err(Error::Behind),

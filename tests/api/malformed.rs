@@ -265,6 +265,26 @@ async fn unusual_http_is_answered_as_such() {
 }
 
 #[tokio::test]
+async fn a_request_without_one_host_is_refused() {
+    let app = spawn_app().await;
+    for hosts in ["", "host: a\r\nhost: b\r\n"] {
+        let answer = exchange(&app, format!("GET /livez HTTP/1.1\r\n{hosts}connection: close\r\n\r\n")).await;
+        assert_problem(&answer, 400, "malformed_request");
+    }
+}
+
+#[tokio::test]
+async fn what_encodings_a_client_takes_decides_nothing_but_the_encoding() {
+    let app = spawn_app().await;
+    for wanted in ["identity;q=0", "*;q=0", "br, *;q=0", "gzip;q=0", "deflate, br;q=1, *;q=0", "nonsense", ""] {
+        let opened = app.teller().with("accept-encoding", wanted).open(serde_json::json!({"currency": "EUR"})).await;
+        assert_eq!(opened.expect(201).header("content-encoding"), None, "{wanted}");
+    }
+    let encoded = app.teller().with("content-encoding", "gzip").open(serde_json::json!({"currency": "EUR"})).await;
+    encoded.refused(415, "unsupported_media_type");
+}
+
+#[tokio::test]
 async fn a_client_that_closes_its_side_once_it_has_asked_is_answered() {
     let app = spawn_app().await;
     let length = format!("content-length: {}", OPENING.len());

@@ -54,8 +54,22 @@ impl Folder {
 
     /// The process id that Postgres wrote down.
     pub fn postmaster(&self) -> i32 {
-        let file = fs::read_to_string(self.data().join("postgres/postmaster.pid")).unwrap();
-        file.lines().next().unwrap().trim().parse().unwrap()
+        self.postmaster_if_any().unwrap()
+    }
+
+    /// Waits until Postgres runs as another process than this one. A backend of the old one may work on for a moment.
+    #[track_caller]
+    pub fn has_another_postmaster_than(&self, before: i32) {
+        let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
+        while self.postmaster_if_any().is_none_or(|pid| pid == before) {
+            assert!(Instant::now() < deadline, "Postgres was not started again within {END_S_MAX} s");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn postmaster_if_any(&self) -> Option<i32> {
+        let file = fs::read_to_string(self.data().join("postgres/postmaster.pid")).ok()?;
+        file.lines().next()?.trim().parse().ok()
     }
 
     /// The processes that work below this folder.

@@ -1,14 +1,17 @@
 //! Look-ups of single accounts share statements: whoever asks while one is under way is answered by the next one, so
 //! that many readers cost the database little more than one. There is no timer; a lone reader waits for nobody.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::PgPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use super::{AccountView, live};
-use crate::read_model::Seen;
+use crate::read_model::{QUERY_MS_MAX, Seen};
 
 /// How many look-ups may wait, and how many share one statement.
 const LOOKUPS_MAX: usize = 1_024;
@@ -52,7 +55,8 @@ async fn answer(pool: &PgPool, partition: i16, batch: impl Iterator<Item = Looku
     ids.sort_unstable();
     ids.dedup();
     // Without an answer the senders are dropped, which says that the statement failed.
-    let Ok(seen) = live(pool, partition, &ids).await else { return };
+    let answered = timeout(Duration::from_millis(QUERY_MS_MAX), live(pool, partition, &ids)).await;
+    let Ok(Ok(seen)) = answered else { return };
     let known: Option<Seen<HashMap<Uuid, AccountView>>> =
         seen.map(|seen| seen.map(|views| views.into_iter().map(|view| (view.account_id, view)).collect()));
     for Lookup { account_id, answer } in batch {
