@@ -33,6 +33,8 @@ const TURNED_AWAY_MAX: usize = 256;
 const TURNED_AWAY_READ_MS_MAX: u64 = 1_000;
 /// How long the headers of a request may take to arrive.
 const HEADER_READ_MS_MAX: u64 = 10_000;
+/// How much of a request's headers and of an unread answer one connection may keep in memory.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long a client may go without taking any of its answer.
 const WRITE_MS_MAX: u64 = 30_000;
 /// How long requests in flight may take to end when the service stops.
@@ -114,7 +116,7 @@ fn service(router: Router) -> Service {
 fn http1(header_read_ms_max: u64) -> Builder {
     let mut builder = Builder::new();
     // A client may close its side once it has asked, and still be answered.
-    builder.half_close(true);
+    builder.half_close(true).max_buf_size(BUFFER_BYTES_MAX);
     builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(header_read_ms_max));
     builder
 }
