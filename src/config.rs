@@ -19,10 +19,19 @@ pub struct Cli {
 impl Cli {
     /// What the command line asks for.
     pub fn subcommand() -> Subcommands {
-        let said = Self::parse().command;
-        // Parsed again, so that the settings come from the environment all the same.
-        said.or_else(|| Self::parse_from(["passbook", "serve"]).command).unwrap_or(Subcommands::Openapi)
+        match Self::parse().command {
+            Some(subcommand) => subcommand,
+            // Parsed again, so that the settings come from the environment all the same.
+            None => Subcommands::Serve(Serving::parse_from(["passbook"]).config),
+        }
     }
+}
+
+/// `serve` without the word.
+#[derive(Parser)]
+struct Serving {
+    #[command(flatten)]
+    config: Config,
 }
 
 /// What the binary can do.

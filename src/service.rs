@@ -2,7 +2,6 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +16,7 @@ use crate::{
     application::{self, Bank},
     audit::Audit,
     config::{Auth, Config},
-    database::{self, Database, embedded},
+    database::{self, Database},
     http,
     read_model::{ReadModel, projector::Projector},
 };
@@ -117,7 +116,7 @@ impl Service {
 pub fn welcome(config: &Config, address: SocketAddr) -> String {
     let data = match &config.database_url {
         Some(_) => "in the Postgres of PASSBOOK_DATABASE_URL".to_owned(),
-        None => data_dir(config).display().to_string(),
+        None => database::data_dir(config).display().to_string(),
     };
     // A wildcard address is listened on, not visited.
     let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
@@ -134,10 +133,6 @@ pub fn welcome(config: &Config, address: SocketAddr) -> String {
   Ctrl-C ends it; the data stay.
 "
     )
-}
-
-fn data_dir(config: &Config) -> PathBuf {
-    config.data_dir.clone().unwrap_or_else(embedded::default_data_dir)
 }
 
 /// Taken first, so that a busy port is told before a database is started.

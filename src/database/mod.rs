@@ -3,7 +3,7 @@
 pub mod embedded;
 mod schema;
 
-use std::{io, str::FromStr, time::Duration};
+use std::{io, path::PathBuf, str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -86,26 +86,25 @@ impl Database {
 
     /// Brings the schema and the service's rights up to date, as the owner of the tables.
     pub async fn migrate(&self) -> Result<(), Error> {
-        let mut connection = self.connect().await?;
-        schema::migrate(&mut connection).await?;
-        // A failed goodbye harms nobody.
-        let _ = connection.close().await;
-        Ok(())
+        self.with_connection(schema::migrate).await
     }
 
     /// Makes sure that the schema is one that this release can serve: the owner brings it up to date, others look.
     pub async fn prepare(&self) -> Result<(), Error> {
-        let mut connection = self.connect().await?;
-        schema::prepare(&mut connection).await?;
-        // A failed goodbye harms nobody.
-        let _ = connection.close().await;
-        Ok(())
+        self.with_connection(schema::prepare).await
     }
 
     /// Makes sure that the schema is one that this release can read, and changes nothing.
     pub async fn check(&self) -> Result<(), Error> {
+        self.with_connection(schema::check).await
+    }
+
+    async fn with_connection(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), schema::Error>,
+    ) -> Result<(), Error> {
         let mut connection = self.connect().await?;
-        schema::check(&mut connection).await?;
+        work(&mut connection).await?;
         // A failed goodbye harms nobody.
         let _ = connection.close().await;
         Ok(())
@@ -163,12 +162,13 @@ impl Database {
     }
 }
 
+/// Where our own Postgres keeps its data.
+pub fn data_dir(config: &Config) -> PathBuf {
+    config.data_dir.clone().unwrap_or_else(embedded::default_data_dir)
+}
+
 fn embedded_settings(config: &Config) -> embedded::Settings {
-    embedded::Settings {
-        data_dir: config.data_dir.clone().unwrap_or_else(embedded::default_data_dir),
-        bin: config.pg_bin.clone(),
-        parameters: vec![],
-    }
+    embedded::Settings { data_dir: data_dir(config), bin: config.pg_bin.clone(), parameters: vec![] }
 }
 
 /// The parser takes any scheme, and its own error may quote the password.

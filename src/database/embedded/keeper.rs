@@ -80,10 +80,6 @@ impl Keeper {
         self.shared.confirmed.store(true, Ordering::Release);
     }
 
-    pub fn restarts(&self) -> u64 {
-        self.shared.restarts.load(Ordering::Relaxed)
-    }
-
     /// Ends the server and waits for its end.
     pub async fn stop(self) {
         drop(self.orders);

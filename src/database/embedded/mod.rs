@@ -99,11 +99,6 @@ impl EmbeddedPostgres {
         self.options.clone()
     }
 
-    /// How many crashes have been healed so far.
-    pub fn restarts(&self) -> u64 {
-        self.keeper.as_ref().map_or(0, Keeper::restarts)
-    }
-
     /// Shuts the server down and waits for its end.
     pub async fn stop(self) {
         if let Some(keeper) = self.keeper {
