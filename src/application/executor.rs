@@ -38,6 +38,7 @@ pub(super) struct Executor {
     doubt: Option<Doubt>,
     /// When the first of the tries began that have failed since one worked.
     away_since: Option<Instant>,
+    /// When the last of them ended.
     failed_at: Option<Instant>,
     /// Why the last try failed, for whoever asks.
     outage: watch::Sender<Option<&'static str>>,
@@ -182,8 +183,11 @@ impl Executor {
     async fn connect_and_pass(&mut self, batch: &[Pending]) -> Result<Answers, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None if batch.is_empty() => within(STATEMENT_MAX, PgConnection::connect_with(&self.connect)).await?,
-            None => within(CONNECT_MAX, PgConnection::connect_with(&self.connect)).await?,
+            None => {
+                // Nobody waits for a passage of nobody: there a slow connection is waited for.
+                let limit = if batch.is_empty() { STATEMENT_MAX } else { CONNECT_MAX };
+                within(limit, PgConnection::connect_with(&self.connect)).await?
+            }
         };
         let answers = self.settle_and_pass(&mut connection, batch).await?;
         self.connection = Some(connection);

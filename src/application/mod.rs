@@ -117,8 +117,8 @@ impl Bank {
         *self.outage.borrow()
     }
 
-    /// Carries out `command` and answers once what it rests on is durable. A caller who stops waiting does not
-    /// cancel it.
+    /// Carries out `command` and answers once what it rests on is durable. A caller who stops waiting
+    /// cancels a command that still waits, and not one that is in a batch.
     pub async fn execute(&self, command: Command, request: Request) -> Result<Answer, Error> {
         let (answer, receipt) = oneshot::channel();
         let pending = Pending { command, request, answer, accepted_at: Instant::now() };

@@ -98,7 +98,7 @@ impl Turnstile {
     /// Whether an append without an answer stands. If not, it never will.
     pub(super) async fn settle(&mut self, connection: &mut PgConnection, doubt: &Doubt) -> Result<bool, Failure> {
         // Either way the head is not the one we know: the next passage catches up behind the lock.
-        self.slow_batches = QUIET_BATCHES;
+        self.tread_carefully();
         within(STATEMENT_MAX, log::settle(connection, self.partition, doubt.position, doubt.event_id)).await
     }
 

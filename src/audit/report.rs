@@ -107,8 +107,11 @@ impl fmt::Display for Report {
         for (currency, Money { paid_in, paid_out, balances }) in &self.money {
             writeln!(f, "  {currency}        {paid_in} in - {paid_out} out = {balances} held")?;
         }
-        writeln!(f, "  took       {:.1} s, {rate:.0} events/s", self.seconds)?;
-        writeln!(f)?;
+        write!(f, "  took       {:.1} s, {rate:.0} events/s", self.seconds)?;
+        if self.position == 0 {
+            return Ok(());
+        }
+        writeln!(f, "\n")?;
         writeln!(f, "A witness may write this down, and ask later whether the log still contains it:")?;
         write!(f, "  passbook verify --witness {}-{}", self.position, self.hash)
     }

@@ -7,7 +7,7 @@ pub mod projector;
 pub mod status;
 pub mod transactions;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio::{
@@ -90,7 +90,7 @@ impl ReadModel {
         loop {
             projected.mark_unchanged();
             let answered = timeout(Duration::from_millis(QUERY_MS_MAX), query()).await;
-            match answered.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            match answered.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Some(seen)) if seen.position >= wanted => return Ok(seen),
                 Ok(_) if Instant::now() < deadline => {}
                 Ok(_) => return Err(Error::Behind),
@@ -103,6 +103,11 @@ impl ReadModel {
             let _ = timeout_at(look_again.min(deadline), projected.changed()).await;
         }
     }
+}
+
+/// The database did not answer in time.
+fn timed_out() -> sqlx::Error {
+    io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
 /// The first `limit` rows of a query for one more, and whether there are more.

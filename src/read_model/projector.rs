@@ -3,7 +3,7 @@
 //!
 //! Nothing is elected and nothing expires: whoever gets the checkpoints' row locks projects the next batch.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, Result, postgres::PgConnectOptions, query, query_scalar};
 use tokio::{
@@ -11,7 +11,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::projection::{Place, Projection, cannot_apply, decode, projections};
+use super::{
+    projection::{Place, Projection, cannot_apply, decode, projections},
+    timed_out,
+};
 use crate::event_store::feed;
 
 /// How many events one transaction takes.
@@ -280,8 +283,4 @@ async fn move_checkpoint(
         1 => Ok(()),
         _ => Err(cannot_apply(format!("the checkpoint of {} is not where it was", checkpoint.name))),
     }
-}
-
-fn timed_out() -> sqlx::Error {
-    io::Error::from(io::ErrorKind::TimedOut).into()
 }

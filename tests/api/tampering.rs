@@ -58,6 +58,7 @@ async fn an_empty_log_is_in_order() {
     let app = spawn_app().await;
     let report = app.verify(None).await.unwrap();
     assert_eq!((report.position, report.accounts), (0, 0));
+    assert!(!report.to_string().contains("--witness"), "there is nothing to witness: {report}");
 }
 
 #[tokio::test]

@@ -2,10 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io::Write,
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     client::{Client, Deposit, Outcome},
     folder::Folder,
-    passbook::Passbook,
+    passbook::{Passbook, Running},
 };
 
 const CLIENTS: usize = 8;
@@ -135,18 +138,34 @@ async fn told_to_end_while_it_starts_it_ends_at_once_and_leaves_nothing_running(
     bank.client.is_ready().await;
 }
 
-#[tokio::test]
-async fn a_client_that_never_reads_does_not_keep_it_from_ending() {
+/// A client that asks for more than both sides' buffers hold, and reads nothing of it.
+fn deaf_client(bank: &Running) -> TcpStream {
+    let mut deaf = TcpStream::connect(bank.client.base().strip_prefix("http://").unwrap()).unwrap();
+    let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: bank\r\n\r\n";
+    deaf.write_all(request.repeat(20).as_bytes()).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    deaf
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_keep_it_from_ending() {
     let folder = Folder::fresh();
     let bank = Passbook::on(&folder).start();
-    bank.client.open().await;
-    let address = bank.client.base().strip_prefix("http://").unwrap().to_owned();
-    let mut deaf = std::net::TcpStream::connect(address).unwrap();
-    // More than both sides' buffers hold.
-    let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: bank\r\n\r\n";
-    std::io::Write::write_all(&mut deaf, request.repeat(20).as_bytes()).unwrap();
-    sleep(Duration::from_millis(300)).await;
+    let _deaf = deaf_client(&bank);
     let ended = bank.stop(Signal::SIGTERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    folder.is_left_alone();
+}
+
+#[test]
+fn told_to_end_a_second_time_it_waits_for_nobody() {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).start();
+    let _deaf = deaf_client(&bank);
+    bank.process.signal(Signal::SIGTERM);
+    thread::sleep(Duration::from_millis(300));
+    let ended = bank.stop(Signal::SIGINT);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("a second time"), "{ended:?}");
     folder.is_left_alone();
 }
