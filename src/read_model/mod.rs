@@ -2,6 +2,7 @@
 //! them all behind the log.
 
 pub mod accounts;
+mod ahead;
 pub mod projection;
 pub mod projector;
 pub mod status;

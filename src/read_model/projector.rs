@@ -12,13 +12,14 @@ use tokio::{
 };
 
 use super::{
-    projection::{Place, Projection, cannot_apply, decode, projections},
+    ahead::Ahead,
+    projection::{Applicable, Place, Projection, cannot_apply, decode, projections},
     timed_out,
 };
 use crate::event_store::feed;
 
-/// How many events one transaction takes.
-const BATCH_EVENTS_MAX: i64 = 2_000;
+/// How many events one transaction takes. An account that changes often in them is written once.
+const BATCH_EVENTS_MAX: i64 = 20_000;
 /// The poll behind the wake-up, backing off while nothing happens.
 const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
@@ -38,6 +39,7 @@ pub struct Projector {
     partition: i16,
     connect: PgConnectOptions,
     followers: Vec<Follower>,
+    ahead: Ahead,
     projected: Arc<watch::Sender<i64>>,
     /// Told when a reader waits for a position.
     awaited: Arc<Notify>,
@@ -78,7 +80,8 @@ impl Projector {
         awaited: Arc<Notify>,
     ) -> Self {
         let followers = projections().into_iter().map(|projection| Follower { projection, written: None }).collect();
-        Self { partition, connect, followers, projected, awaited }
+        let ahead = Ahead::new(partition, connect.clone());
+        Self { partition, connect, followers, ahead, projected, awaited }
     }
 
     /// Runs until the sender of `appended` is gone, then once more up to the head.
@@ -111,6 +114,7 @@ impl Projector {
                     connection = None;
                     // Whether the last transaction stands is not known.
                     self.followers.iter_mut().for_each(|follower| follower.written = None);
+                    self.ahead.forget();
                     tracing::error!(%error, "the projection does not move");
                     // Best effort: the log line says it too.
                     let _ = timeout(Duration::from_secs(STEP_S_MIN), self.note_failure(&error.to_string())).await;
@@ -219,31 +223,19 @@ impl Projector {
     /// Brings views that stand at the same position one batch further.
     async fn advance(&mut self, connection: &mut PgConnection, checkpoints: &[Checkpoint]) -> Result<Step> {
         let Some(Checkpoint { position: from, .. }) = checkpoints.first() else { return Ok(Step::Idle) };
-        let events = decode(feed::read(connection, self.partition, *from, BATCH_EVENTS_MAX).await?, *from)?;
+        let events = match self.ahead.take(*from) {
+            Some(events) => events,
+            None => read(connection, self.partition, *from).await?,
+        };
         let to = from + events.len() as i64;
-        let caught_up = (events.len() as i64) < BATCH_EVENTS_MAX;
-        let mut moved = false;
-        for checkpoint in checkpoints {
-            let Some(follower) = self.followers.iter_mut().find(|f| f.projection.name() == checkpoint.name) else {
-                continue;
-            };
-            if events.is_empty() && !checkpoint.unsettled {
-                continue;
-            }
-            if follower.written != Some((checkpoint.generation, *from)) {
-                follower.projection.forget();
-            }
-            let place = Place { partition: self.partition, generation: checkpoint.generation };
-            follower.projection.apply(connection, place, &events).await?;
-            move_checkpoint(connection, place, checkpoint, to, caught_up).await?;
-            follower.written = Some((checkpoint.generation, to));
-            moved = true;
+        if (events.len() as i64) < BATCH_EVENTS_MAX {
+            self.ahead.forget();
+            let moved = write(&mut self.followers, connection, self.partition, checkpoints, &events, true).await?;
+            return Ok(if moved { Step::CaughtUp } else { Step::Idle });
         }
-        Ok(match moved {
-            false => Step::Idle,
-            true if caught_up => Step::CaughtUp,
-            true => Step::Behind,
-        })
+        let writing = write(&mut self.followers, connection, self.partition, checkpoints, &events, false);
+        let (moved, ()) = tokio::join!(writing, self.ahead.read(to));
+        Ok(if moved? { Step::Behind } else { Step::Idle })
     }
 
     /// Says in `GET /v1/projections` why the views stand still.
@@ -256,6 +248,41 @@ impl Projector {
             tracing::debug!(%error, "the projection's failure could not be noted");
         }
     }
+}
+
+/// The next batch of events after `position`.
+pub(super) async fn read(connection: &mut PgConnection, partition: i16, position: i64) -> Result<Vec<Applicable>> {
+    decode(feed::read(connection, partition, position, BATCH_EVENTS_MAX).await?, position)
+}
+
+/// Writes the rows of `events` and moves the checkpoints; false where there was nothing to write.
+async fn write(
+    followers: &mut [Follower],
+    connection: &mut PgConnection,
+    partition: i16,
+    checkpoints: &[Checkpoint],
+    events: &[Applicable],
+    caught_up: bool,
+) -> Result<bool> {
+    let mut moved = false;
+    for checkpoint in checkpoints {
+        let Some(follower) = followers.iter_mut().find(|f| f.projection.name() == checkpoint.name) else {
+            continue;
+        };
+        if events.is_empty() && !checkpoint.unsettled {
+            continue;
+        }
+        if follower.written != Some((checkpoint.generation, checkpoint.position)) {
+            follower.projection.forget();
+        }
+        let to = checkpoint.position + events.len() as i64;
+        let place = Place { partition, generation: checkpoint.generation };
+        follower.projection.apply(connection, place, events).await?;
+        move_checkpoint(connection, place, checkpoint, to, caught_up).await?;
+        follower.written = Some((checkpoint.generation, to));
+        moved = true;
+    }
+    Ok(moved)
 }
 
 /// Moves the checkpoint if it still stands where it was read; a view that has caught up goes live.

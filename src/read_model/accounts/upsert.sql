@@ -1,12 +1,21 @@
+-- Arrays are unnested in the select list, row by row; in FROM each would be stored as a whole before.
 INSERT INTO account_view (
     partition, generation, account_id, owner, currency, status, balance, version, transaction_count, opened_at,
     last_activity_at, closed_at
 )
-SELECT $1, $2, changed.*
-FROM unnest(
-    $3::uuid[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::timestamptz[],
-    $11::timestamptz[], $12::timestamptz[]
-) AS changed
+SELECT
+    $1,
+    $2,
+    unnest($3::uuid[]),
+    unnest($4::text[]),
+    unnest($5::text[]),
+    unnest($6::text[]),
+    unnest($7::bigint[]),
+    unnest($8::bigint[]),
+    unnest($9::bigint[]),
+    unnest($10::timestamptz[]),
+    unnest($11::timestamptz[]),
+    unnest($12::timestamptz[])
 ON CONFLICT (partition, generation, account_id) DO UPDATE SET
     status = EXCLUDED.status,
     balance = EXCLUDED.balance,

@@ -1,9 +1,18 @@
+-- Arrays are unnested in the select list, row by row; in FROM each would be stored as a whole before.
 INSERT INTO account_transaction (
     partition, generation, account_id, version, kind, amount, balance_after, transfer_id, counterparty_account_id,
     reference, recorded_at, event_id
 )
-SELECT $1, $2, movement.*
-FROM unnest(
-    $3::uuid[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::uuid[], $9::uuid[], $10::text[],
-    $11::timestamptz[], $12::uuid[]
-) AS movement
+SELECT
+    $1,
+    $2,
+    unnest($3::uuid[]),
+    unnest($4::bigint[]),
+    unnest($5::text[]),
+    unnest($6::bigint[]),
+    unnest($7::bigint[]),
+    unnest($8::uuid[]),
+    unnest($9::uuid[]),
+    unnest($10::text[]),
+    unnest($11::timestamptz[]),
+    unnest($12::uuid[])

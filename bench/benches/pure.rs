@@ -1,0 +1,90 @@
+//! What one command costs before any database is asked: decide, evolve, hash, encode and decode.
+//! `cargo bench --package bench` measures it.
+
+use std::hint::black_box;
+
+use chrono::DateTime;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use passbook::domain::account::Account;
+use passbook::domain::command::{Action, Movement};
+use passbook::domain::event::Event;
+use passbook::domain::money::{Amount, Currency};
+use passbook::event_store::chain::{Link, hash};
+use uuid::Uuid;
+
+const FOLDED_EVENTS: usize = 1_000;
+const METADATA: &str = r#"{"user_id":"teller-7","correlation_id":"018f2f3a-0000-7000-8000-000000000001","causation_id":"018f2f3a-0000-7000-8000-000000000002"}"#;
+
+fn opening() -> Action {
+    Action::Open { owner: "customer-17".into(), currency: Currency::EUR, initial_deposit: 10_000 }
+}
+
+fn deposit() -> Action {
+    let amount = Amount::try_from(500).expect("is an amount");
+    Action::Deposit(Movement { amount, currency: Some(Currency::EUR), reference: Some("invoice 4711".to_owned()) })
+}
+
+fn encode(event: &Event) -> String {
+    serde_json::to_string(event).expect("is JSON")
+}
+
+fn decided(account: &Account, action: &Action) -> Event {
+    account.decide(action).expect("is allowed")
+}
+
+/// An opened account, and the event of one deposit on it.
+fn account() -> (Account, Event) {
+    let account = Account::default();
+    let opened = decided(&account, &opening());
+    let account = account.evolve(&opened);
+    let deposited = decided(&account, &deposit());
+    (account, deposited)
+}
+
+fn decide(c: &mut Criterion) {
+    let (account, _) = account();
+    let deposit = deposit();
+    c.bench_function("decide a deposit", |b| b.iter(|| black_box(&account).decide(black_box(&deposit))));
+}
+
+fn fold(c: &mut Criterion) {
+    let (account, deposited) = account();
+    let events = vec![deposited; FOLDED_EVENTS];
+    let mut group = c.benchmark_group("fold");
+    group.throughput(Throughput::Elements(FOLDED_EVENTS as u64));
+    group.bench_function("1 000 events", |b| {
+        let fold = |account: Account| events.iter().fold(account, Account::evolve);
+        b.iter_batched(|| account.clone(), fold, BatchSize::SmallInput);
+    });
+    group.finish();
+}
+
+fn hash_event(c: &mut Criterion) {
+    let (_, event) = account();
+    let data = encode(&event);
+    let link = Link {
+        partition: 0,
+        position: 42,
+        id: Uuid::from_u128(7),
+        stream_id: Uuid::from_u128(8),
+        version: 3,
+        event_type: event.name(),
+        schema_version: event.schema_version(),
+        data: &data,
+        metadata: METADATA,
+        recorded_at: DateTime::UNIX_EPOCH,
+    };
+    c.bench_function("hash an event", |b| b.iter(|| hash(black_box(&[7; 32]), black_box(link))));
+}
+
+fn write_and_read(c: &mut Criterion) {
+    let (_, event) = account();
+    let data = encode(&event);
+    c.bench_function("encode an event", |b| b.iter(|| encode(black_box(&event))));
+    c.bench_function("decode an event", |b| {
+        b.iter(|| Event::decode(event.name(), event.schema_version(), black_box(&data)));
+    });
+}
+
+criterion_group!(pure, decide, fold, hash_event, write_and_read);
+criterion_main!(pure);
