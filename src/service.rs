@@ -18,7 +18,7 @@ use crate::{
     config::{Auth, Config},
     database::{self, Database},
     http,
-    read_model::{ReadModel, projector::Projector},
+    read_model::{ReadModel, projector::Projector, rebuild::Builder},
 };
 
 /// The one partition, until there are several.
@@ -28,10 +28,17 @@ pub const PARTITION: i16 = 0;
 #[derive(Debug)]
 pub struct Service {
     address: SocketAddr,
+    running: Running,
+    database: Database,
+}
+
+/// What runs until the service stops.
+#[derive(Debug)]
+struct Running {
     server: http::Server,
     executor: JoinHandle<()>,
     projector: JoinHandle<()>,
-    database: Database,
+    builder: JoinHandle<()>,
 }
 
 /// Why the bank did not start; each a sentence that says what to do.
@@ -56,7 +63,7 @@ impl Service {
         let listener = listen(config).await?;
         let database = Database::open(config).await?;
         match Self::start_on(config, listener, &database).await {
-            Ok((address, server, executor, projector)) => Ok(Self { address, server, executor, projector, database }),
+            Ok((address, running)) => Ok(Self { address, running, database }),
             Err(error) => {
                 database.close().await;
                 Err(error)
@@ -68,7 +75,7 @@ impl Service {
         config: &Config,
         listener: TcpListener,
         database: &Database,
-    ) -> Result<(SocketAddr, http::Server, JoinHandle<()>, JoinHandle<()>), Error> {
+    ) -> Result<(SocketAddr, Running), Error> {
         database.prepare().await?;
         let address = listener.local_addr().unwrap_or(config.listen);
 
@@ -77,6 +84,7 @@ impl Service {
         let awaited = Arc::new(Notify::new());
         let projector = Projector::new(PARTITION, database.projector(), Arc::clone(&projected), Arc::clone(&awaited));
         let projector = tokio::spawn(projector.run(appended.subscribe()));
+        let builder = tokio::spawn(Builder::new(PARTITION, database.projector()).run(appended.subscribe()));
 
         let command_timeout = Duration::from_millis(config.command_timeout_ms.get().into());
         let settings = application::Settings {
@@ -90,7 +98,7 @@ impl Service {
         let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe(), awaited);
         let audit = Audit::new(queries, PARTITION);
         let server = http::serve(listener, http::App::new(bank, read_model, audit));
-        Ok((address, server, executor, projector))
+        Ok((address, Running { server, executor, projector, builder }))
     }
 
     /// Where it listens.
@@ -100,10 +108,11 @@ impl Service {
 
     /// Ends in order: no new requests, the accepted ones answered, the log projected, the database closed.
     pub async fn stop(self) {
-        self.server.stop().await;
+        let Running { server, executor, projector, builder } = self.running;
+        server.stop().await;
         // The last handle to the bank went with the server: the executor drains its queue and ends, and with it the
         // sender that keeps the projector running.
-        for task in [self.executor, self.projector] {
+        for task in [executor, projector, builder] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task did not end as it should");
             }

@@ -61,6 +61,11 @@ impl Status {
             Status::Closed => "closed",
         }
     }
+
+    /// The status of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Status::Open, Status::Frozen, Status::Closed].into_iter().find(|status| status.as_str() == name)
+    }
 }
 
 /// Why a command is refused by the state. In order of rank: where several hold, the first is the answer.

@@ -1,6 +1,7 @@
 //! The log in the order of positions, for whoever follows it.
 
 use sqlx::{PgConnection, Result, query_as};
+use uuid::Uuid;
 
 use super::RecordedEvent;
 
@@ -21,6 +22,30 @@ pub async fn read(
            LIMIT $3"#,
         partition,
         position,
+        limit
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// The first `limit` events of one stream, up to a position.
+pub async fn of_stream(
+    connection: &mut PgConnection,
+    partition: i16,
+    stream_id: Uuid,
+    to: i64,
+    limit: i64,
+) -> Result<Vec<RecordedEvent>> {
+    query_as!(
+        RecordedEvent,
+        r#"SELECT position, id, stream_id, version, type AS event_type, schema_version, data::text AS "data!", recorded_at
+           FROM event
+           WHERE partition = $1 AND stream_id = $2 AND position <= $3
+           ORDER BY version
+           LIMIT $4"#,
+        partition,
+        stream_id,
+        to,
         limit
     )
     .fetch_all(connection)

@@ -3,7 +3,7 @@
 
 use sqlx::{Connection, PgConnection, Result, postgres::PgConnectOptions};
 
-use super::{projection::Applicable, projector};
+use super::{followers, projection::Applicable};
 
 /// What was read ahead in one partition.
 pub(super) struct Ahead {
@@ -46,6 +46,6 @@ impl Ahead {
             Some(connection) => connection,
             none => none.insert(PgConnection::connect_with(&self.connect).await?),
         };
-        projector::read(connection, self.partition, position).await
+        followers::read(connection, self.partition, position).await
     }
 }

@@ -3,8 +3,12 @@
 
 pub mod accounts;
 mod ahead;
+mod check;
+mod followers;
+mod generation;
 pub mod projection;
 pub mod projector;
+pub mod rebuild;
 pub mod status;
 pub mod transactions;
 

@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Result};
+use uuid::Uuid;
 
 use super::{accounts::Accounts, transactions::Transactions};
 use crate::{domain::Event, event_store::RecordedEvent};
@@ -30,6 +31,23 @@ pub trait Projection: Send + Sync {
     /// Drops rows held in memory: somebody else may have written since.
     fn forget(&mut self);
 
+    /// What must hold of all rows together once `position` is read, told without reading the log; the sentence where it
+    /// does not.
+    fn check_sums<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        position: i64,
+    ) -> BoxFuture<'a, Result<Option<String>>>;
+
+    /// Deletes up to `limit` rows of a generation that nobody reads any more, and says how many.
+    fn discard<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        limit: i64,
+    ) -> BoxFuture<'a, Result<u64>>;
+
     /// The same view folded in memory, to compare its rows with.
     fn check(&self) -> Box<dyn Check>;
 }
@@ -40,8 +58,14 @@ pub trait Check: Send {
     /// Folds one more event in.
     fn apply(&mut self, applicable: &Applicable);
 
-    /// The first row of `place` found that is not what the events so far make of it.
-    fn compare<'a>(&'a self, connection: &'a mut PgConnection, place: Place) -> BoxFuture<'a, Result<Option<Flaw>>>;
+    /// The first row of `place` found that is not what the events so far make of it: of all rows, or of these accounts'
+    /// alone.
+    fn compare<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        only: Option<&'a [Uuid]>,
+    ) -> BoxFuture<'a, Result<Option<Flaw>>>;
 }
 
 /// What is wrong with a row of a view.
@@ -53,9 +77,9 @@ pub struct Flaw {
     pub sentence: String,
 }
 
-/// Every view by name, each with an empty fold.
-pub fn checks() -> Vec<(&'static str, Box<dyn Check>)> {
-    projections().iter().map(|projection| (projection.name(), projection.check())).collect()
+/// Every view by name and schema version, each with an empty fold.
+pub fn checks() -> Vec<((&'static str, i16), Box<dyn Check>)> {
+    projections().iter().map(|view| ((view.name(), view.schema_version()), view.check())).collect()
 }
 
 /// Which rows a projection writes.
@@ -65,6 +89,8 @@ pub struct Place {
     pub partition: i16,
     /// The view's generation, from 1.
     pub generation: i16,
+    /// The version of the view's shape that its rows have.
+    pub schema_version: i16,
 }
 
 /// A recorded event, decoded.
@@ -76,17 +102,23 @@ pub struct Applicable {
     pub event: Event,
 }
 
+impl TryFrom<RecordedEvent> for Applicable {
+    type Error = sqlx::Error;
+
+    fn try_from(recorded: RecordedEvent) -> Result<Self> {
+        let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
+            .map_err(|error| cannot_apply(format!("position {}: {error}", recorded.position)))?;
+        Ok(Self { recorded, event })
+    }
+}
+
 /// Decodes events and checks that they follow `position` without a hole. None is ever skipped.
 pub(super) fn decode(events: Vec<RecordedEvent>, position: i64) -> Result<Vec<Applicable>> {
     (position + 1..)
         .zip(events)
-        .map(|(expected, recorded)| {
-            if recorded.position != expected {
-                return Err(cannot_apply(format!("position {expected} is missing from the log")));
-            }
-            let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
-                .map_err(|error| cannot_apply(format!("position {expected}: {error}")))?;
-            Ok(Applicable { recorded, event })
+        .map(|(expected, recorded)| match recorded.position == expected {
+            true => recorded.try_into(),
+            false => Err(cannot_apply(format!("position {expected} is missing from the log"))),
         })
         .collect()
 }

@@ -12,14 +12,11 @@ use tokio::{
 };
 
 use super::{
-    ahead::Ahead,
-    projection::{Applicable, Place, Projection, cannot_apply, decode, projections},
+    followers::{Followers, Step},
+    generation,
     timed_out,
 };
-use crate::event_store::feed;
 
-/// How many events one transaction takes. An account that changes often in them is written once.
-const BATCH_EVENTS_MAX: i64 = 20_000;
 /// The poll behind the wake-up, backing off while nothing happens.
 const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
@@ -38,37 +35,10 @@ const STEP_S_MAX: u64 = 60;
 pub struct Projector {
     partition: i16,
     connect: PgConnectOptions,
-    followers: Vec<Follower>,
-    ahead: Ahead,
+    followers: Followers,
     projected: Arc<watch::Sender<i64>>,
     /// Told when a reader waits for a position.
     awaited: Arc<Notify>,
-}
-
-/// What became of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
-    /// There was nothing to do, or another instance does it.
-    Idle,
-    /// The views moved, up to the head as it was.
-    CaughtUp,
-    /// The views moved, and there is more.
-    Behind,
-}
-
-struct Follower {
-    projection: Box<dyn Projection>,
-    /// The checkpoint that this process wrote last, and where: only then are rows held in memory current.
-    written: Option<(i16, i64)>,
-}
-
-/// A checkpoint that is locked for this transaction.
-struct Checkpoint {
-    name: String,
-    generation: i16,
-    position: i64,
-    /// The row is to be written even if there is no event: it says that the view is building, or why it stood still.
-    unsettled: bool,
 }
 
 impl Projector {
@@ -79,9 +49,8 @@ impl Projector {
         projected: Arc<watch::Sender<i64>>,
         awaited: Arc<Notify>,
     ) -> Self {
-        let followers = projections().into_iter().map(|projection| Follower { projection, written: None }).collect();
-        let ahead = Ahead::new(partition, connect.clone());
-        Self { partition, connect, followers, ahead, projected, awaited }
+        let followers = Followers::new(partition, connect.clone());
+        Self { partition, connect, followers, projected, awaited }
     }
 
     /// Runs until the sender of `appended` is gone, then once more up to the head.
@@ -112,9 +81,7 @@ impl Projector {
                 Err(_) if stopping => return,
                 Err(error) => {
                     connection = None;
-                    // Whether the last transaction stands is not known.
-                    self.followers.iter_mut().for_each(|follower| follower.written = None);
-                    self.ahead.forget();
+                    self.followers.forget();
                     tracing::error!(%error, "the projection does not move");
                     // Best effort: the log line says it too.
                     let _ = timeout(Duration::from_secs(STEP_S_MIN), self.note_failure(&error.to_string())).await;
@@ -131,33 +98,15 @@ impl Projector {
             None => {
                 let connecting = timeout(Duration::from_secs(CONNECT_S_MAX), PgConnection::connect_with(&self.connect));
                 let fresh = connection.insert(connecting.await.map_err(|_| timed_out())??);
-                self.register(fresh).await?;
+                generation::register(fresh, self.partition, self.followers.projections()).await?;
                 fresh
             }
         };
-        let behind = self.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
+        let behind = self.followers.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
         match behind {
             true => self.project(connection).await,
             false => Ok(Step::Idle),
         }
-    }
-
-    /// A view that is new to this log starts at position 0.
-    async fn register(&self, connection: &mut PgConnection) -> Result<()> {
-        for follower in &self.followers {
-            query!(
-                "INSERT INTO projection (partition, name, generation, schema_version, state, position)
-                 SELECT $1::smallint, $2::text, 1, $3::smallint, 'building', 0
-                 WHERE NOT EXISTS (SELECT FROM projection WHERE partition = $1::smallint AND name = $2::text)
-                 ON CONFLICT DO NOTHING",
-                self.partition,
-                follower.projection.name(),
-                follower.projection.schema_version()
-            )
-            .execute(&mut *connection)
-            .await?;
-        }
-        Ok(())
     }
 
     /// A look without a lock, so that an idle bank writes nothing.
@@ -165,9 +114,8 @@ impl Projector {
         query_scalar!(
             r#"SELECT EXISTS (
                    SELECT FROM projection
-                   WHERE projection.partition = $1
-                     AND (state = 'building' OR failure IS NOT NULL
-                          OR position < (SELECT position FROM log_head WHERE partition = $1))
+                   WHERE projection.partition = $1 AND state = 'live'
+                     AND (failure IS NOT NULL OR position < (SELECT position FROM log_head WHERE partition = $1))
                ) AS "behind!""#,
             self.partition
         )
@@ -178,136 +126,30 @@ impl Projector {
     /// One transaction: checkpoints, events, rows, checkpoints.
     async fn project(&mut self, connection: &mut PgConnection) -> Result<Step> {
         let mut transaction = connection.begin().await?;
-        let checkpoints = self.claim(&mut transaction).await?;
+        let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
         let mut step = Step::Idle;
         // Views that stand at the same position share one reading of the log.
         for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {
-            step = step.max(self.advance(&mut transaction, at_one_position).await?);
+            step = step.max(self.followers.advance(&mut transaction, at_one_position).await?);
         }
         if step == Step::Idle {
             return Ok(step);
         }
         transaction.commit().await?;
-        if let Some(least) = self.written() {
+        if let Some(least) = self.followers.written() {
             self.projected.send_replace(least);
         }
         Ok(step)
     }
 
-    /// How far this process has brought every view, where it has.
-    fn written(&self) -> Option<i64> {
-        self.followers.iter().filter_map(|follower| Some(follower.written?.1)).min()
-    }
-
-    /// Locks the checkpoints that no other instance has locked, in the order of their positions.
-    async fn claim(&self, connection: &mut PgConnection) -> Result<Vec<Checkpoint>> {
-        let mut claimed = query!(
-            r#"SELECT name, generation, position, (state = 'building' OR failure IS NOT NULL) AS "unsettled!"
-               FROM projection
-               WHERE partition = $1
-               FOR UPDATE SKIP LOCKED"#,
-            self.partition
-        )
-        .map(|row| Checkpoint {
-            name: row.name,
-            generation: row.generation,
-            position: row.position,
-            unsettled: row.unsettled,
-        })
-        .fetch_all(connection)
-        .await?;
-        claimed.sort_unstable_by_key(|checkpoint| checkpoint.position);
-        Ok(claimed)
-    }
-
-    /// Brings views that stand at the same position one batch further.
-    async fn advance(&mut self, connection: &mut PgConnection, checkpoints: &[Checkpoint]) -> Result<Step> {
-        let Some(Checkpoint { position: from, .. }) = checkpoints.first() else { return Ok(Step::Idle) };
-        let events = match self.ahead.take(*from) {
-            Some(events) => events,
-            None => read(connection, self.partition, *from).await?,
-        };
-        let to = from + events.len() as i64;
-        if (events.len() as i64) < BATCH_EVENTS_MAX {
-            self.ahead.forget();
-            let moved = write(&mut self.followers, connection, self.partition, checkpoints, &events, true).await?;
-            return Ok(if moved { Step::CaughtUp } else { Step::Idle });
-        }
-        let writing = write(&mut self.followers, connection, self.partition, checkpoints, &events, false);
-        let (moved, ()) = tokio::join!(writing, self.ahead.read(to));
-        Ok(if moved? { Step::Behind } else { Step::Idle })
-    }
-
     /// Says in `GET /v1/projections` why the views stand still.
     async fn note_failure(&self, reason: &str) {
         let Ok(mut connection) = PgConnection::connect_with(&self.connect).await else { return };
-        let noted = query!("UPDATE projection SET failure = $2 WHERE partition = $1", self.partition, reason)
+        let noted = query!("UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'live'", self.partition, reason)
             .execute(&mut connection)
             .await;
         if let Err(error) = noted {
             tracing::debug!(%error, "the projection's failure could not be noted");
         }
-    }
-}
-
-/// The next batch of events after `position`.
-pub(super) async fn read(connection: &mut PgConnection, partition: i16, position: i64) -> Result<Vec<Applicable>> {
-    decode(feed::read(connection, partition, position, BATCH_EVENTS_MAX).await?, position)
-}
-
-/// Writes the rows of `events` and moves the checkpoints; false where there was nothing to write.
-async fn write(
-    followers: &mut [Follower],
-    connection: &mut PgConnection,
-    partition: i16,
-    checkpoints: &[Checkpoint],
-    events: &[Applicable],
-    caught_up: bool,
-) -> Result<bool> {
-    let mut moved = false;
-    for checkpoint in checkpoints {
-        let Some(follower) = followers.iter_mut().find(|f| f.projection.name() == checkpoint.name) else {
-            continue;
-        };
-        if events.is_empty() && !checkpoint.unsettled {
-            continue;
-        }
-        if follower.written != Some((checkpoint.generation, checkpoint.position)) {
-            follower.projection.forget();
-        }
-        let to = checkpoint.position + events.len() as i64;
-        let place = Place { partition, generation: checkpoint.generation };
-        follower.projection.apply(connection, place, events).await?;
-        move_checkpoint(connection, place, checkpoint, to, caught_up).await?;
-        follower.written = Some((checkpoint.generation, to));
-        moved = true;
-    }
-    Ok(moved)
-}
-
-/// Moves the checkpoint if it still stands where it was read; a view that has caught up goes live.
-async fn move_checkpoint(
-    connection: &mut PgConnection,
-    place: Place,
-    checkpoint: &Checkpoint,
-    to: i64,
-    caught_up: bool,
-) -> Result<()> {
-    let updated = query!(
-        "UPDATE projection
-         SET position = $5, failure = NULL, state = CASE WHEN $6 THEN 'live' ELSE state END
-         WHERE partition = $1 AND name = $2 AND generation = $3 AND position = $4",
-        place.partition,
-        checkpoint.name,
-        place.generation,
-        checkpoint.position,
-        to,
-        caught_up
-    )
-    .execute(connection)
-    .await?;
-    match updated.rows_affected() {
-        1 => Ok(()),
-        _ => Err(cannot_apply(format!("the checkpoint of {} is not where it was", checkpoint.name))),
     }
 }

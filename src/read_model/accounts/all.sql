@@ -10,4 +10,4 @@ SELECT
     last_activity_at,
     closed_at
 FROM account_view
-WHERE partition = $1 AND generation = $2
+WHERE partition = $1 AND generation = $2 AND ($3::uuid[] IS NULL OR account_id = ANY($3))

@@ -22,14 +22,19 @@ impl Check for AccountsCheck {
         *position = applicable.recorded.position;
     }
 
-    fn compare<'a>(&'a self, connection: &'a mut PgConnection, place: Place) -> BoxFuture<'a, Result<Option<Flaw>>> {
+    fn compare<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        only: Option<&'a [Uuid]>,
+    ) -> BoxFuture<'a, Result<Option<Flaw>>> {
         async move {
             let flaw = |account_id: Uuid, position, what| {
                 Some(Flaw { position, sentence: format!("the view of account {account_id} {what}") })
             };
             let mut seen = HashSet::new();
             let mut rows =
-                query_file_as!(AccountView, "src/read_model/accounts/all.sql", place.partition, place.generation)
+                query_file_as!(AccountView, "src/read_model/accounts/all.sql", place.partition, place.generation, only as _)
                     .fetch(connection);
             while let Some(row) = rows.try_next().await? {
                 match self.0.get(&row.account_id) {

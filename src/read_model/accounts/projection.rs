@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use lru::LruCache;
-use sqlx::{PgConnection, Result, query_file, query_file_as};
+use sqlx::{PgConnection, Result, query, query_file, query_file_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
@@ -63,6 +63,50 @@ impl Projection for Accounts {
 
     fn forget(&mut self) {
         self.held.clear();
+    }
+
+    fn check_sums<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        position: i64,
+    ) -> BoxFuture<'a, Result<Option<String>>> {
+        async move {
+            // Each event counts one version of one account.
+            let versions = query_scalar!(
+                r#"SELECT coalesce(sum(version), 0)::bigint AS "sum!"
+                   FROM account_view
+                   WHERE partition = $1 AND generation = $2"#,
+                place.partition,
+                place.generation
+            )
+            .fetch_one(connection)
+            .await?;
+            Ok((versions != position).then(|| format!("its accounts count {versions} events of {position}")))
+        }
+        .boxed()
+    }
+
+    fn discard<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        limit: i64,
+    ) -> BoxFuture<'a, Result<u64>> {
+        async move {
+            let deleted = query!(
+                "DELETE FROM account_view
+                 WHERE partition = $1 AND generation = $2 AND account_id IN (
+                     SELECT account_id FROM account_view WHERE partition = $1 AND generation = $2
+                     ORDER BY account_id LIMIT $3
+                 )",
+                place.partition,
+                place.generation,
+                limit
+            );
+            Ok(deleted.execute(connection).await?.rows_affected())
+        }
+        .boxed()
     }
 
     fn check(&self) -> Box<dyn Check> {

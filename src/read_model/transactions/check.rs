@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::{
     super::projection::{Applicable, Check, Flaw, Place},
-    TransactionView, movement,
+    TransactionView,
+    entry::{Entry, Standing, row},
 };
 
 /// Every account's rows as its events make them.
@@ -24,9 +25,9 @@ pub(super) struct TransactionsCheck {
 
 #[derive(Default)]
 struct Account {
-    balance: i64,
+    standing: Standing,
     rows: Rows,
-    /// Of the last movement.
+    /// Of the last event.
     position: i64,
 }
 
@@ -37,38 +38,34 @@ struct Rows {
 }
 
 impl Rows {
-    fn add(&mut self, key: &RandomState, row: &TransactionView) {
+    fn add(&mut self, key: &RandomState, row: &TransactionView, status: &str, transaction_count: i64) {
         self.count += 1;
-        self.sum_of_hashes = self.sum_of_hashes.wrapping_add(key.hash_one(row));
+        self.sum_of_hashes = self.sum_of_hashes.wrapping_add(key.hash_one((row, status, transaction_count)));
     }
 }
 
 impl Check for TransactionsCheck {
     fn apply(&mut self, applicable: &Applicable) {
         let Applicable { recorded, event } = applicable;
-        let Some(moved) = movement(event) else { return };
+        let entry = Entry::of(event);
         let account = self.accounts.entry(recorded.stream_id).or_default();
+        let after = account.standing.after(event, &entry);
+        account.standing = after;
         account.position = recorded.position;
-        account.balance += moved.kind.sign() * moved.amount;
-        let row = TransactionView {
-            version: recorded.version,
-            kind: moved.kind.as_str().to_owned(),
-            amount: moved.amount,
-            balance_after: account.balance,
-            transfer_id: moved.transfer_id,
-            counterparty_account_id: moved.counterparty,
-            reference: moved.reference.map(ToOwned::to_owned),
-            recorded_at: recorded.recorded_at,
-            event_id: recorded.id,
-        };
-        account.rows.add(&self.key, &row);
+        account.rows.add(&self.key, &row(applicable, &entry, after), after.status, after.transaction_count);
     }
 
-    fn compare<'a>(&'a self, connection: &'a mut PgConnection, place: Place) -> BoxFuture<'a, Result<Option<Flaw>>> {
+    fn compare<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        only: Option<&'a [Uuid]>,
+    ) -> BoxFuture<'a, Result<Option<Flaw>>> {
         async move {
             let mut found: HashMap<Uuid, Rows> = HashMap::new();
             let mut rows =
-                query_file!("src/read_model/transactions/all.sql", place.partition, place.generation).fetch(connection);
+                query_file!("src/read_model/transactions/all.sql", place.partition, place.generation, only as _)
+                    .fetch(connection);
             while let Some(row) = rows.try_next().await? {
                 let view = TransactionView {
                     version: row.version,
@@ -81,7 +78,8 @@ impl Check for TransactionsCheck {
                     recorded_at: row.recorded_at,
                     event_id: row.event_id,
                 };
-                found.entry(row.account_id).or_default().add(&self.key, &view);
+                let (status, count) = (row.status.unwrap_or_default(), row.transaction_count.unwrap_or_default());
+                found.entry(row.account_id).or_default().add(&self.key, &view, &status, count);
             }
             let expected =
                 |account_id: &Uuid| self.accounts.get(account_id).map(|account| account.rows).unwrap_or_default();

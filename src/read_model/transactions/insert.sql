@@ -1,7 +1,7 @@
 -- Arrays are unnested in the select list, row by row; in FROM each would be stored as a whole before.
 INSERT INTO account_transaction (
     partition, generation, account_id, version, kind, amount, balance_after, transfer_id, counterparty_account_id,
-    reference, recorded_at, event_id
+    reference, recorded_at, event_id, status, transaction_count
 )
 SELECT
     $1,
@@ -15,4 +15,6 @@ SELECT
     unnest($9::uuid[]),
     unnest($10::text[]),
     unnest($11::timestamptz[]),
-    unnest($12::uuid[])
+    unnest($12::uuid[]),
+    unnest($13::text[]),
+    unnest($14::bigint[])

@@ -17,9 +17,15 @@ LEFT JOIN LATERAL (
     WHERE movement.partition = projection.partition
       AND movement.generation = projection.generation
       AND movement.account_id = $2
-      AND movement.version < $3
-      AND ($4::timestamptz IS NULL OR movement.recorded_at >= $4)
-      AND ($5::timestamptz IS NULL OR movement.recorded_at < $5)
+      -- Times never decrease along the versions: what was recorded before a time ends at one of them.
+      AND movement.version > CASE WHEN $4::timestamptz IS NULL THEN 0
+          ELSE version_at($1, projection.generation, $2, $4 - interval '1 microsecond') END
+      AND movement.version <= least(
+          $3::bigint - 1,
+          CASE WHEN $5::timestamptz IS NULL THEN NULL
+          ELSE version_at($1, projection.generation, $2, $5 - interval '1 microsecond') END
+      )
+      AND movement.amount > 0
       AND ($6::text IS NULL OR movement.kind = $6)
     ORDER BY movement.version DESC
     LIMIT $7

@@ -1,6 +1,8 @@
-//! The view of movements: one row for each time that money moved on an account, with the balance after it.
+//! The view of movements: one row for each event of an account with what it was after it, and the list of those that moved
+//! money.
 
 mod check;
+mod entry;
 mod projection;
 pub mod transfer;
 
@@ -13,7 +15,7 @@ use uuid::Uuid;
 pub(super) use projection::Transactions;
 
 use super::{Error, ReadModel, Seen, page};
-use crate::{domain::Event, event_store::Position, timestamp};
+use crate::{event_store::Position, timestamp};
 
 /// Why money moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,14 +37,6 @@ impl Kind {
             Kind::Withdrawal => "withdrawal",
             Kind::TransferIn => "transfer_in",
             Kind::TransferOut => "transfer_out",
-        }
-    }
-
-    /// Whether the balance grows or shrinks.
-    fn sign(self) -> i64 {
-        match self {
-            Kind::OpeningDeposit | Kind::Deposit | Kind::TransferIn => 1,
-            Kind::Withdrawal | Kind::TransferOut => -1,
         }
     }
 }
@@ -74,42 +68,6 @@ pub struct TransactionView {
     pub recorded_at: DateTime<Utc>,
     /// The event behind it.
     pub event_id: Uuid,
-}
-
-/// What an event moves.
-struct Movement<'a> {
-    kind: Kind,
-    amount: i64,
-    transfer_id: Option<Uuid>,
-    counterparty: Option<Uuid>,
-    reference: Option<&'a str>,
-}
-
-/// The movement in an event, if money moved.
-fn movement(event: &Event) -> Option<Movement<'_>> {
-    let plain =
-        |kind, amount, reference| Some(Movement { kind, amount, transfer_id: None, counterparty: None, reference });
-    match event {
-        Event::AccountOpened(opened) if opened.initial_deposit == 0 => None,
-        Event::AccountOpened(opened) => plain(Kind::OpeningDeposit, opened.initial_deposit, None),
-        Event::MoneyDeposited(moved) => plain(Kind::Deposit, moved.amount.minor_units(), moved.reference.as_deref()),
-        Event::MoneyWithdrawn(moved) => plain(Kind::Withdrawal, moved.amount.minor_units(), moved.reference.as_deref()),
-        Event::TransferSent(sent) => Some(Movement {
-            kind: Kind::TransferOut,
-            amount: sent.amount.minor_units(),
-            transfer_id: Some(sent.transfer_id),
-            counterparty: Some(sent.to),
-            reference: sent.reference.as_deref(),
-        }),
-        Event::TransferReceived(received) => Some(Movement {
-            kind: Kind::TransferIn,
-            amount: received.amount.minor_units(),
-            transfer_id: Some(received.transfer_id),
-            counterparty: Some(received.from),
-            reference: received.reference.as_deref(),
-        }),
-        Event::AccountFrozen(_) | Event::AccountUnfrozen(_) | Event::AccountClosed(_) => None,
-    }
 }
 
 /// Which of an account's movements a list holds.

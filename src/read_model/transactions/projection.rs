@@ -1,34 +1,41 @@
-//! Keeps the view of movements: one row for each event that moves money.
+//! Keeps the view of movements: one row for each event of an account, with what the account was after it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{HashMap, HashSet},
     num::NonZeroUsize,
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
 use lru::LruCache;
-use sqlx::{PgConnection, Result, query_file};
+use sqlx::{PgConnection, Result, query, query_file, query_scalar};
 use uuid::Uuid;
 
 use super::{
     super::projection::{Applicable, Check, Place, Projection},
-    Movement,
     check::TransactionsCheck,
-    movement,
+    entry::{Entry, Standing},
 };
+use crate::domain::Status;
 
-/// How many accounts' balances the projector holds between batches.
-const HELD_BALANCES_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("is not zero");
+/// How many accounts the projector holds between batches.
+const HELD_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("is not zero");
 
 /// Keeps the view.
 pub(in crate::read_model) struct Transactions {
-    balances: LruCache<Uuid, i64>,
+    held: LruCache<Uuid, Standing>,
 }
 
 impl Default for Transactions {
     fn default() -> Self {
-        Self { balances: LruCache::new(HELD_BALANCES_MAX) }
+        Self { held: LruCache::new(HELD_ACCOUNTS_MAX) }
     }
+}
+
+/// A row on its way into the view.
+struct Row<'a> {
+    applicable: &'a Applicable,
+    entry: Entry<'a>,
+    after: Standing,
 }
 
 impl Projection for Transactions {
@@ -37,7 +44,7 @@ impl Projection for Transactions {
     }
 
     fn schema_version(&self) -> i16 {
-        1
+        2
     }
 
     fn apply<'a>(
@@ -47,18 +54,21 @@ impl Projection for Transactions {
         events: &'a [Applicable],
     ) -> BoxFuture<'a, Result<()>> {
         async move {
-            let moves: Vec<(&Applicable, Movement<'_>)> =
-                events.iter().filter_map(|applicable| Some((applicable, movement(&applicable.event)?))).collect();
-            let mut balances = self.balances_of(connection, place, &moves).await?;
-            let mut after = Vec::with_capacity(moves.len());
-            for (applicable, moved) in &moves {
-                let balance = balances.entry(applicable.recorded.stream_id).or_default();
-                *balance += moved.kind.sign() * moved.amount;
-                after.push(*balance);
+            let mut standings = self.standings_of(connection, place, events).await?;
+            let mut rows = Vec::with_capacity(events.len());
+            for applicable in events {
+                let standing = standings.entry(applicable.recorded.stream_id).or_default();
+                let entry = Entry::of(&applicable.event);
+                let after = standing.after(&applicable.event, &entry);
+                *standing = after;
+                // Version 1 of the view has rows for movements only.
+                if entry.moves_money() || place.schema_version >= 2 {
+                    rows.push(Row { applicable, entry, after });
+                }
             }
-            insert(connection, place, &moves, &after).await?;
-            for (account_id, balance) in balances {
-                self.balances.put(account_id, balance);
+            insert(connection, place, &rows).await?;
+            for (account_id, standing) in standings {
+                self.held.put(account_id, standing);
             }
             Ok(())
         }
@@ -66,7 +76,48 @@ impl Projection for Transactions {
     }
 
     fn forget(&mut self) {
-        self.balances.clear();
+        self.held.clear();
+    }
+
+    fn check_sums<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        position: i64,
+    ) -> BoxFuture<'a, Result<Option<String>>> {
+        async move {
+            let rows = query_scalar!(
+                r#"SELECT count(*) AS "count!" FROM account_transaction WHERE partition = $1 AND generation = $2"#,
+                place.partition,
+                place.generation
+            )
+            .fetch_one(connection)
+            .await?;
+            Ok((rows != position).then(|| format!("it has {rows} rows for {position} events")))
+        }
+        .boxed()
+    }
+
+    fn discard<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        place: Place,
+        limit: i64,
+    ) -> BoxFuture<'a, Result<u64>> {
+        async move {
+            let deleted = query!(
+                "DELETE FROM account_transaction
+                 WHERE partition = $1 AND generation = $2 AND (account_id, version) IN (
+                     SELECT account_id, version FROM account_transaction WHERE partition = $1 AND generation = $2
+                     ORDER BY account_id, version LIMIT $3
+                 )",
+                place.partition,
+                place.generation,
+                limit
+            );
+            Ok(deleted.execute(connection).await?.rows_affected())
+        }
+        .boxed()
     }
 
     fn check(&self) -> Box<dyn Check> {
@@ -75,57 +126,61 @@ impl Projection for Transactions {
 }
 
 impl Transactions {
-    /// The balances before `moves`: those held, and the others in one statement.
-    async fn balances_of(
+    /// What the accounts of `events` were before: those held, and the others in one statement.
+    async fn standings_of(
         &mut self,
         connection: &mut PgConnection,
         place: Place,
-        moves: &[(&Applicable, Movement<'_>)],
-    ) -> Result<BTreeMap<Uuid, i64>> {
-        let mut balances = BTreeMap::new();
+        events: &[Applicable],
+    ) -> Result<HashMap<Uuid, Standing>> {
+        let mut standings = HashMap::new();
         let mut missing = HashSet::new();
-        for (applicable, _) in moves {
-            let account_id = applicable.recorded.stream_id;
-            match self.balances.get(&account_id) {
-                Some(balance) => drop(balances.insert(account_id, *balance)),
-                None => drop(missing.insert(account_id)),
+        for Applicable { recorded, .. } in events {
+            match self.held.get(&recorded.stream_id) {
+                Some(standing) => drop(standings.insert(recorded.stream_id, *standing)),
+                // An account that is opened here was nothing before.
+                None if recorded.version == 1 => drop(standings.insert(recorded.stream_id, Standing::default())),
+                None if standings.contains_key(&recorded.stream_id) => {}
+                None => drop(missing.insert(recorded.stream_id)),
             }
         }
         if !missing.is_empty() {
             let missing: Vec<Uuid> = missing.into_iter().collect();
-            let read =
-                query_file!("src/read_model/transactions/balances.sql", place.partition, place.generation, &missing)
-                    .fetch_all(connection)
-                    .await?;
-            balances.extend(read.into_iter().map(|row| (row.account_id, row.balance_after)));
+            let read = query_file!("src/read_model/transactions/last.sql", place.partition, place.generation, &missing);
+            standings.extend(read.fetch_all(connection).await?.into_iter().map(|row| {
+                let standing = Standing {
+                    balance: row.balance_after,
+                    transaction_count: row.transaction_count.unwrap_or_default(),
+                    status: row.status.as_deref().and_then(Status::from_name).unwrap_or(Status::Open).as_str(),
+                };
+                (row.account_id, standing)
+            }));
         }
-        Ok(balances)
+        Ok(standings)
     }
 }
 
-async fn insert(
-    connection: &mut PgConnection,
-    place: Place,
-    moves: &[(&Applicable, Movement<'_>)],
-    balances_after: &[i64],
-) -> Result<()> {
-    if moves.is_empty() {
+async fn insert(connection: &mut PgConnection, place: Place, rows: &[Row<'_>]) -> Result<()> {
+    if rows.is_empty() {
         return Ok(());
     }
+    let full = place.schema_version >= 2;
     query_file!(
         "src/read_model/transactions/insert.sql",
         place.partition,
         place.generation,
-        &moves.iter().map(|(at, _)| at.recorded.stream_id).collect::<Vec<_>>(),
-        &moves.iter().map(|(at, _)| at.recorded.version).collect::<Vec<_>>(),
-        &moves.iter().map(|(_, moved)| moved.kind.as_str()).collect::<Vec<_>>() as _,
-        &moves.iter().map(|(_, moved)| moved.amount).collect::<Vec<_>>(),
-        balances_after,
-        &moves.iter().map(|(_, moved)| moved.transfer_id).collect::<Vec<_>>() as _,
-        &moves.iter().map(|(_, moved)| moved.counterparty).collect::<Vec<_>>() as _,
-        &moves.iter().map(|(_, moved)| moved.reference).collect::<Vec<_>>() as _,
-        &moves.iter().map(|(at, _)| at.recorded.recorded_at).collect::<Vec<_>>(),
-        &moves.iter().map(|(at, _)| at.recorded.id).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.applicable.recorded.stream_id).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.applicable.recorded.version).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.entry.kind).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.entry.gain.abs()).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.after.balance).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.entry.transfer_id).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.entry.counterparty).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.entry.reference).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.applicable.recorded.recorded_at).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.applicable.recorded.id).collect::<Vec<_>>(),
+        &rows.iter().map(|row| full.then_some(row.after.status)).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| full.then_some(row.after.transaction_count)).collect::<Vec<_>>() as _,
     )
     .execute(connection)
     .await?;

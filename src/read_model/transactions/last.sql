@@ -1,9 +1,11 @@
 SELECT
     wanted.account_id AS "account_id!",
-    last.balance_after
+    last.balance_after,
+    last.transaction_count,
+    last.status
 FROM unnest($3::uuid[]) AS wanted(account_id)
 CROSS JOIN LATERAL (
-    SELECT movement.balance_after
+    SELECT movement.balance_after, movement.transaction_count, movement.status
     FROM account_transaction AS movement
     WHERE movement.partition = $1
       AND movement.generation = $2

@@ -1,0 +1,121 @@
+//! Every view with what this process holds of its rows between batches, and the one way in which views move: a batch of
+//! events, rows and checkpoint in one transaction.
+
+use sqlx::{PgConnection, Result, postgres::PgConnectOptions};
+
+use super::{
+    ahead::Ahead,
+    generation::{self, Checkpoint},
+    projection::{Applicable, Projection, decode, projections},
+};
+use crate::event_store::feed;
+
+/// How many events one transaction takes. An account that changes often in them is written once.
+const BATCH_EVENTS_MAX: i64 = 20_000;
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// There was nothing to do, or another instance does it.
+    Idle,
+    /// The views moved, up to the head as it was.
+    CaughtUp,
+    /// The views moved, and there is more.
+    Behind,
+}
+
+/// One view, one generation at a time.
+struct Follower {
+    projection: Box<dyn Projection>,
+    /// The checkpoint that this process wrote last, and of which generation: only then are rows held in memory current.
+    written: Option<(i16, i64)>,
+}
+
+/// All views of one partition.
+pub(super) struct Followers {
+    partition: i16,
+    followers: Vec<Follower>,
+    ahead: Ahead,
+}
+
+impl Followers {
+    pub(super) fn new(partition: i16, connect: PgConnectOptions) -> Self {
+        let followers = projections().into_iter().map(|projection| Follower { projection, written: None }).collect();
+        Self { partition, followers, ahead: Ahead::new(partition, connect) }
+    }
+
+    pub(super) fn projections(&self) -> impl Iterator<Item = &dyn Projection> {
+        self.followers.iter().map(|follower| follower.projection.as_ref())
+    }
+
+    /// The view of that name, if this release can write rows of that shape: those of a newer release it leaves alone.
+    pub(super) fn projection(&self, checkpoint: &Checkpoint) -> Option<&dyn Projection> {
+        self.projections().find(|projection| is_of(checkpoint, *projection))
+    }
+
+    /// How far this process has brought every view, where it has.
+    pub(super) fn written(&self) -> Option<i64> {
+        self.followers.iter().filter_map(|follower| Some(follower.written?.1)).min()
+    }
+
+    /// Whether the last transaction stands is not known.
+    pub(super) fn forget(&mut self) {
+        self.followers.iter_mut().for_each(|follower| follower.written = None);
+        self.ahead.forget();
+    }
+
+    /// Brings views that stand at the same position one batch further.
+    pub(super) async fn advance(&mut self, connection: &mut PgConnection, checkpoints: &[Checkpoint]) -> Result<Step> {
+        let Some(Checkpoint { position: from, .. }) = checkpoints.first() else { return Ok(Step::Idle) };
+        let events = match self.ahead.take(*from) {
+            Some(events) => events,
+            None => read(connection, self.partition, *from).await?,
+        };
+        let to = from + events.len() as i64;
+        if (events.len() as i64) < BATCH_EVENTS_MAX {
+            self.ahead.forget();
+            let moved = write(&mut self.followers, connection, checkpoints, &events).await?;
+            return Ok(if moved { Step::CaughtUp } else { Step::Idle });
+        }
+        let writing = write(&mut self.followers, connection, checkpoints, &events);
+        let (moved, ()) = tokio::join!(writing, self.ahead.read(to));
+        Ok(if moved? { Step::Behind } else { Step::Idle })
+    }
+}
+
+/// The next batch of events after `position`.
+pub(super) async fn read(connection: &mut PgConnection, partition: i16, position: i64) -> Result<Vec<Applicable>> {
+    decode(feed::read(connection, partition, position, BATCH_EVENTS_MAX).await?, position)
+}
+
+/// Writes the rows that follow from `events` and moves the checkpoints; false where there was nothing to write.
+async fn write(
+    followers: &mut [Follower],
+    connection: &mut PgConnection,
+    checkpoints: &[Checkpoint],
+    events: &[Applicable],
+) -> Result<bool> {
+    let mut moved = false;
+    for checkpoint in checkpoints {
+        let Some(follower) = followers.iter_mut().find(|f| is_of(checkpoint, f.projection.as_ref())) else {
+            continue;
+        };
+        if events.is_empty() && !checkpoint.failed {
+            continue;
+        }
+        let generation = checkpoint.place.generation;
+        if follower.written != Some((generation, checkpoint.position)) {
+            follower.projection.forget();
+        }
+        let to = checkpoint.position + events.len() as i64;
+        follower.projection.apply(connection, checkpoint.place, events).await?;
+        generation::advance(connection, checkpoint, to).await?;
+        follower.written = Some((generation, to));
+        moved = true;
+    }
+    Ok(moved)
+}
+
+fn is_of(checkpoint: &Checkpoint, projection: &dyn Projection) -> bool {
+    checkpoint.name == projection.name() && checkpoint.place.schema_version <= projection.schema_version()
+}

@@ -1,0 +1,167 @@
+//! The rows of the table `projection`: which generations of a view there are, how far each has read, and the locks behind
+//! which one process at a time moves them.
+
+use sqlx::{PgConnection, Result, query, query_as};
+
+use super::projection::{Place, Projection, cannot_apply};
+
+/// A checkpoint that is locked for this transaction.
+pub(super) struct Checkpoint {
+    pub(super) name: String,
+    pub(super) place: Place,
+    pub(super) position: i64,
+    /// The row is to be written even if there is no event: it says why the view stood still.
+    pub(super) failed: bool,
+    /// Every row is compared before it goes live, and not a sample.
+    pub(super) check_all: bool,
+}
+
+/// A view that is new to this log, or whose rows mean something else in this release, is built from position 0. On an
+/// empty log there is nothing to build.
+pub(super) async fn register(
+    connection: &mut PgConnection,
+    partition: i16,
+    projections: impl Iterator<Item = &dyn Projection>,
+) -> Result<()> {
+    for projection in projections {
+        query!(
+            "INSERT INTO projection (partition, name, generation, schema_version, state, position)
+             SELECT
+                 $1,
+                 $2,
+                 (SELECT coalesce(max(generation), 0) + 1 FROM projection WHERE partition = $1 AND name = $2),
+                 $3,
+                 CASE WHEN position = 0 AND NOT EXISTS (
+                     SELECT FROM projection WHERE partition = $1 AND name = $2 AND state = 'live'
+                 ) THEN 'live' ELSE 'building' END,
+                 0
+             FROM log_head
+             WHERE partition = $1
+               AND NOT EXISTS (
+                   SELECT FROM projection WHERE partition = $1 AND name = $2 AND schema_version >= $3
+               )
+             ON CONFLICT DO NOTHING",
+            partition,
+            projection.name(),
+            projection.schema_version()
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Locks the checkpoints in `state` that no other process has locked, in the order of their positions.
+pub(super) async fn claim(connection: &mut PgConnection, partition: i16, state: &str) -> Result<Vec<Checkpoint>> {
+    let rows = query_as!(
+        Row,
+        "SELECT name, generation, schema_version, position, failure, check_all
+         FROM projection
+         WHERE partition = $1 AND state = $2
+         FOR UPDATE SKIP LOCKED",
+        partition,
+        state
+    );
+    let mut claimed = rows.map(|row| row.checkpoint(partition)).fetch_all(connection).await?;
+    claimed.sort_unstable_by_key(|checkpoint| checkpoint.position);
+    Ok(claimed)
+}
+
+/// The live generation of a view, once whoever moves it has done so.
+pub(super) async fn lock_live(connection: &mut PgConnection, partition: i16, name: &str) -> Result<Option<Checkpoint>> {
+    let row = query_as!(
+        Row,
+        "SELECT name, generation, schema_version, position, failure, check_all
+         FROM projection
+         WHERE partition = $1 AND name = $2 AND state = 'live'
+         FOR UPDATE",
+        partition,
+        name
+    );
+    Ok(row.fetch_optional(connection).await?.map(|row| row.checkpoint(partition)))
+}
+
+/// One generation, where this transaction sees it.
+pub(super) async fn read(connection: &mut PgConnection, name: &str, place: Place) -> Result<Checkpoint> {
+    let row = query_as!(
+        Row,
+        "SELECT name, generation, schema_version, position, failure, check_all
+         FROM projection
+         WHERE partition = $1 AND name = $2 AND generation = $3",
+        place.partition,
+        name,
+        place.generation
+    );
+    Ok(row.fetch_one(connection).await?.checkpoint(place.partition))
+}
+
+/// Moves the checkpoint if it still stands where it was read.
+pub(super) async fn advance(connection: &mut PgConnection, checkpoint: &Checkpoint, to: i64) -> Result<()> {
+    let updated = query!(
+        "UPDATE projection
+         SET position = $5, failure = NULL
+         WHERE partition = $1 AND name = $2 AND generation = $3 AND position = $4",
+        checkpoint.place.partition,
+        checkpoint.name,
+        checkpoint.place.generation,
+        checkpoint.position,
+        to
+    )
+    .execute(connection)
+    .await?;
+    match updated.rows_affected() {
+        1 => Ok(()),
+        _ => Err(cannot_apply(format!("the checkpoint of {} is not where it was", checkpoint.name))),
+    }
+}
+
+/// Changes what a generation is for.
+pub(super) async fn turn(
+    connection: &mut PgConnection,
+    name: &str,
+    place: Place,
+    state: &str,
+    failure: Option<&str>,
+) -> Result<()> {
+    query!(
+        "UPDATE projection SET state = $4, failure = $5 WHERE partition = $1 AND name = $2 AND generation = $3",
+        place.partition,
+        name,
+        place.generation,
+        state,
+        failure
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Forgets a generation whose rows are gone.
+pub(super) async fn remove(connection: &mut PgConnection, name: &str, place: Place) -> Result<()> {
+    query!(
+        "DELETE FROM projection WHERE partition = $1 AND name = $2 AND generation = $3",
+        place.partition,
+        name,
+        place.generation
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+struct Row {
+    name: String,
+    generation: i16,
+    schema_version: i16,
+    position: i64,
+    failure: Option<String>,
+    check_all: bool,
+}
+
+impl Row {
+    fn checkpoint(self, partition: i16) -> Checkpoint {
+        let Self { name, generation, schema_version, position, failure, check_all } = self;
+        let place = Place { partition, generation, schema_version };
+        Checkpoint { name, place, position, failed: failure.is_some(), check_all }
+    }
+}
