@@ -61,6 +61,11 @@ pub enum Subcommands {
     /// A superuser can rewrite the whole log with fitting hashes. Somebody who wrote down position and hash before
     /// (`GET /v1/log/head`) finds that out with --witness.
     Verify(Verify),
+    /// Rebuild a view from the log, beside the live one.
+    ///
+    /// The view's next generation is built while the bank goes on, checked, and takes over in one short transaction; it
+    /// works just as well while no service runs. Ctrl-C stops it half-way: --resume goes on, and so does the next `serve`.
+    Rebuild(Rebuild),
     /// Print the OpenAPI document, the contract that clients are generated from.
     ///
     /// It needs no database: `passbook openapi > openapi.json`.
@@ -77,6 +82,25 @@ pub struct Verify {
     /// Tell it as one JSON object on standard output.
     #[arg(long)]
     pub json: bool,
+
+    /// Where the log is.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What is rebuilt, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Rebuild {
+    /// The view, as `GET /v1/projections` names it.
+    pub projection: String,
+
+    /// Compare every row with the log before it goes live, in place of a sample of accounts.
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Go on with one that was begun.
+    #[arg(long)]
+    pub resume: bool,
 
     /// Where the log is.
     #[command(flatten)]

@@ -5,9 +5,10 @@ use std::{io::Write, process::ExitCode};
 use indicatif::{ProgressBar, ProgressStyle};
 use passbook::{
     audit::{Witness, verify},
-    config::{Cli, Config, Subcommands, Verify},
+    config::{Cli, Config, Rebuild, Subcommands, Verify},
     database::Database,
     http,
+    read_model::rebuild,
     service::{self, Service},
     telemetry,
 };
@@ -22,6 +23,7 @@ async fn main() -> ExitCode {
         Subcommands::Serve(config) => serve(config).await,
         Subcommands::Migrate(config) => migrate(config).await,
         Subcommands::Verify(wanted) => verify(wanted).await,
+        Subcommands::Rebuild(wanted) => rebuild(wanted).await,
         Subcommands::Openapi => print(&http::openapi_json()),
     };
     match outcome {
@@ -79,7 +81,7 @@ async fn verify(wanted: Verify) -> Result<(), String> {
 
 async fn check_books(database: &Database, witness: Option<&Witness>, json: bool) -> Result<(), String> {
     database.check().await.map_err(|error| error.to_string())?;
-    let bar = ProgressBar::new(0).with_style(bar_style());
+    let bar = ProgressBar::new(0).with_style(bar_style("checking"));
     let told = verify::verify(&database.auditor(), service::PARTITION, witness, |read, of| {
         bar.set_length(of.unsigned_abs());
         bar.set_position(read.unsigned_abs());
@@ -97,9 +99,36 @@ async fn check_books(database: &Database, witness: Option<&Witness>, json: bool)
     }
 }
 
-fn bar_style() -> ProgressStyle {
-    let template = "checking {wide_bar} {human_pos} of {human_len} events, {eta} left";
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+async fn rebuild(wanted: Rebuild) -> Result<(), String> {
+    let Rebuild { projection, verify, resume, config } = wanted;
+    let _lines = telemetry::start(&config)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let database = Database::open_existing(&config).await.map_err(|error| error.to_string())?;
+    let outcome = tokio::select! {
+        outcome = build(&database, &projection, verify, resume) => outcome,
+        _ = interrupt.recv() => Err(format!("stopped half-way: `passbook rebuild {projection} --resume` goes on")),
+    };
+    database.close().await;
+    outcome
+}
+
+async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> Result<(), String> {
+    database.check().await.map_err(|error| error.to_string())?;
+    let bar = ProgressBar::new(0).with_style(bar_style("building"));
+    let connect = database.projector();
+    let built = rebuild::rebuild(connect, service::PARTITION, name, verify, resume, |read, of| {
+        bar.set_length(of.unsigned_abs());
+        bar.set_position(read.unsigned_abs());
+    })
+    .await;
+    bar.finish_and_clear();
+    let built = built.map_err(|error| error.to_string())?;
+    print(&format!("{name} is rebuilt: generation {} is live at position {}\n", built.generation, built.position))
+}
+
+fn bar_style(doing: &str) -> ProgressStyle {
+    let template = format!("{doing} {{wide_bar}} {{human_pos}} of {{human_len}} events, {{eta}} left");
+    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// To standard output; a reader who hung up is no fault of ours.

@@ -18,7 +18,7 @@ use crate::{
     config::{Auth, Config},
     database::{self, Database},
     http,
-    read_model::{ReadModel, projector::Projector, rebuild::Builder},
+    read_model::{ReadModel, builder::Builder, projector::Projector},
 };
 
 /// The one partition, until there are several.

@@ -23,6 +23,7 @@ pub enum Code {
     PayloadTooLarge,
     UnsupportedMediaType,
     AccountExists,
+    RebuildRunning,
     VersionMismatch,
     AccountClosed,
     AccountFrozen,
@@ -55,6 +56,7 @@ impl Code {
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
         Code::AccountExists,
+        Code::RebuildRunning,
         Code::VersionMismatch,
         Code::AccountClosed,
         Code::AccountFrozen,
@@ -130,6 +132,12 @@ impl Code {
             Code::AccountExists => {
                 ("account_exists", 409, "The account exists", "An account with this id was opened before.")
             }
+            Code::RebuildRunning => (
+                "rebuild_running",
+                409,
+                "The projection is being rebuilt",
+                "A projection is rebuilt once at a time. GET /v1/projections tells how far it is.",
+            ),
             Code::VersionMismatch => (
                 "version_mismatch",
                 412,

@@ -63,6 +63,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(queries::list_transactions))
         .routes(routes!(queries::get_transfer))
         .routes(routes!(operations::list_projections))
+        .routes(routes!(operations::rebuild))
         // Audit
         .routes(routes!(audit::verify_account))
         .routes(routes!(audit::log_head))

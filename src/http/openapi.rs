@@ -148,3 +148,14 @@ problems! {
         ServiceUnavailable = 503: "Try again later: `storage_unavailable`, `projection_behind`, `overloaded`.",
     }
 }
+
+problems! {
+    /// What the request for a rebuild may answer instead.
+    RebuildProblems {
+        BadRequest = 400: "A parameter is not valid: `invalid_parameter`.",
+        NotFound = 404: "There is no such projection: `not_found`.",
+        Conflict = 409: "It is being rebuilt already: `rebuild_running`.",
+        InternalServerError = 500: "A fault of the service: `internal_error`.",
+        ServiceUnavailable = 503: "Try again later: `storage_unavailable`, `overloaded`.",
+    }
+}

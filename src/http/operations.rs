@@ -1,18 +1,26 @@
 //! For whoever runs the service: is it alive, is it ready, how far are the views.
 
-use axum::{Json, extract::State, response::IntoResponse, response::Response};
-use serde::Serialize;
-use utoipa::ToSchema;
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
     answer::view,
-    openapi::{ListProblems, StatusProblems},
+    openapi::{ListProblems, RebuildProblems, StatusProblems},
     parameters::{Nothing, Parameters},
     problem::{Code, Problem},
     queries::Freshness,
 };
-use crate::read_model::{self, status::ProjectionStatus};
+use crate::read_model::{
+    self,
+    status::{Begun, ProjectionStatus},
+};
 
 /// A service that answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,6 +28,30 @@ pub struct Health {
     /// `ok`
     #[schema(example = "ok")]
     status: &'static str,
+}
+
+/// How it is rebuilt.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RebuildQuery {
+    /// Compare every row with the log before it goes live, in place of a sample of accounts.
+    #[param(nullable = false)]
+    verify: Option<bool>,
+}
+
+/// A rebuild that has begun.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RebuildStarted {
+    /// The view.
+    #[schema(example = "accounts")]
+    name: String,
+    /// The generation that is being built.
+    #[schema(example = 2)]
+    generation: i16,
+    /// `building`
+    #[schema(example = "building")]
+    state: &'static str,
 }
 
 /// All views.
@@ -66,7 +98,9 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
     if projections.is_empty() {
         return Err(Problem::new(Code::ProjectionBehind, "no view has been begun"));
     }
-    match projections.iter().find(|projection| projection.state != "live") {
+    // What is built or taken down beside a live generation disturbs nobody.
+    let serves = |name: &str| projections.iter().any(|view| view.name == name && view.state == "live");
+    match projections.iter().find(|projection| !serves(&projection.name)) {
         Some(waiting) => {
             let detail = format!("degraded: the view {} is {}; commands are carried out", waiting.name, waiting.state);
             Err(Problem::new(Code::ProjectionBehind, detail))
@@ -93,4 +127,34 @@ pub async fn list_projections(
 ) -> Result<Response, Problem> {
     let minimum = query.min_position()?;
     Ok(view(app.read_model.projections(minimum).await?.map(|data| Projections { data })))
+}
+
+/// Rebuild a projection
+///
+/// Builds the view's next generation from the log beside the live one, checks it and lets it take over, while reads and
+/// writes go on. Follow it in `GET /v1/projections`. A view is rebuilt once at a time.
+#[utoipa::path(
+    post, path = "/v1/projections/{name}/rebuild", tag = "Service",
+    params(
+        ("name" = String, Path, description = "The view.", example = "accounts"),
+        RebuildQuery,
+    ),
+    responses((status = 202, description = "It is being built.", body = RebuildStarted), RebuildProblems),
+)]
+pub async fn rebuild(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Parameters(query): Parameters<RebuildQuery>,
+) -> Result<Response, Problem> {
+    let check_all = query.verify.unwrap_or(false);
+    match app.read_model.rebuild(&name, check_all).await? {
+        Some(Begun::Started(generation)) => {
+            Ok((StatusCode::ACCEPTED, Json(RebuildStarted { name, generation, state: "building" })).into_response())
+        }
+        Some(Begun::Running) => Err(Problem::new(
+            Code::RebuildRunning,
+            format!("{name} is being rebuilt already: GET /v1/projections tells how far it is"),
+        )),
+        None => Err(Problem::new(Code::NotFound, format!("there is no projection {name:?}"))),
+    }
 }

@@ -1,7 +1,7 @@
 //! The rows of the table `projection`: which generations of a view there are, how far each has read, and the locks behind
 //! which one process at a time moves them.
 
-use sqlx::{PgConnection, Result, query, query_as};
+use sqlx::{Connection, PgConnection, Result, query, query_as, query_scalar};
 
 use super::projection::{Place, Projection, cannot_apply};
 
@@ -14,6 +14,25 @@ pub(super) struct Checkpoint {
     pub(super) failed: bool,
     /// Every row is compared before it goes live, and not a sample.
     pub(super) check_all: bool,
+}
+
+impl Checkpoint {
+    /// The view and its generation.
+    pub(super) fn generation(&self) -> (String, i16) {
+        (self.name.clone(), self.place.generation)
+    }
+}
+
+/// A look without a lock whether anything is to be built or deleted.
+pub(super) async fn is_work(connection: &mut PgConnection, partition: i16) -> Result<bool> {
+    query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM projection WHERE partition = $1 AND state IN ('building', 'retired')
+           ) AS "work!""#,
+        partition
+    )
+    .fetch_one(connection)
+    .await
 }
 
 /// A view that is new to this log, or whose rows mean something else in this release, is built from position 0. On an
@@ -49,6 +68,52 @@ pub(super) async fn register(
         .await?;
     }
     Ok(())
+}
+
+/// The next generation of a view, to be built from position 0; `None` where one is being built. One whose check failed
+/// makes way for it.
+pub(super) async fn begin(
+    connection: &mut PgConnection,
+    partition: i16,
+    name: &str,
+    schema_version: i16,
+    check_all: bool,
+) -> Result<Option<i16>> {
+    let mut transaction = connection.begin().await?;
+    query!(
+        "UPDATE projection SET state = 'retired' WHERE partition = $1 AND name = $2 AND state = 'failed'",
+        partition,
+        name
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let generation = query_scalar!(
+        "INSERT INTO projection (partition, name, generation, schema_version, state, position, check_all)
+         SELECT $1, $2, coalesce(max(generation), 0) + 1, $3, 'building', 0, $4
+         FROM projection
+         WHERE partition = $1 AND name = $2
+         ON CONFLICT DO NOTHING
+         RETURNING generation",
+        partition,
+        name,
+        schema_version,
+        check_all
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(generation)
+}
+
+/// The generation of a view that is being built.
+pub(super) async fn building(connection: &mut PgConnection, partition: i16, name: &str) -> Result<Option<i16>> {
+    query_scalar!(
+        "SELECT generation FROM projection WHERE partition = $1 AND name = $2 AND state = 'building'",
+        partition,
+        name
+    )
+    .fetch_optional(connection)
+    .await
 }
 
 /// Locks the checkpoints in `state` that no other process has locked, in the order of their positions.

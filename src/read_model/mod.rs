@@ -3,6 +3,7 @@
 
 pub mod accounts;
 mod ahead;
+pub mod builder;
 mod check;
 mod followers;
 mod generation;

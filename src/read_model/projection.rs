@@ -41,12 +41,7 @@ pub trait Projection: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<String>>>;
 
     /// Deletes up to `limit` rows of a generation that nobody reads any more, and says how many.
-    fn discard<'a>(
-        &'a self,
-        connection: &'a mut PgConnection,
-        place: Place,
-        limit: i64,
-    ) -> BoxFuture<'a, Result<u64>>;
+    fn discard<'a>(&'a self, connection: &'a mut PgConnection, place: Place, limit: i64) -> BoxFuture<'a, Result<u64>>;
 
     /// The same view folded in memory, to compare its rows with.
     fn check(&self) -> Box<dyn Check>;
@@ -77,9 +72,17 @@ pub struct Flaw {
     pub sentence: String,
 }
 
-/// Every view by name and schema version, each with an empty fold.
-pub fn checks() -> Vec<((&'static str, i16), Box<dyn Check>)> {
+/// A view and the shape of its rows.
+pub type Shape = (&'static str, i16);
+
+/// Every view in the shape of this release, each with an empty fold.
+pub fn checks() -> Vec<(Shape, Box<dyn Check>)> {
     projections().iter().map(|view| ((view.name(), view.schema_version()), view.check())).collect()
+}
+
+/// The shape that this release gives to the rows of a view; `None`: there is no such view.
+pub fn schema_version_of(name: &str) -> Option<i16> {
+    projections().iter().find(|projection| projection.name() == name).map(|projection| projection.schema_version())
 }
 
 /// Which rows a projection writes.

@@ -13,8 +13,7 @@ use tokio::{
 
 use super::{
     followers::{Followers, Step},
-    generation,
-    timed_out,
+    generation, timed_out,
 };
 
 /// The poll behind the wake-up, backing off while nothing happens.
@@ -102,7 +101,8 @@ impl Projector {
                 fresh
             }
         };
-        let behind = self.followers.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
+        let behind =
+            self.followers.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
         match behind {
             true => self.project(connection).await,
             false => Ok(Step::Idle),
@@ -145,9 +145,13 @@ impl Projector {
     /// Says in `GET /v1/projections` why the views stand still.
     async fn note_failure(&self, reason: &str) {
         let Ok(mut connection) = PgConnection::connect_with(&self.connect).await else { return };
-        let noted = query!("UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'live'", self.partition, reason)
-            .execute(&mut connection)
-            .await;
+        let noted = query!(
+            "UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'live'",
+            self.partition,
+            reason
+        )
+        .execute(&mut connection)
+        .await;
         if let Err(error) = noted {
             tracing::debug!(%error, "the projection's failure could not be noted");
         }

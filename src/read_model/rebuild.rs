@@ -1,148 +1,92 @@
-//! Builds the next generation of a view beside the live one, from position 0, while reads and writes go on: caught up,
-//! checked, and made live in one short transaction. What it replaces is deleted in slices after.
-//!
-//! A view that is new to this log comes the same way. Whoever gets the row's lock builds; another process goes on where
-//! it stopped.
+//! The command `passbook rebuild`: asks for a view's next generation and builds it, with or without a service beside it.
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, postgres::PgConnectOptions};
-use tokio::{sync::watch, time::timeout};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, query};
+use tokio::time::sleep;
 
 use super::{
-    check,
-    followers::{Followers, Step},
-    generation::{self, Checkpoint},
+    builder::{Builder, Work},
+    generation,
+    projection::schema_version_of,
 };
 
-/// How many rows of a retired generation one transaction deletes.
-const SLICE_ROWS_MAX: i64 = 5_000;
-/// Pause between slices, which nobody waits for.
-const SLICE_PAUSE_MS: u64 = 20;
-/// How often it looks whether there is something to build or to delete.
-const POLL_MS: u64 = 250;
-/// Pause after a failure.
-const RETRY_MS: u64 = 1_000;
+/// How often it looks how far another process has come that builds, too.
+const LOOK_MS: u64 = 100;
 
-/// One partition's builder.
-pub struct Builder {
-    partition: i16,
+/// A generation that has gone live.
+#[derive(Clone, Copy, Debug)]
+pub struct Rebuilt {
+    /// Which one.
+    pub generation: i16,
+    /// Up to where it has read.
+    pub position: i64,
+}
+
+/// Why a view was not rebuilt.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant says it in its sentence")]
+pub enum Error {
+    #[error("there is no projection {0:?}")]
+    Unknown(String),
+    #[error("{0} is being rebuilt already: a running service goes on with it by itself, and --resume does it here")]
+    Running(String),
+    #[error("there is no rebuild of {0} to go on with")]
+    NotBegun(String),
+    #[error("what was built of {name} is not in order and did not go live: {flaw}")]
+    Flawed { name: String, flaw: String },
+    #[error("the database cannot be used: {0}")]
+    Storage(#[from] sqlx::Error),
+}
+
+/// Builds the next generation of the view `name` until it is live. `progress` is told how many events were read, and of
+/// how many.
+///
+/// # Errors
+/// There is no such view, one is being built already (or, with `resume`, none is), or what was built is not in order.
+pub async fn rebuild(
     connect: PgConnectOptions,
-    followers: Followers,
-    /// The generation that was found in order, and is to go live.
-    checked: Option<(String, i16)>,
-}
-
-/// What there was to do.
-enum Work {
-    Nothing,
-    /// More of the same follows at once.
-    Built,
-    /// A slice is gone.
-    Discarded,
-}
-
-impl Builder {
-    /// A builder with connections of its own.
-    pub fn new(partition: i16, connect: PgConnectOptions) -> Self {
-        let followers = Followers::new(partition, connect.clone());
-        Self { partition, connect, followers, checked: None }
-    }
-
-    /// Runs until the sender of `running` is gone.
-    pub async fn run(mut self, mut running: watch::Receiver<i64>) {
-        let mut connection = None;
-        while running.has_changed().is_ok() {
-            let pause = match self.step(&mut connection).await {
-                Ok(Work::Built) => continue,
-                Ok(Work::Discarded) => SLICE_PAUSE_MS,
-                Ok(Work::Nothing) => POLL_MS,
-                Err(error) => {
-                    connection = None;
-                    self.followers.forget();
-                    tracing::warn!(%error, "the rebuild of a view pauses");
-                    RETRY_MS
-                }
-            };
-            // Appends go on meanwhile; only the end of the sender is news.
-            let ended = async { while running.changed().await.is_ok() {} };
-            let _ = timeout(Duration::from_millis(pause), ended).await;
-        }
-    }
-
-    async fn step(&mut self, connection: &mut Option<PgConnection>) -> Result<Work> {
-        let connection = match connection {
-            Some(connection) => connection,
-            none => none.insert(PgConnection::connect_with(&self.connect).await?),
-        };
-        let mut transaction = connection.begin().await?;
-        let building = generation::claim(&mut transaction, self.partition, "building").await?;
-        let Some(next) = building.into_iter().find(|checkpoint| self.followers.projection(checkpoint).is_some()) else {
-            return self.discard(transaction).await;
-        };
-        if self.checked.as_ref() == Some(&(next.name.clone(), next.place.generation)) {
-            return self.go_live(transaction, next).await;
-        }
-        let step = self.followers.advance(&mut transaction, std::slice::from_ref(&next)).await?;
-        transaction.commit().await?;
-        if step != Step::Behind {
-            self.check(next).await?;
-        }
-        Ok(Work::Built)
-    }
-
-    /// Compares what was built with the log, at one moment, while others go on. What is not in order never goes live.
-    async fn check(&mut self, built: Checkpoint) -> Result<()> {
-        let Some(projection) = self.followers.projection(&built) else { return Ok(()) };
-        // Planned for the values at hand: all rows, or a few accounts'.
-        let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "0")];
-        let mut connection = PgConnection::connect_with(&self.connect.clone().options(options)).await?;
-        let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let flaw = check::compare(&mut snapshot, &built, projection).await?;
-        snapshot.commit().await?;
-        match flaw {
-            None => self.checked = Some((built.name, built.place.generation)),
-            Some(flaw) => {
-                tracing::error!(view = built.name, flaw, "what was built is not in order and does not go live");
-                generation::turn(&mut connection, &built.name, built.place, "failed", Some(&flaw)).await?;
+    partition: i16,
+    name: &str,
+    check_all: bool,
+    resume: bool,
+    progress: impl Fn(i64, i64),
+) -> Result<Rebuilt, Error> {
+    let schema_version = schema_version_of(name).ok_or_else(|| Error::Unknown(name.to_owned()))?;
+    let mut connection = PgConnection::connect_with(&connect).await?;
+    let generation = match resume {
+        false => generation::begin(&mut connection, partition, name, schema_version, check_all)
+            .await?
+            .ok_or_else(|| Error::Running(name.to_owned()))?,
+        true => generation::building(&mut connection, partition, name)
+            .await?
+            .ok_or_else(|| Error::NotBegun(name.to_owned()))?,
+    };
+    let mut builder = Builder::new(partition, connect);
+    let mut building = None;
+    loop {
+        let work = builder.step(&mut building).await?;
+        let row = query!(
+            "SELECT state, projection.position, failure, log_head.position AS head
+             FROM projection
+             JOIN log_head USING (partition)
+             WHERE partition = $1 AND name = $2 AND generation = $3",
+            partition,
+            name,
+            generation
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        progress(row.position, row.head);
+        match row.state.as_str() {
+            "building" => {}
+            "failed" => {
+                return Err(Error::Flawed { name: name.to_owned(), flaw: row.failure.unwrap_or_default() });
             }
+            _ => return Ok(Rebuilt { generation, position: row.position }),
         }
-        Ok(())
-    }
-
-    /// The short transaction: what was built is brought to where the live generation stands, and takes its place. Both rows
-    /// are locked, so no reader sees a position step back.
-    async fn go_live(&mut self, mut transaction: Transaction<'_, Postgres>, mut next: Checkpoint) -> Result<Work> {
-        let live = generation::lock_live(&mut transaction, self.partition, &next.name).await?;
-        let target = live.as_ref().map_or(next.position, |live| live.position);
-        while next.position < target {
-            match self.followers.advance(&mut transaction, std::slice::from_ref(&next)).await? {
-                Step::Behind => {}
-                // The live generation was somewhere that the log does not reach.
-                Step::CaughtUp | Step::Idle => break,
-            }
-            next = generation::read(&mut transaction, &next.name, next.place).await?;
+        if !matches!(work, Work::Built) {
+            sleep(Duration::from_millis(LOOK_MS)).await;
         }
-        if let Some(live) = live {
-            generation::turn(&mut transaction, &live.name, live.place, "retired", None).await?;
-        }
-        generation::turn(&mut transaction, &next.name, next.place, "live", None).await?;
-        transaction.commit().await?;
-        self.checked = None;
-        tracing::info!(view = next.name, generation = next.place.generation, "a rebuilt view is live");
-        Ok(Work::Built)
-    }
-
-    /// Deletes a slice of what nobody reads any more.
-    async fn discard(&self, mut transaction: Transaction<'_, Postgres>) -> Result<Work> {
-        let retired = generation::claim(&mut transaction, self.partition, "retired").await?;
-        let mut known = retired.iter().filter_map(|old| Some((old, self.followers.projection(old)?)));
-        let Some((old, projection)) = known.next() else { return Ok(Work::Nothing) };
-        let deleted = projection.discard(&mut transaction, old.place, SLICE_ROWS_MAX).await?;
-        if deleted == 0 {
-            generation::remove(&mut transaction, &old.name, old.place).await?;
-        }
-        transaction.commit().await?;
-        Ok(Work::Discarded)
     }
 }

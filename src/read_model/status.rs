@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::query_file;
 use utoipa::ToSchema;
 
-use super::{Error, ReadModel, Seen};
+use super::{Error, ReadModel, Seen, generation, projection::schema_version_of};
 use crate::event_store::Position;
 
 /// One view and how far it has read.
@@ -19,10 +19,14 @@ pub struct ProjectionStatus {
     /// The version of the view's shape.
     #[schema(example = 1)]
     pub schema_version: i16,
-    /// `building` until it has caught up for the first time, then `live`; `stopped` while it cannot go on, as at an event that
-    /// cannot be applied.
+    /// `building` until it has caught up and was found in order, then `live`; `stopped` while it cannot go on, as at an event
+    /// that cannot be applied; `retired` once the next generation is live, until its rows are deleted; `failed` where what was
+    /// built is not what the log says.
     #[schema(example = "live")]
     pub state: String,
+    /// What went wrong, where something did.
+    #[schema(example = json!(null))]
+    pub failure: Option<String>,
     /// The last position that it has read.
     #[schema(value_type = String, example = "42")]
     pub position: Position,
@@ -34,12 +38,32 @@ pub struct ProjectionStatus {
     pub lag_seconds: f64,
 }
 
+/// What became of the wish to rebuild a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// This generation is being built.
+    Started(i16),
+    /// Another is being built already.
+    Running,
+}
+
 impl ReadModel {
+    /// Asks for the next generation of a view, which the builder of any instance then builds; `None`: there is no such view.
+    pub async fn rebuild(&self, name: &str, check_all: bool) -> Result<Option<Begun>, Error> {
+        let Some(schema_version) = schema_version_of(name) else { return Ok(None) };
+        let mut connection = self.pool.acquire().await?;
+        let generation = generation::begin(&mut connection, self.partition, name, schema_version, check_all).await?;
+        Ok(Some(generation.map_or(Begun::Running, Begun::Started)))
+    }
+
     /// All views, measured against the log's head, once each has read up to `min_position`.
     pub async fn projections(&self, min_position: Option<Position>) -> Result<Seen<Vec<ProjectionStatus>>, Error> {
         self.at_least(min_position, || async {
             let rows = query_file!("src/read_model/status.sql", self.partition).fetch_all(&self.pool).await?;
-            let least = rows.iter().map(|row| row.position).min();
+            // How far queries see; before anything is live, how far what will be has come.
+            let live =
+                rows.iter().filter(|row| row.state == "live" || row.state == "stopped").map(|row| row.position).min();
+            let least = live.or_else(|| rows.iter().map(|row| row.position).min());
             let value = rows
                 .into_iter()
                 .map(|row| ProjectionStatus {
@@ -47,6 +71,7 @@ impl ReadModel {
                     generation: row.generation,
                     schema_version: row.schema_version,
                     state: row.state,
+                    failure: row.failure,
                     position: Position(row.position),
                     lag_events: row.lag_events,
                     lag_seconds: row.lag_seconds,

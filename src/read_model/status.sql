@@ -2,7 +2,9 @@ SELECT
     projection.name,
     projection.generation,
     projection.schema_version,
-    CASE WHEN projection.failure IS NULL THEN projection.state ELSE 'stopped' END AS "state!",
+    CASE WHEN projection.state = 'live' AND projection.failure IS NOT NULL THEN 'stopped' ELSE projection.state
+        END AS "state!",
+    projection.failure,
     projection.position,
     greatest(log_head.position - projection.position, 0) AS "lag_events!",
     coalesce(

@@ -33,9 +33,14 @@ impl Check for AccountsCheck {
                 Some(Flaw { position, sentence: format!("the view of account {account_id} {what}") })
             };
             let mut seen = HashSet::new();
-            let mut rows =
-                query_file_as!(AccountView, "src/read_model/accounts/all.sql", place.partition, place.generation, only as _)
-                    .fetch(connection);
+            let mut rows = query_file_as!(
+                AccountView,
+                "src/read_model/accounts/all.sql",
+                place.partition,
+                place.generation,
+                only as _
+            )
+            .fetch(connection);
             while let Some(row) = rows.try_next().await? {
                 match self.0.get(&row.account_id) {
                     None => return Ok(flaw(row.account_id, 0, "is of an account that was never opened")),

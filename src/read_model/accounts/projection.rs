@@ -87,12 +87,7 @@ impl Projection for Accounts {
         .boxed()
     }
 
-    fn discard<'a>(
-        &'a self,
-        connection: &'a mut PgConnection,
-        place: Place,
-        limit: i64,
-    ) -> BoxFuture<'a, Result<u64>> {
+    fn discard<'a>(&'a self, connection: &'a mut PgConnection, place: Place, limit: i64) -> BoxFuture<'a, Result<u64>> {
         async move {
             let deleted = query!(
                 "DELETE FROM account_view

@@ -34,8 +34,7 @@ impl Default for Standing {
 
 impl<'a> Entry<'a> {
     pub(super) fn of(event: &'a Event) -> Self {
-        let plain =
-            |kind, gain, reference| Self { kind, gain, transfer_id: None, counterparty: None, reference };
+        let plain = |kind, gain, reference| Self { kind, gain, transfer_id: None, counterparty: None, reference };
         match event {
             Event::AccountOpened(opened) if opened.initial_deposit == 0 => plain("opening", 0, None),
             Event::AccountOpened(opened) => plain(Kind::OpeningDeposit.as_str(), opened.initial_deposit, None),

@@ -134,14 +134,16 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     eventually("the views' catching up", async || {
         let mut connection = connection.lock().await;
         let least: Option<i64> =
-            query_scalar("SELECT min(position) FROM projection").fetch_one(&mut **connection).await.unwrap();
+            query_scalar("SELECT min(position) FROM projection WHERE state = 'live'").fetch_one(&mut **connection).await.unwrap();
         (least? >= log.head.position).then_some(())
     })
     .await;
     let connection = connection.into_inner();
 
     let views: Vec<(Uuid, String, String, String, i64, i64, i64)> = query_as(
-        "SELECT account_id, owner, currency, status, balance, version, transaction_count FROM account_view
+        "SELECT account_id, owner, currency, status, balance, version, transaction_count
+         FROM account_view JOIN projection USING (partition, generation)
+         WHERE name = 'accounts' AND state = 'live'
          ORDER BY account_id",
     )
     .fetch_all(&mut *connection)
@@ -156,7 +158,9 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     assert_eq!(&views, accounts, "the view of accounts is the fold");
 
     let movements: Vec<(Uuid, i64, i64, i64, Uuid)> = query_as(
-        "SELECT account_id, version, amount, balance_after, event_id FROM account_transaction
+        "SELECT account_id, version, amount, balance_after, event_id
+         FROM account_transaction JOIN projection USING (partition, generation)
+         WHERE name = 'transactions' AND state = 'live' AND amount > 0
          ORDER BY account_id, version",
     )
     .fetch_all(connection)

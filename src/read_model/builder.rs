@@ -1,0 +1,157 @@
+//! Builds the next generation of a view beside the live one, from position 0, while reads and writes go on: caught up,
+//! checked, and made live in one short transaction. What it replaces is deleted in slices after.
+//!
+//! A view that is new to this log comes the same way. Whoever gets the row's lock builds; another process goes on where
+//! it stopped.
+
+use std::{collections::HashSet, time::Duration};
+
+use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, postgres::PgConnectOptions};
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    check,
+    followers::{Followers, Step},
+    generation::{self, Checkpoint},
+};
+
+/// How many rows of a retired generation one transaction deletes.
+const SLICE_ROWS_MAX: i64 = 5_000;
+/// Pause between slices, which nobody waits for.
+const SLICE_PAUSE_MS: u64 = 20;
+/// How often it looks whether there is something to build or to delete.
+const POLL_MS: u64 = 250;
+/// Pause after a failure.
+const RETRY_MS: u64 = 1_000;
+
+/// One partition's builder.
+pub struct Builder {
+    partition: i16,
+    connect: PgConnectOptions,
+    followers: Followers,
+    /// Generations that were found in order, and are to go live.
+    checked: HashSet<(String, i16)>,
+}
+
+/// What there was to do.
+pub(super) enum Work {
+    Nothing,
+    /// More of the same follows at once.
+    Built,
+    /// A slice is gone.
+    Discarded,
+}
+
+impl Builder {
+    /// A builder with connections of its own.
+    pub fn new(partition: i16, connect: PgConnectOptions) -> Self {
+        let followers = Followers::new(partition, connect.clone());
+        Self { partition, connect, followers, checked: HashSet::new() }
+    }
+
+    /// Runs until the sender of `running` is gone.
+    pub async fn run(mut self, mut running: watch::Receiver<i64>) {
+        let mut connection = None;
+        while running.has_changed().is_ok() {
+            let pause = match self.step(&mut connection).await {
+                Ok(Work::Built) => continue,
+                Ok(Work::Discarded) => SLICE_PAUSE_MS,
+                Ok(Work::Nothing) => POLL_MS,
+                Err(error) => {
+                    connection = None;
+                    self.followers.forget();
+                    tracing::warn!(%error, "the rebuild of a view pauses");
+                    RETRY_MS
+                }
+            };
+            // Appends go on meanwhile; only the end of the sender is news.
+            let ended = async { while running.changed().await.is_ok() {} };
+            let _ = timeout(Duration::from_millis(pause), ended).await;
+        }
+    }
+
+    /// A batch, a check, a change of generations or a slice: whatever comes next.
+    pub(super) async fn step(&mut self, connection: &mut Option<PgConnection>) -> Result<Work> {
+        let connection = match connection {
+            Some(connection) => connection,
+            none => none.insert(PgConnection::connect_with(&self.connect).await?),
+        };
+        if !generation::is_work(connection, self.partition).await? {
+            return Ok(Work::Nothing);
+        }
+        let mut transaction = connection.begin().await?;
+        let mut building = generation::claim(&mut transaction, self.partition, "building").await?;
+        building.retain(|checkpoint| self.followers.projection(checkpoint).is_some());
+        if let Some(at) = building.iter().position(|checkpoint| self.checked.contains(&checkpoint.generation())) {
+            return self.go_live(transaction, building.swap_remove(at)).await;
+        }
+        let Some(first) = building.first().map(|checkpoint| checkpoint.position) else {
+            return self.discard(transaction).await;
+        };
+        // Views that stand at the same position share one reading of the log.
+        building.retain(|checkpoint| checkpoint.position == first);
+        let step = self.followers.advance(&mut transaction, &building).await?;
+        transaction.commit().await?;
+        if step != Step::Behind {
+            for built in building {
+                self.check(built).await?;
+            }
+        }
+        Ok(Work::Built)
+    }
+
+    /// Compares what was built with the log, at one moment, while others go on. What is not in order never goes live.
+    async fn check(&mut self, built: Checkpoint) -> Result<()> {
+        let Some(projection) = self.followers.projection(&built) else { return Ok(()) };
+        // Planned for the values at hand: all rows, or a few accounts'.
+        let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "0")];
+        let mut connection = PgConnection::connect_with(&self.connect.clone().options(options)).await?;
+        let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let flaw = check::compare(&mut snapshot, &built, projection).await?;
+        snapshot.commit().await?;
+        match flaw {
+            None => drop(self.checked.insert(built.generation())),
+            Some(flaw) => {
+                tracing::error!(view = built.name, flaw, "what was built is not in order and does not go live");
+                generation::turn(&mut connection, &built.name, built.place, "failed", Some(&flaw)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The short transaction: what was built is brought to where the live generation stands, and takes its place. Both rows
+    /// are locked, so no reader sees a position step back.
+    async fn go_live(&mut self, mut transaction: Transaction<'_, Postgres>, mut next: Checkpoint) -> Result<Work> {
+        let live = generation::lock_live(&mut transaction, self.partition, &next.name).await?;
+        let target = live.as_ref().map_or(next.position, |live| live.position);
+        while next.position < target {
+            match self.followers.advance(&mut transaction, std::slice::from_ref(&next)).await? {
+                Step::Behind => {}
+                // The live generation was somewhere that the log does not reach.
+                Step::CaughtUp | Step::Idle => break,
+            }
+            next = generation::read(&mut transaction, &next.name, next.place).await?;
+        }
+        if let Some(live) = live {
+            generation::turn(&mut transaction, &live.name, live.place, "retired", None).await?;
+        }
+        generation::turn(&mut transaction, &next.name, next.place, "live", None).await?;
+        transaction.commit().await?;
+        self.checked.remove(&next.generation());
+        tracing::info!(view = next.name, generation = next.place.generation, "a rebuilt view is live");
+        Ok(Work::Built)
+    }
+
+    /// Deletes a slice of what nobody reads any more.
+    async fn discard(&self, mut transaction: Transaction<'_, Postgres>) -> Result<Work> {
+        let retired = generation::claim(&mut transaction, self.partition, "retired").await?;
+        let mut known = retired.iter().filter_map(|old| Some((old, self.followers.projection(old)?)));
+        let Some((old, projection)) = known.next() else { return Ok(Work::Nothing) };
+        let deleted = projection.discard(&mut transaction, old.place, SLICE_ROWS_MAX).await?;
+        if deleted == 0 {
+            generation::remove(&mut transaction, &old.name, old.place).await?;
+        }
+        transaction.commit().await?;
+        Ok(Work::Discarded)
+    }
+}
