@@ -254,7 +254,7 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
 /// A deposit past HTTP.
 async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook::application::Answer, Error> {
     let amount = Amount::try_from(1).unwrap();
-    let action = Action::Deposit(Movement { amount, currency: None, reference: None });
+    let action = Action::Deposit(Movement { amount, currency: None, reference: None }, None);
     let request = Request {
         caller: Arc::from("crowd"),
         correlation_id: Arc::from("crowd"),
