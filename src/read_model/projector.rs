@@ -13,10 +13,10 @@ use tokio::{
 
 use super::{
     ahead::Ahead,
-    projection::{Applicable, Place, Projection, cannot_apply, decode, projections},
+    projection::{Applicable, Place, Projection, cannot_apply, decode, newer, projections},
     timed_out,
 };
-use crate::event_store::feed;
+use crate::event_store::{StreamVersion, feed};
 
 /// How many events one transaction takes. An account that changes often in them is written once.
 const BATCH_EVENTS_MAX: i64 = 20_000;
@@ -43,6 +43,8 @@ pub struct Projector {
     projected: Arc<watch::Sender<i64>>,
     /// Told when a reader waits for a position.
     awaited: Arc<Notify>,
+    /// Told of an event that only a newer release can read.
+    newer: Arc<watch::Sender<Option<StreamVersion>>>,
 }
 
 /// What became of a step.
@@ -72,16 +74,18 @@ struct Checkpoint {
 }
 
 impl Projector {
-    /// A projector that tells `projected` how far it has come, and does not rest while a reader has `awaited` it.
+    /// A projector that tells `projected` how far it has come, and does not rest while a reader has `awaited` it. An event
+    /// that only a newer release can read it tells to `newer`.
     pub fn new(
         partition: i16,
         connect: PgConnectOptions,
         projected: Arc<watch::Sender<i64>>,
         awaited: Arc<Notify>,
+        newer: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> Self {
         let followers = projections().into_iter().map(|projection| Follower { projection, written: None }).collect();
         let ahead = Ahead::new(partition, connect.clone());
-        Self { partition, connect, followers, ahead, projected, awaited }
+        Self { partition, connect, followers, ahead, projected, awaited, newer }
     }
 
     /// Runs until the sender of `appended` is gone, then once more up to the head.
@@ -116,6 +120,9 @@ impl Projector {
                     self.followers.iter_mut().for_each(|follower| follower.written = None);
                     self.ahead.forget();
                     tracing::error!(%error, "the projection does not move");
+                    if let Some(met) = newer(&error) {
+                        self.newer.send_replace(Some(met));
+                    }
                     // Best effort: the log line says it too.
                     let _ = timeout(Duration::from_secs(STEP_S_MIN), self.note_failure(&error.to_string())).await;
                     sleep(Duration::from_millis(RETRY_MS)).await;

@@ -13,6 +13,7 @@ mod dry_run;
 mod idempotency;
 mod load;
 mod malformed;
+mod newer_release;
 mod outage;
 mod positions;
 mod projecting;
