@@ -16,6 +16,7 @@ mod malformed;
 mod newer_release;
 mod outage;
 mod positions;
+mod previous_release;
 mod projecting;
 mod races;
 mod refusals;
