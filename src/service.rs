@@ -82,7 +82,14 @@ impl Service {
         let appended = Arc::new(watch::Sender::new(0));
         let projected = Arc::new(watch::Sender::new(0));
         let awaited = Arc::new(Notify::new());
-        let projector = Projector::new(PARTITION, database.projector(), Arc::clone(&projected), Arc::clone(&awaited));
+        let newer = Arc::new(watch::Sender::new(None));
+        let projector = Projector::new(
+            PARTITION,
+            database.projector(),
+            Arc::clone(&projected),
+            Arc::clone(&awaited),
+            Arc::clone(&newer),
+        );
         let projector = tokio::spawn(projector.run(appended.subscribe()));
         let builder = tokio::spawn(Builder::new(PARTITION, database.projector()).run(appended.subscribe()));
 
@@ -93,7 +100,7 @@ impl Service {
             snapshot_every: config.snapshot_every.get().into(),
             cache_accounts: config.cache_accounts.get() as usize,
         };
-        let (bank, executor) = Bank::start(settings, database.writer(), appended);
+        let (bank, executor) = Bank::start(settings, database.writer(), appended, newer);
         let queries = database.queries();
         let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe(), awaited);
         let audit = Audit::new(queries, PARTITION);

@@ -6,6 +6,7 @@ use std::hint::black_box;
 use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use passbook::domain::account::Account;
+use passbook::domain::channel::Channel;
 use passbook::domain::command::{Action, Movement};
 use passbook::domain::event::Event;
 use passbook::domain::money::{Amount, Currency};
@@ -21,7 +22,8 @@ fn opening() -> Action {
 
 fn deposit() -> Action {
     let amount = Amount::try_from(500).expect("is an amount");
-    Action::Deposit(Movement { amount, currency: Some(Currency::EUR), reference: Some("invoice 4711".to_owned()) })
+    let reference = Some("invoice 4711".to_owned());
+    Action::Deposit(Movement { amount, currency: Some(Currency::EUR), reference }, Some(Channel::Branch))
 }
 
 fn encode(event: &Event) -> String {

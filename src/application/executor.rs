@@ -5,6 +5,7 @@ use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
+    select,
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
@@ -14,6 +15,7 @@ use super::{
     failure::{CONNECT_MAX, Failure, Nature, STATEMENT_MAX, within},
     passage::Turnstile,
 };
+use crate::event_store::StreamVersion;
 
 /// How many commands share one append.
 const BATCH_COMMANDS_MAX: usize = 512;
@@ -61,9 +63,10 @@ impl Executor {
         settings: Settings,
         connect: PgConnectOptions,
         appended: Arc<watch::Sender<i64>>,
+        newer: Arc<watch::Sender<Option<StreamVersion>>>,
         outage: watch::Sender<Option<&'static str>>,
     ) -> Self {
-        let turnstile = Turnstile::new(&settings);
+        let turnstile = Turnstile::new(&settings, newer);
         Self {
             settings,
             connect,
@@ -94,16 +97,24 @@ impl Executor {
     }
 
     /// Waits for commands. As long as the database is away it is asked again and again whether it is back: where it is
-    /// known to be away, nobody may be sending any.
+    /// known to be away, nobody may be sending any. Likewise where the log holds what only a newer release can read.
     async fn receive(&mut self, queue: &mut Queue, batch: &mut Vec<Pending>) -> usize {
-        while self.away_since.is_some() {
-            if let Ok(received) = timeout(RETRY_MAX, queue.recv_many(batch, BATCH_COMMANDS_MAX)).await {
+        loop {
+            let commands = queue.recv_many(batch, BATCH_COMMANDS_MAX);
+            let received = match self.away_since {
+                Some(_) => timeout(RETRY_MAX, commands).await.ok(),
+                None => select! {
+                    biased;
+                    received = commands => Some(received),
+                    () = self.turnstile.newer.is_met() => None,
+                },
+            };
+            if let Some(received) = received {
                 return received;
             }
             // A passage of nobody.
             let _ = meanwhile_turning_away(queue, self.attempt(&[])).await;
         }
-        queue.recv_many(batch, BATCH_COMMANDS_MAX).await
     }
 
     /// Carries a batch to its answers. A command that the database refuses is found by halves: the second half is
@@ -138,6 +149,10 @@ impl Executor {
                 tracing::error!(reason, commands = batch.len(), "the database refused a batch");
                 self.turnstile.distrust();
                 return Err(Error::Internal);
+            }
+            if nature == Nature::Newer {
+                tracing::error!(reason, "nothing is done: upgrade this instance");
+                return Err(Error::StorageUnavailable);
             }
             tracing::warn!(reason, "the event store does not answer as it should");
 

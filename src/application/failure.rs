@@ -5,6 +5,8 @@ use std::{future::Future, time::Duration};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::time::timeout;
 
+use crate::domain::event::DecodeError;
+
 /// How long the database may take to open a connection. Two tries fit into the patience with an outage.
 pub(super) const CONNECT_MAX: Duration = Duration::from_millis(700);
 /// How long one statement of a passage may take before its connection is given up as lost. Longer than a statement may
@@ -27,8 +29,18 @@ pub(super) enum Nature {
     Refused,
     /// The database answered with another error; nothing was written.
     Away,
+    /// The log holds an event of a newer release; nothing was written.
+    Newer,
     /// No answer: whatever was sent last may or may not have been carried out.
     Lost,
+}
+
+impl Failure {
+    /// An event that only a newer release can read.
+    pub(super) fn newer(error: &DecodeError) -> Self {
+        let outage = "the log holds events of a newer release, which this one cannot read: upgrade this instance";
+        Self { nature: Nature::Newer, outage, reason: error.to_string() }
+    }
 }
 
 impl From<sqlx::Error> for Failure {

@@ -4,6 +4,7 @@
 mod batch;
 mod executor;
 mod failure;
+mod newer;
 mod passage;
 mod receipt;
 mod request;
@@ -17,7 +18,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::domain::{Command, Rejection};
+use crate::{
+    domain::{Command, Rejection},
+    event_store::StreamVersion,
+};
 
 pub use receipt::{AccountReceipt, Receipt, RecordedFact, TransferReceipt};
 pub use request::{IdempotencyKey, IfMatch, Request};
@@ -94,16 +98,18 @@ struct Pending {
 
 impl Bank {
     /// Starts the executor. It ends when every clone of the handle is dropped and the queue is drained. `appended`
-    /// is told the head's position after each batch.
+    /// is told the head's position after each batch. `newer` is told of an event that only a newer release can read, by
+    /// the executor or by whoever else meets one: nothing is carried out before it can be read.
     pub fn start(
         settings: Settings,
         connect: PgConnectOptions,
         appended: Arc<watch::Sender<i64>>,
+        newer: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> (Self, JoinHandle<()>) {
         let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
         let (failed, outage) = watch::channel(None);
         let bank = Self { queue, command_timeout: settings.command_timeout, outage };
-        let executor = executor::Executor::new(settings, connect, appended, failed);
+        let executor = executor::Executor::new(settings, connect, appended, newer, failed);
         (bank, tokio::spawn(executor.run(commands)))
     }
 

@@ -4,11 +4,12 @@
 //! Nothing is answered before the state it rests on is confirmed: by the commit, or for a batch without events by a
 //! look at the head. What is held changes only after that.
 
-use std::{collections::HashMap, num::NonZeroUsize, pin::pin};
+use std::{collections::HashMap, num::NonZeroUsize, pin::pin, sync::Arc};
 
 use futures_util::TryStreamExt;
 use lru::LruCache;
 use sqlx::{Connection, PgConnection};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
@@ -16,10 +17,12 @@ use super::{
     batch::{self, Decided, Held, Loaded, Undecodable},
     executor::Doubt,
     failure::{Failure, Nature, STATEMENT_MAX, within},
+    newer::Newer,
 };
 use crate::{
     domain::{Event, account::STATE_VERSION, event::DecodeError},
     event_store::{
+        StreamVersion,
         log::{self, Head, Key, KeyId, Outcome},
         stream::{self, Piece},
     },
@@ -41,6 +44,7 @@ pub(super) struct Turnstile {
     held: LruCache<Uuid, Held>,
     /// How many more batches take the slow way, because somebody else writes.
     slow_batches: u32,
+    pub newer: Newer,
 }
 
 /// A decided batch that stands.
@@ -51,7 +55,7 @@ struct Passed {
 }
 
 impl Turnstile {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, newer: Arc<watch::Sender<Option<StreamVersion>>>) -> Self {
         let capacity = NonZeroUsize::new(settings.cache_accounts).unwrap_or(NonZeroUsize::MIN);
         Self {
             partition: settings.partition,
@@ -59,6 +63,7 @@ impl Turnstile {
             head: None,
             held: LruCache::new(capacity),
             slow_batches: 0,
+            newer: Newer(newer),
         }
     }
 
@@ -85,6 +90,7 @@ impl Turnstile {
         batch: &[Pending],
         doubt: &mut Option<Doubt>,
     ) -> Result<Vec<Result<Answer, Error>>, Failure> {
+        self.newer.look_again(connection, self.partition).await?;
         if self.slow_batches == 0 {
             if let Some(passed) = self.pass_fast(connection, batch, doubt).await? {
                 return Ok(self.keep(passed));
@@ -228,13 +234,16 @@ impl Turnstile {
                         before
                     }
                 },
-                Piece::Event { version, event_type, schema_version, data } => before.and_then(|held| {
+                Piece::Event { version, event_type, schema_version, data } => {
                     let event = Event::decode(&event_type, schema_version, &data);
-                    evolve(held, version, event).map_err(|reason| {
-                        tracing::error!(%stream_id, reason, "a stream cannot be folded");
-                        Undecodable
+                    let event = self.newer.read(stream_id, version, event)?;
+                    before.and_then(|held| {
+                        evolve(held, version, event).map_err(|reason| {
+                            tracing::error!(%stream_id, reason, "a stream cannot be folded");
+                            Undecodable
+                        })
                     })
-                }),
+                }
             };
             loaded.insert(stream_id, after);
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     command::{Action, Movement},
-    event::{AccountOpened, Event, StatusChanged},
+    event::{AccountOpened, Event, MoneyMoved, StatusChanged},
     money::{Amount, Currency, MINOR_UNITS_MAX},
 };
 
@@ -134,13 +134,13 @@ impl Account {
                 })),
                 Account::Opened(_) => Err(Rejection::AccountExists),
             },
-            Action::Deposit(movement) => {
+            Action::Deposit(movement, channel) => {
                 self.open_for(movement)?.credit(movement.amount)?;
-                Ok(Event::MoneyDeposited(movement.into()))
+                Ok(Event::MoneyDeposited(MoneyMoved::new(movement, *channel)))
             }
-            Action::Withdraw(movement) => {
+            Action::Withdraw(movement, channel) => {
                 self.open_for(movement)?.debit(movement.amount)?;
-                Ok(Event::MoneyWithdrawn(movement.into()))
+                Ok(Event::MoneyWithdrawn(MoneyMoved::new(movement, *channel)))
             }
             Action::Freeze { reason } => {
                 self.book()?.must_be_open()?;

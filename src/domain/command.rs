@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::money::{Amount, Currency};
+use super::{
+    channel::Channel,
+    money::{Amount, Currency},
+};
 
 /// A wish, parsed and well-formed, not yet judged against any state.
 #[derive(Clone, Debug)]
@@ -26,10 +29,10 @@ pub enum Command {
 pub enum Action {
     /// Open the account for `owner`, with `initial_deposit` in minor units (0 is allowed here alone).
     Open { owner: Arc<str>, currency: Currency, initial_deposit: i64 },
-    /// Pay in.
-    Deposit(Movement),
-    /// Pay out.
-    Withdraw(Movement),
+    /// Pay in, through this channel where the caller said one.
+    Deposit(Movement, Option<Channel>),
+    /// Pay out, likewise.
+    Withdraw(Movement, Option<Channel>),
     /// Stop all movements until unfrozen.
     Freeze { reason: Option<String> },
     /// Let money move again.

@@ -37,6 +37,15 @@ pub struct NewEvent {
     pub metadata: String,
 }
 
+/// One event by its stream and its place there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamVersion {
+    /// The stream.
+    pub stream_id: Uuid,
+    /// The place in it, from 1.
+    pub version: i64,
+}
+
 /// An event as the log holds it.
 #[derive(Clone, Debug)]
 pub struct RecordedEvent {

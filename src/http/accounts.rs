@@ -10,12 +10,12 @@ use super::{
     answer::{changed, created, located},
     ask::{Ask, Options},
     openapi::{CommandProblems, ConditionHeader, OpenProblems, RetryHeader},
-    parameters::{CurrencyCode, Id, MinorUnits, owner, text, uuid},
+    parameters::{CurrencyCode, Id, MinorUnits, channel, owner, text, uuid},
     problem::Problem,
 };
 use crate::{
     application::AccountReceipt,
-    domain::{Action, Command, command::Movement},
+    domain::{Action, Channel, Command, command::Movement},
 };
 
 /// Opens an account.
@@ -49,6 +49,9 @@ pub struct MoveMoney {
     /// The caller's own words, kept for ever; no personal data.
     #[schema(example = "invoice 2026-17", max_length = 500, nullable = false)]
     reference: Option<String>,
+    /// Where the money is paid in or out; default: unknown.
+    #[schema(value_type = Option<Channel>, example = "branch", nullable = false)]
+    channel: Option<String>,
 }
 
 /// Why the account's status changes.
@@ -109,7 +112,7 @@ pub async fn open(State(app): State<App>, ask: Ask<OpenAccount>) -> Result<Respo
 #[utoipa::path(
     post, path = "/v1/accounts/{account_id}/deposits", tag = "Commands",
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), Options, RetryHeader, ConditionHeader),
-    request_body(content = MoveMoney, example = json!({"amount": 5000, "currency": "EUR", "reference": "salary"})),
+    request_body(content = MoveMoney, example = json!({"amount": 5000, "currency": "EUR", "reference": "salary", "channel": "branch"})),
     responses(
         (status = 201, description = "Recorded.", body = AccountReceipt, headers(
             ("ETag" = String, description = "The account's version in quotes."),
@@ -129,7 +132,7 @@ pub async fn deposit(State(app): State<App>, Id(id): Id, ask: Ask<MoveMoney>) ->
 #[utoipa::path(
     post, path = "/v1/accounts/{account_id}/withdrawals", tag = "Commands",
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), Options, RetryHeader, ConditionHeader),
-    request_body(content = MoveMoney, example = json!({"amount": 2000, "currency": "EUR", "reference": "cash"})),
+    request_body(content = MoveMoney, example = json!({"amount": 2000, "currency": "EUR", "reference": "cash", "channel": "atm"})),
     responses(
         (status = 201, description = "Recorded.", body = AccountReceipt, headers(
             ("ETag" = String, description = "The account's version in quotes."),
@@ -204,12 +207,13 @@ async fn move_money(
     app: &App,
     account_id: Uuid,
     ask: Ask<MoveMoney>,
-    action: impl Fn(Movement) -> Action,
+    action: impl Fn(Movement, Option<Channel>) -> Action,
 ) -> Result<Response, Problem> {
     let Ask { body, request } = ask;
     let movement = movement(body.amount, body.currency.as_ref(), body.reference)?;
+    let action = action(movement, body.channel.as_deref().map(channel).transpose()?);
     let dry_run = request.dry_run;
-    let answer = app.bank.execute(Command::Account { account_id, action: action(movement) }, request).await?;
+    let answer = app.bank.execute(Command::Account { account_id, action }, request).await?;
     Ok(created(&answer, dry_run))
 }
 

@@ -71,8 +71,8 @@ pub async fn livez(_: Parameters<Nothing>) -> Response {
 
 /// Is the service ready
 ///
-/// Answers 200 when commands and queries can be answered: the database is there with its schema, the executor and the
-/// projector run, and every view has caught up once. Otherwise 503 with the reason.
+/// Answers 200 when commands and queries can be answered: the database is there with its schema, this release can read
+/// the log, the executor and the projector run, and every view has caught up once. Otherwise 503 with the reason.
 #[utoipa::path(
     get, path = "/readyz", tag = "Service",
     responses((status = 200, description = "Ready.", body = Health), StatusProblems),

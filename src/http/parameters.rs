@@ -3,13 +3,16 @@
 use axum::extract::{FromRequestParts, Query, RawPathParams, rejection::QueryRejection};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::IgnoredAny};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny, IntoDeserializer, value},
+};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
 use crate::{
-    domain::{Amount, Currency, money::MINOR_UNITS_MAX},
+    domain::{Amount, Channel, Currency, money::MINOR_UNITS_MAX},
     event_store::Position,
 };
 
@@ -98,6 +101,12 @@ pub fn time(field: &'static str, text: Option<&str>) -> Result<Option<DateTime<U
 pub fn currency(code: &str) -> Result<Currency, Problem> {
     Currency::from_code(code)
         .ok_or_else(|| Problem::field(Code::InvalidCurrency, "currency", "a currency is an ISO 4217 code such as EUR"))
+}
+
+/// A channel by its word. In a body serde would take `{"atm": null}` for it, too.
+pub fn channel(word: &str) -> Result<Channel, Problem> {
+    Channel::deserialize(word.into_deserializer())
+        .map_err(|error: value::Error| Problem::field(Code::MalformedRequest, "channel", error.to_string()))
 }
 
 /// A text that is kept for ever.

@@ -5,7 +5,10 @@ use sqlx::{PgConnection, Result};
 use uuid::Uuid;
 
 use super::{accounts::Accounts, transactions::Transactions};
-use crate::{domain::Event, event_store::RecordedEvent};
+use crate::{
+    domain::{Event, event::DecodeError},
+    event_store::{RecordedEvent, StreamVersion},
+};
 
 /// Every view that Passbook keeps.
 pub(super) fn projections() -> Vec<Box<dyn Projection>> {
@@ -109,9 +112,10 @@ impl TryFrom<RecordedEvent> for Applicable {
     type Error = sqlx::Error;
 
     fn try_from(recorded: RecordedEvent) -> Result<Self> {
-        let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
-            .map_err(|error| cannot_apply(format!("position {}: {error}", recorded.position)))?;
-        Ok(Self { recorded, event })
+        match Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data) {
+            Ok(event) => Ok(Self { recorded, event }),
+            Err(source) => Err(sqlx::Error::Decode(Box::new(Undecodable { recorded, source }))),
+        }
     }
 }
 
@@ -124,6 +128,25 @@ pub(super) fn decode(events: Vec<RecordedEvent>, position: i64) -> Result<Vec<Ap
             false => Err(cannot_apply(format!("position {expected} is missing from the log"))),
         })
         .collect()
+}
+
+/// A recorded event that this release does not understand.
+#[derive(Debug, thiserror::Error)]
+#[error("position {}: {source}", recorded.position)]
+struct Undecodable {
+    recorded: RecordedEvent,
+    source: DecodeError,
+}
+
+/// The event that an error is about, if only a newer release can read it.
+pub(super) fn newer(error: &sqlx::Error) -> Option<StreamVersion> {
+    let sqlx::Error::Decode(inner) = error else { return None };
+    match inner.downcast_ref()? {
+        Undecodable { recorded, source: DecodeError::Newer { .. } } => {
+            Some(StreamVersion { stream_id: recorded.stream_id, version: recorded.version })
+        }
+        Undecodable { .. } => None,
+    }
 }
 
 /// An event that a view cannot take.

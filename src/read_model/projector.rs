@@ -13,8 +13,11 @@ use tokio::{
 
 use super::{
     followers::{Followers, Step},
-    generation, timed_out,
+    generation,
+    projection::newer,
+    timed_out,
 };
+use crate::event_store::StreamVersion;
 
 /// The poll behind the wake-up, backing off while nothing happens.
 const POLL_MS_MIN: u64 = 5;
@@ -38,18 +41,22 @@ pub struct Projector {
     projected: Arc<watch::Sender<i64>>,
     /// Told when a reader waits for a position.
     awaited: Arc<Notify>,
+    /// Told of an event that only a newer release can read.
+    newer: Arc<watch::Sender<Option<StreamVersion>>>,
 }
 
 impl Projector {
-    /// A projector that tells `projected` how far it has come, and does not rest while a reader has `awaited` it.
+    /// A projector that tells `projected` how far it has come, and does not rest while a reader has `awaited` it. An event
+    /// that only a newer release can read it tells to `newer`.
     pub fn new(
         partition: i16,
         connect: PgConnectOptions,
         projected: Arc<watch::Sender<i64>>,
         awaited: Arc<Notify>,
+        newer: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> Self {
         let followers = Followers::new(partition, connect.clone());
-        Self { partition, connect, followers, projected, awaited }
+        Self { partition, connect, followers, projected, awaited, newer }
     }
 
     /// Runs until the sender of `appended` is gone, then once more up to the head.
@@ -82,6 +89,9 @@ impl Projector {
                     connection = None;
                     self.followers.forget();
                     tracing::error!(%error, "the projection does not move");
+                    if let Some(met) = newer(&error) {
+                        self.newer.send_replace(Some(met));
+                    }
                     // Best effort: the log line says it too.
                     let _ = timeout(Duration::from_secs(STEP_S_MIN), self.note_failure(&error.to_string())).await;
                     sleep(Duration::from_millis(RETRY_MS)).await;

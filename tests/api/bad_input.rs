@@ -67,7 +67,8 @@ async fn counter() -> Counter {
         Command::new("/v1/transfers", &[&[("from", from.as_str()), ("to", to.as_str())], &movement[..]].concat()),
     ];
     let on_account = |verb| format!("/v1/accounts/{account}/{verb}");
-    commands.extend(["deposits", "withdrawals"].map(|verb| Command::new(on_account(verb), &movement)));
+    let over_the_counter = [&movement[..], &[("channel", "\"branch\"")]].concat();
+    commands.extend(["deposits", "withdrawals"].map(|verb| Command::new(on_account(verb), &over_the_counter)));
     commands
         .extend(["freeze", "unfreeze", "close"].map(|verb| Command::new(on_account(verb), &[("reason", "\"why\"")])));
     let before = app.log().await;
@@ -155,6 +156,17 @@ async fn a_text_is_a_text_that_can_be_kept() {
         counter.refuses_each(field, unreadable, "malformed_request").await;
     }
     counter.refuses_each("owner", "\"\"", "invalid_parameter").await;
+    counter.has_recorded_nothing().await;
+}
+
+#[tokio::test]
+async fn a_channel_is_one_of_three_words_and_a_transfer_has_none() {
+    let counter = counter().await;
+    let none = r#""ATM" "Branch" "post" "" "atm\u0020" "branch,atm" 17 true ["atm"] {} {"atm":null}"#;
+    counter.refuses_each("channel", none, "malformed_request").await;
+    let transfer = counter.commands.iter().find(|command| command.takes("from")).unwrap();
+    let body = transfer.body().replace('}', r#","channel":"atm"}"#);
+    counter.refuses(&transfer.path, body, "malformed_request").await;
     counter.has_recorded_nothing().await;
 }
 
@@ -263,7 +275,7 @@ async fn null_says_no_more_than_nothing_where_a_field_may_be_absent() {
     let facts = json!({"owner": "anonymous", "currency": "EUR", "initial_deposit": 0});
     assert_eq!(counter.app.log().await.facts(opened.account_id()), [("AccountOpened", facts)]);
     let deposits = format!("/v1/accounts/{}/deposits", counter.account);
-    let nothing = r#"{"amount": 1, "currency": null, "reference": null}"#;
+    let nothing = r#"{"amount": 1, "currency": null, "reference": null, "channel": null}"#;
     counter.teller.post(&deposits, nothing).await.expect(201);
     assert_eq!(counter.app.log().await.facts(counter.account)[1], ("MoneyDeposited", json!({"amount": 1})));
 }

@@ -91,7 +91,7 @@ async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
     audit(&app).await;
     app.tamper(
         "UPDATE event SET type = 'MoneyFound' WHERE position = 1;
-         UPDATE event SET schema_version = 99 WHERE position = 2;
+         UPDATE event SET data = '{}' WHERE position = 2;
          UPDATE event SET version = 2 WHERE position = 3",
     )
     .await;

@@ -101,6 +101,25 @@ async fn a_withdrawal_lowers_the_balance_down_to_nothing() {
 }
 
 #[tokio::test]
+async fn the_channel_that_a_movement_went_through_is_recorded_with_it() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(10).await;
+    let channels = ["branch", "atm", "online"];
+    for channel in channels {
+        let body = || json!({"amount": 5, "channel": channel});
+        teller.command(&format!("/v1/accounts/{account}/deposits"), body()).await.expect(201);
+        teller.command(&format!("/v1/accounts/{account}/withdrawals"), body()).await.expect(201);
+    }
+    let log = app.log().await;
+    let recorded = |channel| [("MoneyDeposited", channel), ("MoneyWithdrawn", channel)];
+    let expected = channels.into_iter().flat_map(recorded);
+    let expected: Vec<_> = expected.map(|(fact, channel)| (fact, json!({"amount": 5, "channel": channel}))).collect();
+    assert_eq!(log.facts(account)[1..], expected);
+    assert!(log.events[1..].iter().all(|event| event.schema_version == 2));
+}
+
+#[tokio::test]
 async fn a_transfer_changes_both_accounts_at_once() {
     let app = spawn_app().await;
     let teller = app.teller();

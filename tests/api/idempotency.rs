@@ -68,6 +68,7 @@ async fn a_key_stands_for_one_request_only() {
         keyed.transfer(account, other, 5).await,
         keyed.open(json!({"currency": "EUR"})).await,
         keyed.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": 5, "currency": "EUR"})).await,
+        keyed.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": 5, "channel": "atm"})).await,
     ] {
         another.refused(422, "idempotency_key_reused");
     }

@@ -242,7 +242,7 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let database = Database::open(app.config()).await.unwrap();
     let settings =
         Settings { partition: 0, command_timeout: Duration::from_secs(10), snapshot_every: 100, cache_accounts: 100 };
-    let (bank, _) = Bank::start(settings, database.writer(), Arc::default());
+    let (bank, _) = Bank::start(settings, database.writer(), Arc::default(), Arc::new(watch::Sender::new(None)));
     let queries = database.queries();
     let read_model = ReadModel::new(queries.clone(), 0, watch::channel(0).1, Arc::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -254,7 +254,7 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
 /// A deposit past HTTP.
 async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook::application::Answer, Error> {
     let amount = Amount::try_from(1).unwrap();
-    let action = Action::Deposit(Movement { amount, currency: None, reference: None });
+    let action = Action::Deposit(Movement { amount, currency: None, reference: None }, None);
     let request = Request {
         caller: Arc::from("crowd"),
         correlation_id: Arc::from("crowd"),

@@ -2,7 +2,7 @@
 
 use passbook::domain::{Event, event::DecodeError};
 
-use crate::samples::one_of_each;
+use crate::samples::{one_of_each, versions_read};
 
 #[test]
 fn a_type_that_no_release_wrote_is_unknown() {
@@ -17,9 +17,10 @@ fn a_type_is_compared_letter_by_letter() {
 }
 
 #[test]
-fn a_version_that_this_release_does_not_write_is_newer_whatever_its_data() {
+fn a_version_above_those_that_this_release_reads_is_newer_whatever_its_data() {
     for event in one_of_each() {
-        let version = event.schema_version() + 1;
+        let version = versions_read(event.name()).last().unwrap() + 1;
+        assert!(event.schema_version() < version, "what is written is read");
         for data in [serde_json::to_string(&event).unwrap(), "not even JSON".into()] {
             let error = Event::decode(event.name(), version, &data).unwrap_err();
             assert!(
@@ -69,6 +70,23 @@ fn a_value_that_cannot_be_is_malformed() {
     ];
     for (name, data) in impossible {
         assert!(matches!(Event::decode(name, 1, data), Err(DecodeError::Malformed { .. })), "{name} {data}");
+    }
+}
+
+#[test]
+fn version_2_is_refused_what_it_cannot_be() {
+    for name in ["MoneyDeposited", "MoneyWithdrawn"] {
+        for data in [r#"{"channel":"atm"}"#, r#"{"amount":1,"channel":"post"}"#, r#"{"amount":1,"channel":7}"#] {
+            assert!(matches!(Event::decode(name, 2, data), Err(DecodeError::Malformed { .. })), "{name} {data}");
+        }
+    }
+}
+
+#[test]
+fn version_1_knows_no_channel_whatever_its_data_say() {
+    for name in ["MoneyDeposited", "MoneyWithdrawn"] {
+        let old = Event::decode(name, 1, r#"{"amount":1,"channel":"atm"}"#).unwrap();
+        assert_eq!(old, Event::decode(name, 2, r#"{"amount":1}"#).unwrap());
     }
 }
 

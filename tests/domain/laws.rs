@@ -1,7 +1,7 @@
 //! What holds of every history, whatever is asked in whatever order.
 
 use passbook::domain::{
-    Account, Action, Currency, Event, Rejection, Status, command::Movement, money::MINOR_UNITS_MAX, transfer,
+    Account, Action, Channel, Currency, Event, Rejection, Status, command::Movement, money::MINOR_UNITS_MAX, transfer,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -22,6 +22,10 @@ fn movement() -> impl Strategy<Value = Movement> {
     )
 }
 
+fn channel() -> impl Strategy<Value = Option<Channel>> {
+    option::of(prop_oneof![Just(Channel::Branch), Just(Channel::Atm), Just(Channel::Online)])
+}
+
 fn opening() -> impl Strategy<Value = Action> {
     (currency(), prop_oneof![Just(0), minor_units()]).prop_map(|(currency, initial_deposit)| Action::Open {
         owner: words::OWNER.into(),
@@ -33,8 +37,8 @@ fn opening() -> impl Strategy<Value = Action> {
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         1 => opening(),
-        8 => movement().prop_map(Action::Deposit),
-        8 => movement().prop_map(Action::Withdraw),
+        8 => (movement(), channel()).prop_map(|(movement, channel)| Action::Deposit(movement, channel)),
+        8 => (movement(), channel()).prop_map(|(movement, channel)| Action::Withdraw(movement, channel)),
         1 => Just(words::freeze()),
         2 => Just(words::unfreeze()),
         1 => Just(words::close()),
@@ -69,6 +73,13 @@ fn money_in(event: &Event) -> i128 {
     }
 }
 
+fn channel_of(event: &Event) -> Option<Channel> {
+    match event {
+        Event::MoneyDeposited(moved) | Event::MoneyWithdrawn(moved) => moved.channel,
+        _ => None,
+    }
+}
+
 fn balance(account: &Account) -> i64 {
     account.book().map_or(0, |book| book.balance)
 }
@@ -89,15 +100,15 @@ fn told_otherwise(account: &Account, action: &Action) -> Option<(Currency, Statu
     };
     let before = i128::from(book.balance);
     let status = match (book.status, action) {
-        (Status::Open, Action::Deposit(_) | Action::Withdraw(_)) => Status::Open,
+        (Status::Open, Action::Deposit(..) | Action::Withdraw(..)) => Status::Open,
         (Status::Open, Action::Freeze { .. }) => Status::Frozen,
         (Status::Open, Action::Close { .. }) if before == 0 => Status::Closed,
         (Status::Frozen, Action::Unfreeze { .. }) => Status::Open,
         _ => return None,
     };
     let (movement, sign) = match action {
-        Action::Deposit(movement) => (movement, 1),
-        Action::Withdraw(movement) => (movement, -1),
+        Action::Deposit(movement, _) => (movement, 1),
+        Action::Withdraw(movement, _) => (movement, -1),
         _ => return Some((book.currency, status, before)),
     };
     let after = before + sign * i128::from(movement.amount.minor_units());
@@ -172,6 +183,34 @@ proptest! {
     }
 
     #[test]
+    fn the_channel_said_is_the_channel_written_and_decides_nothing(
+        actions in life(), movement in movement(), channel in channel()
+    ) {
+        let account = fold(live(&actions));
+        for ask in [Action::Deposit, Action::Withdraw] {
+            let silent = account.decide(&ask(movement.clone(), None));
+            let decided = account.decide(&ask(movement.clone(), channel));
+            prop_assert_eq!(decided.as_ref().err(), silent.as_ref().err());
+            if let (Ok(event), Ok(silent)) = (decided, silent) {
+                prop_assert_eq!(account.clone().evolve(&event), account.clone().evolve(&silent));
+                prop_assert_eq!(channel_of(&event), channel);
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_as_version_1_had_it_means_the_same_without_a_channel(actions in life()) {
+        for event in live(&actions) {
+            // Version 1 is version 2 without the member that it added.
+            let mut data = serde_json::to_value(&event).unwrap();
+            data.as_object_mut().unwrap().remove("channel");
+            let old = Event::decode(event.name(), 1, &data.to_string()).unwrap();
+            prop_assert_eq!(channel_of(&old), None);
+            prop_assert_eq!(serde_json::to_value(&old).unwrap(), data);
+        }
+    }
+
+    #[test]
     fn a_transfer_keeps_the_sum_and_a_refused_one_is_refused_for_a_reason(
         payer in life(), paid in life(), movement in movement()
     ) {
@@ -185,8 +224,8 @@ proptest! {
                 prop_assert!((0..=MINOR_UNITS_MAX).contains(&balance(&to)));
             }
             Err(refusal) => {
-                let of_the_payer = from.decide(&Action::Withdraw(movement.clone())).err();
-                let of_the_paid = to.decide(&Action::Deposit(movement)).err();
+                let of_the_payer = from.decide(&Action::Withdraw(movement.clone(), None)).err();
+                let of_the_paid = to.decide(&Action::Deposit(movement, None)).err();
                 let of_both = (currency_of(&from) != currency_of(&to)).then_some(Rejection::CurrencyMismatch);
                 prop_assert_eq!(Some(refusal), [of_the_payer, of_the_paid, of_both].into_iter().flatten().min());
             }

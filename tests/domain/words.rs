@@ -31,11 +31,11 @@ pub fn open(initial_deposit: i64) -> Action {
 }
 
 pub fn deposit(minor_units: i64) -> Action {
-    Action::Deposit(movement(minor_units))
+    Action::Deposit(movement(minor_units), None)
 }
 
 pub fn withdraw(minor_units: i64) -> Action {
-    Action::Withdraw(movement(minor_units))
+    Action::Withdraw(movement(minor_units), None)
 }
 
 pub fn freeze() -> Action {
@@ -65,11 +65,11 @@ pub fn opened_in(currency: Currency, initial_deposit: i64) -> Event {
 }
 
 pub fn deposited(minor_units: i64) -> Event {
-    Event::MoneyDeposited(MoneyMoved { amount: amount(minor_units), reference: None })
+    Event::MoneyDeposited(MoneyMoved { amount: amount(minor_units), reference: None, channel: None })
 }
 
 pub fn withdrawn(minor_units: i64) -> Event {
-    Event::MoneyWithdrawn(MoneyMoved { amount: amount(minor_units), reference: None })
+    Event::MoneyWithdrawn(MoneyMoved { amount: amount(minor_units), reference: None, channel: None })
 }
 
 pub fn sent(minor_units: i64) -> Event {

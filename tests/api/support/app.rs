@@ -36,6 +36,13 @@ pub async fn spawn_app_with(flags: &[&str]) -> App {
     App::start(config, database).await
 }
 
+/// A server on a database that was dumped.
+pub async fn spawn_app_on(dump: &'static str) -> App {
+    let database = Arc::new(OwnDatabase::restore(dump).await);
+    let config = config(&database.url(), &[]);
+    App::start(config, database).await
+}
+
 /// A server that reaches its database through a proxy.
 pub async fn spawn_app_behind_proxy(flags: &[&str]) -> (App, Proxy) {
     let database = Arc::new(OwnDatabase::create().await);

@@ -18,7 +18,9 @@ use passbook::database::{
     embedded::{EmbeddedPostgres, Error, Settings},
 };
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query, query_scalar};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query, query_scalar, raw_sql,
+};
 use tokio::{runtime::Builder, sync::Mutex};
 
 use super::app::config;
@@ -45,11 +47,23 @@ pub struct OwnDatabase {
 impl OwnDatabase {
     /// A new database with the schema and nothing in it.
     pub async fn create() -> Self {
+        Self::clone_of(&CLUSTER.template).await
+    }
+
+    /// A new database with what was dumped from another.
+    pub async fn restore(dump: &'static str) -> Self {
+        let own = Self::clone_of("template0").await;
+        let mut connection = own.connect().await;
+        raw_sql(dump).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        own
+    }
+
+    async fn clone_of(template: &str) -> Self {
         let name = format!("test_{}", CLONES.fetch_add(1, Ordering::Relaxed));
-        let cluster = &*CLUSTER;
         let _turn = CLONING.lock().await;
-        let mut admin = cluster.options.clone().database("postgres").connect().await.unwrap();
-        execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {}", cluster.template)).await;
+        let mut admin = CLUSTER.options.clone().database("postgres").connect().await.unwrap();
+        execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         admin.close().await.unwrap();
         Self { name }
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 pub use answer::Answer;
-pub use app::{App, spawn_app, spawn_app_behind_proxy, spawn_app_with};
+pub use app::{App, spawn_app, spawn_app_behind_proxy, spawn_app_on, spawn_app_with};
 pub use teller::Teller;
 
 /// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.

@@ -1,0 +1,114 @@
+//! An event that a newer release wrote: whoever meets it first, the whole instance touches nothing more until it can be
+//! read, and says so. What was projected before is answered all the same.
+
+use uuid::Uuid;
+
+use crate::support::{App, Teller, audit::audit, eventually, spawn_app};
+
+const UNREADABLE: &str = "UPDATE event SET schema_version = 99 WHERE position = 2";
+const READABLE: &str = "UPDATE event SET schema_version = 2 WHERE position = 2";
+
+/// A bank with one account whose second event is a deposit, and another account; all of it projected.
+async fn bank() -> (App, Uuid, Uuid) {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(100).await;
+    teller.deposit(account, 5).await.expect(201);
+    let other = teller.account_with(50).await;
+    teller.account(other, "3").await.expect(200);
+    (app, account, other)
+}
+
+async fn is_unready(teller: &Teller) {
+    let told = teller.get("/readyz").await.refused(503, "storage_unavailable");
+    let sentence = told.text("/detail");
+    assert!(sentence.contains("events of a newer release") && sentence.contains("upgrade"), "{sentence}");
+}
+
+/// Every command is refused, under a key and without, and nothing is recorded.
+async fn touches_nothing(app: &App, account: Uuid, other: Uuid) {
+    let teller = app.teller();
+    let before = app.log().await;
+    for refused in [
+        teller.keyed("one").deposit(account, 1).await,
+        teller.keyed("two").deposit(other, 1).await,
+        teller.transfer(other, account, 1).await,
+        teller.dry().withdraw(other, 1).await,
+        teller.freeze(other).await,
+    ] {
+        refused.refused(503, "storage_unavailable");
+    }
+    assert_eq!(app.log().await, before);
+    is_unready(&teller).await;
+}
+
+async fn becomes_ready(app: &App) {
+    eventually("an instance that is ready", async || (app.teller().get("/readyz").await.status == 200).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn an_instance_that_loads_an_event_of_a_newer_release_touches_nothing_until_it_can_read_it() {
+    let (mut app, account, other) = bank().await;
+    app.restart().await;
+    app.tamper(UNREADABLE).await;
+    app.teller().deposit(other, 1).await.expect(201);
+    app.teller().deposit(account, 1).await.refused(503, "storage_unavailable");
+    is_unready(&app.teller()).await;
+    touches_nothing(&app, account, other).await;
+    assert_eq!(app.teller().account(account, "3").await.expect(200).body["balance"], 105);
+    assert_eq!(app.teller().account(other, "4").await.expect(200).body["balance"], 51);
+
+    app.tamper(READABLE).await;
+    becomes_ready(&app).await;
+    assert_eq!(app.teller().keyed("one").deposit(account, 1).await.expect(201).body["balance"], 106);
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn what_a_newer_instance_wrote_to_an_account_that_is_held_here_is_met_when_it_is_needed() {
+    let (app, account, other) = bank().await;
+    let mut newer = app.another().await;
+    let written = newer.teller().deposit(account, 1).await.expect(201);
+    newer.teller().account(account, written.position()).await.expect(200);
+    newer.stop().await;
+    app.tamper("UPDATE event SET schema_version = 3 WHERE position = 4").await;
+    app.teller().withdraw(account, 106).await.refused(503, "storage_unavailable");
+    touches_nothing(&app, account, other).await;
+    app.tamper("UPDATE event SET schema_version = 2 WHERE position = 4").await;
+    becomes_ready(&app).await;
+    app.teller().withdraw(account, 106).await.expect(201);
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn an_instance_whose_projector_alone_meets_an_event_of_a_newer_release_touches_nothing_either() {
+    let (app, account, other) = bank().await;
+    // As if the newer instance had not projected it yet: no command here is about its account.
+    app.tamper(&format!(
+        "{UNREADABLE};
+         UPDATE projection SET position = 1;
+         DELETE FROM account_view;
+         DELETE FROM account_transaction;
+         INSERT INTO account_view
+         SELECT partition, 1, stream_id, data->>'owner', data->>'currency', 'open', (data->>'initial_deposit')::bigint, 1, 1,
+                recorded_at, recorded_at, NULL
+         FROM event WHERE position = 1"
+    ))
+    .await;
+    let teller = app.teller();
+    eventually("an instance that is not ready", async || {
+        (teller.get("/readyz").await.body["code"] == "storage_unavailable").then_some(())
+    })
+    .await;
+    touches_nothing(&app, account, other).await;
+    assert_eq!(teller.account(account, "1").await.expect(200).body["balance"], 100);
+    for view in teller.get("/v1/projections").await.expect(200).data() {
+        assert_eq!((view["state"].as_str(), view["position"].as_str()), (Some("stopped"), Some("1")), "{view}");
+    }
+
+    app.tamper(&format!("{READABLE}; DELETE FROM account_view; UPDATE projection SET position = 0")).await;
+    becomes_ready(&app).await;
+    teller.keyed("two").deposit(other, 1).await.expect(201);
+    audit(&app).await;
+}

@@ -1,0 +1,86 @@
+//! The log as release 0.1 wrote it, views, keys and snapshots among it: this release reads it, projects it, verifies it and
+//! goes on with it. `scripts/record-log` made the dump, and nobody ever changes it.
+
+use passbook::audit::verify::verify;
+use serde_json::{Value, json};
+use uuid::{Uuid, uuid};
+
+use crate::support::{App, audit::audit, eventually, spawn_app_on};
+
+const LOG_0_1: &str = include_str!("../fixtures/log_0_1.sql");
+const OPEN: Uuid = uuid!("01900000-0000-7000-8000-000000000001");
+const FROZEN: Uuid = uuid!("01900000-0000-7000-8000-000000000002");
+const CLOSED: Uuid = uuid!("01900000-0000-7000-8000-000000000003");
+
+async fn the_accounts_are_what_they_were(app: &App) {
+    for (account, owner, currency, status, balance, version) in [
+        (OPEN, "customer-17", "EUR", "open", 9_003, 6),
+        (FROZEN, "customer-18", "EUR", "frozen", 1_200, 6),
+        (CLOSED, "customer-19", "JPY", "closed", 0, 3),
+    ] {
+        let view = app.teller().account(account, "15").await.expect(200);
+        let expected = json!([owner, currency, status, balance, version]);
+        let found = ["owner", "currency", "status", "balance", "version"].map(|member| &view.body[member]);
+        assert_eq!(json!(found), expected);
+    }
+}
+
+async fn the_transactions_are_what_they_were(app: &App) {
+    let list = app.teller().get(&format!("/v1/accounts/{OPEN}/transactions?min_position=15")).await.expect(200);
+    let told = |row: &Value| json!([row["kind"], row["amount"], row["balance_after"], row["reference"]]);
+    let expected = [
+        json!(["deposit", 2, 9_003, null]),
+        json!(["deposit", 1, 9_001, null]),
+        json!(["transfer_out", 1_250, 9_000, "rent"]),
+        json!(["withdrawal", 250, 10_250, "cash"]),
+        json!(["deposit", 500, 10_500, "salary"]),
+        json!(["opening_deposit", 10_000, 10_000, null]),
+    ];
+    assert_eq!(list.data().iter().map(told).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn what_release_0_1_left_is_read_and_gone_on_with() {
+    let app = spawn_app_on(LOG_0_1).await;
+    the_accounts_are_what_they_were(&app).await;
+    the_transactions_are_what_they_were(&app).await;
+
+    let deposits = format!("/v1/accounts/{OPEN}/deposits");
+    let as_before = json!({"amount": 500, "currency": "EUR", "reference": "salary"});
+    let replay = app.teller().keyed("deposit-1").command(&deposits, as_before.clone()).await.expect(201);
+    assert!(replay.is_replay());
+    assert_eq!((&replay.body["balance"], &replay.body["version"]), (&json!(10_500), &json!(2)));
+    let mut with_channel = as_before;
+    with_channel["channel"] = json!("atm");
+    let another = app.teller().keyed("deposit-1").command(&deposits, with_channel.clone()).await;
+    another.refused(422, "idempotency_key_reused");
+
+    let deposited = app.teller().command(&deposits, with_channel).await.expect(201);
+    assert_eq!((&deposited.body["balance"], deposited.position()), (&json!(9_503), "16"));
+    app.teller().deposit(FROZEN, 1).await.refused(422, "account_frozen");
+    app.teller().deposit(CLOSED, 1).await.refused(422, "account_closed");
+
+    let log = audit(&app).await;
+    let versions: Vec<i16> = log.events.iter().map(|event| event.schema_version).collect();
+    assert_eq!(versions, [vec![1; 15], vec![2]].concat(), "what is recorded stays as it was");
+    let report = verify(&app.auditor().await, 0, None, |_, _| ()).await.unwrap();
+    assert_eq!((report.position, report.accounts, report.receipts, report.snapshots), (16, 3, 4, 2));
+}
+
+#[tokio::test]
+async fn the_views_are_projected_anew_from_the_log_of_release_0_1() {
+    let app = spawn_app_on(LOG_0_1).await;
+    app.sabotage(
+        "BEGIN;
+         LOCK TABLE projection;
+         TRUNCATE account_view, account_transaction;
+         UPDATE projection SET position = 0, state = 'building';
+         COMMIT",
+    )
+    .await;
+    eventually("the views' catching up", async || (app.teller().get("/readyz").await.status == 200).then_some(()))
+        .await;
+    the_accounts_are_what_they_were(&app).await;
+    the_transactions_are_what_they_were(&app).await;
+    verify(&app.auditor().await, 0, None, |_, _| ()).await.unwrap();
+}
