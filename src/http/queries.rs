@@ -23,7 +23,7 @@ use crate::{
     read_model::{
         Seen,
         accounts::{self, AccountView},
-        transactions::{self, Kind, TransactionView, transfer::TransferView},
+        transactions::{self, Kind, TransactionView, as_of::Moment, transfer::TransferView},
     },
 };
 
@@ -41,6 +41,35 @@ impl Freshness {
     /// The position that the answer must have reached, if one was asked for.
     pub fn min_position(&self) -> Result<Option<Position>, Problem> {
         min_position(self.min_position.as_deref())
+    }
+}
+
+/// At which moment, and how fresh.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AccountQuery {
+    /// As it was at this time (RFC 3339), what was recorded at it included.
+    #[param(example = "2026-01-31T12:00:00Z", nullable = false)]
+    as_of: Option<String>,
+    /// As it was at this version of the account, included.
+    #[param(example = 1, minimum = 0, nullable = false)]
+    as_of_version: Option<i64>,
+    /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
+    #[param(example = "1", nullable = false)]
+    min_position: Option<String>,
+}
+
+impl AccountQuery {
+    fn moment(&self) -> Result<Option<Moment>, Problem> {
+        let wrong = |detail| Err(Problem::field(Code::InvalidParameter, "as_of_version", detail));
+        match (time("as_of", self.as_of.as_deref())?, self.as_of_version) {
+            (Some(_), Some(_)) => wrong("as_of and as_of_version both name a moment: send one of them"),
+            (None, Some(..0)) => wrong("as_of_version is 0 or more"),
+            (None, Some(version)) => Ok(Some(Moment::Version(version))),
+            (Some(time), None) => Ok(Some(Moment::Time(time))),
+            (None, None) => Ok(None),
+        }
     }
 }
 
@@ -96,12 +125,13 @@ pub struct TransactionsQuery {
 
 /// Read an account
 ///
-/// The account as the view has it. `ETag` is its version; with `If-None-Match` an unchanged account is answered 304.
+/// The account as the view has it, now or at any moment since its opening. `ETag` is its version; with `If-None-Match` an
+/// unchanged account is answered 304.
 #[utoipa::path(
     get, path = "/v1/accounts/{account_id}", tag = "Queries",
     params(
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
-        Freshness,
+        AccountQuery,
         ("If-None-Match" = Option<String>, Header, description = "The ETag of the representation that the caller has."),
     ),
     responses(
@@ -116,11 +146,14 @@ pub struct TransactionsQuery {
 pub async fn get_account(
     State(app): State<App>,
     Id(account_id): Id,
-    Parameters(query): Parameters<Freshness>,
+    Parameters(query): Parameters<AccountQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let minimum = query.min_position()?;
-    let seen = app.read_model.account(account_id, minimum).await?;
+    let minimum = min_position(query.min_position.as_deref())?;
+    let seen = match query.moment()? {
+        Some(moment) => app.read_model.account_as_of(account_id, moment, minimum).await?,
+        None => app.read_model.account(account_id, minimum).await?,
+    };
     let account = found(seen)?;
     let tag = etag(account.value.version, account.generation);
     if none_match(&headers, &tag)? {

@@ -198,7 +198,7 @@ pub fn only(seen: Seen<Vec<AccountView>>) -> Seen<Option<AccountView>> {
 }
 
 /// A row of the view beside its checkpoint; all but the checkpoint is absent where the view holds nothing that fits.
-struct Row {
+pub(super) struct Row {
     position: i64,
     generation: i16,
     account_id: Option<Uuid>,
@@ -213,7 +213,7 @@ struct Row {
     closed_at: Option<DateTime<Utc>>,
 }
 
-fn seen(rows: Vec<Row>) -> Option<Seen<Vec<AccountView>>> {
+pub(super) fn seen(rows: Vec<Row>) -> Option<Seen<Vec<AccountView>>> {
     let (position, generation) = rows.first().map(|row| (Position(row.position), row.generation))?;
     Some(Seen { value: rows.into_iter().filter_map(view).collect(), position, generation })
 }

@@ -133,8 +133,10 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     let connection = tokio::sync::Mutex::new(connection);
     eventually("the views' catching up", async || {
         let mut connection = connection.lock().await;
-        let least: Option<i64> =
-            query_scalar("SELECT min(position) FROM projection WHERE state = 'live'").fetch_one(&mut **connection).await.unwrap();
+        let least: Option<i64> = query_scalar("SELECT min(position) FROM projection WHERE state = 'live'")
+            .fetch_one(&mut **connection)
+            .await
+            .unwrap();
         (least? >= log.head.position).then_some(())
     })
     .await;

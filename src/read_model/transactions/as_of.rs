@@ -1,0 +1,45 @@
+//! An account as it was at any moment: one row of its history, found through the key.
+
+use chrono::{DateTime, Utc};
+use sqlx::query_file_as;
+use uuid::Uuid;
+
+use crate::{
+    event_store::Position,
+    read_model::{
+        Error, ReadModel, Seen,
+        accounts::{AccountView, Row, only, seen},
+    },
+};
+
+/// Which moment; what happened at it is included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// What was recorded then or before.
+    Time(DateTime<Utc>),
+    /// After so many events of the account.
+    Version(i64),
+}
+
+impl ReadModel {
+    /// One account as it was, or `None` before its opening and where the view knows none.
+    pub async fn account_as_of(
+        &self,
+        account_id: Uuid,
+        moment: Moment,
+        min_position: Option<Position>,
+    ) -> Result<Seen<Option<AccountView>>, Error> {
+        let (time, version) = match moment {
+            Moment::Time(time) => (Some(time), None),
+            Moment::Version(version) => (None, Some(version)),
+        };
+        self.at_least(min_position, || async {
+            let rows =
+                query_file_as!(Row, "src/read_model/transactions/as_of.sql", self.partition, account_id, time, version)
+                    .fetch_all(&self.pool)
+                    .await?;
+            Ok(seen(rows).map(only))
+        })
+        .await
+    }
+}
