@@ -22,8 +22,8 @@ use crate::{
     event_store::Position,
     read_model::{
         Seen,
-        accounts::{self, AccountView},
-        transactions::{self, Kind, TransactionView, as_of::Moment, transfer::TransferView},
+        accounts::{self, AccountView, as_of::Moment},
+        transactions::{self, Kind, TransactionView, transfer::TransferView},
     },
 };
 

@@ -1,5 +1,6 @@
 //! The view of accounts: one row an account, as it is now.
 
+pub mod as_of;
 mod check;
 mod lookup;
 mod projection;
@@ -198,7 +199,7 @@ pub fn only(seen: Seen<Vec<AccountView>>) -> Seen<Option<AccountView>> {
 }
 
 /// A row of the view beside its checkpoint; all but the checkpoint is absent where the view holds nothing that fits.
-pub(super) struct Row {
+struct Row {
     position: i64,
     generation: i16,
     account_id: Option<Uuid>,
@@ -213,7 +214,7 @@ pub(super) struct Row {
     closed_at: Option<DateTime<Utc>>,
 }
 
-pub(super) fn seen(rows: Vec<Row>) -> Option<Seen<Vec<AccountView>>> {
+fn seen(rows: Vec<Row>) -> Option<Seen<Vec<AccountView>>> {
     let (position, generation) = rows.first().map(|row| (Position(row.position), row.generation))?;
     Some(Seen { value: rows.into_iter().filter_map(view).collect(), position, generation })
 }

@@ -1,7 +1,6 @@
 //! The view of movements: one row for each event of an account with what it was after it, and the list of those that moved
 //! money.
 
-pub mod as_of;
 mod check;
 mod entry;
 mod projection;

@@ -1,15 +1,14 @@
-//! An account as it was at any moment: one row of its history, found through the key.
+//! An account as it was at any moment: one row of its history in the view of movements, found
+//! through the key.
 
 use chrono::{DateTime, Utc};
 use sqlx::query_file_as;
 use uuid::Uuid;
 
+use super::{AccountView, Row, only, seen};
 use crate::{
     event_store::Position,
-    read_model::{
-        Error, ReadModel, Seen,
-        accounts::{AccountView, Row, only, seen},
-    },
+    read_model::{Error, ReadModel, Seen},
 };
 
 /// Which moment; what happened at it is included.
@@ -35,7 +34,7 @@ impl ReadModel {
         };
         self.at_least(min_position, || async {
             let rows =
-                query_file_as!(Row, "src/read_model/transactions/as_of.sql", self.partition, account_id, time, version)
+                query_file_as!(Row, "src/read_model/accounts/as_of.sql", self.partition, account_id, time, version)
                     .fetch_all(&self.pool)
                     .await?;
             Ok(seen(rows).map(only))
