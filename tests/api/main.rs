@@ -19,6 +19,7 @@ mod positions;
 mod previous_release;
 mod projecting;
 mod races;
+mod rebuilding;
 mod refusals;
 mod service;
 mod snapshots;

@@ -77,6 +77,11 @@ impl App {
     /// Ends the server in order and starts it again: what it held in memory is gone.
     pub async fn restart(&mut self) {
         self.stop().await;
+        self.restart_stopped().await;
+    }
+
+    /// Starts a server that was ended again.
+    pub async fn restart_stopped(&mut self) {
         self.service = Some(Service::start(&self.config).await.unwrap());
     }
 
