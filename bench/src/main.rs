@@ -1,18 +1,32 @@
 //! `bench replay` drives a file of real movements through a running Passbook and checks every
-//! balance; `bench run` measures a fresh Passbook beside bare Postgres on the same server.
+//! balance; `bench run` measures a fresh Passbook beside bare Postgres and a peer on the same server.
 //!
-//! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `wrk`,
-//! `yardstick`, `process`, `machine`, `report`).
+//! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `server`, `rig`, `wrk`,
+//! `yardstick`, `row`, `steady`, `open_model`, `projections`, `peer`), and what it tells (`report`, `table`, `chart`,
+//! `publish`).
 
+mod accounts;
+mod chart;
 mod client;
 mod latency;
 mod machine;
 mod movements;
+mod open_model;
+mod peer;
+mod postgres;
 mod process;
+mod projections;
+mod publish;
 mod replay;
 mod report;
+mod rig;
+mod row;
 mod run;
+mod schedule;
+mod server;
 mod service;
+mod steady;
+mod table;
 mod tools;
 mod wrk;
 mod yardstick;
