@@ -13,6 +13,8 @@ const PANEL_LEFT: [f64; 2] = [70.0, 530.0];
 const TOP: f64 = 104.0;
 const BOTTOM: f64 = 356.0;
 const TICKS_ABOUT: f64 = 5.0;
+/// Of most letters at most.
+const LETTER_WIDTH: f64 = 7.5;
 
 /// Colours that can be told apart in both and by most eyes (Okabe and Ito), and a shape each.
 const STYLE: &str = "<style>\
@@ -63,10 +65,11 @@ impl Chart<'_> {
              height=\"100%\"/>\n<text class=\"title\" x=\"20\" y=\"30\">{0}</text>\n",
             self.title
         );
+        let mut x = 20.0;
         for (index, series) in self.panels[0].series.iter().enumerate() {
-            let x = 20.0 + 260.0 * index as f64;
             let _ =
                 writeln!(svg, "{}<text x=\"{}\" y=\"60\">{}</text>", mark(index, x + 6.0, 55.0), x + 18.0, series.name);
+            x += 60.0 + LETTER_WIDTH * series.name.len() as f64;
         }
         for (panel, left) in self.panels.iter().zip(PANEL_LEFT) {
             svg.push_str(&panel.svg(left));

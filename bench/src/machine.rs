@@ -13,7 +13,7 @@ use crate::tools::said;
 /// Settings of Postgres without which a commit is no promise.
 const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct Machine {
     pub cpu: String,
     pub cores: usize,

@@ -1,13 +1,17 @@
 //! `bench replay` drives a file of real movements through a running Passbook and checks every
-//! balance; `bench run` measures a fresh Passbook beside bare Postgres and a peer on the same server.
+//! balance; `bench run` measures a fresh Passbook beside bare Postgres and a peer on the same server;
+//! `bench grow` measures what a large log changes.
 //!
 //! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `server`, `rig`, `wrk`,
-//! `yardstick`, `row`, `steady`, `open_model`, `projections`, `peer`), and what it tells (`report`, `table`, `chart`,
-//! `publish`).
+//! `yardstick`, `row`, `steady`, `open_model`, `projections`, `peer`), then `grow` (`fill`), and what they tell (`report`,
+//! `growth`, `table`, `chart`, `publish`).
 
 mod accounts;
 mod chart;
 mod client;
+mod fill;
+mod grow;
+mod growth;
 mod latency;
 mod machine;
 mod movements;
@@ -47,6 +51,7 @@ struct Arguments {
 enum Command {
     Replay(replay::Options),
     Run(run::Options),
+    Grow(grow::Options),
 }
 
 #[tokio::main]
@@ -54,6 +59,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Replay(options) => replay::replay(options).await,
         Command::Run(options) => run::run(options).await,
+        Command::Grow(options) => grow::grow(options).await,
     };
     match outcome {
         Ok(code) => code,

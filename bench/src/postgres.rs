@@ -58,12 +58,6 @@ impl Postgres {
         self.bank(&format!("SHOW {name}")).await
     }
 
-    /// The log's last position.
-    pub async fn head(&self) -> Result<u64> {
-        let position = self.bank("SELECT position FROM log_head").await?;
-        position.parse().with_context(|| format!("{position:?} is no position"))
-    }
-
     /// In how many transactions the events after a position were written.
     pub async fn commits_after(&self, position: u64) -> Result<u64> {
         let transactions =

@@ -81,7 +81,7 @@ pub async fn sampled<T>(passbook: &Passbook, load: impl Future<Output = Result<T
 
 /// Has every view read the whole log anew.
 pub async fn rebuild(passbook: &Passbook, postgres: &Postgres) -> Result<CatchUp> {
-    let events = postgres.head().await?;
+    let events = passbook.head().await?;
     postgres.bank(EMPTY_VIEWS).await?;
     let started = Instant::now();
     catch_up(passbook).await?;

@@ -101,10 +101,14 @@ impl Report {
 }
 
 /// Starts in ascending order: the median, and all of them.
-pub fn starts(ascending_ms: &[f64]) -> String {
+fn starts(ascending_ms: &[f64]) -> String {
     let all: Vec<_> = ascending_ms.iter().map(|ms| format!("{ms:.0}")).collect();
-    let median = all.get(all.len() / 2).map_or("–", String::as_str);
-    format!("{median} ms (of {})", all.join(", "))
+    format!("{:.0} ms (of {})", median(ascending_ms), all.join(", "))
+}
+
+/// The middle one of an odd number of values in ascending order.
+pub fn median(ascending: &[f64]) -> f64 {
+    ascending.get(ascending.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

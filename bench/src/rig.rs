@@ -62,7 +62,7 @@ impl Rig {
     }
 
     pub async fn row(&self, plan: &Plan, accounts: u32, service: &mut Service) -> Result<Row> {
-        let head = self.postgres.head().await?;
+        let head = self.passbook.head().await?;
         let passbook = service.server.pid;
         let mut row = self.load(plan, accounts, Measured::Passbook, &mut service.server, passbook).await?;
         let commits = self.postgres.commits_after(head).await?;
