@@ -67,8 +67,8 @@ struct State {
     outcome: Outcome,
 }
 
-/// Deposits spread over all accounts, so many a second for so long.
-pub async fn deposits(url: &str, per_second: f64, seconds: u32) -> Result<Outcome> {
+/// Deposits spread over all accounts, so many a second for so long; `begun` is told when the first has its time.
+pub async fn deposits(url: &str, per_second: f64, seconds: u32, begun: oneshot::Sender<()>) -> Result<Outcome> {
     let address = url.strip_prefix("http://").context("the service has no http:// URL")?.to_owned();
     // Dropped with this future, so that the thread ends when the caller gives up.
     let (_wanted, given_up) = oneshot::channel::<()>();
@@ -76,7 +76,7 @@ pub async fn deposits(url: &str, per_second: f64, seconds: u32) -> Result<Outcom
         let runtime = Builder::new_current_thread().enable_all().build().context("no runtime for the generator")?;
         LocalSet::new().block_on(&runtime, async {
             tokio::select! {
-                outcome = generate(address, Schedule::new(per_second, seconds)) => outcome,
+                outcome = generate(address, Schedule::new(per_second, seconds), begun) => outcome,
                 _ = given_up => bail!("the load was given up"),
             }
         })
@@ -84,7 +84,7 @@ pub async fn deposits(url: &str, per_second: f64, seconds: u32) -> Result<Outcom
     generating.await.context("the generator failed")?
 }
 
-async fn generate(address: String, mut schedule: Schedule) -> Result<Outcome> {
+async fn generate(address: String, mut schedule: Schedule, begun: oneshot::Sender<()>) -> Result<Outcome> {
     allow_open_files()?;
     let mut free = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
@@ -100,6 +100,8 @@ async fn generate(address: String, mut schedule: Schedule) -> Result<Outcome> {
         settled: Notify::new(),
     });
     let tick = ticker();
+    // Whoever does not want to know has dropped the receiver.
+    let _ = begun.send(());
     while !schedule.is_over() {
         while let Some((number, due)) = schedule.next_due(generator.started.elapsed()) {
             generator.clone().send(number, due);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::client::Passbook;
@@ -60,9 +61,14 @@ pub async fn catch_up(passbook: &Passbook) -> Result<Lag> {
     Ok(Lag { events, seconds, caught_up_after_ms })
 }
 
-/// Looks at the lag again and again while `load` runs elsewhere.
-pub async fn sampled<T>(passbook: &Passbook, load: impl Future<Output = Result<T>>) -> Result<(T, SampledLag)> {
+/// Looks at the lag again and again while `load` runs elsewhere, from when it has `begun`.
+pub async fn sampled<T>(
+    passbook: &Passbook,
+    load: impl Future<Output = Result<T>>,
+    mut begun: oneshot::Receiver<()>,
+) -> Result<(T, SampledLag)> {
     let mut load = pin!(load);
+    let mut has_begun = false;
     let mut sampled = Latencies::new()?;
     let mut ticks = interval(Duration::from_millis(SAMPLE_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -74,7 +80,8 @@ pub async fn sampled<T>(passbook: &Passbook, load: impl Future<Output = Result<T
                 p99_ms: sampled.percentile_ms(99.0),
                 max_ms: sampled.max_ms(),
             })),
-            _ = ticks.tick() => sampled.record_us((lag(passbook).await?.1 * 1e6) as u64),
+            _ = &mut begun, if !has_begun => has_begun = true,
+            _ = ticks.tick(), if has_begun => sampled.record_us((lag(passbook).await?.1 * 1e6) as u64),
         }
     }
 }

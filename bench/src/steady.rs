@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::open_model;
 use crate::process::{CpuPerCommand, cpu_time};
@@ -65,8 +66,9 @@ fn rates(max_per_second: f64) -> Vec<(&'static str, f64)> {
 async fn measure(rig: &Rig, service: &Service, name: &str, per_second: f64) -> Result<Steady> {
     let pid = service.server.pid;
     let before = cpu_time(pid, pid);
-    let load = open_model::deposits(&service.server.url, per_second, rig.seconds);
-    let (outcome, lag) = sampled(&rig.passbook, load).await?;
+    let (begin, begun) = oneshot::channel();
+    let load = open_model::deposits(&service.server.url, per_second, rig.seconds, begin);
+    let (outcome, lag) = sampled(&rig.passbook, load, begun).await?;
     catch_up(&rig.passbook).await?;
     let answered = outcome.latencies.count() - outcome.refused;
     Ok(Steady {
