@@ -96,7 +96,11 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     fill(&rig, service, TO_ONE.script, options.accounts, hot_until).await?;
     fill(&rig, service, SPREAD.script, options.accounts, options.events).await?;
     let large = phase(&rig, service, options.accounts).await?;
-    Ok(Growth { machine, seconds_per_row: options.seconds, small, many_accounts, memory, large })
+    let growth = Growth { machine, seconds_per_row: options.seconds, small, many_accounts, memory, large };
+    if growth.failed() {
+        service.server.show_log();
+    }
+    Ok(growth)
 }
 
 async fn phase(rig: &Rig, service: &mut Service, accounts: u32) -> Result<Phase> {

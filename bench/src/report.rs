@@ -113,7 +113,31 @@ pub fn median(ascending: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::starts;
+    use super::{Report, starts};
+    use crate::machine::Machine;
+    use crate::projections::CatchUp;
+    use crate::row::Measured;
+    use crate::row::tests::row;
+
+    #[test]
+    fn the_chart_has_a_line_for_each_who_was_measured() {
+        let mut rows = [1, 32].map(|connections| row(Measured::Passbook, connections, 100.0)).to_vec();
+        rows.iter_mut().for_each(|row| row.name = "deposits, 5 000 accounts".to_owned());
+        rows.extend([100.0, 200.0].map(|per_second| row(Measured::Yardstick, 64, per_second)));
+        let report = Report {
+            machine: Machine::default(),
+            seconds_per_row: 1,
+            rows,
+            steady: Vec::new(),
+            catch_up: CatchUp { events: 1, seconds: 1.0, per_second: 1.0 },
+            starts_ms: vec![1.0],
+        };
+        let of_yardstick = report.points(Measured::Yardstick, |row| row.load.per_second);
+        assert_eq!(of_yardstick.iter().map(|point| (point.x, point.y)).collect::<Vec<_>>(), [(64.0, 150.0)]);
+        let svg = report.chart();
+        assert_eq!(svg.matches("<polyline").count(), 4);
+        assert!(!svg.contains("NaN") && !svg.contains("cqrs-es"));
+    }
 
     #[test]
     fn of_three_starts_the_middle_one_counts() {

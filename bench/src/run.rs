@@ -96,7 +96,12 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
 
     eprintln!("rebuilding the views");
     let catch_up = rebuild(&rig.passbook, &rig.postgres).await?;
-    Ok(Report { machine, seconds_per_row: options.seconds, rows, steady, catch_up, starts_ms: starts(service).await? })
+    let starts_ms = starts(service).await?;
+    let report = Report { machine, seconds_per_row: options.seconds, rows, steady, catch_up, starts_ms };
+    if report.failed() {
+        service.server.show_log();
+    }
+    Ok(report)
 }
 
 async fn warm_up(rig: &Rig, service: &Service) -> Result<()> {

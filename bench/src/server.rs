@@ -69,8 +69,12 @@ impl Server {
         Ok(())
     }
 
+    pub fn show_log(&self) {
+        eprintln!("the last lines of the server's log:\n{}", self.log_tail());
+    }
+
     /// The last lines that the server logged.
-    pub fn log_tail(&self) -> String {
+    fn log_tail(&self) -> String {
         let mut tail = Vec::new();
         // A log of millions of requests is not read whole; a shorter one is.
         let read = File::open(&self.log).and_then(|mut log| {

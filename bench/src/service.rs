@@ -44,13 +44,14 @@ pub async fn with_fresh<T>(
     let folder = fresh_folder(parent).with_context(|| format!("cannot make a folder in {}", parent.display()))?;
     eprintln!("starting {}", binary.display());
     let mut service = Service::start(binary, folder.path()).await?;
+    let mut failed = false;
     let outcome = tokio::select! {
-        outcome = work(&mut service) => outcome,
+        outcome = work(&mut service) => outcome.inspect_err(|_| failed = true),
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; the service is stopped and its folder removed")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated; the service is stopped and its folder removed")),
     };
-    if outcome.is_err() {
-        eprintln!("the last lines of the service's log:\n{}", service.server.log_tail());
+    if failed {
+        service.server.show_log();
     }
     let stopped = service.server.stop().await;
     folder.close().context("cannot remove the service's folder")?;
