@@ -3,10 +3,10 @@
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos lint bench replay prepare openapi
+.PHONY: help run test chaos lint bench bench-grow replay prepare openapi
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 run: ## Install what is missing, then serve at http://127.0.0.1:8080 (PROFILE=dev compiles faster)
 	@scripts/setup
@@ -30,10 +30,16 @@ lint: ## Format, clippy, licences and sources, .sqlx and the OpenAPI document
 	scripts/prepare --check
 	scripts/lint-openapi
 
-bench: ## Measure throughput and latency of a fresh Passbook beside bare Postgres
+bench: ## Measure a fresh Passbook beside bare Postgres and a peer, and write docs/benchmarks.* (ARGS="--seconds 5")
 	@scripts/setup --bench
 	cargo build --release --package passbook
-	cargo run --release --package bench -- run
+	cargo build --release --manifest-path bench/peers/cqrs-es/Cargo.toml
+	cargo run --release --package bench -- run $(ARGS)
+
+bench-grow: ## Measure what a million accounts and ten million events change, in half an hour (ARGS="--events 1000000")
+	@scripts/setup --bench
+	cargo build --release --package passbook
+	cargo run --release --package bench -- grow $(ARGS)
 
 replay: ## Send recorded movements to a running service: make replay FILE=movements.csv.gz
 	@test -n "$(FILE)" || { echo "make replay needs a file: make replay FILE=movements.csv.gz" >&2; exit 2; }

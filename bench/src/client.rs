@@ -59,6 +59,11 @@ pub struct Projection {
 }
 
 #[derive(Deserialize)]
+struct Head {
+    position: u64,
+}
+
+#[derive(Deserialize)]
 struct Problem {
     code: String,
     detail: Option<String>,
@@ -96,6 +101,14 @@ impl Passbook {
         let answer = self.get("/v1/projections").await?;
         ensure!(answer.status.is_success(), "GET /v1/projections: {}", answer.refusal());
         Ok(answer.read::<List<_>>()?.data)
+    }
+
+    /// The log's last position.
+    pub async fn head(&self) -> Result<u64> {
+        let answer = self.get("/v1/log/head").await?;
+        ensure!(answer.status.is_success(), "GET /v1/log/head: {}", answer.refusal());
+        let heads: Vec<Head> = answer.read::<List<_>>()?.data;
+        Ok(heads.first().context("GET /v1/log/head names no partition")?.position)
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Answer> {

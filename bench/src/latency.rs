@@ -24,6 +24,15 @@ impl Latencies {
         self.0.add(&other.0).context("cannot add two histograms")
     }
 
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// 0 when empty.
+    pub fn max_ms(&self) -> f64 {
+        self.0.max() as f64 / 1000.0
+    }
+
     /// The latency in milliseconds that `percent` of all answers stayed within; 0 when empty.
     pub fn percentile_ms(&self, percent: f64) -> f64 {
         self.0.value_at_percentile(percent) as f64 / 1000.0

@@ -7,13 +7,13 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::postgres::Postgres;
 use crate::tools::said;
-use crate::yardstick::Postgres;
 
 /// Settings of Postgres without which a commit is no promise.
 const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct Machine {
     pub cpu: String,
     pub cores: usize,

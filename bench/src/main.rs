@@ -1,18 +1,36 @@
 //! `bench replay` drives a file of real movements through a running Passbook and checks every
-//! balance; `bench run` measures a fresh Passbook beside bare Postgres on the same server.
+//! balance; `bench run` measures a fresh Passbook beside bare Postgres and a peer on the same server;
+//! `bench grow` measures what a large log changes.
 //!
-//! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `wrk`,
-//! `yardstick`, `process`, `machine`, `report`).
+//! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `server`, `rig`, `wrk`,
+//! `yardstick`, `row`, `steady`, `open_model`, `projections`, `peer`), then `grow` (`fill`), and what they tell (`report`,
+//! `growth`, `table`, `chart`, `publish`).
 
+mod accounts;
+mod chart;
 mod client;
+mod fill;
+mod grow;
+mod growth;
 mod latency;
 mod machine;
 mod movements;
+mod open_model;
+mod peer;
+mod postgres;
 mod process;
+mod projections;
+mod publish;
 mod replay;
 mod report;
+mod rig;
+mod row;
 mod run;
+mod schedule;
+mod server;
 mod service;
+mod steady;
+mod table;
 mod tools;
 mod wrk;
 mod yardstick;
@@ -33,6 +51,7 @@ struct Arguments {
 enum Command {
     Replay(replay::Options),
     Run(run::Options),
+    Grow(grow::Options),
 }
 
 #[tokio::main]
@@ -40,6 +59,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Replay(options) => replay::replay(options).await,
         Command::Run(options) => run::run(options).await,
+        Command::Grow(options) => grow::grow(options).await,
     };
     match outcome {
         Ok(code) => code,

@@ -15,11 +15,18 @@ const TICK_US: u64 = 10_000;
 /// Processor time so far, user and system, in microseconds.
 #[derive(Clone, Copy)]
 pub struct CpuTime {
-    pub passbook_us: u64,
-    pub postgres_us: u64,
+    service_us: u64,
+    postgres_us: u64,
 }
 
-#[derive(Clone, Copy, Serialize)]
+/// Processor time of one command, user and system, the projections' share included.
+#[derive(Clone, Debug, Serialize)]
+pub struct CpuPerCommand {
+    pub service_us: f64,
+    pub postgres_us: f64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Memory {
     pub rss_kib: u64,
     pub high_water_kib: u64,
@@ -32,20 +39,36 @@ struct Stat {
     reaped_ticks: u64,
 }
 
-pub fn cpu_time(service: u32) -> Option<CpuTime> {
+/// What `service` has used so far, and the Postgres that runs below `passbook`.
+pub fn cpu_time(service: u32, passbook: u32) -> Option<CpuTime> {
     let all: HashMap<u32, Stat> = fs::read_dir("/proc")
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|pid| Some((pid, stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
         .collect();
     let ticks = |stat: &Stat| stat.own_ticks + stat.reaped_ticks;
-    let below: u64 = all.iter().filter(|(pid, _)| is_below(**pid, service, &all)).map(|(_, s)| ticks(s)).sum();
-    Some(CpuTime { passbook_us: all.get(&service)?.own_ticks * TICK_US, postgres_us: below * TICK_US })
+    let below: u64 = all.iter().filter(|(pid, _)| is_below(**pid, passbook, &all)).map(|(_, s)| ticks(s)).sum();
+    Some(CpuTime { service_us: all.get(&service)?.own_ticks * TICK_US, postgres_us: below * TICK_US })
 }
 
 pub fn memory(service: u32) -> Option<Memory> {
     let status = fs::read_to_string(format!("/proc/{service}/status")).ok()?;
     Some(Memory { rss_kib: kib(&status, "VmRSS:")?, high_water_kib: kib(&status, "VmHWM:")? })
+}
+
+impl CpuPerCommand {
+    pub fn between(before: Option<CpuTime>, after: Option<CpuTime>, commands: u64) -> Option<Self> {
+        let (before, after) = (before?, after?);
+        let each = |from: u64, to: u64| to.saturating_sub(from) as f64 / commands.max(1) as f64;
+        Some(Self {
+            service_us: each(before.service_us, after.service_us),
+            postgres_us: each(before.postgres_us, after.postgres_us),
+        })
+    }
+
+    pub fn cell(&self) -> String {
+        format!("{:.0} / {:.0}", self.service_us, self.postgres_us)
+    }
 }
 
 fn is_below(pid: u32, ancestor: u32, all: &HashMap<u32, Stat>) -> bool {

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::client::{AccountView, Passbook, Receipt, side_by_side};
 use crate::latency::Latencies;
 use crate::movements::{self, Account, Command};
-use crate::report::grouped;
+use crate::table::grouped;
 
 const MISMATCHES_SHOWN_MAX: usize = 5;
 

@@ -1,185 +1,146 @@
-//! What was measured, told twice: as an aligned Markdown table and as JSON.
+//! What `bench run` measured, as Markdown, as a chart and as JSON.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::chart::{Chart, Panel, Point, Series};
 use crate::machine::Machine;
-use crate::process::Memory;
+use crate::projections::CatchUp;
+use crate::row::{self, Measured, Row};
+use crate::steady::{self, Steady};
+use crate::table::{grouped, rate};
 use crate::yardstick::Yardstick;
-
-const HEAD: [&str; 9] = [
-    "row",
-    "connections",
-    "requests/s",
-    "p50 ms",
-    "p99 ms",
-    "× yardstick",
-    "lag at end",
-    "CPU µs/command Passbook / Postgres",
-    "RSS MiB",
-];
-
-/// What a load generator saw: `refused` answers were no success, `broken` connections no answer.
-#[derive(Serialize)]
-pub struct Load {
-    pub requests: u64,
-    pub per_second: f64,
-    pub p50_ms: f64,
-    pub p99_ms: f64,
-    pub refused: u64,
-    pub broken: u64,
-}
-
-/// How far the projections were behind when the load ended, and how long they took to catch up.
-#[derive(Serialize)]
-pub struct Lag {
-    pub events: u64,
-    pub seconds: f64,
-    pub caught_up_after_ms: f64,
-}
-
-/// Processor time, user and system, until the projections had caught up.
-#[derive(Serialize)]
-pub struct CpuPerCommand {
-    pub passbook_us: f64,
-    pub postgres_us: f64,
-}
-
-#[derive(Serialize)]
-pub struct Row {
-    pub name: String,
-    pub connections: u32,
-    /// Whether this row is the yardstick itself or is measured by it.
-    pub is_yardstick: bool,
-    pub yardstick: Yardstick,
-    #[serde(flatten)]
-    pub load: Load,
-    /// Requests per second in proportion to the yardstick's mean, before and after.
-    pub ratio: Option<f64>,
-    pub lag: Option<Lag>,
-    pub cpu: Option<CpuPerCommand>,
-    pub memory: Option<Memory>,
-}
 
 #[derive(Serialize)]
 pub struct Report {
     pub machine: Machine,
     pub seconds_per_row: u32,
     pub rows: Vec<Row>,
-}
-
-impl Row {
-    pub fn failed(&self) -> bool {
-        self.load.refused > 0 || self.load.broken > 0
-    }
-
-    fn cells(&self) -> [String; 9] {
-        let mark = if self.failed() {
-            format!(" **{} refused, {} broken**", grouped(self.load.refused), grouped(self.load.broken))
-        } else {
-            String::new()
-        };
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
-        [
-            format!("{}{mark}", self.name),
-            self.connections.to_string(),
-            grouped(self.load.per_second.round() as u64),
-            format!("{:.2}", self.load.p50_ms),
-            format!("{:.2}", self.load.p99_ms),
-            or_dash(self.ratio.map(|ratio| format!("{ratio:.2}"))),
-            or_dash(self.lag.as_ref().map(Lag::cell)),
-            or_dash(self.cpu.as_ref().map(|c| format!("{:.0} / {:.0}", c.passbook_us, c.postgres_us))),
-            or_dash(self.memory.map(|memory| grouped(memory.rss_kib / 1024))),
-        ]
-    }
-}
-
-impl Lag {
-    fn cell(&self) -> String {
-        if self.events == 0 {
-            "0".to_owned()
-        } else {
-            format!("{} ({:.0} ms)", grouped(self.events), self.caught_up_after_ms)
-        }
-    }
+    pub steady: Vec<Steady>,
+    pub catch_up: CatchUp,
+    /// In ascending order.
+    pub starts_ms: Vec<f64>,
 }
 
 impl Report {
-    pub fn new(machine: Machine, seconds_per_row: u32, mut rows: Vec<Row>) -> Self {
-        for yardstick in Yardstick::ALL {
-            let measured = rows.iter().filter(|row| row.is_yardstick && row.yardstick == yardstick);
-            let rates: Vec<f64> = measured.map(|row| row.load.per_second).collect();
-            let mean = rates.iter().sum::<f64>() / rates.len() as f64;
-            for row in rows.iter_mut().filter(|row| row.yardstick == yardstick) {
-                row.ratio = Some(row.load.per_second / mean).filter(|ratio| ratio.is_finite());
-            }
-        }
-        Self { machine, seconds_per_row, rows }
+    pub fn failed(&self) -> bool {
+        self.rows.iter().any(Row::failed) || self.steady.iter().any(Steady::failed)
     }
 
     pub fn markdown(&self) -> String {
-        let mut text = format!("{}, {} s per row\n\n", self.machine.line(), self.seconds_per_row);
-        let rows: Vec<_> = self.rows.iter().map(Row::cells).collect();
-        text.push_str(&aligned(&HEAD.map(str::to_owned), &rows));
-        let peak = self.rows.iter().filter_map(|row| Some(row.memory?.high_water_kib)).max();
-        if let Some(kib) = peak {
+        let mut text = format!("{}, {} s a row.\n\n", self.machine.line(), self.seconds_per_row);
+        text.push_str("![Throughput and p99 against connections](benchmarks.svg)\n\n");
+        text.push_str(&row::table(&self.rows));
+        let ours = self.rows.iter().filter(|row| row.measured == Measured::Passbook);
+        if let Some(kib) = ours.filter_map(|row| Some(row.memory?.high_water_kib)).max() {
             let _ = write!(text, "\nPassbook's memory never passed {} MiB.", grouped(kib / 1024));
         }
-        text.push_str("\nThe lag's milliseconds say how long the projections took to catch up after the load.\n");
+        text.push_str(
+            "\nThe lag's milliseconds say how long the projections took to catch up after the load. Commands a commit: \
+             requests by transactions that wrote events.\n\n",
+        );
+        text.push_str(&steady::table(&self.steady));
+        text.push_str(
+            "\nThe maximum is the row with 128 connections. Latency counts from the time that the schedule says; up to \
+             0.25 ms of it is the generator's clock. The lag is `lag_seconds` of `GET /v1/projections`, looked at every \
+             20 ms.\n",
+        );
+        let CatchUp { events, seconds, per_second } = self.catch_up;
+        let _ = write!(
+            text,
+            "\n- Emptied, the views had read {} events again after {seconds:.1} s: {} a second.\n",
+            grouped(events),
+            rate(per_second)
+        );
+        let _ = writeln!(text, "- Start to ready with these data: {}.", starts(&self.starts_ms));
         text
     }
-}
 
-/// A Markdown table, the first column to the left and figures to the right.
-fn aligned<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().chain([head]).map(|row| row[column].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |cells: &[String; N]| {
-        let cells = cells.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!(" {cell:<width$} |"),
-            _ => format!(" {cell:>width$} |"),
-        });
-        format!("|{}\n", cells.collect::<String>())
-    };
-    let rule = widths.iter().enumerate().map(|(column, width)| match column {
-        0 => format!("{}|", "-".repeat(width + 2)),
-        _ => format!("{}:|", "-".repeat(width + 1)),
-    });
-    let rule = format!("|{}\n", rule.collect::<String>());
-    line(head) + &rule + &rows.iter().map(line).collect::<String>()
-}
-
-/// A whole number with a blank between thousands: `22 281`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(' ');
+    /// Deposits over all accounts against connections, ours, the yardstick's and the peer's.
+    pub fn chart(&self) -> String {
+        let lines = [
+            ("Passbook", Measured::Passbook),
+            ("pgbench, one event a transaction", Measured::Yardstick),
+            ("cqrs-es", Measured::Peer),
+        ];
+        let panel = |title, is_logarithmic, value: fn(&Row) -> f64| {
+            let series = lines.iter().map(|(name, measured)| Series { name, points: self.points(*measured, value) });
+            Panel { title, is_logarithmic, series: series.filter(|series| !series.points.is_empty()).collect() }
+        };
+        Chart {
+            title: "Deposits over 5 000 accounts, against connections",
+            x_label: "connections (closed loop)",
+            panels: [
+                panel("requests a second", false, |row| row.load.per_second),
+                panel("p99 in ms (logarithmic)", true, |row| row.load.p99_ms),
+            ],
         }
-        text.push(digit);
+        .svg()
     }
-    text
+
+    /// One point for each number of connections; of the yardstick, the mean of its passes.
+    fn points(&self, measured: Measured, value: fn(&Row) -> f64) -> Vec<Point> {
+        let is_charted = |row: &&Row| {
+            row.measured == measured
+                && match measured {
+                    Measured::Yardstick => row.yardstick != Yardstick::SelectBy32,
+                    Measured::Passbook | Measured::Peer => row.name.ends_with("deposits, 5 000 accounts"),
+                }
+        };
+        let rows: Vec<&Row> = self.rows.iter().filter(is_charted).collect();
+        let mut connections: Vec<u32> = rows.iter().map(|row| row.connections).collect();
+        connections.sort_unstable();
+        connections.dedup();
+        let mean = |x: u32| {
+            let values: Vec<f64> = rows.iter().filter(|row| row.connections == x).map(|row| value(row)).collect();
+            values.iter().sum::<f64>() / values.len() as f64
+        };
+        connections.into_iter().map(|x| Point { x: f64::from(x), y: mean(x) }).collect()
+    }
+}
+
+/// Starts in ascending order: the median, and all of them.
+fn starts(ascending_ms: &[f64]) -> String {
+    let all: Vec<_> = ascending_ms.iter().map(|ms| format!("{ms:.0}")).collect();
+    format!("{:.0} ms (of {})", median(ascending_ms), all.join(", "))
+}
+
+/// The middle one of an odd number of values in ascending order.
+pub fn median(ascending: &[f64]) -> f64 {
+    ascending.get(ascending.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{aligned, grouped};
+    use super::{Report, starts};
+    use crate::machine::Machine;
+    use crate::projections::CatchUp;
+    use crate::row::Measured;
+    use crate::row::tests::row;
 
     #[test]
-    fn thousands_are_set_apart() {
-        let texts = [0, 999, 1_000, 22_281, 1_234_567].map(grouped);
-        assert_eq!(texts, ["0", "999", "1 000", "22 281", "1 234 567"]);
+    fn the_chart_has_a_line_for_each_who_was_measured() {
+        let mut rows = [1, 32].map(|connections| row(Measured::Passbook, connections, 100.0)).to_vec();
+        rows.iter_mut().for_each(|row| row.name = "deposits, 5 000 accounts".to_owned());
+        rows.extend([100.0, 200.0].map(|per_second| row(Measured::Yardstick, 64, per_second)));
+        let report = Report {
+            machine: Machine::default(),
+            seconds_per_row: 1,
+            rows,
+            steady: Vec::new(),
+            catch_up: CatchUp { events: 1, seconds: 1.0, per_second: 1.0 },
+            starts_ms: vec![1.0],
+        };
+        let of_yardstick = report.points(Measured::Yardstick, |row| row.load.per_second);
+        assert_eq!(of_yardstick.iter().map(|point| (point.x, point.y)).collect::<Vec<_>>(), [(64.0, 150.0)]);
+        let svg = report.chart();
+        assert_eq!(svg.matches("<polyline").count(), 4);
+        assert!(!svg.contains("NaN") && !svg.contains("cqrs-es"));
     }
 
     #[test]
-    fn a_table_is_aligned_by_its_widest_cells() {
-        let head = ["row", "µs"].map(str::to_owned);
-        let table = aligned(&head, &[["deposits", "7"].map(str::to_owned)]);
-        assert_eq!(table, "| row      | µs |\n|----------|---:|\n| deposits |  7 |\n");
+    fn of_three_starts_the_middle_one_counts() {
+        assert_eq!(starts(&[80.2, 90.0, 200.0]), "90 ms (of 80, 90, 200)");
     }
 }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use tokio::process::Command;
 
 use crate::latency::Latencies;
-use crate::report::Load;
+use crate::postgres::Postgres;
+use crate::row::Load;
 use crate::tools;
 
 const TABLES: &str = include_str!("../sql/tables.sql");
@@ -56,60 +56,31 @@ impl Yardstick {
     }
 }
 
-/// pgbench and psql, and the way to the service's own Postgres.
-pub struct Postgres {
-    binaries: PathBuf,
-    socket_folder: PathBuf,
-    port: String,
+/// pgbench beside the bank, in a database of its own.
+pub struct Pgbench {
+    pub postgres: Postgres,
     folder: PathBuf,
 }
 
-/// Finds the folder that holds pgbench and psql.
-pub async fn find() -> Result<PathBuf> {
-    let set = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
-    let configured = tools::said("pg_config", &["--bindir"]).await.map(PathBuf::from);
-    let on_path = tools::on_path("pgbench").and_then(|path| Some(path.parent()?.to_owned()));
-    set.into_iter()
-        .chain(configured)
-        .chain(newest_of_debian())
-        .chain(on_path)
-        .find(|folder| folder.join("pgbench").is_file() && folder.join("psql").is_file())
-        .context("pgbench and psql are not there: they come with Postgres (`apt-get install postgresql`)")
-}
-
-fn newest_of_debian() -> Option<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| {
-        let path = entry.ok()?.path();
-        Some((path.file_name()?.to_str()?.parse::<u32>().ok()?, path))
-    });
-    versions.max().map(|(_, path)| path.join("bin"))
-}
-
-impl Postgres {
-    /// Reaches the server whose socket is in `socket_folder`; `folder` takes scripts and logs.
-    pub async fn reach(binaries: PathBuf, socket_folder: PathBuf, folder: &Path) -> Result<Self> {
-        let port = port_of(&socket_folder)?;
+impl Pgbench {
+    /// `folder` takes scripts and logs.
+    pub async fn new(postgres: Postgres, folder: &Path) -> Result<Self> {
         let folder = folder.join("pgbench");
         fs::create_dir(&folder).context("cannot make a folder for pgbench")?;
-        let postgres = Self { binaries, socket_folder, port, folder };
-        postgres.sql("passbook", &["--command", &format!("CREATE DATABASE {DATABASE}")]).await?;
-        Ok(postgres)
-    }
-
-    /// Asks the server for the value of one setting.
-    pub async fn setting(&self, name: &str) -> Result<String> {
-        self.sql("passbook", &["--command", &format!("SHOW {name}")]).await
+        postgres.create(DATABASE).await?;
+        Ok(Self { postgres, folder })
     }
 
     pub async fn measure(&self, yardstick: Yardstick, seconds: u32) -> Result<Load> {
         let (tables, script) = (self.folder.join("tables.sql"), self.folder.join("script.sql"));
         fs::write(&tables, TABLES).context("cannot write the yardstick's tables")?;
         fs::write(&script, yardstick.script()).context("cannot write pgbench's script")?;
-        self.sql(DATABASE, &["--file", &tables.to_string_lossy()]).await?;
+        self.postgres.psql(DATABASE, &["--file", &tables.to_string_lossy()]).await?;
         let log = format!("log-of-{}", yardstick.clients());
         let clients = yardstick.clients().to_string();
         let output = tools::output(
-            self.command("pgbench")
+            self.postgres
+                .command("pgbench")
                 .current_dir(&self.folder)
                 .args(["--no-vacuum", "--protocol", "prepared", "--jobs", "1"])
                 .args(["--client", &clients, "--time", &seconds.to_string()])
@@ -147,32 +118,6 @@ impl Postgres {
             broken: 0,
         })
     }
-
-    async fn sql(&self, database: &str, what: &[&str]) -> Result<String> {
-        let mut psql = self.command("psql");
-        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
-        psql.args(["--set", "ON_ERROR_STOP=1", "--dbname", database]).args(what);
-        tools::output(&mut psql).await
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.join(program));
-        command.arg("--host").arg(&self.socket_folder);
-        command.args(["--port", &self.port, "--username", "passbook"]);
-        command
-    }
-}
-
-/// A server's socket is a file whose name ends in the port: `.s.PGSQL.5432`.
-fn port_of(socket_folder: &Path) -> Result<String> {
-    let shown = socket_folder.display();
-    let names = fs::read_dir(socket_folder)
-        .with_context(|| format!("the embedded Postgres has no socket in {shown}"))?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names
-        .filter_map(|name| Some(name.strip_prefix(".s.PGSQL.")?.to_owned()))
-        .find(|port| port.bytes().all(|b| b.is_ascii_digit()))
-        .with_context(|| format!("the embedded Postgres has no socket in {shown}"))
 }
 
 fn tps(output: &str) -> Option<f64> {
@@ -188,7 +133,7 @@ fn latency_us(line: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{APPEND, SELECT, TABLES, latency_us, tps};
-    use crate::run::{ACCOUNTS, account_id};
+    use crate::accounts::{ACCOUNTS, account_id};
 
     #[test]
     fn the_rate_is_read_from_what_pgbench_prints() {

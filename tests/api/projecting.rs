@@ -1,7 +1,7 @@
 //! The projector, whatever else goes on: nothing stalls it, nothing is skipped, and what it cannot apply it names.
 
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection, raw_sql};
+use sqlx::{Connection, PgConnection, query_scalar, raw_sql};
 use uuid::Uuid;
 
 use crate::support::{App, audit::audit, eventually, spawn_app, spawn_app_with};
@@ -60,6 +60,28 @@ async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_not
     audit(&app).await;
     idle.close().await.unwrap();
     own_idle.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(100).await;
+    teller.account(account, "1").await.expect(200);
+    app.sabotage(
+        "INSERT INTO event
+         SELECT partition, n, gen_random_uuid(), stream_id, n, 'MoneyDeposited', 1, '{\"amount\":1}', metadata, now(), hash
+         FROM event CROSS JOIN generate_series(2, 65000) AS n;
+         UPDATE log_head SET position = 65000",
+    )
+    .await;
+    eventually("views that are there", async || (status(&app, "accounts").await["lag_events"] == 0).then_some(())).await;
+    let seen = teller.account(account, "65000").await.expect(200);
+    assert_eq!((&seen.body["balance"], &seen.body["transaction_count"]), (&json!(65_099), &json!(65_000)));
+    let newest = teller.get(&format!("/v1/accounts/{account}/transactions?limit=1")).await.expect(200);
+    assert_eq!(newest.data()[0]["balance_after"], 65_099);
+    let rows = "SELECT count(*) FROM account_transaction";
+    assert_eq!(query_scalar::<_, i64>(rows).fetch_one(&mut app.database().await).await.unwrap(), 65_000);
 }
 
 #[tokio::test]
