@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     application::{self, Bank},
-    audit::Audit,
+    audit::{Audit, Trail, feed::Feed},
     config::{Auth, Config},
     database::{self, Database},
     http,
@@ -78,6 +78,9 @@ impl Service {
         let projector = Projector::new(PARTITION, database.projector(), Arc::clone(&projected), Arc::clone(&awaited));
         let projector = tokio::spawn(projector.run(appended.subscribe()));
 
+        let trail = Trail::new(database.trail(), PARTITION);
+        let feed = Feed::new(trail, PARTITION, database.feed(), appended.subscribe());
+
         let command_timeout = Duration::from_millis(config.command_timeout_ms.get().into());
         let settings = application::Settings {
             partition: PARTITION,
@@ -89,7 +92,7 @@ impl Service {
         let queries = database.queries();
         let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe(), awaited);
         let audit = Audit::new(queries, PARTITION);
-        let server = http::serve(listener, http::App::new(bank, read_model, audit));
+        let server = http::serve(listener, http::App::new(bank, read_model, audit, feed));
         Ok((address, server, executor, projector))
     }
 

@@ -5,10 +5,12 @@
 pub mod account;
 pub mod command;
 pub mod event;
+mod event_type;
 pub mod money;
 pub mod transfer;
 
 pub use account::{Account, Book, Rejection, Status};
 pub use command::{Action, Command, Transfer};
 pub use event::Event;
+pub use event_type::EventType;
 pub use money::{Amount, Currency};
