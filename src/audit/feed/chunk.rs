@@ -134,5 +134,5 @@ fn tell(out: &mut Vec<u8>, event: &EventRecord) {
 }
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split(['\n', '\r'])
+    text.split('\n').flat_map(|line| line.split('\r'))
 }
