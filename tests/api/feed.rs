@@ -15,7 +15,6 @@ use tokio::{
 
 use crate::{
     events::{cursor, history, shown},
-    load::load_all,
     support::{App, Dice, Follower, Teller, Told, eventually, spawn_app, spawn_app_behind_proxy},
 };
 
@@ -187,6 +186,20 @@ async fn come_and_go(tellers: [Teller; 2], seed: u64, mut done: watch::Receiver<
     }
 }
 
+/// Movements on an account of its own, with pauses for readers to catch up in.
+async fn busy(teller: Teller, seed: u64) {
+    let mut dice = Dice::new(seed + 100);
+    let account = teller.account_with(1_000).await;
+    for _ in 0..51 {
+        let moved = match dice.throw(2) {
+            0 => teller.deposit(account, 1).await,
+            _ => teller.withdraw(account, 1).await,
+        };
+        moved.expect(201);
+        sleep(Duration::from_millis(dice.throw(20))).await;
+    }
+}
+
 #[tokio::test]
 async fn whoever_comes_and_goes_is_told_every_event_once_and_in_order() {
     let app = spawn_app().await;
@@ -195,16 +208,14 @@ async fn whoever_comes_and_goes_is_told_every_event_once_and_in_order() {
     let readers = (1..=8).map(|seed| come_and_go([app.teller(), another.teller()], seed, is_done.clone()));
     let mut steady = app.teller().follow("").await;
     let load = async {
-        for _ in 0..2 {
-            load_all(&[&app, &another]).await;
-        }
+        join_all((0..12).map(|seed| busy(if seed % 2 == 0 { app.teller() } else { another.teller() }, seed))).await;
         let head = app.log().await.head.position;
         done.send_replace(head);
         steady.take(head as usize).await
     };
     let (steady, readers) = tokio::join!(load, join_all(readers));
     let expected = all(&app).await;
-    assert!(expected.len() > 100, "{} are few", expected.len());
+    assert_eq!(expected.len(), 12 * 52);
     for told in readers.iter().chain([&steady]) {
         assert_eq!(positions(told), (1..=expected.len() as i64).collect::<Vec<_>>());
         assert_eq!(data(told), expected);

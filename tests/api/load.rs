@@ -39,7 +39,7 @@ fn assert_foreseen(answer: &Answer) {
 }
 
 /// The same load on all servers at once.
-pub async fn load_all(apps: &[&App]) {
+async fn load_all(apps: &[&App]) {
     let opening = apps[0].teller();
     let accounts = join_all((0..ACCOUNTS).map(|_| opening.account_with(500))).await;
     let tellers: Vec<Teller> = apps.iter().map(|app| app.teller()).collect();
