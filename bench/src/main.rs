@@ -1,10 +1,12 @@
 //! `bench replay` drives a file of real movements through a running Passbook and checks every
-//! balance; `bench run` measures a fresh Passbook beside bare Postgres on the same server.
+//! balance; `bench run` measures a fresh Passbook beside bare Postgres on the same server; `bench feed` measures how
+//! soon many readers have what was recorded.
 //!
 //! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `wrk`,
 //! `yardstick`, `process`, `machine`, `report`).
 
 mod client;
+mod feed;
 mod latency;
 mod machine;
 mod movements;
@@ -33,6 +35,7 @@ struct Arguments {
 enum Command {
     Replay(replay::Options),
     Run(run::Options),
+    Feed(feed::Options),
 }
 
 #[tokio::main]
@@ -40,6 +43,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Replay(options) => replay::replay(options).await,
         Command::Run(options) => run::run(options).await,
+        Command::Feed(options) => feed::feed(options).await,
     };
     match outcome {
         Ok(code) => code,
