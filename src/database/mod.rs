@@ -20,7 +20,7 @@ const CONNECT_MS_MAX: u64 = 10_000;
 /// How many queries run at once.
 const QUERY_CONNECTIONS_MAX: u32 = 16;
 /// How many pages of the log are read at once.
-const TRAIL_CONNECTIONS_MAX: u32 = 8;
+const TRAIL_CONNECTIONS_MAX: u32 = 6;
 /// How long one query may take, in milliseconds.
 const QUERY_MS_MAX: &str = "5000";
 /// How long a query waits for a connection.

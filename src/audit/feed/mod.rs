@@ -27,7 +27,7 @@ pub const FEED_READERS_MAX: usize = 1_000;
 /// How many chunks a reader may be behind the newest one.
 const BUFFERED_CHUNKS_MAX: usize = 1_024;
 /// How many readers read a page of the table at once.
-const CATCH_UPS_MAX: usize = 4;
+const CATCH_UPS_MAX: usize = 3;
 
 /// The handle to the feed, cheap to clone.
 #[derive(Clone)]
