@@ -2,7 +2,7 @@
 //!
 //! The rooms, in reading order: [`domain`] knows banking and no I/O; [`event_store`] knows streams, positions and
 //! bytes, and no banking; [`application`] lets them meet in one loop; [`read_model`] keeps the tables that queries
-//! read; [`audit`] checks the books; [`http`] is the way in; [`database`] brings Postgres; [`service`] wires it all.
+//! read; [`audit`] shows the log and checks the books; [`http`] is the way in; [`database`] brings Postgres; [`service`] wires it all.
 
 pub mod application;
 pub mod audit;

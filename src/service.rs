@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     application::{self, Bank},
-    audit::Audit,
+    audit::{Audit, Trail, feed::Feed},
     config::{Auth, Config},
     database::{self, Database},
     http,
@@ -93,6 +93,9 @@ impl Service {
         let projector = tokio::spawn(projector.run(appended.subscribe()));
         let builder = tokio::spawn(Builder::new(PARTITION, database.projector()).run(appended.subscribe()));
 
+        let trail = Trail::new(database.trail(), PARTITION);
+        let feed = Feed::new(trail, PARTITION, database.feed(), appended.subscribe());
+
         let command_timeout = Duration::from_millis(config.command_timeout_ms.get().into());
         let settings = application::Settings {
             partition: PARTITION,
@@ -104,7 +107,7 @@ impl Service {
         let queries = database.queries();
         let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe(), awaited);
         let audit = Audit::new(queries, PARTITION);
-        let server = http::serve(listener, http::App::new(bank, read_model, audit));
+        let server = http::serve(listener, http::App::new(bank, read_model, audit, feed));
         Ok((address, Running { server, executor, projector, builder }))
     }
 

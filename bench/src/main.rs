@@ -1,6 +1,6 @@
 //! `bench replay` drives a file of real movements through a running Passbook and checks every
 //! balance; `bench run` measures a fresh Passbook beside bare Postgres and a peer on the same server;
-//! `bench grow` measures what a large log changes.
+//! `bench grow` measures what a large log changes; `bench feed` measures how soon many readers have what was recorded.
 //!
 //! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `server`, `rig`, `wrk`,
 //! `yardstick`, `row`, `steady`, `open_model`, `projections`, `peer`), then `grow` (`fill`), and what they tell (`report`,
@@ -9,6 +9,7 @@
 mod accounts;
 mod chart;
 mod client;
+mod feed;
 mod fill;
 mod grow;
 mod growth;
@@ -52,6 +53,7 @@ enum Command {
     Replay(replay::Options),
     Run(run::Options),
     Grow(grow::Options),
+    Feed(feed::Options),
 }
 
 #[tokio::main]
@@ -60,6 +62,7 @@ async fn main() -> ExitCode {
         Command::Replay(options) => replay::replay(options).await,
         Command::Run(options) => run::run(options).await,
         Command::Grow(options) => grow::grow(options).await,
+        Command::Feed(options) => feed::feed(options).await,
     };
     match outcome {
         Ok(code) => code,

@@ -1,10 +1,14 @@
-//! The log for those who check it: the whole of it by [`verify`](verify::verify), one account while the bank runs, and
-//! where it ends.
+//! The log for those who read and check it: [`Trail`] pages of what was recorded and [`feed`](feed) of what is being
+//! recorded, the whole of it by [`verify`](verify::verify), one account while the bank runs, and where it ends.
 
 mod account;
 mod books;
+mod cursor;
+pub mod feed;
 mod receipts;
+mod record;
 mod report;
+mod trail;
 pub mod verify;
 mod witness;
 
@@ -18,7 +22,10 @@ use utoipa::ToSchema;
 use crate::event_store::log;
 
 pub use account::Verification;
+pub use cursor::{Bookmark, Cursor, InvalidCursor};
+pub use record::EventRecord;
 pub use report::{Finding, Money, Report};
+pub use trail::{Filter, LogPage, Misplaced, Trail};
 pub use witness::{InvalidWitness, Witness};
 
 /// How many accounts are verified at once; each may keep a connection for seconds.
@@ -50,8 +57,11 @@ pub struct LogHead {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// So many are looking already.
-    #[error("too many accounts are being verified")]
+    #[error("too many are looking at the log")]
     Busy,
+    /// A cursor leads nowhere.
+    #[error(transparent)]
+    Misplaced(#[from] trail::Misplaced),
     /// The database does not answer.
     #[error(transparent)]
     Storage(#[from] sqlx::Error),

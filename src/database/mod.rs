@@ -19,6 +19,8 @@ use crate::config::Config;
 const CONNECT_MS_MAX: u64 = 10_000;
 /// How many queries run at once.
 const QUERY_CONNECTIONS_MAX: u32 = 16;
+/// How many pages of the log are read at once.
+const TRAIL_CONNECTIONS_MAX: u32 = 6;
 /// How long one query may take, in milliseconds.
 const QUERY_MS_MAX: &str = "5000";
 /// How long a query waits for a connection.
@@ -143,15 +145,20 @@ impl Database {
 
     /// For queries. Each connection is tried out before it is used: after a restart of the server all of them are dead.
     pub fn queries(&self) -> PgPool {
-        PgPoolOptions::new()
-            .max_connections(QUERY_CONNECTIONS_MAX)
-            .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
-            .connect_lazy_with(
-                self.options
-                    .clone()
-                    .application_name("passbook queries")
-                    .options([schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)]),
-            )
+        let application = self.options.clone().application_name("passbook queries");
+        pool(QUERY_CONNECTIONS_MAX, application)
+    }
+
+    /// For pages of the log, apart from the queries: however many readers catch up, the views are answered.
+    pub fn trail(&self) -> PgPool {
+        let application = self.options.clone().application_name("passbook trail");
+        pool(TRAIL_CONNECTIONS_MAX, application.options(PLANNED_ONCE))
+    }
+
+    /// For the one that reads the log for everybody who follows it.
+    pub fn feed(&self) -> PgConnectOptions {
+        let application = self.options.clone().application_name("passbook feed").options(PLANNED_ONCE);
+        application.options([schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)])
     }
 
     /// Stops the server if it is ours.
@@ -160,6 +167,13 @@ impl Database {
             embedded.stop().await;
         }
     }
+}
+
+fn pool(connections_max: u32, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
+        .connect_lazy_with(options.options([schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)]))
 }
 
 /// Where our own Postgres keeps its data.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    EventType,
     channel::Channel,
     command::Movement,
     money::{Amount, Currency},
@@ -109,18 +110,23 @@ pub enum DecodeError {
 }
 
 impl Event {
-    /// The type as it is stored and shown.
-    pub fn name(&self) -> &'static str {
+    /// What kind of fact it is.
+    pub fn event_type(&self) -> EventType {
         match self {
-            Event::AccountOpened(_) => "AccountOpened",
-            Event::MoneyDeposited(_) => "MoneyDeposited",
-            Event::MoneyWithdrawn(_) => "MoneyWithdrawn",
-            Event::TransferSent(_) => "TransferSent",
-            Event::TransferReceived(_) => "TransferReceived",
-            Event::AccountFrozen(_) => "AccountFrozen",
-            Event::AccountUnfrozen(_) => "AccountUnfrozen",
-            Event::AccountClosed(_) => "AccountClosed",
+            Event::AccountOpened(_) => EventType::AccountOpened,
+            Event::MoneyDeposited(_) => EventType::MoneyDeposited,
+            Event::MoneyWithdrawn(_) => EventType::MoneyWithdrawn,
+            Event::TransferSent(_) => EventType::TransferSent,
+            Event::TransferReceived(_) => EventType::TransferReceived,
+            Event::AccountFrozen(_) => EventType::AccountFrozen,
+            Event::AccountUnfrozen(_) => EventType::AccountUnfrozen,
+            Event::AccountClosed(_) => EventType::AccountClosed,
         }
+    }
+
+    /// The type's name as it is stored and shown.
+    pub fn name(&self) -> &'static str {
+        self.event_type().name()
     }
 
     /// The schema version that this release writes. The release before must be able to read it, where the two run side

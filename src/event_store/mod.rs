@@ -1,13 +1,14 @@
 //! Streams, versions, positions and bytes: an append-only log in Postgres that knows nothing of banking.
 //!
 //! [`log`] writes at the head, [`stream`] reads one stream, [`feed`] reads in the order of positions, [`chain`] links
-//! every event to the one before it, [`whole`] reads everything for whoever checks it.
+//! every event to the one before it, [`whole`] reads everything for whoever checks it, [`trail`] pages of it as recorded.
 
 pub mod chain;
 pub mod feed;
 pub mod log;
 mod position;
 pub mod stream;
+pub mod trail;
 pub mod whole;
 
 use chrono::{DateTime, Utc};

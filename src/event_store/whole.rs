@@ -120,18 +120,19 @@ pub async fn snapshots(
     .await
 }
 
-struct Row {
-    position: i64,
-    id: Uuid,
-    stream_id: Uuid,
-    version: i64,
-    event_type: String,
-    schema_version: i16,
-    data: String,
-    metadata: String,
-    recorded_at: DateTime<Utc>,
-    hash: Vec<u8>,
-    previous_hash: Option<Vec<u8>>,
+/// A row of the event table.
+pub(super) struct Row {
+    pub(super) position: i64,
+    pub(super) id: Uuid,
+    pub(super) stream_id: Uuid,
+    pub(super) version: i64,
+    pub(super) event_type: String,
+    pub(super) schema_version: i16,
+    pub(super) data: String,
+    pub(super) metadata: String,
+    pub(super) recorded_at: DateTime<Utc>,
+    pub(super) hash: Vec<u8>,
+    pub(super) previous_hash: Option<Vec<u8>>,
 }
 
 impl From<Row> for LinkedEvent {

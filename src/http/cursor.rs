@@ -4,7 +4,10 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
-use crate::read_model::accounts::Mark;
+use crate::{
+    audit::{Bookmark, InvalidCursor},
+    read_model::accounts::Mark,
+};
 
 /// Behind an account in the list of accounts.
 pub fn after_account((opened_at, account_id): Mark) -> String {
@@ -33,6 +36,12 @@ pub fn after_movement(version: i64) -> String {
 pub fn movement(cursor: &str) -> Result<i64, Problem> {
     let digits = cursor.strip_prefix('v').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(foreign)
+}
+
+/// Where a cursor of the log points, which `field` holds; without one before the first event.
+pub fn log(field: &'static str, cursor: Option<&str>) -> Result<Bookmark, Problem> {
+    let Some(cursor) = cursor else { return Ok(Bookmark::default()) };
+    cursor.parse().map_err(|error: InvalidCursor| Problem::field(Code::InvalidParameter, field, error.to_string()))
 }
 
 fn foreign() -> Problem {

@@ -7,6 +7,8 @@ mod audit;
 mod code;
 mod cursor;
 mod envelope;
+mod events;
+mod feed;
 mod headers;
 mod openapi;
 mod operations;
@@ -24,7 +26,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::problem::{Code, Problem};
-use crate::{application::Bank, audit::Audit, read_model::ReadModel};
+use crate::{
+    application::Bank,
+    audit::{Audit, Trail, feed::Feed},
+    read_model::ReadModel,
+};
 
 pub use openapi::openapi_json;
 pub use serve::{Server, serve};
@@ -38,12 +44,15 @@ pub struct App {
     bank: Bank,
     read_model: ReadModel,
     audit: Audit,
+    trail: Trail,
+    feed: Feed,
 }
 
 impl App {
-    /// Commands go to `bank`, queries to `read_model`, questions about the log itself to `audit`.
-    pub fn new(bank: Bank, read_model: ReadModel, audit: Audit) -> Self {
-        Self { bank, read_model, audit }
+    /// Commands go to `bank`, queries to `read_model`, questions about the log itself to `audit`, and who reads or follows
+    /// the log to `feed`.
+    pub fn new(bank: Bank, read_model: ReadModel, audit: Audit, feed: Feed) -> Self {
+        Self { bank, read_model, audit, trail: feed.trail().clone(), feed }
     }
 }
 
@@ -65,6 +74,9 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(operations::list_projections))
         .routes(routes!(operations::rebuild))
         // Audit
+        .routes(routes!(events::list_account_events))
+        .routes(routes!(events::list_events))
+        .routes(routes!(feed::stream_events))
         .routes(routes!(audit::verify_account))
         .routes(routes!(audit::log_head))
         // Service

@@ -183,6 +183,7 @@ impl From<audit::Error> for Problem {
     fn from(error: audit::Error) -> Self {
         match error {
             audit::Error::Busy => Self::of(Code::Overloaded),
+            audit::Error::Misplaced(misplaced) => Self::field(Code::InvalidParameter, "after", misplaced.to_string()),
             audit::Error::Storage(error) => storage_failed(&error),
         }
     }

@@ -2,7 +2,14 @@
 //!
 //! In place of `axum::serve`, which bounds neither the number of connections nor the time that headers may take.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, pending},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request};
 use hyper::{body::Incoming, server::conn::http1::Builder};
@@ -39,6 +46,8 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 const WRITE_MS_MAX: u64 = 30_000;
 /// How long requests in flight may take to end when the service stops.
 const DRAIN_MS_MAX: u64 = 15_000;
+/// The same for an answer without an end, which the client may not be reading.
+const ENDLESS_DRAIN_MS_MAX: u64 = 500;
 /// Pause when no connection can be accepted, as when the process is out of file descriptors.
 const ACCEPT_RETRY_MS: u64 = 50;
 
@@ -67,13 +76,15 @@ pub fn serve(listener: TcpListener, app: App) -> Server {
 }
 
 async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>) {
-    let bank = service(super::router(app));
-    let overloaded = service(super::overloaded());
+    let feed = app.feed.clone();
+    let bank = super::router(app);
+    let overloaded = super::overloaded();
     let (served, turned_away) = bounds();
     let places = Arc::new(Semaphore::new(served));
     let waiting_room = Arc::new(Semaphore::new(turned_away));
     let open = GracefulShutdown::new();
     let (cut, cutting) = watch::channel(());
+    let (stop, stopping) = watch::channel(false);
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -90,15 +101,20 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
         let _ = stream.set_nodelay(true);
         let stream = TokioIo::new(Box::pin(with_write_timeout(stream)));
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let connection = open.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, bank.clone()));
-            hold(connection, cutting.clone(), place);
+            let endless = Endless::default();
+            let service = service(bank.clone(), endless.clone());
+            let connection = open.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, service));
+            let left = abandoned(endless, stopping.clone());
+            hold(connection, left, cutting.clone(), place);
         } else if let Ok(place) = Arc::clone(&waiting_room).try_acquire_owned() {
-            let connection =
-                http1(TURNED_AWAY_READ_MS_MAX).keep_alive(false).serve_connection(stream, overloaded.clone());
-            hold(connection, cutting.clone(), place);
+            let service = service(overloaded.clone(), Endless::default());
+            let connection = http1(TURNED_AWAY_READ_MS_MAX).keep_alive(false).serve_connection(stream, service);
+            hold(connection, pending(), cutting.clone(), place);
         }
     }
     drop((listener, bank));
+    feed.end();
+    stop.send_replace(true);
     if timeout(Duration::from_millis(DRAIN_MS_MAX), open.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end in {DRAIN_MS_MAX} ms and are cut off");
     }
@@ -106,11 +122,37 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
     drop(cut);
 }
 
-type Service = TowerToHyperService<MapRequest<Router, fn(axum::http::Request<Incoming>) -> Request>>;
+/// Says of a connection that what it carries has no end of its own. Every request can tell its connection so.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Endless(Arc<AtomicBool>);
 
-fn service(router: Router) -> Service {
-    let with_any_body: fn(axum::http::Request<Incoming>) -> Request = |request| request.map(Body::new);
-    TowerToHyperService::new(router.map_request(with_any_body))
+impl Endless {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The router for one connection.
+fn service(
+    router: Router,
+    endless: Endless,
+) -> TowerToHyperService<MapRequest<Router, impl FnMut(axum::http::Request<Incoming>) -> Request + Clone>> {
+    TowerToHyperService::new(router.map_request(move |request: axum::http::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        // What the connection carried before has ended.
+        endless.0.store(false, Ordering::Relaxed);
+        request.extensions_mut().insert(endless.clone());
+        request
+    }))
+}
+
+/// Comes when the service stops and the connection still carries what has no end: nobody reads it.
+async fn abandoned(endless: Endless, mut stopping: watch::Receiver<bool>) {
+    let stops = stopping.wait_for(|stopping| *stopping).await.is_ok();
+    sleep(Duration::from_millis(ENDLESS_DRAIN_MS_MAX)).await;
+    if !(stops && endless.0.load(Ordering::Relaxed)) {
+        pending::<()>().await;
+    }
 }
 
 fn http1(header_read_ms_max: u64) -> Builder {
@@ -124,6 +166,7 @@ fn http1(header_read_ms_max: u64) -> Builder {
 /// Keeps the place until the connection ends, however it does: a client that breaks it off is its own affair.
 fn hold<T>(
     connection: impl Future<Output = T> + Send + 'static,
+    left: impl Future<Output = ()> + Send + 'static,
     mut cutting: watch::Receiver<()>,
     place: OwnedSemaphorePermit,
 ) {
@@ -131,6 +174,7 @@ fn hold<T>(
         tokio::select! {
             _ = connection => {}
             _ = cutting.changed() => {}
+            () = left => {}
         }
         drop(place);
     });

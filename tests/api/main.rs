@@ -10,6 +10,8 @@ mod chain;
 mod commands;
 mod conditions;
 mod dry_run;
+mod events;
+mod feed;
 mod idempotency;
 mod load;
 mod malformed;

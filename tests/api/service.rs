@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use passbook::{
     application::{Bank, Error, QUEUE_COMMANDS_MAX, Request, Settings},
-    audit::Audit,
+    audit::{Audit, Trail, feed::Feed},
     database::Database,
     domain::{Action, Amount, Command, command::Movement},
     http::{self, Server, serve},
@@ -247,7 +247,8 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let read_model = ReadModel::new(queries.clone(), 0, watch::channel(0).1, Arc::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let server = serve(listener, http::App::new(bank.clone(), read_model, Audit::new(queries, 0)));
+    let feed = Feed::new(Trail::new(database.trail(), 0), 0, database.feed(), watch::channel(0).1);
+    let server = serve(listener, http::App::new(bank.clone(), read_model, Audit::new(queries, 0), feed));
     (server, Teller::new(reqwest::Client::new(), url), bank)
 }
 

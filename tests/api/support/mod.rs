@@ -4,7 +4,9 @@ pub mod answer;
 pub mod app;
 pub mod audit;
 pub mod cluster;
+pub mod follower;
 pub mod log;
+pub mod many;
 pub mod proxy;
 pub mod teller;
 
@@ -15,6 +17,7 @@ use std::{
 
 pub use answer::Answer;
 pub use app::{App, spawn_app, spawn_app_behind_proxy, spawn_app_on, spawn_app_with};
+pub use follower::{Follower, Told};
 pub use teller::Teller;
 
 /// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.

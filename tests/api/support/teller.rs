@@ -4,7 +4,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Answer;
+use super::{Answer, Follower};
 
 /// Somebody at the counter who may do everything.
 #[derive(Clone)]
@@ -95,15 +95,29 @@ impl Teller {
         self.send(Method::GET, path, "").await
     }
 
+    /// Follows the log: `query` is what comes behind the path.
+    pub async fn follow(&self, query: &str) -> Follower {
+        let response = self.request(Method::GET, &format!("/v1/events/stream{query}")).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200, "{query}: {}", response.text().await.unwrap());
+        Follower::new(response)
+    }
+
+    /// Follows the log on from where somebody was.
+    pub async fn resume(&self, last_id: &str) -> Follower {
+        self.with("last-event-id", last_id).follow("").await
+    }
+
     /// Anything at all.
     pub async fn send(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Answer {
-        let mut request = self.client.request(method.clone(), format!("{}{path}", self.url));
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
+        let mut request = self.request(method.clone(), path);
         if method != Method::GET {
             request = request.body(body);
         }
         Answer::read(request.send().await.unwrap()).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        self.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
     }
 }

@@ -1,0 +1,126 @@
+//! The one who reads the log for all readers, while there are any.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{Connection, PgConnection};
+use tokio::{
+    sync::{broadcast, watch},
+    time::{sleep, timeout},
+};
+
+use super::{Chunk, Shared};
+use crate::{
+    audit::{Cursor, Error, trail::read_on},
+    event_store::log,
+};
+
+/// How many events are read at once.
+const READ_EVENTS_MAX: i64 = 1_000;
+/// How long one reading may take before its connection is given up as lost.
+const READ_MS_MAX: u64 = 5_000;
+/// The poll behind the wake-up, backing off while nothing happens: another process may have appended.
+const POLL_MS_MIN: u64 = 5;
+const POLL_MS_MAX: u64 = 250;
+/// Rest after a reading that found events, longer with more readers: each chunk costs a write to every one of them.
+const REST_MS_MIN: u64 = 5;
+const REST_US_PER_READER: u64 = 50;
+/// Pause after a failure.
+const RETRY_MS: u64 = 250;
+
+pub(super) struct Pump {
+    shared: Arc<Shared>,
+    chunks: broadcast::Sender<Arc<Chunk>>,
+    connection: Option<PgConnection>,
+    /// The last event that was broadcast.
+    at: Option<Cursor>,
+}
+
+impl Pump {
+    pub(super) fn new(shared: Arc<Shared>, chunks: broadcast::Sender<Arc<Chunk>>) -> Self {
+        Self { shared, chunks, connection: None, at: None }
+    }
+
+    /// Runs until nobody reads any more, the feed is ended or the log's history turns out to be another one. With the
+    /// sender, readers end.
+    pub(super) async fn run(mut self) {
+        let mut ended = self.shared.ended.subscribe();
+        tokio::select! {
+            _ = ended.wait_for(|ended| *ended) => {}
+            () = self.read() => {}
+        }
+        if let Some(connection) = self.connection {
+            // A failed goodbye harms nobody.
+            let _ = timeout(Duration::from_millis(RETRY_MS), connection.close()).await;
+        }
+    }
+
+    async fn read(&mut self) {
+        let mut appended = self.shared.appended.clone();
+        let mut poll = POLL_MS_MIN;
+        while !self.shared.is_deserted(&self.chunks) {
+            appended.mark_unchanged();
+            let step = timeout(Duration::from_millis(READ_MS_MAX), self.step()).await;
+            match step {
+                Ok(Ok(true)) => {
+                    poll = POLL_MS_MIN;
+                    sleep(self.rest()).await;
+                }
+                Ok(Ok(false)) => {
+                    let woken = woken(&mut appended, Duration::from_millis(poll)).await;
+                    poll = if woken { POLL_MS_MIN } else { (poll * 2).min(POLL_MS_MAX) };
+                }
+                Ok(Err(Error::Misplaced(misplaced))) => {
+                    tracing::warn!(%misplaced, "the log's history is another one: its readers are ended");
+                    return;
+                }
+                Ok(Err(error)) => self.fail(&error).await,
+                Err(elapsed) => self.fail(&elapsed).await,
+            }
+        }
+    }
+
+    /// Reads what is new and broadcasts it; whether there was anything.
+    async fn step(&mut self) -> Result<bool, Error> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => self.connection.insert(PgConnection::connect_with(&self.shared.connect).await?),
+        };
+        let Some(at) = self.at else {
+            let head = log::head(connection, self.shared.partition).await?;
+            let head = Cursor::new(head.position, &head.hash);
+            self.at = Some(head);
+            // Readers who are not so far yet read on in the table.
+            let _ = self.chunks.send(Arc::new(Chunk::start(head)));
+            return Ok(false);
+        };
+        let page = read_on(connection, self.shared.partition, at, READ_EVENTS_MAX).await?;
+        for chunk in Chunk::render(at, &page.events) {
+            // Nobody may be left to receive it.
+            let _ = self.chunks.send(Arc::new(chunk));
+        }
+        self.at = Some(page.next);
+        Ok(!page.events.is_empty())
+    }
+
+    fn rest(&self) -> Duration {
+        let readers = self.chunks.receiver_count() as u64;
+        Duration::from_micros((readers * REST_US_PER_READER).max(REST_MS_MIN * 1_000))
+    }
+
+    async fn fail(&mut self, error: &(dyn std::error::Error + Send + Sync)) {
+        tracing::warn!(error = %error, "the feed stands still");
+        self.connection = None;
+        sleep(Duration::from_millis(RETRY_MS)).await;
+    }
+}
+
+/// Whether this process has appended within `patience`.
+async fn woken(appended: &mut watch::Receiver<i64>, patience: Duration) -> bool {
+    let waking = async {
+        if appended.changed().await.is_err() {
+            // Nobody appends here any more, and others may.
+            std::future::pending::<()>().await;
+        }
+    };
+    timeout(patience, waking).await.is_ok()
+}
