@@ -10,6 +10,7 @@ mod logging;
 mod migrating;
 mod overload;
 mod passbook;
+mod rebuilding;
 mod refusing;
 mod roles;
 mod serving;
