@@ -18,7 +18,7 @@ use crate::{
     config::{Auth, Config},
     database::{self, Database},
     http,
-    read_model::{ReadModel, builder::Builder, projector::Projector},
+    read_model::{self, ReadModel, builder::Builder, projector::Projector},
 };
 
 /// The one partition, until there are several.
@@ -77,6 +77,7 @@ impl Service {
         database: &Database,
     ) -> Result<(SocketAddr, Running), Error> {
         database.prepare().await?;
+        read_model::register(&database.projector(), PARTITION).await.map_err(database::Error::Unreachable)?;
         let address = listener.local_addr().unwrap_or(config.listen);
 
         let appended = Arc::new(watch::Sender::new(0));

@@ -15,7 +15,7 @@ pub mod transactions;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout, timeout_at},
@@ -68,6 +68,13 @@ pub enum Error {
     /// The database does not answer.
     #[error(transparent)]
     Storage(#[from] sqlx::Error),
+}
+
+/// Makes sure that each view is one that the log knows, before the first command: a view of an empty log is live at once.
+pub async fn register(connect: &PgConnectOptions, partition: i16) -> sqlx::Result<()> {
+    let mut connection = PgConnection::connect_with(connect).await?;
+    generation::register(&mut connection, partition, projection::projections().iter().map(AsRef::as_ref)).await?;
+    connection.close().await
 }
 
 impl ReadModel {

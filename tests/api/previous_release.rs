@@ -69,15 +69,10 @@ async fn what_release_0_1_left_is_read_and_gone_on_with() {
 
 #[tokio::test]
 async fn the_views_are_projected_anew_from_the_log_of_release_0_1() {
-    let app = spawn_app_on(LOG_0_1).await;
-    app.sabotage(
-        "BEGIN;
-         LOCK TABLE projection;
-         TRUNCATE account_view, account_transaction;
-         UPDATE projection SET position = 0, state = 'building';
-         COMMIT",
-    )
-    .await;
+    let mut app = spawn_app_on(LOG_0_1).await;
+    app.stop().await;
+    app.sabotage("TRUNCATE account_view, account_transaction; DELETE FROM projection").await;
+    app.restart_stopped().await;
     eventually("the views' catching up", async || (app.teller().get("/readyz").await.status == 200).then_some(()))
         .await;
     the_accounts_are_what_they_were(&app).await;
