@@ -4,6 +4,7 @@ pub mod answer;
 pub mod app;
 pub mod audit;
 pub mod cluster;
+pub mod history;
 pub mod log;
 pub mod proxy;
 pub mod teller;
