@@ -1,5 +1,6 @@
 //! The way in: the route table is the API on one screen, and the OpenAPI document falls out of it.
 
+mod accept;
 mod accounts;
 mod answer;
 mod ask;
@@ -16,6 +17,7 @@ mod parameters;
 mod problem;
 mod queries;
 mod serve;
+mod statement;
 mod transfers;
 
 use std::any::Any;
@@ -70,6 +72,7 @@ fn api() -> OpenApiRouter<App> {
         // Queries
         .routes(routes!(queries::get_account))
         .routes(routes!(queries::list_transactions))
+        .routes(routes!(statement::get_statement))
         .routes(routes!(queries::get_transfer))
         .routes(routes!(operations::list_projections))
         .routes(routes!(operations::rebuild))

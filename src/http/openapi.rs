@@ -132,6 +132,17 @@ problems! {
 }
 
 problems! {
+    /// What the request for a statement may answer instead.
+    StatementProblems {
+        BadRequest = 400: "A parameter is missing or not valid: `invalid_parameter`.",
+        NotFound = 404: "There is no such account: `account_not_found`.",
+        NotAcceptable = 406: "`Accept` takes neither JSON nor CSV: `not_acceptable`.",
+        InternalServerError = 500: "A fault of the service: `internal_error`.",
+        ServiceUnavailable = 503: "Try again later: `storage_unavailable`, `projection_behind`, `overloaded`.",
+    }
+}
+
+problems! {
     /// What a list may answer instead.
     ListProblems {
         BadRequest = 400: "The request cannot be understood: `invalid_parameter`, `invalid_currency`.",

@@ -84,7 +84,7 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
     let projections = match app.read_model.projections(None).await {
         Ok(seen) => seen.value,
         Err(read_model::Error::Behind) => vec![],
-        Err(read_model::Error::Storage(error)) => {
+        Err(error) => {
             tracing::warn!(%error, "not ready");
             return Err(Problem::new(Code::StorageUnavailable, "the database cannot be reached"));
         }

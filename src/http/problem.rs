@@ -174,6 +174,10 @@ impl From<read_model::Error> for Problem {
     fn from(error: read_model::Error) -> Self {
         match error {
             read_model::Error::Behind => Self::of(Code::ProjectionBehind),
+            read_model::Error::Broken(reason) => {
+                tracing::error!(%reason, "a view does not add up");
+                Self::of(Code::InternalError)
+            }
             read_model::Error::Storage(error) => storage_failed(&error),
         }
     }

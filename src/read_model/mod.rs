@@ -17,7 +17,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -30,6 +30,8 @@ const QUERY_MS_MAX: u64 = 5_000;
 /// Another instance may do the projecting: look again after so long, whoever wakes us, and later and later.
 const LOOK_AGAIN_MS_MIN: u64 = 5;
 const LOOK_AGAIN_MS_MAX: u64 = 100;
+/// How many pages of statements are read at once: fewer than there are connections.
+const STATEMENT_PAGES_AT_ONCE_MAX: usize = 4;
 
 /// The handle to the read tables, cheap to clone.
 #[derive(Clone)]
@@ -39,6 +41,7 @@ pub struct ReadModel {
     projected: watch::Receiver<i64>,
     awaited: Arc<Notify>,
     lookups: accounts::Lookups,
+    statement_pages: Arc<Semaphore>,
 }
 
 /// What a query saw, and how far the view behind it had read.
@@ -65,6 +68,9 @@ pub enum Error {
     /// The view has not reached the position asked for in time, or has never caught up.
     #[error("the view is behind the log")]
     Behind,
+    /// The rows of the view contradict each other.
+    #[error("the view does not add up: {0}")]
+    Broken(String),
     /// The database does not answer.
     #[error(transparent)]
     Storage(#[from] sqlx::Error),
@@ -82,7 +88,8 @@ impl ReadModel {
     /// that a reader waits.
     pub fn new(pool: PgPool, partition: i16, projected: watch::Receiver<i64>, awaited: Arc<Notify>) -> Self {
         let lookups = accounts::Lookups::start(pool.clone(), partition);
-        Self { pool, partition, projected, awaited, lookups }
+        let statement_pages = Arc::new(Semaphore::new(STATEMENT_PAGES_AT_ONCE_MAX));
+        Self { pool, partition, projected, awaited, lookups, statement_pages }
     }
 
     /// Whether this process still projects.

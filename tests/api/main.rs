@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod account_view;
+mod as_of;
 mod bad_input;
 mod bad_rows;
 mod chain;
@@ -25,6 +26,8 @@ mod rebuilding;
 mod refusals;
 mod service;
 mod snapshots;
+mod statement;
+mod statement_stream;
 mod support;
 mod tampering;
 mod transaction_view;

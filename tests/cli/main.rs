@@ -3,6 +3,7 @@
 
 mod client;
 mod crashing;
+mod drawing;
 mod ending;
 mod folder;
 mod helping;

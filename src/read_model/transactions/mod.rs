@@ -4,6 +4,8 @@
 mod check;
 mod entry;
 mod projection;
+mod reckoning;
+pub mod statement;
 pub mod transfer;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub(super) use projection::Transactions;
+pub use reckoning::Totals;
 
 use super::{Error, ReadModel, Seen, page};
 use crate::{event_store::Position, timestamp};

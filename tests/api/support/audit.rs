@@ -108,7 +108,8 @@ pub fn fold(events: &[Event]) -> BTreeMap<Uuid, Folded> {
     accounts
 }
 
-fn signed_amount(event: &Event) -> i64 {
+/// What the balance gains by an event.
+pub fn signed_amount(event: &Event) -> i64 {
     let data = event.json();
     match event.event_type.as_str() {
         "AccountOpened" => data["initial_deposit"].as_i64().unwrap(),

@@ -23,7 +23,7 @@ pub struct Head {
 }
 
 /// A row of the event table.
-#[derive(Debug, FromRow, PartialEq)]
+#[derive(Clone, Debug, FromRow, PartialEq)]
 pub struct Event {
     pub partition: i16,
     pub position: i64,

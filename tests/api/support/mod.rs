@@ -5,6 +5,7 @@ pub mod app;
 pub mod audit;
 pub mod cluster;
 pub mod follower;
+pub mod history;
 pub mod log;
 pub mod many;
 pub mod proxy;

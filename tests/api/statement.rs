@@ -1,0 +1,417 @@
+//! Statements: what they hold, whom they refuse, and that any of them agree with the log and with each other.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, Days, Duration, NaiveDate, NaiveTime, Utc};
+use futures_util::future::join;
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::Index,
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use crate::support::{
+    Answer, App, Teller,
+    history::{events_of, history, statement_of},
+    log::{Event, Log},
+    spawn_app,
+};
+
+const ALL_DAYS: &str = "from=0001-01-01&to=9999-12-31";
+
+fn path(account: Uuid, query: &str) -> String {
+    format!("/v1/accounts/{account}/statement?{query}")
+}
+
+fn beginning(day: NaiveDate) -> DateTime<Utc> {
+    day.and_time(NaiveTime::MIN).and_utc()
+}
+
+/// The rows of a CSV answer, by the names of its columns.
+fn rows(answer: &Answer) -> Vec<Value> {
+    assert!(answer.header("content-type").unwrap().starts_with("text/csv"));
+    let mut reader = csv::Reader::from_reader(&*answer.bytes);
+    let names = reader.headers().unwrap().clone();
+    let rows = reader.records().map(|row| {
+        let row = row.unwrap();
+        names.iter().zip(row.iter()).map(|(name, cell)| (name.to_owned(), json!(cell))).collect()
+    });
+    rows.map(Value::Object).collect()
+}
+
+/// A statement in JSON, told as the rows that it has in CSV.
+fn as_rows(body: &Value) -> Vec<Value> {
+    let columns = [
+        "kind",
+        "version",
+        "amount",
+        "balance_after",
+        "transfer_id",
+        "counterparty_account_id",
+        "reference",
+        "recorded_at",
+        "event_id",
+    ];
+    let row = |cells: Value| {
+        let cell = |column: &&str| match &cells[*column] {
+            Value::Null => json!(""),
+            Value::String(text) => json!(text),
+            other => json!(other.to_string()),
+        };
+        Value::Object(columns.iter().map(|column| ((*column).to_owned(), cell(column))).collect())
+    };
+    let mut rows = vec![row(json!({"kind": "opening_balance", "balance_after": body["opening_balance"]}))];
+    rows.extend(body["lines"].as_array().unwrap().iter().cloned().map(row));
+    rows.push(row(json!({"kind": "total_in", "amount": body["total_in"]})));
+    rows.push(row(json!({"kind": "total_out", "amount": body["total_out"]})));
+    rows.push(row(json!({"kind": "closing_balance", "balance_after": body["closing_balance"]})));
+    rows
+}
+
+/// No cache takes one form for the other.
+fn varies(answer: &Answer) {
+    let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+    assert_eq!(vary, ["accept", "accept-encoding"]);
+}
+
+/// Opened with 100, one movement of each kind, frozen and unfrozen in between; 7 events of its own.
+async fn busy(app: &App) -> (Teller, Uuid, Vec<Event>) {
+    let teller = app.teller();
+    let other = teller.account_with(50).await;
+    let account = teller.account_with(100).await;
+    let body = json!({"amount": 20, "reference": "salary"});
+    teller.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
+    teller.freeze(account).await.expect(200);
+    teller.unfreeze(account).await.expect(200);
+    teller.withdraw(account, 5).await.expect(201);
+    teller.transfer(other, account, 50).await.expect(201);
+    teller.transfer(account, other, 7).await.expect(201);
+    let events = events_of(&app.log().await, account);
+    (teller, account, events)
+}
+
+#[tokio::test]
+async fn a_statement_leads_from_one_balance_to_the_other_by_every_movement_oldest_first() {
+    let app = spawn_app().await;
+    let (teller, account, events) = busy(&app).await;
+    let drawn = teller.get(&path(account, &format!("{ALL_DAYS}&min_position=10"))).await.expect(200);
+    let mut expected = statement_of(&events, DateTime::UNIX_EPOCH, DateTime::<Utc>::MAX_UTC);
+    assert_eq!(expected["lines"].as_array().unwrap().len(), 5);
+    for (member, value) in [
+        ("account_id", json!(account)),
+        ("currency", json!("EUR")),
+        ("from", json!("0001-01-01")),
+        ("to", json!("9999-12-31")),
+        ("position", json!("10")),
+    ] {
+        expected[member] = value;
+    }
+    assert_eq!(drawn.body, expected);
+    assert_eq!((drawn.position(), drawn.header("content-type")), ("10", Some("application/json")));
+    assert_eq!(drawn.header("content-disposition"), None);
+    varies(&drawn);
+    let members = ["account_id", "opening_balance", "lines", "total_in", "closing_balance", "position"];
+    let text = String::from_utf8(drawn.bytes).unwrap();
+    let places = members.map(|member| text.rfind(&format!("\"{member}\":")).unwrap());
+    assert!(places.is_sorted(), "{text}");
+}
+
+#[tokio::test]
+async fn a_period_without_movements_has_the_balance_and_no_lines() {
+    let app = spawn_app().await;
+    let (teller, account, _) = busy(&app).await;
+    for (query, balance) in [
+        ("from=2001-01-01&to=2001-01-01", 0),
+        ("from=2001-01-01&to=2002-01-01", 0),
+        ("from=9998-01-01&to=9999-12-31", 158),
+        ("from=9999-12-31&to=9999-12-31", 158),
+    ] {
+        let drawn = teller.get(&path(account, &format!("{query}&min_position=10"))).await.expect(200);
+        let told = json!([0, 0, balance, balance, []]);
+        let members = ["total_in", "total_out", "opening_balance", "closing_balance", "lines"];
+        assert_eq!(json!(members.map(|member| &drawn.body[member])), told, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn days_that_are_none_are_refused() {
+    let app = spawn_app().await;
+    let account = app.teller().account_with(1).await;
+    let wrong = [
+        "",
+        "0000-00-00",
+        "0000-01-01",
+        "2026-02-30",
+        "2026-13-01",
+        "2026-1-01",
+        "2026-01-1",
+        "%2B12345-01-01",
+        "+12345-01-01",
+        "-2026-01-01",
+        "2026-01-01T00:00:00Z",
+        "20260101",
+        " 2026-01-01",
+        "today",
+        "2026-01-0%C3%A9",
+        "2026-01-%00",
+    ];
+    for day in wrong {
+        for (query, field) in
+            [(format!("from={day}&to=2026-02-01"), "from"), (format!("from=2026-01-01&to={day}"), "to")]
+        {
+            let refused = app.teller().get(&path(account, &query)).await.refused(400, "invalid_parameter");
+            assert_eq!(refused.text("/errors/0/field"), field, "{query}");
+        }
+    }
+    for query in [
+        "",
+        "from=2026-01-01",
+        "to=2026-01-01",
+        "from=2026-01-02&to=2026-01-01",
+        "from=2026-01-01&from=2026-01-01",
+        "from=2026-01-01&to=2026-02-01&limit=5",
+        "from=2026-01-01&to=2026-02-01&min_position=x",
+    ] {
+        app.teller().get(&path(account, query)).await.refused(400, "invalid_parameter");
+    }
+}
+
+#[tokio::test]
+async fn no_account_has_no_statement() {
+    let app = spawn_app().await;
+    app.teller().account_with(1).await;
+    let query = format!("{ALL_DAYS}&min_position=1");
+    let refused = app.teller().get(&path(Uuid::from_u128(1), &query)).await.refused(404, "account_not_found");
+    assert_eq!(refused.position(), "1");
+    app.teller().get("/v1/accounts/1/statement").await.refused(400, "invalid_parameter");
+}
+
+#[tokio::test]
+async fn it_waits_for_the_position_that_is_asked_for() {
+    let app = spawn_app().await;
+    let account = app.teller().account_with(1).await;
+    let query = format!("{ALL_DAYS}&min_position=2");
+    app.teller().get(&path(account, &query)).await.refused(503, "projection_behind");
+    let position = app.teller().deposit(account, 1).await.expect(201).position().to_owned();
+    let drawn = app.teller().get(&path(account, &query)).await.expect(200);
+    assert_eq!((drawn.position(), &drawn.body["closing_balance"]), (&*position, &json!(2)));
+}
+
+#[tokio::test]
+async fn a_view_that_knows_no_frozen_times_draws_no_statement() {
+    let app = spawn_app().await;
+    let account = app.teller().account_with(1).await;
+    app.teller().account(account, "1").await.expect(200);
+    app.sabotage("UPDATE projection SET schema_version = 1 WHERE name = 'transactions'").await;
+    app.teller().get(&path(account, ALL_DAYS)).await.refused(503, "projection_behind");
+}
+
+#[tokio::test]
+async fn as_csv_it_is_a_file_with_the_same_rows() {
+    let app = spawn_app().await;
+    let (teller, account, _) = busy(&app).await;
+    let path = path(account, "from=2020-01-01&to=2199-01-01&min_position=10");
+    let drawn = teller.get(&path).await.expect(200);
+    let csv = teller.with("accept", "text/csv").get(&path).await.expect(200);
+    assert_eq!(rows(&csv), as_rows(&drawn.body));
+    assert_eq!(csv.position(), "10");
+    varies(&csv);
+    let file = format!("attachment; filename=\"statement-{account}-2020-01-01-2199-01-01.csv\"");
+    assert_eq!(csv.header("content-disposition"), Some(&*file));
+    let text = String::from_utf8(csv.bytes).unwrap();
+    let header =
+        "kind,version,amount,balance_after,transfer_id,counterparty_account_id,reference,recorded_at,event_id\r\n";
+    assert!(text.starts_with(&format!("{header}opening_balance,,,0,,,,,\r\n")), "{text}");
+    assert!(text.ends_with("\r\nclosing_balance,,,158,,,,,\r\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_text_survives_csv_and_is_no_formula_there() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(0).await;
+    let harmless = ["a, b; c", "say \"x\"", "two\nlines", "two\r\nlines", "ends in '", "1-2=3", "Grüße €"];
+    let formulas = ["=1+1", "+49 30", "-5", "@SUM(A1)", "\tx", "\rx", " =1", "\"=1\"", "'=1", "\u{ff1d}1"];
+    for reference in harmless.iter().chain(&formulas) {
+        let body = json!({"amount": 1, "reference": reference});
+        teller.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
+    }
+    let csv = teller.with("accept", "text/csv").get(&path(account, &format!("{ALL_DAYS}&min_position=18"))).await;
+    let cells: Vec<Value> = rows(&csv.expect(200))[1..18].iter().map(|row| row["reference"].clone()).collect();
+    let defused = formulas.map(|formula| format!("'{formula}"));
+    let expected: Vec<Value> = harmless.map(String::from).iter().chain(&defused).map(|text| json!(text)).collect();
+    assert_eq!(cells, expected);
+}
+
+#[tokio::test]
+async fn the_form_is_the_one_that_accept_prefers() {
+    let app = spawn_app().await;
+    let account = app.teller().account_with(1).await;
+    let path = path(account, &format!("{ALL_DAYS}&min_position=1"));
+    let get = async |accept| app.teller().with("accept", accept).get(&path).await;
+    for accept in ["*/*", "application/json", "text/csv;q=0.4, application/json;q=0.5", "text/html, */*;q=0.8", ""] {
+        assert_eq!(get(accept).await.expect(200).header("content-type"), Some("application/json"), "{accept}");
+    }
+    for accept in
+        ["text/csv", "text/*", "text/csv, */*", "application/json;q=0.4, text/csv;q=0.5", "Text/CSV;charset=utf-8"]
+    {
+        let kind = get(accept).await.expect(200).header("content-type").unwrap().to_owned();
+        assert!(kind.starts_with("text/csv"), "{accept}");
+    }
+    for accept in ["text/html", "application/pdf, image/*", "text/csv;q=0, application/*;q=0"] {
+        get(accept).await.refused(406, "not_acceptable");
+    }
+    // What is wrong with the question comes first.
+    app.teller()
+        .with("accept", "text/html")
+        .get(&format!("/v1/accounts/{account}/statement"))
+        .await
+        .refused(400, "invalid_parameter");
+    let two = app.teller().with("accept", "application/json;q=0.1").with("accept", "text/csv").get(&path).await;
+    assert!(two.expect(200).header("content-type").unwrap().starts_with("text/csv"));
+}
+
+#[tokio::test]
+async fn turnovers_have_no_ceiling() {
+    let app = spawn_app().await;
+    let most: i64 = 9_007_199_254_740_991;
+    let account = app.teller().account_with(most).await;
+    app.teller().account(account, "1").await.expect(200);
+    // As often as makes more than fits into 63 bits.
+    let turns = format!(
+        "INSERT INTO account_transaction
+             (partition, generation, account_id, version, kind, amount, balance_after, recorded_at, event_id, status, transaction_count)
+         SELECT 0, 1, '{account}', n, CASE n % 2 WHEN 0 THEN 'withdrawal' ELSE 'deposit' END, {most}, (n % 2) * {most},
+                now(), gen_random_uuid(), 'open', n
+         FROM generate_series(2, 2501) AS n"
+    );
+    app.tamper(&turns).await;
+    let drawn = app.teller().get(&path(account, ALL_DAYS)).await.expect(200);
+    let text = String::from_utf8(drawn.bytes).unwrap();
+    let (total_in, total_out) = (1_251 * i128::from(most), 1_250 * i128::from(most));
+    assert!(text.contains(&format!("\"total_in\":{total_in},\"total_out\":{total_out},\"closing_balance\":{most},")));
+}
+
+#[tokio::test]
+async fn a_statement_that_is_drawn_while_money_moves_ends_where_it_says() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(1).await;
+    let moving = async {
+        for _ in 0..60 {
+            teller.deposit(account, 1).await.expect(201);
+        }
+    };
+    let drawing = async {
+        let mut drawn = Vec::new();
+        for _ in 0..60 {
+            drawn.push(teller.get(&path(account, &format!("{ALL_DAYS}&min_position=1"))).await.expect(200));
+        }
+        drawn
+    };
+    let ((), drawn) = join(moving, drawing).await;
+    let log = app.log().await;
+    for statement in drawn {
+        let position: i64 = statement.text("/position").parse().unwrap();
+        agrees(&statement, &log.events[..usize::try_from(position).unwrap()], NaiveDate::MIN, NaiveDate::MAX);
+    }
+}
+
+/// The statement is what these events of its account make.
+#[track_caller]
+fn agrees(statement: &Answer, events: &[Event], from: NaiveDate, to: NaiveDate) {
+    let expected = statement_of(events, beginning(from), beginning(to));
+    for (member, value) in expected.as_object().unwrap() {
+        assert_eq!(&statement.body[member], value, "{member} from {from} to {to}");
+    }
+    assert_eq!(statement.body["position"], statement.position());
+}
+
+/// How much later than the event before: at once, soon, on another day, or beside a midnight.
+#[derive(Clone, Copy, Debug)]
+enum Later {
+    Not,
+    Micros(i64),
+    Midnight(u64, i64),
+}
+
+fn later() -> impl Strategy<Value = Later> {
+    prop_oneof![
+        1 => Just(Later::Not),
+        4 => (1..10_000_000_000i64).prop_map(Later::Micros),
+        3 => (1..4u64, -1..=1i64).prop_map(|(days, beside)| Later::Midnight(days, beside)),
+    ]
+}
+
+/// Moves the log's events over many days, in their order, and lets the views read them anew.
+async fn spread(app: &App, log: &Log, steps: &[Later]) {
+    let mut time = beginning(NaiveDate::from_ymd_opt(2026, 1, 1).unwrap());
+    let mut moved = String::new();
+    for (event, step) in log.events.iter().zip(steps.iter().cycle()) {
+        time = match *step {
+            Later::Not => time,
+            Later::Micros(micros) => time + Duration::microseconds(micros),
+            Later::Midnight(days, beside) => {
+                (beginning(time.date_naive() + Days::new(days)) + Duration::microseconds(beside)).max(time)
+            }
+        };
+        let comma = if moved.is_empty() { "" } else { ", " };
+        write!(moved, "{comma}({}, '{}'::timestamptz)", event.position, time.to_rfc3339()).unwrap();
+    }
+    app.tamper(&format!(
+        "UPDATE event SET recorded_at = moved.at FROM (VALUES {moved}) AS moved (position, at)
+         WHERE event.position = moved.position;
+         UPDATE projection SET position = 0;
+         TRUNCATE account_view, account_transaction"
+    ))
+    .await;
+}
+
+/// Each account's statements over consecutive days.
+async fn check(app: &App, accounts: &[Uuid], log: &Log, bounds: &[NaiveDate]) {
+    for account in accounts {
+        let events = events_of(log, *account);
+        let (mut balance, mut lines) = (json!(0), vec![]);
+        for days in bounds.windows(2) {
+            let query = format!("from={}&to={}&min_position={}", days[0], days[1], log.head.position);
+            let drawn = app.teller().get(&path(*account, &query)).await.expect(200);
+            agrees(&drawn, &events, days[0], days[1]);
+            assert_eq!(drawn.body["opening_balance"], balance, "what one ends with the next begins with");
+            balance = drawn.body["closing_balance"].clone();
+            lines.extend(drawn.body["lines"].as_array().unwrap().clone());
+            let csv = app.teller().with("accept", "text/csv").get(&path(*account, &query)).await.expect(200);
+            assert_eq!(rows(&csv), as_rows(&drawn.body));
+        }
+        let whole = statement_of(&events, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
+        assert_eq!((&balance, &json!(lines)), (&whole["closing_balance"], &whole["lines"]), "without gap or overlap");
+    }
+}
+
+#[test]
+fn statements_over_consecutive_days_join_and_are_what_the_events_of_their_days_make() {
+    let runtime = Runtime::new().unwrap();
+    let config = Config { cases: 6, max_shrink_iters: 16, failure_persistence: None, ..Config::default() };
+    let strategy = (history(60), vec(later(), 40), vec((any::<Index>(), 0..2u64), 1..10));
+    let tried = TestRunner::new(config).run(&strategy, |(history, steps, days)| {
+        runtime.block_on(async {
+            let app = spawn_app().await;
+            let accounts = history.happen(&app).await;
+            spread(&app, &app.log().await, &steps).await;
+            let log = app.log().await;
+            // The days of some events and those after them, between two that hold all of them.
+            let mut bounds =
+                vec![NaiveDate::from_ymd_opt(2025, 1, 1).unwrap(), NaiveDate::from_ymd_opt(2031, 1, 1).unwrap()];
+            bounds.extend(
+                days.iter().map(|(index, after)| index.get(&log.events).recorded_at.date_naive() + Days::new(*after)),
+            );
+            bounds.sort_unstable();
+            check(&app, &accounts, &log, &bounds).await;
+        });
+        Ok(())
+    });
+    tried.unwrap();
+}

@@ -1,0 +1,53 @@
+//! A statement may be as long as it likes: the memory of the service does not grow with it.
+
+use std::fs;
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::{folder::Folder, passbook::Passbook};
+
+const LINES: i64 = 200_000;
+const GROWTH_KB_MAX: u64 = 24 * 1024;
+/// Of a line in JSON, at least.
+const LINE_BYTES: i64 = 250;
+
+/// The most memory that a process ever had, in kilobytes.
+fn peak_kb(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_long_statement_takes_no_more_memory_than_a_short_one() {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).start();
+    bank.client.open().await;
+    bank.client.deposit_now("first").await;
+    let list: Value = bank.client.get("/v1/accounts?min_position=2").await.json().await.unwrap();
+    let account = list["data"][0]["account_id"].as_str().unwrap();
+    let (version, balance) =
+        (list["data"][0]["version"].as_i64().unwrap(), list["data"][0]["balance"].as_i64().unwrap());
+    let path = format!("/v1/accounts/{account}/statement?from=2000-01-01&to=2200-01-01&min_position=2");
+    assert_eq!(bank.client.get(&path).await.status(), 200);
+
+    let mut connection = PgConnection::connect(&folder.database_url()).await.unwrap();
+    let long = format!(
+        "INSERT INTO account_transaction
+             (partition, generation, account_id, version, kind, amount, balance_after, recorded_at, event_id, status, transaction_count)
+         SELECT 0, 1, '{account}', {version} + n, 'deposit', 1, {balance} + n, now(), gen_random_uuid(), 'open', {version} + n
+         FROM generate_series(1, {LINES}) AS n"
+    );
+    sqlx::raw_sql(AssertSqlSafe(long)).execute(&mut connection).await.unwrap();
+    let before = peak_kb(bank.process.id());
+    let mut answer = bank.client.get(&path).await;
+    let mut length = 0;
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        length += i64::try_from(chunk.len()).unwrap();
+    }
+    assert!(length > LINES * LINE_BYTES, "{length} bytes came");
+    let grown = peak_kb(bank.process.id()) - before;
+    println!("{length} bytes, {grown} KB more");
+    assert!(grown < GROWTH_KB_MAX, "{grown} KB for {length} bytes");
+}
