@@ -78,8 +78,11 @@ async fn the_views_are_projected_anew_from_the_log_of_release_0_1() {
          COMMIT",
     )
     .await;
-    eventually("the views' catching up", async || (app.teller().get("/readyz").await.status == 200).then_some(()))
-        .await;
+    eventually("the views' catching up", async || {
+        let views = app.teller().get("/v1/projections").await;
+        views.data().iter().all(|view| view["state"] == "live").then_some(())
+    })
+    .await;
     the_accounts_are_what_they_were(&app).await;
     the_transactions_are_what_they_were(&app).await;
     verify(&app.auditor().await, 0, None, |_, _| ()).await.unwrap();
