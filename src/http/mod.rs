@@ -6,6 +6,7 @@ mod ask;
 mod audit;
 mod code;
 mod cursor;
+mod daily_balances;
 mod envelope;
 mod events;
 mod feed;
@@ -70,6 +71,7 @@ fn api() -> OpenApiRouter<App> {
         // Queries
         .routes(routes!(queries::get_account))
         .routes(routes!(queries::list_transactions))
+        .routes(routes!(daily_balances::list_daily_balances))
         .routes(routes!(queries::get_transfer))
         .routes(routes!(operations::list_projections))
         .routes(routes!(operations::rebuild))

@@ -5,6 +5,7 @@ pub mod accounts;
 mod ahead;
 pub mod builder;
 mod check;
+pub mod daily_balances;
 mod followers;
 mod generation;
 pub mod projection;

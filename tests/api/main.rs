@@ -9,6 +9,7 @@ mod bad_rows;
 mod chain;
 mod commands;
 mod conditions;
+mod daily_balances;
 mod dry_run;
 mod events;
 mod feed;
