@@ -13,6 +13,7 @@ mod feed;
 mod headers;
 mod openapi;
 mod operations;
+mod overview;
 mod parameters;
 mod problem;
 mod queries;
@@ -73,6 +74,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(queries::list_transactions))
         .routes(routes!(daily_balances::list_daily_balances))
         .routes(routes!(queries::get_transfer))
+        .routes(routes!(overview::get_overview))
         .routes(routes!(operations::list_projections))
         .routes(routes!(operations::rebuild))
         // Audit

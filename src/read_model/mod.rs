@@ -3,6 +3,7 @@
 
 pub mod accounts;
 mod ahead;
+pub mod bank_totals;
 pub mod builder;
 mod check;
 pub mod daily_balances;

@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Result};
 use uuid::Uuid;
 
-use super::{accounts::Accounts, daily_balances::DailyBalances, transactions::Transactions};
+use super::{accounts::Accounts, bank_totals::BankTotals, daily_balances::DailyBalances, transactions::Transactions};
 use crate::{
     domain::{Event, event::DecodeError},
     event_store::{RecordedEvent, StreamVersion},
@@ -16,6 +16,7 @@ pub(super) fn projections() -> Vec<Box<dyn Projection>> {
         Box::<Accounts>::default(),
         Box::<Transactions>::default(),
         Box::<DailyBalances>::default(),
+        Box::<BankTotals>::default(),
     ]
 }
 

@@ -73,7 +73,7 @@ async fn the_views_are_projected_anew_from_the_log_of_release_0_1() {
     app.sabotage(
         "BEGIN;
          LOCK TABLE projection;
-         TRUNCATE account_view, account_transaction, daily_balance;
+         TRUNCATE account_view, account_transaction, daily_balance, bank_total;
          UPDATE projection SET position = 0, state = 'building';
          COMMIT",
     )

@@ -178,7 +178,37 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     .await
     .unwrap();
     assert_eq!(movements, movements_of(&log.events), "the view of movements is the fold");
-    check_days(connection, &log.events).await;
+    check_days(&mut *connection, &log.events).await;
+    check_totals(connection, accounts).await;
+}
+
+/// Open, frozen and closed accounts of a currency, and their money.
+type Total = (i64, i64, i64, i128);
+
+async fn check_totals(connection: &mut PgConnection, accounts: &BTreeMap<Uuid, Folded>) {
+    let rows: Vec<(String, i64, i64, i64, String)> = query_as(
+        "SELECT currency, open, frozen, closed, money::text
+         FROM bank_total JOIN projection USING (partition, generation)
+         WHERE name = 'bank_totals' AND state = 'live'",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap();
+    let totals: BTreeMap<String, Total> = rows
+        .into_iter()
+        .map(|(currency, open, frozen, closed, money)| (currency, (open, frozen, closed, money.parse().unwrap())))
+        .collect();
+    let mut expected: BTreeMap<String, Total> = BTreeMap::new();
+    for account in accounts.values() {
+        let (open, frozen, closed, money) = expected.entry(account.currency.clone()).or_default();
+        match account.status.as_str() {
+            "open" => *open += 1,
+            "frozen" => *frozen += 1,
+            _ => *closed += 1,
+        }
+        *money += i128::from(account.balance);
+    }
+    assert_eq!(totals, expected, "the bank's totals are the fold");
 }
 
 /// Opening, in, out, closing and count of an account's day.
@@ -208,7 +238,8 @@ fn days_of(events: &[Event]) -> BTreeMap<(Uuid, NaiveDate), Day> {
     for event in events.iter().filter(|event| signed_amount(event) != 0) {
         let moved = signed_amount(event);
         let balance = balances.entry(event.stream_id).or_default();
-        let day = days.entry((event.stream_id, event.recorded_at.date_naive())).or_insert((*balance, 0, 0, *balance, 0));
+        let day =
+            days.entry((event.stream_id, event.recorded_at.date_naive())).or_insert((*balance, 0, 0, *balance, 0));
         *balance += moved;
         match moved > 0 {
             true => day.1 += i128::from(moved),
