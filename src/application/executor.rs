@@ -13,9 +13,10 @@ use tokio::{
 use super::{
     Answer, Error, Pending, Settings,
     failure::{CONNECT_MAX, Failure, Nature, STATEMENT_MAX, within},
+    pace::Pace,
     passage::Turnstile,
 };
-use crate::event_store::StreamVersion;
+use crate::{event_store::StreamVersion, timestamp};
 
 /// How many commands share one append.
 const BATCH_COMMANDS_MAX: usize = 512;
@@ -45,6 +46,7 @@ pub(super) struct Executor {
     /// Why the last try failed, for whoever asks.
     outage: watch::Sender<Option<&'static str>>,
     appended: Arc<watch::Sender<i64>>,
+    pace: Arc<Pace>,
 }
 
 /// An append that was sent and never answered.
@@ -65,6 +67,7 @@ impl Executor {
         appended: Arc<watch::Sender<i64>>,
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
         outage: watch::Sender<Option<&'static str>>,
+        pace: Arc<Pace>,
     ) -> Self {
         let turnstile = Turnstile::new(&settings, newer);
         Self {
@@ -77,6 +80,7 @@ impl Executor {
             failed_at: None,
             outage,
             appended,
+            pace,
         }
     }
 
@@ -123,16 +127,25 @@ impl Executor {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
             match self.retry(&part, queue).await {
-                Ok(answers) => answer(part, answers),
+                Ok(answers) => self.answer(part, answers),
                 Err(Error::Internal) if part.len() > 1 => {
                     let second = part.split_off(part.len() / 2);
                     parts.extend([second, part]);
                 }
                 Err(error) => {
                     let answers = part.iter().map(|_| Err(error.clone())).collect();
-                    answer(part, answers);
+                    self.answer(part, answers);
                 }
             }
+        }
+    }
+
+    fn answer(&self, batch: Vec<Pending>, answers: Answers) {
+        let judged = batch.iter().zip(&answers).filter(|(pending, answer)| is_judged(pending, answer));
+        self.pace.record(timestamp::now(), judged.map(|(pending, _)| pending.accepted_at.elapsed()));
+        for (pending, answer) in batch.into_iter().zip(answers) {
+            // A caller who hung up no longer listens; the command is recorded all the same.
+            let _ = pending.answer.send(answer);
         }
     }
 
@@ -221,11 +234,13 @@ impl Executor {
     }
 }
 
-fn answer(batch: Vec<Pending>, answers: Answers) {
-    for (pending, answer) in batch.into_iter().zip(answers) {
-        // A caller who hung up no longer listens; the command is recorded all the same.
-        let _ = pending.answer.send(answer);
-    }
+/// Carried out, or refused by the state: neither asked about only, nor stopped by an outage or a fault.
+fn is_judged(pending: &Pending, answer: &Result<Answer, Error>) -> bool {
+    let judged = match answer {
+        Ok(_) | Err(Error::Rejected(_) | Error::VersionMismatch { .. } | Error::KeyReused) => true,
+        Err(Error::Overloaded | Error::StorageUnavailable | Error::OutcomeUnknown | Error::Internal) => false,
+    };
+    judged && !pending.request.dry_run
 }
 
 /// Lets an attempt take its time, but not those who wait behind it.

@@ -5,6 +5,7 @@ mod batch;
 mod executor;
 mod failure;
 mod newer;
+mod pace;
 mod passage;
 mod receipt;
 mod request;
@@ -18,11 +19,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::pace::Pace;
 use crate::{
     domain::{Command, Rejection},
     event_store::StreamVersion,
+    timestamp,
 };
 
+pub use pace::Slice;
 pub use receipt::{AccountReceipt, Receipt, RecordedFact, TransferReceipt};
 pub use request::{IdempotencyKey, IfMatch, Request};
 
@@ -35,6 +39,7 @@ pub struct Bank {
     queue: mpsc::Sender<Pending>,
     command_timeout: Duration,
     outage: watch::Receiver<Option<&'static str>>,
+    pace: Arc<Pace>,
 }
 
 /// What the bank answers to a command that succeeds.
@@ -108,8 +113,9 @@ impl Bank {
     ) -> (Self, JoinHandle<()>) {
         let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
         let (failed, outage) = watch::channel(None);
-        let bank = Self { queue, command_timeout: settings.command_timeout, outage };
-        let executor = executor::Executor::new(settings, connect, appended, newer, failed);
+        let pace = Arc::new(Pace::new(timestamp::now()));
+        let bank = Self { queue, command_timeout: settings.command_timeout, outage, pace: Arc::clone(&pace) };
+        let executor = executor::Executor::new(settings, connect, appended, newer, failed, pace);
         (bank, tokio::spawn(executor.run(commands)))
     }
 
@@ -121,6 +127,11 @@ impl Bank {
     /// Why commands cannot be carried out at the moment, if they cannot.
     pub fn outage(&self) -> Option<&'static str> {
         *self.outage.borrow()
+    }
+
+    /// How many commands this process has carried out or refused by the state, and in how much time, over the last minutes.
+    pub fn pace(&self) -> Vec<Slice> {
+        self.pace.slices(timestamp::now())
     }
 
     /// Carries out `command` and answers once what it rests on is durable. A caller who stops waiting

@@ -143,6 +143,18 @@ impl Event {
         }
     }
 
+    /// What the account's balance gains by it, in minor units: below 0 where money leaves, 0 where none moves.
+    pub fn gain(&self) -> i64 {
+        match self {
+            Event::AccountOpened(opened) => opened.initial_deposit,
+            Event::MoneyDeposited(deposited) => deposited.amount.minor_units(),
+            Event::MoneyWithdrawn(withdrawn) => -withdrawn.amount.minor_units(),
+            Event::TransferSent(sent) => -sent.amount.minor_units(),
+            Event::TransferReceived(received) => received.amount.minor_units(),
+            Event::AccountFrozen(_) | Event::AccountUnfrozen(_) | Event::AccountClosed(_) => 0,
+        }
+    }
+
     /// The event from its stored type, schema version and data, upcast to today's shape. A line for each version of
     /// each type that this release reads.
     pub fn decode(name: &str, schema_version: i16, data: &str) -> Result<Self, DecodeError> {

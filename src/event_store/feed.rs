@@ -28,6 +28,33 @@ pub async fn read(
     .await
 }
 
+/// The first event of each of these streams.
+pub async fn openings(connection: &mut PgConnection, partition: i16, streams: &[Uuid]) -> Result<Vec<RecordedEvent>> {
+    query_as!(
+        RecordedEvent,
+        r#"SELECT
+               first.position,
+               first.id,
+               first.stream_id,
+               first.version,
+               first.type AS event_type,
+               first.schema_version,
+               first.data::text AS "data!",
+               first.recorded_at
+           FROM unnest($2::uuid[]) AS wanted(stream_id)
+           CROSS JOIN LATERAL (
+               SELECT event.*
+               FROM event
+               WHERE event.partition = $1 AND event.stream_id = wanted.stream_id AND event.version = 1
+               LIMIT 1
+           ) AS first"#,
+        partition,
+        streams
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// The first `limit` events of one stream, up to a position.
 pub async fn of_stream(
     connection: &mut PgConnection,

@@ -1,9 +1,12 @@
 //! Cursors: where a list goes on. Opaque to clients, and of one list only.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
-use super::problem::{Code, Problem};
+use super::{
+    parameters::calendar_date,
+    problem::{Code, Problem},
+};
 use crate::{
     audit::{Bookmark, InvalidCursor},
     read_model::accounts::Mark,
@@ -44,6 +47,16 @@ pub fn log(field: &'static str, cursor: Option<&str>) -> Result<Bookmark, Proble
     cursor.parse().map_err(|error: InvalidCursor| Problem::field(Code::InvalidParameter, field, error.to_string()))
 }
 
+/// Behind a day in an account's list of days.
+pub fn after_day(date: NaiveDate) -> String {
+    format!("d{date}")
+}
+
+/// Where a cursor of a list of days points.
+pub fn day(cursor: &str) -> Result<NaiveDate, Problem> {
+    cursor.strip_prefix('d').and_then(calendar_date).ok_or_else(foreign)
+}
+
 fn foreign() -> Problem {
     Problem::field(Code::InvalidParameter, "after", "after is what `next` of a page of this list says")
 }
@@ -57,6 +70,11 @@ mod tests {
         let mark = (DateTime::from_timestamp_micros(1_700_000_000_123_456).expect("a time"), Uuid::now_v7());
         assert_eq!(account(&after_account(mark)).ok(), Some(mark));
         assert_eq!(movement(&after_movement(17)).ok(), Some(17));
+        let date = NaiveDate::from_ymd_opt(2026, 1, 31).expect("a date");
+        assert_eq!(day(&after_day(date)).ok(), Some(date));
+        for foreign in ["", "d", "d2026-02-30", "d+026-01-31", "d-026-01-31", "d2026-1-31", "d2026-01-311", "v3"] {
+            assert!(day(foreign).is_err(), "{foreign}");
+        }
         let before_any = format!("a-{}", "f".repeat(47));
         for foreign in
             ["", "a", "v", "v-1", "v99999999999999999999", &after_movement(3), &"a".repeat(49), "aä", &before_any]

@@ -7,12 +7,14 @@ mod ask;
 mod audit;
 mod code;
 mod cursor;
+mod daily_balances;
 mod envelope;
 mod events;
 mod feed;
 mod headers;
 mod openapi;
 mod operations;
+mod overview;
 mod parameters;
 mod problem;
 mod queries;
@@ -73,7 +75,9 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(queries::get_account))
         .routes(routes!(queries::list_transactions))
         .routes(routes!(statement::get_statement))
+        .routes(routes!(daily_balances::list_daily_balances))
         .routes(routes!(queries::get_transfer))
+        .routes(routes!(overview::get_overview))
         .routes(routes!(operations::list_projections))
         .routes(routes!(operations::rebuild))
         // Audit

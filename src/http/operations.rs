@@ -72,7 +72,8 @@ pub async fn livez(_: Parameters<Nothing>) -> Response {
 /// Is the service ready
 ///
 /// Answers 200 when commands and queries can be answered: the database is there with its schema, this release can read
-/// the log, the executor and the projector run, and every view has caught up once. Otherwise 503 with the reason.
+/// the log, the executor and the projector run, and no view stands still. A view that is new to the log is not waited for:
+/// until it has caught up, its own queries answer 503. Otherwise 503 with the reason.
 #[utoipa::path(
     get, path = "/readyz", tag = "Service",
     responses((status = 200, description = "Ready.", body = Health), StatusProblems),
@@ -98,9 +99,9 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
     if projections.is_empty() {
         return Err(Problem::new(Code::ProjectionBehind, "no view has been begun"));
     }
-    // What is built or taken down beside a live generation disturbs nobody.
-    let serves = |name: &str| projections.iter().any(|view| view.name == name && view.state == "live");
-    match projections.iter().find(|projection| !serves(&projection.name)) {
+    // What is built or taken down beside live views disturbs nobody: a view that is new to a log answers for itself.
+    let serves = projections.iter().any(|view| view.state == "live");
+    match projections.iter().find(|view| view.state == "stopped" || !serves) {
         Some(waiting) => {
             let detail = format!("degraded: the view {} is {}; commands are carried out", waiting.name, waiting.state);
             Err(Problem::new(Code::ProjectionBehind, detail))

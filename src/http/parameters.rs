@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Query, RawPathParams, rejection::QueryRejection};
 use axum::http::request::Parts;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, IgnoredAny, IntoDeserializer, value},
@@ -95,6 +95,21 @@ pub fn time(field: &'static str, text: Option<&str>) -> Result<Option<DateTime<U
         Problem::field(Code::InvalidParameter, field, detail)
     })?;
     Ok(time.map(|time| time.with_timezone(&Utc)))
+}
+
+/// A day in UTC, such as `2026-01-31` (RFC 3339, full-date).
+pub fn date(field: &'static str, text: Option<&str>) -> Result<Option<NaiveDate>, Problem> {
+    let parsed = text.map(|text| calendar_date(text).ok_or(field)).transpose();
+    parsed.map_err(|field| {
+        Problem::field(Code::InvalidParameter, field, format!("{field} is a day in UTC such as 2026-01-31"))
+    })
+}
+
+/// Four digits, two and two: chrono alone would take signs and years that Postgres has no date for.
+pub fn calendar_date(text: &str) -> Option<NaiveDate> {
+    let shape = |(place, byte): (usize, u8)| if matches!(place, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    let shaped = text.len() == 10 && text.bytes().enumerate().all(shape);
+    shaped.then(|| text.parse().ok()).flatten()
 }
 
 /// An ISO 4217 code.

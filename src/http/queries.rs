@@ -257,7 +257,7 @@ pub async fn get_transfer(
 }
 
 /// The account, or the problem that there is none.
-fn found(seen: Seen<Option<AccountView>>) -> Result<Seen<AccountView>, Problem> {
+pub fn found(seen: Seen<Option<AccountView>>) -> Result<Seen<AccountView>, Problem> {
     let Seen { value, position, generation } = seen;
     let value = value.ok_or(Problem::seen_at(Code::AccountNotFound, position))?;
     Ok(Seen { value, position, generation })

@@ -3,14 +3,18 @@
 
 pub mod accounts;
 mod ahead;
+pub mod bank_totals;
 pub mod builder;
 mod check;
+pub mod daily_balances;
 mod followers;
 mod generation;
 pub mod projection;
 pub mod projector;
 pub mod rebuild;
 pub mod status;
+mod sum;
+mod tally;
 pub mod transactions;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
@@ -22,6 +26,8 @@ use tokio::{
 };
 
 use crate::event_store::Position;
+
+pub use sum::Sum;
 
 /// How long a query waits for a view to reach the position that it asks for.
 pub const PROJECTION_WAIT_MS_MAX: u64 = 2_000;

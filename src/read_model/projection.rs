@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Result};
 use uuid::Uuid;
 
-use super::{accounts::Accounts, transactions::Transactions};
+use super::{accounts::Accounts, bank_totals::BankTotals, daily_balances::DailyBalances, transactions::Transactions};
 use crate::{
     domain::{Event, event::DecodeError},
     event_store::{RecordedEvent, StreamVersion},
@@ -12,7 +12,12 @@ use crate::{
 
 /// Every view that Passbook keeps.
 pub(super) fn projections() -> Vec<Box<dyn Projection>> {
-    vec![Box::<Accounts>::default(), Box::<Transactions>::default()]
+    vec![
+        Box::<Accounts>::default(),
+        Box::<Transactions>::default(),
+        Box::<DailyBalances>::default(),
+        Box::<BankTotals>::default(),
+    ]
 }
 
 /// A view that is kept by folding events into rows.

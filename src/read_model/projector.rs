@@ -136,7 +136,9 @@ impl Projector {
     /// One transaction: checkpoints, events, rows, checkpoints.
     async fn project(&mut self, connection: &mut PgConnection) -> Result<Step> {
         let mut transaction = connection.begin().await?;
-        let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
+        let mut checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
+        // For what only a newer release can write nothing is read.
+        checkpoints.retain(|checkpoint| self.followers.projection(checkpoint).is_some());
         let mut step = Step::Idle;
         // Views that stand at the same position share one reading of the log.
         for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {

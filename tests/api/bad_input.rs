@@ -299,6 +299,7 @@ async fn a_query_says_what_its_operation_understands() {
     let counter = counter().await;
     let one = format!("/v1/accounts/{}", counter.account);
     let movements = format!("{one}/transactions");
+    let days = format!("{one}/daily-balances");
     let transfer = format!("/v1/transfers/{}", counter.account);
     let owner = format!("owner={}", "ä".repeat(256));
     // Before any time that Postgres can tell.
@@ -308,7 +309,13 @@ async fn a_query_says_what_its_operation_understands() {
     let of_accounts = format!("status=gone status=Open status= owner= owner=%00 {owner} kind=deposit {ages_ago}");
     let of_movements = "kind=gift kind= owner=anna from=yesterday from= from=2026-13-01T00:00:00Z to=1700000000 \
                         to=2026-01-31 to=2026-01-31T12:00:00 to=2026-01-31T12:00:00+01:00";
+    let of_days = "from= to= from=yesterday to=2026-02-30 from=2026-1-31 from=26-01-31 to=2026-01-31T00:00:00Z \
+                   from=-026-01-31 from=%2B026-01-31 to=12026-01-31 to=20260131 from=2026-02-01&to=2026-01-31 \
+                   from=2026-01-31&from=2026-01-31 to=%00 to=\u{661}026-01-31 kind=deposit after=d after=d2026-02-30 \
+                   after=d-026-01-31 after=d2026-01-31x date=2026-01-31";
     for (path, queries) in [
+        (&*days, of_lists),
+        (&days, of_days),
         ("/v1/accounts", of_lists),
         ("/v1/accounts", &of_accounts),
         (&movements, of_lists),
@@ -331,7 +338,13 @@ async fn a_cursor_leads_on_in_its_own_list_alone() {
     let counter = counter().await;
     let deposited = counter.teller.deposit(counter.account, 1).await.expect(201);
     let (accounts, movements) = ("/v1/accounts", &*format!("/v1/accounts/{}/transactions", counter.account));
-    for (path, another) in [(accounts, movements), (movements, accounts)] {
+    let days = &*format!("/v1/accounts/{}/daily-balances", counter.account);
+    // The one day there is has no page behind it.
+    counter.teller.get(&format!("{days}?after=d2026-01-31")).await.expect(200);
+    for path in [accounts, movements] {
+        counter.teller.get(&format!("{path}?after=d2026-01-31")).await.refused(400, "invalid_parameter");
+    }
+    for (path, another) in [(accounts, movements), (movements, accounts), (movements, days)] {
         let page = counter.teller.get(&format!("{path}?limit=1&min_position={}", deposited.position())).await;
         let page = page.expect(200);
         let next = page.text("/next");

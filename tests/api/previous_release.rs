@@ -71,10 +71,13 @@ async fn what_release_0_1_left_is_read_and_gone_on_with() {
 async fn the_views_are_projected_anew_from_the_log_of_release_0_1() {
     let mut app = spawn_app_on(LOG_0_1).await;
     app.stop().await;
-    app.sabotage("TRUNCATE account_view, account_transaction; DELETE FROM projection").await;
+    app.sabotage("TRUNCATE account_view, account_transaction, daily_balance, bank_total; DELETE FROM projection").await;
     app.restart_stopped().await;
-    eventually("the views' catching up", async || (app.teller().get("/readyz").await.status == 200).then_some(()))
-        .await;
+    eventually("the views' catching up", async || {
+        let views = app.teller().get("/v1/projections").await;
+        views.data().iter().all(|view| view["state"] == "live").then_some(())
+    })
+    .await;
     the_accounts_are_what_they_were(&app).await;
     the_transactions_are_what_they_were(&app).await;
     verify(&app.auditor().await, 0, None, |_, _| ()).await.unwrap();

@@ -27,7 +27,10 @@ async fn what_another_process_wrote_is_projected_though_nobody_wakes_the_project
     let last = writer.teller().deposit(account, 1).await.expect(201);
     // Its own projector has no part in it: only the poll of the other one is left.
     writer.stop().await;
-    app.sabotage("UPDATE projection SET position = 0; TRUNCATE account_view, account_transaction").await;
+    app.sabotage(
+        "UPDATE projection SET position = 0; TRUNCATE account_view, account_transaction, daily_balance, bank_total",
+    )
+    .await;
     let seen = eventually("the projected write", async || {
         let seen = app.teller().get(&format!("/v1/accounts/{account}")).await;
         (seen.status == 200 && seen.position() == last.position()).then_some(seen)
@@ -95,6 +98,8 @@ async fn an_event_that_cannot_be_applied_stops_the_views_and_not_the_bank_until_
         "UPDATE projection SET position = 1;
          DELETE FROM account_view WHERE account_id = (SELECT stream_id FROM event WHERE position = 2);
          DELETE FROM account_transaction WHERE account_id = (SELECT stream_id FROM event WHERE position = 2);
+         DELETE FROM daily_balance WHERE account_id = (SELECT stream_id FROM event WHERE position = 2);
+         UPDATE bank_total SET open = 1, money = 100, event_count = 1;
          UPDATE event SET type = 'MoneyFound' WHERE position = 2",
     )
     .await;

@@ -144,6 +144,23 @@ async fn a_row_of_a_view_that_was_written_into_is_found() {
     App::found(app.verify(None).await, 6, "transactions");
 
     let (app, first, _) = bank().await;
+    app.tamper(&format!(
+        "UPDATE daily_balance SET money_in = money_in + 1, money_out = money_out + 1 WHERE account_id = '{first}'"
+    ))
+    .await;
+    App::found(app.verify(None).await, 4, &format!("daily balances of account {first}"));
+
+    let (app, _, second) = bank().await;
+    app.tamper(&format!("DELETE FROM daily_balance WHERE account_id = '{second}'")).await;
+    App::found(app.verify(None).await, 6, &second.to_string());
+
+    for wrong in ["open = open + 1", "money = money + 1", "currency = 'USD'"] {
+        let (app, _, _) = bank().await;
+        app.tamper(&format!("UPDATE bank_total SET {wrong}")).await;
+        App::found(app.verify(None).await, 6, "the totals of EUR");
+    }
+
+    let (app, first, _) = bank().await;
     app.tamper(&format!("DELETE FROM account_view WHERE account_id = '{first}'")).await;
     App::found(app.verify(None).await, 4, "missing");
 }

@@ -1,17 +1,16 @@
-//! Compares the view of movements with the log, in memory that grows with accounts only: of an account's rows it keeps
-//! their number and the sum of their hashes, whose key is drawn anew for each check.
+//! Compares the view of movements with the log, in memory that grows with accounts only.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
-};
+use std::{collections::HashMap, hash::RandomState};
 
 use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
 use sqlx::{PgConnection, Result, query_file};
 use uuid::Uuid;
 
 use super::{
-    super::projection::{Applicable, Check, Flaw, Place},
+    super::{
+        projection::{Applicable, Check, Flaw, Place},
+        tally::Tally,
+    },
     TransactionView,
     entry::{Entry, Standing, row},
 };
@@ -26,22 +25,9 @@ pub(super) struct TransactionsCheck {
 #[derive(Default)]
 struct Account {
     standing: Standing,
-    rows: Rows,
+    rows: Tally,
     /// Of the last event.
     position: i64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Rows {
-    count: u64,
-    sum_of_hashes: u64,
-}
-
-impl Rows {
-    fn add(&mut self, key: &RandomState, row: &TransactionView, status: &str, transaction_count: i64) {
-        self.count += 1;
-        self.sum_of_hashes = self.sum_of_hashes.wrapping_add(key.hash_one((row, status, transaction_count)));
-    }
 }
 
 impl Check for TransactionsCheck {
@@ -52,7 +38,8 @@ impl Check for TransactionsCheck {
         let after = account.standing.after(event, &entry);
         account.standing = after;
         account.position = recorded.position;
-        account.rows.add(&self.key, &row(applicable, &entry, after), after.status, after.transaction_count);
+        let row = row(applicable, &entry, after);
+        account.rows.add(&self.key, (&row, after.status, after.transaction_count));
     }
 
     fn compare<'a>(
@@ -62,7 +49,7 @@ impl Check for TransactionsCheck {
         only: Option<&'a [Uuid]>,
     ) -> BoxFuture<'a, Result<Option<Flaw>>> {
         async move {
-            let mut found: HashMap<Uuid, Rows> = HashMap::new();
+            let mut found: HashMap<Uuid, Tally> = HashMap::new();
             let mut rows =
                 query_file!("src/read_model/transactions/all.sql", place.partition, place.generation, only as _)
                     .fetch(connection);
@@ -79,7 +66,7 @@ impl Check for TransactionsCheck {
                     event_id: row.event_id,
                 };
                 let (status, count) = (row.status.unwrap_or_default(), row.transaction_count.unwrap_or_default());
-                found.entry(row.account_id).or_default().add(&self.key, &view, &status, count);
+                found.entry(row.account_id).or_default().add(&self.key, (&view, &*status, count));
             }
             let expected =
                 |account_id: &Uuid| self.accounts.get(account_id).map(|account| account.rows).unwrap_or_default();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, query_as, query_scalar};
 use uuid::Uuid;
@@ -129,16 +130,24 @@ fn money_out(events: &[Event]) -> i64 {
     -events.iter().filter(|event| event.event_type == "MoneyWithdrawn").map(signed_amount).sum::<i64>()
 }
 
+/// Compares the views with a log whose chain is of no interest: its times may have been shifted.
+pub async fn audit_views(app: &App) {
+    let mut connection = app.database().await;
+    let log = read(&mut connection).await;
+    check_views(&mut connection, &log, &fold(&log.events)).await;
+}
+
 /// Waits until the views have read the log, then compares every row.
 async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeMap<Uuid, Folded>) {
     let connection = tokio::sync::Mutex::new(connection);
     eventually("the views' catching up", async || {
         let mut connection = connection.lock().await;
-        let least: Option<i64> = query_scalar("SELECT min(position) FROM projection WHERE state = 'live'")
-            .fetch_one(&mut **connection)
-            .await
-            .unwrap();
-        (least? >= log.head.position).then_some(())
+        let behind = "SELECT count(DISTINCT name) = count(DISTINCT name) FILTER (WHERE state = 'live')
+                             AND min(position) FILTER (WHERE state = 'live') >= $1
+                      FROM projection";
+        let caught_up: Option<bool> =
+            query_scalar(behind).bind(log.head.position).fetch_one(&mut **connection).await.unwrap();
+        caught_up.filter(|caught_up| *caught_up)
     })
     .await;
     let connection = connection.into_inner();
@@ -166,10 +175,80 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
          WHERE name = 'transactions' AND state = 'live' AND amount > 0
          ORDER BY account_id, version",
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await
     .unwrap();
     assert_eq!(movements, movements_of(&log.events), "the view of movements is the fold");
+    check_days(&mut *connection, &log.events).await;
+    check_totals(connection, accounts).await;
+}
+
+/// Open, frozen and closed accounts of a currency, and their money.
+type Total = (i64, i64, i64, i128);
+
+async fn check_totals(connection: &mut PgConnection, accounts: &BTreeMap<Uuid, Folded>) {
+    let rows: Vec<(String, i64, i64, i64, String)> = query_as(
+        "SELECT currency, open, frozen, closed, money::text
+         FROM bank_total JOIN projection USING (partition, generation)
+         WHERE name = 'bank_totals' AND state = 'live'",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap();
+    let totals: BTreeMap<String, Total> = rows
+        .into_iter()
+        .map(|(currency, open, frozen, closed, money)| (currency, (open, frozen, closed, money.parse().unwrap())))
+        .collect();
+    let mut expected: BTreeMap<String, Total> = BTreeMap::new();
+    for account in accounts.values() {
+        let (open, frozen, closed, money) = expected.entry(account.currency.clone()).or_default();
+        match account.status.as_str() {
+            "open" => *open += 1,
+            "frozen" => *frozen += 1,
+            _ => *closed += 1,
+        }
+        *money += i128::from(account.balance);
+    }
+    assert_eq!(totals, expected, "the bank's totals are the fold");
+}
+
+/// Opening, in, out, closing and count of an account's day.
+type Day = (i64, i128, i128, i64, i64);
+
+async fn check_days(connection: &mut PgConnection, events: &[Event]) {
+    let rows: Vec<(Uuid, NaiveDate, i64, String, String, i64, i64)> = query_as(
+        "SELECT account_id, day, opening, money_in::text, money_out::text, closing, count
+         FROM daily_balance JOIN projection USING (partition, generation)
+         WHERE name = 'daily_balances' AND state = 'live'",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap();
+    let days: BTreeMap<(Uuid, NaiveDate), Day> = rows
+        .into_iter()
+        .map(|(id, day, opening, money_in, money_out, closing, count)| {
+            ((id, day), (opening, money_in.parse().unwrap(), money_out.parse().unwrap(), closing, count))
+        })
+        .collect();
+    assert_eq!(days, days_of(events), "the view of daily balances is the fold");
+}
+
+fn days_of(events: &[Event]) -> BTreeMap<(Uuid, NaiveDate), Day> {
+    let mut balances: BTreeMap<Uuid, i64> = BTreeMap::new();
+    let mut days: BTreeMap<(Uuid, NaiveDate), Day> = BTreeMap::new();
+    for event in events.iter().filter(|event| signed_amount(event) != 0) {
+        let moved = signed_amount(event);
+        let balance = balances.entry(event.stream_id).or_default();
+        let day =
+            days.entry((event.stream_id, event.recorded_at.date_naive())).or_insert((*balance, 0, 0, *balance, 0));
+        *balance += moved;
+        match moved > 0 {
+            true => day.1 += i128::from(moved),
+            false => day.2 += i128::from(moved.abs()),
+        }
+        (day.3, day.4) = (*balance, day.4 + 1);
+    }
+    days
 }
 
 fn movements_of(events: &[Event]) -> Vec<(Uuid, i64, i64, i64, Uuid)> {

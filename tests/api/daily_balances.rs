@@ -1,0 +1,180 @@
+//! The view of daily balances: what an account had before and after each day on which money moved.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{
+    Answer, App, Teller,
+    audit::{audit, audit_views},
+    eventually, spawn_app,
+};
+
+/// Everything is read anew, as it would have been read with the times that now stand in the log.
+const READ_ANEW: &str = "LOCK TABLE projection;
+     TRUNCATE account_view, account_transaction, daily_balance, bank_total;
+     UPDATE projection SET position = 0, state = 'building'";
+
+/// An account with a history of four days in January 2026, and another one with money on the third alone.
+struct January {
+    app: App,
+    teller: Teller,
+    account: Uuid,
+    other: Uuid,
+}
+
+async fn january() -> January {
+    let mut app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(100).await;
+    teller.deposit(account, 20).await.expect(201);
+    teller.withdraw(account, 70).await.expect(201);
+    let other = teller.account_with(0).await;
+    teller.freeze(account).await.expect(200);
+    teller.unfreeze(account).await.expect(200);
+    teller.transfer(account, other, 50).await.expect(201);
+    teller.deposit(account, 5).await.expect(201);
+    // Positions 1 and 2, 3 and 4, 5 to 8, and 9: the second day ends a microsecond before midnight.
+    app.tamper(&format!(
+        "BEGIN;
+         UPDATE event SET recorded_at = (CASE
+             WHEN position <= 2 THEN '2026-01-01T12:00:00Z'
+             WHEN position <= 4 THEN '2026-01-02T23:59:59.999999Z'
+             WHEN position <= 8 THEN '2026-01-03T00:00:00Z'
+             ELSE '2026-01-31T12:00:00Z' END)::timestamptz;
+         {READ_ANEW};
+         COMMIT"
+    ))
+    .await;
+    // What was held of other times is gone with the process.
+    app.restart().await;
+    eventually("the views' catching up", async || {
+        let views = app.teller().get("/v1/projections").await;
+        let live = |view: &Value| view["state"] == "live" && view["position"] == "9";
+        (views.status == 200 && views.data().iter().all(live)).then_some(())
+    })
+    .await;
+    let teller = app.teller();
+    January { app, teller, account, other }
+}
+
+impl January {
+    async fn days(&self, account: Uuid, query: &str) -> Answer {
+        self.teller.get(&format!("/v1/accounts/{account}/daily-balances?min_position=9{query}")).await
+    }
+
+    async fn dates(&self, query: &str) -> Vec<u32> {
+        let days = self.days(self.account, query).await.expect(200);
+        let day = |row: &Value| row["date"].as_str().unwrap().strip_prefix("2026-01-").unwrap().parse().unwrap();
+        days.data().iter().map(day).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_day_with_movements_is_listed_with_what_it_opened_and_closed_with_oldest_first() {
+    let january = january().await;
+    let days = january.days(january.account, "").await.expect(200);
+    let expected = json!({"data": [
+        {"date": "2026-01-01", "opening": 0, "in": 120, "out": 0, "closing": 120, "count": 2},
+        {"date": "2026-01-02", "opening": 120, "in": 0, "out": 70, "closing": 50, "count": 1},
+        {"date": "2026-01-03", "opening": 50, "in": 0, "out": 50, "closing": 0, "count": 1},
+        {"date": "2026-01-31", "opening": 0, "in": 5, "out": 0, "closing": 5, "count": 1},
+    ], "next": null});
+    assert_eq!((&days.body, days.position()), (&expected, "9"));
+    let other = january.days(january.other, "").await.expect(200);
+    let day = json!({"date": "2026-01-03", "opening": 0, "in": 50, "out": 0, "closing": 50, "count": 1});
+    assert_eq!(other.body, json!({"data": [day], "next": null}));
+    audit_views(&january.app).await;
+}
+
+#[tokio::test]
+async fn the_days_agree_with_the_movements() {
+    let january = january().await;
+    // The day goes on where the view was read anew before, and today comes to it.
+    january.teller.withdraw(january.account, 2).await.expect(201);
+    january.teller.deposit(january.other, 7).await.expect(201);
+    for account in [january.account, january.other] {
+        let path = format!("/v1/accounts/{account}/transactions?min_position=11");
+        let movements = january.teller.get(&path).await.expect(200);
+        let mut by_day: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+        for movement in movements.data().iter().rev() {
+            by_day.entry(movement["recorded_at"].as_str().unwrap()[..10].to_owned()).or_default().push(movement);
+        }
+        let days =
+            january.teller.get(&format!("/v1/accounts/{account}/daily-balances?min_position=11")).await.expect(200);
+        let told =
+            |day: &Value| (day["date"].as_str().unwrap().to_owned(), day["closing"].clone(), day["count"].clone());
+        let expected: Vec<_> = by_day
+            .into_iter()
+            .map(|(day, movements)| (day, movements.last().unwrap()["balance_after"].clone(), json!(movements.len())))
+            .collect();
+        assert_eq!(days.data().iter().map(told).collect::<Vec<_>>(), expected);
+    }
+    audit_views(&january.app).await;
+}
+
+#[tokio::test]
+async fn a_period_of_days_has_its_beginning_and_not_its_end() {
+    let january = january().await;
+    assert_eq!(january.dates("&from=2026-01-02").await, [2, 3, 31]);
+    assert_eq!(january.dates("&to=2026-01-03").await, [1, 2]);
+    assert_eq!(january.dates("&from=2026-01-02&to=2026-01-04").await, [2, 3]);
+    assert_eq!(january.dates("&from=2026-01-02&to=2026-01-02").await, [] as [u32; 0]);
+    assert_eq!(january.dates("&from=2026-01-04&to=2026-01-31").await, [] as [u32; 0]);
+    assert_eq!(january.dates("&from=0000-01-01&to=9999-12-31").await, [1, 2, 3, 31]);
+}
+
+#[tokio::test]
+async fn days_are_walked_page_by_page_without_gap_or_double() {
+    let january = january().await;
+    let mut walked = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = january.days(january.account, &format!("&limit=1&from=2026-01-01{cursor}")).await.expect(200);
+        walked.extend(page.data().to_vec());
+        match page.body["next"].as_str() {
+            Some(next) => cursor = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(walked, january.days(january.account, "").await.expect(200).data());
+    assert_eq!(january.days(january.account, "&limit=4").await.expect(200).body["next"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_account_without_movements_has_no_days_and_one_that_never_was_is_not_found() {
+    let app = spawn_app().await;
+    let account = app.teller().account_with(0).await;
+    let path = |account: Uuid| format!("/v1/accounts/{account}/daily-balances?min_position=1");
+    let days = app.teller().get(&path(account)).await.expect(200);
+    assert_eq!((&days.body, days.position()), (&json!({"data": [], "next": null}), "1"));
+    app.teller().get(&path(Uuid::from_u128(17))).await.refused(404, "account_not_found");
+    // Frozen and unfrozen, and only then paid into.
+    app.teller().freeze(account).await.expect(200);
+    app.teller().unfreeze(account).await.expect(200);
+    app.teller().deposit(account, 3).await.expect(201);
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn more_may_come_and_go_in_a_day_than_one_balance_may_hold() {
+    let mut app = spawn_app().await;
+    let account = app.teller().account_with(0).await;
+    app.teller().account(account, "1").await.expect(200);
+    app.tamper(
+        "INSERT INTO event
+         SELECT partition, 1 + n, gen_random_uuid(), stream_id, 1 + n,
+                CASE n % 2 WHEN 1 THEN 'MoneyDeposited' ELSE 'MoneyWithdrawn' END, 1, '{\"amount\": 9007199254740991}',
+                metadata, recorded_at, hash
+         FROM event, generate_series(1, 2200) AS n;
+         UPDATE log_head SET position = 2201",
+    )
+    .await;
+    app.restart().await;
+    let days = app.teller().get(&format!("/v1/accounts/{account}/daily-balances?min_position=2201")).await.expect(200);
+    let told = String::from_utf8(days.bytes).unwrap();
+    let sum = 9_007_199_254_740_991_i128 * 1_100;
+    assert!(sum > i64::MAX.into() && told.contains(&format!("\"in\":{sum},\"out\":{sum},\"closing\":0")), "{told}");
+    audit_views(&app).await;
+}
