@@ -205,7 +205,7 @@ async fn it_waits_for_the_position_that_is_asked_for() {
 async fn a_view_that_knows_no_frozen_times_draws_no_statement() {
     let app = spawn_app().await;
     let account = app.teller().account_with(1).await;
-    app.teller().account(account, "1").await.expect(200);
+    app.is_projected().await;
     app.sabotage("UPDATE projection SET schema_version = 1 WHERE name = 'transactions'").await;
     app.teller().get(&path(account, ALL_DAYS)).await.refused(503, "projection_behind");
 }
@@ -280,7 +280,7 @@ async fn turnovers_have_no_ceiling() {
     let app = spawn_app().await;
     let most: i64 = 9_007_199_254_740_991;
     let account = app.teller().account_with(most).await;
-    app.teller().account(account, "1").await.expect(200);
+    app.is_projected().await;
     // As often as makes more than fits into 63 bits.
     let turns = format!(
         "INSERT INTO account_transaction
@@ -400,6 +400,7 @@ fn statements_over_consecutive_days_join_and_are_what_the_events_of_their_days_m
         runtime.block_on(async {
             let app = spawn_app().await;
             let accounts = history.happen(&app).await;
+            app.is_projected().await;
             spread(&app, &app.log().await, &steps).await;
             let log = app.log().await;
             // The days of some events and those after them, between two that hold all of them.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use sqlx::query_scalar;
+use sqlx::{Connection, query_scalar, raw_sql};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -25,7 +25,7 @@ const QUERY: &str = "statement?from=2000-01-01&to=2200-01-01&min_position=1";
 /// knows.
 async fn rich(app: &App, lines: i64) -> Uuid {
     let account = app.teller().account_with(1).await;
-    app.teller().account(account, "1").await.expect(200);
+    app.is_projected().await;
     app.tamper(&format!(
         "INSERT INTO account_transaction
              (partition, generation, account_id, version, kind, amount, balance_after, reference, recorded_at, event_id, status, transaction_count)
@@ -115,14 +115,39 @@ async fn those_who_read_slowly_hold_no_connection_to_the_database() {
 }
 
 #[tokio::test]
+async fn statements_leave_connections_for_other_queries_however_many_are_read() {
+    let app = spawn_app().await;
+    let account = rich(&app, LINES_TO_WAIT_FOR).await;
+    let readers = join_all((0..SLOW_READERS).map(|_| SlowReader::begin(&app, account))).await;
+    let mut lock = app.database().await;
+    raw_sql("BEGIN; LOCK TABLE account_transaction").execute(&mut lock).await.unwrap();
+    let reading = tokio::spawn(join_all(readers.into_iter().map(SlowReader::read_on)));
+    eventually("statements that wait", async || (busy_connections(&app).await > 0).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waiting = busy_connections(&app).await;
+    assert!(waiting <= 4, "{waiting} connections are taken");
+    app.teller().account(account, "1").await.expect(200);
+    lock.close().await.unwrap();
+    reading.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_statement_is_read_no_faster_than_it_is_taken_and_broken_off_where_it_would_be_wrong() {
     let app = spawn_app().await;
     let account = rich(&app, LINES_TO_WAIT_FOR).await;
+    let right = "CREATE TABLE history AS SELECT * FROM account_transaction";
+    app.tamper(right).await;
     for wrong in [
         "DELETE FROM account_transaction WHERE version = 19000",
         "UPDATE account_transaction SET amount = 2 WHERE version = 18000",
         "UPDATE account_transaction SET balance_after = balance_after + 1 WHERE version >= 17000",
         "UPDATE account_transaction SET kind = 'withdrawal' WHERE version = 16000",
+        // What is missing and what is too much make up for each other.
+        "DELETE FROM account_transaction WHERE version = 15500;
+         UPDATE account_transaction SET amount = 2 WHERE version = 15501",
+        // Each balance follows, and leads elsewhere.
+        "UPDATE account_transaction SET amount = 2 WHERE version = 15200;
+         UPDATE account_transaction SET balance_after = balance_after + 1 WHERE version >= 15200",
         "DELETE FROM account_transaction WHERE version > 15000",
     ] {
         let reader = SlowReader::begin(&app, account).await;
@@ -131,7 +156,8 @@ async fn a_statement_is_read_no_faster_than_it_is_taken_and_broken_off_where_it_
         app.tamper(wrong).await;
         let told = reader.read_on().await;
         assert!(!is_whole(&told), "{wrong}");
-        assert!(told.contains("\"version\":14000,") && !told.contains("\"version\":19000,"), "{wrong}");
+        assert!(told.contains("\"version\":14000,") && !told.contains("\"version\":20000,"), "{wrong}");
+        app.tamper("TRUNCATE account_transaction; INSERT INTO account_transaction SELECT * FROM history").await;
     }
     // Everybody else goes on.
     app.teller().account(account, "1").await.expect(200);
@@ -141,7 +167,7 @@ async fn a_statement_is_read_no_faster_than_it_is_taken_and_broken_off_where_it_
 async fn what_is_wrong_on_the_first_page_is_said_by_the_status() {
     let app = spawn_app().await;
     let account = app.teller().account_with(1).await;
-    app.teller().account(account, "1").await.expect(200);
+    app.is_projected().await;
     app.sabotage("UPDATE account_transaction SET amount = 2").await;
     app.teller().get(&format!("/v1/accounts/{account}/{QUERY}")).await.refused(500, "internal_error");
 }
@@ -181,7 +207,7 @@ async fn statements_prepared_on_an_empty_history_read_only_what_they_need_when_i
     // Nobody tells the planner later how full it is.
     app.sabotage("ALTER TABLE account_transaction SET (autovacuum_enabled = off)").await;
     let account = app.teller().account_with(1).await;
-    app.teller().account(account, "1").await.expect(200);
+    app.is_projected().await;
     let paths = [
         "?as_of=2030-01-01T00:00:00Z",
         "?as_of_version=150000",

@@ -8,9 +8,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::{folder::Folder, passbook::Passbook};
 
 const LINES: i64 = 200_000;
-const GROWTH_KB_MAX: u64 = 24 * 1024;
+const GROWTH_KB_MAX: u64 = 12 * 1024;
 /// Of a line in JSON, at least.
-const LINE_BYTES: i64 = 250;
+const LINE_BYTES: i64 = 200;
 
 /// The most memory that a process ever had, in kilobytes.
 fn peak_kb(process: u32) -> u64 {

@@ -158,6 +158,20 @@ impl App {
         log
     }
 
+    /// Waits until every view is live and has read the whole log, so that a test can change its rows.
+    pub async fn is_projected(&self) {
+        super::eventually("live views", async || {
+            let behind: i64 = sqlx::query_scalar(
+                "SELECT 2 - count(*) FROM projection JOIN log_head USING (partition, position) WHERE state = 'live'",
+            )
+            .fetch_one(&mut self.database().await)
+            .await
+            .unwrap();
+            (behind == 0).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until no server is connected any more, and every count of theirs has been added up.
     pub async fn is_disconnected(&self) {
         super::eventually("the end of all connections", async || {
