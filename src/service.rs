@@ -77,7 +77,9 @@ impl Service {
         database: &Database,
     ) -> Result<(SocketAddr, Running), Error> {
         database.prepare().await?;
-        read_model::register(&database.projector(), PARTITION).await.map_err(database::Error::Unreachable)?;
+        if let Err(error) = read_model::register(&database.projector(), PARTITION).await {
+            tracing::warn!(%error, "the views are not registered yet; the projector tries again");
+        }
         let address = listener.local_addr().unwrap_or(config.listen);
 
         let appended = Arc::new(watch::Sender::new(0));

@@ -366,7 +366,7 @@ async fn spread(app: &App, log: &Log, steps: &[Later]) {
         "UPDATE event SET recorded_at = moved.at FROM (VALUES {moved}) AS moved (position, at)
          WHERE event.position = moved.position;
          UPDATE projection SET position = 0;
-         TRUNCATE account_view, account_transaction"
+         TRUNCATE account_view, account_transaction, daily_balance, bank_total"
     ))
     .await;
 }

@@ -162,7 +162,8 @@ impl App {
     pub async fn is_projected(&self) {
         super::eventually("live views", async || {
             let behind: i64 = sqlx::query_scalar(
-                "SELECT 2 - count(*) FROM projection JOIN log_head USING (partition, position) WHERE state = 'live'",
+                "SELECT count(DISTINCT name) - count(*) FILTER (WHERE state = 'live' AND projection.position = log_head.position)
+                 FROM projection JOIN log_head USING (partition)",
             )
             .fetch_one(&mut self.database().await)
             .await
