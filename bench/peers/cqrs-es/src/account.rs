@@ -1,0 +1,139 @@
+//! An account as cqrs-es wants it: commands, events, the aggregate between them, and the view.
+//!
+//! Events carry the balance after them, as the crate's own demo has it. It must be so: cqrs-es 0.5.0
+//! applies an event once when it is written and again to the snapshot, so a sum would count twice.
+
+use cqrs_es::event_sink::EventSink;
+use cqrs_es::{Aggregate, DomainEvent, EventEnvelope, View};
+use serde::{Deserialize, Serialize};
+
+/// The same ceiling as Passbook's, in minor units.
+const BALANCE_MAX: u64 = (1 << 53) - 1;
+
+pub enum Command {
+    Open { currency: String, initial_deposit: u64 },
+    Deposit { amount: u64 },
+    Withdraw { amount: u64 },
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum Event {
+    AccountOpened { currency: String, balance: u64 },
+    MoneyDeposited { amount: u64, balance: u64 },
+    MoneyWithdrawn { amount: u64, balance: u64 },
+}
+
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum Rejection {
+    #[error("there is no such account")]
+    AccountNotFound,
+    #[error("the account exists already")]
+    AccountExists,
+    #[error("an amount is at least 1")]
+    InvalidAmount,
+    #[error("the balance does not cover it")]
+    InsufficientFunds,
+    #[error("the balance would pass 2^53 - 1")]
+    BalanceLimitExceeded,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub enum Account {
+    #[default]
+    Unopened,
+    Open {
+        balance: u64,
+    },
+}
+
+impl Account {
+    fn decide(&self, command: Command) -> Result<Event, Rejection> {
+        match (self, command) {
+            (Self::Unopened, Command::Open { currency, initial_deposit }) => {
+                Ok(Event::AccountOpened { currency, balance: deposited(0, initial_deposit)? })
+            }
+            (Self::Unopened, Command::Deposit { .. } | Command::Withdraw { .. }) => Err(Rejection::AccountNotFound),
+            (Self::Open { .. }, Command::Open { .. }) => Err(Rejection::AccountExists),
+            (Self::Open { .. }, Command::Deposit { amount: 0 } | Command::Withdraw { amount: 0 }) => {
+                Err(Rejection::InvalidAmount)
+            }
+            (Self::Open { balance }, Command::Deposit { amount }) => {
+                Ok(Event::MoneyDeposited { amount, balance: deposited(*balance, amount)? })
+            }
+            (Self::Open { balance }, Command::Withdraw { amount }) => {
+                let balance = balance.checked_sub(amount).ok_or(Rejection::InsufficientFunds)?;
+                Ok(Event::MoneyWithdrawn { amount, balance })
+            }
+        }
+    }
+}
+
+fn deposited(balance: u64, amount: u64) -> Result<u64, Rejection> {
+    let sum = balance.checked_add(amount).filter(|sum| *sum <= BALANCE_MAX);
+    sum.ok_or(Rejection::BalanceLimitExceeded)
+}
+
+impl Aggregate for Account {
+    const TYPE: &'static str = "BankAccount";
+    type Command = Command;
+    type Event = Event;
+    type Error = Rejection;
+    type Services = ();
+
+    async fn handle(&mut self, command: Command, (): &(), sink: &EventSink<Self>) -> Result<(), Rejection> {
+        let event = self.decide(command)?;
+        sink.write(event, self).await;
+        Ok(())
+    }
+
+    fn apply(&mut self, event: Event) {
+        *self = Self::Open { balance: event.balance() };
+    }
+}
+
+impl Event {
+    fn balance(&self) -> u64 {
+        match self {
+            Self::AccountOpened { balance, .. }
+            | Self::MoneyDeposited { balance, .. }
+            | Self::MoneyWithdrawn { balance, .. } => *balance,
+        }
+    }
+}
+
+impl DomainEvent for Event {
+    fn event_type(&self) -> String {
+        match self {
+            Self::AccountOpened { .. } => "AccountOpened".to_owned(),
+            Self::MoneyDeposited { .. } => "MoneyDeposited".to_owned(),
+            Self::MoneyWithdrawn { .. } => "MoneyWithdrawn".to_owned(),
+        }
+    }
+
+    fn event_version(&self) -> String {
+        "1".to_owned()
+    }
+}
+
+/// What `GET /v1/accounts/{id}` answers.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct AccountView {
+    account_id: String,
+    currency: String,
+    balance: u64,
+    version: usize,
+}
+
+impl View<Account> for AccountView {
+    fn update(&mut self, event: &EventEnvelope<Account>) {
+        if let Event::AccountOpened { currency, .. } = &event.payload {
+            self.account_id.clone_from(&event.aggregate_id);
+            self.currency.clone_from(currency);
+        }
+        // Two events may come out of order, since a view is written after its event's commit.
+        if event.sequence > self.version {
+            self.version = event.sequence;
+            self.balance = event.payload.balance();
+        }
+    }
+}
