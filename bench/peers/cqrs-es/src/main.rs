@@ -33,7 +33,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TABLES: &str = include_str!("tables.sql");
 const SNAPSHOT_EVERY_EVENTS: usize = 100;
-const CONNECTIONS_MAX: u32 = 10;
+const CONNECTIONS_MAX: u32 = 20;
 
 type Views = PostgresViewRepository<AccountView, Account>;
 
@@ -45,7 +45,7 @@ struct Bank {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let url = env::var("PEER_DATABASE_URL").context("PEER_DATABASE_URL names no database")?;
+    let url = env::var("PEER_DATABASE_URL").context("PEER_DATABASE_URL is not set")?;
     let listen = env::var("PEER_LISTEN").unwrap_or_else(|_| "127.0.0.1:0".to_owned());
     let store = env::var("PEER_STORE").unwrap_or_else(|_| "events".to_owned());
     let pool = pool(&url).await.context("cannot reach the database")?;
@@ -61,9 +61,9 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// As many connections as the crate's own `default_postgress_pool` has.
-/// A command takes four connections from the pool, one after another; to ask Postgres each time whether the
-/// connection is alive would cost four more round trips.
+/// Of its own, since `default_postgress_pool` is slower: it has 10 connections, and 20 gave some 6 % more deposits.
+/// A command takes four connections, one after another, and there each is asked first whether it is alive: four more
+/// round trips.
 async fn pool(url: &str) -> sqlx::Result<PgPool> {
     PgPoolOptions::new().max_connections(CONNECTIONS_MAX).test_before_acquire(false).connect(url).await
 }
