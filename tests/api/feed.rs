@@ -142,7 +142,12 @@ async fn what_another_server_records_is_told_too() {
         app.teller().deposit(account, 1).await.expect(201);
         another.teller().deposit(account, 1).await.expect(201);
     }
-    assert_eq!(data(&follower.take(11).await), all(&app).await);
+    let mut told = follower.take(11).await;
+    // Nothing that this server does leads it to look.
+    assert!(follower.is_silent_for(Duration::from_millis(100)).await);
+    another.teller().deposit(account, 1).await.expect(201);
+    told.extend(follower.take(1).await);
+    assert_eq!(data(&told), all(&app).await);
 }
 
 #[tokio::test]
