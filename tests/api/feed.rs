@@ -10,12 +10,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     sync::watch,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{
     events::{cursor, history, shown},
-    support::{App, Dice, Follower, Teller, Told, eventually, spawn_app, spawn_app_behind_proxy},
+    support::{
+        App, Dice, Follower, PATIENCE_S_MAX, Teller, Told, eventually, proxy::Flow, spawn_app, spawn_app_behind_proxy,
+    },
 };
 
 fn data(told: &[Told]) -> Vec<Value> {
@@ -137,10 +139,15 @@ async fn what_another_server_records_is_told_too() {
     let mut follower = app.teller().follow("").await;
     let account = another.teller().account_with(0).await;
     for _ in 0..5 {
-        another.teller().deposit(account, 1).await.expect(201);
         app.teller().deposit(account, 1).await.expect(201);
+        another.teller().deposit(account, 1).await.expect(201);
     }
-    assert_eq!(data(&follower.take(11).await), all(&app).await);
+    let mut told = follower.take(11).await;
+    // Nothing that this server does leads it to look.
+    assert!(follower.is_silent_for(Duration::from_millis(100)).await);
+    another.teller().deposit(account, 1).await.expect(201);
+    told.extend(follower.take(1).await);
+    assert_eq!(data(&told), all(&app).await);
 }
 
 #[tokio::test]
@@ -184,6 +191,27 @@ async fn come_and_go(tellers: [Teller; 2], seed: u64, mut done: watch::Receiver<
         let last_id = told.last().map_or("0", |last| last.id.as_str());
         follower = tellers[dice.throw(2) as usize].resume(last_id).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_recorded_while_a_page_is_on_its_way_is_told() {
+    let (app, proxy) = spawn_app_behind_proxy(&[]).await;
+    app.teller().account_with(0).await;
+    let mut steady = app.teller().follow("").await;
+    steady.take(1).await;
+    let pages = proxy.links_of("passbook trail");
+    // From the statement on that asks for the type, which is carried out and whose answer is held.
+    pages.iter().for_each(|link| link.flow_from("AccountOpened", Flow::Pass, Flow::Hold));
+    let mut follower = eventually("a page on its way", async || {
+        let follower = app.teller().follow("?type=AccountOpened").await;
+        sleep(Duration::from_millis(200)).await;
+        pages.iter().any(|link| !link.awaits_turn()).then_some(follower)
+    })
+    .await;
+    app.teller().account_with(0).await;
+    assert_eq!(positions(&steady.take(1).await), [2]);
+    pages.iter().for_each(|link| link.flow(Flow::Pass, Flow::Pass));
+    assert_eq!(positions(&follower.take(2).await), [1, 2]);
 }
 
 /// Movements on an account of its own, with pauses for readers to catch up in.
@@ -237,7 +265,8 @@ async fn deaf(app: &App) -> TcpStream {
 /// The ids in what is left of a stream up to its end, and whether it was ended in order.
 async fn ids(mut stream: TcpStream) -> (Vec<i64>, bool) {
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).await.unwrap();
+    let end = timeout(Duration::from_secs(PATIENCE_S_MAX), stream.read_to_end(&mut bytes));
+    end.await.expect("it is ended").unwrap();
     let text = String::from_utf8_lossy(&bytes);
     let ids = text.lines().filter_map(|line| line.strip_prefix("id: ")?.split_once('-')?.0.parse().ok());
     (ids.filter(|id| *id > 0).collect(), bytes.ends_with(b"0\r\n\r\n"))
@@ -275,10 +304,13 @@ async fn a_server_that_stops_ends_its_followers_at_once_and_they_go_on_with_the_
     for follower in &mut followers {
         follower.take(1).await;
     }
+    let mut idle = app.teller().follow("?after=201").await;
+    assert!(idle.is_silent_for(Duration::from_millis(100)).await);
     let stopping = Instant::now();
     app.stop().await;
     assert!(stopping.elapsed() < Duration::from_secs(5), "{:?}", stopping.elapsed());
     drop(not_reading);
+    assert_eq!((idle.rest().await, idle.is_broken), (vec![], false), "it is ended, and not cut off");
     let next = app.another().await;
     next.teller().deposit(account, 1).await.expect(201);
     for mut follower in followers {

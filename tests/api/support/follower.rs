@@ -19,6 +19,8 @@ pub struct Follower {
     begun: Vec<u8>,
     /// What an `EventSource` would send as `Last-Event-ID`.
     pub last_id: String,
+    /// The connection broke before the stream was ended.
+    pub is_broken: bool,
     /// Comments so far.
     pub comments: usize,
 }
@@ -42,21 +44,31 @@ impl Told {
 
 impl Follower {
     pub fn new(response: reqwest::Response) -> Self {
-        Self { response, unread: Cursor::default(), begun: vec![], last_id: String::new(), comments: 0 }
+        Self {
+            response,
+            unread: Cursor::default(),
+            begun: vec![],
+            last_id: String::new(),
+            is_broken: false,
+            comments: 0,
+        }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The next event; nothing once the stream has ended.
+    /// The next event; nothing once the stream has ended. Heartbeats alone do not go on for ever.
     pub async fn next(&mut self) -> Option<Told> {
-        loop {
-            let block = self.block().await?;
-            if let Some(told) = self.read(&block) {
-                return Some(told);
+        let next = async {
+            loop {
+                let block = self.block().await?;
+                if let Some(told) = self.read(&block) {
+                    return Some(told);
+                }
             }
-        }
+        };
+        timeout(Duration::from_secs(PATIENCE_S_MAX), next).await.expect("an event, or the end")
     }
 
     /// The next `count` events.
@@ -94,8 +106,9 @@ impl Follower {
                 true if self.begun.len() > before => {}
                 true | false => {
                     let waiting = timeout(Duration::from_secs(PATIENCE_S_MAX), self.response.chunk());
-                    // A connection that breaks ends the stream, too.
-                    let chunk = waiting.await.expect("something comes, a heartbeat at the least").ok()??;
+                    let came = waiting.await.expect("something comes, a heartbeat at the least");
+                    self.is_broken |= came.is_err();
+                    let chunk = came.ok()??;
                     self.unread = Cursor::new(chunk.to_vec());
                 }
             }

@@ -22,7 +22,7 @@ pub use follower::{Follower, Told};
 pub use teller::Teller;
 
 /// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.
-const PATIENCE_S_MAX: u64 = 30;
+pub const PATIENCE_S_MAX: u64 = 30;
 
 /// Looks until `look` finds something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {

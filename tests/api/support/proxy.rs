@@ -83,6 +83,11 @@ impl Proxy {
         self.door.lock().unwrap().links.iter().filter(|link| !link.is_over()).cloned().collect()
     }
 
+    /// Every connection of this `application_name` that has not ended.
+    pub fn links_of(&self, name: &str) -> Vec<Link> {
+        self.links().into_iter().filter(|link| link.0.name == name).collect()
+    }
+
     /// The newest connection of this `application_name`.
     pub async fn link(&self, name: &str) -> Link {
         eventually(name, async || self.links().into_iter().rfind(|link| link.0.name == name)).await
