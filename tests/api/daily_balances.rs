@@ -11,11 +11,6 @@ use crate::support::{
     eventually, spawn_app,
 };
 
-/// Everything is read anew, as it would have been read with the times that now stand in the log.
-const READ_ANEW: &str = "LOCK TABLE projection;
-     TRUNCATE account_view, account_transaction, daily_balance, bank_total;
-     UPDATE projection SET position = 0, state = 'building'";
-
 /// An account with a history of four days in January 2026, and another one with money on the third alone.
 struct January {
     app: App,
@@ -36,18 +31,18 @@ async fn january() -> January {
     teller.transfer(account, other, 50).await.expect(201);
     teller.deposit(account, 5).await.expect(201);
     // Positions 1 and 2, 3 and 4, 5 to 8, and 9: the second day ends a microsecond before midnight.
-    app.tamper(&format!(
+    app.tamper(
         "BEGIN;
          UPDATE event SET recorded_at = (CASE
              WHEN position <= 2 THEN '2026-01-01T12:00:00Z'
              WHEN position <= 4 THEN '2026-01-02T23:59:59.999999Z'
              WHEN position <= 8 THEN '2026-01-03T00:00:00Z'
              ELSE '2026-01-31T12:00:00Z' END)::timestamptz;
-         {READ_ANEW};
-         COMMIT"
-    ))
+         TRUNCATE projection, account_view, account_transaction, daily_balance, bank_total;
+         COMMIT",
+    )
     .await;
-    // What was held of other times is gone with the process.
+    // Everything is read anew, with the times that now stand in the log.
     app.restart().await;
     eventually("the views' catching up", async || {
         let views = app.teller().get("/v1/projections").await;

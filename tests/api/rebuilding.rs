@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::support::{Answer, App, Teller, audit::audit, eventually, spawn_app};
 
-const VIEWS: [&str; 2] = ["accounts", "transactions"];
+const VIEWS: [&str; 4] = ["accounts", "transactions", "daily_balances", "bank_totals"];
 
 async fn rebuild(teller: &Teller, view: &str) -> Answer {
     teller.post(&format!("/v1/projections/{view}/rebuild"), "").await
@@ -33,7 +33,7 @@ async fn only_generation(app: &App, view: &str, generation: i64) {
 /// Nothing can be written into the views until this connection is closed.
 async fn hold_views(app: &App) -> PgConnection {
     let mut connection = app.database().await;
-    raw_sql("BEGIN; LOCK TABLE account_view, account_transaction IN SHARE MODE")
+    raw_sql("BEGIN; LOCK TABLE account_view, account_transaction, daily_balance, bank_total IN SHARE MODE")
         .execute(&mut connection)
         .await
         .unwrap();
