@@ -26,19 +26,6 @@ pub(super) struct Json {
 #[schema(as = Statement)]
 #[expect(dead_code, reason = "read by the derive alone: the answer is written piece by piece")]
 pub struct StatementBody {
-    #[schema(inline)]
-    #[serde(flatten)]
-    head: Head,
-    /// Every movement of money within the days, oldest first.
-    lines: Vec<TransactionView>,
-    #[schema(inline)]
-    #[serde(flatten)]
-    end: End,
-}
-
-/// What stands before the lines.
-#[derive(Serialize, ToSchema)]
-struct Head {
     /// The account.
     account_id: Uuid,
     /// Its currency (ISO 4217).
@@ -51,22 +38,38 @@ struct Head {
     /// The balance before the first day, in minor units; 0 before the account was opened.
     #[schema(example = 10000, minimum = 0, maximum = 9007199254740991i64)]
     opening_balance: i64,
-}
-
-/// What stands behind the lines.
-#[derive(Serialize, ToSchema)]
-struct End {
+    /// Every movement of money within the days, oldest first.
+    lines: Vec<TransactionView>,
     /// What came in, in minor units. Only balances have a ceiling.
-    #[schema(value_type = i64, example = 5500, minimum = 0)]
+    #[schema(example = 5500, minimum = 0)]
     total_in: i128,
     /// What went out, in minor units. Only balances have a ceiling.
-    #[schema(value_type = i64, example = 500, minimum = 0)]
+    #[schema(example = 500, minimum = 0)]
     total_out: i128,
     /// The balance after the last day: the opening balance and what came in, less what went out.
     #[schema(example = 15000, minimum = 0, maximum = 9007199254740991i64)]
     closing_balance: i64,
     /// How far the view had read: nothing that was recorded later is in the statement.
     #[schema(value_type = String, example = "42")]
+    position: Position,
+}
+
+/// What stands before the lines.
+#[derive(Serialize)]
+struct Head<'a> {
+    account_id: Uuid,
+    currency: &'a str,
+    from: NaiveDate,
+    to: NaiveDate,
+    opening_balance: i64,
+}
+
+/// What stands behind the lines.
+#[derive(Serialize)]
+struct End {
+    total_in: i128,
+    total_out: i128,
+    closing_balance: i64,
     position: Position,
 }
 
@@ -82,8 +85,8 @@ impl Form for Json {
     }
 
     fn head(&mut self, bytes: &mut Vec<u8>) {
-        let Statement { account_id, currency, period: Period { from, to }, opening_balance, .. } =
-            self.statement.clone();
+        let Statement { account_id, currency, period: Period { from, to }, opening_balance, .. } = &self.statement;
+        let (account_id, from, to, opening_balance) = (*account_id, *from, *to, *opening_balance);
         write(&Head { account_id, currency, from, to, opening_balance }, bytes);
         // The object goes on.
         bytes.pop();

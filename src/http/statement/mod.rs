@@ -72,7 +72,7 @@ fn day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
 ///
 /// Every movement of money within some days, oldest first, between the balance before and the balance after. Statements
 /// over consecutive days join without gap or overlap. It holds nothing that was recorded after `position`: pass
-/// `min_position` to have at least what you know of. As CSV it has a row for each line between the rows
+/// `min_position` to have at least what you know of. With `Accept: text/csv` it has a row for each line between the rows
 /// `opening_balance`, `total_in`, `total_out` and `closing_balance`; a text that a spreadsheet would take for a formula
 /// has an apostrophe before it. A long statement comes as it is read; one that ends before its totals was broken off and
 /// says nothing.
@@ -81,7 +81,6 @@ fn day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
     params(
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
         StatementQuery,
-        ("Accept" = Option<String>, Header, description = "`application/json` (default) or `text/csv`."),
     ),
     responses(
         (status = 200, description = "The statement.", content((json::StatementBody = "application/json"), (String = "text/csv")), headers(
