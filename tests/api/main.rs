@@ -4,6 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod account_view;
+mod auth;
+mod auth_open;
+mod auth_ownership;
+mod auth_provider;
+mod auth_tokens;
 mod bad_input;
 mod bad_rows;
 mod chain;

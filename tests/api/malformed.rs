@@ -301,6 +301,8 @@ async fn every_code_of_the_contract_has_its_page() {
             400,
             "malformed_request invalid_amount invalid_currency invalid_parameter invalid_idempotency_key same_account",
         ),
+        (401, "unauthenticated"),
+        (403, "forbidden"),
         (404, "account_not_found not_found"),
         (405, "method_not_allowed"),
         (406, "not_acceptable"),

@@ -75,7 +75,8 @@ async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
          UPDATE log_head SET position = 65000",
     )
     .await;
-    eventually("views that are there", async || (status(&app, "accounts").await["lag_events"] == 0).then_some(())).await;
+    eventually("views that are there", async || (status(&app, "accounts").await["lag_events"] == 0).then_some(()))
+        .await;
     let seen = teller.account(account, "65000").await.expect(200);
     assert_eq!((&seen.body["balance"], &seen.body["transaction_count"]), (&json!(65_099), &json!(65_000)));
     let newest = teller.get(&format!("/v1/accounts/{account}/transactions?limit=1")).await.expect(200);

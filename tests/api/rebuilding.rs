@@ -33,7 +33,10 @@ async fn only_generation(app: &App, view: &str, generation: i64) {
 /// Nothing can be written into the views until this connection is closed.
 async fn hold_views(app: &App) -> PgConnection {
     let mut connection = app.database().await;
-    raw_sql("BEGIN; LOCK TABLE account_view, account_transaction IN SHARE MODE").execute(&mut connection).await.unwrap();
+    raw_sql("BEGIN; LOCK TABLE account_view, account_transaction IN SHARE MODE")
+        .execute(&mut connection)
+        .await
+        .unwrap();
     connection
 }
 
@@ -46,10 +49,8 @@ async fn reads_and_writes_go_on_while_every_view_is_rebuilt_and_nobody_sees_a_st
         accounts.push(teller.account_with(1_000).await);
     }
     let going = Arc::new(AtomicBool::new(true));
-    let tasks: Vec<_> = accounts
-        .iter()
-        .map(|account| tokio::spawn(work_at(app.teller(), *account, Arc::clone(&going))))
-        .collect();
+    let tasks: Vec<_> =
+        accounts.iter().map(|account| tokio::spawn(work_at(app.teller(), *account, Arc::clone(&going)))).collect();
     for generation in 2..=3 {
         for view in VIEWS {
             let begun = rebuild(&teller, view).await.expect(202);
@@ -75,7 +76,10 @@ async fn work_at(teller: Teller, account: Uuid, going: Arc<AtomicBool>) -> usize
     while going.load(Ordering::Relaxed) {
         let written = teller.deposit(account, 1).await.expect(201);
         let seen = teller.account(account, &written.position()).await.expect(200);
-        assert_eq!((&seen.body["balance"], &seen.body["version"]), (&written.body["balance"], &written.body["version"]));
+        assert_eq!(
+            (&seen.body["balance"], &seen.body["version"]),
+            (&written.body["balance"], &written.body["version"])
+        );
         let listed = teller.get(&format!("/v1/accounts/{account}/transactions?limit=1")).await.expect(200);
         // Two views, two checkpoints.
         for (answer, read) in [seen, listed].iter().zip(&mut read) {

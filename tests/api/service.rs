@@ -4,8 +4,9 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use passbook::{
-    application::{Bank, Error, QUEUE_COMMANDS_MAX, Request, Settings},
+    application::{Bank, Error, QUEUE_COMMANDS_MAX, Reach, Request, Settings},
     audit::{Audit, Trail, feed::Feed},
+    auth::Access,
     database::Database,
     domain::{Action, Amount, Command, command::Movement},
     http::{self, Server, serve},
@@ -248,7 +249,7 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let feed = Feed::new(Trail::new(database.trail(), 0), 0, database.feed(), watch::channel(0).1);
-    let server = serve(listener, http::App::new(bank.clone(), read_model, Audit::new(queries, 0), feed));
+    let server = serve(listener, http::App::new(bank.clone(), read_model, Audit::new(queries, 0), feed, Access::Off));
     (server, Teller::new(reqwest::Client::new(), url), bank)
 }
 
@@ -258,6 +259,7 @@ async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook::application:
     let action = Action::Deposit(Movement { amount, currency: None, reference: None }, None);
     let request = Request {
         caller: Arc::from("crowd"),
+        reach: Reach::Any,
         correlation_id: Arc::from("crowd"),
         causation_id: Uuid::now_v7(),
         idempotency_key: None,
