@@ -71,7 +71,12 @@ impl Service {
         let access = access(config).await?;
         let database = Database::open(config).await?;
         match Self::start_on(config, listener, access, &database).await {
-            Ok((address, running)) => Ok(Self { address, running, database }),
+            Ok((address, running)) => {
+                if !controls_access(config) {
+                    tracing::warn!("access control is off: everybody who reaches this bank may do everything");
+                }
+                Ok(Self { address, running, database })
+            }
             Err(error) => {
                 database.close().await;
                 Err(error)
@@ -191,7 +196,6 @@ fn controls_access(config: &Config) -> bool {
 /// Who may do what.
 async fn access(config: &Config) -> Result<Access, Error> {
     if !controls_access(config) {
-        tracing::warn!("access control is off: everybody who reaches this bank may do everything");
         return Ok(match config.auth {
             Some(Auth::Off) => Access::Off,
             None => Access::Loopback,

@@ -22,7 +22,7 @@ use crate::support::{
     answer::{is_id, is_time},
     eventually,
     log::Event,
-    spawn_app, spawn_app_with,
+    spawn_app, spawn_app_with, spawn_guarded,
 };
 
 /// Asks until the answer has this status.
@@ -135,8 +135,8 @@ async fn an_answer_is_compressed_for_those_who_take_it_so() {
 
 #[tokio::test]
 async fn pages_of_other_origins_are_given_no_leave() {
-    let app = spawn_app().await;
-    let elsewhere = app.teller().with("origin", "https://elsewhere.example");
+    let bank = spawn_guarded().await;
+    let elsewhere = bank.customer("ada").with("origin", "https://elsewhere.example");
     let preflight = elsewhere.with("access-control-request-method", "POST");
     for answer in [
         elsewhere.get("/v1/accounts").await.expect(200),

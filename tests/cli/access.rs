@@ -78,7 +78,8 @@ async fn every_refusal_leaves_a_line_with_who_what_and_why_and_no_token_however_
     let account = format!("/v1/accounts/{}", opened["account_id"].as_str().unwrap());
     let read = format!("{account}?min_position={}", opened["position"].as_str().unwrap());
     let deposits = format!("{account}/deposits");
-    let forged = format!("{}x", &ben[..ben.len() - 1]);
+    let (message, _) = ben.rsplit_once('.').unwrap();
+    let forged = format!("{message}.{}", "A".repeat(86));
 
     assert_eq!(bank.client.get("/v1/accounts").await.status(), 401);
     assert_eq!(ask(&bank, Method::GET, "/v1/accounts", &forged, &json!(null)).await, 401);
