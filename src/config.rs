@@ -66,6 +66,17 @@ pub enum Subcommands {
     /// The view's next generation is built while the bank goes on, checked, and takes over in one short transaction; it
     /// works just as well while no service runs. Ctrl-C stops it half-way: --resume goes on, and so does the next `serve`.
     Rebuild(Rebuild),
+    /// Make an access token, for trying out access control without a provider.
+    ///
+    /// Signed with a key of this machine's own, which is made on first use: `development.key` in the data folder, or the file
+    /// that --key names. Its public half is written beside it (`development.jwks.json`). The token goes to standard output.
+    ///
+    /// Try it:
+    ///   TOKEN=$(passbook token --sub alice --scope "accounts:read accounts:write")
+    ///   PASSBOOK_AUTH_JWKS_FILE=<the file that it names> passbook serve
+    ///   curl http://127.0.0.1:8080/v1/accounts -H "authorization: Bearer $TOKEN"
+    #[command(verbatim_doc_comment)]
+    Token(Token),
     /// Print the OpenAPI document, the contract that clients are generated from.
     ///
     /// It needs no database: `passbook openapi > openapi.json`.
@@ -107,6 +118,30 @@ pub struct Rebuild {
     pub config: Config,
 }
 
+/// What the token says, and who signs it.
+#[derive(Args, Clone, Debug)]
+pub struct Token {
+    /// Who it is for: the owner of the accounts that are opened with it.
+    #[arg(long)]
+    pub sub: String,
+
+    /// What it is good for: scopes with spaces between.
+    #[arg(long, default_value = "accounts:read accounts:write")]
+    pub scope: String,
+
+    /// For how many seconds.
+    #[arg(long, default_value = "3600")]
+    pub lasts_s: NonZeroU32,
+
+    /// The file of the private key; none: `development.key` in the data folder.
+    #[arg(long)]
+    pub key: Option<PathBuf>,
+
+    /// Where the data folder is, and what issuer and audience the service asks for.
+    #[command(flatten)]
+    pub config: Config,
+}
+
 /// Every setting.
 #[derive(Args, Clone, Debug)]
 pub struct Config {
@@ -117,6 +152,10 @@ pub struct Config {
     /// The Postgres to use (`postgres://user:password@host/database`); none: one of our own.
     #[arg(long, env = "PASSBOOK_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<SecretString>,
+
+    /// A file that holds that URL, in place of the environment.
+    #[arg(long, env = "PASSBOOK_DATABASE_URL_FILE")]
+    pub database_url_file: Option<PathBuf>,
 
     /// Where our own Postgres keeps its data; none: `/var/lib/passbook` for root, `~/.local/share/passbook` for others.
     #[arg(long, env = "PASSBOOK_DATA_DIR")]
@@ -149,6 +188,18 @@ pub struct Config {
     /// `off` is needed to listen on any address but a loopback one, where nobody else can reach an open bank.
     #[arg(long, env = "PASSBOOK_AUTH")]
     pub auth: Option<Auth>,
+
+    /// The OpenID Connect provider whose tokens are taken, named as it names itself: `https://id.example`.
+    #[arg(long, env = "PASSBOOK_AUTH_ISSUER")]
+    pub auth_issuer: Option<String>,
+
+    /// For whom tokens must be issued; the issuer needs it, as otherwise tokens for other services would be taken.
+    #[arg(long, env = "PASSBOOK_AUTH_AUDIENCE")]
+    pub auth_audience: Option<String>,
+
+    /// A JWKS file with the keys that sign tokens, in place of those that the issuer publishes.
+    #[arg(long, env = "PASSBOOK_AUTH_JWKS_FILE")]
+    pub auth_jwks_file: Option<PathBuf>,
 }
 
 /// The form of log lines.

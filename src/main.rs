@@ -5,8 +5,9 @@ use std::{io::Write, process::ExitCode};
 use indicatif::{ProgressBar, ProgressStyle};
 use passbook::{
     audit::{Witness, verify},
-    config::{Cli, Config, Rebuild, Subcommands, Verify},
-    database::Database,
+    auth::development,
+    config::{Cli, Config, Rebuild, Subcommands, Token, Verify},
+    database::{self, Database},
     http,
     read_model::rebuild,
     service::{self, Service},
@@ -24,6 +25,7 @@ async fn main() -> ExitCode {
         Subcommands::Migrate(config) => migrate(config).await,
         Subcommands::Verify(wanted) => verify(wanted).await,
         Subcommands::Rebuild(wanted) => rebuild(wanted).await,
+        Subcommands::Token(wanted) => token(&wanted),
         Subcommands::Openapi => print(&http::openapi_json()),
     };
     match outcome {
@@ -124,6 +126,21 @@ async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> R
     bar.finish_and_clear();
     let built = built.map_err(|error| error.to_string())?;
     print(&format!("{name} is rebuilt: generation {} is live at position {}\n", built.generation, built.position))
+}
+
+fn token(wanted: &Token) -> Result<(), String> {
+    let Token { sub, scope, lasts_s, key, config } = wanted;
+    let key = key.clone().unwrap_or_else(|| database::data_dir(config).join(development::KEY_FILE));
+    let claims = development::Wanted {
+        subject: sub,
+        scope,
+        lasts_s: lasts_s.get(),
+        issuer: config.auth_issuer.as_deref(),
+        audience: config.auth_audience.as_deref(),
+    };
+    let (token, jwks_file) = development::token(&key, &claims).map_err(|error| error.to_string())?;
+    eprintln!("a service started with PASSBOOK_AUTH_JWKS_FILE={} takes this token:", jwks_file.display());
+    print(&format!("{token}\n"))
 }
 
 fn bar_style(doing: &str) -> ProgressStyle {

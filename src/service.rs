@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     application::{self, Bank},
     audit::{Audit, Trail, feed::Feed},
+    auth::{self, Access, Authority},
     config::{Auth, Config},
     database::{self, Database},
     http,
@@ -46,9 +47,15 @@ struct Running {
 #[expect(missing_docs, reason = "each variant says it in its sentence")]
 pub enum Error {
     #[error(
-        "{0} can be reached by others and access control is off: listen on 127.0.0.1, or set PASSBOOK_AUTH=off to let everybody who reaches it do everything"
+        "{0} can be reached by others and access control is off: listen on 127.0.0.1, name who may come in with PASSBOOK_AUTH_ISSUER or PASSBOOK_AUTH_JWKS_FILE, or set PASSBOOK_AUTH=off to let everybody who reaches it do everything"
     )]
     Open(SocketAddr),
+    #[error(
+        "PASSBOOK_AUTH=off lets everybody do everything, and PASSBOOK_AUTH_ISSUER or PASSBOOK_AUTH_JWKS_FILE says who may: set one of them"
+    )]
+    Contradiction,
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
     #[error("{address} is taken by another program: end it, or choose another address with PASSBOOK_LISTEN")]
     AddressInUse { address: SocketAddr },
     #[error("{address} cannot be listened on: {source}")]
@@ -61,9 +68,15 @@ impl Service {
     /// Starts everything; on return the bank answers.
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let listener = listen(config).await?;
+        let access = access(config).await?;
         let database = Database::open(config).await?;
-        match Self::start_on(config, listener, &database).await {
-            Ok((address, running)) => Ok(Self { address, running, database }),
+        match Self::start_on(config, listener, access, &database).await {
+            Ok((address, running)) => {
+                if !controls_access(config) {
+                    tracing::warn!("access control is off: everybody who reaches this bank may do everything");
+                }
+                Ok(Self { address, running, database })
+            }
             Err(error) => {
                 database.close().await;
                 Err(error)
@@ -74,6 +87,7 @@ impl Service {
     async fn start_on(
         config: &Config,
         listener: TcpListener,
+        access: Access,
         database: &Database,
     ) -> Result<(SocketAddr, Running), Error> {
         database.prepare().await?;
@@ -110,7 +124,7 @@ impl Service {
         let queries = database.queries();
         let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe(), awaited);
         let audit = Audit::new(queries, PARTITION);
-        let server = http::serve(listener, http::App::new(bank, read_model, audit, feed));
+        let server = http::serve(listener, http::App::new(bank, read_model, audit, feed, access));
         Ok((address, Running { server, executor, projector, builder }))
     }
 
@@ -136,9 +150,14 @@ impl Service {
 
 /// What a person wants to know once it runs.
 pub fn welcome(config: &Config, address: SocketAddr) -> String {
-    let data = match &config.database_url {
-        Some(_) => "in the Postgres of PASSBOOK_DATABASE_URL".to_owned(),
-        None => database::data_dir(config).display().to_string(),
+    let data = match config.database_url.is_some() || config.database_url_file.is_some() {
+        true => "in the Postgres of PASSBOOK_DATABASE_URL".to_owned(),
+        false => database::data_dir(config).display().to_string(),
+    };
+    let access = match (controls_access(config), config.auth) {
+        (true, _) => "by bearer tokens",
+        (false, Some(Auth::Off)) => "OFF: everybody who reaches this address may do everything",
+        (false, None) => "OFF: every program of this machine may do everything",
     };
     // A wildcard address is listened on, not visited.
     let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
@@ -151,6 +170,7 @@ pub fn welcome(config: &Config, address: SocketAddr) -> String {
     Swagger UI  {base}/swagger-ui/
     Readiness   {base}/readyz
     Data        {data}
+    Access      {access}
 
   Ctrl-C ends it; the data stay.
 "
@@ -160,12 +180,34 @@ pub fn welcome(config: &Config, address: SocketAddr) -> String {
 /// Taken first, so that a busy port is told before a database is started.
 async fn listen(config: &Config) -> Result<TcpListener, Error> {
     let address = config.listen;
-    match config.auth {
-        None if !address.ip().is_loopback() => return Err(Error::Open(address)),
-        None | Some(Auth::Off) => {}
+    match (config.auth, controls_access(config)) {
+        (Some(Auth::Off), true) => return Err(Error::Contradiction),
+        (None, false) if !address.ip().is_loopback() => return Err(Error::Open(address)),
+        (None, true | false) | (Some(Auth::Off), false) => {}
     }
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => Error::AddressInUse { address },
         _ => Error::Listen { address, source },
     })
+}
+
+/// Whether anything says whose tokens are taken. Half a setting counts: it is a mistake to be told, and no open bank.
+fn controls_access(config: &Config) -> bool {
+    config.auth_issuer.is_some() || config.auth_jwks_file.is_some() || config.auth_audience.is_some()
+}
+
+/// Who may do what.
+async fn access(config: &Config) -> Result<Access, Error> {
+    if !controls_access(config) {
+        return Ok(match config.auth {
+            Some(Auth::Off) => Access::Off,
+            None => Access::Loopback,
+        });
+    }
+    let settings = auth::Settings {
+        issuer: config.auth_issuer.clone(),
+        audience: config.auth_audience.clone(),
+        jwks_file: config.auth_jwks_file.clone(),
+    };
+    Ok(Access::Tokens(Arc::new(Authority::establish(settings).await?)))
 }

@@ -12,15 +12,16 @@ use std::{
 const ARROWS: &[(&str, &[&str])] = &[
     ("timestamp", &[]),
     ("config", &[]),
+    ("auth", &[]),
     ("telemetry", &["config"]),
     ("domain", &[]),
     ("event_store", &[]),
     ("application", &["domain", "event_store", "timestamp"]),
     ("read_model", &["domain", "event_store", "timestamp"]),
     ("audit", &["application", "domain", "event_store", "read_model", "timestamp"]),
-    ("http", &["application", "audit", "domain", "event_store", "read_model", "timestamp"]),
+    ("http", &["application", "audit", "auth", "domain", "event_store", "read_model", "timestamp"]),
     ("database", &["config"]),
-    ("service", &["application", "audit", "config", "database", "http", "read_model"]),
+    ("service", &["application", "audit", "auth", "config", "database", "http", "read_model"]),
 ];
 
 /// Crates that a room must not use.
@@ -30,7 +31,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("application", &["axum", "clap"]),
     ("read_model", &["axum", "clap"]),
     ("audit", &["axum", "clap"]),
-    ("http", &["sqlx", "clap"]),
+    ("auth", &["sqlx", "axum", "clap"]),
+    ("http", &["sqlx", "clap", "jsonwebtoken"]),
     ("database", &["axum", "utoipa"]),
     ("config", &["sqlx", "axum", "tokio"]),
 ];

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::{
     Answer, Error, Pending,
-    receipt::{AccountReceipt, Receipt, RecordedFact, TransferReceipt},
-    request::Request,
+    receipt::{AccountReceipt, Receipt, Receiver, RecordedFact, TransferReceipt},
+    request::{Reach, Request},
 };
 use crate::{
     domain::{Account, Action, Command, Event, Rejection, Transfer, account::STATE_VERSION, transfer},
@@ -95,16 +95,14 @@ impl Decision<'_> {
     /// A key comes before the state and `If-Match`: a retry is a replay, whatever has become of the account.
     fn answer(&mut self, command: &Command, request: &Request) -> Result<Answer, Error> {
         let Some((id, key)) = key_of(request).zip(request.idempotency_key.as_ref()) else {
-            return Ok(Answer { receipt: self.carry_out(command, request)?, replayed: false });
+            let receipt = self.carry_out(command, request)?;
+            return Ok(Answer { receipt: self.told(receipt, command, request)?, replayed: false });
         };
-        if let Some(first) = self.recorded.get(&id) {
-            return replay(&first.receipt, first.fingerprint == key.fingerprint);
-        }
-        if let Some((receipt, fingerprint)) = self.first_answers.get(&id) {
-            return match *fingerprint == key.fingerprint {
-                true => Ok(Answer { receipt: receipt.clone(), replayed: true }),
-                false => Err(Error::KeyReused),
-            };
+        let recorded = self.recorded.get(&id).map(|first| recorded_receipt(first, &key.fingerprint)).transpose()?;
+        if let Some(first) =
+            recorded.map_or_else(|| self.first_answer(&id, &key.fingerprint), |first| Ok(Some(first)))?
+        {
+            return Ok(Answer { receipt: self.told(first, command, request)?, replayed: true });
         }
 
         // Asked whatever the decision: a refusal, too, stands only if the key is not recorded.
@@ -113,7 +111,42 @@ impl Decision<'_> {
         let json = serde_json::to_string(&receipt).map_err(|_| Error::Internal)?;
         self.write.keys.push(Key { id: id.clone(), fingerprint: key.fingerprint.to_vec(), receipt: json });
         self.first_answers.insert(id, (receipt.clone(), key.fingerprint));
-        Ok(Answer { receipt, replayed: false })
+        Ok(Answer { receipt: self.told(receipt, command, request)?, replayed: false })
+    }
+
+    /// What this batch answered to the same request.
+    fn first_answer(&self, id: &KeyId, fingerprint: &[u8; 32]) -> Result<Option<Receipt>, Error> {
+        match self.first_answers.get(id) {
+            Some((receipt, first)) if first == fingerprint => Ok(Some(receipt.clone())),
+            Some(_) => Err(Error::KeyReused),
+            None => Ok(None),
+        }
+    }
+
+    /// The receipt as the caller may see it today, whatever they could see when it was recorded.
+    fn told(&self, receipt: Receipt, command: &Command, request: &Request) -> Result<Receipt, Error> {
+        if request.reach == Reach::Any {
+            return Ok(receipt);
+        }
+        match command {
+            // Only the owner of a new account, or somebody who may open it for others, comes so far.
+            Command::Account { action: Action::Open { .. }, .. } => Ok(receipt),
+            Command::Account { account_id, .. } => self.seen(*account_id, request).map(|_| receipt),
+            Command::Transfer(transfer) => {
+                self.seen(transfer.from, request)?;
+                let receiver_is_seen = request.sees(&self.held(transfer.to)?.account);
+                Ok(if receiver_is_seen { receipt } else { receipt.without_receiver() })
+            }
+        }
+    }
+
+    /// The account, if the caller may see it. That there is none is judged where it matters.
+    fn seen(&self, account_id: Uuid, request: &Request) -> Result<Held, Error> {
+        let held = self.held(account_id)?;
+        match held.account {
+            Account::Opened(_) if !request.sees(&held.account) => Err(Error::Unseen),
+            Account::Opened(_) | Account::Unopened => Ok(held),
+        }
     }
 
     fn carry_out(&mut self, command: &Command, request: &Request) -> Result<Receipt, Error> {
@@ -126,7 +159,14 @@ impl Decision<'_> {
     }
 
     fn act(&mut self, account_id: Uuid, action: &Action, request: &Request) -> Result<AccountReceipt, Error> {
-        let held = self.held(account_id)?;
+        let held = match action {
+            Action::Open { .. } => self.held(account_id)?,
+            Action::Deposit(..)
+            | Action::Withdraw(..)
+            | Action::Freeze { .. }
+            | Action::Unfreeze { .. }
+            | Action::Close { .. } => self.seen(account_id, request)?,
+        };
         if let Some(condition) = &request.if_match
             && held.version > 0
             && !condition.holds(held.version)
@@ -138,10 +178,11 @@ impl Decision<'_> {
     }
 
     fn transfer(&mut self, transfer: &Transfer, request: &Request) -> Result<TransferReceipt, Error> {
-        let sender = self.held(transfer.from)?;
+        let sender = self.seen(transfer.from, request)?;
         let receiver = self.held(transfer.to)?;
         let currency = sender.account.book()?.currency;
-        let (sent, received) = transfer::decide(&sender.account, &receiver.account, transfer)?;
+        let decide = if request.sees(&receiver.account) { transfer::decide } else { transfer::decide_unseen };
+        let (sent, received) = decide(&sender.account, &receiver.account, transfer)?;
         let from = self.record(transfer.from, &sent, request)?;
         let to = self.record(transfer.to, &received, request)?;
         Ok(TransferReceipt {
@@ -150,7 +191,7 @@ impl Decision<'_> {
             currency,
             position: to.position,
             from,
-            to,
+            to: Receiver::Seen(to),
         })
     }
 
@@ -214,17 +255,14 @@ impl Decision<'_> {
     }
 }
 
-fn replay(receipt: &str, same_request: bool) -> Result<Answer, Error> {
-    if !same_request {
+fn recorded_receipt(first: &Key, fingerprint: &[u8; 32]) -> Result<Receipt, Error> {
+    if first.fingerprint != fingerprint {
         return Err(Error::KeyReused);
     }
-    match serde_json::from_str(receipt) {
-        Ok(receipt) => Ok(Answer { receipt, replayed: true }),
-        Err(error) => {
-            tracing::error!(%error, "a recorded receipt cannot be read");
-            Err(Error::Internal)
-        }
-    }
+    serde_json::from_str(&first.receipt).map_err(|error| {
+        tracing::error!(%error, "a recorded receipt cannot be read");
+        Error::Internal
+    })
 }
 
 fn metadata(request: &Request) -> Result<String, Error> {

@@ -27,8 +27,8 @@ use crate::{
 };
 
 pub use pace::Slice;
-pub use receipt::{AccountReceipt, Receipt, RecordedFact, TransferReceipt};
-pub use request::{IdempotencyKey, IfMatch, Request};
+pub use receipt::{AccountReceipt, Receipt, Receiver, RecordedFact, TransferReceipt};
+pub use request::{IdempotencyKey, IfMatch, Reach, Request};
 
 /// How many commands may wait for the executor. More are answered `Overloaded` at once.
 pub const QUEUE_COMMANDS_MAX: usize = 4096;
@@ -57,6 +57,9 @@ pub enum Error {
     /// The state refuses it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The account is another's. To the caller it is as if there were none.
+    #[error("there is no account with this id")]
+    Unseen,
     /// `If-Match` names another version than the account has.
     #[error("the account is at version {current}")]
     VersionMismatch {

@@ -81,8 +81,26 @@ pub struct TransferReceipt {
     pub position: Position,
     /// The account that paid.
     pub from: AccountReceipt,
-    /// The account that was paid.
-    pub to: AccountReceipt,
+    /// The account that was paid; of an account that the caller may not see only its id.
+    pub to: Receiver,
+}
+
+/// The account that was paid by a transfer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Receiver {
+    /// As the caller may see it.
+    Seen(AccountReceipt),
+    /// As everybody else may.
+    Unseen(UnseenAccount),
+}
+
+/// An account that the caller may not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnseenAccount {
+    /// The account.
+    pub account_id: Uuid,
 }
 
 impl Receipt {
@@ -94,11 +112,33 @@ impl Receipt {
         }
     }
 
+    /// The same for somebody who may not see the account that was paid.
+    #[must_use]
+    pub fn without_receiver(self) -> Self {
+        match self {
+            Receipt::Transfer(mut transfer) => {
+                let account_id = transfer.to.account_id();
+                transfer.to = Receiver::Unseen(UnseenAccount { account_id });
+                Receipt::Transfer(transfer)
+            }
+            Receipt::Account(account) => Receipt::Account(account),
+        }
+    }
+
     /// How far the log is with this command.
     pub fn position(&self) -> Position {
         match self {
             Receipt::Transfer(transfer) => transfer.position,
             Receipt::Account(account) => account.position,
+        }
+    }
+}
+
+impl Receiver {
+    fn account_id(&self) -> Uuid {
+        match self {
+            Receiver::Seen(account) => account.account_id,
+            Receiver::Unseen(account) => account.account_id,
         }
     }
 }

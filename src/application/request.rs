@@ -4,11 +4,24 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::domain::Account;
+
+/// Whose accounts a caller may command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Their own.
+    Own,
+    /// Anybody's.
+    Any,
+}
+
 /// What stands around a command.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Who asks.
     pub caller: Arc<str>,
+    /// Whose accounts they may command. Other accounts are for them as if they were not there.
+    pub reach: Reach,
     /// Ties together everything that one interaction caused; the request id.
     pub correlation_id: Arc<str>,
     /// What caused the events: the id of this command.
@@ -19,6 +32,16 @@ pub struct Request {
     pub if_match: Option<IfMatch>,
     /// Answer what would happen, and record nothing.
     pub dry_run: bool,
+}
+
+impl Request {
+    /// Whether the caller may know of this account.
+    pub fn sees(&self, account: &Account) -> bool {
+        match self.reach {
+            Reach::Any => true,
+            Reach::Own => account.belongs_to(&self.caller),
+        }
+    }
 }
 
 /// A key that makes retries of one request answer alike.

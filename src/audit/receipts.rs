@@ -4,7 +4,7 @@ use futures_util::{TryStreamExt, stream::BoxStream};
 
 use super::{Finding, books::Books, verify::Error};
 use crate::{
-    application::{AccountReceipt, Receipt, RecordedFact, TransferReceipt},
+    application::{AccountReceipt, Receipt, Receiver, RecordedFact, TransferReceipt},
     domain::Event,
     event_store::{Position, RecordedEvent, whole::RecordedReceipt},
 };
@@ -78,7 +78,7 @@ impl<'a> Receipts<'a> {
             currency: receipt.currency,
             position: receipt.position,
             from,
-            to: receipt,
+            to: Receiver::Seen(receipt),
         })))
     }
 }

@@ -3,7 +3,7 @@
 pub mod embedded;
 mod schema;
 
-use std::{io, path::PathBuf, str::FromStr, time::Duration};
+use std::{fs, io, path::PathBuf, str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
@@ -44,6 +44,10 @@ pub enum Error {
     Embedded(#[from] embedded::Error),
     #[error("PASSBOOK_DATABASE_URL is not a Postgres URL such as postgres://user:password@host/database")]
     InvalidUrl,
+    #[error("PASSBOOK_DATABASE_URL and PASSBOOK_DATABASE_URL_FILE both name a database: set one of them")]
+    TwoUrls,
+    #[error("PASSBOOK_DATABASE_URL_FILE={path} cannot be read: {source}")]
+    UrlFile { path: PathBuf, source: io::Error },
     #[error("the database of PASSBOOK_DATABASE_URL cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
     #[error("the database is Postgres {0}, and Passbook needs 15 or newer")]
@@ -55,8 +59,8 @@ pub enum Error {
 impl Database {
     /// Reaches the configured Postgres, or starts one of our own.
     pub async fn open(config: &Config) -> Result<Self, Error> {
-        match &config.database_url {
-            Some(url) => Self::reach(url).await,
+        match url(config)? {
+            Some(url) => Self::reach(&url).await,
             None => Ok(Self::ours(EmbeddedPostgres::start(&embedded_settings(config)).await?)),
         }
     }
@@ -64,8 +68,8 @@ impl Database {
     /// The same for whoever looks at a bank that is there, and may be running: a Postgres of our own that runs already is
     /// used as it is, and none is created.
     pub async fn open_existing(config: &Config) -> Result<Self, Error> {
-        match &config.database_url {
-            Some(url) => Self::reach(url).await,
+        match url(config)? {
+            Some(url) => Self::reach(&url).await,
             None => Ok(Self::ours(EmbeddedPostgres::attach_or_start(&embedded_settings(config)).await?)),
         }
     }
@@ -174,6 +178,18 @@ fn pool(connections_max: u32, options: PgConnectOptions) -> PgPool {
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
         .connect_lazy_with(options.options([schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)]))
+}
+
+/// The configured database, which may be told in a file: an environment is seen by more people.
+fn url(config: &Config) -> Result<Option<SecretString>, Error> {
+    match (&config.database_url, &config.database_url_file) {
+        (Some(_), Some(_)) => Err(Error::TwoUrls),
+        (None, Some(path)) => match fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text.trim().into())),
+            Err(source) => Err(Error::UrlFile { path: path.clone(), source }),
+        },
+        (url, None) => Ok(url.clone()),
+    }
 }
 
 /// Where our own Postgres keeps its data.

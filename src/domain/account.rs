@@ -170,6 +170,11 @@ impl Account {
         }
     }
 
+    /// Whether it is an account of this customer; one that was never opened is nobody's.
+    pub fn belongs_to(&self, owner: &str) -> bool {
+        matches!(self, Account::Opened(book) if *book.owner == *owner)
+    }
+
     /// The book, if money in the currency of `movement` may move on it.
     pub(super) fn open_for(&self, movement: &Movement) -> Result<&Book, Rejection> {
         let book = self.book()?;

@@ -28,6 +28,13 @@ pub fn decide(from: &Account, to: &Account, transfer: &Transfer) -> Result<(Even
     ))
 }
 
+/// The same for somebody who may not see the receiver. The sender's own refusals come first, so that nobody without the
+/// money finds out anything about the other account; and whatever that one refuses, it is as if it were not there.
+pub fn decide_unseen(from: &Account, to: &Account, transfer: &Transfer) -> Result<(Event, Event), Rejection> {
+    from.open_for(&transfer.movement)?.debit(transfer.movement.amount)?;
+    decide(from, to, transfer).map_err(|_| Rejection::AccountNotFound)
+}
+
 fn currencies_differ(from: &Account, to: &Account) -> Option<Rejection> {
     match (from, to) {
         (Account::Opened(from), Account::Opened(to)) if from.currency != to.currency => {

@@ -14,7 +14,8 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    application::AccountReceipt,
+    application::{AccountReceipt, Reach},
+    auth::{Caller, Scope},
     domain::{Action, Channel, Command, command::Movement},
 };
 
@@ -68,7 +69,7 @@ pub struct Reason {
 /// Opens an account in one currency, with an initial deposit where one is given. The answer is its receipt, and
 /// `Location` says where it can be read. With an `Idempotency-Key` a retry never opens a second account.
 #[utoipa::path(
-    post, path = "/v1/accounts", tag = "Commands", params(Options, RetryHeader),
+    post, path = "/v1/accounts", tag = "Commands", security(("bearer" = ["accounts:write"])), params(Options, RetryHeader),
     request_body(content = OpenAccount, examples(
         ("an account with money" = (value = json!({
             "account_id": "01900000-0000-7000-8000-000000000001", "currency": "EUR", "owner": "customer-17", "initial_deposit": 10000
@@ -90,8 +91,13 @@ pub struct Reason {
         OpenProblems,
     ),
 )]
-pub async fn open(State(app): State<App>, ask: Ask<OpenAccount>) -> Result<Response, Problem> {
+pub async fn open(State(app): State<App>, caller: Caller, ask: Ask<OpenAccount>) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsWrite)?;
     let Ask { body, request } = ask.without_condition()?;
+    if body.account_id.is_some() || body.owner.as_deref().is_some_and(|owner| *owner != **caller.subject()) {
+        // A chosen id would tell whether an account has it.
+        caller.require(Scope::AccountsWriteAny)?;
+    }
     let account_id = match &body.account_id {
         Some(id) => uuid("account_id", id)?,
         None => Uuid::now_v7(),
@@ -110,7 +116,7 @@ pub async fn open(State(app): State<App>, ask: Ask<OpenAccount>) -> Result<Respo
 ///
 /// Pays money into an open account.
 #[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/deposits", tag = "Commands",
+    post, path = "/v1/accounts/{account_id}/deposits", tag = "Commands", security(("bearer" = ["accounts:write"])),
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), Options, RetryHeader, ConditionHeader),
     request_body(content = MoveMoney, example = json!({"amount": 5000, "currency": "EUR", "reference": "salary", "channel": "branch"})),
     responses(
@@ -122,7 +128,13 @@ pub async fn open(State(app): State<App>, ask: Ask<OpenAccount>) -> Result<Respo
         CommandProblems,
     ),
 )]
-pub async fn deposit(State(app): State<App>, Id(id): Id, ask: Ask<MoveMoney>) -> Result<Response, Problem> {
+pub async fn deposit(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id,
+    ask: Ask<MoveMoney>,
+) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsWrite)?;
     move_money(&app, id, ask, Action::Deposit).await
 }
 
@@ -130,7 +142,7 @@ pub async fn deposit(State(app): State<App>, Id(id): Id, ask: Ask<MoveMoney>) ->
 ///
 /// Pays money out of an open account; never more than its balance.
 #[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/withdrawals", tag = "Commands",
+    post, path = "/v1/accounts/{account_id}/withdrawals", tag = "Commands", security(("bearer" = ["accounts:write"])),
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), Options, RetryHeader, ConditionHeader),
     request_body(content = MoveMoney, example = json!({"amount": 2000, "currency": "EUR", "reference": "cash", "channel": "atm"})),
     responses(
@@ -142,7 +154,13 @@ pub async fn deposit(State(app): State<App>, Id(id): Id, ask: Ask<MoveMoney>) ->
         CommandProblems,
     ),
 )]
-pub async fn withdraw(State(app): State<App>, Id(id): Id, ask: Ask<MoveMoney>) -> Result<Response, Problem> {
+pub async fn withdraw(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id,
+    ask: Ask<MoveMoney>,
+) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsWrite)?;
     move_money(&app, id, ask, Action::Withdraw).await
 }
 
@@ -150,7 +168,7 @@ pub async fn withdraw(State(app): State<App>, Id(id): Id, ask: Ask<MoveMoney>) -
 ///
 /// Stops all movements of money until the account is unfrozen.
 #[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/freeze", tag = "Commands",
+    post, path = "/v1/accounts/{account_id}/freeze", tag = "Commands", security(("bearer" = ["accounts:freeze"])),
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000002"), Options, RetryHeader, ConditionHeader),
     request_body(content = Reason, example = json!({"reason": "lost card"})),
     responses(
@@ -161,7 +179,9 @@ pub async fn withdraw(State(app): State<App>, Id(id): Id, ask: Ask<MoveMoney>) -
         CommandProblems,
     ),
 )]
-pub async fn freeze(State(app): State<App>, Id(id): Id, ask: Ask<Reason>) -> Result<Response, Problem> {
+pub async fn freeze(State(app): State<App>, caller: Caller, Id(id): Id, ask: Ask<Reason>) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsFreeze)?;
+    let ask = ask.reaching(Reach::Any);
     change_status(&app, id, ask, |reason| Action::Freeze { reason }).await
 }
 
@@ -169,7 +189,7 @@ pub async fn freeze(State(app): State<App>, Id(id): Id, ask: Ask<Reason>) -> Res
 ///
 /// Lets money move again.
 #[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/unfreeze", tag = "Commands",
+    post, path = "/v1/accounts/{account_id}/unfreeze", tag = "Commands", security(("bearer" = ["accounts:freeze"])),
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000002"), Options, RetryHeader, ConditionHeader),
     request_body(content = Reason, example = json!({"reason": "card found"})),
     responses(
@@ -180,7 +200,14 @@ pub async fn freeze(State(app): State<App>, Id(id): Id, ask: Ask<Reason>) -> Res
         CommandProblems,
     ),
 )]
-pub async fn unfreeze(State(app): State<App>, Id(id): Id, ask: Ask<Reason>) -> Result<Response, Problem> {
+pub async fn unfreeze(
+    State(app): State<App>,
+    caller: Caller,
+    Id(id): Id,
+    ask: Ask<Reason>,
+) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsFreeze)?;
+    let ask = ask.reaching(Reach::Any);
     change_status(&app, id, ask, |reason| Action::Unfreeze { reason }).await
 }
 
@@ -188,7 +215,7 @@ pub async fn unfreeze(State(app): State<App>, Id(id): Id, ask: Ask<Reason>) -> R
 ///
 /// Closes an open account with balance 0, for ever.
 #[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/close", tag = "Commands",
+    post, path = "/v1/accounts/{account_id}/close", tag = "Commands", security(("bearer" = ["accounts:write"])),
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000003"), Options, RetryHeader, ConditionHeader),
     request_body(content = Reason, example = json!({"reason": "asked by its owner"})),
     responses(
@@ -199,7 +226,8 @@ pub async fn unfreeze(State(app): State<App>, Id(id): Id, ask: Ask<Reason>) -> R
         CommandProblems,
     ),
 )]
-pub async fn close(State(app): State<App>, Id(id): Id, ask: Ask<Reason>) -> Result<Response, Problem> {
+pub async fn close(State(app): State<App>, caller: Caller, Id(id): Id, ask: Ask<Reason>) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsWrite)?;
     change_status(&app, id, ask, |reason| Action::Close { reason }).await
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Query, rejection::BytesRejection},
+    extract::{FromRequest, FromRequestParts, Query, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -14,15 +14,17 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{
+    App,
     envelope::RequestId,
     headers::{idempotency_key, if_match, if_match_text},
     parameters::invalid_query,
     problem::{Code, Problem},
 };
-use crate::application::{IdempotencyKey, Request};
+use crate::{
+    application::{IdempotencyKey, Reach, Request},
+    auth::Caller,
+};
 
-/// Who asks while access control is off.
-pub const ANONYMOUS: &str = "anonymous";
 /// How long a body may take to arrive.
 const BODY_MS_MAX: u64 = 10_000;
 
@@ -46,10 +48,13 @@ pub struct Options {
     dry_run: bool,
 }
 
-impl<S: Send + Sync, B: DeserializeOwned> FromRequest<S> for Ask<B> {
+impl<B: DeserializeOwned> FromRequest<App> for Ask<B> {
     type Rejection = Problem;
 
-    async fn from_request(http: axum::extract::Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(http: axum::extract::Request, state: &App) -> Result<Self, Problem> {
+        let (mut parts, body) = http.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, state).await?;
+        let http = axum::extract::Request::from_parts(parts, body);
         let options: Query<Options> = Query::try_from_uri(http.uri()).map_err(invalid_query)?;
         let correlation_id = match http.extensions().get::<RequestId>() {
             Some(RequestId(id)) => Arc::clone(id),
@@ -77,7 +82,8 @@ impl<S: Send + Sync, B: DeserializeOwned> FromRequest<S> for Ask<B> {
             None => None,
         };
         let request = Request {
-            caller: Arc::from(ANONYMOUS),
+            caller: Arc::clone(caller.subject()),
+            reach: caller.reach(),
             correlation_id,
             causation_id: Uuid::now_v7(),
             idempotency_key,
@@ -89,6 +95,13 @@ impl<S: Send + Sync, B: DeserializeOwned> FromRequest<S> for Ask<B> {
 }
 
 impl<B> Ask<B> {
+    /// The same for somebody whose power has nothing to do with owning accounts.
+    #[must_use]
+    pub fn reaching(mut self, reach: Reach) -> Self {
+        self.request.reach = reach;
+        self
+    }
+
     /// Refuses a condition where there is no one account to compare it with.
     pub fn without_condition(self) -> Result<Self, Problem> {
         match self.request.if_match {
@@ -101,7 +114,7 @@ impl<B> Ask<B> {
     }
 }
 
-async fn read<S: Send + Sync>(http: axum::extract::Request, state: &S) -> Result<Bytes, Problem> {
+async fn read(http: axum::extract::Request, state: &App) -> Result<Bytes, Problem> {
     match timeout(Duration::from_millis(BODY_MS_MAX), Bytes::from_request(http, state)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(rejection)) => Err(unreadable(&rejection)),

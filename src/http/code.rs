@@ -16,6 +16,8 @@ pub enum Code {
     InvalidParameter,
     InvalidIdempotencyKey,
     SameAccount,
+    Unauthenticated,
+    Forbidden,
     AccountNotFound,
     NotFound,
     MethodNotAllowed,
@@ -49,6 +51,8 @@ impl Code {
         Code::InvalidParameter,
         Code::InvalidIdempotencyKey,
         Code::SameAccount,
+        Code::Unauthenticated,
+        Code::Forbidden,
         Code::AccountNotFound,
         Code::NotFound,
         Code::MethodNotAllowed,
@@ -104,6 +108,18 @@ impl Code {
                 "An Idempotency-Key has 1 to 255 visible ASCII characters, bare or as a quoted string.",
             ),
             Code::SameAccount => ("same_account", 400, "Both accounts are the same", "A transfer needs two accounts."),
+            Code::Unauthenticated => (
+                "unauthenticated",
+                401,
+                "Nobody is named who asks",
+                "Send the header `Authorization: Bearer <token>` with a token of the provider that this service trusts; WWW-Authenticate tells what was wrong with yours.",
+            ),
+            Code::Forbidden => (
+                "forbidden",
+                403,
+                "The caller may not do this",
+                "The token lacks a scope, which WWW-Authenticate names; or a browser asks for a page of another site.",
+            ),
             Code::AccountNotFound => (
                 "account_not_found",
                 404,
@@ -230,6 +246,8 @@ impl Code {
     /// What an answer that carries only a status means.
     pub fn of_status(status: StatusCode) -> Self {
         match status {
+            StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+            StatusCode::FORBIDDEN => Code::Forbidden,
             StatusCode::NOT_FOUND => Code::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
             StatusCode::NOT_ACCEPTABLE => Code::NotAcceptable,

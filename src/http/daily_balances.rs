@@ -7,13 +7,16 @@ use utoipa::IntoParams;
 use super::{
     App,
     answer::{Page, view},
+    caller::visible,
     cursor,
     openapi::QueryProblems,
     parameters::{Id, Parameters, date, limit, min_position},
     problem::{Code, Problem},
-    queries::found,
 };
-use crate::read_model::daily_balances::{DailyBalance, Period};
+use crate::{
+    auth::{Caller, Scope},
+    read_model::daily_balances::{DailyBalance, Period},
+};
 
 /// Which days.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -55,6 +58,7 @@ impl DailyBalancesQuery {
 /// first.
 #[utoipa::path(
     get, path = "/v1/accounts/{account_id}/daily-balances", tag = "Queries",
+    security(("bearer" = ["accounts:read"])),
     params(
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
         DailyBalancesQuery,
@@ -68,14 +72,16 @@ impl DailyBalancesQuery {
 )]
 pub async fn list_daily_balances(
     State(app): State<App>,
+    caller: Caller,
     Id(account_id): Id,
     Parameters(query): Parameters<DailyBalancesQuery>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsRead)?;
     let period = query.period()?;
     let limit = limit(query.limit)?;
     let after = query.after.as_deref().map(cursor::day).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
-    found(app.read_model.account(account_id, minimum).await?)?;
+    visible(&caller, app.read_model.account(account_id, minimum).await?)?;
     let seen = app.read_model.daily_balances(account_id, period, after, limit, minimum).await?;
     Ok(view(seen.map(|(data, more)| {
         let next = data.last().filter(|_| more).map(|day| cursor::after_day(day.date));

@@ -15,7 +15,10 @@ use axum::{
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::problem::{Code, PROBLEM_JSON, Problem};
+use super::{
+    caller::Who,
+    problem::{Code, PROBLEM_JSON, Problem},
+};
 
 const REQUEST_ID: &str = "x-request-id";
 /// How long a read may take.
@@ -34,12 +37,18 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let who = Who::default();
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+    request.extensions_mut().insert(who.clone());
 
     let response = match names_one_host(&request) {
         true => bounded(&method, next.run(request)).await,
         false => Problem::new(Code::MalformedRequest, "the request has no Host, or several").into_response(),
     };
+    if let Some(reason) = response.extensions().get::<Arc<Problem>>().and_then(|problem| problem.refusal()) {
+        let caller = who.name().unwrap_or("nobody");
+        tracing::warn!(request_id = &*id, caller, %method, path, reason, "authority was refused");
+    }
     let mut response = as_problem(response, &path, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     audit::{EventRecord, Filter},
+    auth::{Caller, Scope},
     domain::EventType,
 };
 
@@ -64,7 +65,7 @@ pub struct EventPage {
 ///
 /// Everything that happened to the account, oldest first, as it was recorded.
 #[utoipa::path(
-    get, path = "/v1/accounts/{account_id}/events", tag = "Audit",
+    get, path = "/v1/accounts/{account_id}/events", tag = "Audit", security(("bearer" = ["audit:read"])),
     params(
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
         AccountEventsQuery,
@@ -73,9 +74,11 @@ pub struct EventPage {
 )]
 pub async fn list_account_events(
     State(app): State<App>,
+    caller: Caller,
     Id(account_id): Id,
     Parameters(query): Parameters<AccountEventsQuery>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AuditRead)?;
     let limit = limit(query.limit)?;
     let version = after_version(query.after_version)?;
     let history = app.trail.history(account_id, version, limit).await?;
@@ -90,13 +93,15 @@ pub async fn list_account_events(
 /// read. Read on with `next`, also after a page that is empty. A cursor of another history of the log, as after a restore,
 /// is refused.
 #[utoipa::path(
-    get, path = "/v1/events", tag = "Audit", params(EventsQuery),
+    get, path = "/v1/events", tag = "Audit", security(("bearer" = ["audit:read"])), params(EventsQuery),
     responses((status = 200, description = "A page of the log.", body = EventPage), ListProblems),
 )]
 pub async fn list_events(
     State(app): State<App>,
+    caller: Caller,
     Parameters(query): Parameters<EventsQuery>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AuditRead)?;
     let limit = limit(query.limit)?;
     let after = cursor::log("after", query.after.as_deref())?;
     let filter = Filter { event_type: query.event_type, since: time("since", query.since.as_deref())? };

@@ -1,5 +1,7 @@
 //! The log as it grows, as Server-Sent Events.
 
+use std::future::pending;
+
 use axum::{
     Extension,
     body::Body,
@@ -7,7 +9,9 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use futures_util::StreamExt;
 use serde::Deserialize;
+use tokio::time::sleep;
 use utoipa::IntoParams;
 
 use super::{
@@ -19,6 +23,7 @@ use super::{
 };
 use crate::{
     audit::{self, Bookmark, Filter},
+    auth::{Caller, Scope},
     domain::EventType,
 };
 
@@ -48,10 +53,10 @@ pub struct StreamQuery {
 /// The same as the list, as Server-Sent Events and without an end: `id` is the event's cursor, `event` its type, `data` the
 /// event. `Last-Event-ID`, which an `EventSource` sends by itself when it comes back, goes before `after`. A comment comes
 /// every 15 s without an event, with the cursor of what was passed over. A reader that does not keep up is ended, as all are
-/// when the service stops: come back with the last `id`, and nothing is missing or twice there. When the database is away
+/// when the service stops: come back with the last `id`, and nothing is missing or twice there. So is one whose token has ended. When the database is away
 /// the stream pauses.
 #[utoipa::path(
-    get, path = "/v1/events/stream", tag = "Audit",
+    get, path = "/v1/events/stream", tag = "Audit", security(("bearer" = ["audit:read"])),
     params(
         StreamQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that the caller has."),
@@ -63,10 +68,12 @@ pub struct StreamQuery {
 )]
 pub async fn stream_events(
     State(app): State<App>,
+    caller: Caller,
     Parameters(query): Parameters<StreamQuery>,
     headers: HeaderMap,
     Extension(endless): Extension<Endless>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AuditRead)?;
     let filter = Filter { event_type: query.event_type, since: time("since", query.since.as_deref())? };
     let after = cursor::log("after", query.after.as_deref())?;
     let stream = match last_event_id(&headers)? {
@@ -79,7 +86,15 @@ pub async fn stream_events(
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(stream)).into_response())
+    Ok((headers, Body::from_stream(stream.take_until(end_of(caller)))).into_response())
+}
+
+/// Comes when the caller's token ends, and never for somebody without one.
+async fn end_of(caller: Caller) {
+    match caller.lasts() {
+        Some(lasts) => sleep(lasts).await,
+        None => pending().await,
+    }
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Bookmark>, Problem> {

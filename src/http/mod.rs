@@ -5,9 +5,11 @@ mod accounts;
 mod answer;
 mod ask;
 mod audit;
+mod caller;
 mod code;
 mod cursor;
 mod daily_balances;
+mod door;
 mod envelope;
 mod events;
 mod feed;
@@ -33,6 +35,7 @@ use self::problem::{Code, Problem};
 use crate::{
     application::Bank,
     audit::{Audit, Trail, feed::Feed},
+    auth::Access,
     read_model::ReadModel,
 };
 
@@ -50,13 +53,14 @@ pub struct App {
     audit: Audit,
     trail: Trail,
     feed: Feed,
+    access: Access,
 }
 
 impl App {
     /// Commands go to `bank`, queries to `read_model`, questions about the log itself to `audit`, and who reads or follows
-    /// the log to `feed`.
-    pub fn new(bank: Bank, read_model: ReadModel, audit: Audit, feed: Feed) -> Self {
-        Self { bank, read_model, audit, trail: feed.trail().clone(), feed }
+    /// the log to `feed`; `access` says who may.
+    pub fn new(bank: Bank, read_model: ReadModel, audit: Audit, feed: Feed, access: Access) -> Self {
+        Self { bank, read_model, audit, trail: feed.trail().clone(), feed, access }
     }
 }
 
@@ -94,6 +98,8 @@ fn api() -> OpenApiRouter<App> {
 /// The API, its document and its pages, with what every request gets wrapped around.
 fn router(app: App) -> Router {
     let (api, document) = api().split_for_parts();
+    let document = openapi::secured(document);
+    let guard = middleware::from_fn_with_state(app.access.clone(), door::guard);
     api.merge(SwaggerUi::new("/swagger-ui").url("/openapi.json", document))
         .route("/problems/{code}", get(code::page))
         .fallback(|| async { Problem::of(Code::NotFound) })
@@ -101,6 +107,7 @@ fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(guard)
         .layer(middleware::from_fn(envelope::wrap))
         .layer(CompressionLayer::new())
         .layer(middleware::map_request(envelope::gzip_or_identity))

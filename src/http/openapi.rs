@@ -1,12 +1,25 @@
 //! The OpenAPI document: what the route table cannot say by itself.
 
-use utoipa::{IntoParams, IntoResponses, OpenApi, openapi::OpenApi as Document};
+use std::fmt::Write;
+
+use utoipa::{
+    IntoParams, IntoResponses, OpenApi,
+    openapi::{
+        Content, Header, ObjectBuilder, OpenApi as Document, Ref, Response, ResponseBuilder, Schema, Type,
+        path::Operation,
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     App, api,
     problem::{Code, FieldError, ProblemBody},
 };
+use crate::auth::Scope;
+
+/// What the document calls the way in which tokens come.
+const BEARER: &str = "bearer";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +31,8 @@ use super::{
             **Retries** are safe with an `Idempotency-Key`: the same request under the same key is carried out once, \
             and answered alike ever after.\n\n\
             **Read your own writes**: pass the `position` of a receipt as `min_position` to a query.\n\n\
+            **Access**: with access control on, each operation needs a bearer token with the scope that it names. An \
+            account that the caller may not see is answered as one that is not there.\n\n\
             **Errors** are `application/problem+json` (RFC 9457); compare `code`.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
@@ -40,9 +55,67 @@ pub fn document() -> OpenApiRouter<App> {
 
 /// The whole document as `passbook openapi` prints it.
 pub fn openapi_json() -> String {
-    let document: Document = api().into_openapi();
+    let document = secured(api().into_openapi());
     let json = serde_json::to_string_pretty(&document);
     json.map(|json| json + "\n").unwrap_or_default()
+}
+
+/// The document with what access control adds to every operation that names a scope: how to send a token, which scope
+/// is needed, and what is answered without.
+pub fn secured(mut document: Document) -> Document {
+    let mut bearer = Http::new(HttpAuthScheme::Bearer);
+    bearer.bearer_format = Some("JWT".to_owned());
+    bearer.description = Some(
+        "A token of the OpenID Connect provider that the service trusts, with scopes in `scope` or `scp`. \
+         None is needed where access control is off."
+            .to_owned(),
+    );
+    document.components.get_or_insert_default().add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        operations.into_iter().flatten().for_each(secure);
+    }
+    document
+}
+
+fn secure(operation: &mut Operation) {
+    let Some(scope) = operation.security.as_ref().and_then(|needed| needed.first()).and_then(scope_of) else { return };
+    let mut said = operation.description.take().unwrap_or_default();
+    match scope.any() {
+        Some(any) => {
+            let (own, any) = (scope.word(), any.word());
+            // Writing is fmt to a String, which cannot fail.
+            let _ =
+                write!(said, "\n\nNeeds the scope `{own}` for the caller's own accounts, or `{any}` for any account.");
+            operation.security.get_or_insert_default().push(SecurityRequirement::new(BEARER, [any]));
+        }
+        None => {
+            let _ = write!(said, "\n\nNeeds the scope `{}`.", scope.word());
+        }
+    }
+    operation.description = Some(said);
+    let responses = &mut operation.responses.responses;
+    for (status, description) in [
+        ("401", "No token, or none that is taken: `unauthenticated`. `WWW-Authenticate` tells why."),
+        ("403", "The token lacks a scope: `forbidden`. `WWW-Authenticate` names it."),
+    ] {
+        responses.insert(status.to_owned(), refusal(description).into());
+    }
+}
+
+/// The scope that a requirement names.
+fn scope_of(requirement: &SecurityRequirement) -> Option<Scope> {
+    let requirement = serde_json::to_value(requirement).ok()?;
+    Scope::of(requirement.get(BEARER)?.get(0)?.as_str()?)
+}
+
+fn refusal(description: &str) -> Response {
+    let challenge = Header::new(Schema::from(ObjectBuilder::new().schema_type(Type::String)));
+    ResponseBuilder::new()
+        .description(description)
+        .header("WWW-Authenticate", challenge)
+        .content("application/problem+json", Content::new(Some(Ref::from_schema_name("Problem"))))
+        .build()
 }
 
 /// What every command may say of its retries.

@@ -17,9 +17,12 @@ use super::{
     problem::{Code, Problem},
     queries::Freshness,
 };
-use crate::read_model::{
-    self,
-    status::{Begun, ProjectionStatus},
+use crate::{
+    auth::{Access, Caller, Scope},
+    read_model::{
+        self,
+        status::{Begun, ProjectionStatus},
+    },
 };
 
 /// A service that answers.
@@ -82,6 +85,11 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
     if let Some(outage) = app.bank.outage() {
         return Err(Problem::new(Code::StorageUnavailable, outage));
     }
+    if let Access::Tokens(authority) = &app.access
+        && !authority.has_keys()
+    {
+        return Err(Problem::new(Code::StorageUnavailable, "there are no keys to verify access tokens with yet"));
+    }
     let projections = match app.read_model.projections(None).await {
         Ok(seen) => seen.value,
         Err(read_model::Error::Behind) => vec![],
@@ -114,7 +122,7 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
 ///
 /// How far each view has read, measured against the log's head.
 #[utoipa::path(
-    get, path = "/v1/projections", tag = "Service", params(Freshness),
+    get, path = "/v1/projections", tag = "Service", security(("bearer" = ["operations"])), params(Freshness),
     responses(
         (status = 200, description = "All views.", body = Projections, headers(
             ("Passbook-Position" = String, description = "How far the view that is furthest behind has read."),
@@ -124,8 +132,10 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
 )]
 pub async fn list_projections(
     State(app): State<App>,
+    caller: Caller,
     Parameters(query): Parameters<Freshness>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::Operations)?;
     let minimum = query.min_position()?;
     Ok(view(app.read_model.projections(minimum).await?.map(|data| Projections { data })))
 }
@@ -135,7 +145,7 @@ pub async fn list_projections(
 /// Builds the view's next generation from the log beside the live one, checks it and lets it take over, while reads and
 /// writes go on. Follow it in `GET /v1/projections`. A view is rebuilt once at a time.
 #[utoipa::path(
-    post, path = "/v1/projections/{name}/rebuild", tag = "Service",
+    post, path = "/v1/projections/{name}/rebuild", tag = "Service", security(("bearer" = ["operations"])),
     params(
         ("name" = String, Path, description = "The view.", example = "accounts"),
         RebuildQuery,
@@ -144,9 +154,11 @@ pub async fn list_projections(
 )]
 pub async fn rebuild(
     State(app): State<App>,
+    caller: Caller,
     Path(name): Path<String>,
     Parameters(query): Parameters<RebuildQuery>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::Operations)?;
     let check_all = query.verify.unwrap_or(false);
     match app.read_model.rebuild(&name, check_all).await? {
         Some(Begun::Started(generation)) => {

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::{App, answer::view, openapi::ListProblems, parameters::Parameters, problem::Problem, queries::Freshness};
 use crate::{
     application::Slice,
+    auth::{Caller, Scope},
     read_model::{
         Sum,
         bank_totals::{AccountsByStatus, Totals},
@@ -32,7 +33,7 @@ pub struct Overview {
 ///
 /// Accounts by status, money by currency, and how many commands this instance carries out in how much time.
 #[utoipa::path(
-    get, path = "/v1/overview", tag = "Queries", params(Freshness),
+    get, path = "/v1/overview", tag = "Queries", security(("bearer" = ["accounts:read:any"])), params(Freshness),
     responses(
         (status = 200, description = "The whole bank.", body = Overview, headers(
             ("Passbook-Position" = String, description = "How far the view has read."),
@@ -42,8 +43,10 @@ pub struct Overview {
 )]
 pub async fn get_overview(
     State(app): State<App>,
+    caller: Caller,
     Parameters(query): Parameters<Freshness>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsReadAny)?;
     let seen = app.read_model.totals(query.min_position()?).await?;
     Ok(view(seen.map(|Totals { accounts, money }| Overview { accounts, money, commands: app.bank.pace() })))
 }

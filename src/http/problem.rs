@@ -16,6 +16,8 @@ use crate::{application, audit, domain::Rejection, event_store::Position, read_m
 
 /// The media type of RFC 9457.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+/// What the log says of an account that the caller may not see. The caller learns nothing of it.
+pub const ANOTHERS_ACCOUNT: &str = "the account is another's";
 /// When a client may try again, in seconds.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -28,6 +30,16 @@ pub struct Problem {
     balance: Option<i64>,
     field: Option<&'static str>,
     position: Option<Position>,
+    refusal: Option<Refusal>,
+}
+
+/// What a refusal of authority leaves behind.
+#[derive(Clone, Debug)]
+struct Refusal {
+    /// Why, for the log; the answer may say less.
+    reason: String,
+    /// What the caller could do about it, as `WWW-Authenticate` tells it (RFC 6750, section 3).
+    challenge: Option<String>,
 }
 
 /// An error (RFC 9457).
@@ -80,7 +92,7 @@ pub struct FieldError<'a> {
 impl Problem {
     /// A problem whose kind says it all.
     pub fn of(code: Code) -> Self {
-        Self { code, detail: None, current_version: None, balance: None, field: None, position: None }
+        Self { code, detail: None, current_version: None, balance: None, field: None, position: None, refusal: None }
     }
 
     /// A problem with what went wrong this time.
@@ -96,6 +108,31 @@ impl Problem {
     /// A problem that a view has, which has read so far.
     pub fn seen_at(code: Code, position: Position) -> Self {
         Self { position: Some(position), ..Self::of(code) }
+    }
+
+    /// Nobody is named who asks, or not so that it can be believed.
+    pub fn unauthenticated(reason: impl Into<String>, challenge: impl Into<String>) -> Self {
+        let (reason, challenge) = (reason.into(), Some(challenge.into()));
+        Self {
+            refusal: Some(Refusal { reason: reason.clone(), challenge }),
+            ..Self::new(Code::Unauthenticated, reason)
+        }
+    }
+
+    /// The caller is known, or could be anybody, and may not do this.
+    pub fn forbidden(reason: impl Into<String>, challenge: Option<String>) -> Self {
+        let reason = reason.into();
+        Self { refusal: Some(Refusal { reason: reason.clone(), challenge }), ..Self::new(Code::Forbidden, reason) }
+    }
+
+    /// The same problem, of which the log knows that there is more behind it.
+    pub fn because(self, reason: impl Into<String>) -> Self {
+        Self { refusal: Some(Refusal { reason: reason.into(), challenge: None }), ..self }
+    }
+
+    /// Why authority was refused, if it was.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_ref().map(|refusal| refusal.reason.as_str())
     }
 
     /// The whole answer, once the request's path and id are known.
@@ -120,6 +157,10 @@ impl Problem {
         if let Some(position) = self.position.and_then(|position| position.to_string().parse().ok()) {
             headers.insert(PASSBOOK_POSITION, position);
         }
+        let challenge = self.refusal.as_ref().and_then(|refusal| refusal.challenge.as_deref());
+        if let Some(challenge) = challenge.and_then(|challenge| challenge.parse().ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
         if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
         }
@@ -141,6 +182,8 @@ impl From<application::Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::Rejected(rejection) => rejection.into(),
+            // Word for word what an account that is not there is answered.
+            Error::Unseen => Self::from(Rejection::AccountNotFound).because(ANOTHERS_ACCOUNT),
             Error::VersionMismatch { current } => {
                 Self { current_version: Some(current), ..Self::new(Code::VersionMismatch, detail) }
             }

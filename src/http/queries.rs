@@ -11,6 +11,7 @@ use utoipa::IntoParams;
 use super::{
     App,
     answer::{Page, position, view},
+    caller::visible,
     cursor,
     headers::{etag, none_match},
     openapi::{ListProblems, QueryProblems},
@@ -18,6 +19,7 @@ use super::{
     problem::{Code, Problem},
 };
 use crate::{
+    auth::{Caller, Scope},
     domain::Status,
     event_store::Position,
     read_model::{
@@ -128,7 +130,7 @@ pub struct TransactionsQuery {
 /// The account as the view has it, now or at any moment since its opening. `ETag` is its version; with `If-None-Match` an
 /// unchanged account is answered 304.
 #[utoipa::path(
-    get, path = "/v1/accounts/{account_id}", tag = "Queries",
+    get, path = "/v1/accounts/{account_id}", tag = "Queries", security(("bearer" = ["accounts:read"])),
     params(
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
         AccountQuery,
@@ -145,16 +147,18 @@ pub struct TransactionsQuery {
 )]
 pub async fn get_account(
     State(app): State<App>,
+    caller: Caller,
     Id(account_id): Id,
     Parameters(query): Parameters<AccountQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsRead)?;
     let minimum = min_position(query.min_position.as_deref())?;
     let seen = match query.moment()? {
         Some(moment) => app.read_model.account_as_of(account_id, moment, minimum).await?,
         None => app.read_model.account(account_id, minimum).await?,
     };
-    let account = found(seen)?;
+    let account = visible(&caller, seen)?;
     let tag = etag(account.value.version, account.generation);
     if none_match(&headers, &tag)? {
         let read = position(account.position);
@@ -165,9 +169,9 @@ pub async fn get_account(
 
 /// List accounts
 ///
-/// Newest opening first. Filters can be combined.
+/// Newest opening first. Filters can be combined. Without the scope `accounts:read:any` only the caller's own.
 #[utoipa::path(
-    get, path = "/v1/accounts", tag = "Queries", params(AccountsQuery),
+    get, path = "/v1/accounts", tag = "Queries", security(("bearer" = ["accounts:read"])), params(AccountsQuery),
     responses(
         (status = 200, description = "A page of accounts.", body = Page<AccountView>, headers(
             ("Passbook-Position" = String, description = "How far the view has read."),
@@ -177,13 +181,15 @@ pub async fn get_account(
 )]
 pub async fn list_accounts(
     State(app): State<App>,
+    caller: Caller,
     Parameters(query): Parameters<AccountsQuery>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsRead)?;
     let limit = limit(query.limit)?;
     let after = query.after.as_deref().map(cursor::account).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
     let currency = query.currency.as_deref().map(currency).transpose()?.map(|currency| currency.code().to_owned());
-    let owner = query.owner.map(owner).transpose()?;
+    let owner = listed_owner(&caller, query.owner.map(owner).transpose()?)?;
     let filter = accounts::Filter { owner, status: query.status, currency };
     let seen = app.read_model.accounts(&filter, after, limit, minimum).await?;
     Ok(view(seen.map(|(data, more)| {
@@ -197,7 +203,7 @@ pub async fn list_accounts(
 ///
 /// Every movement of money on the account, newest first, with the balance after it.
 #[utoipa::path(
-    get, path = "/v1/accounts/{account_id}/transactions", tag = "Queries",
+    get, path = "/v1/accounts/{account_id}/transactions", tag = "Queries", security(("bearer" = ["accounts:read"])),
     params(
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
         TransactionsQuery,
@@ -211,9 +217,11 @@ pub async fn list_accounts(
 )]
 pub async fn list_transactions(
     State(app): State<App>,
+    caller: Caller,
     Id(account_id): Id,
     Parameters(query): Parameters<TransactionsQuery>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsRead)?;
     let limit = limit(query.limit)?;
     let before = query.after.as_deref().map(cursor::movement).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
@@ -222,7 +230,7 @@ pub async fn list_transactions(
         to: time("to", query.to.as_deref())?,
         kind: query.kind,
     };
-    found(app.read_model.account(account_id, minimum).await?)?;
+    visible(&caller, app.read_model.account(account_id, minimum).await?)?;
     let seen = app.read_model.transactions(account_id, filter, before, limit, minimum).await?;
     Ok(view(seen.map(|(data, more)| {
         let next = data.last().filter(|_| more).map(|movement| cursor::after_movement(movement.version));
@@ -234,7 +242,7 @@ pub async fn list_transactions(
 ///
 /// Both accounts, the amount and the time.
 #[utoipa::path(
-    get, path = "/v1/transfers/{transfer_id}", tag = "Queries",
+    get, path = "/v1/transfers/{transfer_id}", tag = "Queries", security(("bearer" = ["accounts:read"])),
     params(("transfer_id" = Uuid, Path, description = "The transfer."), Freshness),
     responses(
         (status = 200, description = "The transfer.", body = TransferView, headers(
@@ -245,20 +253,43 @@ pub async fn list_transactions(
 )]
 pub async fn get_transfer(
     State(app): State<App>,
+    caller: Caller,
     Id(transfer_id): Id,
     Parameters(query): Parameters<Freshness>,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsRead)?;
     let minimum = query.min_position()?;
     let seen = app.read_model.transfer(transfer_id, minimum).await?;
+    let unknown = Problem::seen_at(Code::NotFound, seen.position);
     match seen.value {
-        Some(transfer) => Ok(view(Seen { value: transfer, position: seen.position, generation: seen.generation })),
-        None => Err(Problem::seen_at(Code::NotFound, seen.position)),
+        Some(transfer) if takes_part(&app, &caller, &transfer).await? => {
+            Ok(view(Seen { value: transfer, position: seen.position, generation: seen.generation }))
+        }
+        Some(_) => Err(unknown.because("the transfer is between accounts of others")),
+        None => Err(unknown),
     }
 }
 
-/// The account, or the problem that there is none.
-pub fn found(seen: Seen<Option<AccountView>>) -> Result<Seen<AccountView>, Problem> {
-    let Seen { value, position, generation } = seen;
-    let value = value.ok_or(Problem::seen_at(Code::AccountNotFound, position))?;
-    Ok(Seen { value, position, generation })
+/// Whose accounts a list holds: the caller's own, unless they may see others'.
+fn listed_owner(caller: &Caller, asked: Option<String>) -> Result<Option<String>, Problem> {
+    match asked {
+        Some(owner) if *owner == **caller.subject() => Ok(Some(owner)),
+        Some(owner) => caller.require(Scope::AccountsReadAny).map(|()| Some(owner)),
+        None if caller.may(Scope::AccountsReadAny) => Ok(None),
+        None => Ok(Some(caller.subject().to_string())),
+    }
+}
+
+/// Whether the caller may see one of the two accounts.
+async fn takes_part(app: &App, caller: &Caller, transfer: &TransferView) -> Result<bool, Problem> {
+    if caller.may(Scope::AccountsReadAny) {
+        return Ok(true);
+    }
+    for account_id in [transfer.from, transfer.to] {
+        let account = app.read_model.account(account_id, None).await?.value;
+        if account.is_some_and(|account| caller.sees(&account.owner)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

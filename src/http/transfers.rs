@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     application::{Receipt, TransferReceipt},
+    auth::{Caller, Scope},
     domain::{Command, Transfer},
 };
 
@@ -42,9 +43,11 @@ pub struct TransferMoney {
 
 /// Transfer money
 ///
-/// Moves money between two open accounts of one currency. Both change in one transaction, or neither does.
+/// Moves money between two open accounts of one currency. Both change in one transaction, or neither does. Money may be
+/// sent to any open account; of one that is not the caller's the receipt shows only the id, and whatever it refuses is
+/// `account_not_found`.
 #[utoipa::path(
-    post, path = "/v1/transfers", tag = "Commands", params(Options, RetryHeader),
+    post, path = "/v1/transfers", tag = "Commands", security(("bearer" = ["accounts:write"])), params(Options, RetryHeader),
     request_body(content = TransferMoney, example = json!({
         "from": "01900000-0000-7000-8000-000000000001", "to": "01900000-0000-7000-8000-000000000002", "amount": 500, "currency": "EUR", "reference": "rent"
     })),
@@ -57,7 +60,8 @@ pub struct TransferMoney {
         TransferProblems,
     ),
 )]
-pub async fn transfer(State(app): State<App>, ask: Ask<TransferMoney>) -> Result<Response, Problem> {
+pub async fn transfer(State(app): State<App>, caller: Caller, ask: Ask<TransferMoney>) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsWrite)?;
     let Ask { body, request } = ask.without_condition()?;
     let (from, to) = (uuid("from", &body.from)?, uuid("to", &body.to)?);
     if from == to {

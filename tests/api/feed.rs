@@ -255,7 +255,7 @@ async fn deaf(app: &App) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut stream = socket.connect(app.url().trim_start_matches("http://").parse().unwrap()).await.unwrap();
-    stream.write_all(b"GET /v1/events/stream HTTP/1.1\r\nhost: bank\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /v1/events/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut first = [0; 12];
     stream.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");

@@ -5,6 +5,11 @@
 
 mod account_view;
 mod as_of;
+mod auth;
+mod auth_open;
+mod auth_ownership;
+mod auth_provider;
+mod auth_tokens;
 mod bad_input;
 mod bad_rows;
 mod chain;

@@ -43,7 +43,7 @@ async fn converse(app: &App, bytes: Vec<u8>, end: fn(&TcpStream)) -> String {
 /// An opening with these headers and this body.
 fn opening(headers: &str, body: &str) -> String {
     format!(
-        "POST /v1/accounts HTTP/1.1\r\nhost: bank\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}\r\n\r\n{body}"
+        "POST /v1/accounts HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}\r\n\r\n{body}"
     )
 }
 
@@ -217,7 +217,7 @@ async fn what_is_no_http_is_turned_away_and_harms_nobody() {
     let app = spawn_app().await;
     let before = app.log().await;
     let with_header =
-        |header: &str| format!("GET /livez HTTP/1.1\r\nhost: bank\r\n{header}\r\nconnection: close\r\n\r\n");
+        |header: &str| format!("GET /livez HTTP/1.1\r\nhost: localhost\r\n{header}\r\nconnection: close\r\n\r\n");
     let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
     let cases = [
         ("nonsense\r\n\r\n".to_owned(), "400"),
@@ -257,7 +257,7 @@ async fn unusual_http_is_answered_as_such() {
         ("GET /livez HTTP/1.0", "200"),
     ];
     for (line, status) in cases {
-        let answer = exchange(&app, format!("{line}\r\nhost: bank\r\nconnection: close\r\n\r\n")).await;
+        let answer = exchange(&app, format!("{line}\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await;
         assert_eq!(answer.split(' ').nth(1), Some(status), "{line}: {answer}");
     }
     let long = app.teller().with("x-long", &"a".repeat(20_000)).get("/livez").await;
@@ -301,6 +301,8 @@ async fn every_code_of_the_contract_has_its_page() {
             400,
             "malformed_request invalid_amount invalid_currency invalid_parameter invalid_idempotency_key same_account",
         ),
+        (401, "unauthenticated"),
+        (403, "forbidden"),
         (404, "account_not_found not_found"),
         (405, "method_not_allowed"),
         (406, "not_acceptable"),

@@ -4,8 +4,9 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use passbook::{
-    application::{Bank, Error, QUEUE_COMMANDS_MAX, Request, Settings},
+    application::{Bank, Error, QUEUE_COMMANDS_MAX, Reach, Request, Settings},
     audit::{Audit, Trail, feed::Feed},
+    auth::Access,
     database::Database,
     domain::{Action, Amount, Command, command::Movement},
     http::{self, Server, serve},
@@ -21,7 +22,7 @@ use crate::support::{
     answer::{is_id, is_time},
     eventually,
     log::Event,
-    spawn_app, spawn_app_with,
+    spawn_app, spawn_app_with, spawn_guarded,
 };
 
 /// Asks until the answer has this status.
@@ -134,8 +135,8 @@ async fn an_answer_is_compressed_for_those_who_take_it_so() {
 
 #[tokio::test]
 async fn pages_of_other_origins_are_given_no_leave() {
-    let app = spawn_app().await;
-    let elsewhere = app.teller().with("origin", "https://elsewhere.example");
+    let bank = spawn_guarded().await;
+    let elsewhere = bank.customer("ada").with("origin", "https://elsewhere.example");
     let preflight = elsewhere.with("access-control-request-method", "POST");
     for answer in [
         elsewhere.get("/v1/accounts").await.expect(200),
@@ -248,7 +249,7 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let feed = Feed::new(Trail::new(database.trail(), 0), 0, database.feed(), watch::channel(0).1);
-    let server = serve(listener, http::App::new(bank.clone(), read_model, Audit::new(queries, 0), feed));
+    let server = serve(listener, http::App::new(bank.clone(), read_model, Audit::new(queries, 0), feed, Access::Off));
     (server, Teller::new(reqwest::Client::new(), url), bank)
 }
 
@@ -258,6 +259,7 @@ async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook::application:
     let action = Action::Deposit(Movement { amount, currency: None, reference: None }, None);
     let request = Request {
         caller: Arc::from("crowd"),
+        reach: Reach::Any,
         correlation_id: Arc::from("crowd"),
         causation_id: Uuid::now_v7(),
         idempotency_key: None,

@@ -141,7 +141,7 @@ async fn told_to_end_while_it_starts_it_ends_at_once_and_leaves_nothing_running(
 /// A client that asks for more than both sides' buffers hold, and reads nothing of it.
 fn deaf_client(bank: &Running) -> TcpStream {
     let mut deaf = TcpStream::connect(bank.client.base().strip_prefix("http://").unwrap()).unwrap();
-    let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: bank\r\n\r\n";
+    let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n";
     deaf.write_all(request.repeat(20).as_bytes()).unwrap();
     thread::sleep(Duration::from_millis(300));
     deaf

@@ -1,6 +1,7 @@
 //! The program as its operator meets it: the real binary, its own Postgres, its signals, its last words.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod client;
 mod crashing;
 mod drawing;

@@ -14,7 +14,7 @@ const CONNECTIONS: usize = 150;
 
 fn ask(mut stream: &TcpStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: passbook\r\n\r\n").unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let mut chunk = [0; 2048];
     while !String::from_utf8_lossy(&answer).contains('}') {

@@ -20,6 +20,9 @@ const POSTGRES_NEW: &str = "postgres.new";
 const LOG: &str = "postgres.log";
 const LOCK: &str = "passbook.lock";
 const RUN: &str = "run";
+/// What `passbook token` leaves here.
+const KEY: &str = "development.key";
+const KEY_PUBLIC: &str = "development.jwks.json";
 const SOCKET: &str = ".s.PGSQL.5432";
 const SOCKET_LOCK: &str = ".s.PGSQL.5432.lock";
 
@@ -172,7 +175,7 @@ fn absent(removed: io::Result<()>) -> io::Result<()> {
 
 /// A folder with other people's files in it is used as it is; only one of our own may change its owner.
 fn holds_nothing_foreign(root: &Path) -> Result<bool, Error> {
-    let ours = [POSTGRES, POSTGRES_NEW, LOG, LOCK, RUN].map(OsStr::new);
+    let ours = [POSTGRES, POSTGRES_NEW, LOG, LOCK, RUN, KEY, KEY_PUBLIC].map(OsStr::new);
     for entry in fs::read_dir(root).map_err(Error::folder(root))? {
         let entry = entry.map_err(Error::folder(root))?;
         if !ours.contains(&entry.file_name().as_os_str()) {

@@ -19,15 +19,19 @@ use super::{
     App,
     accept::preferred,
     answer::position,
+    caller::visible,
     openapi::StatementProblems,
     parameters::{Id, Parameters, min_position},
     problem::{Code, Problem},
 };
-use crate::read_model::{
-    Error, Seen,
-    transactions::{
-        Totals, TransactionView,
-        statement::{Lines, Period, Statement},
+use crate::{
+    auth::{Caller, Scope},
+    read_model::{
+        Error, Seen,
+        transactions::{
+            Totals, TransactionView,
+            statement::{Lines, Period, Statement},
+        },
     },
 };
 
@@ -78,6 +82,7 @@ fn day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
 /// says nothing.
 #[utoipa::path(
     get, path = "/v1/accounts/{account_id}/statement", tag = "Queries",
+    security(("bearer" = ["accounts:read"])),
     params(
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
         StatementQuery,
@@ -92,13 +97,16 @@ fn day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
 )]
 pub async fn get_statement(
     State(app): State<App>,
+    caller: Caller,
     Id(account_id): Id,
     Parameters(query): Parameters<StatementQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsRead)?;
     let period = query.period()?;
     let minimum = min_position(query.min_position.as_deref())?;
     let media_type = preferred(&headers, &[JSON, CSV]).ok_or_else(|| Problem::of(Code::NotAcceptable))?;
+    visible(&caller, app.read_model.account(account_id, minimum).await?)?;
     let Seen { value, position: seen_at, .. } = app.read_model.statement(account_id, period, minimum).await?;
     let statement = value.ok_or_else(|| Problem::seen_at(Code::AccountNotFound, seen_at))?;
     let lines = app.read_model.lines(&statement);

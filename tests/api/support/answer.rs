@@ -23,6 +23,12 @@ impl Answer {
         Self { status, headers, bytes, body }
     }
 
+    /// What stands before a body that is not read.
+    pub fn without_body(response: &reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, bytes: vec![], body: Value::Null }
+    }
+
     /// A header's value; nothing where it is missing.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())

@@ -198,8 +198,12 @@ impl App {
     /// Lets what `commands` send gather in the queue, behind an opening that waits at the turnstile, so that it is
     /// carried out as one batch.
     pub async fn as_one_batch<T>(&self, commands: impl Future<Output = T>) -> T {
+        self.as_one_batch_behind(self.teller(), commands).await
+    }
+
+    /// The same where not everybody may open an account.
+    pub async fn as_one_batch_behind<T>(&self, teller: Teller, commands: impl Future<Output = T>) -> T {
         let turnstile = self.hold_turnstile().await;
-        let teller = self.teller();
         let opening = tokio::spawn(async move { teller.account_with(0).await });
         self.somebody_waits().await;
         let release = async {

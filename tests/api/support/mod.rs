@@ -6,10 +6,13 @@ pub mod audit;
 pub mod cluster;
 pub mod follower;
 pub mod history;
+pub mod guarded;
 pub mod log;
 pub mod many;
+pub mod provider;
 pub mod proxy;
 pub mod teller;
+pub mod tokens;
 
 use std::{
     future::Future,
@@ -19,6 +22,7 @@ use std::{
 pub use answer::Answer;
 pub use app::{App, spawn_app, spawn_app_behind_proxy, spawn_app_on, spawn_app_with};
 pub use follower::{Follower, Told};
+pub use guarded::{Guarded, spawn_guarded};
 pub use teller::Teller;
 
 /// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.

@@ -95,6 +95,16 @@ impl Teller {
         self.send(Method::GET, path, "").await
     }
 
+    /// The same, but of an answer without an end only its beginning.
+    pub async fn get_at_first(&self, path: &str) -> Answer {
+        let response = self.request(Method::GET, path).send().await.unwrap();
+        let is_endless = response.headers().get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        match is_endless {
+            true => Answer::without_body(&response),
+            false => Answer::read(response).await,
+        }
+    }
+
     /// Follows the log: `query` is what comes behind the path.
     pub async fn follow(&self, query: &str) -> Follower {
         let response = self.request(Method::GET, &format!("/v1/events/stream{query}")).send().await.unwrap();

@@ -1,0 +1,106 @@
+//! Who asks: the bearer token of a request becomes a [`Caller`], and a handler says what they must hold.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+
+use super::{
+    App,
+    problem::{ANOTHERS_ACCOUNT, Code, Problem},
+};
+use crate::{
+    application::Reach,
+    auth::{Access, Caller, Scope},
+    read_model::{Seen, accounts::AccountView},
+};
+
+const CHALLENGE: &str = "Bearer realm=\"passbook\"";
+
+/// Where the envelope of a request learns who sent it.
+#[derive(Clone, Debug, Default)]
+pub struct Who(Arc<OnceLock<Arc<str>>>);
+
+impl Who {
+    /// The caller's name, if one was made out.
+    pub fn name(&self) -> Option<&str> {
+        self.0.get().map(|name| &**name)
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            return Ok(caller.clone());
+        }
+        let caller = match &app.access {
+            Access::Loopback | Access::Off => Caller::anonymous(),
+            Access::Tokens(authority) => {
+                authority.verify(bearer(&parts.headers)?).await.map_err(|refused| invalid(refused.to_string()))?
+            }
+        };
+        if let Some(Who(name)) = parts.extensions.get() {
+            // Whoever was there first is the same.
+            let _ = name.set(Arc::clone(caller.subject()));
+        }
+        parts.extensions.insert(caller.clone());
+        Ok(caller)
+    }
+}
+
+impl Caller {
+    /// Refuses who does not hold `scope`.
+    pub fn require(&self, scope: Scope) -> Result<(), Problem> {
+        if self.may(scope) {
+            return Ok(());
+        }
+        let word = scope.word();
+        let challenge = format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{word}\"");
+        Err(Problem::forbidden(format!("the token lacks the scope {word}"), Some(challenge)))
+    }
+
+    /// Whose accounts they may command.
+    pub fn reach(&self) -> Reach {
+        if self.may(Scope::AccountsWriteAny) { Reach::Any } else { Reach::Own }
+    }
+}
+
+/// The account that a view showed, if the caller may see it. One that is another's and one that is not there are answered
+/// alike.
+pub fn visible(caller: &Caller, seen: Seen<Option<AccountView>>) -> Result<Seen<AccountView>, Problem> {
+    let Seen { value, position, generation } = seen;
+    let unknown = Problem::seen_at(Code::AccountNotFound, position);
+    match value {
+        Some(value) if caller.sees(&value.owner) => Ok(Seen { value, position, generation }),
+        Some(_) => Err(unknown.because(ANOTHERS_ACCOUNT)),
+        None => Err(unknown),
+    }
+}
+
+/// The token of `Authorization: Bearer <token>` (RFC 6750, section 2.1).
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        // Who sends nothing is told nothing but the way (RFC 6750, section 3.1).
+        return Err(Problem::unauthenticated("there is no bearer token", CHALLENGE));
+    };
+    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).unwrap_or_default();
+    match token.trim_matches(' ') {
+        token if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && values.next().is_none() => Ok(token),
+        _ => Err(invalid("the header Authorization does not hold one bearer token".to_owned())),
+    }
+}
+
+fn invalid(reason: String) -> Problem {
+    let challenge = format!("{CHALLENGE}, error=\"invalid_token\", error_description=\"{}\"", quotable(&reason));
+    Problem::unauthenticated(reason, challenge)
+}
+
+/// What may stand in a description (RFC 6750, section 3): printable ASCII without quotes and backslashes.
+fn quotable(text: &str) -> String {
+    text.chars().map(|c| if matches!(c, ' '..='~') && c != '"' && c != '\\' { c } else { '\'' }).collect()
+}

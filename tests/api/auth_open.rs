@@ -1,0 +1,85 @@
+//! A bank without access control on a loopback address: a page in a browser of the same machine gets nothing from it.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{App, Teller, spawn_app, spawn_app_with, spawn_guarded};
+
+const FOREIGN: [&[(&str, &str)]; 8] = [
+    &[("sec-fetch-site", "cross-site")],
+    &[("sec-fetch-site", "same-site")],
+    &[("sec-fetch-site", "nonsense")],
+    &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
+    &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "document")],
+    &[("origin", "https://evil.example")],
+    &[("origin", "null")],
+    &[("origin", "http://127.0.0.1:1")],
+];
+
+fn sending(app: &App, headers: &[(&str, &str)]) -> Teller {
+    headers.iter().fold(app.teller(), |teller, (name, value)| teller.with(name, value))
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_gets_nothing() {
+    for app in [spawn_app().await, spawn_app_with(&["--auth=off"]).await] {
+        let account = app.teller().account_with(0).await;
+        let before = app.log().await;
+        for headers in FOREIGN {
+            let page = sending(&app, headers);
+            page.get(&format!("/v1/accounts/{account}")).await.refused(403, "forbidden");
+            page.get("/livez").await.refused(403, "forbidden");
+            page.freeze(account).await.refused(403, "forbidden");
+            // What a form or a beacon sends without asking first.
+            page.send(Method::POST, &format!("/v1/accounts/{account}/freeze"), "").await.refused(403, "forbidden");
+        }
+        assert_eq!(app.log().await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_link_to_a_page_of_ours_works_but_a_form_that_leads_there_does_not() {
+    let app = spawn_app().await;
+    let headers = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    let linked = sending(&app, &headers);
+    linked.get("/swagger-ui/").await.expect(200);
+    linked.open(json!({"currency": "EUR"})).await.refused(403, "forbidden");
+}
+
+#[tokio::test]
+async fn our_own_page_and_whoever_types_the_address_are_served() {
+    let app = spawn_app().await;
+    let own = app.url();
+    for headers in [
+        &[("sec-fetch-site", "same-origin")][..],
+        &[("sec-fetch-site", "none")],
+        &[("origin", &own)],
+        &[("sec-fetch-site", "same-origin"), ("origin", &own)],
+    ] {
+        sending(&app, headers).open(json!({"currency": "EUR"})).await.expect(201);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_else_may_have_made_lead_here_is_not_served() {
+    let app = spawn_app().await;
+    for host in
+        ["evil.example", "evil.example:8080", "bank", "127.0.0.1.evil.example", "localhost.evil.example", "192.0.2.1"]
+    {
+        let rebound = app.teller().with("host", host);
+        rebound.get("/v1/accounts").await.refused(403, "forbidden");
+        rebound.open(json!({"currency": "EUR"})).await.refused(403, "forbidden");
+    }
+    for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:80"] {
+        app.teller().with("host", host).get("/v1/accounts").await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn where_it_was_said_in_so_many_words_or_tokens_are_asked_for_any_name_is_served() {
+    let off = spawn_app_with(&["--auth=off"]).await;
+    off.teller().with("host", "bank.example").get("/v1/accounts").await.expect(200);
+    let bank = spawn_guarded().await;
+    let ada = bank.customer("ada").with("host", "bank.example").with("origin", "https://console.example");
+    ada.get("/v1/accounts").await.expect(200);
+}

@@ -1,0 +1,202 @@
+//! Keys that come from an OpenID Connect provider: found, changed, and remembered while it is away.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use jsonwebtoken::Algorithm;
+use passbook::service::Service;
+use serde_json::{Value, json};
+
+use crate::support::{
+    App, Teller, eventually,
+    provider::Provider,
+    spawn_app, spawn_app_with,
+    tokens::{AUDIENCE, Signer, claims, claims_with, in_s},
+};
+
+async fn bank_of(issuer: &str) -> App {
+    spawn_app_with(&[&format!("--auth-issuer={issuer}"), &format!("--auth-audience={AUDIENCE}")]).await
+}
+
+fn bearer(app: &App, token: &str) -> Teller {
+    app.teller().with("authorization", &format!("Bearer {token}"))
+}
+
+/// Whether the bank takes what this key signs. Each token is another one, so that none is remembered.
+async fn takes(app: &App, provider: &Provider, signer: &Signer, n: i64) -> bool {
+    let said = json!({"iss": provider.issuer(), "exp": in_s(600 + n)});
+    let answer = bearer(app, &signer.sign(&claims_with("ada", "accounts:read", &said))).get("/v1/accounts").await;
+    match answer.status {
+        200 => true,
+        _ => {
+            answer.refused(401, "unauthenticated");
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_changes_its_keys_is_followed_but_not_asked_more_often_than_once_a_minute() {
+    let [first, second, third] = ["first", "second", "third"].map(|id| Signer::new(id, Algorithm::ES256));
+    let provider = Provider::with(&[&first]).await;
+    let app = bank_of(&provider.issuer()).await;
+    assert!(takes(&app, &provider, &first, 0).await);
+    assert_eq!(provider.asked(), 1, "at the start");
+    provider.publish(&[&first, &second]);
+    assert!(takes(&app, &provider, &second, 0).await);
+    assert_eq!(provider.asked(), 2, "for the unknown key");
+    provider.publish(&[&second, &third]);
+    for n in 0..20 {
+        assert!(!takes(&app, &provider, &third, n).await);
+        assert!(takes(&app, &provider, &first, n + 1).await);
+    }
+    assert_eq!(provider.asked(), 2, "whatever anybody sends");
+}
+
+#[tokio::test]
+async fn many_who_name_a_new_key_at_once_ask_the_provider_once() {
+    let [first, second] = ["first", "second"].map(|id| Signer::new(id, Algorithm::ES256));
+    let provider = Provider::with(&[&first]).await;
+    let app = bank_of(&provider.issuer()).await;
+    provider.publish(&[&first, &second]);
+    let all = (0..50).map(|n| takes(&app, &provider, &second, n));
+    assert_eq!(futures_util::future::join_all(all).await, [true; 50]);
+    assert_eq!(provider.asked(), 2);
+}
+
+#[tokio::test]
+async fn while_the_provider_is_away_the_keys_at_hand_stay_good() {
+    let [known, unknown] = ["known", "unknown"].map(|id| Signer::new(id, Algorithm::ES256));
+    let mut provider = Provider::with(&[&known]).await;
+    let app = bank_of(&provider.issuer()).await;
+    provider.goes_away().await;
+    for n in 0..3 {
+        assert!(!takes(&app, &provider, &unknown, n).await);
+        assert!(takes(&app, &provider, &known, n).await);
+    }
+    app.teller().get("/readyz").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_bank_that_starts_while_the_provider_is_away_lets_nobody_in_until_it_comes_back() {
+    let signer = Signer::new("key", Algorithm::ES256);
+    let mut provider = Provider::with(&[&signer]).await;
+    provider.goes_away().await;
+    let app = bank_of(&provider.issuer()).await;
+    assert!(!takes(&app, &provider, &signer, 0).await);
+    app.teller().get("/readyz").await.refused(503, "storage_unavailable");
+    provider.comes_back().await;
+    eventually("the provider's keys", async || takes(&app, &provider, &signer, 0).await.then_some(())).await;
+    app.teller().get("/readyz").await.expect(200);
+}
+
+#[tokio::test]
+async fn settings_that_let_in_more_than_was_meant_are_refused() {
+    let app = spawn_app().await;
+    let start = async |flags: &[&str]| {
+        let mut config = crate::support::app::config("postgres:///nowhere", flags);
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        match Service::start(&config).await {
+            Ok(_) => panic!("it starts with {flags:?}"),
+            Err(error) => error.to_string(),
+        }
+    };
+    for (flags, part) in [
+        (&["--auth-issuer=https://id.example"][..], "PASSBOOK_AUTH_AUDIENCE"),
+        (&["--auth-audience=passbook"], "PASSBOOK_AUTH_JWKS_FILE"),
+        (&["--auth-issuer=http://id.example", "--auth-audience=passbook"], "https://"),
+        (&["--auth-issuer=id.example", "--auth-audience=passbook"], "https://"),
+        (&["--auth-jwks-file=/nowhere"], "/nowhere"),
+        (&["--auth-jwks-file=/dev/null"], "not a JWKS document"),
+        (&["--auth-jwks-file=/nowhere", "--auth=off"], "PASSBOOK_AUTH=off"),
+        (&["--listen=0.0.0.0:0", "--auth-jwks-file=/nowhere"], "/nowhere"),
+    ] {
+        let flags: Vec<&str> = flags.iter().copied().filter(|flag| !flag.starts_with("--listen")).collect();
+        let told = start(&flags).await;
+        assert!(told.contains(part), "{flags:?}: {told}");
+    }
+    drop(app);
+}
+
+#[tokio::test]
+async fn a_provider_under_another_name_is_not_believed() {
+    let signer = Signer::new("key", Algorithm::ES256);
+    let provider = Provider::with(&[&signer]).await;
+    let app = bank_of(&provider.issuer().replace("127.0.0.1", "localhost")).await;
+    assert!(!takes(&app, &provider, &signer, 0).await);
+    let claims = claims("ada", "accounts:read");
+    bearer(&app, &signer.sign(&claims)).get("/v1/accounts").await.refused(401, "unauthenticated");
+}
+
+/// The npm package, as a process that ends with the test.
+struct Real(Child, String);
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const SERVER: &str = r"
+const { OAuth2Server } = require('oauth2-mock-server');
+(async () => {
+  const server = new OAuth2Server();
+  for (const alg of ['RS256', 'PS256', 'ES256', 'EdDSA']) await server.issuer.keys.generate(alg);
+  await server.start(0, '127.0.0.1');
+  server.issuer.url = `http://127.0.0.1:${server.address().port}`;
+  server.service.on('beforeTokenSigning', (token, req) => {
+    Object.assign(token.payload, { sub: 'ada', aud: 'passbook', scope: 'accounts:read accounts:write' });
+  });
+  console.log(server.issuer.url);
+})();
+";
+
+impl Real {
+    /// Installed anew in a folder of its own; a machine without npm or its registry fails here, and says so.
+    fn start(folder: &std::path::Path) -> Self {
+        let mut install = Command::new("npm");
+        install
+            .args(["install", "--no-audit", "--no-fund", "--loglevel=error", "oauth2-mock-server@8"])
+            .current_dir(folder);
+        let installed = install.output().expect("this test needs npm (Node.js 20 or newer)");
+        assert!(
+            installed.status.success(),
+            "npm cannot install oauth2-mock-server: {}",
+            String::from_utf8_lossy(&installed.stderr)
+        );
+        let mut node = Command::new("node");
+        node.args(["-e", SERVER]).current_dir(folder).stdout(Stdio::piped());
+        let mut child = node.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self(child, line.trim().to_owned())
+    }
+
+    async fn token(&self) -> String {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+        let asked =
+            client.post(format!("{}/token", self.1)).header("content-type", "application/x-www-form-urlencoded");
+        let answer: Value = asked.body("grant_type=client_credentials").send().await.unwrap().json().await.unwrap();
+        answer["access_token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
+    }
+}
+
+#[tokio::test]
+async fn the_tokens_of_a_provider_that_others_wrote_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    let real = tokio::task::spawn_blocking(move || Real::start(&path)).await.unwrap();
+    assert!(real.1.starts_with("http://127.0.0.1:"), "the provider does not say where it is: {:?}", real.1);
+    let app = bank_of(&real.1).await;
+    // It signs with each of its keys in turn.
+    for _ in 0..8 {
+        let ada = bearer(&app, &real.token().await);
+        let opened = ada.open(json!({"currency": "EUR"})).await.expect(201);
+        let seen = ada.account(opened.account_id(), opened.position()).await.expect(200);
+        assert_eq!(seen.body["owner"], "ada");
+    }
+}

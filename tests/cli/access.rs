@@ -1,0 +1,156 @@
+//! Access control as its operator sets it up: a token for trying it out, settings that contradict one another, what is logged
+//! of a refusal, and secrets that are told nowhere.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use nix::sys::signal::Signal;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    folder::Folder,
+    passbook::{Passbook, Running},
+};
+
+/// A token of the development key in this folder.
+#[track_caller]
+fn token(folder: &Folder, subject: &str, scope: &str) -> String {
+    let made =
+        Passbook::on(folder).argument("token").argument("--sub").argument(subject).argument("--scope").argument(scope);
+    let ended = made.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let jwks = folder.data().join("development.jwks.json");
+    assert!(ended.stderr.contains(&format!("PASSBOOK_AUTH_JWKS_FILE={}", jwks.display())), "{ended:?}");
+    ended.stdout[0].clone()
+}
+
+fn guarded(folder: &Folder) -> Passbook {
+    Passbook::on(folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.data().join("development.jwks.json"))
+}
+
+async fn ask(bank: &Running, method: Method, path: &str, token: &str, body: &Value) -> StatusCode {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = http.request(method, format!("{}{path}", bank.client.base())).bearer_auth(token).json(body);
+    request.send().await.unwrap().status()
+}
+
+#[tokio::test]
+async fn a_token_of_a_new_folder_is_taken_by_the_bank_that_is_started_in_it() {
+    let folder = Folder::empty();
+    let of_alice = token(&folder, "alice", "accounts:read accounts:write");
+    let key = folder.data().join("development.key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let kept = fs::read(&key).unwrap();
+    let bank = guarded(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").start();
+    let euros = json!({"currency": "EUR"});
+    assert_eq!(ask(&bank, Method::POST, "/v1/accounts", &of_alice, &euros).await, 201);
+    assert_eq!(ask(&bank, Method::POST, "/v1/accounts", "nonsense", &euros).await, 401);
+    assert_eq!(bank.client.get("/v1/accounts").await.status(), 401);
+    // The key stays what it is.
+    let of_ben = token(&folder, "ben", "accounts:read");
+    assert_eq!(fs::read(&key).unwrap(), kept);
+    assert_eq!(ask(&bank, Method::GET, "/v1/accounts", &of_ben, &json!(null)).await, 200);
+    assert_eq!(ask(&bank, Method::POST, "/v1/accounts", &of_ben, &euros).await, 403);
+}
+
+#[test]
+fn a_token_that_could_not_be_meant_is_refused() {
+    let folder = Folder::empty();
+    let ended = Passbook::on(&folder).argument("token").argument("--sub=a").argument("--scope=accounts:reed").end();
+    assert!(ended.refusal().contains("accounts:reed") && ended.refusal().contains("accounts:read:any"), "{ended:?}");
+    assert!(!folder.data().exists());
+    let other = folder.beside("other.key");
+    fs::write(&other, "not a key").unwrap();
+    let key = format!("--key={}", other.display());
+    let ended = Passbook::on(&folder).argument("token").argument("--sub=a").argument(&key).end();
+    assert!(ended.refusal().contains("--key"), "{ended:?}");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "not a key");
+}
+
+#[tokio::test]
+async fn every_refusal_leaves_a_line_with_who_what_and_why_and_no_token_however_much_is_logged() {
+    let folder = Folder::fresh();
+    let [alice, ben] = ["alice", "ben"].map(|subject| token(&folder, subject, "accounts:read accounts:write"));
+    let bank = guarded(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", "trace").start();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let opened = http.post(format!("{}/v1/accounts", bank.client.base())).bearer_auth(&alice);
+    let opened: Value = opened.json(&json!({"currency": "EUR"})).send().await.unwrap().json().await.unwrap();
+    let account = format!("/v1/accounts/{}", opened["account_id"].as_str().unwrap());
+    let read = format!("{account}?min_position={}", opened["position"].as_str().unwrap());
+    let deposits = format!("{account}/deposits");
+    let (message, _) = ben.rsplit_once('.').unwrap();
+    let forged = format!("{message}.{}", "A".repeat(86));
+
+    assert_eq!(bank.client.get("/v1/accounts").await.status(), 401);
+    assert_eq!(ask(&bank, Method::GET, "/v1/accounts", &forged, &json!(null)).await, 401);
+    assert_eq!(ask(&bank, Method::GET, "/v1/events", &ben, &json!(null)).await, 403);
+    assert_eq!(ask(&bank, Method::GET, &read, &ben, &json!(null)).await, 404);
+    assert_eq!(ask(&bank, Method::POST, &deposits, &ben, &json!({"amount": 1})).await, 404);
+    assert_eq!(ask(&bank, Method::GET, "/nowhere", &ben, &json!(null)).await, 404);
+
+    let written = bank.stop(Signal::SIGTERM).stderr;
+    let lines = written.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let refused: Vec<Value> = lines.filter(|line| line["message"] == "authority was refused").collect();
+    let told: Vec<_> = refused
+        .iter()
+        .map(|line| ["caller", "method", "path", "reason"].map(|field| line[field].as_str().unwrap().to_owned()))
+        .collect();
+    let expected = [
+        ["nobody", "GET", "/v1/accounts", "there is no bearer token"],
+        ["nobody", "GET", "/v1/accounts", "the token's signature is not that of its key"],
+        ["ben", "GET", "/v1/events", "the token lacks the scope audit:read"],
+        ["ben", "GET", &account, "the account is another's"],
+        ["ben", "POST", &deposits, "the account is another's"],
+    ];
+    assert_eq!(told, expected, "{refused:?}");
+    assert!(refused.iter().all(|line| line["request_id"].is_string() && line["level"] == "WARN"), "{refused:?}");
+    for token in [&alice, &ben, &forged] {
+        for part in token.split('.').skip(1) {
+            assert!(!written.contains(part), "a part of a token was logged");
+        }
+    }
+}
+
+#[test]
+fn settings_that_contradict_one_another_are_refused_in_a_sentence() {
+    let folder = Folder::empty();
+    let ended = Passbook::on(&folder).set("PASSBOOK_AUTH", "off").set("PASSBOOK_AUTH_JWKS_FILE", "/nowhere").end();
+    assert!(ended.refusal().contains("PASSBOOK_AUTH=off"), "{ended:?}");
+    let ended = Passbook::on(&folder).set("PASSBOOK_AUTH_ISSUER", "https://id.example").end();
+    assert!(ended.refusal().contains("PASSBOOK_AUTH_AUDIENCE"), "{ended:?}");
+    let ended = Passbook::on(&folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.beside("none")).end();
+    assert!(ended.refusal().contains(folder.beside("none").to_str().unwrap()), "{ended:?}");
+    assert!(!folder.data().exists(), "nothing was started");
+}
+
+#[tokio::test]
+async fn an_open_bank_says_so_loudly() {
+    let folder = Folder::fresh();
+    let ended = Passbook::on(&folder).start().stop(Signal::SIGTERM);
+    assert!(ended.stderr.contains("access control is off"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("OFF: every program of this machine may do everything"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn the_database_is_read_from_a_file_and_its_password_told_nowhere() {
+    let folder = Folder::fresh();
+    let first = Passbook::on(&folder).start();
+    let file = folder.beside("url");
+    fs::write(&file, format!("{}\n", folder.database_url())).unwrap();
+    let second =
+        Passbook::bare().set("PASSBOOK_DATABASE_URL_FILE", &file).set("PASSBOOK_LISTEN", "127.0.0.1:0").start();
+    second.client.is_ready().await;
+    drop((second, first));
+
+    fs::write(&file, "postgres://teller:hunter2@127.0.0.1:1/bank").unwrap();
+    let ended = Passbook::bare()
+        .set("PASSBOOK_DATABASE_URL_FILE", &file)
+        .set("PASSBOOK_LOG", "trace")
+        .argument("migrate")
+        .end();
+    assert!(ended.refusal().contains("cannot be reached") && !ended.stderr.contains("hunter2"), "{ended:?}");
+    let ended = Passbook::using("postgres:///bank").set("PASSBOOK_DATABASE_URL_FILE", &file).argument("migrate").end();
+    assert!(ended.refusal().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
+    let ended = Passbook::bare().set("PASSBOOK_DATABASE_URL_FILE", folder.beside("none")).argument("migrate").end();
+    assert!(ended.refusal().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
+}
