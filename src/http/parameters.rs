@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Query, RawPathParams, rejection::QueryRejection};
 use axum::http::request::Parts;
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, IgnoredAny, IntoDeserializer, value},
@@ -105,11 +105,11 @@ pub fn date(field: &'static str, text: Option<&str>) -> Result<Option<NaiveDate>
     })
 }
 
-/// Four digits, two and two: chrono alone would take signs and years that Postgres has no date for.
+/// Four digits, two and two, from the year 1 on: chrono alone would take signs and years that Postgres has no date for.
 pub fn calendar_date(text: &str) -> Option<NaiveDate> {
     let shape = |(place, byte): (usize, u8)| if matches!(place, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
     let shaped = text.len() == 10 && text.bytes().enumerate().all(shape);
-    shaped.then(|| text.parse().ok()).flatten()
+    shaped.then(|| text.parse().ok()).flatten().filter(|date: &NaiveDate| date.year() > 0)
 }
 
 /// An ISO 4217 code.

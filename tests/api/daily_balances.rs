@@ -117,7 +117,7 @@ async fn a_period_of_days_has_its_beginning_and_not_its_end() {
     assert_eq!(january.dates("&from=2026-01-02&to=2026-01-04").await, [2, 3]);
     assert_eq!(january.dates("&from=2026-01-02&to=2026-01-02").await, [] as [u32; 0]);
     assert_eq!(january.dates("&from=2026-01-04&to=2026-01-31").await, [] as [u32; 0]);
-    assert_eq!(january.dates("&from=0000-01-01&to=9999-12-31").await, [1, 2, 3, 31]);
+    assert_eq!(january.dates("&from=0001-01-01&to=9999-12-31").await, [1, 2, 3, 31]);
 }
 
 #[tokio::test]

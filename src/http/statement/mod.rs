@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use chrono::{Datelike, NaiveDate};
+use chrono::NaiveDate;
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -21,7 +21,7 @@ use super::{
     answer::position,
     caller::visible,
     openapi::StatementProblems,
-    parameters::{Id, Parameters, min_position},
+    parameters::{Id, Parameters, date, min_position},
     problem::{Code, Problem},
 };
 use crate::{
@@ -64,12 +64,11 @@ impl StatementQuery {
     }
 }
 
-/// A day such as 2026-01-31.
+/// A day that must be said.
 fn day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
-    let written =
-        text.filter(|text| text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'));
-    let day = written.and_then(|text| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()).filter(|day| day.year() > 0);
-    day.ok_or_else(|| Problem::field(Code::InvalidParameter, field, format!("{field} is a day such as 2026-01-31")))
+    let missing =
+        || Problem::field(Code::InvalidParameter, field, format!("{field} is missing: a day such as 2026-01-31"));
+    date(field, text)?.ok_or_else(missing)
 }
 
 /// Draw an account's statement
