@@ -238,7 +238,9 @@ impl Executor {
 fn is_judged(pending: &Pending, answer: &Result<Answer, Error>) -> bool {
     let judged = match answer {
         Ok(_) | Err(Error::Rejected(_) | Error::VersionMismatch { .. } | Error::KeyReused) => true,
-        Err(Error::Overloaded | Error::StorageUnavailable | Error::OutcomeUnknown | Error::Internal) => false,
+        Err(
+            Error::Unseen | Error::Overloaded | Error::StorageUnavailable | Error::OutcomeUnknown | Error::Internal,
+        ) => false,
     };
     judged && !pending.request.dry_run
 }

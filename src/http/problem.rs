@@ -30,7 +30,7 @@ pub struct Problem {
     balance: Option<i64>,
     field: Option<&'static str>,
     position: Option<Position>,
-    refusal: Option<Refusal>,
+    refusal: Option<Box<Refusal>>,
 }
 
 /// What a refusal of authority leaves behind.
@@ -114,7 +114,7 @@ impl Problem {
     pub fn unauthenticated(reason: impl Into<String>, challenge: impl Into<String>) -> Self {
         let (reason, challenge) = (reason.into(), Some(challenge.into()));
         Self {
-            refusal: Some(Refusal { reason: reason.clone(), challenge }),
+            refusal: Some(Box::new(Refusal { reason: reason.clone(), challenge })),
             ..Self::new(Code::Unauthenticated, reason)
         }
     }
@@ -122,12 +122,15 @@ impl Problem {
     /// The caller is known, or could be anybody, and may not do this.
     pub fn forbidden(reason: impl Into<String>, challenge: Option<String>) -> Self {
         let reason = reason.into();
-        Self { refusal: Some(Refusal { reason: reason.clone(), challenge }), ..Self::new(Code::Forbidden, reason) }
+        Self {
+            refusal: Some(Box::new(Refusal { reason: reason.clone(), challenge })),
+            ..Self::new(Code::Forbidden, reason)
+        }
     }
 
     /// The same problem, of which the log knows that there is more behind it.
     pub fn because(self, reason: impl Into<String>) -> Self {
-        Self { refusal: Some(Refusal { reason: reason.into(), challenge: None }), ..self }
+        Self { refusal: Some(Box::new(Refusal { reason: reason.into(), challenge: None })), ..self }
     }
 
     /// Why authority was refused, if it was.
