@@ -21,6 +21,7 @@ mod parameters;
 mod problem;
 mod queries;
 mod serve;
+mod shield;
 mod statement;
 mod transfers;
 
@@ -109,6 +110,7 @@ fn router(app: App) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(guard)
         .layer(middleware::from_fn(envelope::wrap))
+        .layer(middleware::from_fn(shield::headers))
         .layer(CompressionLayer::new())
         .layer(middleware::map_request(envelope::gzip_or_identity))
         .with_state(app)
@@ -116,7 +118,10 @@ fn router(app: App) -> Router {
 
 /// What a connection beyond all limits is told.
 fn overloaded() -> Router {
-    Router::new().fallback(|| async { Problem::of(Code::Overloaded) }).layer(middleware::from_fn(envelope::wrap))
+    Router::new()
+        .fallback(|| async { Problem::of(Code::Overloaded) })
+        .layer(middleware::from_fn(envelope::wrap))
+        .layer(middleware::from_fn(shield::headers))
 }
 
 /// No request should get here; if one does, the others go on.

@@ -83,3 +83,35 @@ async fn where_it_was_said_in_so_many_words_or_tokens_are_asked_for_any_name_is_
     let ada = bank.customer("ada").with("host", "bank.example").with("origin", "https://console.example");
     ada.get("/v1/accounts").await.expect(200);
 }
+
+#[tokio::test]
+async fn every_answer_tells_a_browser_what_not_to_do() {
+    let app = spawn_app().await;
+    let teller = app.teller();
+    let account = teller.account_with(0).await;
+    let bodies = [
+        (format!("/v1/accounts/{account}"), Some("no-store")),
+        ("/v1/accounts?limit=nothing".to_owned(), Some("no-store")),
+        ("/livez".to_owned(), None),
+        ("/nowhere".to_owned(), None),
+        ("/problems/overloaded".to_owned(), None),
+        ("/openapi.json".to_owned(), None),
+        ("/swagger-ui/".to_owned(), None),
+    ];
+    for (path, kept) in bodies {
+        let answer = teller.get(&path).await;
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(
+            policy.starts_with("default-src 'none';") && !policy.contains("script-src 'unsafe"),
+            "{path}: {policy}"
+        );
+        assert_eq!(answer.header("cache-control"), kept, "{path}");
+        assert_eq!(answer.header("server"), None, "{path}");
+    }
+    // Whatever Swagger UI needs is in files of its own: the policy forbids a script within the page.
+    let page = teller.get("/swagger-ui/").await.expect(200);
+    let page = String::from_utf8(page.bytes).unwrap();
+    assert!(page.contains("<script src=") && !page.contains("<script>"), "{page}");
+}
