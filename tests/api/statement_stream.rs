@@ -45,7 +45,8 @@ impl SlowReader {
         socket.set_recv_buffer_size(RECEIVE_BYTES).unwrap();
         let address = app.url().strip_prefix("http://").unwrap().parse().unwrap();
         let mut stream = socket.connect(address).await.unwrap();
-        let request = format!("GET /v1/accounts/{account}/{QUERY} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET /v1/accounts/{account}/{QUERY} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut first = [0; 12];
         stream.read_exact(&mut first).await.unwrap();
