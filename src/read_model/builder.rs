@@ -4,9 +4,9 @@
 //! A view that is new to this log comes the same way. Whoever gets the row's lock builds; another process goes on where
 //! it stopped.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, postgres::PgConnectOptions, query};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
@@ -29,8 +29,8 @@ pub struct Builder {
     partition: i16,
     connect: PgConnectOptions,
     followers: Followers,
-    /// Generations that were found in order, and are to go live.
-    checked: HashSet<(String, i16)>,
+    /// Generations that were found in order up to a position, and are to go live.
+    checked: HashMap<(String, i16), i64>,
 }
 
 /// What there was to do.
@@ -46,28 +46,47 @@ impl Builder {
     /// A builder with connections of its own.
     pub fn new(partition: i16, connect: PgConnectOptions) -> Self {
         let followers = Followers::new(partition, connect.clone());
-        Self { partition, connect, followers, checked: HashSet::new() }
+        Self { partition, connect, followers, checked: HashMap::new() }
     }
 
     /// Runs until the sender of `running` is gone.
     pub async fn run(mut self, mut running: watch::Receiver<i64>) {
         let mut connection = None;
         while running.has_changed().is_ok() {
-            let pause = match self.step(&mut connection).await {
+            // Appends go on meanwhile; only the end of the sender is news. A step that is given up is rolled back.
+            let step = tokio::select! {
+                step = self.step(&mut connection) => step,
+                () = ended(&mut running) => return,
+            };
+            let pause = match step {
                 Ok(Work::Built) => continue,
                 Ok(Work::Discarded) => SLICE_PAUSE_MS,
                 Ok(Work::Nothing) => POLL_MS,
                 Err(error) => {
                     connection = None;
                     self.followers.forget();
+                    self.checked.clear();
                     tracing::warn!(%error, "the rebuild of a view pauses");
+                    // Best effort: the log line says it too.
+                    let _ = timeout(Duration::from_millis(RETRY_MS), self.note_failure(&error.to_string())).await;
                     RETRY_MS
                 }
             };
-            // Appends go on meanwhile; only the end of the sender is news.
-            let ended = async { while running.changed().await.is_ok() {} };
-            let _ = timeout(Duration::from_millis(pause), ended).await;
+            let _ = timeout(Duration::from_millis(pause), ended(&mut running)).await;
         }
+    }
+
+    /// Says in `GET /v1/projections` why nothing is built.
+    async fn note_failure(&self, reason: &str) -> Result<()> {
+        let mut connection = PgConnection::connect_with(&self.connect).await?;
+        query!(
+            "UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'building'",
+            self.partition,
+            reason
+        )
+        .execute(&mut connection)
+        .await?;
+        connection.close().await
     }
 
     /// A batch, a check, a change of generations or a slice: whatever comes next.
@@ -82,8 +101,16 @@ impl Builder {
         let mut transaction = connection.begin().await?;
         let mut building = generation::claim(&mut transaction, self.partition, "building").await?;
         building.retain(|checkpoint| self.followers.projection(checkpoint).is_some());
-        if let Some(at) = building.iter().position(|checkpoint| self.checked.contains(&checkpoint.generation())) {
-            return self.go_live(transaction, building.swap_remove(at)).await;
+        if let Some(at) = building.iter().position(|checkpoint| self.is_checked(checkpoint)) {
+            let next = building.swap_remove(at);
+            // What was appended during the check, before the live generation is held up.
+            let step = self.followers.advance(&mut transaction, std::slice::from_ref(&next)).await?;
+            if step == Step::Behind {
+                transaction.commit().await?;
+                return Ok(Work::Built);
+            }
+            let next = generation::read(&mut transaction, &next.name, next.place).await?;
+            return self.go_live(transaction, next).await;
         }
         let Some(first) = building.first().map(|checkpoint| checkpoint.position) else {
             return self.discard(transaction).await;
@@ -100,6 +127,10 @@ impl Builder {
         Ok(Work::Built)
     }
 
+    fn is_checked(&self, checkpoint: &Checkpoint) -> bool {
+        self.checked.get(&checkpoint.generation()).is_some_and(|position| checkpoint.position >= *position)
+    }
+
     /// Compares what was built with the log, at one moment, while others go on. What is not in order never goes live.
     async fn check(&mut self, built: Checkpoint) -> Result<()> {
         let Some(projection) = self.followers.projection(&built) else { return Ok(()) };
@@ -110,10 +141,10 @@ impl Builder {
         let flaw = check::compare(&mut snapshot, &built, projection).await?;
         snapshot.commit().await?;
         match flaw {
-            None => drop(self.checked.insert(built.generation())),
+            None => drop(self.checked.insert(built.generation(), built.position)),
             Some(flaw) => {
                 tracing::error!(view = built.name, flaw, "what was built is not in order and does not go live");
-                generation::turn(&mut connection, &built.name, built.place, "failed", Some(&flaw)).await?;
+                generation::fail(&mut connection, &built.name, built.place, &flaw).await?;
             }
         }
         Ok(())
@@ -133,9 +164,9 @@ impl Builder {
             next = generation::read(&mut transaction, &next.name, next.place).await?;
         }
         if let Some(live) = live {
-            generation::turn(&mut transaction, &live.name, live.place, "retired", None).await?;
+            generation::turn(&mut transaction, &live.name, live.place, "retired").await?;
         }
-        generation::turn(&mut transaction, &next.name, next.place, "live", None).await?;
+        generation::turn(&mut transaction, &next.name, next.place, "live").await?;
         transaction.commit().await?;
         self.checked.remove(&next.generation());
         tracing::info!(view = next.name, generation = next.place.generation, "a rebuilt view is live");
@@ -146,7 +177,11 @@ impl Builder {
     async fn discard(&self, mut transaction: Transaction<'_, Postgres>) -> Result<Work> {
         let retired = generation::claim(&mut transaction, self.partition, "retired").await?;
         let mut known = retired.iter().filter_map(|old| Some((old, self.followers.projection(old)?)));
-        let Some((old, projection)) = known.next() else { return Ok(Work::Nothing) };
+        let Some((old, projection)) = known.next() else {
+            // Said, and not left to the next use of the connection: the locks end here.
+            transaction.rollback().await?;
+            return Ok(Work::Nothing);
+        };
         let deleted = projection.discard(&mut transaction, old.place, SLICE_ROWS_MAX).await?;
         if deleted == 0 {
             generation::remove(&mut transaction, &old.name, old.place).await?;
@@ -154,4 +189,8 @@ impl Builder {
         transaction.commit().await?;
         Ok(Work::Discarded)
     }
+}
+
+async fn ended(running: &mut watch::Receiver<i64>) {
+    while running.changed().await.is_ok() {}
 }

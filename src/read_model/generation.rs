@@ -70,8 +70,8 @@ pub(super) async fn register(
     Ok(())
 }
 
-/// The next generation of a view, to be built from position 0; `None` where one is being built. One whose check failed
-/// makes way for it.
+/// The next generation of a view, to be built from position 0; `None` where one is being built. One whose check failed,
+/// or which cannot be built, makes way for it.
 pub(super) async fn begin(
     connection: &mut PgConnection,
     partition: i16,
@@ -81,7 +81,9 @@ pub(super) async fn begin(
 ) -> Result<Option<i16>> {
     let mut transaction = connection.begin().await?;
     query!(
-        "UPDATE projection SET state = 'retired' WHERE partition = $1 AND name = $2 AND state = 'failed'",
+        "UPDATE projection SET state = 'retired'
+         WHERE partition = $1 AND name = $2
+           AND (state = 'failed' OR state = 'building' AND failure IS NOT NULL)",
         partition,
         name
     )
@@ -181,20 +183,28 @@ pub(super) async fn advance(connection: &mut PgConnection, checkpoint: &Checkpoi
 }
 
 /// Changes what a generation is for.
-pub(super) async fn turn(
-    connection: &mut PgConnection,
-    name: &str,
-    place: Place,
-    state: &str,
-    failure: Option<&str>,
-) -> Result<()> {
+pub(super) async fn turn(connection: &mut PgConnection, name: &str, place: Place, state: &str) -> Result<()> {
     query!(
-        "UPDATE projection SET state = $4, failure = $5 WHERE partition = $1 AND name = $2 AND generation = $3",
+        "UPDATE projection SET state = $4, failure = NULL WHERE partition = $1 AND name = $2 AND generation = $3",
         place.partition,
         name,
         place.generation,
-        state,
-        failure
+        state
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What was built is not in order. One that went live meanwhile, found in order by another process, stays.
+pub(super) async fn fail(connection: &mut PgConnection, name: &str, place: Place, flaw: &str) -> Result<()> {
+    query!(
+        "UPDATE projection SET state = 'failed', failure = $4
+         WHERE partition = $1 AND name = $2 AND generation = $3 AND state = 'building'",
+        place.partition,
+        name,
+        place.generation,
+        flaw
     )
     .execute(connection)
     .await?;

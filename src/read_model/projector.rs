@@ -145,6 +145,8 @@ impl Projector {
             step = step.max(self.followers.advance(&mut transaction, at_one_position).await?);
         }
         if step == Step::Idle {
+            // Said, and not left to the next use of the connection: the locks end here.
+            transaction.rollback().await?;
             return Ok(step);
         }
         transaction.commit().await?;

@@ -1,7 +1,8 @@
 -- The account as it was: the history's row of that moment, and what an account keeps for life.
 SELECT
     least(projection.position, accounts.position) AS "position!",
-    projection.generation,
+    -- Moves when either view is rebuilt: an answer rests on both.
+    (projection.generation + accounts.generation - 1)::smallint AS "generation!",
     account.account_id AS "account_id?",
     account.owner AS "owner?",
     account.currency AS "currency?",
