@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -226,8 +227,8 @@ pub async fn list_transactions(
     let before = query.after.as_deref().map(cursor::movement).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
     let filter = transactions::Filter {
-        from: time("from", query.from.as_deref())?,
-        to: time("to", query.to.as_deref())?,
+        from: time("from", query.from.as_deref())?.map(from_microsecond),
+        to: time("to", query.to.as_deref())?.map(from_microsecond),
         kind: query.kind,
     };
     visible(&caller, app.read_model.account(account_id, minimum).await?)?;
@@ -267,6 +268,15 @@ pub async fn get_transfer(
         }
         Some(_) => Err(unknown.because("the transfer is between accounts of others")),
         None => Err(unknown),
+    }
+}
+
+/// Times are kept in microseconds: nothing is recorded between this one and the next that follows a finer bound.
+fn from_microsecond(bound: DateTime<Utc>) -> DateTime<Utc> {
+    let finer = bound.timestamp_subsec_nanos() % 1_000;
+    match finer {
+        0 => bound,
+        _ => bound.checked_add_signed(TimeDelta::nanoseconds(i64::from(1_000 - finer))).unwrap_or(bound),
     }
 }
 

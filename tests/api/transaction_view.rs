@@ -103,6 +103,10 @@ async fn a_period_has_its_beginning_and_not_its_end() {
     assert_eq!(busy.versions(&format!("&from={third}&to={newest}")).await, [6, 5]);
     assert_eq!(busy.versions(&format!("&from={newest}&to={newest}")).await, [] as [i64; 0]);
     assert_eq!(busy.versions(&format!("&from={third}&kind=withdrawal")).await, [5]);
+    // Finer than times are kept.
+    let after_third = third.replace('Z', "001Z");
+    assert_eq!(busy.versions(&format!("&from={after_third}")).await, [7, 6]);
+    assert_eq!(busy.versions(&format!("&to={after_third}")).await, [5, 2, 1]);
     // The same moment, told in another zone.
     let local = chrono::DateTime::parse_from_rfc3339(&third).unwrap();
     let local = local.with_timezone(&chrono::FixedOffset::east_opt(7_200).unwrap()).to_rfc3339().replace('+', "%2B");
