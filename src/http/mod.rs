@@ -23,6 +23,7 @@ mod queries;
 mod serve;
 mod shield;
 mod statement;
+mod transactions;
 mod transfers;
 
 use std::any::Any;
@@ -78,7 +79,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(accounts::close))
         // Queries
         .routes(routes!(queries::get_account))
-        .routes(routes!(queries::list_transactions))
+        .routes(routes!(transactions::list_transactions))
         .routes(routes!(statement::get_statement))
         .routes(routes!(daily_balances::list_daily_balances))
         .routes(routes!(queries::get_transfer))

@@ -100,7 +100,6 @@ impl Builder {
         }
         let mut transaction = connection.begin().await?;
         let mut building = generation::claim(&mut transaction, self.partition, "building").await?;
-        building.retain(|checkpoint| self.followers.projection(checkpoint).is_some());
         if let Some(at) = building.iter().position(|checkpoint| self.is_checked(checkpoint)) {
             let next = building.swap_remove(at);
             // What was appended during the check, before the live generation is held up.
@@ -176,8 +175,8 @@ impl Builder {
     /// Deletes a slice of what nobody reads any more.
     async fn discard(&self, mut transaction: Transaction<'_, Postgres>) -> Result<Work> {
         let retired = generation::claim(&mut transaction, self.partition, "retired").await?;
-        let mut known = retired.iter().filter_map(|old| Some((old, self.followers.projection(old)?)));
-        let Some((old, projection)) = known.next() else {
+        let next = retired.first().and_then(|old| Some((old, self.followers.projection(old)?)));
+        let Some((old, projection)) = next else {
             // Said, and not left to the next use of the connection: the locks end here.
             transaction.rollback().await?;
             return Ok(Work::Nothing);

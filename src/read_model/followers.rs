@@ -44,13 +44,10 @@ impl Followers {
         Self { partition, followers, ahead: Ahead::new(partition, connect) }
     }
 
-    pub(super) fn projections(&self) -> impl Iterator<Item = &dyn Projection> {
-        self.followers.iter().map(|follower| follower.projection.as_ref())
-    }
-
-    /// The view of that name, if this release can write rows of that shape: those of a newer release it leaves alone.
+    /// The view of a checkpoint.
     pub(super) fn projection(&self, checkpoint: &Checkpoint) -> Option<&dyn Projection> {
-        self.projections().find(|projection| is_of(checkpoint, *projection))
+        let mut projections = self.followers.iter().map(|follower| follower.projection.as_ref());
+        projections.find(|projection| projection.name() == checkpoint.name)
     }
 
     /// How far this process has brought every view, where it has.
@@ -97,7 +94,7 @@ async fn write(
 ) -> Result<bool> {
     let mut moved = false;
     for checkpoint in checkpoints {
-        let Some(follower) = followers.iter_mut().find(|f| is_of(checkpoint, f.projection.as_ref())) else {
+        let Some(follower) = followers.iter_mut().find(|f| f.projection.name() == checkpoint.name) else {
             continue;
         };
         if events.is_empty() && !checkpoint.failed {
@@ -114,8 +111,4 @@ async fn write(
         moved = true;
     }
     Ok(moved)
-}
-
-fn is_of(checkpoint: &Checkpoint, projection: &dyn Projection) -> bool {
-    checkpoint.name == projection.name() && checkpoint.place.schema_version <= projection.schema_version()
 }

@@ -3,7 +3,7 @@
 
 use sqlx::{Connection, PgConnection, Result, query, query_as, query_scalar};
 
-use super::projection::{Place, Projection, cannot_apply};
+use super::projection::{Place, cannot_apply, known};
 
 /// A checkpoint that is locked for this transaction.
 pub(super) struct Checkpoint {
@@ -27,9 +27,14 @@ impl Checkpoint {
 pub(super) async fn is_work(connection: &mut PgConnection, partition: i16) -> Result<bool> {
     query_scalar!(
         r#"SELECT EXISTS (
-               SELECT FROM projection WHERE partition = $1 AND state IN ('building', 'retired')
+               SELECT FROM projection
+               JOIN unnest($2::text[], $3::smallint[]) AS known(name, schema_version)
+                 ON known.name = projection.name AND known.schema_version >= projection.schema_version
+               WHERE partition = $1 AND state IN ('building', 'retired')
            ) AS "work!""#,
-        partition
+        partition,
+        &known().names,
+        &known().schema_versions
     )
     .fetch_one(connection)
     .await
@@ -37,12 +42,8 @@ pub(super) async fn is_work(connection: &mut PgConnection, partition: i16) -> Re
 
 /// A view that is new to this log, or whose rows mean something else in this release, is built from position 0. On an
 /// empty log there is nothing to build.
-pub(super) async fn register(
-    connection: &mut PgConnection,
-    partition: i16,
-    projections: impl Iterator<Item = &dyn Projection>,
-) -> Result<()> {
-    for projection in projections {
+pub(super) async fn register(connection: &mut PgConnection, partition: i16) -> Result<()> {
+    for (name, schema_version) in known().names.iter().zip(&known().schema_versions) {
         query!(
             "INSERT INTO projection (partition, name, generation, schema_version, state, position)
              SELECT
@@ -61,8 +62,8 @@ pub(super) async fn register(
                )
              ON CONFLICT DO NOTHING",
             partition,
-            projection.name(),
-            projection.schema_version()
+            name,
+            schema_version
         )
         .execute(&mut *connection)
         .await?;
@@ -118,16 +119,21 @@ pub(super) async fn building(connection: &mut PgConnection, partition: i16, name
     .await
 }
 
-/// Locks the checkpoints in `state` that no other process has locked, in the order of their positions.
+/// Locks the checkpoints in `state` that no other process has locked, in the order of their positions: those of views that
+/// this release can write.
 pub(super) async fn claim(connection: &mut PgConnection, partition: i16, state: &str) -> Result<Vec<Checkpoint>> {
     let rows = query_as!(
         Row,
-        "SELECT name, generation, schema_version, position, failure, check_all
+        "SELECT projection.name, generation, projection.schema_version, position, failure, check_all
          FROM projection
+         JOIN unnest($3::text[], $4::smallint[]) AS known(name, schema_version)
+           ON known.name = projection.name AND known.schema_version >= projection.schema_version
          WHERE partition = $1 AND state = $2
-         FOR UPDATE SKIP LOCKED",
+         FOR UPDATE OF projection SKIP LOCKED",
         partition,
-        state
+        state,
+        &known().names,
+        &known().schema_versions
     );
     let mut claimed = rows.map(|row| row.checkpoint(partition)).fetch_all(connection).await?;
     claimed.sort_unstable_by_key(|checkpoint| checkpoint.position);

@@ -85,7 +85,7 @@ pub enum Error {
 /// Makes sure that each view is one that the log knows, before the first command: a view of an empty log is live at once.
 pub async fn register(connect: &PgConnectOptions, partition: i16) -> sqlx::Result<()> {
     let mut connection = PgConnection::connect_with(connect).await?;
-    generation::register(&mut connection, partition, projection::projections().iter().map(AsRef::as_ref)).await?;
+    generation::register(&mut connection, partition).await?;
     connection.close().await
 }
 

@@ -1,5 +1,7 @@
 //! What a view is to the projector: a name, and a way to fold events into its rows.
 
+use std::sync::LazyLock;
+
 use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Result};
 use uuid::Uuid;
@@ -88,9 +90,29 @@ pub fn checks() -> Vec<(Shape, Box<dyn Check>)> {
     projections().iter().map(|view| ((view.name(), view.schema_version()), view.check())).collect()
 }
 
-/// The shape that this release gives to the rows of a view; `None`: there is no such view.
-pub fn schema_version_of(name: &str) -> Option<i16> {
-    projections().iter().find(|projection| projection.name() == name).map(|projection| projection.schema_version())
+/// Every view that this release keeps, and the newest shape that it can give to the rows. Those of a newer release it
+/// leaves alone.
+pub(super) struct Known {
+    pub(super) names: Vec<String>,
+    pub(super) schema_versions: Vec<i16>,
+}
+
+impl Known {
+    /// The shape that this release gives to the rows of a view; `None`: there is no such view.
+    pub(super) fn schema_version(&self, name: &str) -> Option<i16> {
+        let mut views = self.names.iter().zip(&self.schema_versions);
+        views.find(|(known, _)| *known == name).map(|(_, schema_version)| *schema_version)
+    }
+}
+
+/// What this release knows, told once.
+pub(super) fn known() -> &'static Known {
+    static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+        let (names, schema_versions) =
+            projections().iter().map(|view| (view.name().to_owned(), view.schema_version())).unzip();
+        Known { names, schema_versions }
+    });
+    &KNOWN
 }
 
 /// Which rows a projection writes.

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     followers::{Followers, Step},
     generation,
-    projection::newer,
+    projection::{known, newer},
     timed_out,
 };
 use crate::event_store::StreamVersion;
@@ -107,7 +107,7 @@ impl Projector {
             None => {
                 let connecting = timeout(Duration::from_secs(CONNECT_S_MAX), PgConnection::connect_with(&self.connect));
                 let fresh = connection.insert(connecting.await.map_err(|_| timed_out())??);
-                generation::register(fresh, self.partition, self.followers.projections()).await?;
+                generation::register(fresh, self.partition).await?;
                 fresh
             }
         };
@@ -124,10 +124,14 @@ impl Projector {
         query_scalar!(
             r#"SELECT EXISTS (
                    SELECT FROM projection
+                   JOIN unnest($2::text[], $3::smallint[]) AS known(name, schema_version)
+                     ON known.name = projection.name AND known.schema_version >= projection.schema_version
                    WHERE projection.partition = $1 AND state = 'live'
                      AND (failure IS NOT NULL OR position < (SELECT position FROM log_head WHERE partition = $1))
                ) AS "behind!""#,
-            self.partition
+            self.partition,
+            &known().names,
+            &known().schema_versions
         )
         .fetch_one(connection)
         .await
@@ -136,9 +140,7 @@ impl Projector {
     /// One transaction: checkpoints, events, rows, checkpoints.
     async fn project(&mut self, connection: &mut PgConnection) -> Result<Step> {
         let mut transaction = connection.begin().await?;
-        let mut checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
-        // For what only a newer release can write nothing is read.
-        checkpoints.retain(|checkpoint| self.followers.projection(checkpoint).is_some());
+        let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
         let mut step = Step::Idle;
         // Views that stand at the same position share one reading of the log.
         for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::{
     builder::{Builder, Work},
     generation,
-    projection::schema_version_of,
+    projection::known,
 };
 
 /// How often it looks how far another process has come that builds, too.
@@ -52,7 +52,7 @@ pub async fn rebuild(
     resume: bool,
     progress: impl Fn(i64, i64),
 ) -> Result<Rebuilt, Error> {
-    let schema_version = schema_version_of(name).ok_or_else(|| Error::Unknown(name.to_owned()))?;
+    let schema_version = known().schema_version(name).ok_or_else(|| Error::Unknown(name.to_owned()))?;
     let mut connection = PgConnection::connect_with(&connect).await?;
     let generation = match resume {
         false => generation::begin(&mut connection, partition, name, schema_version, check_all)

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::query_file;
 use utoipa::ToSchema;
 
-use super::{Error, ReadModel, Seen, generation, projection::schema_version_of};
+use super::{Error, ReadModel, Seen, generation, projection::known};
 use crate::event_store::Position;
 
 /// One view and how far it has read.
@@ -50,7 +50,7 @@ pub enum Begun {
 impl ReadModel {
     /// Asks for the next generation of a view, which the builder of any instance then builds; `None`: there is no such view.
     pub async fn rebuild(&self, name: &str, check_all: bool) -> Result<Option<Begun>, Error> {
-        let Some(schema_version) = schema_version_of(name) else { return Ok(None) };
+        let Some(schema_version) = known().schema_version(name) else { return Ok(None) };
         let mut connection = self.pool.acquire().await?;
         let generation = generation::begin(&mut connection, self.partition, name, schema_version, check_all).await?;
         Ok(Some(generation.map_or(Begun::Running, Begun::Started)))
@@ -60,9 +60,13 @@ impl ReadModel {
     pub async fn projections(&self, min_position: Option<Position>) -> Result<Seen<Vec<ProjectionStatus>>, Error> {
         self.at_least(min_position, || async {
             let rows = query_file!("src/read_model/status.sql", self.partition).fetch_all(&self.pool).await?;
-            // How far queries see; before anything is live, how far what will be has come.
-            let live =
-                rows.iter().filter(|row| row.state == "live" || row.state == "stopped").map(|row| row.position).min();
+            // How far the queries of this release see; before anything is live, how far what will be has come.
+            let is_seen = |name: &str, state: &str, schema_version| {
+                (state == "live" || state == "stopped")
+                    && known().schema_version(name).is_some_and(|known| known >= schema_version)
+            };
+            let live = rows.iter().filter(|row| is_seen(&row.name, &row.state, row.schema_version));
+            let live = live.map(|row| row.position).min();
             let least = live.or_else(|| rows.iter().map(|row| row.position).min());
             let value = rows
                 .into_iter()

@@ -1,6 +1,7 @@
 //! An event that a newer release wrote: whoever meets it first, the whole instance touches nothing more until it can be
 //! read, and says so. What was projected before is answered all the same.
 
+use sqlx::{query_scalar, raw_sql};
 use uuid::Uuid;
 
 use crate::support::{App, Teller, audit::audit, eventually, spawn_app};
@@ -113,4 +114,43 @@ async fn an_instance_whose_projector_alone_meets_an_event_of_a_newer_release_tou
     becomes_ready(&app).await;
     teller.keyed("two").deposit(other, 1).await.expect(201);
     audit(&app).await;
+}
+
+#[tokio::test]
+async fn a_view_whose_rows_only_a_newer_release_can_write_is_left_alone_and_holds_nothing_up() {
+    let (app, account, _) = bank().await;
+    let teller = app.teller();
+    let stood: i64 = query_scalar("SELECT position FROM log_head").fetch_one(&mut app.database().await).await.unwrap();
+    eventually("views that have read all", async || {
+        let views = teller.get("/v1/projections").await.expect(200);
+        views.data().iter().all(|view| view["lag_events"] == 0).then_some(())
+    })
+    .await;
+    app.sabotage(
+        "UPDATE projection SET schema_version = 99 WHERE name = 'daily_balances';
+         INSERT INTO projection (partition, name, generation, schema_version, state, position)
+         VALUES (0, 'accounts', 98, 99, 'building', 0), (0, 'accounts', 97, 99, 'retired', 0), (0, 'unheard_of', 1, 1, 'live', 0)",
+    )
+    .await;
+    // Nobody here takes its locks, not even for a moment, while there is work on the others.
+    let mut newer = app.database().await;
+    for _ in 0..10 {
+        teller.deposit(account, 1).await.expect(201);
+        raw_sql(
+            "BEGIN;
+             SELECT FROM projection WHERE schema_version = 99 OR name = 'unheard_of' FOR UPDATE NOWAIT;
+             ROLLBACK",
+        )
+        .execute(&mut newer)
+        .await
+        .unwrap();
+    }
+    let last = teller.deposit(account, 1).await.expect(201);
+    let views = teller.get(&format!("/v1/projections?min_position={}", last.position())).await.expect(200);
+    assert_eq!(views.position(), last.position(), "what it cannot write does not count");
+    for view in views.data().iter().filter(|view| view["schema_version"] == 99) {
+        let position = view["position"].as_str().unwrap();
+        let expected = if view["name"] == "daily_balances" { stood.to_string() } else { "0".to_owned() };
+        assert_eq!(position, expected, "{view}");
+    }
 }

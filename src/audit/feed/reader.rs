@@ -147,7 +147,7 @@ impl Reader {
         }
         match <[Told; 1]>::try_from(parts) {
             Ok([only]) => Step::Bytes(only.bytes),
-            Err(parts) => Step::Bytes(parts.iter().flat_map(|part| part.bytes.iter().copied()).collect()),
+            Err(parts) => Step::Bytes(parts.iter().map(|part| &part.bytes[..]).collect::<Vec<_>>().concat().into()),
         }
     }
 

@@ -76,30 +76,22 @@ impl AccountView {
             (None, _) => return None,
         };
         match event {
-            Event::AccountOpened(opened) => {
-                row.status = Status::Open.as_str().to_owned();
-                row.balance = opened.initial_deposit;
-                row.transaction_count = i64::from(opened.initial_deposit > 0);
-            }
-            Event::MoneyDeposited(deposited) => row.moved(deposited.amount.minor_units()),
-            Event::MoneyWithdrawn(withdrawn) => row.moved(-withdrawn.amount.minor_units()),
-            Event::TransferSent(sent) => row.moved(-sent.amount.minor_units()),
-            Event::TransferReceived(received) => row.moved(received.amount.minor_units()),
+            Event::AccountOpened(_) | Event::AccountUnfrozen(_) => row.status = Status::Open.as_str().to_owned(),
             Event::AccountFrozen(_) => row.status = Status::Frozen.as_str().to_owned(),
-            Event::AccountUnfrozen(_) => row.status = Status::Open.as_str().to_owned(),
             Event::AccountClosed(_) => {
                 row.status = Status::Closed.as_str().to_owned();
                 row.closed_at = Some(recorded.recorded_at);
             }
+            Event::MoneyDeposited(_)
+            | Event::MoneyWithdrawn(_)
+            | Event::TransferSent(_)
+            | Event::TransferReceived(_) => {}
         }
+        row.balance += event.gain();
+        row.transaction_count += i64::from(event.gain() != 0);
         row.version = recorded.version;
         row.last_activity_at = recorded.recorded_at;
         Some(row)
-    }
-
-    fn moved(&mut self, minor_units: i64) {
-        self.balance += minor_units;
-        self.transaction_count += 1;
     }
 }
 

@@ -34,34 +34,23 @@ impl Default for Standing {
 
 impl<'a> Entry<'a> {
     pub(super) fn of(event: &'a Event) -> Self {
-        let plain = |kind, gain, reference| Self { kind, gain, transfer_id: None, counterparty: None, reference };
-        match event {
-            Event::AccountOpened(opened) if opened.initial_deposit == 0 => plain("opening", 0, None),
-            Event::AccountOpened(opened) => plain(Kind::OpeningDeposit.as_str(), opened.initial_deposit, None),
-            Event::MoneyDeposited(moved) => {
-                plain(Kind::Deposit.as_str(), moved.amount.minor_units(), moved.reference.as_deref())
+        let (kind, transfer, reference) = match event {
+            Event::AccountOpened(opened) if opened.initial_deposit == 0 => ("opening", None, &None),
+            Event::AccountOpened(_) => (Kind::OpeningDeposit.as_str(), None, &None),
+            Event::MoneyDeposited(moved) => (Kind::Deposit.as_str(), None, &moved.reference),
+            Event::MoneyWithdrawn(moved) => (Kind::Withdrawal.as_str(), None, &moved.reference),
+            Event::TransferSent(sent) => {
+                (Kind::TransferOut.as_str(), Some((sent.transfer_id, sent.to)), &sent.reference)
             }
-            Event::MoneyWithdrawn(moved) => {
-                plain(Kind::Withdrawal.as_str(), -moved.amount.minor_units(), moved.reference.as_deref())
+            Event::TransferReceived(received) => {
+                (Kind::TransferIn.as_str(), Some((received.transfer_id, received.from)), &received.reference)
             }
-            Event::TransferSent(sent) => Self {
-                kind: Kind::TransferOut.as_str(),
-                gain: -sent.amount.minor_units(),
-                transfer_id: Some(sent.transfer_id),
-                counterparty: Some(sent.to),
-                reference: sent.reference.as_deref(),
-            },
-            Event::TransferReceived(received) => Self {
-                kind: Kind::TransferIn.as_str(),
-                gain: received.amount.minor_units(),
-                transfer_id: Some(received.transfer_id),
-                counterparty: Some(received.from),
-                reference: received.reference.as_deref(),
-            },
-            Event::AccountFrozen(_) => plain("freeze", 0, None),
-            Event::AccountUnfrozen(_) => plain("unfreeze", 0, None),
-            Event::AccountClosed(_) => plain("close", 0, None),
-        }
+            Event::AccountFrozen(_) => ("freeze", None, &None),
+            Event::AccountUnfrozen(_) => ("unfreeze", None, &None),
+            Event::AccountClosed(_) => ("close", None, &None),
+        };
+        let (transfer_id, counterparty) = transfer.unzip();
+        Self { kind, gain: event.gain(), transfer_id, counterparty, reference: reference.as_deref() }
     }
 
     pub(super) fn moves_money(&self) -> bool {
