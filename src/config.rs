@@ -165,6 +165,10 @@ pub struct Config {
     #[arg(long, env = "PASSBOOK_PG_BIN")]
     pub pg_bin: Option<PathBuf>,
 
+    /// Into how many partitions a new log is divided, 1 to 64, for ever; none: as it was created, a new one undivided.
+    #[arg(long, env = "PASSBOOK_PARTITIONS", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub partitions: Option<u8>,
+
     /// A snapshot of an account is written each time it passes so many events.
     #[arg(long, env = "PASSBOOK_SNAPSHOT_EVERY", default_value = "100")]
     pub snapshot_every: NonZeroU32,

@@ -4,7 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use passbook::{
-    audit::{Witness, verify},
+    audit::{InvalidWitness, Witness, verify},
     auth::development,
     config::{Cli, Config, Rebuild, Subcommands, Token, Verify},
     database::{self, Database},
@@ -72,19 +72,20 @@ async fn migrate(config: Config) -> Result<(), String> {
 
 async fn verify(wanted: Verify) -> Result<(), String> {
     let Verify { witness, json, config } = wanted;
-    let witness = witness.as_deref().map(str::parse::<Witness>).transpose();
-    let witness = witness.map_err(|error| format!("--witness: {error}"))?;
+    let witnesses = witness.iter().flat_map(|list| list.split(',')).map(str::parse).collect();
+    let witnesses: Vec<Witness> = Result::map_err(witnesses, |error: InvalidWitness| format!("--witness: {error}"))?;
     let _lines = telemetry::start(&config)?;
     let database = Database::open_existing(&config).await.map_err(|error| error.to_string())?;
-    let outcome = check_books(&database, witness.as_ref(), json).await;
+    let outcome = check_books(&database, &witnesses, json).await;
     database.close().await;
     outcome
 }
 
-async fn check_books(database: &Database, witness: Option<&Witness>, json: bool) -> Result<(), String> {
+async fn check_books(database: &Database, witnesses: &[Witness], json: bool) -> Result<(), String> {
     database.check().await.map_err(|error| error.to_string())?;
+    let partitions = service::partitions_of(database).await.map_err(|error| error.to_string())?;
     let bar = ProgressBar::new(0).with_style(bar_style("checking"));
-    let told = verify::verify(&database.auditor(), service::PARTITION, witness, |read, of| {
+    let told = verify::verify(&database.auditor(), partitions, witnesses, |read, of| {
         bar.set_length(of.unsigned_abs());
         bar.set_position(read.unsigned_abs());
     })
@@ -118,7 +119,8 @@ async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> R
     database.check().await.map_err(|error| error.to_string())?;
     let bar = ProgressBar::new(0).with_style(bar_style("building"));
     let connect = database.projector();
-    let built = rebuild::rebuild(connect, service::PARTITION, name, verify, resume, |read, of| {
+    let partitions = service::partitions_of(database).await.map_err(|error| error.to_string())?;
+    let built = rebuild::rebuild(connect, partitions, name, verify, resume, |read, of| {
         bar.set_length(of.unsigned_abs());
         bar.set_position(read.unsigned_abs());
     })

@@ -18,12 +18,14 @@ use crate::{
     auth::{self, Access, Authority},
     config::{Auth, Config},
     database::{self, Database},
+    event_store::{Partitions, layout},
     http,
-    read_model::{self, ReadModel, builder::Builder, projector::Projector},
+    read_model::{
+        self, Progress, ReadModel,
+        builder::{self, Builder},
+        projector::Projector,
+    },
 };
-
-/// The one partition, until there are several.
-pub const PARTITION: i16 = 0;
 
 /// A running bank.
 #[derive(Debug)]
@@ -37,8 +39,8 @@ pub struct Service {
 #[derive(Debug)]
 struct Running {
     server: http::Server,
-    executor: JoinHandle<()>,
-    projector: JoinHandle<()>,
+    executors: Vec<JoinHandle<()>>,
+    projectors: Vec<JoinHandle<()>>,
     builder: JoinHandle<()>,
 }
 
@@ -62,6 +64,10 @@ pub enum Error {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Database(#[from] database::Error),
+    #[error(
+        "the log was created with {found} partitions, and PASSBOOK_PARTITIONS asks for {asked}: leave it away, or let `passbook copy --to <url> --partitions {asked}` make a new log with so many"
+    )]
+    Partitions { found: i16, asked: i16 },
 }
 
 impl Service {
@@ -91,41 +97,42 @@ impl Service {
         database: &Database,
     ) -> Result<(SocketAddr, Running), Error> {
         database.prepare().await?;
-        if let Err(error) = read_model::register(&database.projector(), PARTITION).await {
+        let partitions = partitions(config, database).await?;
+        if let Err(error) = read_model::register(&database.projector(), partitions).await {
             tracing::warn!(%error, "the views are not registered yet; the projector tries again");
         }
         let address = listener.local_addr().unwrap_or(config.listen);
 
-        let appended = Arc::new(watch::Sender::new(0));
-        let projected = Arc::new(watch::Sender::new(0));
-        let awaited = Arc::new(Notify::new());
         let newer = Arc::new(watch::Sender::new(None));
-        let projector = Projector::new(
-            PARTITION,
-            database.projector(),
-            Arc::clone(&projected),
-            Arc::clone(&awaited),
-            Arc::clone(&newer),
-        );
-        let projector = tokio::spawn(projector.run(appended.subscribe()));
-        let builder = tokio::spawn(Builder::new(PARTITION, database.projector()).run(appended.subscribe()));
+        let appended: Arc<[_]> = partitions.all().map(|_| Arc::new(watch::Sender::new(0))).collect();
+        let (mut projectors, mut progress) = (Vec::new(), Vec::new());
+        for (partition, appended) in partitions.all().zip(&*appended) {
+            let (projected, awaited) = (Arc::new(watch::Sender::new(0)), Arc::new(Notify::new()));
+            progress.push(Progress { projected: projected.subscribe(), awaited: Arc::clone(&awaited) });
+            let connect = database.projector();
+            let projector = Projector::new(partition, connect, projected, awaited, Arc::clone(&newer));
+            projectors.push(tokio::spawn(projector.run(appended.subscribe())));
+        }
+        let follow = || appended.iter().map(|appended| appended.subscribe());
+        let builders = partitions.all().map(|partition| Builder::new(partition, database.projector())).collect();
+        let builder = tokio::spawn(builder::run(builders, appended[0].subscribe()));
 
-        let trail = Trail::new(database.trail(), PARTITION);
-        let feed = Feed::new(trail, PARTITION, database.feed(), appended.subscribe());
+        let trail = Trail::new(database.trail(), partitions);
+        let feed = Feed::new(trail, partitions, database.feed(), follow().collect());
 
         let command_timeout = Duration::from_millis(config.command_timeout_ms.get().into());
         let settings = application::Settings {
-            partition: PARTITION,
+            partitions,
             command_timeout,
             snapshot_every: config.snapshot_every.get().into(),
             cache_accounts: config.cache_accounts.get() as usize,
         };
-        let (bank, executor) = Bank::start(settings, database.writer(), appended, newer);
+        let (bank, executors) = Bank::start(settings, database.writer(), appended, newer);
         let queries = database.queries();
-        let read_model = ReadModel::new(queries.clone(), PARTITION, projected.subscribe(), awaited);
-        let audit = Audit::new(queries, PARTITION);
+        let read_model = ReadModel::new(queries.clone(), partitions, progress);
+        let audit = Audit::new(queries, partitions);
         let server = http::serve(listener, http::App::new(bank, read_model, audit, feed, access));
-        Ok((address, Running { server, executor, projector, builder }))
+        Ok((address, Running { server, executors, projectors, builder }))
     }
 
     /// Where it listens.
@@ -135,11 +142,11 @@ impl Service {
 
     /// Ends in order: no new requests, the accepted ones answered, the log projected, the database closed.
     pub async fn stop(self) {
-        let Running { server, executor, projector, builder } = self.running;
+        let Running { server, executors, projectors, builder } = self.running;
         server.stop().await;
-        // The last handle to the bank went with the server: the executor drains its queue and ends, and with it the
-        // sender that keeps the projector running.
-        for task in [executor, projector, builder] {
+        // The last handle to the bank went with the server: the executors drain their queues and end, and with them the
+        // senders that keep the projectors running.
+        for task in executors.into_iter().chain(projectors).chain([builder]) {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task did not end as it should");
             }
@@ -175,6 +182,23 @@ pub fn welcome(config: &Config, address: SocketAddr) -> String {
   Ctrl-C ends it; the data stay.
 "
     )
+}
+
+/// Into how many partitions the log is divided: created so, if nobody has created it yet.
+pub async fn partitions(config: &Config, database: &Database) -> Result<Partitions, Error> {
+    let asked = config.partitions.and_then(|count| Partitions::new(i16::from(count)));
+    let wanted = asked.unwrap_or(Partitions::ONE);
+    let found = database.with_service(async |connection| layout::fix(connection, wanted).await).await?;
+    match asked {
+        Some(asked) if asked != found => Err(Error::Partitions { found: found.count(), asked: asked.count() }),
+        Some(_) | None => Ok(found),
+    }
+}
+
+/// The same for whoever looks at a log that is there, and creates nothing.
+pub async fn partitions_of(database: &Database) -> Result<Partitions, Error> {
+    let found = database.with_service(async |connection| layout::fixed(connection).await).await?;
+    Ok(found.unwrap_or(Partitions::ONE))
 }
 
 /// Taken first, so that a busy port is told before a database is started.

@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("audit", &["application", "domain", "event_store", "read_model", "timestamp"]),
     ("http", &["application", "audit", "auth", "domain", "event_store", "read_model", "timestamp"]),
     ("database", &["config"]),
-    ("service", &["application", "audit", "auth", "config", "database", "http", "read_model"]),
+    ("service", &["application", "audit", "auth", "config", "database", "event_store", "http", "read_model"]),
 ];
 
 /// Crates that a room must not use.

@@ -1,7 +1,7 @@
 //! A batch of commands decided in turn, each on the state left by the one before it. Pure: what it needs was loaded,
 //! what it decides is yet to be recorded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     domain::{Account, Action, Command, Event, Rejection, Transfer, account::STATE_VERSION, transfer},
     event_store::{
-        NewEvent, Position,
+        NewEvent, Partitions, Position,
         log::{self, Head, Key, KeyId},
     },
 };
@@ -35,31 +35,42 @@ pub(super) type Loaded = HashMap<Uuid, Result<Held, Undecodable>>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Undecodable;
 
-/// A decided batch: what to write, and what to answer once it stands.
+/// What is decided upon: where each partition that the batch touches ends.
+pub(super) type Heads = BTreeMap<i16, Head>;
+
+/// The answers that are recorded, by the partition that each key lives in.
+pub(super) type Recorded = HashMap<(i16, KeyId), Key>;
+
+/// A decided batch: what to write in each of its partitions, and what to answer once it stands.
 #[derive(Debug)]
 pub(super) struct Decided {
-    pub write: log::Batch,
+    pub write: BTreeMap<i16, log::Batch>,
     pub answers: Vec<Result<Answer, Error>>,
     /// The accounts that the events change.
     pub changed: HashMap<Uuid, Held>,
 }
 
-/// Decides all commands of a batch on top of `head`. `recorded` are the keys known to stand in the log.
+/// Decides all commands of a batch on top of `heads`, which name every partition that it touches. `recorded` are the keys
+/// known to stand in the log.
 pub(super) fn decide(
     batch: &[Pending],
     loaded: &Loaded,
-    recorded: &HashMap<KeyId, Key>,
-    head: &Head,
+    recorded: &Recorded,
+    partitions: Partitions,
+    heads: &Heads,
     now: DateTime<Utc>,
     snapshot_every: i64,
 ) -> Decided {
+    let empty = || log::Batch { recorded_at: now, state_version: STATE_VERSION, ..log::Batch::default() };
     let mut decision = Decision {
         loaded,
         recorded,
-        head,
+        partitions,
+        heads,
+        now,
         first_answers: HashMap::new(),
         changed: HashMap::new(),
-        write: log::Batch { recorded_at: now, state_version: STATE_VERSION, ..log::Batch::default() },
+        write: heads.keys().map(|partition| (*partition, empty())).collect(),
     };
     let answers = batch.iter().map(|pending| decision.answer(&pending.command, &pending.request)).collect();
     decision.take_snapshots(snapshot_every);
@@ -75,6 +86,13 @@ pub(super) fn streams(command: &Command) -> impl Iterator<Item = Uuid> {
     std::iter::once(first).chain(second)
 }
 
+/// The partition of a command: where its key is kept, and the other one if it is over two.
+pub(super) fn partitions_of(command: &Command, partitions: Partitions) -> (i16, Option<i16>) {
+    let mut streams = streams(command).map(|stream_id| partitions.of(stream_id));
+    let home = streams.next().unwrap_or_default();
+    (home, streams.next().filter(|other| *other != home))
+}
+
 /// The key that a request asks for; a dry run ignores it.
 fn key_of(request: &Request) -> Option<KeyId> {
     let key = request.idempotency_key.as_ref().filter(|_| !request.dry_run)?;
@@ -83,12 +101,14 @@ fn key_of(request: &Request) -> Option<KeyId> {
 
 struct Decision<'a> {
     loaded: &'a Loaded,
-    recorded: &'a HashMap<KeyId, Key>,
-    head: &'a Head,
+    recorded: &'a Recorded,
+    partitions: Partitions,
+    heads: &'a Heads,
+    now: DateTime<Utc>,
     /// What this batch answers to the keys that it records.
-    first_answers: HashMap<KeyId, (Receipt, [u8; 32])>,
+    first_answers: HashMap<(i16, KeyId), (Receipt, [u8; 32])>,
     changed: HashMap<Uuid, Held>,
-    write: log::Batch,
+    write: BTreeMap<i16, log::Batch>,
 }
 
 impl Decision<'_> {
@@ -98,6 +118,8 @@ impl Decision<'_> {
             let receipt = self.carry_out(command, request)?;
             return Ok(Answer { receipt: self.told(receipt, command, request)?, replayed: false });
         };
+        let (home, _) = partitions_of(command, self.partitions);
+        let id = (home, id);
         let recorded = self.recorded.get(&id).map(|first| recorded_receipt(first, &key.fingerprint)).transpose()?;
         if let Some(first) =
             recorded.map_or_else(|| self.first_answer(&id, &key.fingerprint), |first| Ok(Some(first)))?
@@ -106,16 +128,17 @@ impl Decision<'_> {
         }
 
         // Asked whatever the decision: a refusal, too, stands only if the key is not recorded.
-        self.write.asked.push(id.clone());
+        self.write_in(home)?.asked.push(id.1.clone());
         let receipt = self.carry_out(command, request)?;
         let json = serde_json::to_string(&receipt).map_err(|_| Error::Internal)?;
-        self.write.keys.push(Key { id: id.clone(), fingerprint: key.fingerprint.to_vec(), receipt: json });
+        let fingerprint = key.fingerprint.to_vec();
+        self.write_in(home)?.keys.push(Key { id: id.1.clone(), fingerprint, receipt: json });
         self.first_answers.insert(id, (receipt.clone(), key.fingerprint));
         Ok(Answer { receipt: self.told(receipt, command, request)?, replayed: false })
     }
 
     /// What this batch answered to the same request.
-    fn first_answer(&self, id: &KeyId, fingerprint: &[u8; 32]) -> Result<Option<Receipt>, Error> {
+    fn first_answer(&self, id: &(i16, KeyId), fingerprint: &[u8; 32]) -> Result<Option<Receipt>, Error> {
         match self.first_answers.get(id) {
             Some((receipt, first)) if first == fingerprint => Ok(Some(receipt.clone())),
             Some(_) => Err(Error::KeyReused),
@@ -183,13 +206,15 @@ impl Decision<'_> {
         let currency = sender.account.book()?.currency;
         let decide = if request.sees(&receiver.account) { transfer::decide } else { transfer::decide_unseen };
         let (sent, received) = decide(&sender.account, &receiver.account, transfer)?;
+        // Before the first side is put down: there is no half of a transfer.
+        self.write_in(self.partitions.of(transfer.to))?;
         let from = self.record(transfer.from, &sent, request)?;
         let to = self.record(transfer.to, &received, request)?;
         Ok(TransferReceipt {
             transfer_id: transfer.transfer_id,
             amount: transfer.movement.amount,
             currency,
-            position: to.position,
+            position: from.position.clone().and(to.position.clone()),
             from,
             to: Receiver::Seen(to),
         })
@@ -211,10 +236,11 @@ impl Decision<'_> {
         let held = Held { version: before.version + 1, account: before.account.evolve(event) };
         let mut fact =
             RecordedFact { id: None, event_type: event.name().to_owned(), version: held.version, recorded_at: None };
+        let partition = self.partitions.of(account_id);
         if !request.dry_run {
             let id = Uuid::now_v7();
-            (fact.id, fact.recorded_at) = (Some(id), Some(self.write.recorded_at));
-            self.write.events.push(NewEvent {
+            (fact.id, fact.recorded_at) = (Some(id), Some(self.now));
+            let event = NewEvent {
                 id,
                 stream_id: account_id,
                 version: held.version,
@@ -222,7 +248,8 @@ impl Decision<'_> {
                 schema_version: event.schema_version(),
                 data: serde_json::to_string(event).map_err(|_| Error::Internal)?,
                 metadata: metadata(request)?,
-            });
+            };
+            self.write_in(partition)?.events.push(event);
             self.changed.insert(account_id, held.clone());
         }
         let book = held.account.book().map_err(|_: Rejection| Error::Internal)?;
@@ -232,9 +259,20 @@ impl Decision<'_> {
             status: book.status,
             balance: book.balance,
             currency: book.currency,
-            position: Position(self.head.position + self.write.events.len() as i64),
+            position: self.position(partition)?,
             events: vec![fact],
         })
+    }
+
+    /// Where a partition ends with what was decided so far.
+    fn position(&self, partition: i16) -> Result<Position, Error> {
+        let (head, write) = self.heads.get(&partition).zip(self.write.get(&partition)).ok_or(Error::Internal)?;
+        Ok(self.partitions.position(partition, head.position + write.events.len() as i64))
+    }
+
+    /// What is written in a partition. All that the batch touches have their heads.
+    fn write_in(&mut self, partition: i16) -> Result<&mut log::Batch, Error> {
+        self.write.get_mut(&partition).ok_or(Error::Internal)
     }
 
     /// A snapshot for each account that passed a multiple of `every` versions.
@@ -247,11 +285,14 @@ impl Decision<'_> {
             if before / every < held.version / every
                 && let Ok(state) = serde_json::to_string(&held.account)
             {
-                self.write.snapshots.push(log::Snapshot { stream_id: *stream_id, version: held.version, state });
+                let snapshot = log::Snapshot { stream_id: *stream_id, version: held.version, state };
+                self.write.entry(self.partitions.of(*stream_id)).or_default().snapshots.push(snapshot);
             }
         }
         // Two writers of the same snapshots take the row locks in the same order.
-        self.write.snapshots.sort_unstable_by_key(|snapshot| snapshot.stream_id);
+        for write in self.write.values_mut() {
+            write.snapshots.sort_unstable_by_key(|snapshot| snapshot.stream_id);
+        }
     }
 }
 

@@ -16,7 +16,10 @@ use super::{
     pace::Pace,
     passage::Turnstile,
 };
-use crate::{event_store::StreamVersion, timestamp};
+use crate::{
+    event_store::{StreamVersion, log::Place},
+    timestamp,
+};
 
 /// How many commands share one append.
 const BATCH_COMMANDS_MAX: usize = 512;
@@ -45,31 +48,32 @@ pub(super) struct Executor {
     failed_at: Option<Instant>,
     /// Why the last try failed, for whoever asks.
     outage: watch::Sender<Option<&'static str>>,
-    appended: Arc<watch::Sender<i64>>,
+    /// Of each partition.
+    appended: Arc<[Arc<watch::Sender<i64>>]>,
     pace: Arc<Pace>,
 }
 
 /// An append that was sent and never answered.
 #[derive(Debug)]
 pub(super) struct Doubt {
-    /// Where its first event would stand.
-    pub position: i64,
-    /// That event's id.
-    pub event_id: uuid::Uuid,
+    /// Where its first event would stand, in each of its partitions.
+    pub places: Vec<Place>,
     /// What its callers are told if it stands. Empty once they have been told that it is not known.
     pub answers: Answers,
 }
 
 impl Executor {
+    /// For the commands of one partition, or with `None` for those over several.
     pub(super) fn new(
         settings: Settings,
+        partition: Option<i16>,
         connect: PgConnectOptions,
-        appended: Arc<watch::Sender<i64>>,
+        appended: Arc<[Arc<watch::Sender<i64>>]>,
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
         outage: watch::Sender<Option<&'static str>>,
         pace: Arc<Pace>,
     ) -> Self {
-        let turnstile = Turnstile::new(&settings, newer);
+        let turnstile = Turnstile::new(&settings, partition, newer);
         Self {
             settings,
             connect,
@@ -91,12 +95,20 @@ impl Executor {
             // Of those who hung up while they waited, or were told that they waited too long, nothing is done.
             batch.retain(|pending| !pending.answer.is_closed());
             self.carry_out(std::mem::take(&mut batch), &mut queue).await;
-            let position = self.turnstile.position();
-            self.appended.send_if_modified(|head| std::mem::replace(head, position) != position);
+            self.tell();
         }
         if let Some(connection) = self.connection {
             // Everybody is answered: a failed goodbye harms nobody.
             let _ = connection.close().await;
+        }
+    }
+
+    /// Wakes whoever follows the log. A lost wake-up is not missed: all of them look for themselves, too.
+    fn tell(&self) {
+        for (partition, position) in self.turnstile.positions() {
+            if let Some(appended) = usize::try_from(partition).ok().and_then(|at| self.appended.get(at)) {
+                appended.send_if_modified(|head| std::mem::replace(head, position) != position);
+            }
         }
     }
 

@@ -18,11 +18,12 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
+use uuid::Uuid;
 
 use self::pace::Pace;
 use crate::{
     domain::{Command, Rejection},
-    event_store::StreamVersion,
+    event_store::{Partitions, StreamVersion},
     timestamp,
 };
 
@@ -36,10 +37,17 @@ pub const QUEUE_COMMANDS_MAX: usize = 4096;
 /// The handle to the executor, cheap to clone.
 #[derive(Clone)]
 pub struct Bank {
-    queue: mpsc::Sender<Pending>,
+    partitions: Partitions,
+    /// Of each partition, and behind them that of commands over several.
+    counters: Arc<[Counter]>,
     command_timeout: Duration,
-    outage: watch::Receiver<Option<&'static str>>,
     pace: Arc<Pace>,
+}
+
+/// Where commands wait for one executor, and whether it can work.
+struct Counter {
+    queue: mpsc::Sender<Pending>,
+    outage: watch::Receiver<Option<&'static str>>,
 }
 
 /// What the bank answers to a command that succeeds.
@@ -86,8 +94,8 @@ pub enum Error {
 /// How the executor works.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The log's partition.
-    pub partition: i16,
+    /// How many partitions the log has.
+    pub partitions: Partitions,
     /// How long a caller waits at the most.
     pub command_timeout: Duration,
     /// A snapshot is written when a stream passes a multiple of this many versions.
@@ -105,31 +113,54 @@ struct Pending {
 }
 
 impl Bank {
-    /// Starts the executor. It ends when every clone of the handle is dropped and the queue is drained. `appended`
-    /// is told the head's position after each batch. `newer` is told of an event that only a newer release can read, by
-    /// the executor or by whoever else meets one: nothing is carried out before it can be read.
+    /// Starts the executors: one for each partition, and where there are several one more for commands over several. They
+    /// end when every clone of the handle is dropped and the queues are drained. `appended` is told each head's position
+    /// after each batch. `newer` is told of an event that only a newer release can read, by
+    /// an executor or by whoever else meets one: nothing is carried out before it can be read.
     pub fn start(
         settings: Settings,
         connect: PgConnectOptions,
-        appended: Arc<watch::Sender<i64>>,
+        appended: Arc<[Arc<watch::Sender<i64>>]>,
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
-    ) -> (Self, JoinHandle<()>) {
-        let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
-        let (failed, outage) = watch::channel(None);
+    ) -> (Self, Vec<JoinHandle<()>>) {
+        let Settings { partitions, command_timeout, .. } = settings;
         let pace = Arc::new(Pace::new(timestamp::now()));
-        let bank = Self { queue, command_timeout: settings.command_timeout, outage, pace: Arc::clone(&pace) };
-        let executor = executor::Executor::new(settings, connect, appended, newer, failed, pace);
-        (bank, tokio::spawn(executor.run(commands)))
+        let across = partitions.are_several().then_some(None);
+        let (mut counters, mut executors) = (Vec::new(), Vec::new());
+        for partition in partitions.all().map(Some).chain(across) {
+            let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
+            let (failed, outage) = watch::channel(None);
+            let (settings, connect, appended) = (settings.clone(), connect.clone(), Arc::clone(&appended));
+            let (newer, pace) = (Arc::clone(&newer), Arc::clone(&pace));
+            let executor = executor::Executor::new(settings, partition, connect, appended, newer, failed, pace);
+            executors.push(tokio::spawn(executor.run(commands)));
+            counters.push(Counter { queue, outage });
+        }
+        (Self { partitions, counters: counters.into(), command_timeout, pace }, executors)
     }
 
-    /// Whether the executor still takes commands.
+    /// Whether all executors still take commands.
     pub fn is_running(&self) -> bool {
-        !self.queue.is_closed()
+        self.counters.iter().all(|counter| !counter.queue.is_closed())
     }
 
-    /// Why commands cannot be carried out at the moment, if they cannot.
+    /// Why commands cannot be carried out at the moment, if some cannot.
     pub fn outage(&self) -> Option<&'static str> {
-        *self.outage.borrow()
+        self.counters.iter().find_map(|counter| *counter.outage.borrow())
+    }
+
+    /// The id of an account that is opened without one. It is where the request's key is looked for, so that a retry, which
+    /// brings another id, finds the first answer.
+    pub fn new_account_id(&self, request: &Request) -> Uuid {
+        match &request.idempotency_key {
+            Some(key) => self.partitions.new_id_in(self.partitions.of_key(&request.caller, &key.key)),
+            None => Uuid::now_v7(),
+        }
+    }
+
+    /// The id of a transfer: in the partition of the account that pays, where it is looked for.
+    pub fn new_transfer_id(&self, from: Uuid) -> Uuid {
+        self.partitions.new_id_in(self.partitions.of(from))
     }
 
     /// How many commands this process has carried out or refused by the state, and in how much time, over the last minutes.
@@ -142,10 +173,19 @@ impl Bank {
     pub async fn execute(&self, command: Command, request: Request) -> Result<Answer, Error> {
         let (answer, receipt) = oneshot::channel();
         let pending = Pending { command, request, answer, accepted_at: Instant::now() };
-        self.queue.try_send(pending).map_err(|_| Error::Overloaded)?;
+        self.counter(&pending.command)?.queue.try_send(pending).map_err(|_| Error::Overloaded)?;
         match timeout(self.command_timeout, receipt).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown),
         }
+    }
+
+    /// Where a command is carried out.
+    fn counter(&self, command: &Command) -> Result<&Counter, Error> {
+        let at = match batch::partitions_of(command, self.partitions) {
+            (home, None) => home,
+            (_, Some(_)) => self.partitions.count(),
+        };
+        usize::try_from(at).ok().and_then(|at| self.counters.get(at)).ok_or(Error::Internal)
     }
 }

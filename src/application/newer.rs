@@ -10,17 +10,20 @@ use uuid::Uuid;
 use super::failure::{Failure, STATEMENT_MAX, within};
 use crate::{
     domain::{Event, event::DecodeError},
-    event_store::{StreamVersion, whole},
+    event_store::{Partitions, StreamVersion, whole},
 };
 
-/// The last such event met, shared with the projector.
-pub(super) struct Newer(pub Arc<watch::Sender<Option<StreamVersion>>>);
+/// The last such event met, shared with all executors and projectors.
+pub(super) struct Newer {
+    pub met: Arc<watch::Sender<Option<StreamVersion>>>,
+    pub partitions: Partitions,
+}
 
 impl Newer {
     /// Waits until somebody meets one.
     pub(super) async fn is_met(&self) {
         // The sender is at hand: it cannot be gone.
-        let _ = self.0.subscribe().wait_for(Option::is_some).await;
+        let _ = self.met.subscribe().wait_for(Option::is_some).await;
     }
 
     /// The event at `version` of a stream, unless this is one.
@@ -32,7 +35,7 @@ impl Newer {
     ) -> Result<Result<Event, DecodeError>, Failure> {
         match event {
             Err(error @ DecodeError::Newer { .. }) => {
-                self.0.send_replace(Some(StreamVersion { stream_id, version }));
+                self.met.send_replace(Some(StreamVersion { stream_id, version }));
                 Err(Failure::newer(&error))
             }
             event => Ok(event),
@@ -40,16 +43,17 @@ impl Newer {
     }
 
     /// Refuses to go on as long as the event that was met cannot be read.
-    pub(super) async fn look_again(&self, connection: &mut PgConnection, partition: i16) -> Result<(), Failure> {
-        let met = *self.0.borrow();
+    pub(super) async fn look_again(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+        let met = *self.met.borrow();
         let Some(StreamVersion { stream_id, version }) = met else { return Ok(()) };
+        let partition = self.partitions.of(stream_id);
         let from_there = whole::links(connection, partition, stream_id, version - 1, 1);
         for (linked, _) in within(STATEMENT_MAX, from_there).await? {
             let event = Event::decode(&linked.event.event_type, linked.event.schema_version, &linked.event.data);
             // Other flaws are judged where the event is needed.
             let _ = self.read(stream_id, linked.event.version, event)?;
         }
-        self.0.send_replace(None);
+        self.met.send_replace(None);
         Ok(())
     }
 }

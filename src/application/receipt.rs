@@ -128,8 +128,8 @@ impl Receipt {
     /// How far the log is with this command.
     pub fn position(&self) -> Position {
         match self {
-            Receipt::Transfer(transfer) => transfer.position,
-            Receipt::Account(account) => account.position,
+            Receipt::Transfer(transfer) => transfer.position.clone(),
+            Receipt::Account(account) => account.position.clone(),
         }
     }
 }

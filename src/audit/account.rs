@@ -54,8 +54,9 @@ impl Audit {
         let _turn = self.verifications.try_acquire().map_err(|_| Error::Busy)?;
         let mut connection = self.pool.acquire().await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let view = accounts::live(&mut *snapshot, self.partition, &[account_id]).await?.map(accounts::only);
-        let mut check = Check { partition: self.partition, account_id, events: 0, fold: None, view };
+        let partition = self.partitions.of(account_id);
+        let view = accounts::live(&mut *snapshot, self.partitions, partition, &[account_id]).await?.map(accounts::only);
+        let mut check = Check { partition, account_id, events: 0, fold: None, view };
         let finding = check.run(&mut snapshot).await?;
         snapshot.commit().await?;
         let known = check.events > 0 || finding.is_some();
@@ -100,10 +101,12 @@ impl Check {
             Some(Seen { value: Some(view), .. }) if view.version == version && Some(view) != self.fold.as_ref() => {
                 Err(format!("the view is not what the events up to position {position} say"))
             }
-            Some(Seen { value: Some(view), position: read, .. }) if view.version < version && read.0 >= position => {
+            Some(Seen { value: Some(view), position: read, .. })
+                if view.version < version && read.at(self.partition) >= position =>
+            {
                 Err(format!("the view has read position {position} and knows nothing of the event there"))
             }
-            Some(Seen { value: None, position: read, .. }) if read.0 >= position => {
+            Some(Seen { value: None, position: read, .. }) if read.at(self.partition) >= position => {
                 Err(format!("the view has read position {position} and does not know the account"))
             }
             Some(_) | None => Ok(()),

@@ -9,6 +9,7 @@ mod receipts;
 mod record;
 mod report;
 mod trail;
+mod transfers;
 pub mod verify;
 mod witness;
 
@@ -19,7 +20,7 @@ use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::event_store::log;
+use crate::event_store::{Partitions, log};
 
 pub use account::Verification;
 pub use cursor::{Bookmark, Cursor, InvalidCursor};
@@ -35,7 +36,7 @@ const VERIFICATIONS_MAX: usize = 3;
 #[derive(Clone)]
 pub struct Audit {
     pool: PgPool,
-    partition: i16,
+    partitions: Partitions,
     verifications: Arc<Semaphore>,
 }
 
@@ -69,14 +70,18 @@ pub enum Error {
 
 impl Audit {
     /// Reads through `pool`.
-    pub fn new(pool: PgPool, partition: i16) -> Self {
-        Self { pool, partition, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
+    pub fn new(pool: PgPool, partitions: Partitions) -> Self {
+        Self { pool, partitions, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
     }
 
     /// Where each partition's log ends.
     pub async fn heads(&self) -> Result<Vec<LogHead>, Error> {
         let mut connection = self.pool.acquire().await?;
-        let head = log::head(&mut connection, self.partition).await?;
-        Ok(vec![LogHead { partition: self.partition, position: head.position, hash: hex::encode(head.hash) }])
+        let mut heads = Vec::new();
+        for partition in self.partitions.all() {
+            let head = log::head(&mut connection, partition).await?;
+            heads.push(LogHead { partition, position: head.position, hash: hex::encode(head.hash) });
+        }
+        Ok(heads)
     }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::{TryStreamExt, stream::BoxStream};
 
-use super::{Finding, books::Books, verify::Error};
+use super::{books::Books, verify::Error};
 use crate::{
     application::{AccountReceipt, Receipt, Receiver, RecordedFact, TransferReceipt},
     domain::Event,
@@ -29,13 +29,13 @@ impl<'a> Receipts<'a> {
             self.next = self.coming.try_next().await?;
         }
         while let Some(receipt) = self.next.take_if(|next| next.position <= last.position) {
-            let expected = self.expected(books, last).filter(|_| receipt.position == last.position);
-            if expected.is_none_or(|expected| !same(&expected, &receipt.receipt)) {
+            if receipt.position != last.position || !self.agrees(books, last, &receipt) {
                 let RecordedReceipt { caller, key, .. } = receipt;
                 let sentence = format!("the receipt kept for the key {key:?} of {caller:?} is not what its events say");
-                return Err(Finding { position: last.position, sentence }.into());
+                return Err(books.finding(last.position, sentence).into());
             }
-            self.compared += 1;
+            // One over several partitions is compared in each, and counted where it is kept.
+            self.compared += u64::from(receipt.kept_in == books.partition());
             self.next = self.coming.try_next().await?;
         }
         Ok(())
@@ -47,7 +47,7 @@ impl<'a> Receipts<'a> {
     }
 
     /// How many were compared, if the log has reached all of them.
-    pub(super) async fn end(mut self) -> Result<u64, Error> {
+    pub(super) async fn end(mut self, books: &Books) -> Result<u64, Error> {
         if !self.begun {
             self.next = self.coming.try_next().await?;
         }
@@ -56,8 +56,22 @@ impl<'a> Receipts<'a> {
             Some(RecordedReceipt { caller, key, position, .. }) => {
                 let sentence =
                     format!("the receipt kept for the key {key:?} of {caller:?} is of an event that is not there");
-                Err(Finding { position, sentence }.into())
+                Err(books.finding(position, sentence).into())
             }
+        }
+    }
+
+    /// Whether a receipt that names the position of `last` is what its command was answered.
+    fn agrees(&self, books: &Books, last: &RecordedEvent, kept: &RecordedReceipt) -> bool {
+        match serde_json::from_str(&kept.receipt) {
+            Ok(Receipt::Transfer(transfer)) if is_across(&transfer.position) => {
+                same(&Receipt::Transfer(transfer.clone()), &kept.receipt)
+                    && half_agrees(books, last, &transfer, kept.kept_in).unwrap_or(false)
+            }
+            Ok(_) if kept.kept_in == books.partition() => {
+                self.expected(books, last).is_some_and(|expected| same(&expected, &kept.receipt))
+            }
+            Ok(_) | Err(_) => false,
         }
     }
 
@@ -76,11 +90,41 @@ impl<'a> Receipts<'a> {
             transfer_id: received.transfer_id,
             amount: received.amount,
             currency: receipt.currency,
-            position: receipt.position,
+            position: receipt.position.clone(),
             from,
             to: Receiver::Seen(receipt),
         })))
     }
+}
+
+/// Whether it is a place in several partitions.
+fn is_across(position: &Position) -> bool {
+    matches!(position, Position::Over(places) if places.len() > 1)
+}
+
+/// Whether `event`, one side of a transfer over two partitions, is what the receipt says of its side.
+fn half_agrees(books: &Books, event: &RecordedEvent, kept: &TransferReceipt, kept_in: i16) -> Option<bool> {
+    let here = account_receipt(books, event)?;
+    let Receiver::Seen(to) = &kept.to else { return Some(false) };
+    let whole = kept.from.position.clone().and(to.position.clone()) == kept.position;
+    let is_home = kept_in == books.partition();
+    Some(
+        whole
+            && match Event::decode(&event.event_type, event.schema_version, &event.data).ok()? {
+                Event::TransferSent(sent) => {
+                    is_home
+                        && (sent.transfer_id, sent.to, sent.amount) == (kept.transfer_id, to.account_id, kept.amount)
+                        && (here.currency, &here) == (kept.currency, &kept.from)
+                }
+                Event::TransferReceived(received) => {
+                    !is_home
+                        && (received.transfer_id, received.from, received.amount)
+                            == (kept.transfer_id, kept.from.account_id, kept.amount)
+                        && here == *to
+                }
+                _ => false,
+            },
+    )
 }
 
 /// The state that `event` left its account in.
@@ -92,7 +136,7 @@ fn account_receipt(books: &Books, event: &RecordedEvent) -> Option<AccountReceip
         status: book.status,
         balance: book.balance,
         currency: book.currency,
-        position: Position(event.position),
+        position: books.place(event.position),
         events: vec![RecordedFact {
             id: Some(event.id),
             event_type: event.event_type.clone(),

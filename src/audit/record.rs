@@ -6,9 +6,9 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::cursor::Cursor;
+use super::cursor::Place;
 use crate::{
-    event_store::{Position, whole::LinkedEvent},
+    event_store::{Partitions, Position, whole::LinkedEvent},
     timestamp,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub struct EventRecord {
     /// The event's own id.
     pub id: Uuid,
-    /// Its place in the log, from 1.
+    /// Its place in the log, from 1; over partitions its partition and its place there, such as `3:17`.
     #[schema(value_type = String, example = "42")]
     pub position: Position,
     /// What it happened to: always `BankAccount`.
@@ -49,7 +49,9 @@ pub struct EventRecord {
     #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub hash: String,
     #[serde(skip)]
-    pub(super) cursor: Cursor,
+    pub(super) partition: i16,
+    #[serde(skip)]
+    pub(super) place: Place,
 }
 
 /// Who caused an event, and by which request.
@@ -66,14 +68,13 @@ pub struct Metadata {
     causation_id: Uuid,
 }
 
-impl TryFrom<LinkedEvent> for EventRecord {
-    type Error = sqlx::Error;
-
-    fn try_from(linked: LinkedEvent) -> Result<Self, sqlx::Error> {
+impl EventRecord {
+    /// An event of a partition.
+    pub(super) fn new(partitions: Partitions, partition: i16, linked: LinkedEvent) -> Result<Self, sqlx::Error> {
         let LinkedEvent { event, metadata, hash } = linked;
         Ok(Self {
             id: event.id,
-            position: Position(event.position),
+            position: partitions.position(partition, event.position),
             aggregate_type: "BankAccount",
             aggregate_id: event.stream_id,
             version: event.version,
@@ -83,7 +84,8 @@ impl TryFrom<LinkedEvent> for EventRecord {
             metadata: raw(metadata)?,
             recorded_at: event.recorded_at,
             hash: hex::encode(&hash),
-            cursor: Cursor::new(event.position, &hash),
+            partition,
+            place: Place::new(event.position, &hash),
         })
     }
 }

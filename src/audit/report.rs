@@ -1,15 +1,18 @@
 //! What a verification says.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, error, fmt};
 
 use serde::Serialize;
 
-use crate::domain::Event;
+use super::LogHead;
+use crate::{domain::Event, event_store::Partitions};
 
 /// The first thing found that is not in order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("position {position}: {sentence}")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// In which partition, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<i16>,
     /// The event at which it shows; for what is kept beside the log, the last event that it should rest on.
     pub position: i64,
     /// What is wrong, in plain words.
@@ -17,15 +20,34 @@ pub struct Finding {
     pub sentence: String,
 }
 
+impl Finding {
+    pub(super) fn in_partition(partitions: Partitions, partition: i16, position: i64, sentence: String) -> Self {
+        Self { partition: partitions.are_several().then_some(partition), position, sentence }
+    }
+}
+
+impl error::Error for Finding {}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(partition) = self.partition {
+            write!(f, "partition {partition}, ")?;
+        }
+        write!(f, "position {}: {}", self.position, self.sentence)
+    }
+}
+
 /// Books in order.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// The log's partition.
-    pub partition: i16,
-    /// The last position; all events up to it were read.
-    pub position: i64,
-    /// The last event's hash, in hexadecimal digits.
-    pub hash: String,
+    /// Where the log ends, if it has one partition.
+    #[serde(flatten)]
+    pub head: Option<LogHead>,
+    /// Where each partition ends, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<LogHead>,
+    /// How many events were read.
+    pub events: i64,
     /// How many accounts there are.
     pub accounts: usize,
     /// How many snapshots were compared.
@@ -64,6 +86,13 @@ impl Money {
         }
     }
 
+    /// This and that of another partition.
+    pub(super) fn add(&mut self, other: Self) {
+        self.paid_in += other.paid_in;
+        self.paid_out += other.paid_out;
+        self.balances += other.balances;
+    }
+
     /// Whether what is held is what came in and did not go out.
     pub(super) fn adds_up(&self) -> bool {
         self.balances == self.paid_in - self.paid_out
@@ -86,6 +115,16 @@ impl Finding {
 }
 
 impl Report {
+    /// What a witness writes down.
+    pub fn witness(&self) -> String {
+        if let Some(LogHead { position, hash, .. }) = &self.head {
+            return format!("{position}-{hash}");
+        }
+        let place = |head: &LogHead| format!("{}:{}-{}", head.partition, head.position, head.hash);
+        let places: Vec<String> = self.partitions.iter().filter(|head| head.position > 0).map(place).collect();
+        places.join(",")
+    }
+
     /// One line of JSON.
     pub fn to_json(&self) -> String {
         json(&Verdict { verified: true, told: self })
@@ -99,20 +138,23 @@ fn json<T: Serialize>(verdict: &Verdict<'_, T>) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = self.position as f64 / self.seconds.max(0.001);
+        let rate = self.events as f64 / self.seconds.max(0.001);
         writeln!(f, "The books are in order.")?;
         writeln!(f)?;
-        writeln!(f, "  events     {} of {} accounts, each hash recomputed", self.position, self.accounts)?;
+        writeln!(f, "  events     {} of {} accounts, each hash recomputed", self.events, self.accounts)?;
+        if !self.partitions.is_empty() {
+            writeln!(f, "  partitions {}, and both sides of every transfer", self.partitions.len())?;
+        }
         writeln!(f, "  compared   every row of the views, {} snapshots, {} receipts", self.snapshots, self.receipts)?;
         for (currency, Money { paid_in, paid_out, balances }) in &self.money {
             writeln!(f, "  {currency}        {paid_in} in - {paid_out} out = {balances} held")?;
         }
         write!(f, "  took       {:.1} s, {rate:.0} events/s", self.seconds)?;
-        if self.position == 0 {
+        if self.events == 0 {
             return Ok(());
         }
         writeln!(f, "\n")?;
         writeln!(f, "A witness may write this down, and ask later whether the log still contains it:")?;
-        write!(f, "  passbook verify --witness {}-{}", self.position, self.hash)
+        write!(f, "  passbook verify --witness {}", self.witness())
     }
 }

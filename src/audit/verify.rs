@@ -6,10 +6,14 @@ use std::{collections::HashMap, time::Instant};
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions, query, query_scalar, raw_sql};
 
-use super::{Finding, Report, Witness, books::Books, receipts::Receipts};
+use super::{Finding, LogHead, Money, Report, Witness, books::Books, receipts::Receipts, transfers::Transfers};
 use crate::{
     domain::account::STATE_VERSION,
-    event_store::{log, whole},
+    event_store::{
+        Partitions,
+        log::{self, Head},
+        whole,
+    },
     read_model::projection::{Applicable, Check, Place, checks},
 };
 
@@ -47,41 +51,92 @@ struct Due {
 /// The first thing found that is not in order, or that the database cannot be read.
 pub async fn verify(
     connect: &PgConnectOptions,
-    partition: i16,
-    witness: Option<&Witness>,
+    partitions: Partitions,
+    witnesses: &[Witness],
     progress: impl Fn(i64, i64),
 ) -> Result<Report, Error> {
     let started = Instant::now();
-    let Snapshot { log: mut events, mut keys, mut views } = snapshot(connect).await?;
-    let head = log::head(&mut views, partition).await?;
-    let mut due = due(&mut views, partition).await?;
-    let mut checks: HashMap<(&str, i16), Box<dyn Check>> = checks().into_iter().collect();
-    let mut books =
-        Books::new(partition, whole::snapshots(&mut views, partition, STATE_VERSION).await?, witness.cloned());
-    let mut receipts = Receipts::new(whole::receipts(&mut keys, partition));
+    let mut snapshot = snapshot(connect).await?;
+    let mut report = Report::default();
+    let mut transfers = Transfers::default();
+    if let Some(stray) = witnesses.iter().find(|witness| witness.partition >= partitions.count()) {
+        let sentence = format!("a witness saw partition {}, which is not there", stray.partition);
+        return Err(Finding { partition: Some(stray.partition), position: stray.position, sentence }.into());
+    }
+    let mut heads = Vec::new();
+    for partition in partitions.all() {
+        heads.push(log::head(&mut snapshot.views, partition).await?);
+    }
+    let events: i64 = heads.iter().map(|head| head.position).sum();
+    for (partition, head) in partitions.all().zip(&heads) {
+        let witness = witnesses.iter().find(|witness| witness.partition == partition);
+        let books = Books::new(
+            partitions,
+            partition,
+            whole::snapshots(&mut snapshot.views, partition, STATE_VERSION).await?,
+            witness.cloned(),
+        );
+        let before = report.events;
+        let progress = |read| progress(before + read, events);
+        pass(&mut snapshot, (partitions, partition), head, books, &mut transfers, &mut report, progress).await?;
+        let hash = hex::encode(head.hash);
+        report.partitions.push(LogHead { partition, position: head.position, hash });
+    }
+    if let Some(finding) = transfers.check(&mut snapshot.log, partitions).await? {
+        return Err(finding.into());
+    }
+    if !partitions.are_several() {
+        report.head = report.partitions.pop();
+    }
+    if let Some((currency, money)) = report.money.iter().find(|(_, money)| !money.adds_up()) {
+        let Money { balances, paid_in, paid_out } = money;
+        let sentence =
+            format!("the accounts hold {balances} {currency}, and {paid_in} was paid in and {paid_out} paid out");
+        return Err(Finding { partition: None, position: events, sentence }.into());
+    }
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
 
-    compare_views(&mut due, 0, &checks, &mut views).await?;
-    let mut log = whole::events(&mut events, partition);
+/// One pass over a partition, and what it comes to in `report`.
+async fn pass(
+    snapshot: &mut Snapshot,
+    (partitions, partition): (Partitions, i16),
+    head: &Head,
+    mut books: Books,
+    transfers: &mut Transfers,
+    report: &mut Report,
+    progress: impl Fn(i64),
+) -> Result<(), Error> {
+    let Snapshot { log: events, keys, views } = snapshot;
+    let mut due = due(views, partition).await?;
+    let mut checks: HashMap<(&str, i16), Box<dyn Check>> = checks().into_iter().collect();
+    let mut receipts = Receipts::new(whole::receipts(keys, partitions, partition));
+
+    compare_views(&mut due, 0, &checks, views, &books).await?;
+    let mut log = whole::events(events, partition);
     while let Some(linked) = log.try_next().await? {
         let position = linked.event.position;
         let event = books.record(&linked)?;
         receipts.compare(&books, &linked.event).await?;
+        transfers.record(linked.event.stream_id, &event);
         let applicable = Applicable { recorded: linked.event, event };
         checks.values_mut().for_each(|check| check.apply(&applicable));
-        compare_views(&mut due, position, &checks, &mut views).await?;
+        compare_views(&mut due, position, &checks, views, &books).await?;
         if position % PROGRESS_EVENTS == 0 {
-            progress(position, head.position);
+            progress(position);
         }
         receipts.pass(applicable.recorded);
     }
-    books.close(&head)?;
-    let receipts = receipts.end().await?;
+    books.close(head)?;
+    report.receipts += receipts.end(&books).await?;
     if let Some(Due { position, name, .. }) = due.first() {
         let sentence = format!("the view {name} claims to have read up to here, and the log ends before");
-        return Err(Finding { position: *position, sentence }.into());
+        return Err(books.finding(*position, sentence).into());
     }
-    progress(head.position, head.position);
-    Ok(books.report(&head, receipts, started.elapsed()))
+    progress(head.position);
+    books.add_to(report);
+    Ok(())
 }
 
 async fn snapshot(connect: &PgConnectOptions) -> sqlx::Result<Snapshot> {
@@ -124,13 +179,14 @@ async fn compare_views(
     position: i64,
     checks: &HashMap<(&str, i16), Box<dyn Check>>,
     connection: &mut PgConnection,
+    books: &Books,
 ) -> Result<(), Error> {
     while due.first().is_some_and(|due| due.position == position) {
         let Due { name, place, .. } = due.remove(0);
         // Rows of another release's shape are not ours to judge.
         let Some(check) = checks.get(&(name.as_str(), place.schema_version)) else { continue };
         if let Some(flaw) = check.compare(connection, place, None).await? {
-            return Err(Finding { position: flaw.position, sentence: flaw.sentence }.into());
+            return Err(books.finding(flaw.position, flaw.sentence).into());
         }
     }
     Ok(())

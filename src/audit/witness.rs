@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::event_store::Hash;
+use crate::event_store::{Hash, partition_number};
 
 /// The first half of a byte too few is no proof of anything.
 const DIGITS_MIN: usize = 8;
@@ -10,6 +10,8 @@ const DIGITS_MIN: usize = 8;
 /// A position and the hash, or its first digits, of the event there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
+    /// In which partition.
+    pub partition: i16,
     /// Where.
     pub position: i64,
     digits: String,
@@ -17,7 +19,10 @@ pub struct Witness {
 
 /// The text is not what a witness writes down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a witness is a position from 1, a dash and at least {DIGITS_MIN} hexadecimal digits of the hash there")]
+#[error(
+    "a witness is a position from 1, a dash and at least {DIGITS_MIN} hexadecimal digits of the hash there; over partitions \
+     the partition and a colon before it, and commas between several"
+)]
 pub struct InvalidWitness;
 
 impl Witness {
@@ -31,11 +36,13 @@ impl FromStr for Witness {
     type Err = InvalidWitness;
 
     fn from_str(text: &str) -> Result<Self, InvalidWitness> {
-        let (position, digits) = text.split_once('-').ok_or(InvalidWitness)?;
+        let (partition, place) = text.split_once(':').unwrap_or(("0", text));
+        let partition = partition_number(partition).ok_or(InvalidWitness)?;
+        let (position, digits) = place.split_once('-').ok_or(InvalidWitness)?;
         let position = position.parse().ok().filter(|position| *position > 0).ok_or(InvalidWitness)?;
         let hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         match hexadecimal && (DIGITS_MIN..=2 * size_of::<Hash>()).contains(&digits.len()) {
-            true => Ok(Self { position, digits: digits.to_ascii_lowercase() }),
+            true => Ok(Self { partition, position, digits: digits.to_ascii_lowercase() }),
             false => Err(InvalidWitness),
         }
     }
@@ -50,9 +57,20 @@ mod tests {
         let witness: Witness = "7-0A0a0a0a".parse().expect("a witness");
         assert!(witness.agrees_with(&[10; 32]));
         assert!(!witness.agrees_with(&[11; 32]));
-        for broken in
-            ["", "7", "7-", "0-0a0a0a0a", "-1-0a0a0a0a", "7-0a0a0a0", "7-0g0a0a0a", &format!("7-{}", "0".repeat(65))]
-        {
+        let elsewhere: Witness = "3:7-0a0a0a0a".parse().expect("a witness");
+        assert_eq!((witness.partition, elsewhere.partition, elsewhere.position), (0, 3, 7));
+        for broken in [
+            "",
+            "7",
+            "7-",
+            "0-0a0a0a0a",
+            "-1-0a0a0a0a",
+            "7-0a0a0a0",
+            "7-0g0a0a0a",
+            "64:7-0a0a0a0a",
+            ":7-0a0a0a0a",
+            &format!("7-{}", "0".repeat(65)),
+        ] {
             assert_eq!(broken.parse::<Witness>(), Err(InvalidWitness), "{broken}");
         }
     }

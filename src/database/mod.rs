@@ -50,6 +50,8 @@ pub enum Error {
     UrlFile { path: PathBuf, source: io::Error },
     #[error("the database of PASSBOOK_DATABASE_URL cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
+    #[error("the database refuses to work: {0}")]
+    Unusable(#[source] sqlx::Error),
     #[error("the database is Postgres {0}, and Passbook needs 15 or newer")]
     TooOld(String),
     #[error(transparent)]
@@ -116,11 +118,20 @@ impl Database {
         Ok(())
     }
 
+    /// A short piece of work with the service's rights.
+    pub async fn with_service<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, Error> {
+        let mut connection = connect(&self.writer()).await?;
+        let done = work(&mut connection).await.map_err(Error::Unusable)?;
+        // A failed goodbye harms nobody.
+        let _ = connection.close().await;
+        Ok(done)
+    }
+
     async fn connect(&self) -> Result<PgConnection, Error> {
-        match timeout(Duration::from_millis(CONNECT_MS_MAX), PgConnection::connect_with(&self.options)).await {
-            Ok(connected) => connected.map_err(Error::Unreachable),
-            Err(_) => Err(Error::Unreachable(io::Error::from(io::ErrorKind::TimedOut).into())),
-        }
+        connect(&self.options).await
     }
 
     /// For the executor. Durable whatever the server's default is.
@@ -170,6 +181,13 @@ impl Database {
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
         }
+    }
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
+    match timeout(Duration::from_millis(CONNECT_MS_MAX), PgConnection::connect_with(options)).await {
+        Ok(connected) => connected.map_err(Error::Unreachable),
+        Err(_) => Err(Error::Unreachable(io::Error::from(io::ErrorKind::TimedOut).into())),
     }
 }
 

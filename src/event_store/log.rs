@@ -203,22 +203,42 @@ pub async fn streams_since(connection: &mut PgConnection, partition: i16, known:
     .map(Some)
 }
 
-/// Settles an append whose outcome is unknown: whether the event `id` stands at `position`. If it does not, the
-/// fence is raised before anybody is told so, and the lost call can never succeed later. In a transaction of its own.
-pub async fn settle(connection: &mut PgConnection, partition: i16, position: i64, id: Uuid) -> Result<bool> {
+/// Where an event would stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// In which partition.
+    pub partition: i16,
+    /// At which position.
+    pub position: i64,
+    /// The event's id.
+    pub id: Uuid,
+}
+
+/// Settles an append whose outcome is unknown: whether its first events stand where they would, one in each partition, in
+/// ascending order. If they do not, the fences are raised before anybody is told so, and the lost call can never succeed
+/// later. In a transaction of its own.
+pub async fn settle(connection: &mut PgConnection, places: &[Place]) -> Result<bool> {
     let mut transaction = sqlx::Connection::begin(connection).await?;
-    lock_head(&mut transaction, partition).await?;
-    let found = query_scalar!("SELECT id FROM event WHERE partition = $1 AND position = $2", partition, position)
-        .fetch_optional(&mut *transaction)
-        .await?;
-    let recorded = found == Some(id);
-    if !recorded {
-        query!("UPDATE log_head SET fence = fence + 1 WHERE partition = $1", partition)
-            .execute(&mut *transaction)
+    let mut recorded = 0;
+    for Place { partition, position, id } in places {
+        lock_head(&mut transaction, *partition).await?;
+        let found = query_scalar!("SELECT id FROM event WHERE partition = $1 AND position = $2", partition, position)
+            .fetch_optional(&mut *transaction)
             .await?;
+        recorded += usize::from(found == Some(*id));
+    }
+    if recorded == 0 {
+        for Place { partition, .. } in places {
+            query!("UPDATE log_head SET fence = fence + 1 WHERE partition = $1", partition)
+                .execute(&mut *transaction)
+                .await?;
+        }
+    } else if recorded < places.len() {
+        // A transaction is recorded whole. Nothing is told, and nothing is written, on top of a half.
+        return Err(sqlx::Error::Protocol("one transaction stands in some partitions and not in others".into()));
     }
     transaction.commit().await?;
-    Ok(recorded)
+    Ok(recorded > 0)
 }
 
 fn links(partition: i16, expected: &Head, batch: &Batch) -> Vec<Hash> {

@@ -1,11 +1,14 @@
 //! Streams, versions, positions and bytes: an append-only log in Postgres that knows nothing of banking.
 //!
 //! [`log`] writes at the head, [`stream`] reads one stream, [`feed`] reads in the order of positions, [`chain`] links
-//! every event to the one before it, [`whole`] reads everything for whoever checks it, [`trail`] pages of it as recorded.
+//! every event to the one before it, [`whole`] reads everything for whoever checks it, [`trail`] pages of it as recorded. [`Partitions`] says which stream is
+//! where, and [`layout`] how many of them there are.
 
 pub mod chain;
 pub mod feed;
+pub mod layout;
 pub mod log;
+mod partition;
 mod position;
 pub mod stream;
 pub mod trail;
@@ -14,7 +17,8 @@ pub mod whole;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-pub use position::{InvalidPosition, Position};
+pub use partition::{PARTITIONS_MAX, Partitions};
+pub use position::{InvalidPosition, Position, partition_number};
 
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];

@@ -5,7 +5,7 @@ use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use sqlx::{PgConnection, Result, query_as, query_file_as};
 use uuid::Uuid;
 
-use super::{Hash, RecordedEvent, chain::Link};
+use super::{Hash, Partitions, RecordedEvent, chain::Link};
 
 /// An event with what its hash covers beside it.
 #[derive(Debug)]
@@ -44,7 +44,9 @@ pub struct RecordedReceipt {
     pub caller: String,
     /// The key.
     pub key: String,
-    /// The position that the receipt names; 0 where it names none.
+    /// Where it is kept.
+    pub kept_in: i16,
+    /// The position that the receipt names in the partition that is looked at; 0 where it names none.
     pub position: i64,
     /// The receipt's JSON.
     pub receipt: String,
@@ -97,9 +99,18 @@ pub async fn links(
         .collect())
 }
 
-/// Every key's receipt in the order of the positions that they name.
-pub fn receipts(connection: &mut PgConnection, partition: i16) -> BoxStream<'_, Result<RecordedReceipt>> {
-    query_file_as!(RecordedReceipt, "src/event_store/receipts.sql", partition).fetch(connection)
+/// Every key's receipt that is kept in a partition or names a position there, in the order of these positions.
+pub fn receipts(
+    connection: &mut PgConnection,
+    partitions: Partitions,
+    partition: i16,
+) -> BoxStream<'_, Result<RecordedReceipt>> {
+    let place = match partitions.are_several() {
+        false => "^([0-9]{1,18})$".to_owned(),
+        true => format!("(?:^|,){partition}:([0-9]{{1,18}})(?:,|$)"),
+    };
+    let all: Vec<i16> = partitions.all().collect();
+    query_file_as!(RecordedReceipt, "src/event_store/receipts.sql", partition, place, &all).fetch(connection)
 }
 
 /// Every snapshot of this shape.

@@ -100,7 +100,7 @@ pub async fn open(State(app): State<App>, caller: Caller, ask: Ask<OpenAccount>)
     }
     let account_id = match &body.account_id {
         Some(id) => uuid("account_id", id)?,
-        None => Uuid::now_v7(),
+        None => app.bank.new_account_id(&request),
     };
     let owner = body.owner.map(owner).transpose()?.map_or_else(|| request.caller.clone(), Into::into);
     let initial_deposit = body.initial_deposit.map_or(Ok(0), MinorUnits::initial_deposit)?;

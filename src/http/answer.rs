@@ -60,11 +60,11 @@ pub struct Page<T> {
 
 /// The answer to a query, with how far the view behind it has read.
 pub fn view<T: Serialize>(seen: Seen<T>) -> Response {
-    (position(seen.position), Json(seen.value)).into_response()
+    (position(&seen.position), Json(seen.value)).into_response()
 }
 
 /// The header that says how far a view has read.
-pub fn position(position: Position) -> [(HeaderName, String); 1] {
+pub fn position(position: &Position) -> [(HeaderName, String); 1] {
     [(PASSBOOK_POSITION, position.to_string())]
 }
 

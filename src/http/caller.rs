@@ -73,7 +73,7 @@ impl Caller {
 /// alike.
 pub fn visible(caller: &Caller, seen: Seen<Option<AccountView>>) -> Result<Seen<AccountView>, Problem> {
     let Seen { value, position, generation } = seen;
-    let unknown = Problem::seen_at(Code::AccountNotFound, position);
+    let unknown = Problem::seen_at(Code::AccountNotFound, &position);
     match value {
         Some(value) if caller.sees(&value.owner) => Ok(Seen { value, position, generation }),
         Some(_) => Err(unknown.because(ANOTHERS_ACCOUNT)),

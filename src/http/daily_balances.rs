@@ -81,8 +81,8 @@ pub async fn list_daily_balances(
     let limit = limit(query.limit)?;
     let after = query.after.as_deref().map(cursor::day).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
-    visible(&caller, app.read_model.account(account_id, minimum).await?)?;
-    let seen = app.read_model.daily_balances(account_id, period, after, limit, minimum).await?;
+    visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
+    let seen = app.read_model.daily_balances(account_id, period, after, limit, minimum.as_ref()).await?;
     Ok(view(seen.map(|(data, more)| {
         let next = data.last().filter(|_| more).map(|day| cursor::after_day(day.date));
         Page { data, next }

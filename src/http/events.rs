@@ -105,8 +105,8 @@ pub async fn list_events(
     let limit = limit(query.limit)?;
     let after = cursor::log("after", query.after.as_deref())?;
     let filter = Filter { event_type: query.event_type, since: time("since", query.since.as_deref())? };
-    let begin = app.trail.begin(after, &filter).await?;
-    let page = app.trail.page(begin, &filter, limit).await?;
+    let begin = app.trail.begin(&after, &filter).await?;
+    let page = app.trail.page(&begin, &filter, limit).await?;
     Ok(Json(EventPage { data: page.events, next: page.next.to_string() }).into_response())
 }
 

@@ -137,7 +137,7 @@ pub async fn list_projections(
 ) -> Result<Response, Problem> {
     caller.require(Scope::Operations)?;
     let minimum = query.min_position()?;
-    Ok(view(app.read_model.projections(minimum).await?.map(|data| Projections { data })))
+    Ok(view(app.read_model.projections(minimum.as_ref()).await?.map(|data| Projections { data })))
 }
 
 /// Rebuild a projection

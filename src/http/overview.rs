@@ -47,6 +47,6 @@ pub async fn get_overview(
     Parameters(query): Parameters<Freshness>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsReadAny)?;
-    let seen = app.read_model.totals(query.min_position()?).await?;
+    let seen = app.read_model.totals(query.min_position()?.as_ref()).await?;
     Ok(view(seen.map(|Totals { accounts, money }| Overview { accounts, money, commands: app.bank.pace() })))
 }

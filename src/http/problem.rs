@@ -106,8 +106,8 @@ impl Problem {
     }
 
     /// A problem that a view has, which has read so far.
-    pub fn seen_at(code: Code, position: Position) -> Self {
-        Self { position: Some(position), ..Self::of(code) }
+    pub fn seen_at(code: Code, position: &Position) -> Self {
+        Self { position: Some(position.clone()), ..Self::of(code) }
     }
 
     /// Nobody is named who asks, or not so that it can be believed.
@@ -157,7 +157,7 @@ impl Problem {
         let mut response = (self.code.status(), Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if let Some(position) = self.position.and_then(|position| position.to_string().parse().ok()) {
+        if let Some(position) = self.position.as_ref().and_then(|position| position.to_string().parse().ok()) {
             headers.insert(PASSBOOK_POSITION, position);
         }
         let challenge = self.refusal.as_ref().and_then(|refusal| refusal.challenge.as_deref());
@@ -219,6 +219,7 @@ impl From<Rejection> for Problem {
 impl From<read_model::Error> for Problem {
     fn from(error: read_model::Error) -> Self {
         match error {
+            read_model::Error::Elsewhere(_) => Self::field(Code::InvalidParameter, "min_position", error.to_string()),
             read_model::Error::Behind => Self::of(Code::ProjectionBehind),
             read_model::Error::Broken(reason) => {
                 tracing::error!(%reason, "a view does not add up");

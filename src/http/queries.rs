@@ -130,13 +130,13 @@ pub async fn get_account(
     caller.require(Scope::AccountsRead)?;
     let minimum = min_position(query.min_position.as_deref())?;
     let seen = match query.moment()? {
-        Some(moment) => app.read_model.account_as_of(account_id, moment, minimum).await?,
-        None => app.read_model.account(account_id, minimum).await?,
+        Some(moment) => app.read_model.account_as_of(account_id, moment, minimum.as_ref()).await?,
+        None => app.read_model.account(account_id, minimum.as_ref()).await?,
     };
     let account = visible(&caller, seen)?;
     let tag = etag(account.value.version, account.generation);
     if none_match(&headers, &tag)? {
-        let read = position(account.position);
+        let read = position(&account.position);
         return Ok((StatusCode::NOT_MODIFIED, read, [(header::ETAG, tag)]).into_response());
     }
     Ok(([(header::ETAG, tag)], view(account)).into_response())
@@ -166,7 +166,7 @@ pub async fn list_accounts(
     let currency = query.currency.as_deref().map(currency).transpose()?.map(|currency| currency.code().to_owned());
     let owner = listed_owner(&caller, query.owner.map(owner).transpose()?)?;
     let filter = accounts::Filter { owner, status: query.status, currency };
-    let seen = app.read_model.accounts(&filter, after, limit, minimum).await?;
+    let seen = app.read_model.accounts(&filter, after, limit, minimum.as_ref()).await?;
     Ok(view(seen.map(|(data, more)| {
         let last = data.last().filter(|_| more);
         let next = last.map(|account| cursor::after_account((account.opened_at, account.account_id)));
@@ -195,8 +195,8 @@ pub async fn get_transfer(
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsRead)?;
     let minimum = query.min_position()?;
-    let seen = app.read_model.transfer(transfer_id, minimum).await?;
-    let unknown = Problem::seen_at(Code::NotFound, seen.position);
+    let seen = app.read_model.transfer(transfer_id, minimum.as_ref()).await?;
+    let unknown = Problem::seen_at(Code::NotFound, &seen.position);
     match seen.value {
         Some(transfer) if takes_part(&app, &caller, &transfer).await? => {
             Ok(view(Seen { value: transfer, position: seen.position, generation: seen.generation }))

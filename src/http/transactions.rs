@@ -75,8 +75,8 @@ pub async fn list_transactions(
         to: time("to", query.to.as_deref())?.map(from_microsecond),
         kind: query.kind,
     };
-    visible(&caller, app.read_model.account(account_id, minimum).await?)?;
-    let seen = app.read_model.transactions(account_id, filter, before, limit, minimum).await?;
+    visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
+    let seen = app.read_model.transactions(account_id, filter, before, limit, minimum.as_ref()).await?;
     Ok(view(seen.map(|(data, more)| {
         let next = data.last().filter(|_| more).map(|movement| cursor::after_movement(movement.version));
         Page { data, next }

@@ -3,7 +3,6 @@
 use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
     App,
@@ -68,7 +67,7 @@ pub async fn transfer(State(app): State<App>, caller: Caller, ask: Ask<TransferM
         return Err(Problem::of(Code::SameAccount));
     }
     let movement = movement(body.amount, body.currency.as_ref(), body.reference)?;
-    let command = Command::Transfer(Transfer { transfer_id: Uuid::now_v7(), from, to, movement });
+    let command = Command::Transfer(Transfer { transfer_id: app.bank.new_transfer_id(from), from, to, movement });
     let dry_run = request.dry_run;
     let answer = app.bank.execute(command, request).await?;
     let response = created(&answer, dry_run);

@@ -33,6 +33,35 @@ pub struct Builder {
     checked: HashMap<(String, i16), i64>,
 }
 
+/// Lets the builders of all partitions take turns on one connection until the sender of `running` is gone.
+pub async fn run(mut builders: Vec<Builder>, mut running: watch::Receiver<i64>) {
+    let mut connection = None;
+    while running.has_changed().is_ok() {
+        let (mut pause, mut failed) = (POLL_MS, false);
+        for builder in &mut builders {
+            // Appends go on meanwhile; only the end of the sender is news. A step that is given up is rolled back.
+            let step = tokio::select! {
+                step = builder.step(&mut connection) => step,
+                () = ended(&mut running) => return,
+            };
+            match step {
+                Ok(Work::Built) => pause = 0,
+                Ok(Work::Discarded) => pause = pause.min(SLICE_PAUSE_MS),
+                Ok(Work::Nothing) => {}
+                Err(error) => {
+                    connection = None;
+                    failed = true;
+                    builder.give_up(&error).await;
+                }
+            }
+        }
+        let pause = if failed { RETRY_MS } else { pause };
+        if pause > 0 {
+            let _ = timeout(Duration::from_millis(pause), ended(&mut running)).await;
+        }
+    }
+}
+
 /// What there was to do.
 pub(super) enum Work {
     Nothing,
@@ -49,31 +78,13 @@ impl Builder {
         Self { partition, connect, followers, checked: HashMap::new() }
     }
 
-    /// Runs until the sender of `running` is gone.
-    pub async fn run(mut self, mut running: watch::Receiver<i64>) {
-        let mut connection = None;
-        while running.has_changed().is_ok() {
-            // Appends go on meanwhile; only the end of the sender is news. A step that is given up is rolled back.
-            let step = tokio::select! {
-                step = self.step(&mut connection) => step,
-                () = ended(&mut running) => return,
-            };
-            let pause = match step {
-                Ok(Work::Built) => continue,
-                Ok(Work::Discarded) => SLICE_PAUSE_MS,
-                Ok(Work::Nothing) => POLL_MS,
-                Err(error) => {
-                    connection = None;
-                    self.followers.forget();
-                    self.checked.clear();
-                    tracing::warn!(%error, "the rebuild of a view pauses");
-                    // Best effort: the log line says it too.
-                    let _ = timeout(Duration::from_millis(RETRY_MS), self.note_failure(&error.to_string())).await;
-                    RETRY_MS
-                }
-            };
-            let _ = timeout(Duration::from_millis(pause), ended(&mut running)).await;
-        }
+    /// Whether the last step stands is not known.
+    async fn give_up(&mut self, error: &sqlx::Error) {
+        self.followers.forget();
+        self.checked.clear();
+        tracing::warn!(%error, "the rebuild of a view pauses");
+        // Best effort: the log line says it too.
+        let _ = timeout(Duration::from_millis(RETRY_MS), self.note_failure(&error.to_string())).await;
     }
 
     /// Says in `GET /v1/projections` why nothing is built.

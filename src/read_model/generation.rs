@@ -4,6 +4,7 @@
 use sqlx::{Connection, PgConnection, Result, query, query_as, query_scalar};
 
 use super::projection::{Place, cannot_apply, known};
+use crate::event_store::Partitions;
 
 /// A checkpoint that is locked for this transaction.
 pub(super) struct Checkpoint {
@@ -71,16 +72,45 @@ pub(super) async fn register(connection: &mut PgConnection, partition: i16) -> R
     Ok(())
 }
 
-/// The next generation of a view, to be built from position 0; `None` where one is being built. One whose check failed,
-/// or which cannot be built, makes way for it.
+/// The next generation of a view, to be built from position 0 in every partition; `None` where one is being built. One
+/// whose check failed, or which cannot be built, makes way for it.
 pub(super) async fn begin(
     connection: &mut PgConnection,
-    partition: i16,
+    partitions: Partitions,
     name: &str,
     schema_version: i16,
     check_all: bool,
 ) -> Result<Option<i16>> {
     let mut transaction = connection.begin().await?;
+    let mut generation = 1;
+    for partition in partitions.all() {
+        generation = generation.max(make_way(&mut transaction, partition, name).await?);
+    }
+    for partition in partitions.all() {
+        let begun = query!(
+            "INSERT INTO projection (partition, name, generation, schema_version, state, position, check_all)
+             VALUES ($1, $2, $3, $4, 'building', 0, $5)
+             ON CONFLICT DO NOTHING",
+            partition,
+            name,
+            generation,
+            schema_version,
+            check_all
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if begun.rows_affected() == 0 {
+            // In all partitions or in none.
+            transaction.rollback().await?;
+            return Ok(None);
+        }
+    }
+    transaction.commit().await?;
+    Ok(Some(generation))
+}
+
+/// Retires what hinders the next generation in one partition, and says which number is free there.
+async fn make_way(connection: &mut PgConnection, partition: i16, name: &str) -> Result<i16> {
     query!(
         "UPDATE projection SET state = 'retired'
          WHERE partition = $1 AND name = $2
@@ -88,24 +118,17 @@ pub(super) async fn begin(
         partition,
         name
     )
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
-    let generation = query_scalar!(
-        "INSERT INTO projection (partition, name, generation, schema_version, state, position, check_all)
-         SELECT $1, $2, coalesce(max(generation), 0) + 1, $3, 'building', 0, $4
-         FROM projection
-         WHERE partition = $1 AND name = $2
-         ON CONFLICT DO NOTHING
-         RETURNING generation",
+    query_scalar!(
+        r#"SELECT (coalesce(max(generation), 0) + 1)::smallint AS "next!"
+           FROM projection
+           WHERE partition = $1 AND name = $2"#,
         partition,
-        name,
-        schema_version,
-        check_all
+        name
     )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(generation)
+    .fetch_one(connection)
+    .await
 }
 
 /// The generation of a view that is being built.

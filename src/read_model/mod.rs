@@ -19,13 +19,15 @@ pub mod transactions;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::event_store::Position;
+use crate::event_store::{Partitions, Position};
 
 pub use sum::Sum;
 
@@ -38,16 +40,30 @@ const LOOK_AGAIN_MS_MIN: u64 = 5;
 const LOOK_AGAIN_MS_MAX: u64 = 100;
 /// How many pages of statements are read at once: fewer than there are connections.
 const STATEMENT_PAGES_AT_ONCE_MAX: usize = 4;
+/// Of how many partitions one query reads at once: fewer than there are connections.
+const PARTITIONS_AT_ONCE_MAX: usize = 4;
 
 /// The handle to the read tables, cheap to clone.
 #[derive(Clone)]
 pub struct ReadModel {
     pool: PgPool,
-    partition: i16,
-    projected: watch::Receiver<i64>,
-    awaited: Arc<Notify>,
-    lookups: accounts::Lookups,
+    partitions: Partitions,
+    /// Of each partition.
+    lanes: Arc<[Lane]>,
     statement_pages: Arc<Semaphore>,
+}
+
+/// One partition's views: how far this process has brought them, and the way to say that somebody waits.
+pub struct Progress {
+    /// Told by the projector when it has moved.
+    pub projected: watch::Receiver<i64>,
+    /// Told that a reader waits.
+    pub awaited: Arc<Notify>,
+}
+
+struct Lane {
+    progress: Progress,
+    lookups: accounts::Lookups,
 }
 
 /// What a query saw, and how far the view behind it had read.
@@ -68,12 +84,28 @@ impl<T> Seen<T> {
     }
 }
 
+impl<T> Seen<Vec<T>> {
+    /// What was seen in several partitions, in their order.
+    fn of_all(seen: Vec<Seen<T>>) -> Self {
+        let mut all = Seen { value: Vec::with_capacity(seen.len()), position: Position::default(), generation: 1 };
+        for Seen { value, position, generation } in seen {
+            all.position = if all.value.is_empty() { position } else { all.position.and(position) };
+            all.generation = all.generation.max(generation);
+            all.value.push(value);
+        }
+        all
+    }
+}
+
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The view has not reached the position asked for in time, or has never caught up.
     #[error("the view is behind the log")]
     Behind,
+    /// The position asked for is of a log with other partitions.
+    #[error("min_position is of another log: this one has {0}")]
+    Elsewhere(String),
     /// The rows of the view contradict each other.
     #[error("the view does not add up: {0}")]
     Broken(String),
@@ -83,50 +115,95 @@ pub enum Error {
 }
 
 /// Makes sure that each view is one that the log knows, before the first command: a view of an empty log is live at once.
-pub async fn register(connect: &PgConnectOptions, partition: i16) -> sqlx::Result<()> {
+pub async fn register(connect: &PgConnectOptions, partitions: Partitions) -> sqlx::Result<()> {
     let mut connection = PgConnection::connect_with(connect).await?;
-    generation::register(&mut connection, partition).await?;
+    for partition in partitions.all() {
+        generation::register(&mut connection, partition).await?;
+    }
     connection.close().await
 }
 
 impl ReadModel {
-    /// Queries through `pool`; `projected` tells when the projector in this process has moved, and `awaited` tells it
-    /// that a reader waits.
-    pub fn new(pool: PgPool, partition: i16, projected: watch::Receiver<i64>, awaited: Arc<Notify>) -> Self {
-        let lookups = accounts::Lookups::start(pool.clone(), partition);
+    /// Queries through `pool`; `progress` is that of each partition's projector in this process.
+    pub fn new(pool: PgPool, partitions: Partitions, progress: Vec<Progress>) -> Self {
+        let lane = |(partition, progress)| Lane {
+            progress,
+            lookups: accounts::Lookups::start(pool.clone(), partitions, partition),
+        };
+        let lanes = partitions.all().zip(progress).map(lane).collect();
         let statement_pages = Arc::new(Semaphore::new(STATEMENT_PAGES_AT_ONCE_MAX));
-        Self { pool, partition, projected, awaited, lookups, statement_pages }
+        Self { pool, partitions, lanes, statement_pages }
     }
 
-    /// Whether this process still projects.
+    /// Whether this process still projects every partition.
     pub fn is_projecting(&self) -> bool {
-        self.projected.has_changed().is_ok()
+        self.lanes.iter().all(|lane| lane.progress.projected.has_changed().is_ok())
     }
 
-    /// Asks until the view has read up to `min_position`, at most [`PROJECTION_WAIT_MS_MAX`]. `query` answers `None`
-    /// while no generation of the view has caught up.
-    async fn at_least<T, F>(&self, min_position: Option<Position>, query: impl Fn() -> F) -> Result<Seen<T>, Error>
+    fn lane(&self, partition: i16) -> Option<&Lane> {
+        self.lanes.get(usize::try_from(partition).ok()?)
+    }
+
+    /// What every partition's view says, in their order, once each has read up to `min_position`.
+    async fn of_all<T, F>(
+        &self,
+        min_position: Option<&Position>,
+        query: impl Fn(i16) -> F,
+    ) -> Result<Seen<Vec<T>>, Error>
     where
         F: Future<Output = sqlx::Result<Option<Seen<T>>>>,
     {
-        let wanted = min_position.unwrap_or_default();
+        let query = &query;
+        let asked =
+            self.partitions.all().map(|partition| self.at_least(partition, min_position, move || query(partition)));
+        let seen: Vec<Seen<T>> = stream::iter(asked).buffered(PARTITIONS_AT_ONCE_MAX).try_collect().await?;
+        Ok(Seen::of_all(seen))
+    }
+
+    /// Asks one partition's view until it has read up to `min_position` there, at most [`PROJECTION_WAIT_MS_MAX`]. What the
+    /// position says of other partitions is not waited for. `query` answers `None` while no generation of the view has
+    /// caught up.
+    async fn at_least<T, F>(
+        &self,
+        partition: i16,
+        min_position: Option<&Position>,
+        query: impl Fn() -> F,
+    ) -> Result<Seen<T>, Error>
+    where
+        F: Future<Output = sqlx::Result<Option<Seen<T>>>>,
+    {
+        if min_position.is_some_and(|position| !self.partitions.hold(position)) {
+            return Err(Error::Elsewhere(self.form()));
+        }
+        let wanted = min_position.map_or(0, |position| position.at(partition));
+        let Some(Lane { progress: Progress { projected, awaited }, .. }) = self.lane(partition) else {
+            return Err(Error::Behind);
+        };
         let deadline = Instant::now() + Duration::from_millis(PROJECTION_WAIT_MS_MAX);
-        let mut projected = self.projected.clone();
+        let mut projected = projected.clone();
         let mut pause = LOOK_AGAIN_MS_MIN;
         loop {
             projected.mark_unchanged();
             let answered = timeout(Duration::from_millis(QUERY_MS_MAX), query()).await;
             match answered.unwrap_or_else(|_| Err(timed_out())) {
-                Ok(Some(seen)) if seen.position >= wanted => return Ok(seen),
+                Ok(Some(seen)) if seen.position.at(partition) >= wanted => return Ok(seen),
                 Ok(_) if Instant::now() < deadline => {}
                 Ok(_) => return Err(Error::Behind),
                 Err(error) => return Err(error.into()),
             }
-            self.awaited.notify_one();
+            awaited.notify_one();
             let look_again = Instant::now() + Duration::from_millis(pause);
             pause = (pause * 2).min(LOOK_AGAIN_MS_MAX);
             // Woken or not, the next look tells.
             let _ = timeout_at(look_again.min(deadline), projected.changed()).await;
+        }
+    }
+
+    /// How this log's positions are written.
+    fn form(&self) -> String {
+        match self.partitions.count() {
+            1 => "one partition, and positions such as 42".to_owned(),
+            count => format!("{count} partitions, and positions such as 0:42,1:17"),
         }
     }
 }

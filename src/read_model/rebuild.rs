@@ -10,17 +10,18 @@ use super::{
     generation,
     projection::known,
 };
+use crate::event_store::{Partitions, Position};
 
 /// How often it looks how far another process has come that builds, too.
 const LOOK_MS: u64 = 100;
 
 /// A generation that has gone live.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rebuilt {
     /// Which one.
     pub generation: i16,
     /// Up to where it has read.
-    pub position: i64,
+    pub position: Position,
 }
 
 /// Why a view was not rebuilt.
@@ -46,7 +47,7 @@ pub enum Error {
 /// There is no such view, one is being built already (or, with `resume`, none is), or what was built is not in order.
 pub async fn rebuild(
     connect: PgConnectOptions,
-    partition: i16,
+    partitions: Partitions,
     name: &str,
     check_all: bool,
     resume: bool,
@@ -54,15 +55,39 @@ pub async fn rebuild(
 ) -> Result<Rebuilt, Error> {
     let schema_version = known().schema_version(name).ok_or_else(|| Error::Unknown(name.to_owned()))?;
     let mut connection = PgConnection::connect_with(&connect).await?;
-    let generation = match resume {
-        false => generation::begin(&mut connection, partition, name, schema_version, check_all)
-            .await?
-            .ok_or_else(|| Error::Running(name.to_owned()))?,
-        true => generation::building(&mut connection, partition, name)
-            .await?
-            .ok_or_else(|| Error::NotBegun(name.to_owned()))?,
+    let begun = match resume {
+        false => {
+            let begun = generation::begin(&mut connection, partitions, name, schema_version, check_all).await?;
+            Some(begun.ok_or_else(|| Error::Running(name.to_owned()))?)
+        }
+        true => None,
     };
-    let mut builder = Builder::new(partition, connect);
+    let mut rebuilt: Option<Rebuilt> = None;
+    for partition in partitions.all() {
+        let building = match begun {
+            Some(begun) => Some(begun),
+            // What is gone on with may be done in some partitions.
+            None => generation::building(&mut connection, partition, name).await?,
+        };
+        let Some(generation) = building else { continue };
+        let builder = Builder::new(partition, connect.clone());
+        let position = build(&mut connection, builder, (partition, name, generation), &progress).await?;
+        let position = partitions.position(partition, position);
+        rebuilt = Some(match rebuilt {
+            None => Rebuilt { generation, position },
+            Some(before) => Rebuilt { generation, position: before.position.and(position) },
+        });
+    }
+    rebuilt.ok_or_else(|| Error::NotBegun(name.to_owned()))
+}
+
+/// Builds one partition's generation until it is live, and says how far it has read.
+async fn build(
+    connection: &mut PgConnection,
+    mut builder: Builder,
+    (partition, name, generation): (i16, &str, i16),
+    progress: &impl Fn(i64, i64),
+) -> Result<i64, Error> {
     let mut building = None;
     loop {
         let work = builder.step(&mut building).await?;
@@ -75,7 +100,7 @@ pub async fn rebuild(
             name,
             generation
         )
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await?;
         progress(row.position, row.head);
         match row.state.as_str() {
@@ -83,7 +108,7 @@ pub async fn rebuild(
             "failed" => {
                 return Err(Error::Flawed { name: name.to_owned(), flaw: row.failure.unwrap_or_default() });
             }
-            _ => return Ok(Rebuilt { generation, position: row.position }),
+            _ => return Ok(row.position),
         }
         if !matches!(work, Work::Built) {
             sleep(Duration::from_millis(LOOK_MS)).await;

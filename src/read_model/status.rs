@@ -1,5 +1,10 @@
 //! How far each view is behind the log.
 
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    mem,
+};
+
 use serde::Serialize;
 use sqlx::query_file;
 use utoipa::ToSchema;
@@ -52,14 +57,14 @@ impl ReadModel {
     pub async fn rebuild(&self, name: &str, check_all: bool) -> Result<Option<Begun>, Error> {
         let Some(schema_version) = known().schema_version(name) else { return Ok(None) };
         let mut connection = self.pool.acquire().await?;
-        let generation = generation::begin(&mut connection, self.partition, name, schema_version, check_all).await?;
+        let generation = generation::begin(&mut connection, self.partitions, name, schema_version, check_all).await?;
         Ok(Some(generation.map_or(Begun::Running, Begun::Started)))
     }
 
     /// All views, measured against the log's head, once each has read up to `min_position`.
-    pub async fn projections(&self, min_position: Option<Position>) -> Result<Seen<Vec<ProjectionStatus>>, Error> {
-        self.at_least(min_position, || async {
-            let rows = query_file!("src/read_model/status.sql", self.partition).fetch_all(&self.pool).await?;
+    pub async fn projections(&self, min_position: Option<&Position>) -> Result<Seen<Vec<ProjectionStatus>>, Error> {
+        let seen = self.of_all(min_position, |partition| async move {
+            let rows = query_file!("src/read_model/status.sql", partition).fetch_all(&self.pool).await?;
             // How far the queries of this release see; before anything is live, how far what will be has come.
             let is_seen = |name: &str, state: &str, schema_version| {
                 (state == "live" || state == "stopped")
@@ -76,13 +81,50 @@ impl ReadModel {
                     schema_version: row.schema_version,
                     state: row.state,
                     failure: row.failure,
-                    position: Position(row.position),
+                    position: self.partitions.position(partition, row.position),
                     lag_events: row.lag_events,
                     lag_seconds: row.lag_seconds,
                 })
                 .collect();
-            Ok(least.map(|position| Seen { value, position: Position(position), generation: 1 }))
-        })
-        .await
+            let position = |least| self.partitions.position(partition, least);
+            Ok(least.map(|least| Seen { value, position: position(least), generation: 1 }))
+        });
+        Ok(seen.await?.map(together))
     }
+}
+
+/// One row a view and generation, whatever each partition says of it.
+fn together(partitions: Vec<Vec<ProjectionStatus>>) -> Vec<ProjectionStatus> {
+    let mut all: BTreeMap<(String, i16), ProjectionStatus> = BTreeMap::new();
+    for status in partitions.into_iter().flatten() {
+        match all.entry((status.name.clone(), status.generation)) {
+            Entry::Vacant(vacant) => drop(vacant.insert(status)),
+            Entry::Occupied(mut occupied) => occupied.get_mut().add(status),
+        }
+    }
+    all.into_values().collect()
+}
+
+impl ProjectionStatus {
+    /// What another partition says of the same generation: the state that matters more counts, and all lags together.
+    fn add(&mut self, other: Self) {
+        let gone = (self.state == "retired", other.state == "retired");
+        if rank(&other.state) > rank(&self.state) {
+            (self.state, self.failure) = (other.state, other.failure);
+        }
+        self.position = mem::take(&mut self.position).and(other.position);
+        // Nothing reads on for rows that are taken down.
+        (self.lag_events, self.lag_seconds) = match gone {
+            (true, false) => (other.lag_events, other.lag_seconds),
+            (false, true) => (self.lag_events, self.lag_seconds),
+            (true, true) | (false, false) => {
+                (self.lag_events + other.lag_events, self.lag_seconds.max(other.lag_seconds))
+            }
+        };
+    }
+}
+
+/// How much a state matters to whoever asks.
+fn rank(state: &str) -> u8 {
+    ["retired", "live", "building", "failed", "stopped"].iter().position(|known| *known == state).unwrap_or(0) as u8
 }

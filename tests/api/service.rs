@@ -10,7 +10,7 @@ use passbook::{
     database::Database,
     domain::{Action, Amount, Command, command::Movement},
     http::{self, Server, serve},
-    read_model::ReadModel,
+    read_model::{Progress, ReadModel},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -241,15 +241,19 @@ async fn a_command_that_waits_too_long_is_told_so_and_its_key_later_tells_the_ou
 /// A server whose bank the test has in its own hands, on the database of `app`.
 async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let database = Database::open(app.config()).await.unwrap();
+    let partitions = app.partitions();
     let settings =
-        Settings { partition: 0, command_timeout: Duration::from_secs(10), snapshot_every: 100, cache_accounts: 100 };
+        Settings { partitions, command_timeout: Duration::from_secs(10), snapshot_every: 100, cache_accounts: 100 };
     let (bank, _) = Bank::start(settings, database.writer(), Arc::default(), Arc::new(watch::Sender::new(None)));
     let queries = database.queries();
-    let read_model = ReadModel::new(queries.clone(), 0, watch::channel(0).1, Arc::default());
+    let progress = |_| Progress { projected: watch::channel(0).1, awaited: Arc::default() };
+    let read_model = ReadModel::new(queries.clone(), partitions, partitions.all().map(progress).collect());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let feed = Feed::new(Trail::new(database.trail(), 0), 0, database.feed(), watch::channel(0).1);
-    let server = serve(listener, http::App::new(bank.clone(), read_model, Audit::new(queries, 0), feed, Access::Off));
+    let appended = partitions.all().map(|_| watch::channel(0).1).collect();
+    let feed = Feed::new(Trail::new(database.trail(), partitions), partitions, database.feed(), appended);
+    let audit = Audit::new(queries, partitions);
+    let server = serve(listener, http::App::new(bank.clone(), read_model, audit, feed, Access::Off));
     (server, Teller::new(reqwest::Client::new(), url), bank)
 }
 

@@ -28,7 +28,7 @@ async fn bank() -> (App, Uuid, Uuid) {
 impl App {
     async fn verify(&self, witness: Option<&str>) -> Result<Report, Finding> {
         let witness = witness.map(|text| text.parse().unwrap());
-        match verify::verify(&self.auditor().await, 0, witness.as_ref(), |_, _| ()).await {
+        match verify::verify(&self.auditor().await, self.partitions(), witness.as_slice(), |_, _| ()).await {
             Ok(report) => Ok(report),
             Err(verify::Error::Broken(finding)) => Err(finding),
             Err(error) => panic!("{error}"),
@@ -47,7 +47,7 @@ impl App {
 async fn books_in_order_are_found_in_order() {
     let (app, _, _) = bank().await;
     let report = app.verify(None).await.unwrap();
-    assert_eq!((report.position, report.accounts, report.receipts), (6, 2, 3));
+    assert_eq!((report.events, report.accounts, report.receipts), (6, 2, 3));
     assert!(report.snapshots >= 1, "{report:?}");
     let euro = report.money["EUR"];
     assert_eq!((euro.paid_in, euro.paid_out, euro.balances), (105, 1, 104));
@@ -57,7 +57,7 @@ async fn books_in_order_are_found_in_order() {
 async fn an_empty_log_is_in_order() {
     let app = spawn_app().await;
     let report = app.verify(None).await.unwrap();
-    assert_eq!((report.position, report.accounts), (0, 0));
+    assert_eq!((report.events, report.accounts), (0, 0));
     assert!(!report.to_string().contains("--witness"), "there is nothing to witness: {report}");
 }
 

@@ -4,6 +4,9 @@
 //! through a bounded buffer. A [`reader`] catches up from the table, page by page, and then takes chunks; what it has had
 //! already is dropped by position, and what it has not is read from the table. One that falls behind the buffer is ended,
 //! so that it comes back with the cursor of the last event it had: nothing is dropped in silence.
+//!
+//! A chunk is of one partition. What a reader has had of the others differs from reader to reader, so with several each
+//! writes its own ids between the shared bytes.
 
 mod chunk;
 mod pump;
@@ -21,6 +24,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 
 use self::{chunk::Chunk, pump::Pump, reader::Reader};
 use super::{Bookmark, Error, Filter, Trail};
+use crate::event_store::Partitions;
 
 /// How many follow the log at once. More are turned away.
 pub const FEED_READERS_MAX: usize = 1_000;
@@ -36,9 +40,10 @@ pub struct Feed(Arc<Shared>);
 /// What the pump and all readers share.
 struct Shared {
     trail: Trail,
-    partition: i16,
+    partitions: Partitions,
     connect: PgConnectOptions,
-    appended: watch::Receiver<i64>,
+    /// Of each partition.
+    appended: Vec<watch::Receiver<i64>>,
     /// The pump holds the sender. While it runs, readers join it here.
     pump: Mutex<broadcast::WeakSender<Arc<Chunk>>>,
     places: Arc<Semaphore>,
@@ -49,10 +54,15 @@ struct Shared {
 impl Feed {
     /// A feed that catches up through `trail`, follows through a connection of its own, and looks at once when this
     /// process has `appended`.
-    pub fn new(trail: Trail, partition: i16, connect: PgConnectOptions, appended: watch::Receiver<i64>) -> Self {
+    pub fn new(
+        trail: Trail,
+        partitions: Partitions,
+        connect: PgConnectOptions,
+        appended: Vec<watch::Receiver<i64>>,
+    ) -> Self {
         Self(Arc::new(Shared {
             trail,
-            partition,
+            partitions,
             connect,
             appended,
             pump: Mutex::new(nobody()),
@@ -74,7 +84,7 @@ impl Feed {
         filter: Filter,
     ) -> Result<impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + use<>, Error> {
         let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let cursor = self.0.trail.begin(after, &filter).await?;
+        let cursor = self.0.trail.begin(&after, &filter).await?;
         Ok(Reader::new(Arc::clone(&self.0), cursor, filter, place).stream())
     }
 

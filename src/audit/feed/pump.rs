@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, future::select_all};
 use sqlx::{Connection, PgConnection};
 use tokio::{
     sync::{broadcast, watch},
@@ -10,7 +11,7 @@ use tokio::{
 
 use super::{Chunk, Shared};
 use crate::{
-    audit::{Cursor, Error, trail::read_on},
+    audit::{Cursor, Error, cursor::Place, trail::read_on},
     event_store::log,
 };
 
@@ -33,11 +34,13 @@ pub(super) struct Pump {
     connection: Option<PgConnection>,
     /// The last event that was broadcast.
     at: Option<Cursor>,
+    appended: Vec<watch::Receiver<i64>>,
 }
 
 impl Pump {
     pub(super) fn new(shared: Arc<Shared>, chunks: broadcast::Sender<Arc<Chunk>>) -> Self {
-        Self { shared, chunks, connection: None, at: None }
+        let appended = shared.appended.clone();
+        Self { shared, chunks, connection: None, at: None, appended }
     }
 
     /// Runs until nobody reads any more, the feed is ended or the log's history turns out to be another one. With the
@@ -55,10 +58,9 @@ impl Pump {
     }
 
     async fn read(&mut self) {
-        let mut appended = self.shared.appended.clone();
         let mut poll = POLL_MS_MIN;
         while !self.shared.is_deserted(&self.chunks) {
-            appended.mark_unchanged();
+            self.appended.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let step = timeout(Duration::from_millis(READ_MS_MAX), self.step()).await;
             match step {
                 Ok(Ok(true)) => {
@@ -66,7 +68,7 @@ impl Pump {
                     sleep(self.rest()).await;
                 }
                 Ok(Ok(false)) => {
-                    let woken = woken(&mut appended, Duration::from_millis(poll)).await;
+                    let woken = woken(&mut self.appended, Duration::from_millis(poll)).await;
                     poll = if woken { POLL_MS_MIN } else { (poll * 2).min(POLL_MS_MAX) };
                 }
                 Ok(Err(Error::Misplaced(misplaced))) => {
@@ -85,21 +87,32 @@ impl Pump {
             Some(connection) => connection,
             None => self.connection.insert(PgConnection::connect_with(&self.shared.connect).await?),
         };
-        let Some(at) = self.at else {
-            let head = log::head(connection, self.shared.partition).await?;
-            let head = Cursor::new(head.position, &head.hash);
-            self.at = Some(head);
+        let partitions = self.shared.partitions;
+        let Some(at) = &mut self.at else {
+            let mut places = Vec::new();
+            for partition in partitions.all() {
+                let head = log::head(connection, partition).await?;
+                places.push(Place::new(head.position, &head.hash));
+            }
             // Readers who are not so far yet read on in the table.
-            let _ = self.chunks.send(Arc::new(Chunk::start(head)));
+            for (partition, place) in partitions.all().zip(&places) {
+                let _ = self.chunks.send(Arc::new(Chunk::start(partition, *place)));
+            }
+            self.at = Some(Cursor::new(places));
             return Ok(false);
         };
-        let page = read_on(connection, self.shared.partition, at, READ_EVENTS_MAX).await?;
-        for chunk in Chunk::render(at, &page.events) {
-            // Nobody may be left to receive it.
-            let _ = self.chunks.send(Arc::new(chunk));
+        let mut found = false;
+        for partition in partitions.all() {
+            let here = at.at(partition);
+            let read = read_on(connection, partitions, partition, here, READ_EVENTS_MAX).await?;
+            for chunk in Chunk::render(partition, here, &read.events) {
+                // Nobody may be left to receive it.
+                let _ = self.chunks.send(Arc::new(chunk));
+            }
+            at.pass(partition, read.next);
+            found |= !read.events.is_empty();
         }
-        self.at = Some(page.next);
-        Ok(!page.events.is_empty())
+        Ok(found)
     }
 
     fn rest(&self) -> Duration {
@@ -114,13 +127,16 @@ impl Pump {
     }
 }
 
-/// Whether this process has appended within `patience`.
-async fn woken(appended: &mut watch::Receiver<i64>, patience: Duration) -> bool {
-    let waking = async {
-        if appended.changed().await.is_err() {
-            // Nobody appends here any more, and others may.
-            std::future::pending::<()>().await;
+/// Whether this process has appended to any partition within `patience`.
+async fn woken(appended: &mut [watch::Receiver<i64>], patience: Duration) -> bool {
+    let waking = appended.iter_mut().map(|appended| {
+        async {
+            if appended.changed().await.is_err() {
+                // Nobody appends here any more, and others may.
+                std::future::pending::<()>().await;
+            }
         }
-    };
-    timeout(patience, waking).await.is_ok()
+        .boxed()
+    });
+    timeout(patience, select_all(waking)).await.is_ok()
 }

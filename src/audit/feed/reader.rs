@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Shared,
-    chunk::{Chunk, Joint, Told},
+    chunk::{Chunk, Joint, Told, tell_page},
 };
 use crate::audit::{Cursor, Error, Filter};
 
@@ -52,8 +52,8 @@ impl Reader {
             ended: shared.ended.subscribe(),
             shared,
             filter,
+            told: cursor.clone(),
             cursor,
-            told: cursor,
             is_live: false,
             heartbeat_at: Instant::now() + Duration::from_millis(HEARTBEAT_MS),
             _place: place,
@@ -103,14 +103,14 @@ impl Reader {
         let Ok(turn) = self.shared.catch_ups.acquire().await else { return Step::End };
         // Before the page is read: what comes after it is in the chunks from here on.
         self.chunks = self.chunks.resubscribe();
-        let read = self.shared.trail.page(self.cursor, &self.filter, CATCH_UP_EVENTS_MAX).await;
+        let read = self.shared.trail.page(&self.cursor, &self.filter, CATCH_UP_EVENTS_MAX).await;
         drop(turn);
         match read {
             Ok(page) => {
-                let chunks = Chunk::render(self.cursor, &page.events);
+                let told = tell_page(&page.events, &mut self.cursor);
                 self.cursor = page.next;
                 self.is_live = page.is_last;
-                self.tell(chunks.iter().map(|chunk| chunk.tell(0, &self.filter)).collect())
+                self.tell(told)
             }
             Err(Error::Misplaced(_)) => Step::End,
             Err(error) => {
@@ -124,12 +124,10 @@ impl Reader {
     async fn follow(&mut self) -> Step {
         // One that is behind the buffer comes back and finds what it has missed in the table.
         let Ok(chunk) = self.chunks.recv().await else { return Step::End };
-        match chunk.joint(self.cursor) {
+        match chunk.joint(self.cursor.at(chunk.partition)) {
             Joint::At(start) => {
-                if chunk.last().position > self.cursor.position {
-                    self.cursor = chunk.last();
-                }
-                self.tell(vec![chunk.tell(start, &self.filter)])
+                let told = chunk.tell(start, &self.filter, self.shared.partitions, &mut self.cursor);
+                self.tell(told)
             }
             Joint::Gap => {
                 self.is_live = false;
@@ -139,21 +137,20 @@ impl Reader {
         }
     }
 
-    fn tell(&mut self, parts: Vec<Told>) -> Step {
-        if let Some(last) = parts.iter().rev().find_map(|part| part.last) {
+    fn tell(&mut self, told: Told) -> Step {
+        if let Some(last) = told.last {
             self.told = last;
-            // Times never decrease: everything from here on is late enough.
-            self.filter.since = None;
+            if !self.shared.partitions.are_several() {
+                // Times never decrease: everything from here on is late enough.
+                self.filter.since = None;
+            }
         }
-        match <[Told; 1]>::try_from(parts) {
-            Ok([only]) => Step::Bytes(only.bytes),
-            Err(parts) => Step::Bytes(parts.iter().map(|part| &part.bytes[..]).collect::<Vec<_>>().concat().into()),
-        }
+        Step::Bytes(told.bytes)
     }
 
     /// A comment, and where the reader stands if that is further than it knows: what was not wanted is not read again.
     fn heartbeat(&mut self) -> Bytes {
-        match mem::replace(&mut self.told, self.cursor) == self.cursor {
+        match mem::replace(&mut self.told, self.cursor.clone()) == self.cursor {
             true => Bytes::from_static(b":\n\n"),
             false => format!(":\nid: {}\n\n", self.cursor).into(),
         }

@@ -104,7 +104,12 @@ impl Form for Json {
     }
 
     fn end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) {
-        let end = End { total_in, total_out, closing_balance: self.statement.closing_balance, position: self.position };
+        let end = End {
+            total_in,
+            total_out,
+            closing_balance: self.statement.closing_balance,
+            position: self.position.clone(),
+        };
         bytes.push(b']');
         let start = bytes.len();
         write(&end, bytes);

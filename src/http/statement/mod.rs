@@ -105,17 +105,17 @@ pub async fn get_statement(
     let period = query.period()?;
     let minimum = min_position(query.min_position.as_deref())?;
     let media_type = preferred(&headers, &[JSON, CSV]).ok_or_else(|| Problem::of(Code::NotAcceptable))?;
-    visible(&caller, app.read_model.account(account_id, minimum).await?)?;
-    let Seen { value, position: seen_at, .. } = app.read_model.statement(account_id, period, minimum).await?;
-    let statement = value.ok_or_else(|| Problem::seen_at(Code::AccountNotFound, seen_at))?;
+    visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
+    let Seen { value, position: seen_at, .. } = app.read_model.statement(account_id, period, minimum.as_ref()).await?;
+    let statement = value.ok_or_else(|| Problem::seen_at(Code::AccountNotFound, &seen_at))?;
     let lines = app.read_model.lines(&statement);
     let file = file_name(&statement);
     let form: Box<dyn Form> = match media_type {
         CSV => Box::new(Csv(statement)),
-        _ => Box::new(Json::new(statement, seen_at)),
+        _ => Box::new(Json::new(statement, seen_at.clone())),
     };
     let content_type = HeaderValue::from_static(form.content_type());
-    let mut response = (position(seen_at), Writing { form, lines }.body().await?).into_response();
+    let mut response = (position(&seen_at), Writing { form, lines }.body().await?).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::VARY, HeaderValue::from_static("accept"));

@@ -26,18 +26,18 @@ impl ReadModel {
         &self,
         account_id: Uuid,
         moment: Moment,
-        min_position: Option<Position>,
+        min_position: Option<&Position>,
     ) -> Result<Seen<Option<AccountView>>, Error> {
         let (time, version) = match moment {
             Moment::Time(time) => (Some(time), None),
             Moment::Version(version) => (None, Some(version)),
         };
-        self.at_least(min_position, || async {
-            let rows =
-                query_file_as!(Row, "src/read_model/accounts/as_of.sql", self.partition, account_id, time, version)
-                    .fetch_all(&self.pool)
-                    .await?;
-            Ok(seen(rows).map(only))
+        let partition = self.partitions.of(account_id);
+        self.at_least(partition, min_position, || async {
+            let rows = query_file_as!(Row, "src/read_model/accounts/as_of.sql", partition, account_id, time, version)
+                .fetch_all(&self.pool)
+                .await?;
+            Ok(seen(rows, self.partitions, partition).map(only))
         })
         .await
     }

@@ -11,7 +11,10 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{AccountView, live};
-use crate::read_model::{QUERY_MS_MAX, Seen};
+use crate::{
+    event_store::Partitions,
+    read_model::{QUERY_MS_MAX, Seen},
+};
 
 /// How many look-ups may wait, and how many share one statement.
 const LOOKUPS_MAX: usize = 1_024;
@@ -30,12 +33,12 @@ struct Lookup {
 }
 
 impl Lookups {
-    pub(in crate::read_model) fn start(pool: PgPool, partition: i16) -> Self {
+    pub(in crate::read_model) fn start(pool: PgPool, partitions: Partitions, partition: i16) -> Self {
         let (sender, mut waiting) = mpsc::channel::<Lookup>(LOOKUPS_MAX);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH_LOOKUPS_MAX);
             while waiting.recv_many(&mut batch, BATCH_LOOKUPS_MAX).await > 0 {
-                answer(&pool, partition, batch.drain(..)).await;
+                answer(&pool, partitions, partition, batch.drain(..)).await;
             }
         });
         Self(sender)
@@ -49,13 +52,13 @@ impl Lookups {
     }
 }
 
-async fn answer(pool: &PgPool, partition: i16, batch: impl Iterator<Item = Lookup>) {
+async fn answer(pool: &PgPool, partitions: Partitions, partition: i16, batch: impl Iterator<Item = Lookup>) {
     let batch: Vec<Lookup> = batch.collect();
     let mut ids: Vec<Uuid> = batch.iter().map(|lookup| lookup.account_id).collect();
     ids.sort_unstable();
     ids.dedup();
     // Without an answer the senders are dropped, which says that the statement failed.
-    let answered = timeout(Duration::from_millis(QUERY_MS_MAX), live(pool, partition, &ids)).await;
+    let answered = timeout(Duration::from_millis(QUERY_MS_MAX), live(pool, partitions, partition, &ids)).await;
     let Ok(Ok(seen)) = answered else { return };
     let known: Option<Seen<HashMap<Uuid, AccountView>>> =
         seen.map(|seen| seen.map(|views| views.into_iter().map(|view| (view.account_id, view)).collect()));
@@ -64,7 +67,7 @@ async fn answer(pool: &PgPool, partition: i16, batch: impl Iterator<Item = Looku
         // A reader who hung up no longer listens.
         let _ = answer.send(known.as_ref().map(|known| Seen {
             value: view(&known.value),
-            position: known.position,
+            position: known.position.clone(),
             generation: known.generation,
         }));
     }

@@ -5,6 +5,8 @@ mod check;
 mod lookup;
 mod projection;
 
+use std::cmp::Reverse;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgExecutor, query_file_as};
@@ -17,7 +19,7 @@ pub(super) use projection::Accounts;
 use super::{Error, ReadModel, Seen, page, projection::Applicable};
 use crate::{
     domain::{Event, Status},
-    event_store::Position,
+    event_store::{Partitions, Position},
     timestamp,
 };
 
@@ -98,11 +100,12 @@ impl AccountView {
 /// Those of the accounts that the live generation knows; `None` while there is none.
 pub async fn live(
     executor: impl PgExecutor<'_>,
+    partitions: Partitions,
     partition: i16,
     ids: &[Uuid],
 ) -> sqlx::Result<Option<Seen<Vec<AccountView>>>> {
     let rows = query_file_as!(Row, "src/read_model/accounts/live.sql", partition, ids).fetch_all(executor).await?;
-    Ok(seen(rows))
+    Ok(seen(rows, partitions, partition))
 }
 
 /// Which accounts a list holds.
@@ -124,36 +127,38 @@ impl ReadModel {
     pub async fn account(
         &self,
         account_id: Uuid,
-        min_position: Option<Position>,
+        min_position: Option<&Position>,
     ) -> Result<Seen<Option<AccountView>>, Error> {
-        self.at_least(min_position, || async {
-            match self.lookups.get(account_id).await {
+        let partition = self.partitions.of(account_id);
+        let lookups = &self.lane(partition).ok_or(Error::Behind)?.lookups;
+        self.at_least(partition, min_position, || async {
+            match lookups.get(account_id).await {
                 Some(answer) => Ok(answer),
-                None => Ok(live(&self.pool, self.partition, &[account_id]).await?.map(only)),
+                None => Ok(live(&self.pool, self.partitions, partition, &[account_id]).await?.map(only)),
             }
         })
         .await
     }
 
-    /// A page of accounts, newest opening first, and whether there are more.
+    /// A page of accounts, newest opening first, and whether there are more: the newest of each partition's, merged.
     pub async fn accounts(
         &self,
         filter: &Filter,
         after: Option<Mark>,
         limit: i64,
-        min_position: Option<Position>,
+        min_position: Option<&Position>,
     ) -> Result<Seen<(Vec<AccountView>, bool)>, Error> {
         let status = filter.status.map(Status::as_str);
         let currency = filter.currency.as_deref();
         let (opened_at, account_id) = after.unzip();
-        self.at_least(min_position, || async {
+        let seen = self.of_all(min_position, |partition| async move {
             // An owner's accounts are found through an index of their own, so each list is a statement of its own.
             let rows = match &filter.owner {
                 Some(owner) => {
                     query_file_as!(
                         Row,
                         "src/read_model/accounts/of_owner.sql",
-                        self.partition,
+                        partition,
                         status,
                         currency,
                         opened_at,
@@ -168,7 +173,7 @@ impl ReadModel {
                     query_file_as!(
                         Row,
                         "src/read_model/accounts/list.sql",
-                        self.partition,
+                        partition,
                         status,
                         currency,
                         opened_at,
@@ -179,9 +184,15 @@ impl ReadModel {
                     .await?
                 }
             };
-            Ok(seen(rows).map(|seen| seen.map(|accounts| page(accounts, limit))))
-        })
-        .await
+            Ok(seen(rows, self.partitions, partition))
+        });
+        Ok(seen.await?.map(|newest| {
+            let mut accounts: Vec<AccountView> = newest.into_iter().flatten().collect();
+            if self.partitions.are_several() {
+                accounts.sort_unstable_by_key(|account| Reverse((account.opened_at, account.account_id)));
+            }
+            page(accounts, limit)
+        }))
     }
 }
 
@@ -206,8 +217,9 @@ struct Row {
     closed_at: Option<DateTime<Utc>>,
 }
 
-fn seen(rows: Vec<Row>) -> Option<Seen<Vec<AccountView>>> {
-    let (position, generation) = rows.first().map(|row| (Position(row.position), row.generation))?;
+fn seen(rows: Vec<Row>, partitions: Partitions, partition: i16) -> Option<Seen<Vec<AccountView>>> {
+    let (position, generation) =
+        rows.first().map(|row| (partitions.position(partition, row.position), row.generation))?;
     Some(Seen { value: rows.into_iter().filter_map(view).collect(), position, generation })
 }
 

@@ -37,6 +37,18 @@ pub struct Totals {
     pub money: BTreeMap<String, Sum>,
 }
 
+impl Totals {
+    fn and(mut self, other: Self) -> Self {
+        self.accounts.open += other.accounts.open;
+        self.accounts.frozen += other.accounts.frozen;
+        self.accounts.closed += other.accounts.closed;
+        for (currency, Sum(money)) in other.money {
+            self.money.entry(currency).or_default().0 += money;
+        }
+        self
+    }
+}
+
 /// A row of the view, or what events add to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Total {
@@ -64,12 +76,12 @@ impl Total {
 }
 
 impl ReadModel {
-    /// The whole bank.
-    pub async fn totals(&self, min_position: Option<Position>) -> Result<Seen<Totals>, Error> {
-        self.at_least(min_position, || async {
-            let rows =
-                query_file!("src/read_model/bank_totals/totals.sql", self.partition).fetch_all(&self.pool).await?;
-            let checkpoint = rows.first().map(|row| (Position(row.position), row.generation));
+    /// The whole bank: what all partitions come to.
+    pub async fn totals(&self, min_position: Option<&Position>) -> Result<Seen<Totals>, Error> {
+        let seen = self.of_all(min_position, |partition| async move {
+            let rows = query_file!("src/read_model/bank_totals/totals.sql", partition).fetch_all(&self.pool).await?;
+            let checkpoint =
+                rows.first().map(|row| (self.partitions.position(partition, row.position), row.generation));
             let mut totals = Totals::default();
             for row in rows {
                 totals.accounts.open += row.open.unwrap_or_default();
@@ -79,7 +91,7 @@ impl ReadModel {
                 totals.money.extend(row.currency.zip(row.money));
             }
             Ok(checkpoint.map(|(position, generation)| Seen { value: totals, position, generation }))
-        })
-        .await
+        });
+        Ok(seen.await?.map(|totals| totals.into_iter().fold(Totals::default(), Totals::and)))
     }
 }

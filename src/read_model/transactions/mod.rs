@@ -92,13 +92,14 @@ impl ReadModel {
         filter: Filter,
         before: Option<i64>,
         limit: i64,
-        min_position: Option<Position>,
+        min_position: Option<&Position>,
     ) -> Result<Seen<(Vec<TransactionView>, bool)>, Error> {
-        self.at_least(min_position, || async {
+        let partition = self.partitions.of(account_id);
+        self.at_least(partition, min_position, || async {
             let rows = query_file_as!(
                 Row,
                 "src/read_model/transactions/list.sql",
-                self.partition,
+                partition,
                 account_id,
                 before.unwrap_or(i64::MAX),
                 filter.from,
@@ -108,7 +109,8 @@ impl ReadModel {
             )
             .fetch_all(&self.pool)
             .await?;
-            let checkpoint = rows.first().map(|row| (Position(row.position), row.generation));
+            let checkpoint =
+                rows.first().map(|row| (self.partitions.position(partition, row.position), row.generation));
             Ok(checkpoint.map(|(position, generation)| Seen {
                 value: page(rows.into_iter().filter_map(view).collect(), limit),
                 position,

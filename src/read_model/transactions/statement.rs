@@ -59,20 +59,21 @@ impl ReadModel {
         &self,
         account_id: Uuid,
         period: Period,
-        min_position: Option<Position>,
+        min_position: Option<&Position>,
     ) -> Result<Seen<Option<Statement>>, Error> {
-        self.at_least(min_position, || async {
+        let partition = self.partitions.of(account_id);
+        self.at_least(partition, min_position, || async {
             let row = query_file_as!(
                 Row,
                 "src/read_model/transactions/statement.sql",
-                self.partition,
+                partition,
                 account_id,
                 beginning(period.from),
                 beginning(period.to)
             )
             .fetch_optional(&self.pool)
             .await?;
-            Ok(row.and_then(|row| row.seen(period)))
+            Ok(row.and_then(|row| row.seen(period, |position| self.partitions.position(partition, position))))
         })
         .await
     }
@@ -114,7 +115,7 @@ impl Lines {
         let rows = query_file_as!(
             TransactionView,
             "src/read_model/transactions/statement_page.sql",
-            self.read_model.partition,
+            self.read_model.partitions.of(self.account_id),
             self.account_id,
             versions.start,
             versions.end,
@@ -143,7 +144,7 @@ struct Row {
 
 impl Row {
     /// `None` while the view of accounts is behind this one, and cannot tell the currency.
-    fn seen(self, period: Period) -> Option<Seen<Option<Statement>>> {
+    fn seen(self, period: Period, tell: impl FnOnce(i64) -> Position) -> Option<Seen<Option<Statement>>> {
         let value = match (self.account_id, self.currency) {
             (None, _) => None,
             (Some(_), None) => return None,
@@ -157,6 +158,6 @@ impl Row {
                 last: self.last,
             }),
         };
-        Some(Seen { value, position: Position(self.position), generation: self.generation })
+        Some(Seen { value, position: tell(self.position), generation: self.generation })
     }
 }

@@ -33,19 +33,28 @@ pub struct TransferView {
 }
 
 impl ReadModel {
-    /// One transfer, or `None` where the view knows none.
+    /// One transfer, or `None` where the view knows none. Its id leads to the partition of the account that paid; one that was
+    /// copied from a log with other partitions may be in any.
     pub async fn transfer(
         &self,
         transfer_id: Uuid,
-        min_position: Option<Position>,
+        min_position: Option<&Position>,
     ) -> Result<Seen<Option<TransferView>>, Error> {
-        self.at_least(min_position, || async {
-            let row = query_file_as!(Row, "src/read_model/transactions/transfer.sql", self.partition, transfer_id)
-                .fetch_optional(&self.pool)
-                .await?;
-            Ok(row.map(|row| Seen { position: Position(row.position), generation: row.generation, value: view(row) }))
-        })
-        .await
+        let home = self.partitions.of(transfer_id);
+        let seen = self.at_least(home, min_position, || self.transfer_in(home, transfer_id)).await?;
+        if seen.value.is_some() || !self.partitions.are_several() {
+            return Ok(seen);
+        }
+        let all = self.of_all(min_position, |partition| self.transfer_in(partition, transfer_id)).await?;
+        Ok(all.map(|found| found.into_iter().flatten().next()))
+    }
+
+    async fn transfer_in(&self, partition: i16, transfer_id: Uuid) -> sqlx::Result<Option<Seen<Option<TransferView>>>> {
+        let row = query_file_as!(Row, "src/read_model/transactions/transfer.sql", partition, transfer_id)
+            .fetch_optional(&self.pool)
+            .await?;
+        let position = |row: &Row| self.partitions.position(partition, row.position);
+        Ok(row.map(|row| Seen { position: position(&row), generation: row.generation, value: view(row) }))
     }
 }
 

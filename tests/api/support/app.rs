@@ -1,9 +1,14 @@
 //! A server of the test's own, in this process, on a port and a database of its own.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    env,
+    future::Future,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use clap::{Args, Command, FromArgMatches, builder::Resettable};
-use passbook::{config::Config, database::Database, service::Service};
+use passbook::{config::Config, database::Database, event_store::Partitions, service::Service};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 
 use super::{
@@ -32,8 +37,33 @@ pub async fn spawn_app() -> App {
 /// The same with settings of its own: `--cache-accounts=2`.
 pub async fn spawn_app_with(flags: &[&str]) -> App {
     let database = Arc::new(OwnDatabase::create().await);
-    let config = config(&database.url(), flags);
+    let config = config(&database.url(), &divided(flags));
     App::start(config, database).await
+}
+
+/// Keeps every executor busy with something that waits at the turnstile.
+async fn occupy(teller: Teller, partitions: Partitions) {
+    if !partitions.are_several() {
+        teller.account_with(0).await;
+        return;
+    }
+    let of = |partition| partitions.new_id_in(partition);
+    let openings = partitions.all().map(|partition| {
+        let body = serde_json::json!({"currency": "EUR", "account_id": of(partition)});
+        let teller = teller.clone();
+        async move { teller.open(body).await.expect(201) }
+    });
+    // Nobody's accounts: a refusal waits like everybody else.
+    let across = teller.transfer(of(0), of(1), 1);
+    let (_, refused) = tokio::join!(futures_util::future::join_all(openings), across);
+    refused.refused(404, "account_not_found");
+}
+
+/// A new log is divided as the run wants it, unless the test says how.
+fn divided<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    static FLAG: LazyLock<String> = LazyLock::new(|| format!("--partitions={}", partitions().count()));
+    let ours = (!flags.iter().any(|flag| flag.starts_with("--partitions="))).then_some(FLAG.as_str());
+    flags.iter().copied().chain(ours).collect()
 }
 
 /// A server on a database that was dumped.
@@ -47,8 +77,14 @@ pub async fn spawn_app_on(dump: &'static str) -> App {
 pub async fn spawn_app_behind_proxy(flags: &[&str]) -> (App, Proxy) {
     let database = Arc::new(OwnDatabase::create().await);
     let proxy = Proxy::before(database.socket()).await;
-    let config = config(&database.url_through(proxy.address()), flags);
+    let config = config(&database.url_through(proxy.address()), &divided(flags));
     (App::start(config, database).await, proxy)
+}
+
+/// Into how many partitions the logs of this run are divided: `PASSBOOK_TEST_PARTITIONS`, or one.
+pub fn partitions() -> Partitions {
+    let count = env::var("PASSBOOK_TEST_PARTITIONS").map_or(1, |count| count.parse().unwrap());
+    Partitions::new(count).unwrap()
 }
 
 /// The settings as the command line makes them, whatever stands in the environment of whoever runs the tests.
@@ -158,11 +194,16 @@ impl App {
         log
     }
 
+    /// How many partitions its log has.
+    pub fn partitions(&self) -> Partitions {
+        self.config.partitions.map_or(Partitions::ONE, |count| Partitions::new(i16::from(count)).unwrap())
+    }
+
     /// Waits until every view is live and has read the whole log, so that a test can change its rows.
     pub async fn is_projected(&self) {
         super::eventually("live views", async || {
             let behind: i64 = sqlx::query_scalar(
-                "SELECT count(DISTINCT name) - count(*) FILTER (WHERE state = 'live' AND projection.position = log_head.position)
+                "SELECT count(DISTINCT (partition, name)) - count(*) FILTER (WHERE state = 'live' AND projection.position = log_head.position)
                  FROM projection JOIN log_head USING (partition)",
             )
             .fetch_one(&mut self.database().await)
@@ -191,7 +232,10 @@ impl App {
     /// Keeps every command waiting at the turnstile until the returned connection is closed.
     pub async fn hold_turnstile(&self) -> PgConnection {
         let mut connection = self.database().await;
-        sqlx::raw_sql("BEGIN; SELECT FROM log_head FOR UPDATE").execute(&mut connection).await.unwrap();
+        sqlx::raw_sql("BEGIN; SELECT FROM log_head ORDER BY partition FOR UPDATE")
+            .execute(&mut connection)
+            .await
+            .unwrap();
         connection
     }
 
@@ -204,7 +248,7 @@ impl App {
     /// The same where not everybody may open an account.
     pub async fn as_one_batch_behind<T>(&self, teller: Teller, commands: impl Future<Output = T>) -> T {
         let turnstile = self.hold_turnstile().await;
-        let opening = tokio::spawn(async move { teller.account_with(0).await });
+        let opening = tokio::spawn(occupy(teller, self.partitions()));
         self.somebody_waits().await;
         let release = async {
             tokio::time::sleep(Duration::from_millis(GATHERING_MS)).await;

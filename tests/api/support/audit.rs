@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, query_as, query_scalar};
 use uuid::Uuid;
@@ -33,8 +33,11 @@ pub async fn audit(app: &App) -> Log {
     for (event, expected) in log.events.iter().zip(chain(&log.events)) {
         assert_eq!(event.hash, expected, "the link at position {}", event.position);
     }
-    let last = log.events.last().map_or(vec![0; 32], |event| event.hash.clone());
-    assert_eq!(log.head.hash, last, "the head's hash");
+    for head in &log.heads {
+        let last = log.events.iter().rfind(|event| event.partition == head.partition);
+        assert_eq!(head.hash, last.map_or(vec![0; 32], |event| event.hash.clone()), "the head's hash");
+    }
+    check_transfers(&log.events);
 
     let accounts = fold(&log.events);
     assert!(accounts.values().all(|account| account.balance >= 0), "no balance is negative: {accounts:?}");
@@ -44,13 +47,23 @@ pub async fn audit(app: &App) -> Log {
     log
 }
 
-/// The hash of each event, by the rule that the log documents: SHA-256 over the hash before and the fields, each after
-/// its length.
+/// What was sent was received, by id, in whichever partition.
+fn check_transfers(events: &[Event]) {
+    let mut open: BTreeMap<String, i64> = BTreeMap::new();
+    for event in events.iter().filter(|event| event.event_type.starts_with("Transfer")) {
+        *open.entry(event.json()["transfer_id"].to_string()).or_default() += signed_amount(event);
+    }
+    assert!(open.values().all(|rest| *rest == 0), "half a transfer: {open:?}");
+}
+
+/// The hash of each event, by the rule that the log documents: SHA-256 over the hash before it in its partition and the
+/// fields, each after its length.
 pub fn chain(events: &[Event]) -> Vec<Vec<u8>> {
-    let mut previous = vec![0; 32];
+    let mut last: BTreeMap<i16, Vec<u8>> = BTreeMap::new();
     let mut hashes = Vec::new();
     for event in events {
-        let mut bytes = previous;
+        let previous = last.entry(event.partition).or_insert_with(|| vec![0; 32]);
+        let mut bytes = previous.clone();
         let mut field = |field: &[u8]| {
             bytes.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
             bytes.extend(field);
@@ -65,7 +78,7 @@ pub fn chain(events: &[Event]) -> Vec<Vec<u8>> {
         field(event.data.as_bytes());
         field(event.metadata.as_bytes());
         field(&event.recorded_at.timestamp_micros().to_be_bytes());
-        previous = Sha256::digest(&bytes).to_vec();
+        *previous = Sha256::digest(&bytes).to_vec();
         hashes.push(previous.clone());
     }
     hashes
@@ -74,14 +87,20 @@ pub fn chain(events: &[Event]) -> Vec<Vec<u8>> {
 /// Positions without holes, versions without gaps, times that never go back.
 fn check_order(log: &Log) {
     let mut versions: BTreeMap<Uuid, i64> = BTreeMap::new();
-    for (expected, event) in (1..).zip(&log.events) {
-        assert_eq!(event.position, expected, "positions are dense");
+    let mut ends: BTreeMap<i16, (i64, DateTime<Utc>)> = BTreeMap::new();
+    for event in &log.events {
+        let (position, recorded_at) = ends.entry(event.partition).or_insert((0, DateTime::UNIX_EPOCH));
+        assert_eq!(event.position, *position + 1, "positions are dense");
+        assert!(event.recorded_at >= *recorded_at, "time goes forward");
+        (*position, *recorded_at) = (event.position, event.recorded_at);
         let version = versions.entry(event.stream_id).or_default();
         *version += 1;
         assert_eq!(event.version, *version, "versions are gapless in {}", event.stream_id);
     }
-    assert!(log.events.is_sorted_by_key(|event| event.recorded_at), "time goes forward");
-    assert_eq!(log.head.position, i64::try_from(log.events.len()).unwrap(), "the head is the last position");
+    for head in &log.heads {
+        let last = ends.get(&head.partition).map_or(0, |end| end.0);
+        assert_eq!(head.position, last, "the head is the last position");
+    }
 }
 
 /// What the log says of each account.
@@ -142,12 +161,17 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     let connection = tokio::sync::Mutex::new(connection);
     eventually("the views' catching up", async || {
         let mut connection = connection.lock().await;
-        let behind = "SELECT count(DISTINCT name) = count(DISTINCT name) FILTER (WHERE state = 'live')
-                             AND min(position) FILTER (WHERE state = 'live') >= $1
-                      FROM projection";
-        let caught_up: Option<bool> =
-            query_scalar(behind).bind(log.head.position).fetch_one(&mut **connection).await.unwrap();
-        caught_up.filter(|caught_up| *caught_up)
+        let behind = "SELECT count(*)
+                      FROM (SELECT DISTINCT name FROM projection) AS view
+                      CROSS JOIN unnest($1::smallint[], $2::bigint[]) AS head(partition, position)
+                      LEFT JOIN projection ON projection.partition = head.partition AND projection.name = view.name
+                          AND state = 'live' AND projection.position >= head.position
+                      WHERE projection.name IS NULL";
+        let (partitions, positions): (Vec<_>, Vec<_>) =
+            log.heads.iter().map(|head| (head.partition, head.position)).unzip();
+        let behind = query_scalar(behind).bind(partitions).bind(positions);
+        let behind: i64 = behind.fetch_one(&mut **connection).await.unwrap();
+        (behind == 0).then_some(true)
     })
     .await;
     let connection = connection.into_inner();
@@ -188,9 +212,10 @@ type Total = (i64, i64, i64, i128);
 
 async fn check_totals(connection: &mut PgConnection, accounts: &BTreeMap<Uuid, Folded>) {
     let rows: Vec<(String, i64, i64, i64, String)> = query_as(
-        "SELECT currency, open, frozen, closed, money::text
+        "SELECT currency, sum(open)::bigint, sum(frozen)::bigint, sum(closed)::bigint, sum(money)::text
          FROM bank_total JOIN projection USING (partition, generation)
-         WHERE name = 'bank_totals' AND state = 'live'",
+         WHERE name = 'bank_totals' AND state = 'live'
+         GROUP BY currency",
     )
     .fetch_all(connection)
     .await

@@ -8,15 +8,20 @@ use uuid::Uuid;
 /// The whole log. Two that are equal mean that nothing was recorded between them.
 #[derive(Debug, PartialEq)]
 pub struct Log {
+    /// Over all partitions: how many events there are, all hashes, and the latest time.
     pub head: Head,
+    /// Of each partition.
+    pub heads: Vec<Head>,
+    /// In the order in which they happened; of a partition by their positions.
     pub events: Vec<Event>,
     /// How many idempotency keys are recorded.
     pub keys: i64,
 }
 
-/// Where the log ends.
-#[derive(Debug, FromRow, PartialEq)]
+/// Where a partition's log ends.
+#[derive(Clone, Debug, FromRow, PartialEq)]
 pub struct Head {
+    pub partition: i16,
     pub position: i64,
     pub hash: Vec<u8>,
     pub recorded_at: DateTime<Utc>,
@@ -58,8 +63,17 @@ impl Event {
 pub async fn read(connection: &mut PgConnection) -> Log {
     use sqlx::Connection;
     let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
-    let head = query_as("SELECT position, hash, recorded_at FROM log_head").fetch_one(&mut *snapshot).await.unwrap();
-    let events = query_as(
+    let heads: Vec<Head> = query_as("SELECT partition, position, hash, recorded_at FROM log_head ORDER BY partition")
+        .fetch_all(&mut *snapshot)
+        .await
+        .unwrap();
+    let head = Head {
+        partition: 0,
+        position: heads.iter().map(|head| head.position).sum(),
+        hash: heads.iter().flat_map(|head| head.hash.clone()).collect(),
+        recorded_at: heads.iter().map(|head| head.recorded_at).max().unwrap(),
+    };
+    let mut events: Vec<Event> = query_as(
         "SELECT partition, position, id, stream_id, version, type, schema_version, data::text AS data,
                 metadata::text AS metadata, recorded_at, hash
          FROM event ORDER BY partition, position",
@@ -69,5 +83,8 @@ pub async fn read(connection: &mut PgConnection) -> Log {
     .unwrap();
     let keys = query_scalar("SELECT count(*) FROM idempotency_key").fetch_one(&mut *snapshot).await.unwrap();
     snapshot.commit().await.unwrap();
-    Log { head, events, keys }
+    if heads.len() > 1 {
+        events.sort_by_key(|event| (event.recorded_at, event.partition));
+    }
+    Log { head, heads, events, keys }
 }
