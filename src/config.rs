@@ -66,6 +66,17 @@ pub enum Subcommands {
     /// The view's next generation is built while the bank goes on, checked, and takes over in one short transaction; it
     /// works just as well while no service runs. Ctrl-C stops it half-way: --resume goes on, and so does the next `serve`.
     Rebuild(Rebuild),
+    /// Copy the log into a new one with more partitions, while the bank goes on.
+    ///
+    /// Everything but positions and hashes stays what it was: events, keys, what was answered. The new log needs a database of
+    /// its own and a multiple of the old one's partitions. With --follow it copies on until Ctrl-C; stop the service then, and
+    /// run it without: it copies the rest, makes sure that nothing is missing, and the new log can be served. What was
+    /// interrupted goes on where it stopped.
+    ///
+    /// Try it:
+    ///   passbook copy --to postgres://user:password@host/new --partitions 16 --follow
+    #[command(verbatim_doc_comment)]
+    Copy(Copy),
     /// Make an access token, for trying out access control without a provider.
     ///
     /// Signed with a key of this machine's own, which is made on first use: `development.key` in the data folder, or the file
@@ -114,6 +125,22 @@ pub struct Rebuild {
     pub resume: bool,
 
     /// Where the log is.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// Where to, and for how long.
+#[derive(Args, Clone, Debug)]
+pub struct Copy {
+    /// The Postgres of the new log (`postgres://user:password@host/database`).
+    #[arg(long, env = "PASSBOOK_COPY_TO", hide_env_values = true)]
+    pub to: SecretString,
+
+    /// Copy on while the old log grows, until Ctrl-C.
+    #[arg(long)]
+    pub follow: bool,
+
+    /// Where the old log is; --partitions is how many the new one gets.
     #[command(flatten)]
     pub config: Config,
 }

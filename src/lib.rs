@@ -8,6 +8,7 @@ pub mod application;
 pub mod audit;
 pub mod auth;
 pub mod config;
+pub mod copy;
 pub mod database;
 pub mod domain;
 pub mod event_store;

@@ -1,19 +1,27 @@
 //! The command line: parses the settings, runs the bank until it is told to end.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use passbook::{
     audit::{InvalidWitness, Witness, verify},
     auth::development,
     config::{Cli, Config, Rebuild, Subcommands, Token, Verify},
+    copy::{Copied, Copy, Views},
     database::{self, Database},
+    event_store::Partitions,
     http,
     read_model::rebuild,
     service::{self, Service},
     telemetry,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+
+/// How often a copy that follows looks for more.
+const FOLLOW_MS: u64 = 250;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -25,6 +33,7 @@ async fn main() -> ExitCode {
         Subcommands::Migrate(config) => migrate(config).await,
         Subcommands::Verify(wanted) => verify(wanted).await,
         Subcommands::Rebuild(wanted) => rebuild(wanted).await,
+        Subcommands::Copy(wanted) => copy(wanted).await,
         Subcommands::Token(wanted) => token(&wanted),
         Subcommands::Openapi => print(&http::openapi_json()),
     };
@@ -128,6 +137,55 @@ async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> R
     bar.finish_and_clear();
     let built = built.map_err(|error| error.to_string())?;
     print(&format!("{name} is rebuilt: generation {} is live at position {}\n", built.generation, built.position))
+}
+
+async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
+    let passbook::config::Copy { to, follow, config } = wanted;
+    let _lines = telemetry::start(&config)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let partitions = config.partitions.and_then(|count| Partitions::new(count.into()));
+    let partitions = partitions.ok_or("--partitions says how many the new log gets, and is missing")?;
+    let new = Config { database_url: Some(to), database_url_file: None, ..config.clone() };
+    let source = Database::open_existing(&config).await.map_err(|error| error.to_string())?;
+    let outcome = tokio::select! {
+        outcome = copy_into(&source, &new, partitions, follow) => outcome,
+        // What is copied stands with how far it has come: a step that is given up is as if it had not begun.
+        _ = interrupt.recv() => match follow {
+            true => Ok(()),
+            false => Err("stopped half-way: the same command goes on".to_owned()),
+        },
+    };
+    source.close().await;
+    if follow && outcome.is_ok() {
+        print("stopped: end the service, and run the same command without --follow for the rest\n")?;
+    }
+    outcome
+}
+
+async fn copy_into(source: &Database, new: &Config, partitions: Partitions, follow: bool) -> Result<(), String> {
+    source.check().await.map_err(|error| error.to_string())?;
+    let target = Database::open(new).await.map_err(|error| format!("--to: {error}"))?;
+    target.prepare().await.map_err(|error| format!("--to: {error}"))?;
+    let from = service::partitions_of(source).await.map_err(|error| error.to_string())?;
+    let copying = Copy::open(&source.writer(), &target.writer(), from, partitions).await;
+    let mut copying = copying.map_err(|error| error.to_string())?;
+    let views = Views::keep(&target.projector(), partitions).await.map_err(|error| error.to_string())?;
+    let bar = ProgressBar::new(0).with_style(bar_style("copying"));
+    let tell = |read: i64, of: i64| {
+        bar.set_length(of.unsigned_abs());
+        bar.set_position(read.unsigned_abs());
+    };
+    while follow {
+        copying.round(tell).await.map_err(|error| error.to_string())?;
+        sleep(Duration::from_millis(FOLLOW_MS)).await;
+    }
+    let copied = copying.finish(tell).await.map_err(|error| error.to_string())?;
+    bar.finish_and_clear();
+    views.finish().await;
+    let Copied { events, position } = copied;
+    print(&format!(
+        "the log is copied: {events} events, up to position {position}. Serve the new one, and the old one never again\n"
+    ))
 }
 
 fn token(wanted: &Token) -> Result<(), String> {

@@ -18,7 +18,7 @@ use crate::{
     auth::{self, Access, Authority},
     config::{Auth, Config},
     database::{self, Database},
-    event_store::{Partitions, layout},
+    event_store::{Partitions, copied, layout},
     http,
     read_model::{
         self, Progress, ReadModel,
@@ -64,6 +64,10 @@ pub enum Error {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Database(#[from] database::Error),
+    #[error(
+        "another log is being copied into this one, and not all of it is here: let `passbook copy` come to its end first"
+    )]
+    Copying,
     #[error(
         "the log was created with {found} partitions, and PASSBOOK_PARTITIONS asks for {asked}: leave it away, or let `passbook copy --to <url> --partitions {asked}` make a new log with so many"
     )]
@@ -188,7 +192,15 @@ pub fn welcome(config: &Config, address: SocketAddr) -> String {
 pub async fn partitions(config: &Config, database: &Database) -> Result<Partitions, Error> {
     let asked = config.partitions.and_then(|count| Partitions::new(i16::from(count)));
     let wanted = asked.unwrap_or(Partitions::ONE);
-    let found = database.with_service(async |connection| layout::fix(connection, wanted).await).await?;
+    let (found, progress) = database
+        .with_service(async |connection| {
+            let found = layout::fix(connection, wanted).await?;
+            Ok((found, copied::progress(connection).await?))
+        })
+        .await?;
+    if progress.iter().any(|progress| progress.finished_at.is_none()) {
+        return Err(Error::Copying);
+    }
     match asked {
         Some(asked) if asked != found => Err(Error::Partitions { found: found.count(), asked: asked.count() }),
         Some(_) | None => Ok(found),

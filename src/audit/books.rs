@@ -69,6 +69,11 @@ impl Books {
         self.partitions.position(self.partition, position)
     }
 
+    /// How many partitions the log has.
+    pub(super) fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
     /// Which partition this is.
     pub(super) fn partition(&self) -> i16 {
         self.partition

@@ -37,5 +37,6 @@ GRANT SELECT ON _sqlx_migrations TO passbook_service;
 GRANT SELECT, INSERT ON event, idempotency_key TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON log_head TO passbook_service;
 GRANT SELECT, INSERT ON log_layout TO passbook_service;
+GRANT SELECT, INSERT, UPDATE ON copy_progress TO passbook_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON snapshot, projection TO passbook_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON account_view, account_transaction, daily_balance, bank_total TO passbook_service;

@@ -17,25 +17,32 @@ pub async fn fix(connection: &mut PgConnection, wanted: Partitions) -> Result<Pa
         return Ok(partitions);
     }
     let mut transaction = connection.begin().await?;
+    create(&mut transaction, wanted).await?;
+    transaction.commit().await?;
+    Ok(fixed(connection).await?.unwrap_or(wanted))
+}
+
+/// Creates the log in a transaction of the caller's; false where it was created before.
+pub async fn create(connection: &mut PgConnection, wanted: Partitions) -> Result<bool> {
     let created = query!(
         "INSERT INTO log_layout (partition, count) VALUES (0, $1) ON CONFLICT (partition) DO NOTHING",
         wanted.count()
     )
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
-    // Whoever came too late for the row has waited until it stood, and all heads with it.
-    if created.rows_affected() > 0 {
-        for partition in wanted.all() {
-            query!(
-                "INSERT INTO log_head (partition, position, hash, recorded_at, fence)
-                 VALUES ($1, 0, decode(repeat('00', 32), 'hex'), 'epoch', 0)
-                 ON CONFLICT (partition) DO NOTHING",
-                partition
-            )
-            .execute(&mut *transaction)
-            .await?;
-        }
+    if created.rows_affected() == 0 {
+        // Whoever came too late for the row has waited until it stood, and all heads with it.
+        return Ok(false);
     }
-    transaction.commit().await?;
-    Ok(fixed(connection).await?.unwrap_or(wanted))
+    for partition in wanted.all() {
+        query!(
+            "INSERT INTO log_head (partition, position, hash, recorded_at, fence)
+             VALUES ($1, 0, decode(repeat('00', 32), 'hex'), 'epoch', 0)
+             ON CONFLICT (partition) DO NOTHING",
+            partition
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(true)
 }

@@ -5,6 +5,7 @@
 //! where, and [`layout`] how many of them there are.
 
 pub mod chain;
+pub mod copied;
 pub mod feed;
 pub mod layout;
 pub mod log;

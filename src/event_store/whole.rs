@@ -99,18 +99,22 @@ pub async fn links(
         .collect())
 }
 
-/// Every key's receipt that is kept in a partition or names a position there, in the order of these positions.
+/// Every key's receipt that names a position in a partition, in the order of these positions; before them those that are
+/// kept there and name none in any.
 pub fn receipts(
     connection: &mut PgConnection,
     partitions: Partitions,
     partition: i16,
 ) -> BoxStream<'_, Result<RecordedReceipt>> {
-    let place = match partitions.are_several() {
-        false => "^([0-9]{1,18})$".to_owned(),
-        true => format!("(?:^|,){partition}:([0-9]{{1,18}})(?:,|$)"),
-    };
     let all: Vec<i16> = partitions.all().collect();
-    query_file_as!(RecordedReceipt, "src/event_store/receipts.sql", partition, place, &all).fetch(connection)
+    let (here, anywhere) = match partitions.are_several() {
+        false => ("^([0-9]{1,18})$".to_owned(), "^[0-9]{1,18}$".to_owned()),
+        true => {
+            let one = format!("({}):[0-9]{{1,18}}", all.iter().map(i16::to_string).collect::<Vec<_>>().join("|"));
+            (format!("(?:^|,){partition}:([0-9]{{1,18}})(?:,|$)"), format!("^{one}(,{one})*$"))
+        }
+    };
+    query_file_as!(RecordedReceipt, "src/event_store/receipts.sql", partition, here, &all, anywhere).fetch(connection)
 }
 
 /// Every snapshot of this shape.
