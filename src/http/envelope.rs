@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{HeaderValue, Method, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -16,9 +16,12 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
+    address::{Client, Proxies},
     caller::Who,
+    limit::{RATELIMIT, RATELIMIT_POLICY},
     problem::{Code, PROBLEM_JSON, Problem},
 };
+use crate::metrics::METRICS;
 
 const REQUEST_ID: &str = "x-request-id";
 /// How long a read may take.
@@ -31,13 +34,17 @@ const REQUEST_ID_LENGTH_MAX: usize = 128;
 pub struct RequestId(pub Arc<str>);
 
 /// Wraps every route and every fallback.
-pub async fn wrap(mut request: Request, next: Next) -> Response {
+pub async fn wrap(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let who = Who::default();
+    let client = proxies.client(&request);
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     request.extensions_mut().insert(who.clone());
 
@@ -45,9 +52,13 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
         true => bounded(&method, next.run(request)).await,
         false => Problem::new(Code::MalformedRequest, "the request has no Host, or several").into_response(),
     };
-    if let Some(reason) = response.extensions().get::<Arc<Problem>>().and_then(|problem| problem.refusal()) {
-        let caller = who.name().unwrap_or("nobody");
-        tracing::warn!(request_id = &*id, caller, %method, path, reason, "authority was refused");
+    if let Some(problem) = response.extensions().get::<Arc<Problem>>() {
+        count(problem);
+        if let Some(reason) = problem.refusal() {
+            let caller = who.name().unwrap_or("nobody");
+            let address = client.map(|Client(address)| tracing::field::display(address));
+            tracing::warn!(request_id = &*id, caller, address, %method, path, reason, "authority was refused");
+        }
     }
     let mut response = as_problem(response, &path, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -59,6 +70,14 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     let duration_ms = started.elapsed().as_micros() as f64 / 1_000.0;
     tracing::info!(request_id = &*id, %method, route, status, duration_ms, "request");
     response
+}
+
+fn count(problem: &Problem) {
+    let code = &[problem.code().as_str()];
+    METRICS.refusals.with_label_values(code).inc();
+    if problem.refusal().is_some() {
+        METRICS.authority_refusals.with_label_values(code).inc();
+    }
 }
 
 /// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once.
@@ -121,8 +140,10 @@ fn as_problem(response: Response, path: &str, id: &str) -> Response {
         None => Arc::new(Problem::of(Code::of_status(status))),
     };
     let mut rendered = problem.render(path, id);
-    if let Some(allow) = response.headers().get(header::ALLOW) {
-        rendered.headers_mut().insert(header::ALLOW, allow.clone());
+    for name in [header::ALLOW, RATELIMIT_POLICY, RATELIMIT] {
+        if let Some(value) = response.headers().get(&name) {
+            rendered.headers_mut().insert(name, value.clone());
+        }
     }
     rendered
 }

@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -19,11 +19,15 @@ use super::{
 };
 use crate::{
     auth::{Access, Caller, Scope},
+    metrics::METRICS,
     read_model::{
         self,
         status::{Begun, ProjectionStatus},
     },
 };
+
+/// The media type of Prometheus's text format.
+const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A service that answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -116,6 +120,18 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
         }
         None => Ok(Json(Health { status: "ok" }).into_response()),
     }
+}
+
+/// What is measured
+///
+/// In Prometheus's text format, for its scraper.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Service", security(("bearer" = ["operations"])),
+    responses((status = 200, description = "Everything that is measured.", body = String, content_type = "text/plain"), StatusProblems),
+)]
+pub async fn metrics(caller: Caller, _: Parameters<Nothing>) -> Result<Response, Problem> {
+    caller.require(Scope::Operations)?;
+    Ok(([(header::CONTENT_TYPE, TEXT_0_0_4)], METRICS.text()).into_response())
 }
 
 /// List projections

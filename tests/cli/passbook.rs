@@ -49,8 +49,17 @@ impl Passbook {
 
     /// May have no more than so many files and connections open.
     pub fn with_descriptors(self, limit: &str) -> Self {
+        self.behind(&format!("ulimit -n {limit}"))
+    }
+
+    /// May leave a dump of its memory behind, as far as this machine allows it.
+    pub fn with_core_dumps(self) -> Self {
+        self.behind("ulimit -S -c \"$(ulimit -H -c)\"")
+    }
+
+    fn behind(self, limit: &str) -> Self {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(self.0.get_program());
+        shell.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]).arg(self.0.get_program());
         shell.args(self.0.get_args());
         for (name, value) in self.0.get_envs() {
             match value {
