@@ -17,11 +17,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("domain", &[]),
     ("event_store", &[]),
-    ("application", &["domain", "event_store", "timestamp"]),
-    ("read_model", &["domain", "event_store", "timestamp"]),
-    ("audit", &["application", "domain", "event_store", "read_model", "timestamp"]),
-    ("http", &["application", "audit", "auth", "domain", "event_store", "metrics", "read_model", "timestamp"]),
-    ("database", &["config"]),
+    ("application", &["domain", "event_store", "metrics", "telemetry", "timestamp"]),
+    ("read_model", &["domain", "event_store", "metrics", "telemetry", "timestamp"]),
+    ("audit", &["application", "domain", "event_store", "metrics", "read_model", "timestamp"]),
+    (
+        "http",
+        &["application", "audit", "auth", "domain", "event_store", "metrics", "read_model", "telemetry", "timestamp"],
+    ),
+    ("database", &["config", "metrics"]),
     ("service", &["application", "audit", "auth", "config", "database", "http", "read_model"]),
 ];
 

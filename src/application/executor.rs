@@ -9,6 +9,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
+use tracing::{Instrument, field::Empty};
 
 use super::{
     Answer, Error, Pending, Settings,
@@ -16,7 +17,12 @@ use super::{
     pace::Pace,
     passage::Turnstile,
 };
-use crate::{event_store::StreamVersion, timestamp};
+use crate::{
+    event_store::StreamVersion,
+    metrics::{METRICS, phase},
+    telemetry::trace::{self, TARGET},
+    timestamp,
+};
 
 /// How many commands share one append.
 const BATCH_COMMANDS_MAX: usize = 512;
@@ -90,8 +96,16 @@ impl Executor {
         while self.receive(&mut queue, &mut batch).await > 0 {
             // Of those who hung up while they waited, or were told that they waited too long, nothing is done.
             batch.retain(|pending| !pending.answer.is_closed());
-            self.carry_out(std::mem::take(&mut batch), &mut queue).await;
+            METRICS.batch_commands.observe(batch.len() as f64);
+            let whole = phase("whole");
+            let span =
+                tracing::info_span!(target: TARGET, parent: None, "batch", commands = batch.len(), position = Empty);
+            batch.iter().for_each(|pending| trace::carried(&pending.span, &span));
+            self.carry_out(std::mem::take(&mut batch), &mut queue).instrument(span.clone()).await;
+            whole.observe_duration();
             let position = self.turnstile.position();
+            span.record("position", position);
+            trace::appended(self.settings.partition, position, &span);
             self.appended.send_if_modified(|head| std::mem::replace(head, position) != position);
         }
         if let Some(connection) = self.connection {
@@ -144,6 +158,7 @@ impl Executor {
         let judged = batch.iter().zip(&answers).filter(|(pending, answer)| is_judged(pending, answer));
         self.pace.record(timestamp::now(), judged.map(|(pending, _)| pending.accepted_at.elapsed()));
         for (pending, answer) in batch.into_iter().zip(answers) {
+            METRICS.replays.inc_by(u64::from(answer.as_ref().is_ok_and(|answer| answer.replayed)));
             // A caller who hung up no longer listens; the command is recorded all the same.
             let _ = pending.answer.send(answer);
         }

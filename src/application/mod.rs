@@ -19,10 +19,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use tracing::{Instrument, Span};
+
 use self::pace::Pace;
 use crate::{
     domain::{Command, Rejection},
     event_store::StreamVersion,
+    telemetry::trace::TARGET,
     timestamp,
 };
 
@@ -102,6 +105,8 @@ struct Pending {
     request: Request,
     answer: oneshot::Sender<Result<Answer, Error>>,
     accepted_at: Instant,
+    /// The caller's own, tied to the batch that carries it.
+    span: Span,
 }
 
 impl Bank {
@@ -127,6 +132,11 @@ impl Bank {
         !self.queue.is_closed()
     }
 
+    /// How many commands wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Why commands cannot be carried out at the moment, if they cannot.
     pub fn outage(&self) -> Option<&'static str> {
         *self.outage.borrow()
@@ -141,9 +151,10 @@ impl Bank {
     /// cancels a command that still waits, and not one that is in a batch.
     pub async fn execute(&self, command: Command, request: Request) -> Result<Answer, Error> {
         let (answer, receipt) = oneshot::channel();
-        let pending = Pending { command, request, answer, accepted_at: Instant::now() };
+        let span = tracing::info_span!(target: TARGET, "command");
+        let pending = Pending { command, request, answer, accepted_at: Instant::now(), span: span.clone() };
         self.queue.try_send(pending).map_err(|_| Error::Overloaded)?;
-        match timeout(self.command_timeout, receipt).await {
+        match timeout(self.command_timeout, receipt).instrument(span).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown),
         }

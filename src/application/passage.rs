@@ -26,6 +26,7 @@ use crate::{
         log::{self, Head, Key, KeyId, Outcome},
         stream::{self, Piece},
     },
+    metrics::{METRICS, phase},
     timestamp,
 };
 
@@ -93,11 +94,13 @@ impl Turnstile {
         self.newer.look_again(connection, self.partition).await?;
         if self.slow_batches == 0 {
             if let Some(passed) = self.pass_fast(connection, batch, doubt).await? {
+                METRICS.batches.with_label_values(&["fast"]).inc();
                 return Ok(self.keep(passed));
             }
             self.slow_batches = QUIET_BATCHES;
         }
         let passed = self.pass_slow(connection, batch, doubt).await?;
+        METRICS.batches.with_label_values(&["slow"]).inc();
         Ok(self.keep(passed))
     }
 
@@ -140,7 +143,9 @@ impl Turnstile {
         doubt: &mut Option<Doubt>,
     ) -> Result<Passed, Failure> {
         let mut transaction = within(STATEMENT_MAX, connection.begin()).await?;
+        let turnstile = phase("turnstile");
         let head = within(STATEMENT_MAX, log::lock_head(&mut transaction, self.partition)).await?;
+        turnstile.observe_duration();
         self.catch_up(&mut transaction, &head).await?;
         let loaded = self.load(&mut transaction, batch).await?;
         let mut recorded = HashMap::new();
@@ -199,7 +204,10 @@ impl Turnstile {
                 }
             });
         }
+        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by((loaded.len() - missing.len()) as u64);
+        METRICS.cache_lookups.with_label_values(&["miss"]).inc_by(missing.len() as u64);
         if !missing.is_empty() {
+            let _load = phase("load");
             let unreadable = self.fold(connection, &missing, Some(STATE_VERSION), &mut loaded).await?;
             if !unreadable.is_empty() {
                 self.fold(connection, &unreadable, None, &mut loaded).await?;
@@ -227,7 +235,10 @@ impl Turnstile {
             let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(Held::default()));
             let after = match piece {
                 Piece::Snapshot { version, state } => match serde_json::from_str(&state) {
-                    Ok(account) => Ok(Held { version, account }),
+                    Ok(account) => {
+                        METRICS.snapshots_used.inc();
+                        Ok(Held { version, account })
+                    }
                     Err(error) => {
                         tracing::warn!(%stream_id, version, %error, "a snapshot cannot be read");
                         unreadable.push(stream_id);
@@ -261,6 +272,7 @@ impl Turnstile {
     }
 
     async fn write(&self, connection: &mut PgConnection, head: &Head, decided: &Decided) -> Result<Outcome, Failure> {
+        let _write = phase("write");
         let write = &decided.write;
         match write.events.is_empty() {
             true => within(STATEMENT_MAX, log::confirm(connection, self.partition, head, &write.asked)).await,
@@ -275,6 +287,7 @@ impl Turnstile {
         for (stream_id, held) in read.filter(|(_, held)| held.version > 0).chain(decided.changed) {
             self.held.put(stream_id, held);
         }
+        METRICS.appended_events.inc_by(decided.write.events.len() as u64);
         self.head = Some(head);
         decided.answers
     }

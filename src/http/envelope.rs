@@ -13,15 +13,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tokio::time::timeout;
+use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
 use super::{
     address::{Client, Proxies},
     caller::Who,
+    headers::traceparent,
     limit::{RATELIMIT, RATELIMIT_POLICY},
     problem::{Code, PROBLEM_JSON, Problem},
 };
-use crate::metrics::METRICS;
+use crate::{metrics::METRICS, telemetry::trace::TARGET};
 
 const REQUEST_ID: &str = "x-request-id";
 /// How long a read may take.
@@ -48,8 +50,9 @@ pub async fn wrap(State(proxies): State<Proxies>, mut request: Request, next: Ne
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     request.extensions_mut().insert(who.clone());
 
+    let span = span(&request, route.as_ref(), &id);
     let response = match names_one_host(&request) {
-        true => bounded(&method, next.run(request)).await,
+        true => bounded(&method, next.run(request)).instrument(span.clone()).await,
         false => Problem::new(Code::MalformedRequest, "the request has no Host, or several").into_response(),
     };
     if let Some(problem) = response.extensions().get::<Arc<Problem>>() {
@@ -65,9 +68,12 @@ pub async fn wrap(State(proxies): State<Proxies>, mut request: Request, next: Ne
         response.headers_mut().insert(REQUEST_ID, value);
     }
 
-    let status = response.status().as_u16();
+    let status = response.status();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let duration_ms = started.elapsed().as_micros() as f64 / 1_000.0;
+    let duration = started.elapsed();
+    METRICS.requests.with_label_values(&[word(&method), route, status.as_str()]).observe(duration.as_secs_f64());
+    span.record("http.response.status_code", status.as_u16());
+    let (status, duration_ms) = (status.as_u16(), duration.as_micros() as f64 / 1_000.0);
     tracing::info!(request_id = &*id, %method, route, status, duration_ms, "request");
     response
 }
@@ -77,6 +83,37 @@ fn count(problem: &Problem) {
     METRICS.refusals.with_label_values(code).inc();
     if problem.refusal().is_some() {
         METRICS.authority_refusals.with_label_values(code).inc();
+    }
+}
+
+/// Named and told as <https://opentelemetry.io/docs/specs/semconv/http/http-spans/> says.
+fn span(request: &Request, route: Option<&MatchedPath>, id: &str) -> Span {
+    let (method, route) = (word(request.method()), route.map_or("none", MatchedPath::as_str));
+    let span = tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "request",
+        otel.name = format_args!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        url.path = request.uri().path(),
+        http.response.status_code = Empty,
+        passbook.request_id = id,
+    );
+    if let Some(parent) = traceparent(request.headers()) {
+        parent.adopt(&span);
+    }
+    span
+}
+
+/// A method that is counted by its name. A client may send any word for one.
+fn word(method: &Method) -> &str {
+    match *method {
+        Method::GET | Method::POST | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::PATCH => {
+            method.as_str()
+        }
+        _ => "other",
     }
 }
 

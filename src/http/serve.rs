@@ -29,6 +29,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower::{ServiceExt, util::MapRequest};
 
 use super::{App, address::Peer};
+use crate::metrics::METRICS;
 
 /// How many connections are served at once, as far as the process may have so many file descriptors.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -172,12 +173,14 @@ fn hold<T>(
     mut cutting: watch::Receiver<()>,
     place: OwnedSemaphorePermit,
 ) {
+    METRICS.connections.inc();
     tokio::spawn(async move {
         tokio::select! {
             _ = connection => {}
             _ = cutting.changed() => {}
             () = left => {}
         }
+        METRICS.connections.dec();
         drop(place);
     });
 }
