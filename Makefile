@@ -22,13 +22,14 @@ chaos: ## Kill, freeze, cut and fill up for half an hour, and check the promise 
 	PASSBOOK_CHAOS_LANES=$${PASSBOOK_CHAOS_LANES:-2} PASSBOOK_CHAOS_FREEZE_MS=$${PASSBOOK_CHAOS_FREEZE_MS:-5000} \
 	cargo test --package passbook --test chaos -- --nocapture
 
-lint: ## Format, clippy, licences and sources, .sqlx and the OpenAPI document
+lint: ## Format, clippy, licences and sources, .sqlx, the OpenAPI document and ops/
 	@scripts/setup --lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo deny check bans licenses sources
 	scripts/prepare --check
 	scripts/lint-openapi
+	scripts/lint-ops
 
 bench: ## Measure a fresh Passbook beside bare Postgres and a peer, and write docs/benchmarks.* (ARGS="--seconds 5")
 	@scripts/setup --bench

@@ -1,9 +1,14 @@
 //! Every setting, with its default and one line why. Each is an environment variable and, in lower case without the
 //! prefix, a flag: `PASSBOOK_LISTEN` is `--listen`.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 /// An event-sourced bank in one binary: HTTP commands in, immutable events in Postgres, balances out.
@@ -231,6 +236,25 @@ pub struct Config {
     /// A JWKS file with the keys that sign tokens, in place of those that the issuer publishes.
     #[arg(long, env = "PASSBOOK_AUTH_JWKS_FILE")]
     pub auth_jwks_file: Option<PathBuf>,
+
+    /// How many requests a second one caller may send in the long run; 0: as many as they like; none: that on a loopback address, 1000 elsewhere.
+    #[arg(long, env = "PASSBOOK_RATE_LIMIT_PER_SECOND")]
+    pub rate_limit_per_second: Option<u32>,
+
+    /// How many of them may come at once; none: those of one second.
+    #[arg(long, env = "PASSBOOK_RATE_LIMIT_BURST")]
+    pub rate_limit_burst: Option<NonZeroU32>,
+
+    /// The proxies whose `X-Forwarded-For` is believed, as addresses or networks (`10.0.0.0/8,127.0.0.1`); none: nobody's.
+    #[arg(long, env = "PASSBOOK_TRUSTED_PROXIES", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| "neither an address nor a network such as 10.0.0.0/8".to_owned())
 }
 
 /// The form of log lines.

@@ -3,6 +3,7 @@
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::resource::{Resource, setrlimit};
 use passbook::{
     audit::{InvalidWitness, Witness, verify},
     auth::development,
@@ -47,6 +48,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), String> {
+    keep_to_itself()?;
     let _lines = telemetry::start(&config)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
@@ -69,6 +71,14 @@ async fn serve(config: Config) -> Result<(), String> {
         _ = interrupt.recv() => Err("ended at once, as it was told a second time".to_owned()),
         _ = terminate.recv() => Err("ended at once, as it was told a second time".to_owned()),
     }
+}
+
+/// What this process knows, and what its environment told it, is written into no core dump and read by no other process of
+/// the same user.
+fn keep_to_itself() -> Result<(), String> {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_dumpable(false).map_err(|error| error.to_string())?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| error.to_string())
 }
 
 async fn migrate(config: Config) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
@@ -26,6 +27,9 @@ use crate::{
         projector::Projector,
     },
 };
+
+/// How many requests a second one caller may send where others can reach the bank and nothing else was said.
+const RATE_LIMIT_PER_SECOND: u32 = 1_000;
 
 /// A running bank.
 #[derive(Debug)]
@@ -135,7 +139,10 @@ impl Service {
         let queries = database.queries();
         let read_model = ReadModel::new(queries.clone(), partitions, progress);
         let audit = Audit::new(queries, partitions);
-        let server = http::serve(listener, http::App::new(bank, read_model, audit, feed, access));
+        let app = http::App::new(bank, read_model, audit, feed, access)
+            .limited(limits(config))
+            .behind(http::Proxies::new(&config.trusted_proxies));
+        let server = http::serve(listener, app);
         Ok((address, Running { server, executors, projectors, builder }))
     }
 
@@ -230,6 +237,13 @@ async fn listen(config: &Config) -> Result<TcpListener, Error> {
 /// Whether anything says whose tokens are taken. Half a setting counts: it is a mistake to be told, and no open bank.
 fn controls_access(config: &Config) -> bool {
     config.auth_issuer.is_some() || config.auth_jwks_file.is_some() || config.auth_audience.is_some()
+}
+
+/// How much each caller may ask.
+fn limits(config: &Config) -> Option<http::Limits> {
+    let by_default = if config.listen.ip().is_loopback() { 0 } else { RATE_LIMIT_PER_SECOND };
+    let per_second = NonZeroU32::new(config.rate_limit_per_second.unwrap_or(by_default))?;
+    Some(http::Limits::new(per_second, config.rate_limit_burst.unwrap_or(per_second)))
 }
 
 /// Who may do what.

@@ -3,7 +3,7 @@
 //! `bench grow` measures what a large log changes; `bench feed` measures how soon many readers have what was recorded.
 //!
 //! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `server`, `rig`, `wrk`,
-//! `yardstick`, `row`, `steady`, `open_model`, `projections`, `peer`), then `grow` (`fill`), and what they tell (`report`,
+//! `yardstick`, `row`, `tokens`, `steady`, `open_model`, `projections`, `peer`), then `grow` (`fill`), and what they tell (`report`,
 //! `growth`, `table`, `chart`, `publish`).
 
 mod accounts;
@@ -32,6 +32,7 @@ mod server;
 mod service;
 mod steady;
 mod table;
+mod tokens;
 mod tools;
 mod wrk;
 mod yardstick;

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::tools;
 
 /// The database that holds the bank.
-const BANK: &str = "passbook";
+pub const BANK: &str = "passbook";
 const USER: &str = "passbook";
 
 /// psql and pgbench, and the way to the server.

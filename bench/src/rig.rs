@@ -70,6 +70,17 @@ impl Rig {
         Ok(row)
     }
 
+    /// A load on another instance of Passbook, on the same database.
+    pub async fn row_of_another(
+        &self,
+        plan: &Plan,
+        accounts: u32,
+        other: &mut Server,
+        service: &Service,
+    ) -> Result<Row> {
+        self.load(plan, accounts, Measured::Passbook, other, service.server.pid).await
+    }
+
     /// The same load on another server, whose database is on the same Postgres.
     pub async fn peer_row(&self, plan: &Plan, peer: &mut Server, service: &Service) -> Result<Row> {
         self.load(plan, ACCOUNTS, Measured::Peer, peer, service.server.pid).await

@@ -17,6 +17,7 @@ use crate::rig::{Plan, Rig, Tools, plan};
 use crate::row::{Row, compare};
 use crate::service::{Service, with_fresh};
 use crate::steady;
+use crate::tokens;
 use crate::yardstick::Yardstick;
 
 const WARM_UP_CONNECTIONS: u32 = 32;
@@ -88,6 +89,7 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     for plan in &PLANS {
         ours.push(rig.row(plan, ACCOUNTS, service).await?);
     }
+    ours.push(tokens::measure(&rig, service).await?);
     let steady = steady::measure_all(&rig, service, ours[MAXIMUM].load.per_second).await?;
     rows.append(&mut ours);
     rows.extend(peer::measure(&options.peer, &rig, service).await?);

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::postgres::{BANK, Postgres};
 use crate::server::{Server, built, free_address};
 
 /// Settings that must not come from the caller's environment: they would lead to a database that
@@ -74,6 +75,14 @@ impl Service {
         let mut command = serve(&self.binary, &self.folder, &self.address);
         self.server = Server::start(&mut command, self.folder.join("passbook.log")).await?;
         Ok(self.server.ready_after_ms)
+    }
+
+    /// Another instance on the same database, which takes the tokens of the development key alone.
+    pub async fn guarded(&self, postgres: &Postgres) -> Result<Server> {
+        let mut command = serve(&self.binary, &self.folder, &free_address()?);
+        command.env("PASSBOOK_DATABASE_URL", postgres.url(BANK));
+        command.env("PASSBOOK_AUTH_JWKS_FILE", self.folder.join("data").join("development.jwks.json"));
+        Server::start(&mut command, self.folder.join("guarded.log")).await
     }
 
     /// Another command of the same binary on the same data, while the service runs.

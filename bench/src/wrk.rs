@@ -13,11 +13,12 @@ use tokio::process::Command;
 use crate::row::Load;
 use crate::tools;
 
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("common.lua", include_str!("../lua/common.lua")),
     ("deposits.lua", include_str!("../lua/deposits.lua")),
     ("deposits_spread.lua", include_str!("../lua/deposits_spread.lua")),
     ("deposits_with_key.lua", include_str!("../lua/deposits_with_key.lua")),
+    ("deposits_with_token.lua", include_str!("../lua/deposits_with_token.lua")),
     ("deposits_to_one.lua", include_str!("../lua/deposits_to_one.lua")),
     ("transfers.lua", include_str!("../lua/transfers.lua")),
     ("reads.lua", include_str!("../lua/reads.lua")),
@@ -53,6 +54,11 @@ impl Wrk {
             fs::write(scripts.join(name), text).with_context(|| format!("cannot write {name}"))?;
         }
         Ok(Self { program, scripts })
+    }
+
+    /// Lays a file beside the scripts, for them to read.
+    pub fn keep(&self, name: &str, text: &str) -> Result<()> {
+        fs::write(self.scripts.join(name), text).with_context(|| format!("cannot write {name}"))
     }
 
     /// `accounts` is read by `deposits_spread.lua` alone.

@@ -9,6 +9,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
+use tracing::{Instrument, Span, field::Empty};
 
 use super::{
     Answer, Error, Pending, Settings,
@@ -18,6 +19,8 @@ use super::{
 };
 use crate::{
     event_store::{StreamVersion, log::Place},
+    metrics::{METRICS, phase},
+    telemetry::trace::{self, TARGET},
     timestamp,
 };
 
@@ -94,8 +97,14 @@ impl Executor {
         while self.receive(&mut queue, &mut batch).await > 0 {
             // Of those who hung up while they waited, or were told that they waited too long, nothing is done.
             batch.retain(|pending| !pending.answer.is_closed());
-            self.carry_out(std::mem::take(&mut batch), &mut queue).await;
-            self.tell();
+            METRICS.batch_commands.observe(batch.len() as f64);
+            let whole = phase("whole");
+            let span =
+                tracing::info_span!(target: TARGET, parent: None, "batch", commands = batch.len(), position = Empty);
+            batch.iter().for_each(|pending| trace::carried(&pending.span, &span));
+            self.carry_out(std::mem::take(&mut batch), &mut queue).instrument(span.clone()).await;
+            whole.observe_duration();
+            self.tell(&span);
         }
         if let Some(connection) = self.connection {
             // Everybody is answered: a failed goodbye harms nobody.
@@ -104,10 +113,14 @@ impl Executor {
     }
 
     /// Wakes whoever follows the log. A lost wake-up is not missed: all of them look for themselves, too.
-    fn tell(&self) {
+    fn tell(&self, batch: &Span) {
         for (partition, position) in self.turnstile.positions() {
             if let Some(appended) = usize::try_from(partition).ok().and_then(|at| self.appended.get(at)) {
-                appended.send_if_modified(|head| std::mem::replace(head, position) != position);
+                if *appended.borrow() != position {
+                    batch.record("position", position);
+                    trace::appended(partition, position, batch);
+                    appended.send_replace(position);
+                }
             }
         }
     }
@@ -156,6 +169,7 @@ impl Executor {
         let judged = batch.iter().zip(&answers).filter(|(pending, answer)| is_judged(pending, answer));
         self.pace.record(timestamp::now(), judged.map(|(pending, _)| pending.accepted_at.elapsed()));
         for (pending, answer) in batch.into_iter().zip(answers) {
+            METRICS.replays.inc_by(u64::from(answer.as_ref().is_ok_and(|answer| answer.replayed)));
             // A caller who hung up no longer listens; the command is recorded all the same.
             let _ = pending.answer.send(answer);
         }

@@ -18,12 +18,14 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use self::pace::Pace;
 use crate::{
     domain::{Command, Rejection},
     event_store::{Partitions, StreamVersion},
+    telemetry::trace::TARGET,
     timestamp,
 };
 
@@ -110,6 +112,8 @@ struct Pending {
     request: Request,
     answer: oneshot::Sender<Result<Answer, Error>>,
     accepted_at: Instant,
+    /// The caller's own, tied to the batch that carries it.
+    span: Span,
 }
 
 impl Bank {
@@ -144,6 +148,11 @@ impl Bank {
         self.counters.iter().all(|counter| !counter.queue.is_closed())
     }
 
+    /// How many commands wait.
+    pub fn waiting(&self) -> usize {
+        self.counters.iter().map(|counter| counter.queue.max_capacity() - counter.queue.capacity()).sum()
+    }
+
     /// Why commands cannot be carried out at the moment, if some cannot.
     pub fn outage(&self) -> Option<&'static str> {
         self.counters.iter().find_map(|counter| *counter.outage.borrow())
@@ -172,9 +181,10 @@ impl Bank {
     /// cancels a command that still waits, and not one that is in a batch.
     pub async fn execute(&self, command: Command, request: Request) -> Result<Answer, Error> {
         let (answer, receipt) = oneshot::channel();
-        let pending = Pending { command, request, answer, accepted_at: Instant::now() };
+        let span = tracing::info_span!(target: TARGET, "command");
+        let pending = Pending { command, request, answer, accepted_at: Instant::now(), span: span.clone() };
         self.counter(&pending.command)?.queue.try_send(pending).map_err(|_| Error::Overloaded)?;
-        match timeout(self.command_timeout, receipt).await {
+        match timeout(self.command_timeout, receipt).instrument(span).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown),
         }

@@ -34,6 +34,7 @@ use crate::{
         log::{self, Head, Key, Outcome, Place},
         stream::{self, Piece},
     },
+    metrics::{METRICS, phase},
     timestamp,
 };
 
@@ -127,11 +128,13 @@ impl Turnstile {
             && self.slow_batches == 0
         {
             if let Some(passed) = self.pass_fast(connection, partition, batch, doubt).await? {
+                METRICS.batches.with_label_values(&["fast"]).inc();
                 return Ok(self.keep(passed));
             }
             self.slow_batches = QUIET_BATCHES;
         }
         let passed = self.pass_slow(connection, batch, doubt).await?;
+        METRICS.batches.with_label_values(&["slow"]).inc();
         Ok(self.keep(passed))
     }
 
@@ -177,10 +180,12 @@ impl Turnstile {
     ) -> Result<Passed, Failure> {
         let mut transaction = within(STATEMENT_MAX, connection.begin()).await?;
         let mut heads = Heads::new();
+        let turnstile = phase("turnstile");
         // In ascending order, each in a statement of its own: whoever else locks several does the same.
         for partition in self.touched(batch) {
             heads.insert(partition, within(STATEMENT_MAX, log::lock_head(&mut transaction, partition)).await?);
         }
+        turnstile.observe_duration();
         if let Some((partition, head)) = heads.first_key_value().filter(|_| self.lane.is_some()) {
             self.catch_up(&mut transaction, *partition, head).await?;
         }
@@ -256,6 +261,10 @@ impl Turnstile {
                 }
             });
         }
+        let misses: usize = missing.values().map(Vec::len).sum();
+        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by((loaded.len() - misses) as u64);
+        METRICS.cache_lookups.with_label_values(&["miss"]).inc_by(misses as u64);
+        let _load = (misses > 0).then(|| phase("load"));
         for (partition, missing) in missing {
             let unreadable = self.fold(connection, partition, &missing, Some(STATE_VERSION), &mut loaded).await?;
             if !unreadable.is_empty() {
@@ -285,7 +294,10 @@ impl Turnstile {
             let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(Held::default()));
             let after = match piece {
                 Piece::Snapshot { version, state } => match serde_json::from_str(&state) {
-                    Ok(account) => Ok(Held { version, account }),
+                    Ok(account) => {
+                        METRICS.snapshots_used.inc();
+                        Ok(Held { version, account })
+                    }
                     Err(error) => {
                         tracing::warn!(%stream_id, version, %error, "a snapshot cannot be read");
                         unreadable.push(stream_id);
@@ -328,6 +340,7 @@ impl Turnstile {
                 all.put(stream_id, held);
             }
         }
+        METRICS.appended_events.inc_by(decided.write.values().map(|write| write.events.len() as u64).sum());
         self.heads = heads;
         decided.answers
     }
@@ -335,6 +348,7 @@ impl Turnstile {
 
 /// Writes a batch to each of its partitions; what has no events is confirmed. On the fast way there is one of them.
 async fn write(connection: &mut PgConnection, heads: &Heads, decided: &Decided) -> Result<Written, Failure> {
+    let _write = phase("write");
     let mut next = heads.clone();
     if heads.len() > 1 {
         // Before the first append: behind the locks nobody else records a key, and nothing has to be taken back.

@@ -24,7 +24,7 @@ pub struct Request {
     pub reach: Reach,
     /// Ties together everything that one interaction caused; the request id.
     pub correlation_id: Arc<str>,
-    /// What caused the events: the id of this command.
+    /// What caused the events: the caller's trace, or this command alone.
     pub causation_id: Uuid,
     /// Makes a retry safe.
     pub idempotency_key: Option<IdempotencyKey>,

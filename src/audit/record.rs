@@ -64,7 +64,8 @@ pub struct Metadata {
     /// Ties together everything that one interaction caused; the `x-request-id` of the request.
     #[schema(example = "01900000-0000-7000-8000-000000000001")]
     correlation_id: String,
-    /// The command that caused the event. Both sides of a transfer share it.
+    /// What caused the event: the id of the trace that the request's `traceparent` named, or else one of the command's own.
+    /// Both sides of a transfer share it.
     causation_id: Uuid,
 }
 

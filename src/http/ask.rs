@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     App,
     envelope::RequestId,
-    headers::{idempotency_key, if_match, if_match_text},
+    headers::{idempotency_key, if_match, if_match_text, traceparent},
     parameters::invalid_query,
     problem::{Code, Problem},
 };
@@ -85,7 +85,7 @@ impl<B: DeserializeOwned> FromRequest<App> for Ask<B> {
             caller: Arc::clone(caller.subject()),
             reach: caller.reach(),
             correlation_id,
-            causation_id: Uuid::now_v7(),
+            causation_id: traceparent(&headers).map_or_else(Uuid::now_v7, |parent| Uuid::from_bytes(parent.trace_id())),
             idempotency_key,
             if_match: condition,
             dry_run: options.dry_run,

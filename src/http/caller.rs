@@ -9,11 +9,13 @@ use axum::{
 
 use super::{
     App,
+    address::Client,
+    limit::NotTaken,
     problem::{ANOTHERS_ACCOUNT, Code, Problem},
 };
 use crate::{
     application::Reach,
-    auth::{Access, Caller, Scope},
+    auth::{Access, Authority, Caller, Scope},
     read_model::{Seen, accounts::AccountView},
 };
 
@@ -37,11 +39,12 @@ impl FromRequestParts<App> for Caller {
         if let Some(caller) = parts.extensions.get::<Caller>() {
             return Ok(caller.clone());
         }
+        if let Some(NotTaken(problem)) = parts.extensions.get() {
+            return Err(problem.clone());
+        }
         let caller = match &app.access {
             Access::Loopback | Access::Off => Caller::anonymous(),
-            Access::Tokens(authority) => {
-                authority.verify(bearer(&parts.headers)?).await.map_err(|refused| invalid(refused.to_string()))?
-            }
+            Access::Tokens(authority) => holder(authority, app, parts).await?,
         };
         if let Some(Who(name)) = parts.extensions.get() {
             // Whoever was there first is the same.
@@ -50,6 +53,24 @@ impl FromRequestParts<App> for Caller {
         parts.extensions.insert(caller.clone());
         Ok(caller)
     }
+}
+
+/// Whose token the request bears. One that was not taken counts against the address that it came from.
+async fn holder(authority: &Authority, app: &App, parts: &Parts) -> Result<Caller, Problem> {
+    let token = bearer(&parts.headers)?;
+    if let Some(caller) = authority.recall(token) {
+        return Ok(caller);
+    }
+    let limits = app.limits.as_deref().zip(parts.extensions.get::<Client>());
+    if let Some((limits, Client(address))) = limits {
+        limits.judges(*address)?;
+    }
+    authority.verify(token).await.map_err(|refused| {
+        if let Some((limits, Client(address))) = limits {
+            limits.not_taken(*address);
+        }
+        invalid(refused.to_string())
+    })
 }
 
 impl Caller {

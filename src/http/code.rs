@@ -35,6 +35,7 @@ pub enum Code {
     CurrencyMismatch,
     BalanceLimitExceeded,
     IdempotencyKeyReused,
+    RateLimited,
     InternalError,
     Overloaded,
     StorageUnavailable,
@@ -70,6 +71,7 @@ impl Code {
         Code::CurrencyMismatch,
         Code::BalanceLimitExceeded,
         Code::IdempotencyKeyReused,
+        Code::RateLimited,
         Code::InternalError,
         Code::Overloaded,
         Code::StorageUnavailable,
@@ -200,6 +202,12 @@ impl Code {
                 "The idempotency key was used for another request",
                 "A key stands for one request for ever: same method, path, body and If-Match. Use a new key for a new request.",
             ),
+            Code::RateLimited => (
+                "rate_limited",
+                429,
+                "The caller asks too often",
+                "Nothing was done. Try again after the time that Retry-After says; RateLimit-Policy says how much may be asked.",
+            ),
             Code::InternalError => (
                 "internal_error",
                 500,
@@ -253,6 +261,7 @@ impl Code {
             StatusCode::NOT_ACCEPTABLE => Code::NotAcceptable,
             StatusCode::PAYLOAD_TOO_LARGE => Code::PayloadTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
+            StatusCode::TOO_MANY_REQUESTS => Code::RateLimited,
             status if status.is_client_error() => Code::MalformedRequest,
             _ => Code::InternalError,
         }

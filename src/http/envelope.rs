@@ -7,18 +7,23 @@ use std::{
 };
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{HeaderValue, Method, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tokio::time::timeout;
+use tracing::{Instrument, Span, field::Empty};
 use uuid::Uuid;
 
 use super::{
+    address::{Client, Proxies},
     caller::Who,
+    headers::traceparent,
+    limit::{RATELIMIT, RATELIMIT_POLICY},
     problem::{Code, PROBLEM_JSON, Problem},
 };
+use crate::{metrics::METRICS, telemetry::trace::TARGET};
 
 const REQUEST_ID: &str = "x-request-id";
 /// How long a read may take.
@@ -31,34 +36,85 @@ const REQUEST_ID_LENGTH_MAX: usize = 128;
 pub struct RequestId(pub Arc<str>);
 
 /// Wraps every route and every fallback.
-pub async fn wrap(mut request: Request, next: Next) -> Response {
+pub async fn wrap(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let who = Who::default();
+    let client = proxies.client(&request);
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     request.extensions_mut().insert(who.clone());
 
+    let span = span(&request, route.as_ref(), &id);
     let response = match names_one_host(&request) {
-        true => bounded(&method, next.run(request)).await,
+        true => bounded(&method, next.run(request)).instrument(span.clone()).await,
         false => Problem::new(Code::MalformedRequest, "the request has no Host, or several").into_response(),
     };
-    if let Some(reason) = response.extensions().get::<Arc<Problem>>().and_then(|problem| problem.refusal()) {
-        let caller = who.name().unwrap_or("nobody");
-        tracing::warn!(request_id = &*id, caller, %method, path, reason, "authority was refused");
+    if let Some(problem) = response.extensions().get::<Arc<Problem>>() {
+        count(problem);
+        if let Some(reason) = problem.refusal() {
+            let caller = who.name().unwrap_or("nobody");
+            let address = client.map(|Client(address)| tracing::field::display(address));
+            tracing::warn!(request_id = &*id, caller, address, %method, path, reason, "authority was refused");
+        }
     }
     let mut response = as_problem(response, &path, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
 
-    let status = response.status().as_u16();
+    let status = response.status();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let duration_ms = started.elapsed().as_micros() as f64 / 1_000.0;
+    let duration = started.elapsed();
+    METRICS.requests.with_label_values(&[word(&method), route, status.as_str()]).observe(duration.as_secs_f64());
+    span.record("http.response.status_code", status.as_u16());
+    let (status, duration_ms) = (status.as_u16(), duration.as_micros() as f64 / 1_000.0);
     tracing::info!(request_id = &*id, %method, route, status, duration_ms, "request");
     response
+}
+
+fn count(problem: &Problem) {
+    let code = &[problem.code().as_str()];
+    METRICS.refusals.with_label_values(code).inc();
+    if problem.refusal().is_some() {
+        METRICS.authority_refusals.with_label_values(code).inc();
+    }
+}
+
+/// Named and told as <https://opentelemetry.io/docs/specs/semconv/http/http-spans/> says.
+fn span(request: &Request, route: Option<&MatchedPath>, id: &str) -> Span {
+    let (method, route) = (word(request.method()), route.map_or("none", MatchedPath::as_str));
+    let span = tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "request",
+        otel.name = format_args!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        url.path = request.uri().path(),
+        http.response.status_code = Empty,
+        passbook.request_id = id,
+    );
+    if let Some(parent) = traceparent(request.headers()) {
+        parent.adopt(&span);
+    }
+    span
+}
+
+/// A method that is counted by its name. A client may send any word for one.
+fn word(method: &Method) -> &str {
+    match *method {
+        Method::GET | Method::POST | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::PATCH => {
+            method.as_str()
+        }
+        _ => "other",
+    }
 }
 
 /// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once.
@@ -121,8 +177,10 @@ fn as_problem(response: Response, path: &str, id: &str) -> Response {
         None => Arc::new(Problem::of(Code::of_status(status))),
     };
     let mut rendered = problem.render(path, id);
-    if let Some(allow) = response.headers().get(header::ALLOW) {
-        rendered.headers_mut().insert(header::ALLOW, allow.clone());
+    for name in [header::ALLOW, RATELIMIT_POLICY, RATELIMIT] {
+        if let Some(value) = response.headers().get(&name) {
+            rendered.headers_mut().insert(name, value.clone());
+        }
     }
     rendered
 }

@@ -1,9 +1,10 @@
-//! The headers that conditions and retries travel in: `Idempotency-Key`, `If-Match`, `If-None-Match`, `ETag`.
+//! The headers that conditions, retries and traces travel in: `Idempotency-Key`, `If-Match`, `If-None-Match`, `ETag`,
+//! `traceparent`.
 
 use axum::http::{HeaderMap, header};
 
 use super::problem::{Code, Problem};
-use crate::application::IfMatch;
+use crate::{application::IfMatch, telemetry::trace::Traceparent};
 
 const KEY_LENGTH_MAX: usize = 255;
 
@@ -16,6 +17,13 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         Some(key) if is_key(&key) && values.next().is_none() => Ok(Some(key)),
         _ => Err(Problem::of(Code::InvalidIdempotencyKey)),
     }
+}
+
+/// The caller's place in a trace, if the request says one.
+pub fn traceparent(headers: &HeaderMap) -> Option<Traceparent> {
+    let mut values = headers.get_all("traceparent").iter();
+    let value = values.next()?.to_str().ok()?;
+    Traceparent::parse(value).filter(|_| values.next().is_none())
 }
 
 fn is_key(key: &str) -> bool {

@@ -2,6 +2,7 @@
 
 mod accept;
 mod accounts;
+mod address;
 mod answer;
 mod ask;
 mod audit;
@@ -14,6 +15,7 @@ mod envelope;
 mod events;
 mod feed;
 mod headers;
+mod limit;
 mod openapi;
 mod operations;
 mod overview;
@@ -26,7 +28,7 @@ mod statement;
 mod transactions;
 mod transfers;
 
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, response::IntoResponse, response::Response, routing::get};
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer};
@@ -41,6 +43,8 @@ use crate::{
     read_model::ReadModel,
 };
 
+pub use address::Proxies;
+pub use limit::Limits;
 pub use openapi::openapi_json;
 pub use serve::{Server, serve};
 
@@ -56,13 +60,26 @@ pub struct App {
     trail: Trail,
     feed: Feed,
     access: Access,
+    limits: Option<Arc<Limits>>,
+    proxies: Proxies,
 }
 
 impl App {
     /// Commands go to `bank`, queries to `read_model`, questions about the log itself to `audit`, and who reads or follows
     /// the log to `feed`; `access` says who may.
     pub fn new(bank: Bank, read_model: ReadModel, audit: Audit, feed: Feed, access: Access) -> Self {
-        Self { bank, read_model, audit, trail: feed.trail().clone(), feed, access }
+        let trail = feed.trail().clone();
+        Self { bank, read_model, audit, trail, feed, access, limits: None, proxies: Proxies::default() }
+    }
+
+    /// Limits how much each caller may ask.
+    pub fn limited(self, limits: Option<Limits>) -> Self {
+        Self { limits: limits.map(Arc::new), ..self }
+    }
+
+    /// Believes what these proxies say of whom they were asked by.
+    pub fn behind(self, proxies: Proxies) -> Self {
+        Self { proxies, ..self }
     }
 }
 
@@ -95,6 +112,7 @@ fn api() -> OpenApiRouter<App> {
         // Service
         .routes(routes!(operations::livez))
         .routes(routes!(operations::readyz))
+        .routes(routes!(operations::metrics))
 }
 
 /// The API, its document and its pages, with what every request gets wrapped around.
@@ -102,6 +120,8 @@ fn router(app: App) -> Router {
     let (api, document) = api().split_for_parts();
     let document = openapi::secured(document);
     let guard = middleware::from_fn_with_state(app.access.clone(), door::guard);
+    let limit = middleware::from_fn_with_state(app.clone(), limit::enforce);
+    let envelope = middleware::from_fn_with_state(app.proxies.clone(), envelope::wrap);
     api.merge(SwaggerUi::new("/swagger-ui").url("/openapi.json", document))
         .route("/problems/{code}", get(code::page))
         .fallback(|| async { Problem::of(Code::NotFound) })
@@ -110,7 +130,8 @@ fn router(app: App) -> Router {
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(guard)
-        .layer(middleware::from_fn(envelope::wrap))
+        .layer(limit)
+        .layer(envelope)
         .layer(middleware::from_fn(shield::headers))
         .layer(CompressionLayer::new())
         .layer(middleware::map_request(envelope::gzip_or_identity))
@@ -118,10 +139,10 @@ fn router(app: App) -> Router {
 }
 
 /// What a connection beyond all limits is told.
-fn overloaded() -> Router {
+fn overloaded(proxies: Proxies) -> Router {
     Router::new()
         .fallback(|| async { Problem::of(Code::Overloaded) })
-        .layer(middleware::from_fn(envelope::wrap))
+        .layer(middleware::from_fn_with_state(proxies, envelope::wrap))
         .layer(middleware::from_fn(shield::headers))
 }
 

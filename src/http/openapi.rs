@@ -61,7 +61,7 @@ pub fn openapi_json() -> String {
 }
 
 /// The document with what access control adds to every operation that names a scope: how to send a token, which scope
-/// is needed, and what is answered without.
+/// is needed, what is answered without, and to who asks too often.
 pub fn secured(mut document: Document) -> Document {
     let mut bearer = Http::new(HttpAuthScheme::Bearer);
     bearer.bearer_format = Some("JWT".to_owned());
@@ -99,8 +99,10 @@ fn secure(operation: &mut Operation) {
         ("401", "No token, or none that is taken: `unauthenticated`. `WWW-Authenticate` tells why."),
         ("403", "The token lacks a scope: `forbidden`. `WWW-Authenticate` names it."),
     ] {
-        responses.insert(status.to_owned(), refusal(description).into());
+        responses.insert(status.to_owned(), refusal(description, &["WWW-Authenticate"]).into());
     }
+    let limited = "The caller asks too often: `rate_limited`. Nothing was done.";
+    responses.insert("429".to_owned(), refusal(limited, &["Retry-After", "RateLimit", "RateLimit-Policy"]).into());
 }
 
 /// The scope that a requirement names.
@@ -109,13 +111,12 @@ fn scope_of(requirement: &SecurityRequirement) -> Option<Scope> {
     Scope::of(requirement.get(BEARER)?.get(0)?.as_str()?)
 }
 
-fn refusal(description: &str) -> Response {
-    let challenge = Header::new(Schema::from(ObjectBuilder::new().schema_type(Type::String)));
-    ResponseBuilder::new()
+fn refusal(description: &str, headers: &[&str]) -> Response {
+    let text = Header::new(Schema::from(ObjectBuilder::new().schema_type(Type::String)));
+    let response = ResponseBuilder::new()
         .description(description)
-        .header("WWW-Authenticate", challenge)
-        .content("application/problem+json", Content::new(Some(Ref::from_schema_name("Problem"))))
-        .build()
+        .content("application/problem+json", Content::new(Some(Ref::from_schema_name("Problem"))));
+    headers.iter().fold(response, |response, name| response.header(*name, text.clone())).build()
 }
 
 /// What every command may say of its retries.

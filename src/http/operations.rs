@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -19,11 +19,18 @@ use super::{
 };
 use crate::{
     auth::{Access, Caller, Scope},
+    metrics::METRICS,
     read_model::{
         self,
         status::{Begun, ProjectionStatus},
     },
 };
+
+/// The media type of Prometheus's text format.
+const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a view can be.
+const STATES: [&str; 5] = ["building", "live", "stopped", "retired", "failed"];
 
 /// A service that answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -115,6 +122,37 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
             Err(Problem::new(Code::ProjectionBehind, detail))
         }
         None => Ok(Json(Health { status: "ok" }).into_response()),
+    }
+}
+
+/// What is measured
+///
+/// In Prometheus's text format, for its scraper.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Service", security(("bearer" = ["operations"])),
+    responses((status = 200, description = "Everything that is measured.", body = String, content_type = "text/plain"), StatusProblems),
+)]
+pub async fn metrics(State(app): State<App>, caller: Caller, _: Parameters<Nothing>) -> Result<Response, Problem> {
+    caller.require(Scope::Operations)?;
+    look(&app).await;
+    Ok(([(header::CONTENT_TYPE, TEXT_0_0_4)], METRICS.text()).into_response())
+}
+
+/// What is not counted as it happens is looked at when it is asked for. Where the database is away, the lag stays what it was
+/// and the heartbeat tells.
+async fn look(app: &App) {
+    METRICS.queued_commands.set(app.bank.waiting() as i64);
+    let (idle, used) = app.read_model.connections();
+    METRICS.pool_connections.with_label_values(&["idle"]).set(idle);
+    METRICS.pool_connections.with_label_values(&["used"]).set(used);
+    let Ok(projections) = app.read_model.projections(None).await else { return };
+    for state in STATES {
+        let count = projections.value.iter().filter(|view| view.state == state).count();
+        METRICS.projections.with_label_values(&[state]).set(count as i64);
+    }
+    for view in projections.value.iter().filter(|view| view.state == "live" || view.state == "stopped") {
+        METRICS.projection_lag_events.with_label_values(&[&view.name]).set(view.lag_events);
+        METRICS.projection_lag_seconds.with_label_values(&[&view.name]).set(view.lag_seconds);
     }
 }
 

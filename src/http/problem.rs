@@ -31,6 +31,7 @@ pub struct Problem {
     field: Option<&'static str>,
     position: Option<Position>,
     refusal: Option<Box<Refusal>>,
+    retry_after_s: Option<u64>,
 }
 
 /// What a refusal of authority leaves behind.
@@ -92,7 +93,16 @@ pub struct FieldError<'a> {
 impl Problem {
     /// A problem whose kind says it all.
     pub fn of(code: Code) -> Self {
-        Self { code, detail: None, current_version: None, balance: None, field: None, position: None, refusal: None }
+        Self {
+            code,
+            detail: None,
+            current_version: None,
+            balance: None,
+            field: None,
+            position: None,
+            refusal: None,
+            retry_after_s: (code.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S),
+        }
     }
 
     /// A problem with what went wrong this time.
@@ -128,9 +138,20 @@ impl Problem {
         }
     }
 
+    /// The caller asks too often, and may again after so many seconds.
+    pub fn rate_limited(reason: impl Into<String>, retry_after_s: u64) -> Self {
+        let reason = reason.into();
+        Self { retry_after_s: Some(retry_after_s), ..Self::new(Code::RateLimited, reason.clone()).because(reason) }
+    }
+
     /// The same problem, of which the log knows that there is more behind it.
     pub fn because(self, reason: impl Into<String>) -> Self {
         Self { refusal: Some(Box::new(Refusal { reason: reason.into(), challenge: None })), ..self }
+    }
+
+    /// The kind of error.
+    pub fn code(&self) -> Code {
+        self.code
     }
 
     /// Why authority was refused, if it was.
@@ -164,8 +185,8 @@ impl Problem {
         if let Some(challenge) = challenge.and_then(|challenge| challenge.parse().ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -28,7 +28,8 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tower::{ServiceExt, util::MapRequest};
 
-use super::App;
+use super::{App, address::Peer};
+use crate::metrics::METRICS;
 
 /// How many connections are served at once, as far as the process may have so many file descriptors.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -77,8 +78,8 @@ pub fn serve(listener: TcpListener, app: App) -> Server {
 
 async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>) {
     let feed = app.feed.clone();
+    let overloaded = super::overloaded(app.proxies.clone());
     let bank = super::router(app);
-    let overloaded = super::overloaded();
     let (served, turned_away) = bounds();
     let places = Arc::new(Semaphore::new(served));
     let waiting_room = Arc::new(Semaphore::new(turned_away));
@@ -86,9 +87,9 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
     let (cut, cutting) = watch::channel(());
     let (stop, stopping) = watch::channel(false);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, peer)) => (stream, Peer(peer)),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
@@ -102,12 +103,12 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
         let stream = TokioIo::new(Box::pin(with_write_timeout(stream)));
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             let endless = Endless::default();
-            let service = service(bank.clone(), endless.clone());
+            let service = service(bank.clone(), peer, endless.clone());
             let connection = open.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, service));
             let left = abandoned(endless, stopping.clone());
             hold(connection, left, cutting.clone(), place);
         } else if let Ok(place) = Arc::clone(&waiting_room).try_acquire_owned() {
-            let service = service(overloaded.clone(), Endless::default());
+            let service = service(overloaded.clone(), peer, Endless::default());
             let connection = http1(TURNED_AWAY_READ_MS_MAX).keep_alive(false).serve_connection(stream, service);
             hold(connection, pending(), cutting.clone(), place);
         }
@@ -135,6 +136,7 @@ impl Endless {
 /// The router for one connection.
 fn service(
     router: Router,
+    peer: Peer,
     endless: Endless,
 ) -> TowerToHyperService<MapRequest<Router, impl FnMut(axum::http::Request<Incoming>) -> Request + Clone>> {
     TowerToHyperService::new(router.map_request(move |request: axum::http::Request<Incoming>| {
@@ -142,6 +144,7 @@ fn service(
         // What the connection carried before has ended.
         endless.0.store(false, Ordering::Relaxed);
         request.extensions_mut().insert(endless.clone());
+        request.extensions_mut().insert(peer);
         request
     }))
 }
@@ -170,12 +173,14 @@ fn hold<T>(
     mut cutting: watch::Receiver<()>,
     place: OwnedSemaphorePermit,
 ) {
+    METRICS.connections.inc();
     tokio::spawn(async move {
         tokio::select! {
             _ = connection => {}
             _ = cutting.changed() => {}
             () = left => {}
         }
+        METRICS.connections.dec();
         drop(place);
     });
 }

@@ -2,13 +2,18 @@
 //! events, rows and checkpoint in one transaction.
 
 use sqlx::{PgConnection, Result, postgres::PgConnectOptions};
+use tracing::Instrument;
 
 use super::{
     ahead::Ahead,
     generation::{self, Checkpoint},
     projection::{Applicable, Projection, decode, projections},
 };
-use crate::event_store::feed;
+use crate::{
+    event_store::feed,
+    metrics::METRICS,
+    telemetry::trace::{self, TARGET},
+};
 
 /// How many events one transaction takes. An account that changes often in them is written once.
 const BATCH_EVENTS_MAX: i64 = 20_000;
@@ -69,12 +74,15 @@ impl Followers {
             None => read(connection, self.partition, *from).await?,
         };
         let to = from + events.len() as i64;
+        METRICS.projected_events.observe(events.len() as f64);
+        let span = tracing::info_span!(target: TARGET, parent: None, "project", from, to);
+        trace::projected(&span, self.partition, *from, to);
         if (events.len() as i64) < BATCH_EVENTS_MAX {
             self.ahead.forget();
-            let moved = write(&mut self.followers, connection, checkpoints, &events).await?;
+            let moved = write(&mut self.followers, connection, checkpoints, &events).instrument(span).await?;
             return Ok(if moved { Step::CaughtUp } else { Step::Idle });
         }
-        let writing = write(&mut self.followers, connection, checkpoints, &events);
+        let writing = write(&mut self.followers, connection, checkpoints, &events).instrument(span);
         let (moved, ()) = tokio::join!(writing, self.ahead.read(to));
         Ok(if moved? { Step::Behind } else { Step::Idle })
     }

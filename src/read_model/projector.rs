@@ -17,7 +17,7 @@ use super::{
     projection::{known, newer},
     timed_out,
 };
-use crate::event_store::StreamVersion;
+use crate::{event_store::StreamVersion, metrics::METRICS, timestamp};
 
 /// The poll behind the wake-up, backing off while nothing happens.
 const POLL_MS_MIN: u64 = 5;
@@ -65,6 +65,7 @@ impl Projector {
         let mut poll = POLL_MS_MIN;
         let mut patience = STEP_S_MIN;
         loop {
+            METRICS.projector_heartbeat.set(timestamp::now().timestamp_micros() as f64 / 1e6);
             let stopping = appended.has_changed().is_err();
             let head = *appended.borrow_and_update();
             let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head)).await;
@@ -139,6 +140,7 @@ impl Projector {
 
     /// One transaction: checkpoints, events, rows, checkpoints.
     async fn project(&mut self, connection: &mut PgConnection) -> Result<Step> {
+        let _batch = METRICS.projection_duration.start_timer();
         let mut transaction = connection.begin().await?;
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
         let mut step = Step::Idle;

@@ -53,6 +53,12 @@ pub enum Begun {
 }
 
 impl ReadModel {
+    /// How many connections of the pool are idle, and how many in use.
+    pub fn connections(&self) -> (i64, i64) {
+        let idle = self.pool.num_idle() as i64;
+        (idle, i64::from(self.pool.size()) - idle)
+    }
+
     /// Asks for the next generation of a view, which the builder of any instance then builds; `None`: there is no such view.
     pub async fn rebuild(&self, name: &str, check_all: bool) -> Result<Option<Begun>, Error> {
         let Some(schema_version) = known().schema_version(name) else { return Ok(None) };

@@ -74,6 +74,7 @@ const TABLE: &[Row] = &[
     row("get /v1/events/stream", "audit:read", 200, Others::Alike),
     row("get /v1/accounts/{account_id}/verification", "audit:read", 200, Others::Alike),
     row("get /v1/log/head", "audit:read", 200, Others::Alike),
+    row("get /metrics", "operations", 200, Others::Alike),
     open("get /livez"),
     open("get /readyz"),
 ];

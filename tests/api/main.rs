@@ -21,6 +21,7 @@ mod events;
 mod feed;
 mod idempotency;
 mod later_views;
+mod limits;
 mod load;
 mod malformed;
 mod newer_release;

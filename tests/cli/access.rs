@@ -1,7 +1,10 @@
 //! Access control as its operator sets it up: a token for trying it out, settings that contradict one another, what is logged
 //! of a refusal, and secrets that are told nowhere.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+};
 
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
@@ -104,6 +107,7 @@ async fn every_refusal_leaves_a_line_with_who_what_and_why_and_no_token_however_
     ];
     assert_eq!(told, expected, "{refused:?}");
     assert!(refused.iter().all(|line| line["request_id"].is_string() && line["level"] == "WARN"), "{refused:?}");
+    assert!(refused.iter().all(|line| line["address"] == "127.0.0.1"), "{refused:?}");
     for token in [&alice, &ben, &forged] {
         for part in token.split('.').skip(1) {
             assert!(!written.contains(part), "a part of a token was logged");
@@ -121,6 +125,27 @@ fn settings_that_contradict_one_another_are_refused_in_a_sentence() {
     let ended = Passbook::on(&folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.beside("none")).end();
     assert!(ended.refusal().contains(folder.beside("none").to_str().unwrap()), "{ended:?}");
     assert!(!folder.data().exists(), "nothing was started");
+}
+
+#[test]
+fn a_proxy_that_is_no_network_is_refused() {
+    let folder = Folder::empty();
+    let ended = Passbook::on(&folder).set("PASSBOOK_TRUSTED_PROXIES", "10.0.0.0/8,proxy.example").end();
+    assert!(ended.status.code() == Some(2) && ended.stderr.contains("proxy.example"), "{ended:?}");
+}
+
+/// Where the kernel would write one, as it does for a process that is told to abort.
+#[tokio::test]
+async fn what_the_process_knows_is_written_into_no_core_dump() {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).with_core_dumps().start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", bank.process.id())).unwrap_or_default();
+    if let Some(limit) = limits.lines().find(|line| line.starts_with("Max core file size")) {
+        assert_eq!(limit.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{limit}");
+    }
+    let ended = bank.stop(Signal::SIGABRT);
+    assert_eq!(ended.status.signal(), Some(Signal::SIGABRT as i32), "{ended:?}");
+    assert!(!ended.status.core_dumped(), "{ended:?}");
 }
 
 #[tokio::test]

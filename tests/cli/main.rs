@@ -3,12 +3,14 @@
 
 mod access;
 mod client;
+mod collector;
 mod crashing;
 mod drawing;
 mod ending;
 mod folder;
 mod helping;
 mod logging;
+mod measuring;
 mod migrating;
 mod overload;
 mod passbook;

@@ -38,7 +38,12 @@ impl Passbook {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSBOOK_")) {
             command.env_remove(name);
         }
-        command.env_remove("DATABASE_URL").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         Self(command)
     }
 
@@ -49,8 +54,17 @@ impl Passbook {
 
     /// May have no more than so many files and connections open.
     pub fn with_descriptors(self, limit: &str) -> Self {
+        self.behind(&format!("ulimit -n {limit}"))
+    }
+
+    /// May leave a dump of its memory behind, as far as this machine allows it.
+    pub fn with_core_dumps(self) -> Self {
+        self.behind("ulimit -S -c \"$(ulimit -H -c)\"")
+    }
+
+    fn behind(self, limit: &str) -> Self {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(self.0.get_program());
+        shell.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]).arg(self.0.get_program());
         shell.args(self.0.get_args());
         for (name, value) in self.0.get_envs() {
             match value {

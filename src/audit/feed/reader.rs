@@ -13,7 +13,10 @@ use super::{
     Shared,
     chunk::{Chunk, Joint, Told, tell_page},
 };
-use crate::audit::{Cursor, Error, Filter};
+use crate::{
+    audit::{Cursor, Error, Filter},
+    metrics::METRICS,
+};
 
 /// How many events are read of the table at once.
 const CATCH_UP_EVENTS_MAX: i64 = 250;
@@ -38,6 +41,12 @@ pub(super) struct Reader {
     _place: OwnedSemaphorePermit,
 }
 
+impl Drop for Reader {
+    fn drop(&mut self) {
+        METRICS.feed_readers.dec();
+    }
+}
+
 /// What a step brings.
 enum Step {
     Bytes(Bytes),
@@ -47,6 +56,7 @@ enum Step {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, cursor: Cursor, filter: Filter, place: OwnedSemaphorePermit) -> Self {
+        METRICS.feed_readers.inc();
         Self {
             chunks: shared.subscribe(),
             ended: shared.ended.subscribe(),

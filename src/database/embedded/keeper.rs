@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::server::Server;
 use super::{Error, Settings};
+use crate::metrics::METRICS;
 
 const RESTART_PAUSE_MS_MIN: u64 = 250;
 const RESTART_PAUSE_MS_MAX: u64 = 10_000;
@@ -116,6 +117,7 @@ impl Watch {
                 pause = RESTART_PAUSE_MS_MIN;
             }
             error!(why, pause_ms = pause, "Postgres ended by itself and is started again");
+            METRICS.postgres_restarts.inc();
             if self.ordered_to_stop(Duration::from_millis(pause)) {
                 return Ok(());
             }

@@ -53,7 +53,7 @@ impl Answer {
         for member in ["title", "detail", "instance"] {
             assert!(self.body[member].as_str().is_some_and(|text| !text.is_empty()), "{member} of {told}");
         }
-        assert_eq!(self.header("retry-after").is_some(), status == 503, "{told}");
+        assert_eq!(self.header("retry-after").is_some(), matches!(status, 429 | 503), "{told}");
         self
     }
 

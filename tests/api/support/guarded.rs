@@ -19,13 +19,18 @@ pub struct Guarded {
 
 /// A bank that takes Ed25519 tokens of an issuer for an audience.
 pub async fn spawn_guarded() -> Guarded {
+    spawn_guarded_with(&[]).await
+}
+
+/// The same with settings of its own.
+pub async fn spawn_guarded_with(others: &[&str]) -> Guarded {
     let signer = Signer::new("key-1", Algorithm::EdDSA);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jwks.json");
     fs::write(&file, jwks(&[signer.jwk()])).unwrap();
     let file = format!("--auth-jwks-file={}", file.display());
-    let flags = [&file, &format!("--auth-issuer={ISSUER}"), &format!("--auth-audience={AUDIENCE}")];
-    let app = spawn_app_with(&flags.map(String::as_str)).await;
+    let (issuer, audience) = (format!("--auth-issuer={ISSUER}"), format!("--auth-audience={AUDIENCE}"));
+    let app = spawn_app_with(&[&[&*file, &*issuer, &*audience], others].concat()).await;
     Guarded { app, signer, _folder: folder }
 }
 

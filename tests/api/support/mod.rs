@@ -22,7 +22,7 @@ use std::{
 pub use answer::Answer;
 pub use app::{App, spawn_app, spawn_app_behind_proxy, spawn_app_on, spawn_app_with};
 pub use follower::{Follower, Told};
-pub use guarded::{Guarded, spawn_guarded};
+pub use guarded::{Guarded, spawn_guarded, spawn_guarded_with};
 pub use teller::Teller;
 
 /// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.

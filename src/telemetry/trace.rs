@@ -1,0 +1,167 @@
+//! The way of a request through the bank, as OpenTelemetry spans: request → command ⇢ batch ⇠ projection. A batch carries many
+//! commands and a projection many batches, so these are tied by links and not by parenthood.
+//!
+//! Everything here does nothing, and costs next to nothing, unless traces are exported.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider},
+};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tracing::{Span, Subscriber, level_filters::LevelFilter};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{Layer, filter::Directive, filter::Targets, registry::LookupSpan};
+
+/// Where spans go, as OpenTelemetry names it; the SDK reads its other variables (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, …).
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// What spans are recognized by.
+pub const TARGET: &str = "passbook::trace";
+/// How many batches are remembered until they are projected.
+const BATCHES_REMEMBERED_MAX: usize = 1_024;
+/// How many batches a projection links to.
+const LINKS_MAX: usize = 128;
+
+static IS_ON: AtomicBool = AtomicBool::new(false);
+static BATCHES: Mutex<VecDeque<Batch>> = Mutex::new(VecDeque::new());
+
+/// A batch that was appended up to `position`.
+struct Batch {
+    partition: i16,
+    position: i64,
+    context: SpanContext,
+}
+
+/// What exports spans, if they are to be exported.
+pub(super) fn exporter() -> Result<Option<SdkTracerProvider>, String> {
+    let Ok(endpoint) = std::env::var(ENDPOINT) else { return Ok(None) };
+    if !endpoint.starts_with("http://") {
+        return Err(format!("{ENDPOINT}={endpoint:?} is not http://…: send spans to a collector beside the service"));
+    }
+    let exporter = SpanExporter::builder().with_http().build().map_err(|error| format!("{ENDPOINT}: {error}"))?;
+    let resource = Resource::builder().with_service_name(service_name()).build();
+    IS_ON.store(true, Ordering::Relaxed);
+    Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
+}
+
+fn service_name() -> String {
+    std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "passbook".to_owned())
+}
+
+pub(super) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(traces: &SdkTracerProvider) -> impl Layer<S> {
+    let spans = tracing_opentelemetry::layer().with_tracer(traces.tracer("passbook")).with_location(false);
+    spans.with_threads(false).with_filter(Targets::new().with_target(TARGET, LevelFilter::INFO))
+}
+
+/// Keeps spans out of the log.
+pub(super) fn off() -> Directive {
+    format!("{TARGET}=off").parse().expect("a constant directive is a good one")
+}
+
+/// The caller's own place in a trace, as the header `traceparent` tells it (<https://www.w3.org/TR/trace-context/>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traceparent {
+    trace: [u8; 16],
+    span: [u8; 8],
+    is_sampled: bool,
+}
+
+impl Traceparent {
+    /// Reads the header; what is not as the specification has it is ignored, as it demands.
+    pub fn parse(header: &str) -> Option<Self> {
+        let mut parts = header.split('-');
+        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let is_lower = !header.contains(|c: char| c.is_ascii_uppercase());
+        // Version 00 has four parts; a later one may have more.
+        let fits = version.len() == 2 && version != "ff" && (version != "00" || parts.next().is_none()) && is_lower;
+        let (mut parent, mut bytes) = (Self { trace: [0; 16], span: [0; 8], is_sampled: false }, [0; 2]);
+        hex::decode_to_slice(trace, &mut parent.trace).ok()?;
+        hex::decode_to_slice(span, &mut parent.span).ok()?;
+        hex::decode_to_slice(version, &mut bytes[..1]).ok()?;
+        hex::decode_to_slice(flags, &mut bytes[1..]).ok()?;
+        parent.is_sampled = bytes[1] & 1 == 1;
+        (fits && parent.trace != [0; 16] && parent.span != [0; 8]).then_some(parent)
+    }
+
+    /// The trace's id.
+    pub fn trace_id(&self) -> [u8; 16] {
+        self.trace
+    }
+
+    /// Makes `span` a part of the caller's trace.
+    pub fn adopt(&self, span: &Span) {
+        if IS_ON.load(Ordering::Relaxed) {
+            let flags = if self.is_sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+            let (trace, parent) = (TraceId::from_bytes(self.trace), SpanId::from_bytes(self.span));
+            let parent = SpanContext::new(trace, parent, flags, true, TraceState::default());
+            // A span that has begun already keeps its parent; ours has not.
+            let _ = span.set_parent(Context::new().with_remote_span_context(parent));
+        }
+    }
+}
+
+/// Ties a command to the batch that carried it.
+pub fn carried(command: &Span, batch: &Span) {
+    if IS_ON.load(Ordering::Relaxed) {
+        command.add_link(context(batch));
+    }
+}
+
+/// Remembers which batch appended up to this position.
+pub fn appended(partition: i16, position: i64, batch: &Span) {
+    if IS_ON.load(Ordering::Relaxed) {
+        let mut batches = BATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        batches.truncate(BATCHES_REMEMBERED_MAX - 1);
+        batches.push_front(Batch { partition, position, context: context(batch) });
+    }
+}
+
+/// Ties a projection from one position to another to the batches of this process that appended what it read.
+pub fn projected(projection: &Span, partition: i16, from: i64, to: i64) {
+    if IS_ON.load(Ordering::Relaxed) {
+        let batches = BATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        let read =
+            batches.iter().filter(|batch| batch.partition == partition && (from + 1..=to).contains(&batch.position));
+        read.take(LINKS_MAX).for_each(|batch| projection.add_link(batch.context.clone()));
+    }
+}
+
+fn context(span: &Span) -> SpanContext {
+    span.context().span().span_context().clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Traceparent;
+
+    #[test]
+    fn a_traceparent_is_read_as_the_specification_has_it() {
+        let read = Traceparent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("a good one");
+        assert_eq!(hex::encode(read.trace_id()), "0af7651916cd43dd8448eb211c80319c");
+        assert!(read.is_sampled);
+        assert!(Traceparent::parse("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more").is_some());
+        for broken in [
+            "",
+            "00",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
+            "0x-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-zz",
+        ] {
+            assert_eq!(Traceparent::parse(broken), None, "{broken}");
+        }
+    }
+}

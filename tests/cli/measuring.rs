@@ -1,0 +1,124 @@
+//! What an operator measures: metrics that Prometheus's own tool finds no fault with, and that ops/ asks for by their right
+//! names; and traces that lead from a request to the views.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::{collector::Collector, folder::Folder, passbook::Passbook};
+
+/// Only an instance with an embedded Postgres that crashed, or a relay, tells these.
+const TOLD_BY_OTHERS: [&str; 1] = ["up"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What promtool says of a text of metrics; nothing where it finds no fault.
+fn promtool(text: &str) -> String {
+    let ours = root().join("target/tools/promtool");
+    let program = if ours.exists() { ours } else { "promtool".into() };
+    let mut promtool = Command::new(program)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed by scripts/setup --test");
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() || !said.is_empty());
+    said
+}
+
+async fn metrics() -> String {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).start();
+    bank.client.open().await;
+    bank.client.post("/v1/accounts", "a-key", &json!({"currency": "XXQ"})).await.unwrap();
+    bank.client.is_ready().await;
+    bank.client.get("/metrics").await.error_for_status().unwrap().text().await.unwrap()
+}
+
+/// Every word of a file that is the name of a metric of ours.
+fn asked_for(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("passbook_") || word.starts_with("process_")).collect()
+}
+
+#[tokio::test]
+async fn the_metrics_are_named_and_told_as_prometheus_wants_it_and_ops_asks_for_none_that_is_not_there() {
+    let text = metrics().await;
+    assert_eq!(promtool(&text), "");
+    assert!(
+        text.contains(
+            "passbook_http_request_duration_seconds_count{method=\"POST\",route=\"/v1/accounts\",status=\"201\"} 1"
+        ),
+        "{text}"
+    );
+    for file in ["ops/alerts.yml", "ops/grafana/passbook.json"] {
+        let asked = fs::read_to_string(root().join(file)).unwrap();
+        let missing: Vec<_> = asked_for(&asked)
+            .into_iter()
+            .filter(|name| !TOLD_BY_OTHERS.contains(name) && !text.lines().any(|line| line.starts_with(name)))
+            .collect();
+        assert!(missing.is_empty(), "{file} asks for {missing:?}");
+    }
+}
+
+#[test]
+fn promtool_finds_fault_with_a_metric_that_is_not_as_it_should_be() {
+    assert_ne!(promtool("# TYPE passbook_things counter\npassbook_things 1\n"), "");
+}
+
+#[tokio::test]
+async fn a_trace_leads_from_the_callers_request_through_command_and_batch_to_the_views() {
+    let collector = Collector::listen();
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder)
+        .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .set("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .start();
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let opened = http
+        .post(format!("{}/v1/accounts", bank.client.base()))
+        .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"))
+        .json(&json!({"currency": "EUR"}));
+    assert_eq!(opened.send().await.unwrap().status(), 201);
+    let events: serde_json::Value = bank.client.get("/v1/events").await.json().await.unwrap();
+    let causation = events["data"][0]["metadata"]["causation_id"].as_str().unwrap().replace('-', "");
+    assert_eq!(causation, trace);
+    bank.client.is_ready().await;
+    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+
+    let spans = collector.spans();
+    let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let request = named("POST /v1/accounts")[0];
+    assert_eq!(
+        (hex::encode(&request.trace_id), hex::encode(&request.parent_span_id)),
+        (trace.to_owned(), "b7ad6b7169203331".to_owned())
+    );
+    let command = named("command")[0];
+    assert_eq!((&command.trace_id, &command.parent_span_id), (&request.trace_id, &request.span_id));
+    let batch = named("batch").into_iter().find(|batch| batch.span_id == command.links[0].span_id).unwrap();
+    assert_ne!(batch.trace_id, command.trace_id);
+    let projected =
+        named("project").into_iter().any(|project| project.links.iter().any(|link| link.span_id == batch.span_id));
+    assert!(projected, "{spans:#?}");
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_reached_by_plain_http_is_refused() {
+    let folder = Folder::empty();
+    let ended = Passbook::on(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel.example").end();
+    assert!(ended.refusal().contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{ended:?}");
+}
