@@ -13,7 +13,7 @@ use crate::support::{
     Answer, App, Teller,
     history::{events_of, history, view_of, written},
     log::Event,
-    spawn_app,
+    spawn_app, spawn_app_at_home,
 };
 
 /// Opened with nothing, 100 paid in, frozen, unfrozen, 100 paid out, closed: six versions, each at its own time.
@@ -25,7 +25,7 @@ struct Life {
 }
 
 async fn life() -> Life {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(0).await;
     teller.deposit(account, 100).await.expect(201);

@@ -31,7 +31,10 @@ async fn account_of_ada(bank: &Guarded) -> Uuid {
 #[tokio::test]
 async fn an_account_of_somebody_else_is_answered_word_for_word_as_one_that_is_not_there() {
     let bank = spawn_guarded().await;
-    let (ben, theirs, none) = (bank.customer("ben"), account_of_ada(&bank).await, Uuid::now_v7());
+    let (ben, theirs) = (bank.customer("ben"), account_of_ada(&bank).await);
+    // A view's position is told of the partition that an id leads to, whether there is an account or not.
+    let partitions = bank.app.partitions();
+    let none = partitions.new_id_in(partitions.of(theirs));
     let own = ben.account_with(1_000).await;
     let settled = ben.deposit(own, 1).await.expect(201);
     ben.account(own, settled.position()).await.expect(200);

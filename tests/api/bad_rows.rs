@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::query_scalar;
 use uuid::Uuid;
 
-use crate::support::{Answer, App, Teller, audit::audit, spawn_app};
+use crate::support::{Answer, App, Teller, audit::audit, spawn_app, spawn_app_at_home};
 
 /// An event whose reference is an SQLSTATE is refused with it. Those of class 40 are, after three refusals, no more.
 async fn refuse_by_reference(app: &App) {
@@ -81,7 +81,7 @@ async fn an_error_that_is_not_of_the_data_is_sat_out() {
 
 #[tokio::test]
 async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
-    let mut app = spawn_app().await;
+    let mut app = spawn_app_at_home().await;
     let teller = app.teller();
     let mut unreadable = vec![];
     for _ in 0..3 {

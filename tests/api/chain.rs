@@ -15,7 +15,7 @@ use crate::support::{
     eventually,
     log::{Event, Log},
     proxy::Flow,
-    spawn_app, spawn_app_behind_proxy,
+    spawn_app, spawn_app_at_home, spawn_app_behind_proxy,
 };
 
 /// The first position whose hash is not the one recomputed; for a log that was cut off, the head's.
@@ -28,7 +28,7 @@ fn first_break(log: &Log) -> Option<i64> {
 
 #[tokio::test]
 async fn every_event_from_the_first_on_is_linked_over_batches_restarts_and_servers() {
-    let mut app = spawn_app().await;
+    let mut app = spawn_app_at_home().await;
     let another = app.another().await;
     let account = app.teller().account_with(100).await;
     assert_eq!(first_break(&app.log().await), None, "one event makes a chain");
@@ -46,7 +46,7 @@ async fn every_event_from_the_first_on_is_linked_over_batches_restarts_and_serve
 
 #[tokio::test]
 async fn what_is_changed_removed_or_cut_off_is_found() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(100).await;
     for amount in 1..=4 {
         app.teller().deposit(account, amount).await.expect(201);
@@ -160,7 +160,7 @@ struct Past {
 
 impl Past {
     async fn after(forgotten: impl AsyncFn(&Teller, Uuid)) -> Self {
-        let app = spawn_app().await;
+        let app = spawn_app_at_home().await;
         let teller = app.teller();
         let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
         save(&app).await;

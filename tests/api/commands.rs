@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::support::{
     Answer,
     answer::{is_id, is_time},
-    spawn_app,
+    spawn_app_at_home,
 };
 
 /// A receipt of one event, whose own id and time are checked for their form.
@@ -42,7 +42,7 @@ fn assert_headers(answer: &Answer, etag: Option<&str>, position: &str) {
 
 #[tokio::test]
 async fn opening_an_account_answers_with_its_receipt_and_its_place() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let body = json!({"currency": "JPY", "owner": "customer-17", "initial_deposit": 10_000});
     let opened = app.teller().open(body).await.expect(201);
     let account = opened.account_id();
@@ -55,7 +55,7 @@ async fn opening_an_account_answers_with_its_receipt_and_its_place() {
 
 #[tokio::test]
 async fn an_account_opened_without_more_belongs_to_the_caller_and_holds_nothing() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let opened = app.teller().open(json!({"currency": "EUR"})).await.expect(201);
     assert!(is_id(&opened.body["account_id"]), "{}", opened.body);
     assert_eq!(opened.body["balance"], 0);
@@ -65,7 +65,7 @@ async fn an_account_opened_without_more_belongs_to_the_caller_and_holds_nothing(
 
 #[tokio::test]
 async fn an_account_is_opened_under_the_id_that_the_caller_chose() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let chosen = Uuid::from_u128(17);
     let opened = app.teller().open(json!({"currency": "EUR", "account_id": chosen})).await.expect(201);
     assert_eq!(opened.account_id(), chosen);
@@ -75,7 +75,7 @@ async fn an_account_is_opened_under_the_id_that_the_caller_chose() {
 
 #[tokio::test]
 async fn a_deposit_raises_the_balance() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(10_000).await;
     let body = json!({"amount": 5_000, "currency": "EUR", "reference": "salary ✓"});
@@ -89,7 +89,7 @@ async fn a_deposit_raises_the_balance() {
 
 #[tokio::test]
 async fn a_withdrawal_lowers_the_balance_down_to_nothing() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(10_000).await;
     let body = json!({"amount": 10_000, "reference": "cash"});
@@ -102,7 +102,7 @@ async fn a_withdrawal_lowers_the_balance_down_to_nothing() {
 
 #[tokio::test]
 async fn the_channel_that_a_movement_went_through_is_recorded_with_it() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(10).await;
     let channels = ["branch", "atm", "online"];
@@ -121,7 +121,7 @@ async fn the_channel_that_a_movement_went_through_is_recorded_with_it() {
 
 #[tokio::test]
 async fn a_transfer_changes_both_accounts_at_once() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let (from, to) = (teller.account_with(10_000).await, teller.account_with(0).await);
     let body = json!({"from": from, "to": to, "amount": 2_500, "currency": "EUR", "reference": "rent"});
@@ -148,7 +148,7 @@ async fn a_transfer_changes_both_accounts_at_once() {
 
 #[tokio::test]
 async fn freezing_unfreezing_and_closing_change_the_status() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(0).await;
     let steps = [
@@ -169,7 +169,7 @@ async fn freezing_unfreezing_and_closing_change_the_status() {
 
 #[tokio::test]
 async fn a_change_of_status_needs_neither_reason_nor_body() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(0).await;
     for verb in ["freeze", "unfreeze", "close"] {
@@ -180,7 +180,7 @@ async fn a_change_of_status_needs_neither_reason_nor_body() {
 
 #[tokio::test]
 async fn texts_and_owners_may_be_as_long_as_the_contract_says() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let opened = teller.open(json!({"currency": "EUR", "owner": "ö".repeat(255)})).await.expect(201);
     let path = format!("/v1/accounts/{}/deposits", opened.account_id());

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::support::{
     Answer, App, Teller,
     audit::{audit, audit_views},
-    eventually, spawn_app,
+    eventually, spawn_app_at_home,
 };
 
 /// An account with a history of four days in January 2026, and another one with money on the third alone.
@@ -20,7 +20,7 @@ struct January {
 }
 
 async fn january() -> January {
-    let mut app = spawn_app().await;
+    let mut app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(100).await;
     teller.deposit(account, 20).await.expect(201);
@@ -139,7 +139,7 @@ async fn days_are_walked_page_by_page_without_gap_or_double() {
 
 #[tokio::test]
 async fn an_account_without_movements_has_no_days_and_one_that_never_was_is_not_found() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(0).await;
     let path = |account: Uuid| format!("/v1/accounts/{account}/daily-balances?min_position=1");
     let days = app.teller().get(&path(account)).await.expect(200);
@@ -154,7 +154,7 @@ async fn an_account_without_movements_has_no_days_and_one_that_never_was_is_not_
 
 #[tokio::test]
 async fn more_may_come_and_go_in_a_day_than_one_balance_may_hold() {
-    let mut app = spawn_app().await;
+    let mut app = spawn_app_at_home().await;
     let account = app.teller().account_with(0).await;
     app.teller().account(account, "1").await.expect(200);
     app.tamper(

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{App, Teller, spawn_app};
+use crate::support::{App, Teller, spawn_app, spawn_app_at_home};
 
 /// The body of a dry run, checked for what all of them have in common.
 #[track_caller]
@@ -23,7 +23,7 @@ async fn three_accounts(app: &App) -> (Teller, Uuid, Uuid, Uuid) {
 
 #[tokio::test]
 async fn every_command_can_be_tried_without_being_recorded() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let (teller, open, frozen, empty) = three_accounts(&app).await;
     let before = app.log().await;
     let dry = teller.dry();

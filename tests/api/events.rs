@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::query_as;
 use uuid::Uuid;
 
-use crate::support::{App, Teller, log::Event, spawn_app, spawn_app_behind_proxy};
+use crate::support::{App, Teller, log::Event, spawn_app, spawn_app_at_home, spawn_app_at_home_behind_proxy};
 
 /// An event as the API must show it, from the row.
 pub fn shown(event: &Event) -> Value {
@@ -62,7 +62,7 @@ async fn walk(teller: &Teller, query: &str, limit: usize) -> (Vec<Value>, String
 
 #[tokio::test]
 async fn the_log_is_shown_in_order_and_as_it_was_recorded() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     history(&app.teller()).await;
     let page = app.teller().get("/v1/events").await.expect(200);
     assert_eq!(page.data(), all(&app).await);
@@ -90,7 +90,7 @@ async fn data_are_shown_byte_for_byte() {
 
 #[tokio::test]
 async fn pages_of_any_size_lead_over_the_whole_log_and_stand_at_its_end() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     history(&app.teller()).await;
     for limit in [1, 2, 3, 9, 1000] {
         let (found, next) = walk(&app.teller(), "", limit).await;
@@ -105,7 +105,7 @@ async fn pages_of_any_size_lead_over_the_whole_log_and_stand_at_its_end() {
 
 #[tokio::test]
 async fn an_empty_log_has_an_empty_page_that_leads_on() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     for query in ["", "?after=0", "?after=0-00000000", "?type=AccountOpened", "?since=2020-01-01T00:00:00Z"] {
         let page = app.teller().get(&format!("/v1/events{query}")).await.expect(200);
         assert_eq!(page.body, json!({"data": [], "next": "0-00000000"}), "{query}");
@@ -115,7 +115,7 @@ async fn an_empty_log_has_an_empty_page_that_leads_on() {
 
 #[tokio::test]
 async fn an_accounts_events_come_by_version_and_end() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let (account, other) = history(&app.teller()).await;
     for account in [account, other] {
         let path = format!("/v1/accounts/{account}/events");
@@ -145,7 +145,7 @@ async fn an_accounts_events_come_by_version_and_end() {
 
 #[tokio::test]
 async fn a_cursor_is_of_one_history_and_a_position_of_any() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     history(&app.teller()).await;
     let events = app.log().await.events;
     let (third, last) = (cursor(&events[2]), cursor(events.last().unwrap()));
@@ -168,7 +168,7 @@ async fn a_cursor_is_of_one_history_and_a_position_of_any() {
 
 #[tokio::test]
 async fn a_time_is_where_reading_begins() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     history(&app.teller()).await;
     app.as_one_batch(async { app.teller().account_with(0).await }).await;
     let events = app.log().await.events;
@@ -202,7 +202,7 @@ async fn a_time_is_where_reading_begins() {
 
 #[tokio::test]
 async fn each_type_is_found_alone() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     history(&app.teller()).await;
     let all = all(&app).await;
     for event_type in
@@ -236,7 +236,7 @@ async fn scans(app: &App) -> (i64, i64) {
 
 #[tokio::test]
 async fn the_log_is_read_through_its_keys_also_if_it_was_empty_when_the_statements_were_planned() {
-    let mut app = spawn_app().await;
+    let mut app = spawn_app_at_home().await;
     let queries =
         ["after=0", "after=0&type=AccountClosed", "after=0&type=MoneyDeposited", "since=2020-01-01T00:00:00Z"];
     for _ in 0..10 {
@@ -260,7 +260,7 @@ async fn the_log_is_read_through_its_keys_also_if_it_was_empty_when_the_statemen
 
 #[tokio::test]
 async fn a_page_of_a_common_type_is_bounded_in_what_it_reads_and_leads_on() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(1).await;
     app.record_deposits(25_000, 10).await;
     app.restart_on_what_is_there(account).await;
@@ -320,7 +320,7 @@ async fn a_question_that_cannot_be_understood_is_refused() {
 
 #[tokio::test]
 async fn without_its_database_the_log_is_not_shown_and_nothing_is_made_up() {
-    let (app, proxy) = spawn_app_behind_proxy(&[]).await;
+    let (app, proxy) = spawn_app_at_home_behind_proxy(&[]).await;
     let account = app.teller().account_with(1).await;
     proxy.go_away();
     for path in ["/v1/events".to_owned(), format!("/v1/accounts/{account}/events"), "/v1/events/stream".to_owned()] {

@@ -16,7 +16,8 @@ use tokio::{
 use crate::{
     events::{cursor, history, shown},
     support::{
-        App, Dice, Follower, PATIENCE_S_MAX, Teller, Told, eventually, proxy::Flow, spawn_app, spawn_app_behind_proxy,
+        App, Dice, Follower, PATIENCE_S_MAX, Teller, Told, eventually, proxy::Flow, spawn_app_at_home,
+        spawn_app_at_home_behind_proxy,
     },
 };
 
@@ -34,7 +35,7 @@ async fn all(app: &App) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_follower_is_told_what_is_there_and_what_comes() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let (_, other) = history(&app.teller()).await;
     let mut follower = app.teller().follow("").await;
     for (name, value) in
@@ -60,7 +61,7 @@ async fn a_follower_is_told_what_is_there_and_what_comes() {
 
 #[tokio::test]
 async fn a_follower_goes_on_behind_the_last_event_that_it_has() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     history(&app.teller()).await;
     let events = app.log().await.events;
     let teller = app.teller();
@@ -70,7 +71,7 @@ async fn a_follower_goes_on_behind_the_last_event_that_it_has() {
         let asked = teller.follow(&format!("?after={cursor}")).await.take(1).await;
         let bare = teller.follow(&format!("?after={}", event.position)).await.take(1).await;
         // As an EventSource comes back, which repeats the address.
-        let both = teller.with("last-event-id", &cursor).follow("?after=5").await.take(1).await;
+        let both = teller.with("last-event-id", &app.place(&cursor)).follow("?after=5").await.take(1).await;
         for told in [resumed, asked, bare, both] {
             assert_eq!(positions(&told), [next]);
         }
@@ -83,7 +84,7 @@ async fn a_follower_goes_on_behind_the_last_event_that_it_has() {
 
 #[tokio::test]
 async fn a_follower_is_told_what_it_wants() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let (_, other) = history(&app.teller()).await;
     let teller = app.teller();
     let since = passbook::timestamp::format(&app.log().await.events[4].recorded_at);
@@ -108,7 +109,7 @@ async fn a_follower_is_told_what_it_wants() {
 
 #[tokio::test]
 async fn what_cannot_be_followed_is_refused_before_the_stream_begins() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     history(&app.teller()).await;
     let last = cursor(app.log().await.events.last().unwrap());
     app.replace_last_event().await;
@@ -134,7 +135,7 @@ async fn what_cannot_be_followed_is_refused_before_the_stream_begins() {
 
 #[tokio::test]
 async fn what_another_server_records_is_told_too() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let another = app.another().await;
     let mut follower = app.teller().follow("").await;
     let account = another.teller().account_with(0).await;
@@ -152,7 +153,7 @@ async fn what_another_server_records_is_told_too() {
 
 #[tokio::test]
 async fn a_stream_is_never_compressed() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     app.teller().account_with(0).await;
     let mut follower = app.teller().with("accept-encoding", "gzip").follow("").await;
     assert_eq!(follower.header("content-encoding"), None);
@@ -161,7 +162,7 @@ async fn a_stream_is_never_compressed() {
 
 #[tokio::test]
 async fn data_with_line_ends_arrive_whole() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     app.teller().account_with(1).await;
     app.tamper("UPDATE event SET data = E'{\"owner\":\\n\"x\",\\r\\n \"initial_deposit\":1}'").await;
     let told = app.teller().follow("").await.take(1).await;
@@ -195,7 +196,7 @@ async fn come_and_go(tellers: [Teller; 2], seed: u64, mut done: watch::Receiver<
 
 #[tokio::test]
 async fn what_is_recorded_while_a_page_is_on_its_way_is_told() {
-    let (app, proxy) = spawn_app_behind_proxy(&[]).await;
+    let (app, proxy) = spawn_app_at_home_behind_proxy(&[]).await;
     app.teller().account_with(0).await;
     let mut steady = app.teller().follow("").await;
     steady.take(1).await;
@@ -230,7 +231,7 @@ async fn busy(teller: Teller, seed: u64) {
 
 #[tokio::test]
 async fn whoever_comes_and_goes_is_told_every_event_once_and_in_order() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let another = app.another().await;
     let (done, is_done) = watch::channel(0);
     let readers = (1..=8).map(|seed| come_and_go([app.teller(), another.teller()], seed, is_done.clone()));
@@ -274,7 +275,7 @@ async fn ids(mut stream: TcpStream) -> (Vec<i64>, bool) {
 
 #[tokio::test]
 async fn a_follower_that_does_not_keep_up_is_ended_and_holds_up_nobody() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     app.teller().account_with(0).await;
     let slow = deaf(&app).await;
     let mut quick = app.teller().follow("").await;
@@ -296,7 +297,7 @@ async fn a_follower_that_does_not_keep_up_is_ended_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn a_server_that_stops_ends_its_followers_at_once_and_they_go_on_with_the_next() {
-    let mut app = spawn_app().await;
+    let mut app = spawn_app_at_home().await;
     let account = app.teller().account_with(0).await;
     app.record_deposits(200, 40_000).await;
     let not_reading = deaf(&app).await;
@@ -323,7 +324,7 @@ async fn a_server_that_stops_ends_its_followers_at_once_and_they_go_on_with_the_
 
 #[tokio::test]
 async fn followers_of_a_history_that_was_undone_are_ended_and_do_not_go_on() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(0).await;
     app.teller().deposit(account, 1).await.expect(201);
     let mut follower = app.teller().follow("").await;
@@ -340,7 +341,7 @@ async fn followers_of_a_history_that_was_undone_are_ended_and_do_not_go_on() {
 
 #[tokio::test]
 async fn while_the_database_is_away_a_stream_pauses_and_then_goes_on() {
-    let (app, proxy) = spawn_app_behind_proxy(&[]).await;
+    let (app, proxy) = spawn_app_at_home_behind_proxy(&[]).await;
     let another = app.another().await;
     let account = another.teller().account_with(0).await;
     let mut follower = app.teller().follow("").await;
@@ -357,7 +358,7 @@ async fn while_the_database_is_away_a_stream_pauses_and_then_goes_on() {
 
 #[tokio::test]
 async fn an_idle_stream_lives_on_and_its_heartbeat_says_what_was_passed_over() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(0).await;
     let mut follower = app.teller().follow("?type=AccountClosed").await;
     let mut idle = app.teller().follow("?after=1").await;
@@ -366,7 +367,7 @@ async fn an_idle_stream_lives_on_and_its_heartbeat_says_what_was_passed_over() {
     idle.take(1).await;
     let second = cursor(&app.log().await.events[1]);
     let heartbeats = [follower.block().await.unwrap(), idle.block().await.unwrap()];
-    assert_eq!(heartbeats, [format!(":\nid: {second}\n\n"), ":\n\n".to_owned()]);
+    assert_eq!(heartbeats, [format!(":\nid: {}\n\n", app.place(&second)), ":\n\n".to_owned()]);
     assert_eq!(follower.block().await.unwrap(), ":\n\n", "nothing new was passed over");
     app.teller().withdraw(account, 1).await.expect(201);
     app.teller().close(account).await.expect(200);
@@ -376,7 +377,7 @@ async fn an_idle_stream_lives_on_and_its_heartbeat_says_what_was_passed_over() {
 
 #[tokio::test]
 async fn as_many_as_there_are_places_follow_and_others_are_turned_away() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(0).await;
     let mut followers = Vec::new();
     for _ in 0..FEED_READERS_MAX / 100 {
@@ -397,7 +398,7 @@ async fn as_many_as_there_are_places_follow_and_others_are_turned_away() {
         let told = app.teller().get("/v1/events/stream?after=x").await;
         assert_eq!(told.status, 400);
         let probe = reqwest::get(format!("{}/v1/events/stream", app.url())).await.unwrap();
-        (probe.status() == 200).then(|| Follower::new(probe))
+        (probe.status() == 200).then(|| Follower::new(probe, None))
     })
     .await;
     back.take(2).await;
@@ -405,7 +406,7 @@ async fn as_many_as_there_are_places_follow_and_others_are_turned_away() {
 
 #[tokio::test]
 async fn nobody_reads_the_log_for_nobody() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(0).await;
     let reads = async || -> i64 {
         query_scalar(

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Answer, spawn_app};
+use crate::support::{Answer, spawn_app, spawn_app_at_home};
 
 /// Both tell the same, and the second says that it is told again.
 #[track_caller]
@@ -53,7 +53,7 @@ async fn every_command_is_replayed_as_it_was_answered() {
 
 #[tokio::test]
 async fn a_key_stands_for_one_request_only() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let (account, other) = (teller.account_with(100).await, teller.account_with(100).await);
     let keyed = teller.keyed("one");
@@ -66,7 +66,7 @@ async fn a_key_stands_for_one_request_only() {
         keyed.if_match("\"1\"").deposit(account, 5).await,
         keyed.if_match("\"2\"").deposit(account, 5).await,
         keyed.transfer(account, other, 5).await,
-        keyed.open(json!({"currency": "EUR"})).await,
+        keyed.open(json!({"currency": "EUR", "account_id": app.new_id()})).await,
         keyed.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": 5, "currency": "EUR"})).await,
         keyed.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": 5, "channel": "atm"})).await,
     ] {

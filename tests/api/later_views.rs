@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::{Connection, raw_sql};
 
-use crate::support::{App, Teller, audit::audit, eventually, spawn_app};
+use crate::support::{App, Teller, audit::audit, eventually, spawn_app, spawn_app_at_home};
 
 /// The log and the views as a release left them that knew nothing of these two.
 const AS_BEFORE: &str = "BEGIN;
@@ -70,7 +70,7 @@ async fn a_view_whose_rows_do_not_add_up_does_not_go_live_and_is_begun_anew_on_d
         ("daily_balances", "daily_balance", "UPDATE daily_balance SET closing = closing + 1"),
         ("bank_totals", "bank_total", "UPDATE bank_total SET event_count = event_count + 1"),
     ] {
-        let app = spawn_app().await;
+        let app = spawn_app_at_home().await;
         let account = app.teller().account_with(100).await;
         app.teller().account(account, "1").await.expect(200);
         // As if the building had been interrupted after the first event, and somebody had written into the rows.

@@ -4,14 +4,14 @@
 use sqlx::{query_scalar, raw_sql};
 use uuid::Uuid;
 
-use crate::support::{App, Teller, audit::audit, eventually, spawn_app};
+use crate::support::{App, Teller, audit::audit, eventually, spawn_app_at_home};
 
 const UNREADABLE: &str = "UPDATE event SET schema_version = 99 WHERE position = 2";
 const READABLE: &str = "UPDATE event SET schema_version = 2 WHERE position = 2";
 
 /// A bank with one account whose second event is a deposit, and another account; all of it projected.
 async fn bank() -> (App, Uuid, Uuid) {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(100).await;
     teller.deposit(account, 5).await.expect(201);

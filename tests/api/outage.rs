@@ -16,12 +16,12 @@ use crate::support::{
         Flow::{Hold, Lose, Pass},
         Link, Proxy,
     },
-    spawn_app, spawn_app_behind_proxy,
+    spawn_app_at_home, spawn_app_at_home_behind_proxy,
 };
 
 /// A server behind a proxy, an account with 100, and the connection on which the server writes.
 async fn scene(flags: &[&str]) -> (App, Proxy, Uuid, Link) {
-    let (app, proxy) = spawn_app_behind_proxy(flags).await;
+    let (app, proxy) = spawn_app_at_home_behind_proxy(flags).await;
     let account = app.teller().account_with(100).await;
     let writer = proxy.link("passbook writer").await;
     (app, proxy, account, writer)
@@ -98,7 +98,7 @@ async fn a_commit_that_never_arrived_is_made_up_for() {
 
 #[tokio::test]
 async fn a_writer_killed_at_the_turnstile_carries_its_batch_out_all_the_same() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(100).await;
     let turnstile = app.hold_turnstile().await;
     let kill = async {

@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Teller, answer::is_time, audit::audit_views, spawn_app};
+use crate::support::{Answer, Teller, answer::is_time, audit::audit_views, spawn_app, spawn_app_at_home};
 
 /// The overview once the view has read `last`, without its commands.
 async fn totals(teller: &Teller, last: &Answer) -> (Value, Value) {
@@ -18,7 +18,7 @@ fn counts(open: i64, frozen: i64, closed: i64) -> Value {
 
 #[tokio::test]
 async fn an_empty_bank_has_nothing_and_says_so() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let overview = app.teller().get("/v1/overview").await.expect(200);
     assert_eq!((&overview.body["accounts"], &overview.body["money"]), (&counts(0, 0, 0), &json!({})));
     assert_eq!(overview.position(), "0");
@@ -28,7 +28,7 @@ async fn an_empty_bank_has_nothing_and_says_so() {
 
 #[tokio::test]
 async fn accounts_are_counted_by_status_and_money_by_currency_through_every_command() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let euro = teller.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);
     assert_eq!(totals(&teller, &euro).await, (counts(1, 0, 0), json!({"EUR": 100})));
@@ -67,7 +67,7 @@ async fn the_currency_of_an_account_is_known_after_a_restart() {
 
 #[tokio::test]
 async fn all_accounts_together_may_hold_more_than_one_may() {
-    let mut app = spawn_app().await;
+    let mut app = spawn_app_at_home().await;
     let opened = app.teller().open(json!({"currency": "EUR"})).await.expect(201);
     totals(&app.teller(), &opened).await;
     app.tamper(

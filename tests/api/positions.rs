@@ -3,11 +3,11 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{answer::Answer, eventually, spawn_app};
+use crate::support::{answer::Answer, eventually, spawn_app, spawn_app_at_home};
 
 #[tokio::test]
 async fn a_read_that_asks_for_its_own_write_sees_it() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(0).await;
     for balance in 1..=20 {
@@ -21,7 +21,7 @@ async fn a_read_that_asks_for_its_own_write_sees_it() {
 
 #[tokio::test]
 async fn every_read_model_answer_says_how_far_its_view_has_read() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let (from, to) = (teller.account_with(10).await, teller.account_with(0).await);
     let moved = teller.transfer(from, to, 5).await.expect(201);
@@ -60,7 +60,7 @@ async fn a_position_beyond_the_head_is_waited_for_and_then_given_up() {
 
 #[tokio::test]
 async fn a_view_that_does_not_move_is_not_waited_for_without_need() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(10).await;
     teller.account(account, "1").await.expect(200);
@@ -93,7 +93,7 @@ async fn a_position_that_is_none_is_refused() {
 
 #[tokio::test]
 async fn the_projections_say_how_far_they_are() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(10).await;
     teller.account(account, "1").await.expect(200);

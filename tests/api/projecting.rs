@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, query_scalar, raw_sql};
 use uuid::Uuid;
 
-use crate::support::{App, audit::audit, eventually, spawn_app, spawn_app_with};
+use crate::support::{App, audit::audit, eventually, spawn_app, spawn_app_at_home, spawn_app_with};
 
 /// The row of one view in `GET /v1/projections`.
 async fn status(app: &App, name: &str) -> Value {
@@ -42,8 +42,8 @@ async fn what_another_process_wrote_is_projected_though_nobody_wakes_the_project
 
 #[tokio::test]
 async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_nothing() {
-    let app = spawn_app().await;
-    let elsewhere = spawn_app().await;
+    let app = spawn_app_at_home().await;
+    let elsewhere = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(100).await;
     // One writes in another database of the cluster and does not end; one takes positions here, and gives up.
@@ -67,7 +67,7 @@ async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_not
 
 #[tokio::test]
 async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(100).await;
     teller.account(account, "1").await.expect(200);
@@ -90,7 +90,7 @@ async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
 
 #[tokio::test]
 async fn an_event_that_cannot_be_applied_stops_the_views_and_not_the_bank_until_it_can() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let (sick, healthy) = (teller.account_with(100).await, teller.account_with(100).await);
     teller.account(healthy, "2").await.expect(200);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, raw_sql};
 use uuid::Uuid;
 
-use crate::support::{Answer, App, Teller, audit::audit, eventually, spawn_app};
+use crate::support::{Answer, App, Teller, audit::audit, eventually, spawn_app, spawn_app_at_home};
 
 const VIEWS: [&str; 4] = ["accounts", "transactions", "daily_balances", "bank_totals"];
 
@@ -42,7 +42,7 @@ async fn hold_views(app: &App) -> PgConnection {
 
 #[tokio::test]
 async fn reads_and_writes_go_on_while_every_view_is_rebuilt_and_nobody_sees_a_step_back() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let mut accounts = Vec::new();
     for _ in 0..8 {
@@ -136,7 +136,7 @@ async fn teller_rebuilds_all(app: &App) {
 #[tokio::test]
 async fn what_was_built_wrong_says_so_and_does_not_go_live() {
     for (what, query) in [("UPDATE", ""), ("UPDATE", "?verify=true"), ("DELETE", "")] {
-        let app = spawn_app().await;
+        let app = spawn_app_at_home().await;
         let teller = app.teller();
         let account = teller.account_with(100).await;
         teller.account(account, "1").await.expect(200);

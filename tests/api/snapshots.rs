@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::support::{
     App,
     audit::{audit, fold},
-    spawn_app_with,
+    spawn_app_at_home_with, spawn_app_with,
 };
 
 /// What is kept of an account.
@@ -228,7 +228,7 @@ async fn ask_everything(app: &App, round: &str) {
 
 #[tokio::test]
 async fn statements_prepared_on_empty_tables_read_only_what_they_need_when_those_are_full() {
-    let mut app = spawn_app_with(&["--cache-accounts=1", "--snapshot-every=1"]).await;
+    let mut app = spawn_app_at_home_with(&["--cache-accounts=1", "--snapshot-every=1"]).await;
     // Nobody tells the planner later how full the tables are.
     app.sabotage(
         "ALTER TABLE event SET (autovacuum_enabled = off);

@@ -18,7 +18,7 @@ use crate::support::{
     Answer, App, Teller,
     history::{events_of, history, statement_of},
     log::{Event, Log},
-    spawn_app,
+    spawn_app, spawn_app_at_home,
 };
 
 const ALL_DAYS: &str = "from=0001-01-01&to=9999-12-31";
@@ -96,7 +96,7 @@ async fn busy(app: &App) -> (Teller, Uuid, Vec<Event>) {
 
 #[tokio::test]
 async fn a_statement_leads_from_one_balance_to_the_other_by_every_movement_oldest_first() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let (teller, account, events) = busy(&app).await;
     let drawn = teller.get(&path(account, &format!("{ALL_DAYS}&min_position=10"))).await.expect(200);
     let mut expected = statement_of(&events, DateTime::UNIX_EPOCH, DateTime::<Utc>::MAX_UTC);
@@ -182,7 +182,7 @@ async fn days_that_are_none_are_refused() {
 
 #[tokio::test]
 async fn no_account_has_no_statement() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     app.teller().account_with(1).await;
     let query = format!("{ALL_DAYS}&min_position=1");
     let refused = app.teller().get(&path(Uuid::from_u128(1), &query)).await.refused(404, "account_not_found");
@@ -212,7 +212,7 @@ async fn a_view_that_knows_no_frozen_times_draws_no_statement() {
 
 #[tokio::test]
 async fn as_csv_it_is_a_file_with_the_same_rows() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let (teller, account, _) = busy(&app).await;
     let path = path(account, "from=2020-01-01&to=2199-01-01&min_position=10");
     let drawn = teller.get(&path).await.expect(200);
@@ -277,7 +277,7 @@ async fn the_form_is_the_one_that_accept_prefers() {
 
 #[tokio::test]
 async fn turnovers_have_no_ceiling() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let most: i64 = 9_007_199_254_740_991;
     let account = app.teller().account_with(most).await;
     app.is_projected().await;
@@ -298,7 +298,7 @@ async fn turnovers_have_no_ceiling() {
 
 #[tokio::test]
 async fn a_statement_that_is_drawn_while_money_moves_ends_where_it_says() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let account = teller.account_with(1).await;
     let moving = async {
@@ -398,7 +398,7 @@ fn statements_over_consecutive_days_join_and_are_what_the_events_of_their_days_m
     let strategy = (history(60), vec(later(), 40), vec((any::<Index>(), 0..2u64), 1..10));
     let tried = TestRunner::new(config).run(&strategy, |(history, steps, days)| {
         runtime.block_on(async {
-            let app = spawn_app().await;
+            let app = spawn_app_at_home().await;
             let accounts = history.happen(&app).await;
             app.is_projected().await;
             spread(&app, &app.log().await, &steps).await;

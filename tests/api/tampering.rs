@@ -6,13 +6,13 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::support::{App, eventually, spawn_app, spawn_app_with};
+use crate::support::{App, eventually, spawn_app, spawn_app_at_home_with};
 
 /// A bank with some history, all of it projected: two accounts, a transfer, keys and snapshots.
 ///
 /// Positions: 1 opens the first account (100), 2 the second, 3 deposits 5, 4 and 5 transfer 10, 6 withdraws 1 under a key.
 async fn bank() -> (App, Uuid, Uuid) {
-    let app = spawn_app_with(&["--snapshot-every=2"]).await;
+    let app = spawn_app_at_home_with(&["--snapshot-every=2"]).await;
     let teller = app.teller();
     let (first, second) = (teller.account_with(100).await, teller.account_with(0).await);
     teller.keyed("deposit").deposit(first, 5).await.expect(201);
@@ -27,7 +27,7 @@ async fn bank() -> (App, Uuid, Uuid) {
 
 impl App {
     async fn verify(&self, witness: Option<&str>) -> Result<Report, Finding> {
-        let witness = witness.map(|text| text.parse().unwrap());
+        let witness = witness.map(|text| self.place(text).parse().unwrap());
         match verify::verify(&self.auditor().await, self.partitions(), witness.as_slice(), |_, _| ()).await {
             Ok(report) => Ok(report),
             Err(verify::Error::Broken(finding)) => Err(finding),
@@ -193,9 +193,10 @@ async fn a_receipt_that_was_written_into_is_found() {
         App::found(app.verify(None).await, position, key);
     }
     let (app, _, _) = bank().await;
-    app.tamper(
-        r#"UPDATE idempotency_key SET receipt = replace(receipt::text, '"position":"6"', '"position":"7"')::json"#,
-    )
+    let (six, seven) = (app.place("6"), app.place("7"));
+    app.tamper(&format!(
+        r#"UPDATE idempotency_key SET receipt = replace(receipt::text, '"position":"{six}"', '"position":"{seven}"')::json"#
+    ))
     .await;
     App::found(app.verify(None).await, 7, "not there");
     app.tamper("UPDATE idempotency_key SET receipt = '{}' WHERE key = 'withdraw'").await;
@@ -206,8 +207,8 @@ async fn a_receipt_that_was_written_into_is_found() {
 async fn a_witness_finds_a_log_that_was_rewritten_with_fitting_hashes() {
     let (app, _, _) = bank().await;
     let heads = app.teller().get("/v1/log/head").await.expect(200);
-    let head = &heads.data()[0];
-    assert_eq!((&head["partition"], &head["position"]), (&json!(0), &json!(6)));
+    let head = &heads.data()[usize::try_from(app.home()).unwrap()];
+    assert_eq!((&head["partition"], &head["position"]), (&json!(app.home()), &json!(6)));
     let hash = head["hash"].as_str().unwrap();
     let witness = format!("6-{hash}");
     app.verify(Some(&witness)).await.unwrap();

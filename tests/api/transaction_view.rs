@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, App, Teller, spawn_app};
+use crate::support::{Answer, App, Teller, spawn_app, spawn_app_at_home};
 
 /// An account with one movement of each kind, at versions 1, 2, 4, 5 and 6; frozen and unfrozen are no movements.
 struct Busy {
@@ -115,7 +115,7 @@ async fn a_period_has_its_beginning_and_not_its_end() {
 
 #[tokio::test]
 async fn an_account_without_movements_has_an_empty_list() {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let account = app.teller().account_with(0).await;
     let list = app.teller().get(&format!("/v1/accounts/{account}/transactions?min_position=1")).await.expect(200);
     assert_eq!((&list.body, list.position()), (&json!({"data": [], "next": null}), "1"));

@@ -5,7 +5,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{App, Teller, audit::audit, spawn_app};
+use crate::support::{App, Teller, audit::audit, spawn_app_at_home};
 
 /// Two servers, an account that the first holds, and another that takes the first over the slow way.
 struct Scene {
@@ -18,7 +18,7 @@ struct Scene {
 }
 
 async fn scene() -> Scene {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let another = app.another().await;
     let (first, second) = (app.teller(), another.teller());
     let (held, other) = (first.account_with(100).await, first.account_with(0).await);

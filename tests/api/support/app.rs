@@ -10,10 +10,13 @@ use std::{
 use clap::{Args, Command, FromArgMatches, builder::Resettable};
 use passbook::{config::Config, database::Database, event_store::Partitions, service::Service};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
+use uuid::Uuid;
 
 use super::{
     Teller,
     cluster::OwnDatabase,
+    heard::Heard,
+    home::Home,
     log::{Log, read},
     proxy::Proxy,
 };
@@ -27,6 +30,8 @@ pub struct App {
     config: Config,
     database: Arc<OwnDatabase>,
     client: reqwest::Client,
+    heard: Heard,
+    home: Option<Home>,
 }
 
 /// A server with an empty log.
@@ -34,11 +39,31 @@ pub async fn spawn_app() -> App {
     spawn_app_with(&[]).await
 }
 
+/// The same for a test that looks into the tables: all its accounts are in one partition.
+pub async fn spawn_app_at_home() -> App {
+    spawn_app().await.at_home()
+}
+
+/// The same with settings of its own.
+pub async fn spawn_app_at_home_with(flags: &[&str]) -> App {
+    spawn_app_with(flags).await.at_home()
+}
+
+/// The same behind a proxy.
+pub async fn spawn_app_at_home_behind_proxy(flags: &[&str]) -> (App, Proxy) {
+    let (app, proxy) = spawn_app_behind_proxy(flags).await;
+    (app.at_home(), proxy)
+}
+
 /// The same with settings of its own: `--cache-accounts=2`.
 pub async fn spawn_app_with(flags: &[&str]) -> App {
     let database = Arc::new(OwnDatabase::create().await);
     let config = config(&database.url(), &divided(flags));
     App::start(config, database).await
+}
+
+fn partitions_of(config: &Config) -> Partitions {
+    config.partitions.map_or(Partitions::ONE, |count| Partitions::new(i16::from(count)).unwrap())
 }
 
 /// Keeps every executor busy with something that waits at the turnstile.
@@ -101,13 +126,24 @@ impl App {
         let service = Some(Service::start(&config).await.unwrap());
         // Compressed answers are the subject of one test alone.
         let client = reqwest::Client::builder().no_gzip().build().unwrap();
-        Self { service, config, database, client }
+        let heard = Heard::nothing_yet(partitions_of(&config));
+        Self { service, config, database, client, heard, home: None }
+    }
+
+    fn at_home(self) -> Self {
+        Self { home: Home::of(self.partitions()), ..self }
+    }
+
+    /// The partition that a test is about which looks into the tables.
+    pub fn home(&self) -> i16 {
+        self.home.map_or(0, |home| home.partition)
     }
 
     /// A second server on the same database, as another process would be. No proxy stands between the two.
     pub async fn another(&self) -> Self {
         let config = Config { database_url: Some(self.database.url().into()), ..self.config.clone() };
-        Self::start(config, Arc::clone(&self.database)).await
+        let another = Self::start(config, Arc::clone(&self.database)).await;
+        Self { heard: self.heard.clone(), home: self.home, ..another }
     }
 
     /// Ends the server in order and starts it again: what it held in memory is gone.
@@ -138,7 +174,11 @@ impl App {
 
     /// A client who may do everything.
     pub fn teller(&self) -> Teller {
-        Teller::new(self.client.clone(), self.url())
+        let teller = Teller::new(self.client.clone(), self.url());
+        match self.home {
+            Some(home) => teller.at_home(home),
+            None => teller.hearing(self.heard.clone()),
+        }
     }
 
     /// The settings that the server was started with.
@@ -148,13 +188,32 @@ impl App {
 
     /// A connection to the database, as the superuser.
     pub async fn database(&self) -> PgConnection {
-        self.database.connect().await
+        let mut connection = self.database.connect().await;
+        if let Some(home) = self.home {
+            // Other partitions are not there for this test. Their heads are as they were made.
+            let sql = format!(
+                "CREATE TEMP VIEW log_head AS SELECT * FROM public.log_head WHERE partition = {0};
+                 CREATE TEMP VIEW projection AS SELECT * FROM public.projection WHERE partition = {0}",
+                home.partition
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        }
+        connection
     }
 
     /// Runs SQL that no server would: sabotage.
     pub async fn sabotage(&self, sql: &'static str) {
-        let mut connection = self.database().await;
-        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        self.execute(sql).await;
+    }
+
+    /// What is said of partition 0 is meant for the one that the test is about; what moves whole tables, for all of them.
+    async fn execute(&self, sql: &str) {
+        let is_of_all = sql.contains("TRUNCATE ") || sql.contains("saved.");
+        let mut connection = if is_of_all { self.database.connect().await } else { self.database().await };
+        let home = self.home();
+        let sql =
+            sql.replace("SELECT 0,", &format!("SELECT {home},")).replace("VALUES (0,", &format!("VALUES ({home},"));
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     }
 
@@ -163,9 +222,7 @@ impl App {
         let sql = format!(
             "ALTER TABLE event DISABLE TRIGGER event_immutable; {sql}; ALTER TABLE event ENABLE ALWAYS TRIGGER event_immutable"
         );
-        let mut connection = self.database().await;
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+        self.execute(&sql).await;
     }
 
     /// Changes a setting of the database, and lets every server connect anew to notice.
@@ -196,7 +253,27 @@ impl App {
 
     /// How many partitions its log has.
     pub fn partitions(&self) -> Partitions {
-        self.config.partitions.map_or(Partitions::ONE, |count| Partitions::new(i16::from(count)).unwrap())
+        partitions_of(&self.config)
+    }
+
+    /// The id of an account that would be where this test looks.
+    pub fn new_id(&self) -> Uuid {
+        self.partitions().new_id_in(self.home())
+    }
+
+    /// A position or a cursor of the partition that the test is about, as a server takes it.
+    pub fn place(&self, text: &str) -> String {
+        self.home.map_or_else(|| text.to_owned(), |home| home.place(text))
+    }
+
+    /// How far the log is with every command that was answered, as it is told.
+    pub fn so_far(&self) -> String {
+        self.heard.to_string()
+    }
+
+    /// The position of a partition that holds this account, as it is told.
+    pub fn position(&self, account: Uuid, position: i64) -> String {
+        self.partitions().position(self.partitions().of(account), position).to_string()
     }
 
     /// Waits until every view is live and has read the whole log, so that a test can change its rows.
@@ -248,7 +325,7 @@ impl App {
     /// The same where not everybody may open an account.
     pub async fn as_one_batch_behind<T>(&self, teller: Teller, commands: impl Future<Output = T>) -> T {
         let turnstile = self.hold_turnstile().await;
-        let opening = tokio::spawn(occupy(teller, self.partitions()));
+        let opening = tokio::spawn(occupy(teller, self.home.map_or(self.partitions(), |_| Partitions::ONE)));
         self.somebody_waits().await;
         let release = async {
             tokio::time::sleep(Duration::from_millis(GATHERING_MS)).await;

@@ -9,11 +9,12 @@ use std::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::PATIENCE_S_MAX;
+use super::{PATIENCE_S_MAX, home::Home};
 
 /// A stream of events that has begun.
 pub struct Follower {
     response: reqwest::Response,
+    home: Option<Home>,
     unread: Cursor<Vec<u8>>,
     /// The beginning of a block.
     begun: Vec<u8>,
@@ -43,9 +44,10 @@ impl Told {
 }
 
 impl Follower {
-    pub fn new(response: reqwest::Response) -> Self {
+    pub fn new(response: reqwest::Response, home: Option<Home>) -> Self {
         Self {
             response,
+            home,
             unread: Cursor::default(),
             begun: vec![],
             last_id: String::new(),
@@ -122,7 +124,7 @@ impl Follower {
             let value = value.strip_prefix(' ').unwrap_or(value);
             match field {
                 "" => self.comments += 1,
-                "id" => self.last_id = value.to_owned(),
+                "id" => self.last_id = self.home.map_or_else(|| value.to_owned(), |home| home.told(value)),
                 "event" => event_type = value.to_owned(),
                 "data" => data.push(value),
                 "retry" => assert!(value.parse::<u64>().is_ok(), "{line}"),
@@ -130,6 +132,7 @@ impl Follower {
             }
         }
         let text = data.join("\n");
+        let text = self.home.map_or_else(|| text.clone(), |home| home.told_body(&text));
         let data = serde_json::from_str(&text).ok()?;
         Some(Told { id: self.last_id.clone(), event_type, text, data })
     }

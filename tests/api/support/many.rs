@@ -8,19 +8,20 @@ impl App {
     /// Records so many deposits more on the account that was opened first, each with a reference of so many bytes. What
     /// is recorded can be read, and its hashes are no chain.
     pub async fn record_deposits(&self, count: i64, reference_bytes: usize) {
+        let home = self.home();
         let sql = format!(
-            "WITH head AS (SELECT position AS last FROM log_head WHERE partition = 0),
+            "WITH head AS (SELECT position AS last FROM log_head WHERE partition = {home}),
                   stream AS (SELECT stream_id AS id, max(version) AS last FROM event
-                             WHERE partition = 0 AND stream_id = (SELECT stream_id FROM event WHERE partition = 0 AND position = 1)
+                             WHERE partition = {home} AND stream_id = (SELECT stream_id FROM event WHERE partition = {home} AND position = 1)
                              GROUP BY stream_id)
              INSERT INTO event
-             SELECT 0, head.last + n, gen_random_uuid(), stream.id, stream.last + n, 'MoneyDeposited', 1,
+             SELECT {home}, head.last + n, gen_random_uuid(), stream.id, stream.last + n, 'MoneyDeposited', 1,
                     ('{{\"amount\":1,\"reference\":\"' || repeat('x', {reference_bytes}) || '\"}}')::json,
                     '{{\"user_id\":\"anonymous\",\"correlation_id\":\"many\",\"causation_id\":\"many\"}}',
                     (SELECT recorded_at FROM log_head) + interval '1 microsecond', sha256((head.last + n)::text::bytea)
              FROM head, stream, generate_series(1, {count}) AS n;
              UPDATE log_head SET position = position + {count}, recorded_at = recorded_at + interval '1 microsecond',
-                    hash = (SELECT hash FROM event WHERE partition = 0 ORDER BY position DESC LIMIT 1)"
+                    hash = (SELECT hash FROM event WHERE partition = {home} ORDER BY position DESC LIMIT 1)"
         );
         let mut connection = self.database().await;
         let mut transaction = connection.begin().await.unwrap();

@@ -6,7 +6,9 @@ pub mod audit;
 pub mod cluster;
 pub mod follower;
 pub mod guarded;
+pub mod heard;
 pub mod history;
+pub mod home;
 pub mod log;
 pub mod many;
 pub mod provider;
@@ -20,7 +22,10 @@ use std::{
 };
 
 pub use answer::Answer;
-pub use app::{App, spawn_app, spawn_app_behind_proxy, spawn_app_on, spawn_app_with};
+pub use app::{
+    App, spawn_app, spawn_app_at_home, spawn_app_at_home_behind_proxy, spawn_app_at_home_with, spawn_app_behind_proxy,
+    spawn_app_on, spawn_app_with,
+};
 pub use follower::{Follower, Told};
 pub use guarded::{Guarded, spawn_guarded, spawn_guarded_with};
 pub use teller::Teller;

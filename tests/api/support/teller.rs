@@ -4,7 +4,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Answer, Follower};
+use super::{Answer, Follower, heard::Heard, home::Home};
 
 /// Somebody at the counter who may do everything.
 #[derive(Clone)]
@@ -13,11 +13,23 @@ pub struct Teller {
     url: String,
     headers: Vec<(String, String)>,
     dry_run: bool,
+    heard: Option<Heard>,
+    home: Option<Home>,
 }
 
 impl Teller {
     pub fn new(client: Client, url: String) -> Self {
-        Self { client, url, headers: vec![], dry_run: false }
+        Self { client, url, headers: vec![], dry_run: false, heard: None, home: None }
+    }
+
+    /// The same teller, who hears what others are told.
+    pub fn hearing(self, heard: Heard) -> Self {
+        Self { heard: Some(heard), ..self }
+    }
+
+    /// The same teller, for whom there is one partition.
+    pub fn at_home(self, home: Home) -> Self {
+        Self { home: Some(home), ..self }
     }
 
     /// The same teller, who sends this header too.
@@ -42,7 +54,10 @@ impl Teller {
         Self { dry_run: true, ..self.clone() }
     }
 
-    pub async fn open(&self, body: Value) -> Answer {
+    pub async fn open(&self, mut body: Value) -> Answer {
+        if let Some(home) = self.home {
+            home.opening(&mut body, self.headers.iter().any(|(name, _)| name == "idempotency-key"));
+        }
         self.command("/v1/accounts", body).await
     }
 
@@ -109,24 +124,39 @@ impl Teller {
     pub async fn follow(&self, query: &str) -> Follower {
         let response = self.request(Method::GET, &format!("/v1/events/stream{query}")).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200, "{query}: {}", response.text().await.unwrap());
-        Follower::new(response)
+        Follower::new(response, self.home)
     }
 
     /// Follows the log on from where somebody was.
     pub async fn resume(&self, last_id: &str) -> Follower {
+        let last_id = &self.home.map_or_else(|| last_id.to_owned(), |home| home.place(last_id));
         self.with("last-event-id", last_id).follow("").await
     }
 
     /// Anything at all.
     pub async fn send(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Answer {
         let mut request = self.request(method.clone(), path);
-        if method != Method::GET {
+        let is_command = method != Method::GET;
+        if is_command {
             request = request.body(body);
         }
-        Answer::read(request.send().await.unwrap()).await
+        let mut answer = Answer::read(request.send().await.unwrap()).await;
+        if let Some(home) = self.home {
+            answer.come_home(home);
+        }
+        if let (Some(heard), Some(position)) = (&self.heard, answer.header("passbook-position").filter(|_| is_command))
+        {
+            heard.hear(position);
+        }
+        answer
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let path = match (self.home, &self.heard) {
+            (Some(home), _) => home.asked(path),
+            (None, Some(heard)) => heard.meant(path),
+            (None, None) => path.to_owned(),
+        };
         let request = self.client.request(method, format!("{}{path}", self.url));
         self.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
     }
