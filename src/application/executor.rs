@@ -115,12 +115,12 @@ impl Executor {
     /// Wakes whoever follows the log. A lost wake-up is not missed: all of them look for themselves, too.
     fn tell(&self, batch: &Span) {
         for (partition, position) in self.turnstile.positions() {
-            if let Some(appended) = usize::try_from(partition).ok().and_then(|at| self.appended.get(at)) {
-                if *appended.borrow() != position {
-                    batch.record("position", position);
-                    trace::appended(partition, position, batch);
-                    appended.send_replace(position);
-                }
+            if let Some(appended) = usize::try_from(partition).ok().and_then(|at| self.appended.get(at))
+                && *appended.borrow() != position
+            {
+                batch.record("position", position);
+                trace::appended(partition, position, batch);
+                appended.send_replace(position);
             }
         }
     }

@@ -31,7 +31,6 @@ pub struct Problem {
     field: Option<&'static str>,
     position: Option<Position>,
     refusal: Option<Box<Refusal>>,
-    retry_after_s: Option<u64>,
 }
 
 /// What a refusal of authority leaves behind.
@@ -41,6 +40,8 @@ struct Refusal {
     reason: String,
     /// What the caller could do about it, as `WWW-Authenticate` tells it (RFC 6750, section 3).
     challenge: Option<String>,
+    /// When the caller may ask again, in seconds.
+    retry_after_s: Option<u64>,
 }
 
 /// An error (RFC 9457).
@@ -93,16 +94,7 @@ pub struct FieldError<'a> {
 impl Problem {
     /// A problem whose kind says it all.
     pub fn of(code: Code) -> Self {
-        Self {
-            code,
-            detail: None,
-            current_version: None,
-            balance: None,
-            field: None,
-            position: None,
-            refusal: None,
-            retry_after_s: (code.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S),
-        }
+        Self { code, detail: None, current_version: None, balance: None, field: None, position: None, refusal: None }
     }
 
     /// A problem with what went wrong this time.
@@ -124,7 +116,7 @@ impl Problem {
     pub fn unauthenticated(reason: impl Into<String>, challenge: impl Into<String>) -> Self {
         let (reason, challenge) = (reason.into(), Some(challenge.into()));
         Self {
-            refusal: Some(Box::new(Refusal { reason: reason.clone(), challenge })),
+            refusal: Some(Box::new(Refusal { reason: reason.clone(), challenge, retry_after_s: None })),
             ..Self::new(Code::Unauthenticated, reason)
         }
     }
@@ -133,7 +125,7 @@ impl Problem {
     pub fn forbidden(reason: impl Into<String>, challenge: Option<String>) -> Self {
         let reason = reason.into();
         Self {
-            refusal: Some(Box::new(Refusal { reason: reason.clone(), challenge })),
+            refusal: Some(Box::new(Refusal { reason: reason.clone(), challenge, retry_after_s: None })),
             ..Self::new(Code::Forbidden, reason)
         }
     }
@@ -141,12 +133,16 @@ impl Problem {
     /// The caller asks too often, and may again after so many seconds.
     pub fn rate_limited(reason: impl Into<String>, retry_after_s: u64) -> Self {
         let reason = reason.into();
-        Self { retry_after_s: Some(retry_after_s), ..Self::new(Code::RateLimited, reason.clone()).because(reason) }
+        let refusal = Refusal { reason: reason.clone(), challenge: None, retry_after_s: Some(retry_after_s) };
+        Self { refusal: Some(Box::new(refusal)), ..Self::new(Code::RateLimited, reason) }
     }
 
     /// The same problem, of which the log knows that there is more behind it.
     pub fn because(self, reason: impl Into<String>) -> Self {
-        Self { refusal: Some(Box::new(Refusal { reason: reason.into(), challenge: None })), ..self }
+        Self {
+            refusal: Some(Box::new(Refusal { reason: reason.into(), challenge: None, retry_after_s: None })),
+            ..self
+        }
     }
 
     /// The kind of error.
@@ -185,7 +181,9 @@ impl Problem {
         if let Some(challenge) = challenge.and_then(|challenge| challenge.parse().ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let Some(seconds) = self.retry_after_s {
+        let is_outage = self.code.status() == StatusCode::SERVICE_UNAVAILABLE;
+        let retry_after_s = self.refusal.as_ref().and_then(|refusal| refusal.retry_after_s);
+        if let Some(seconds) = retry_after_s.or(is_outage.then_some(RETRY_AFTER_S)) {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
