@@ -181,13 +181,17 @@ pub struct Config {
     #[arg(long, env = "PASSBOOK_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// The Postgres to use (`postgres://user:password@host/database`); none: one of our own.
+    /// The Postgres to use (`postgres://user:password@host/database`; of several with commas between, the one that takes writes); none: one of our own.
     #[arg(long, env = "PASSBOOK_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<SecretString>,
 
-    /// A file that holds that URL, in place of the environment.
+    /// A file that holds the URL of the Postgres to use, in place of the environment.
     #[arg(long, env = "PASSBOOK_DATABASE_URL_FILE")]
     pub database_url_file: Option<PathBuf>,
+
+    /// A streaming replica that queries are asked at while it is there and near; none: the primary answers them.
+    #[arg(long, env = "PASSBOOK_READ_DATABASE_URL", hide_env_values = true)]
+    pub read_database_url: Option<SecretString>,
 
     /// Where our own Postgres keeps its data; none: `/var/lib/passbook` for root, `~/.local/share/passbook` for others.
     #[arg(long, env = "PASSBOOK_DATA_DIR")]

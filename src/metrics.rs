@@ -64,6 +64,13 @@ pub struct Metrics {
     pub projection_duration: Histogram,
     /// Connections of the pool that queries use, by `state`: `idle`, `used`.
     pub pool_connections: IntGaugeVec,
+    /// Whether the replica is asked: 1 while it is there and near.
+    pub replica_near: IntGauge,
+    /// How much older its last event is than the primary's.
+    pub replica_lag: Gauge,
+    /// Queries that went to the primary though a replica is configured, by `reason`: `away`, or `position` where a reader wanted
+    /// a position that it had not reached.
+    pub replica_fallbacks: IntCounterVec,
     /// Readers of the event feed.
     pub feed_readers: IntGauge,
     /// How often the embedded Postgres was started again.
@@ -137,6 +144,17 @@ impl Metrics {
                 "pool_connections",
                 "Connections of the queries' pool, by state.",
                 &["state"],
+            ),
+            replica_near: keep.gauge("replica_near", "1 while the replica is there and near."),
+            replica_lag: keep.it(Gauge::new(
+                "passbook_replica_lag_seconds",
+                "How much older the replica's last event is.",
+            )
+            .expect(GOOD)),
+            replica_fallbacks: keep.counters(
+                "replica_fallbacks_total",
+                "Queries that went to the primary in place of the replica, by reason.",
+                &["reason"],
             ),
             feed_readers: keep.gauge("feed_readers", "Readers of the event feed."),
             postgres_restarts: keep.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),

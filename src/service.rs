@@ -22,7 +22,7 @@ use crate::{
     event_store::{Partitions, copied, layout},
     http,
     read_model::{
-        self, Progress, ReadModel,
+        self, Progress, ReadModel, Source,
         builder::{self, Builder},
         projector::Projector,
     },
@@ -137,7 +137,7 @@ impl Service {
         };
         let (bank, executors) = Bank::start(settings, database.writer(), appended, newer);
         let queries = database.queries();
-        let read_model = ReadModel::new(queries.clone(), partitions, progress);
+        let read_model = ReadModel::new(Source::new(queries.clone(), database.replica()), partitions, progress);
         let audit = Audit::new(queries, partitions);
         let app = http::App::new(bank, read_model, audit, feed, access)
             .limited(limits(config))

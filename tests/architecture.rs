@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "http",
         &["application", "audit", "auth", "domain", "event_store", "metrics", "read_model", "telemetry", "timestamp"],
     ),
-    ("database", &["config", "metrics"]),
+    ("database", &["config", "event_store", "metrics"]),
     ("service", &["application", "audit", "auth", "config", "database", "event_store", "http", "read_model"]),
 ];
 

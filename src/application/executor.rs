@@ -3,7 +3,7 @@
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection};
 use tokio::{
     select,
     sync::{mpsc, watch},
@@ -18,7 +18,7 @@ use super::{
     passage::Turnstile,
 };
 use crate::{
-    event_store::{StreamVersion, log::Place},
+    event_store::{Primary, StreamVersion, log::Place},
     metrics::{METRICS, phase},
     telemetry::trace::{self, TARGET},
     timestamp,
@@ -40,7 +40,7 @@ type Answers = Vec<Result<Answer, Error>>;
 
 pub(super) struct Executor {
     settings: Settings,
-    connect: PgConnectOptions,
+    connect: Primary,
     connection: Option<PgConnection>,
     turnstile: Turnstile,
     /// An append whose outcome is not known yet.
@@ -70,7 +70,7 @@ impl Executor {
     pub(super) fn new(
         settings: Settings,
         partition: Option<i16>,
-        connect: PgConnectOptions,
+        connect: Primary,
         appended: Arc<[Arc<watch::Sender<i64>>]>,
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
         outage: watch::Sender<Option<&'static str>>,
@@ -240,7 +240,7 @@ impl Executor {
             None => {
                 // Nobody waits for a passage of nobody: there a slow connection is waited for.
                 let limit = if batch.is_empty() { STATEMENT_MAX } else { CONNECT_MAX };
-                within(limit, PgConnection::connect_with(&self.connect)).await?
+                within(limit, self.connect.connect()).await?
             }
         };
         let answers = self.settle_and_pass(&mut connection, batch).await?;

@@ -12,7 +12,6 @@ mod request;
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -24,7 +23,7 @@ use uuid::Uuid;
 use self::pace::Pace;
 use crate::{
     domain::{Command, Rejection},
-    event_store::{Partitions, StreamVersion},
+    event_store::{Partitions, Primary, StreamVersion},
     telemetry::trace::TARGET,
     timestamp,
 };
@@ -123,7 +122,7 @@ impl Bank {
     /// an executor or by whoever else meets one: nothing is carried out before it can be read.
     pub fn start(
         settings: Settings,
-        connect: PgConnectOptions,
+        connect: Primary,
         appended: Arc<[Arc<watch::Sender<i64>>]>,
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> (Self, Vec<JoinHandle<()>>) {

@@ -4,13 +4,13 @@
 use std::{collections::HashMap, time::Instant};
 
 use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions, query, query_scalar, raw_sql};
+use sqlx::{AssertSqlSafe, PgConnection, query, query_scalar, raw_sql};
 
 use super::{Finding, LogHead, Money, Report, Witness, books::Books, receipts::Receipts, transfers::Transfers};
 use crate::{
     domain::account::STATE_VERSION,
     event_store::{
-        Partitions,
+        Partitions, Primary,
         log::{self, Head},
         whole,
     },
@@ -50,7 +50,7 @@ struct Due {
 /// # Errors
 /// The first thing found that is not in order, or that the database cannot be read.
 pub async fn verify(
-    connect: &PgConnectOptions,
+    connect: &Primary,
     partitions: Partitions,
     witnesses: &[Witness],
     progress: impl Fn(i64, i64),
@@ -139,13 +139,13 @@ async fn pass(
     Ok(())
 }
 
-async fn snapshot(connect: &PgConnectOptions) -> sqlx::Result<Snapshot> {
+async fn snapshot(connect: &Primary) -> sqlx::Result<Snapshot> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    let mut log = PgConnection::connect_with(connect).await?;
+    let mut log = connect.connect().await?;
     raw_sql(begin).execute(&mut log).await?;
     let id: String = query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut log).await?;
     let join = async || {
-        let mut connection = PgConnection::connect_with(connect).await?;
+        let mut connection = connect.connect().await?;
         raw_sql(begin).execute(&mut connection).await?;
         // The server made the name itself, of hexadecimal digits and dashes; no parameter is taken here.
         raw_sql(AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{id}'"))).execute(&mut connection).await?;

@@ -11,13 +11,13 @@ mod views;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::Utc;
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, query_scalar};
+use sqlx::{Connection, PgConnection, query_scalar};
 use uuid::Uuid;
 
 use crate::{
     domain::account::STATE_VERSION,
     event_store::{
-        Partitions, Position, StreamVersion, chain,
+        Partitions, Position, Primary, StreamVersion, chain,
         copied::{self, Progress},
         layout,
         log::{self, Head},
@@ -87,17 +87,12 @@ impl Copy {
     ///
     /// # Errors
     /// The partitions do not fit, or the target is something else.
-    pub async fn open(
-        source: &PgConnectOptions,
-        target: &PgConnectOptions,
-        from: Partitions,
-        to: Partitions,
-    ) -> Result<Self, Error> {
+    pub async fn open(source: &Primary, target: &Primary, from: Partitions, to: Partitions) -> Result<Self, Error> {
         if to.count() % from.count() != 0 {
             return Err(Error::NotAMultiple { from: from.count(), to: to.count() });
         }
-        let source = PgConnection::connect_with(&patient(source)).await?;
-        let mut target = PgConnection::connect_with(&patient(target)).await?;
+        let source = patient(source).connect().await?;
+        let mut target = patient(target).connect().await?;
         if layout::fixed(&mut target).await?.is_none() {
             let mut transaction = target.begin().await?;
             if layout::create(&mut transaction, to).await? {
@@ -315,8 +310,10 @@ impl Copy {
 }
 
 /// A copy takes its time within a transaction. It is found by its name, and is no writer of a service.
-fn patient(options: &PgConnectOptions) -> PgConnectOptions {
-    options.clone().application_name("passbook copy").options([("idle_in_transaction_session_timeout", "0")])
+fn patient(options: &Primary) -> Primary {
+    options.shaped(|options| {
+        options.application_name("passbook copy").options([("idle_in_transaction_session_timeout", "0")])
+    })
 }
 
 fn version(linked: &LinkedEvent) -> StreamVersion {

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
 };
 
 use crate::{
-    event_store::Partitions,
+    event_store::{Partitions, Primary},
     read_model::{self, projector::Projector},
 };
 
@@ -21,7 +20,7 @@ pub struct Views {
 
 impl Views {
     /// Registers the views of a log that is empty, or is a copy already, and begins to keep them.
-    pub async fn keep(connect: &PgConnectOptions, partitions: Partitions) -> sqlx::Result<Self> {
+    pub async fn keep(connect: &Primary, partitions: Partitions) -> sqlx::Result<Self> {
         read_model::register(connect, partitions).await?;
         let running = watch::Sender::new(0);
         let projector = |partition| {

@@ -13,7 +13,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 use self::embedded::EmbeddedPostgres;
-use crate::config::Config;
+use crate::{config::Config, event_store::Primary};
 
 /// How long the database may take to answer a new connection at the start.
 const CONNECT_MS_MAX: u64 = 10_000;
@@ -29,10 +29,14 @@ const ACQUIRE_MS_MAX: u64 = 2_000;
 /// Each statement is planned once a connection, and through the indexes however empty the tables are at that time.
 const PLANNED_ONCE: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
+/// What queries run with.
+const QUERYING: [(&str, &str); 2] = [schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)];
+
 /// The database, and the server behind it where that is ours.
 #[derive(Debug)]
 pub struct Database {
-    options: PgConnectOptions,
+    primary: Primary,
+    replica: Option<PgConnectOptions>,
     embedded: Option<EmbeddedPostgres>,
 }
 
@@ -42,10 +46,14 @@ pub struct Database {
 pub enum Error {
     #[error(transparent)]
     Embedded(#[from] embedded::Error),
-    #[error("PASSBOOK_DATABASE_URL is not a Postgres URL such as postgres://user:password@host/database")]
+    #[error(
+        "PASSBOOK_DATABASE_URL is not a Postgres URL such as postgres://user:password@host/database, or several with commas between"
+    )]
     InvalidUrl,
     #[error("PASSBOOK_DATABASE_URL and PASSBOOK_DATABASE_URL_FILE both name a database: set one of them")]
     TwoUrls,
+    #[error("PASSBOOK_READ_DATABASE_URL is not a Postgres URL such as postgres://user:password@host/database")]
+    InvalidReadUrl,
     #[error("PASSBOOK_DATABASE_URL_FILE={path} cannot be read: {source}")]
     UrlFile { path: PathBuf, source: io::Error },
     #[error("the database of PASSBOOK_DATABASE_URL cannot be reached: {0}")]
@@ -62,8 +70,8 @@ impl Database {
     /// Reaches the configured Postgres, or starts one of our own.
     pub async fn open(config: &Config) -> Result<Self, Error> {
         match url(config)? {
-            Some(url) => Self::reach(&url).await,
-            None => Ok(Self::ours(EmbeddedPostgres::start(&embedded_settings(config)).await?)),
+            Some(url) => Self::reach(&url, config).await,
+            None => Self::ours(EmbeddedPostgres::start(&embedded_settings(config)).await?, config),
         }
     }
 
@@ -71,17 +79,20 @@ impl Database {
     /// used as it is, and none is created.
     pub async fn open_existing(config: &Config) -> Result<Self, Error> {
         match url(config)? {
-            Some(url) => Self::reach(&url).await,
-            None => Ok(Self::ours(EmbeddedPostgres::attach_or_start(&embedded_settings(config)).await?)),
+            Some(url) => Self::reach(&url, config).await,
+            None => Self::ours(EmbeddedPostgres::attach_or_start(&embedded_settings(config)).await?, config),
         }
     }
 
-    fn ours(embedded: EmbeddedPostgres) -> Self {
-        Self { options: with_settings(embedded.connect_options()), embedded: Some(embedded) }
+    fn ours(embedded: EmbeddedPostgres, config: &Config) -> Result<Self, Error> {
+        let primary = Primary::new(vec![with_settings(embedded.connect_options())]);
+        Ok(Self { primary, replica: replica(config)?, embedded: Some(embedded) })
     }
 
-    async fn reach(url: &SecretString) -> Result<Self, Error> {
-        let database = Self { options: with_settings(parse(url.expose_secret())?), embedded: None };
+    async fn reach(urls: &SecretString, config: &Config) -> Result<Self, Error> {
+        let servers = urls.expose_secret().split(',').map(|url| parse(url.trim()).map(with_settings));
+        let primary = Primary::new(servers.collect::<Option<_>>().ok_or(Error::InvalidUrl)?);
+        let database = Self { primary, replica: replica(config)?, embedded: None };
         let connection = database.connect().await?;
         let version = connection.server_version_num().unwrap_or_default();
         if version < 150_000 {
@@ -131,49 +142,58 @@ impl Database {
     }
 
     async fn connect(&self) -> Result<PgConnection, Error> {
-        connect(&self.options).await
+        connect(&self.primary).await
     }
 
     /// For the executor. Durable whatever the server's default is.
-    pub fn writer(&self) -> PgConnectOptions {
-        let application = self.options.clone().application_name("passbook writer").options(PLANNED_ONCE);
-        application.options([schema::AS_SERVICE, ("synchronous_commit", "on")])
+    pub fn writer(&self) -> Primary {
+        let settings = [schema::AS_SERVICE, ("synchronous_commit", "on")];
+        self.primary.shaped(|server| server.application_name("passbook writer").options(PLANNED_ONCE).options(settings))
     }
 
     /// For the projector, which can replay what a crash takes back.
-    pub fn projector(&self) -> PgConnectOptions {
-        let application = self.options.clone().application_name("passbook projector").options(PLANNED_ONCE);
-        application.options([schema::AS_SERVICE, ("synchronous_commit", "off")])
+    pub fn projector(&self) -> Primary {
+        let settings = [schema::AS_SERVICE, ("synchronous_commit", "off")];
+        self.primary
+            .shaped(|server| server.application_name("passbook projector").options(PLANNED_ONCE).options(settings))
     }
 
     /// For whoever reads the whole log, which takes its time. The log is read along its key from the first row on, and
     /// never sorted as a whole, whatever the planner believes of its size.
-    pub fn auditor(&self) -> PgConnectOptions {
-        let application = self.options.clone().application_name("passbook auditor").disable_statement_logging();
-        application.options([
+    pub fn auditor(&self) -> Primary {
+        let settings = [
             schema::AS_SERVICE,
             ("idle_in_transaction_session_timeout", "0"),
             ("enable_sort", "off"),
             ("work_mem", "64MB"),
-        ])
+        ];
+        self.primary
+            .shaped(|server| server.application_name("passbook auditor").disable_statement_logging().options(settings))
     }
 
     /// For queries. Each connection is tried out before it is used: after a restart of the server all of them are dead.
     pub fn queries(&self) -> PgPool {
-        let application = self.options.clone().application_name("passbook queries");
-        pool(QUERY_CONNECTIONS_MAX, application)
+        self.pool(QUERY_CONNECTIONS_MAX, |server| server.application_name("passbook queries"))
+    }
+
+    /// For queries as well, where a replica was configured. It need not be there.
+    pub fn replica(&self) -> Option<PgPool> {
+        let replica = self.replica.clone()?.application_name("passbook queries");
+        Some(pool(QUERY_CONNECTIONS_MAX).connect_lazy_with(replica.options(QUERYING)))
     }
 
     /// For pages of the log, apart from the queries: however many readers catch up, the views are answered.
     pub fn trail(&self) -> PgPool {
-        let application = self.options.clone().application_name("passbook trail");
-        pool(TRAIL_CONNECTIONS_MAX, application.options(PLANNED_ONCE))
+        self.pool(TRAIL_CONNECTIONS_MAX, |server| server.application_name("passbook trail").options(PLANNED_ONCE))
     }
 
     /// For the one that reads the log for everybody who follows it.
-    pub fn feed(&self) -> PgConnectOptions {
-        let application = self.options.clone().application_name("passbook feed").options(PLANNED_ONCE);
-        application.options([schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)])
+    pub fn feed(&self) -> Primary {
+        self.primary.shaped(|server| server.application_name("passbook feed").options(PLANNED_ONCE).options(QUERYING))
+    }
+
+    fn pool(&self, connections_max: u32, shape: impl Fn(PgConnectOptions) -> PgConnectOptions) -> PgPool {
+        self.primary.shaped(|server| shape(server).options(QUERYING)).pool(pool(connections_max))
     }
 
     /// Stops the server if it is ours.
@@ -184,18 +204,20 @@ impl Database {
     }
 }
 
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
-    match timeout(Duration::from_millis(CONNECT_MS_MAX), PgConnection::connect_with(options)).await {
+async fn connect(primary: &Primary) -> Result<PgConnection, Error> {
+    match timeout(Duration::from_millis(CONNECT_MS_MAX), primary.connect()).await {
         Ok(connected) => connected.map_err(Error::Unreachable),
         Err(_) => Err(Error::Unreachable(io::Error::from(io::ErrorKind::TimedOut).into())),
     }
 }
 
-fn pool(connections_max: u32, options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections_max)
-        .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
-        .connect_lazy_with(options.options([schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)]))
+fn pool(connections_max: u32) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(connections_max).acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
+}
+
+fn replica(config: &Config) -> Result<Option<PgConnectOptions>, Error> {
+    let url = config.read_database_url.as_ref().map(|url| parse(url.expose_secret()).map(with_settings));
+    url.map(|replica| replica.ok_or(Error::InvalidReadUrl)).transpose()
 }
 
 /// The configured database, which may be told in a file: an environment is seen by more people.
@@ -220,9 +242,9 @@ fn embedded_settings(config: &Config) -> embedded::Settings {
 }
 
 /// The parser takes any scheme, and its own error may quote the password.
-fn parse(url: &str) -> Result<PgConnectOptions, Error> {
+fn parse(url: &str) -> Option<PgConnectOptions> {
     let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-    PgConnectOptions::from_str(url).ok().filter(|_| is_postgres).ok_or(Error::InvalidUrl)
+    PgConnectOptions::from_str(url).ok().filter(|_| is_postgres)
 }
 
 /// What holds on every connection: times in UTC, nothing compiled for a millisecond's query, and an instance that

@@ -2,7 +2,7 @@
 //!
 //! [`log`] writes at the head, [`stream`] reads one stream, [`feed`] reads in the order of positions, [`chain`] links
 //! every event to the one before it, [`whole`] reads everything for whoever checks it, [`trail`] pages of it as recorded. [`Partitions`] says which stream is
-//! where, and [`layout`] how many of them there are.
+//! where, and [`layout`] how many of them there are; [`Primary`] finds the server that takes writes.
 
 pub mod chain;
 pub mod copied;
@@ -11,6 +11,7 @@ pub mod layout;
 pub mod log;
 mod partition;
 mod position;
+mod primary;
 pub mod stream;
 pub mod trail;
 pub mod whole;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 pub use partition::{PARTITIONS_MAX, Partitions};
 pub use position::{InvalidPosition, Position, partition_number};
+pub use primary::Primary;
 
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];

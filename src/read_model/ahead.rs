@@ -1,21 +1,22 @@
 //! The batch after the one that the projector is writing, read meanwhile on a connection of its own. Only while the views
 //! are far behind: then reading and decoding cost no time beside the writing.
 
-use sqlx::{Connection, PgConnection, Result, postgres::PgConnectOptions};
+use sqlx::{PgConnection, Result};
 
 use super::{followers, projection::Applicable};
+use crate::event_store::Primary;
 
 /// What was read ahead in one partition.
 pub(super) struct Ahead {
     partition: i16,
-    connect: PgConnectOptions,
+    connect: Primary,
     connection: Option<PgConnection>,
     /// Events, and the position that they follow.
     batch: Option<(i64, Vec<Applicable>)>,
 }
 
 impl Ahead {
-    pub(super) fn new(partition: i16, connect: PgConnectOptions) -> Self {
+    pub(super) fn new(partition: i16, connect: Primary) -> Self {
         Self { partition, connect, connection: None, batch: None }
     }
 
@@ -44,7 +45,7 @@ impl Ahead {
     async fn try_read(&mut self, position: i64) -> Result<Vec<Applicable>> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(PgConnection::connect_with(&self.connect).await?),
+            none => none.insert(self.connect.connect().await?),
         };
         followers::read(connection, self.partition, position).await
     }

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, postgres::PgConnectOptions, query};
+use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, query};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     followers::{Followers, Step},
     generation::{self, Checkpoint},
 };
+use crate::event_store::Primary;
 
 /// How many rows of a retired generation one transaction deletes.
 const SLICE_ROWS_MAX: i64 = 5_000;
@@ -27,7 +28,7 @@ const RETRY_MS: u64 = 1_000;
 /// One partition's builder.
 pub struct Builder {
     partition: i16,
-    connect: PgConnectOptions,
+    connect: Primary,
     followers: Followers,
     /// Generations that were found in order up to a position, and are to go live.
     checked: HashMap<(String, i16), i64>,
@@ -73,7 +74,7 @@ pub(super) enum Work {
 
 impl Builder {
     /// A builder with connections of its own.
-    pub fn new(partition: i16, connect: PgConnectOptions) -> Self {
+    pub fn new(partition: i16, connect: Primary) -> Self {
         let followers = Followers::new(partition, connect.clone());
         Self { partition, connect, followers, checked: HashMap::new() }
     }
@@ -89,7 +90,7 @@ impl Builder {
 
     /// Says in `GET /v1/projections` why nothing is built.
     async fn note_failure(&self, reason: &str) -> Result<()> {
-        let mut connection = PgConnection::connect_with(&self.connect).await?;
+        let mut connection = self.connect.connect().await?;
         query!(
             "UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'building'",
             self.partition,
@@ -104,7 +105,7 @@ impl Builder {
     pub(super) async fn step(&mut self, connection: &mut Option<PgConnection>) -> Result<Work> {
         let connection = match connection {
             Some(connection) => connection,
-            none => none.insert(PgConnection::connect_with(&self.connect).await?),
+            none => none.insert(self.connect.connect().await?),
         };
         if !generation::is_work(connection, self.partition).await? {
             return Ok(Work::Nothing);
@@ -146,7 +147,7 @@ impl Builder {
         let Some(projection) = self.followers.projection(&built) else { return Ok(()) };
         // Planned for the values at hand: all rows, or a few accounts'.
         let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "0")];
-        let mut connection = PgConnection::connect_with(&self.connect.clone().options(options)).await?;
+        let mut connection = self.connect.shaped(|connect| connect.options(options)).connect().await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let flaw = check::compare(&mut snapshot, &built, projection).await?;
         snapshot.commit().await?;

@@ -1,7 +1,7 @@
 //! Every view with what this process holds of its rows between batches, and the one way in which views move: a batch of
 //! events, rows and checkpoint in one transaction.
 
-use sqlx::{PgConnection, Result, postgres::PgConnectOptions};
+use sqlx::{PgConnection, Result};
 use tracing::Instrument;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     projection::{Applicable, Projection, decode, projections},
 };
 use crate::{
-    event_store::feed,
+    event_store::{Primary, feed},
     metrics::METRICS,
     telemetry::trace::{self, TARGET},
 };
@@ -44,7 +44,7 @@ pub(super) struct Followers {
 }
 
 impl Followers {
-    pub(super) fn new(partition: i16, connect: PgConnectOptions) -> Self {
+    pub(super) fn new(partition: i16, connect: Primary) -> Self {
         let followers = projections().into_iter().map(|projection| Follower { projection, written: None }).collect();
         Self { partition, followers, ahead: Ahead::new(partition, connect) }
     }

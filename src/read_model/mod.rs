@@ -12,6 +12,7 @@ mod generation;
 pub mod projection;
 pub mod projector;
 pub mod rebuild;
+mod source;
 pub mod status;
 mod sum;
 mod tally;
@@ -21,14 +22,16 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use sqlx::{Connection, PgPool};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::event_store::{Partitions, Position};
+use crate::event_store::{Partitions, Position, Primary};
 
+use self::source::REPLICA_WAIT_MS_MAX;
+pub use source::Source;
 pub use sum::Sum;
 
 /// How long a query waits for a view to reach the position that it asks for.
@@ -46,7 +49,7 @@ const PARTITIONS_AT_ONCE_MAX: usize = 4;
 /// The handle to the read tables, cheap to clone.
 #[derive(Clone)]
 pub struct ReadModel {
-    pool: PgPool,
+    source: Source,
     partitions: Partitions,
     /// Of each partition.
     lanes: Arc<[Lane]>,
@@ -115,8 +118,8 @@ pub enum Error {
 }
 
 /// Makes sure that each view is one that the log knows, before the first command: a view of an empty log is live at once.
-pub async fn register(connect: &PgConnectOptions, partitions: Partitions) -> sqlx::Result<()> {
-    let mut connection = PgConnection::connect_with(connect).await?;
+pub async fn register(connect: &Primary, partitions: Partitions) -> sqlx::Result<()> {
+    let mut connection = connect.connect().await?;
     for partition in partitions.all() {
         generation::register(&mut connection, partition).await?;
     }
@@ -124,15 +127,15 @@ pub async fn register(connect: &PgConnectOptions, partitions: Partitions) -> sql
 }
 
 impl ReadModel {
-    /// Queries through `pool`; `progress` is that of each partition's projector in this process.
-    pub fn new(pool: PgPool, partitions: Partitions, progress: Vec<Progress>) -> Self {
+    /// Queries from `source`; `progress` is that of each partition's projector in this process.
+    pub fn new(source: Source, partitions: Partitions, progress: Vec<Progress>) -> Self {
         let lane = |(partition, progress)| Lane {
             progress,
-            lookups: accounts::Lookups::start(pool.clone(), partitions, partition),
+            lookups: accounts::Lookups::start(source.clone(), partitions, partition),
         };
         let lanes = partitions.all().zip(progress).map(lane).collect();
         let statement_pages = Arc::new(Semaphore::new(STATEMENT_PAGES_AT_ONCE_MAX));
-        Self { pool, partitions, lanes, statement_pages }
+        Self { source, partitions, lanes, statement_pages }
     }
 
     /// Whether this process still projects every partition.
@@ -148,14 +151,16 @@ impl ReadModel {
     async fn of_all<T, F>(
         &self,
         min_position: Option<&Position>,
-        query: impl Fn(i16) -> F,
+        query: impl Fn(i16, PgPool) -> F,
     ) -> Result<Seen<Vec<T>>, Error>
     where
         F: Future<Output = sqlx::Result<Option<Seen<T>>>>,
     {
         let query = &query;
-        let asked =
-            self.partitions.all().map(|partition| self.at_least(partition, min_position, move || query(partition)));
+        let asked = self
+            .partitions
+            .all()
+            .map(|partition| self.at_least(partition, min_position, move |pool| query(partition, pool)));
         let seen: Vec<Seen<T>> = stream::iter(asked).buffered(PARTITIONS_AT_ONCE_MAX).try_collect().await?;
         Ok(Seen::of_all(seen))
     }
@@ -167,7 +172,7 @@ impl ReadModel {
         &self,
         partition: i16,
         min_position: Option<&Position>,
-        query: impl Fn() -> F,
+        query: impl Fn(PgPool) -> F,
     ) -> Result<Seen<T>, Error>
     where
         F: Future<Output = sqlx::Result<Option<Seen<T>>>>,
@@ -181,12 +186,21 @@ impl ReadModel {
         };
         let deadline = Instant::now() + Duration::from_millis(PROJECTION_WAIT_MS_MAX);
         let mut projected = projected.clone();
+        let replica_until = Instant::now() + Duration::from_millis(REPLICA_WAIT_MS_MAX);
         let mut pause = LOOK_AGAIN_MS_MIN;
         loop {
             projected.mark_unchanged();
-            let answered = timeout(Duration::from_millis(QUERY_MS_MAX), query()).await;
+            let asked = match Instant::now() < replica_until {
+                true => self.source.asked(),
+                false => self.source.rather_the_primary(),
+            };
+            let answered = timeout(Duration::from_millis(QUERY_MS_MAX), query(asked.pool.clone())).await;
             match answered.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Some(seen)) if seen.position.at(partition) >= wanted => return Ok(seen),
+                Err(error) if asked.is_replica => {
+                    self.source.avoid_replica(&error);
+                    continue;
+                }
                 Ok(_) if Instant::now() < deadline => {}
                 Ok(_) => return Err(Error::Behind),
                 Err(error) => return Err(error.into()),

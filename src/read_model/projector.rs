@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{Connection, PgConnection, Result, postgres::PgConnectOptions, query, query_scalar};
+use sqlx::{Connection, PgConnection, Result, query, query_scalar};
 use tokio::{
     sync::{Notify, watch},
     time::{sleep, timeout},
@@ -17,7 +17,11 @@ use super::{
     projection::{known, newer},
     timed_out,
 };
-use crate::{event_store::StreamVersion, metrics::METRICS, timestamp};
+use crate::{
+    event_store::{Primary, StreamVersion},
+    metrics::METRICS,
+    timestamp,
+};
 
 /// The poll behind the wake-up, backing off while nothing happens.
 const POLL_MS_MIN: u64 = 5;
@@ -36,7 +40,7 @@ const STEP_S_MAX: u64 = 60;
 /// One partition's projector.
 pub struct Projector {
     partition: i16,
-    connect: PgConnectOptions,
+    connect: Primary,
     followers: Followers,
     projected: Arc<watch::Sender<i64>>,
     /// Told when a reader waits for a position.
@@ -50,7 +54,7 @@ impl Projector {
     /// that only a newer release can read it tells to `newer`.
     pub fn new(
         partition: i16,
-        connect: PgConnectOptions,
+        connect: Primary,
         projected: Arc<watch::Sender<i64>>,
         awaited: Arc<Notify>,
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
@@ -106,7 +110,7 @@ impl Projector {
         let connection = match connection {
             Some(connection) => connection,
             None => {
-                let connecting = timeout(Duration::from_secs(CONNECT_S_MAX), PgConnection::connect_with(&self.connect));
+                let connecting = timeout(Duration::from_secs(CONNECT_S_MAX), self.connect.connect());
                 let fresh = connection.insert(connecting.await.map_err(|_| timed_out())??);
                 generation::register(fresh, self.partition).await?;
                 fresh
@@ -162,7 +166,7 @@ impl Projector {
 
     /// Says in `GET /v1/projections` why the views stand still.
     async fn note_failure(&self, reason: &str) {
-        let Ok(mut connection) = PgConnection::connect_with(&self.connect).await else { return };
+        let Ok(mut connection) = self.connect.connect().await else { return };
         let noted = query!(
             "UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'live'",
             self.partition,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions, query};
+use sqlx::{PgConnection, query};
 use tokio::time::sleep;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     generation,
     projection::known,
 };
-use crate::event_store::{Partitions, Position};
+use crate::event_store::{Partitions, Position, Primary};
 
 /// How often it looks how far another process has come that builds, too.
 const LOOK_MS: u64 = 100;
@@ -46,7 +46,7 @@ pub enum Error {
 /// # Errors
 /// There is no such view, one is being built already (or, with `resume`, none is), or what was built is not in order.
 pub async fn rebuild(
-    connect: PgConnectOptions,
+    connect: Primary,
     partitions: Partitions,
     name: &str,
     check_all: bool,
@@ -54,7 +54,7 @@ pub async fn rebuild(
     progress: impl Fn(i64, i64),
 ) -> Result<Rebuilt, Error> {
     let schema_version = known().schema_version(name).ok_or_else(|| Error::Unknown(name.to_owned()))?;
-    let mut connection = PgConnection::connect_with(&connect).await?;
+    let mut connection = connect.connect().await?;
     let begun = match resume {
         false => {
             let begun = generation::begin(&mut connection, partitions, name, schema_version, check_all).await?;

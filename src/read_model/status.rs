@@ -55,22 +55,22 @@ pub enum Begun {
 impl ReadModel {
     /// How many connections of the pool are idle, and how many in use.
     pub fn connections(&self) -> (i64, i64) {
-        let idle = self.pool.num_idle() as i64;
-        (idle, i64::from(self.pool.size()) - idle)
+        let idle = self.source.primary().num_idle() as i64;
+        (idle, i64::from(self.source.primary().size()) - idle)
     }
 
     /// Asks for the next generation of a view, which the builder of any instance then builds; `None`: there is no such view.
     pub async fn rebuild(&self, name: &str, check_all: bool) -> Result<Option<Begun>, Error> {
         let Some(schema_version) = known().schema_version(name) else { return Ok(None) };
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.source.primary().acquire().await?;
         let generation = generation::begin(&mut connection, self.partitions, name, schema_version, check_all).await?;
         Ok(Some(generation.map_or(Begun::Running, Begun::Started)))
     }
 
     /// All views, measured against the log's head, once each has read up to `min_position`.
     pub async fn projections(&self, min_position: Option<&Position>) -> Result<Seen<Vec<ProjectionStatus>>, Error> {
-        let seen = self.of_all(min_position, |partition| async move {
-            let rows = query_file!("src/read_model/status.sql", partition).fetch_all(&self.pool).await?;
+        let seen = self.of_all(min_position, |partition, _| async move {
+            let rows = query_file!("src/read_model/status.sql", partition).fetch_all(self.source.primary()).await?;
             // How far the queries of this release see; before anything is live, how far what will be has come.
             let is_seen = |name: &str, state: &str, schema_version| {
                 (state == "live" || state == "stopped")

@@ -17,5 +17,7 @@ mod passbook;
 mod rebuilding;
 mod refusing;
 mod roles;
+mod servers;
 mod serving;
+mod standby;
 mod verifying;

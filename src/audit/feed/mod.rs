@@ -19,12 +19,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use self::{chunk::Chunk, pump::Pump, reader::Reader};
 use super::{Bookmark, Error, Filter, Trail};
-use crate::event_store::Partitions;
+use crate::event_store::{Partitions, Primary};
 
 /// How many follow the log at once. More are turned away.
 pub const FEED_READERS_MAX: usize = 1_000;
@@ -41,7 +40,7 @@ pub struct Feed(Arc<Shared>);
 struct Shared {
     trail: Trail,
     partitions: Partitions,
-    connect: PgConnectOptions,
+    connect: Primary,
     /// Of each partition.
     appended: Vec<watch::Receiver<i64>>,
     /// The pump holds the sender. While it runs, readers join it here.
@@ -54,12 +53,7 @@ struct Shared {
 impl Feed {
     /// A feed that catches up through `trail`, follows through a connection of its own, and looks at once when this
     /// process has `appended`.
-    pub fn new(
-        trail: Trail,
-        partitions: Partitions,
-        connect: PgConnectOptions,
-        appended: Vec<watch::Receiver<i64>>,
-    ) -> Self {
+    pub fn new(trail: Trail, partitions: Partitions, connect: Primary, appended: Vec<watch::Receiver<i64>>) -> Self {
         Self(Arc::new(Shared {
             trail,
             partitions,

@@ -85,7 +85,7 @@ impl Pump {
     async fn step(&mut self) -> Result<bool, Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            None => self.connection.insert(PgConnection::connect_with(&self.shared.connect).await?),
+            None => self.connection.insert(self.shared.connect.connect().await?),
         };
         let partitions = self.shared.partitions;
         let Some(at) = &mut self.at else {

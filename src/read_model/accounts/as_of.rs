@@ -33,9 +33,9 @@ impl ReadModel {
             Moment::Version(version) => (None, Some(version)),
         };
         let partition = self.partitions.of(account_id);
-        self.at_least(partition, min_position, || async {
+        self.at_least(partition, min_position, |pool| async move {
             let rows = query_file_as!(Row, "src/read_model/accounts/as_of.sql", partition, account_id, time, version)
-                .fetch_all(&self.pool)
+                .fetch_all(&pool)
                 .await?;
             Ok(seen(rows, self.partitions, partition).map(only))
         })

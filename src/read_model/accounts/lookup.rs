@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{AccountView, live};
 use crate::{
     event_store::Partitions,
-    read_model::{QUERY_MS_MAX, Seen},
+    read_model::{QUERY_MS_MAX, Seen, Source},
 };
 
 /// How many look-ups may wait, and how many share one statement.
@@ -33,12 +33,12 @@ struct Lookup {
 }
 
 impl Lookups {
-    pub(in crate::read_model) fn start(pool: PgPool, partitions: Partitions, partition: i16) -> Self {
+    pub(in crate::read_model) fn start(source: Source, partitions: Partitions, partition: i16) -> Self {
         let (sender, mut waiting) = mpsc::channel::<Lookup>(LOOKUPS_MAX);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH_LOOKUPS_MAX);
             while waiting.recv_many(&mut batch, BATCH_LOOKUPS_MAX).await > 0 {
-                answer(&pool, partitions, partition, batch.drain(..)).await;
+                answer(source.asked().pool, partitions, partition, batch.drain(..)).await;
             }
         });
         Self(sender)

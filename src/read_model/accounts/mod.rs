@@ -131,10 +131,13 @@ impl ReadModel {
     ) -> Result<Seen<Option<AccountView>>, Error> {
         let partition = self.partitions.of(account_id);
         let lookups = &self.lane(partition).ok_or(Error::Behind)?.lookups;
-        self.at_least(partition, min_position, || async {
-            match lookups.get(account_id).await {
+        self.at_least(partition, min_position, |pool| async move {
+            // Who waits for a position may be led past the replica, which those who share a statement are not.
+            let shares = min_position.is_none() || !self.source.has_replica();
+            let shared = if shares { lookups.get(account_id).await } else { None };
+            match shared {
                 Some(answer) => Ok(answer),
-                None => Ok(live(&self.pool, self.partitions, partition, &[account_id]).await?.map(only)),
+                None => Ok(live(&pool, self.partitions, partition, &[account_id]).await?.map(only)),
             }
         })
         .await
@@ -151,7 +154,7 @@ impl ReadModel {
         let status = filter.status.map(Status::as_str);
         let currency = filter.currency.as_deref();
         let (opened_at, account_id) = after.unzip();
-        let seen = self.of_all(min_position, |partition| async move {
+        let seen = self.of_all(min_position, |partition, pool| async move {
             // An owner's accounts are found through an index of their own, so each list is a statement of its own.
             let rows = match &filter.owner {
                 Some(owner) => {
@@ -166,7 +169,7 @@ impl ReadModel {
                         limit + 1,
                         owner
                     )
-                    .fetch_all(&self.pool)
+                    .fetch_all(&pool)
                     .await?
                 }
                 None => {
@@ -180,7 +183,7 @@ impl ReadModel {
                         account_id,
                         limit + 1
                     )
-                    .fetch_all(&self.pool)
+                    .fetch_all(&pool)
                     .await?
                 }
             };

@@ -78,8 +78,8 @@ impl Total {
 impl ReadModel {
     /// The whole bank: what all partitions come to.
     pub async fn totals(&self, min_position: Option<&Position>) -> Result<Seen<Totals>, Error> {
-        let seen = self.of_all(min_position, |partition| async move {
-            let rows = query_file!("src/read_model/bank_totals/totals.sql", partition).fetch_all(&self.pool).await?;
+        let seen = self.of_all(min_position, |partition, pool| async move {
+            let rows = query_file!("src/read_model/bank_totals/totals.sql", partition).fetch_all(&pool).await?;
             let checkpoint =
                 rows.first().map(|row| (self.partitions.position(partition, row.position), row.generation));
             let mut totals = Totals::default();

@@ -78,7 +78,7 @@ impl ReadModel {
         min_position: Option<&Position>,
     ) -> Result<Seen<(Vec<DailyBalance>, bool)>, Error> {
         let partition = self.partitions.of(account_id);
-        self.at_least(partition, min_position, || async {
+        self.at_least(partition, min_position, |pool| async move {
             let rows = query_file_as!(
                 Row,
                 "src/read_model/daily_balances/list.sql",
@@ -89,7 +89,7 @@ impl ReadModel {
                 after,
                 limit + 1
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&pool)
             .await?;
             let checkpoint =
                 rows.first().map(|row| (self.partitions.position(partition, row.position), row.generation));

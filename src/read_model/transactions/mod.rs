@@ -95,7 +95,7 @@ impl ReadModel {
         min_position: Option<&Position>,
     ) -> Result<Seen<(Vec<TransactionView>, bool)>, Error> {
         let partition = self.partitions.of(account_id);
-        self.at_least(partition, min_position, || async {
+        self.at_least(partition, min_position, |pool| async move {
             let rows = query_file_as!(
                 Row,
                 "src/read_model/transactions/list.sql",
@@ -107,7 +107,7 @@ impl ReadModel {
                 filter.kind.map(Kind::as_str),
                 limit + 1
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&pool)
             .await?;
             let checkpoint =
                 rows.first().map(|row| (self.partitions.position(partition, row.position), row.generation));

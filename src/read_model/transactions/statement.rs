@@ -62,7 +62,7 @@ impl ReadModel {
         min_position: Option<&Position>,
     ) -> Result<Seen<Option<Statement>>, Error> {
         let partition = self.partitions.of(account_id);
-        self.at_least(partition, min_position, || async {
+        self.at_least(partition, min_position, |pool| async move {
             let row = query_file_as!(
                 Row,
                 "src/read_model/transactions/statement.sql",
@@ -71,7 +71,7 @@ impl ReadModel {
                 beginning(period.from),
                 beginning(period.to)
             )
-            .fetch_optional(&self.pool)
+            .fetch_optional(&pool)
             .await?;
             Ok(row.and_then(|row| row.seen(period, |position| self.partitions.position(partition, position))))
         })
@@ -121,7 +121,7 @@ impl Lines {
             versions.end,
             STATEMENT_PAGE_ROWS_MAX
         )
-        .fetch_all(&self.read_model.pool);
+        .fetch_all(self.read_model.source.primary());
         let read = timeout(Duration::from_millis(QUERY_MS_MAX), rows).await;
         Ok(read.unwrap_or_else(|_| Err(timed_out()))?)
     }

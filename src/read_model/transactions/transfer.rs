@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::query_file_as;
+use sqlx::{PgPool, query_file_as};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -41,17 +41,22 @@ impl ReadModel {
         min_position: Option<&Position>,
     ) -> Result<Seen<Option<TransferView>>, Error> {
         let home = self.partitions.of(transfer_id);
-        let seen = self.at_least(home, min_position, || self.transfer_in(home, transfer_id)).await?;
+        let seen = self.at_least(home, min_position, |pool| self.transfer_in(pool, home, transfer_id)).await?;
         if seen.value.is_some() || !self.partitions.are_several() {
             return Ok(seen);
         }
-        let all = self.of_all(min_position, |partition| self.transfer_in(partition, transfer_id)).await?;
+        let all = self.of_all(min_position, |partition, pool| self.transfer_in(pool, partition, transfer_id)).await?;
         Ok(all.map(|found| found.into_iter().flatten().next()))
     }
 
-    async fn transfer_in(&self, partition: i16, transfer_id: Uuid) -> sqlx::Result<Option<Seen<Option<TransferView>>>> {
+    async fn transfer_in(
+        &self,
+        pool: PgPool,
+        partition: i16,
+        transfer_id: Uuid,
+    ) -> sqlx::Result<Option<Seen<Option<TransferView>>>> {
         let row = query_file_as!(Row, "src/read_model/transactions/transfer.sql", partition, transfer_id)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&pool)
             .await?;
         let position = |row: &Row| self.partitions.position(partition, row.position);
         Ok(row.map(|row| Seen { position: position(&row), generation: row.generation, value: view(row) }))

@@ -1,0 +1,80 @@
+//! The servers that may hold the log, of which one takes writes at a time. After a failover it is another one, and whoever
+//! connects finds it.
+
+use std::{future::Future, io, sync::Arc};
+
+use futures_util::future::select_ok;
+use sqlx::{
+    Connection, PgConnection, PgPool, Result,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    query_scalar,
+};
+use tokio::sync::watch;
+
+/// The way to whichever server takes writes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Primary {
+    servers: Vec<PgConnectOptions>,
+    /// Which of them took writes when somebody looked last; shared by all who were shaped from one.
+    last: Arc<watch::Sender<usize>>,
+}
+
+impl Primary {
+    /// One server, or several of which the one that takes writes is found.
+    pub fn new(servers: Vec<PgConnectOptions>) -> Self {
+        Self { servers, last: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// The same servers, connected to otherwise.
+    #[must_use]
+    pub fn shaped(&self, shape: impl Fn(PgConnectOptions) -> PgConnectOptions) -> Self {
+        Self { servers: self.servers.iter().cloned().map(shape).collect(), last: Arc::clone(&self.last) }
+    }
+
+    /// Connects to the server that takes writes. Several are asked at once, so that one that does not answer holds nobody up.
+    ///
+    /// # Errors
+    /// None of them can be reached, or none takes writes.
+    pub async fn connect(&self) -> Result<PgConnection> {
+        let [only] = &self.servers[..] else {
+            let asked = self.servers.iter().enumerate().map(|(at, server)| Box::pin(writable(at, server)));
+            let ((at, connection), _) = select_ok(asked).await?;
+            self.last.send_if_modified(|last| std::mem::replace(last, at) != at);
+            return Ok(connection);
+        };
+        PgConnection::connect_with(only).await
+    }
+
+    /// A pool of connections to it, which follows when somebody finds another.
+    pub fn pool(&self, options: PgPoolOptions) -> PgPool {
+        let pool = options.connect_lazy_with(self.servers[*self.last.borrow()].clone());
+        if self.servers.len() > 1 {
+            tokio::spawn(follow(self.servers.clone(), self.last.subscribe(), pool.clone()));
+        }
+        pool
+    }
+}
+
+async fn writable(at: usize, server: &PgConnectOptions) -> Result<(usize, PgConnection)> {
+    let mut connection = PgConnection::connect_with(server).await?;
+    let is_read_only = query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "is_read_only!""#);
+    if is_read_only.fetch_one(&mut connection).await? {
+        return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "no server that answers takes writes").into());
+    }
+    Ok((at, connection))
+}
+
+/// Ends with the last of those who may find another.
+fn follow(
+    servers: Vec<PgConnectOptions>,
+    mut last: watch::Receiver<usize>,
+    pool: PgPool,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        while last.changed().await.is_ok() {
+            let at = *last.borrow_and_update();
+            tracing::warn!(server = at + 1, "writes are taken by another server");
+            pool.set_connect_options(servers[at].clone());
+        }
+    }
+}

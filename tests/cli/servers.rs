@@ -1,0 +1,156 @@
+//! Two Postgres servers of the test's own, of which one follows the other: made by `initdb` and `pg_basebackup`, run as the
+//! user that Postgres insists on.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, User, geteuid},
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, postgres::PgConnectOptions, query, query_scalar};
+
+use crate::folder::Folder;
+
+const START_S_MAX: u64 = 60;
+
+pub struct Server {
+    folder: PathBuf,
+    child: Child,
+}
+
+impl Server {
+    /// With an empty database `passbook`.
+    pub async fn start(folder: &Folder) -> Self {
+        let home = home(folder, "one");
+        let data = home.join("data");
+        run(program("initdb").arg("-D").arg(&data).args([
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--auth=trust",
+            "-U",
+            "passbook",
+        ]));
+        let server = Self::serve(home).await;
+        server.execute("CREATE DATABASE passbook", "postgres").await;
+        server
+    }
+
+    /// A copy of this one that follows it.
+    pub async fn standby(&self, folder: &Folder) -> Self {
+        let home = home(folder, "two");
+        let mut copy = program("pg_basebackup");
+        copy.arg("-h").arg(&self.folder).args(["-U", "passbook", "-R", "-X", "stream", "-c", "fast", "-D"]);
+        run(copy.arg(home.join("data")));
+        Self::serve(home).await
+    }
+
+    async fn serve(folder: PathBuf) -> Self {
+        let mut postgres = program("postgres");
+        postgres.arg("-D").arg(folder.join("data")).args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+        postgres.arg("-c").arg(format!("unix_socket_directories={}", folder.display()));
+        let log = fs::File::create(folder.join("log")).unwrap();
+        postgres.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let server = Self { child: postgres.spawn().unwrap(), folder };
+        let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
+        while server.options("postgres").connect().await.is_err() {
+            let said = fs::read_to_string(server.folder.join("log")).unwrap();
+            assert!(Instant::now() < deadline, "Postgres does not start: {said}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres://passbook@localhost/passbook?host={}", self.folder.display())
+    }
+
+    fn options(&self, database: &str) -> PgConnectOptions {
+        self.url().parse::<PgConnectOptions>().unwrap().database(database)
+    }
+
+    pub async fn execute(&self, sql: &str, database: &str) {
+        let mut connection = self.options(database).connect().await.unwrap();
+        query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    }
+
+    pub async fn ask(&self, sql: &str) -> bool {
+        let mut connection = self.options("passbook").connect().await.unwrap();
+        query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap()
+    }
+
+    /// From now on a commit is answered only once the other one has it.
+    pub async fn waits_for_standby(&self) {
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "postgres").await;
+        self.execute("SELECT pg_reload_conf()", "postgres").await;
+        let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
+        while !self.ask("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await {
+            assert!(Instant::now() < deadline, "no standby keeps in step");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Without a word: the server and, as they notice, all that work for it.
+    pub fn kill(&mut self) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL).unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends the following: this one takes writes.
+    pub fn promote(&self) {
+        run(program("pg_ctl").arg("promote").arg("-D").arg(self.folder.join("data")));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // "Immediate": nothing in it is needed.
+        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGQUIT);
+        let _ = self.child.wait();
+    }
+}
+
+fn program(name: &str) -> Command {
+    let found = Command::new("pg_config").arg("--bindir").output().ok();
+    let configured = found.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let folders =
+        fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+    let set = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
+    let folder = set.into_iter().chain(configured).chain(folders).find(|folder| folder.join(name).is_file());
+    let mut command = Command::new(folder.expect("Postgres is installed by scripts/setup").join(name));
+    if let Some(user) = user() {
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    command.current_dir("/tmp");
+    command
+}
+
+/// Whom root hands Postgres to.
+fn user() -> Option<User> {
+    geteuid().is_root().then(|| ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).unwrap()).unwrap())
+}
+
+fn home(folder: &Folder, name: &str) -> PathBuf {
+    let home = folder.beside(name);
+    fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
+    if let Some(user) = user() {
+        chown(Path::new(&home), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+    }
+    home
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
