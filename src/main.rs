@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use passbook::{
     audit::{InvalidWitness, Witness, verify},
     auth::development,
-    config::{Cli, Config, Rebuild, Subcommands, Token, Verify},
+    config::{Cli, Config, Migrate, Rebuild, Subcommands, Token, Verify},
     copy::{Copied, Copy, Views},
     database::{self, Database},
     event_store::Partitions,
@@ -81,12 +81,16 @@ fn keep_to_itself() -> Result<(), String> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| error.to_string())
 }
 
-async fn migrate(config: Config) -> Result<(), String> {
+async fn migrate(wanted: Migrate) -> Result<(), String> {
+    let Migrate { distribute, config } = wanted;
     let _lines = telemetry::start(&config)?;
     let database = Database::open(&config).await.map_err(|error| error.to_string())?;
-    let migrated = database.migrate().await.map_err(|error| error.to_string());
+    let mut migrated = database.migrate().await;
+    if distribute && migrated.is_ok() {
+        migrated = database.distribute().await;
+    }
     database.close().await;
-    migrated
+    migrated.map_err(|error| error.to_string())
 }
 
 async fn verify(wanted: Verify) -> Result<(), String> {

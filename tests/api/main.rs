@@ -13,6 +13,7 @@ mod auth_tokens;
 mod bad_input;
 mod bad_rows;
 mod chain;
+mod citus;
 mod commands;
 mod conditions;
 mod copying;
