@@ -189,9 +189,12 @@ async fn copy_into(source: &Database, new: &Config, partitions: Partitions, foll
         bar.set_length(of.unsigned_abs());
         bar.set_position(read.unsigned_abs());
     };
-    while follow {
-        copying.round(tell).await.map_err(|error| error.to_string())?;
-        sleep(Duration::from_millis(FOLLOW_MS)).await;
+    if follow {
+        // Until Ctrl-C, which ends whoever waits for this.
+        loop {
+            copying.round(tell).await.map_err(|error| error.to_string())?;
+            sleep(Duration::from_millis(FOLLOW_MS)).await;
+        }
     }
     let copied = copying.finish(tell).await.map_err(|error| error.to_string())?;
     bar.finish_and_clear();

@@ -3,6 +3,8 @@
 
 use sqlx::{Connection, PgConnection, query, query_scalar, raw_sql};
 
+/// How many partitions a log may have.
+const PARTITIONS_MAX: i16 = 64;
 /// So many shards, and no partition shares one with another for want of them.
 const SHARDS: &str = "SET LOCAL citus.shard_count = 64";
 
@@ -34,8 +36,12 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
     {
         return Ok(());
     }
-    if query_scalar("SELECT coalesce(sum(position), 0) > 0 FROM log_head").fetch_one(&mut *transaction).await? {
-        return Err(Error::NotEmpty);
+    for partition in 0..PARTITIONS_MAX {
+        let position = query_scalar("SELECT position FROM log_head WHERE partition = $1").bind(partition);
+        let position: Option<i64> = position.fetch_optional(&mut *transaction).await?;
+        if position.is_some_and(|position| position > 0) {
+            return Err(Error::NotEmpty);
+        }
     }
     raw_sql(SHARDS).execute(&mut *transaction).await?;
     // Citus takes no table with triggers. What this one refuses, the service's role has no right to do.
