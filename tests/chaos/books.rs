@@ -41,7 +41,7 @@ pub fn compare(told: &[Told], log: &Log) {
         match &one.answer {
             // At most once.
             Answer::Unknown => {
-                assert!(recorded.is_empty() || is_of(&recorded, &one.command.facts), "{one:?}: {recorded:?}")
+                assert!(recorded.is_empty() || is_of(&recorded, one.command.facts), "{one:?}: {recorded:?}")
             }
             Answer::Recorded(receipt) => is_what_was_told(one, receipt, &recorded, &states, partitions),
             Answer::Refused(_) => assert!(recorded.is_empty(), "{one:?} was refused and is recorded: {recorded:?}"),
