@@ -3,7 +3,7 @@
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos lint bench bench-grow replay prepare openapi
+.PHONY: help run test test-partitions chaos lint bench bench-grow replay prepare openapi
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -15,6 +15,15 @@ run: ## Install what is missing, then serve at http://127.0.0.1:8080 (PROFILE=de
 test: ## Every test, against a real Postgres
 	@scripts/setup --test
 	cargo test --workspace
+	PASSBOOK_TEST_PARTITIONS=4 cargo test --package passbook --test api -- $(OVER_PARTITIONS)
+
+# What meets on several accounts. The whole suite over partitions: make test-partitions PARTITIONS=16
+OVER_PARTITIONS = account_view:: idempotency:: outage:: races:: transfers:: two_servers::
+PARTITIONS ?= 4
+
+test-partitions: ## The whole API suite over several partitions (PARTITIONS=16)
+	@scripts/setup --test
+	PASSBOOK_TEST_PARTITIONS=$(PARTITIONS) cargo test --package passbook --test api
 
 chaos: ## Kill, freeze, cut and fill up for half an hour, and check the promise (PASSBOOK_CHAOS_SEED, …_ROUNDS, …)
 	@scripts/setup --test

@@ -54,8 +54,9 @@ pub enum Subcommands {
     Serve(Config),
     /// Bring the database's schema up to date, and end.
     ///
-    /// `serve` does this by itself. Use it where the schema is to change before the first new instance starts.
-    Migrate(Config),
+    /// `serve` does this by itself. Use it where the schema is to change before the first new instance starts, and to spread
+    /// a new log over the nodes of a Citus cluster.
+    Migrate(Migrate),
     /// Check the books: the whole log, and everything that is derived from it.
     ///
     /// Reads the log once, in one snapshot, while the bank goes on: positions without holes, versions without gaps, times
@@ -97,6 +98,18 @@ pub enum Subcommands {
     ///
     /// It needs no database: `passbook openapi > openapi.json`.
     Openapi,
+}
+
+/// What is brought up to date.
+#[derive(Args, Clone, Debug)]
+pub struct Migrate {
+    /// Distribute the tables over the nodes of a Citus cluster, by partition; only of a log without an event.
+    #[arg(long)]
+    pub distribute: bool,
+
+    /// Where the log is.
+    #[command(flatten)]
+    pub config: Config,
 }
 
 /// What is checked, and how it is told.

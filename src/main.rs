@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use passbook::{
     audit::{InvalidWitness, Witness, verify},
     auth::development,
-    config::{Cli, Config, Rebuild, Subcommands, Token, Verify},
+    config::{Cli, Config, Migrate, Rebuild, Subcommands, Token, Verify},
     copy::{Copied, Copy, Views},
     database::{self, Database},
     event_store::Partitions,
@@ -81,12 +81,16 @@ fn keep_to_itself() -> Result<(), String> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| error.to_string())
 }
 
-async fn migrate(config: Config) -> Result<(), String> {
+async fn migrate(wanted: Migrate) -> Result<(), String> {
+    let Migrate { distribute, config } = wanted;
     let _lines = telemetry::start(&config)?;
     let database = Database::open(&config).await.map_err(|error| error.to_string())?;
-    let migrated = database.migrate().await.map_err(|error| error.to_string());
+    let mut migrated = database.migrate().await;
+    if distribute && migrated.is_ok() {
+        migrated = database.distribute().await;
+    }
     database.close().await;
-    migrated
+    migrated.map_err(|error| error.to_string())
 }
 
 async fn verify(wanted: Verify) -> Result<(), String> {
@@ -185,9 +189,12 @@ async fn copy_into(source: &Database, new: &Config, partitions: Partitions, foll
         bar.set_length(of.unsigned_abs());
         bar.set_position(read.unsigned_abs());
     };
-    while follow {
-        copying.round(tell).await.map_err(|error| error.to_string())?;
-        sleep(Duration::from_millis(FOLLOW_MS)).await;
+    if follow {
+        // Until Ctrl-C, which ends whoever waits for this.
+        loop {
+            copying.round(tell).await.map_err(|error| error.to_string())?;
+            sleep(Duration::from_millis(FOLLOW_MS)).await;
+        }
     }
     let copied = copying.finish(tell).await.map_err(|error| error.to_string())?;
     bar.finish_and_clear();

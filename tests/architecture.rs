@@ -464,6 +464,26 @@ fn no_statement_needs_what_does_not_work_on_many_nodes() {
     }
 }
 
+/// Statements over several partitions: nobody waits for them, they lock nothing, and whoever sends them reads everything.
+const OVER_ALL: &[&str] = &["src/event_store/receipts.sql"];
+
+#[test]
+fn every_statement_is_of_one_partition_and_every_lock_with_it() {
+    for Sql { from, text } in every_sql() {
+        let over_all = ["partition = any", "partition in (", "partition <", "partition >", "partition between"];
+        let is_over_all = over_all.iter().any(|several| text.contains(several));
+        assert!(!is_over_all || OVER_ALL.contains(&from.as_str()) || is_layout(&from), "{from}: {text}");
+        if text.contains("for update") && !from.starts_with("migrations/") {
+            assert!(text.contains("partition = $1"), "{from} locks rows of several partitions: {text}");
+        }
+    }
+}
+
+/// The number of partitions itself is checked with a range.
+fn is_layout(from: &str) -> bool {
+    from == "migrations/0007_partitions.sql"
+}
+
 #[test]
 fn nothing_is_inserted_within_a_common_table_expression() {
     for Sql { from, text } in every_sql() {
@@ -478,8 +498,11 @@ fn only_the_append_writes_events_and_nobody_changes_them() {
             assert!(!text.contains(change), "{from}: {text}");
         }
         if text.contains("insert into event ") {
-            assert_eq!(from, "migrations/0001_event_store.sql");
-            assert!(text.contains("create function append_batch"));
+            match from.as_str() {
+                "migrations/0001_event_store.sql" => assert!(text.contains("create function append_batch")),
+                // What comes from another log, before this one is served.
+                other => assert_eq!(other, "src/event_store/append_recorded.sql"),
+            }
         }
     }
 }

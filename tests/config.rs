@@ -96,6 +96,8 @@ fn a_setting_that_cannot_be_is_refused() {
     for (flag, value) in [
         ("--listen", "8080"),
         ("--snapshot-every", "0"),
+        ("--partitions", "0"),
+        ("--partitions", "65"),
         ("--cache-accounts", "0"),
         ("--command-timeout-ms", "0"),
         ("--command-timeout-ms", "-1"),

@@ -108,7 +108,7 @@ impl Passbook {
         let answer = self.get("/v1/log/head").await?;
         ensure!(answer.status.is_success(), "GET /v1/log/head: {}", answer.refusal());
         let heads: Vec<Head> = answer.read::<List<_>>()?.data;
-        Ok(heads.first().context("GET /v1/log/head names no partition")?.position)
+        Ok(heads.iter().map(|head| head.position).sum())
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Answer> {

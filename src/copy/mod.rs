@@ -114,10 +114,9 @@ impl Copy {
 
     /// Copies what the old log holds now, and compares it. `tell` hears how many events are copied, and of how many.
     pub async fn round(&mut self, tell: impl Fn(i64, i64)) -> Result<(), Error> {
-        let mut heads = Vec::new();
-        for partition in self.from.all() {
-            heads.push(log::head(&mut self.source, partition).await?);
-        }
+        // A key may be of events in two partitions: both are before the second look, if it was recorded before the first.
+        let until = self.heads().await?;
+        let heads = self.heads().await?;
         let all: i64 = heads.iter().map(|head| head.position).sum();
         for (partition, head) in self.from.all().zip(heads) {
             self.catch_up_comparing(partition).await?;
@@ -125,9 +124,20 @@ impl Copy {
                 self.copy_page(partition).await?;
                 tell(self.progress.iter().map(|progress| progress.position).sum(), all);
             }
+        }
+        for (partition, head) in self.from.all().zip(until) {
             self.copy_keys(partition, head.recorded_at).await?;
         }
         Ok(())
+    }
+
+    /// Where each partition of the old log ends.
+    async fn heads(&mut self) -> Result<Vec<Head>, Error> {
+        let mut heads = Vec::new();
+        for partition in self.from.all() {
+            heads.push(log::head(&mut self.source, partition).await?);
+        }
+        Ok(heads)
     }
 
     /// Copies the rest while nobody can append to the old log, and gives the new one free.

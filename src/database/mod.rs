@@ -1,5 +1,6 @@
 //! Brings Postgres: the one that is configured, or one of our own; its connections; its schema.
 
+mod distribute;
 pub mod embedded;
 mod schema;
 
@@ -64,6 +65,8 @@ pub enum Error {
     TooOld(String),
     #[error(transparent)]
     Schema(#[from] schema::Error),
+    #[error(transparent)]
+    Distribute(#[from] distribute::Error),
 }
 
 impl Database {
@@ -106,6 +109,15 @@ impl Database {
     /// Brings the schema and the service's rights up to date, as the owner of the tables.
     pub async fn migrate(&self) -> Result<(), Error> {
         self.with_connection(schema::migrate).await
+    }
+
+    /// Spreads the tables over the nodes of a Citus cluster, each partition on one of them, as the owner of the tables.
+    pub async fn distribute(&self) -> Result<(), Error> {
+        let mut connection = self.connect().await?;
+        distribute::distribute(&mut connection).await?;
+        // A failed goodbye harms nobody.
+        let _ = connection.close().await;
+        Ok(())
     }
 
     /// Makes sure that the schema is one that this release can serve: the owner brings it up to date, others look.

@@ -44,7 +44,7 @@ pub async fn verify_account(
 
 /// Read the log's head
 ///
-/// The last event's position and hash. Write them down somewhere else: `passbook verify --witness <position>-<hash>`
+/// The last event's position and hash, of each partition. Write them down somewhere else: `passbook verify --witness <position>-<hash>`
 /// proves later that the log still contains what stood there then.
 #[utoipa::path(
     get, path = "/v1/log/head", tag = "Audit", security(("bearer" = ["audit:read"])),

@@ -90,7 +90,7 @@ pub async fn list_account_events(
 /// List all events
 ///
 /// The log in the order in which it became visible: positions have no holes, and none appears later among those that were
-/// read. Read on with `next`, also after a page that is empty. A cursor of another history of the log, as after a restore,
+/// read. Over several partitions that is the order within each, and a cursor has a place in all. Read on with `next`, also after a page that is empty. A cursor of another history of the log, as after a restore,
 /// is refused.
 #[utoipa::path(
     get, path = "/v1/events", tag = "Audit", security(("bearer" = ["audit:read"])), params(EventsQuery),

@@ -30,7 +30,8 @@ const BEARER: &str = "bearer";
             **Money** is an integer in the currency's minor unit: `12550` is 125.50 EUR.\n\n\
             **Retries** are safe with an `Idempotency-Key`: the same request under the same key is carried out once, \
             and answered alike ever after.\n\n\
-            **Read your own writes**: pass the `position` of a receipt as `min_position` to a query.\n\n\
+            **Read your own writes**: pass the `position` of a receipt as `min_position` to a query. It is one text, \
+            `42`, or `0:42,3:17` where the log has several partitions; never take it apart.\n\n\
             **Access**: with access control on, each operation needs a bearer token with the scope that it names. An \
             account that the caller may not see is answered as one that is not there.\n\n\
             **Errors** are `application/problem+json` (RFC 9457); compare `code`.",

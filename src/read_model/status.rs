@@ -130,7 +130,7 @@ impl ProjectionStatus {
     }
 }
 
-/// How much a state matters to whoever asks.
+/// How much a state matters to whoever asks. As long as any partition builds, it has not failed yet: nothing else can begin.
 fn rank(state: &str) -> u8 {
-    ["retired", "live", "building", "failed", "stopped"].iter().position(|known| *known == state).unwrap_or(0) as u8
+    ["retired", "live", "failed", "building", "stopped"].iter().position(|known| *known == state).unwrap_or(0) as u8
 }

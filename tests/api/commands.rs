@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::support::{
     Answer,
     answer::{is_id, is_time},
-    spawn_app_at_home,
+    spawn_app, spawn_app_at_home,
 };
 
 /// A receipt of one event, whose own id and time are checked for their form.
@@ -65,7 +65,7 @@ async fn an_account_opened_without_more_belongs_to_the_caller_and_holds_nothing(
 
 #[tokio::test]
 async fn an_account_is_opened_under_the_id_that_the_caller_chose() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app().await;
     let chosen = Uuid::from_u128(17);
     let opened = app.teller().open(json!({"currency": "EUR", "account_id": chosen})).await.expect(201);
     assert_eq!(opened.account_id(), chosen);

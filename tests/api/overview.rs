@@ -57,7 +57,7 @@ async fn accounts_are_counted_by_status_and_money_by_currency_through_every_comm
 
 #[tokio::test]
 async fn the_currency_of_an_account_is_known_after_a_restart() {
-    let mut app = spawn_app().await;
+    let mut app = spawn_app_at_home().await;
     let yen = app.teller().open(json!({"currency": "JPY", "initial_deposit": 7})).await.expect(201).account_id();
     app.teller().account_with(5).await;
     app.restart().await;

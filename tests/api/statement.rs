@@ -185,7 +185,7 @@ async fn no_account_has_no_statement() {
     let app = spawn_app_at_home().await;
     app.teller().account_with(1).await;
     let query = format!("{ALL_DAYS}&min_position=1");
-    let refused = app.teller().get(&path(Uuid::from_u128(1), &query)).await.refused(404, "account_not_found");
+    let refused = app.teller().get(&path(app.new_id(), &query)).await.refused(404, "account_not_found");
     assert_eq!(refused.position(), "1");
     app.teller().get("/v1/accounts/1/statement").await.refused(400, "invalid_parameter");
 }

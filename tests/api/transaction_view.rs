@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, App, Teller, spawn_app, spawn_app_at_home};
+use crate::support::{Answer, App, Teller, spawn_app_at_home};
 
 /// An account with one movement of each kind, at versions 1, 2, 4, 5 and 6; frozen and unfrozen are no movements.
 struct Busy {
@@ -15,7 +15,7 @@ struct Busy {
 }
 
 async fn busy() -> Busy {
-    let app = spawn_app().await;
+    let app = spawn_app_at_home().await;
     let teller = app.teller();
     let other = teller.account_with(50).await;
     let opened = teller.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);

@@ -110,7 +110,7 @@ async fn the_first_question_after_a_change_is_answered_on_the_change() {
 #[tokio::test]
 async fn an_account_opened_at_one_server_is_known_at_the_other() {
     let scene = scene().await;
-    let id = Uuid::from_u128(17);
+    let id = scene._app.new_id();
     scene.first.deposit(id, 1).await.refused(404, "account_not_found");
     scene.second.open(json!({"currency": "EUR", "account_id": id})).await.expect(201);
     scene.first.open(json!({"currency": "EUR", "account_id": id})).await.refused(409, "account_exists");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use passbook::event_store::{Partitions, Position};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -29,6 +30,7 @@ pub fn overtaken<'a>(told: &'a mut [Told], log: &Log) -> Vec<&'a mut Told> {
 
 /// Everything that must hold between the two.
 pub fn compare(told: &[Told], log: &Log) {
+    let partitions = Partitions::new(i16::try_from(log.heads.len()).unwrap()).unwrap();
     let states = states(&log.events);
     let mut by_command: HashMap<String, Vec<&Event>> = HashMap::new();
     for event in &log.events {
@@ -39,9 +41,9 @@ pub fn compare(told: &[Told], log: &Log) {
         match &one.answer {
             // At most once.
             Answer::Unknown => {
-                assert!(recorded.is_empty() || types(&recorded) == one.command.facts, "{one:?}: {recorded:?}")
+                assert!(recorded.is_empty() || is_of(&recorded, one.command.facts), "{one:?}: {recorded:?}")
             }
-            Answer::Recorded(receipt) => is_what_was_told(one, receipt, &recorded, &states),
+            Answer::Recorded(receipt) => is_what_was_told(one, receipt, &recorded, &states, partitions),
             Answer::Refused(_) => assert!(recorded.is_empty(), "{one:?} was refused and is recorded: {recorded:?}"),
         }
     }
@@ -53,28 +55,46 @@ fn command_of(event: &Event) -> String {
     metadata["correlation_id"].as_str().unwrap().to_owned()
 }
 
+/// Whether these facts are recorded, in whichever order.
+fn is_of(events: &[&Event], facts: &[&str]) -> bool {
+    let (mut recorded, mut facts) = (types(events), facts.to_vec());
+    recorded.sort_unstable();
+    facts.sort_unstable();
+    recorded == facts
+}
+
 fn types<'a>(events: &[&'a Event]) -> Vec<&'a str> {
     events.iter().map(|event| event.event_type.as_str()).collect()
 }
 
 /// Recorded once, and as the receipt says.
-fn is_what_was_told(told: &Told, receipt: &Value, recorded: &[&Event], states: &HashMap<(Uuid, i64), State>) {
-    assert_eq!(types(recorded), told.command.facts, "{told:?} is recorded as {recorded:?}");
+fn is_what_was_told(
+    told: &Told,
+    receipt: &Value,
+    recorded: &[&Event],
+    states: &HashMap<(Uuid, i64), State>,
+    partitions: Partitions,
+) {
     let accounts = accounts_of(receipt);
     assert_eq!(accounts.len(), recorded.len(), "{told:?}");
+    // Of two that happened at once in two partitions neither is the first.
+    let of = |account: &&Value| *recorded.iter().find(|event| event.stream_id == id_of(account)).unwrap();
+    let recorded = &accounts.iter().map(of).collect::<Vec<_>>();
+    assert_eq!(types(recorded), told.command.facts, "{told:?} is recorded as {recorded:?}");
+    let place = |event: &Event| partitions.position(event.partition, event.position);
     for (account, event) in accounts.into_iter().zip(recorded) {
         let fact = &account["events"][0];
         let told_of = (id_of(account), account["version"].as_i64(), fact["id"].as_str().unwrap().to_owned());
         assert_eq!(told_of, (event.stream_id, Some(event.version), event.id.to_string()), "{told:?}");
-        assert_eq!(account["position"], event.position.to_string(), "{told:?}");
+        assert_eq!(account["position"], place(event).to_string(), "{told:?}");
         let at: chrono::DateTime<chrono::Utc> = fact["recorded_at"].as_str().unwrap().parse().unwrap();
         assert_eq!(at, event.recorded_at, "{told:?}");
         let state = &states[&(event.stream_id, event.version)];
         assert_eq!(account["balance"].as_i64(), Some(state.balance), "{told:?}");
         assert_eq!(account["status"], state.status, "{told:?}");
     }
-    let last = recorded.last().unwrap();
-    assert_eq!(receipt["position"], last.position.to_string(), "{told:?}");
+    let last = recorded.iter().map(|event| place(event)).reduce(Position::and).unwrap();
+    assert_eq!(receipt["position"], last.to_string(), "{told:?}");
 }
 
 /// Each account after each of its events, none of which may happen to it in another state.

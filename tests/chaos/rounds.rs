@@ -184,7 +184,9 @@ impl Rounds {
         eventually("the views' catching up", async || {
             let mut database = self.site.postgres.connect().await.ok()?;
             let behind: bool = query_scalar(
-                "SELECT EXISTS (SELECT FROM projection WHERE position <> (SELECT position FROM log_head))",
+                "SELECT EXISTS (
+                     SELECT FROM projection JOIN log_head USING (partition) WHERE projection.position <> log_head.position
+                 )",
             )
             .fetch_one(&mut database)
             .await

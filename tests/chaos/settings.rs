@@ -21,6 +21,8 @@ pub struct Settings {
     pub lanes: u64,
     /// `FREEZE_MS`: how long something stands still.
     pub freeze: Duration,
+    /// `PARTITIONS`: into how many the log is divided.
+    pub partitions: i16,
 }
 
 impl Settings {
@@ -32,6 +34,7 @@ impl Settings {
             times: read("TIMES").unwrap_or(1),
             lanes: read("LANES").unwrap_or(1),
             freeze: Duration::from_millis(read("FREEZE_MS").unwrap_or(2_800)),
+            partitions: read("PARTITIONS").unwrap_or(1),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process, sync::Arc};
 
-use passbook::database::embedded::{EmbeddedPostgres, Settings};
+use passbook::database::embedded::{self, EmbeddedPostgres};
 use sqlx::PgConnection;
 use tokio::{sync::Mutex as Turn, task::spawn_blocking};
 
@@ -15,6 +15,7 @@ use crate::{
     passbook::{Ended, Passbook},
     postgres::Postgres,
     proxy::Proxy,
+    settings::Settings,
 };
 
 /// Fields are dropped in this order: whoever works in a folder ends before it is removed.
@@ -60,7 +61,7 @@ impl Site {
         let folder = spawn_blocking(Folder::fresh).await.unwrap();
         let parameters = [("max_connections", "200"), ("shared_buffers", "64MB")];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let settings = Settings { data_dir: folder.data(), bin: None, parameters };
+        let settings = embedded::Settings { data_dir: folder.data(), bin: None, parameters };
         let external = EmbeddedPostgres::start(&settings).await.unwrap();
         let postgres = Postgres::in_folder(folder.data());
         let mut proxies = Vec::new();
@@ -155,5 +156,7 @@ impl Site {
 }
 
 fn prepared(passbook: Passbook) -> Passbook {
-    passbook.set("PASSBOOK_LISTEN", "127.0.0.1:0").set("PASSBOOK_LOG", "warn").set("PASSBOOK_SNAPSHOT_EVERY", "10")
+    let partitions = Settings::read().partitions.to_string();
+    let passbook = passbook.set("PASSBOOK_LISTEN", "127.0.0.1:0").set("PASSBOOK_PARTITIONS", partitions);
+    passbook.set("PASSBOOK_LOG", "warn").set("PASSBOOK_SNAPSHOT_EVERY", "10")
 }

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::passbook::Passbook;
@@ -115,7 +114,9 @@ fn template() -> PathBuf {
         }
     }
     let folder = Folder::empty();
-    Passbook::on(&folder).start().stop(Signal::SIGTERM);
+    // Into how many partitions a log is divided the first who serves it says.
+    let ended = Passbook::on(&folder).argument("migrate").end();
+    assert!(ended.status.success(), "{ended:?}");
     let template = parent.join(format!("bank-{}", process::id()));
     copy(&folder.data(), &template);
     template

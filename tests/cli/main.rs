@@ -4,6 +4,7 @@
 mod access;
 mod client;
 mod collector;
+mod copying;
 mod crashing;
 mod drawing;
 mod ending;

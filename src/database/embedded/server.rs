@@ -83,6 +83,8 @@ impl Server {
             ("unix_socket_directories", format!("\"{socket_dir}\"")),
             ("unix_socket_permissions", "0700".into()),
             ("cluster_name", "passbook".into()),
+            // Room for an instance with as many partitions as a log may have, and for what is attached beside it.
+            ("max_connections", "250".into()),
             ("shared_buffers", "256MB".into()),
             ("max_wal_size", "4GB".into()),
             ("checkpoint_timeout", "15min".into()),

@@ -91,6 +91,18 @@ fn divided<'a>(flags: &[&'a str]) -> Vec<&'a str> {
     flags.iter().copied().chain(ours).collect()
 }
 
+/// A database without a log, and the settings of a server on it.
+pub async fn no_log(flags: &[&str]) -> (Arc<OwnDatabase>, Config) {
+    let database = Arc::new(OwnDatabase::create().await);
+    let config = config(&database.url(), flags);
+    (database, config)
+}
+
+/// A server on a database of the test's.
+pub async fn serve(config: Config, database: Arc<OwnDatabase>) -> App {
+    App::start(config, database).await
+}
+
 /// A server on a database that was dumped.
 pub async fn spawn_app_on(dump: &'static str) -> App {
     let database = Arc::new(OwnDatabase::restore(dump).await);

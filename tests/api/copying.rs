@@ -1,0 +1,243 @@
+//! A log copied into one with more partitions: everything but positions and hashes stays, and what a caller was told stays
+//! true.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use passbook::{
+    audit::verify,
+    config::Config,
+    copy::{Copy, Error, Views},
+    database::Database,
+    event_store::{Partitions, Position},
+    service,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{
+    Answer, App, Dice, Teller,
+    app::{no_log, serve},
+    audit::audit,
+    cluster::OwnDatabase,
+    spawn_app_with,
+};
+
+use std::sync::Arc;
+
+/// A database for the new log.
+struct Target {
+    database: Arc<OwnDatabase>,
+    config: Config,
+    partitions: Partitions,
+}
+
+impl Target {
+    async fn new(partitions: i16) -> Self {
+        let (database, config) = no_log(&[&format!("--partitions={partitions}")]).await;
+        Self { database, config, partitions: Partitions::new(partitions).unwrap() }
+    }
+
+    async fn open(&self, source: &App) -> Result<Copy, Error> {
+        let (from, to) = (Database::open(source.config()).await.unwrap(), Database::open(&self.config).await.unwrap());
+        Copy::open(&from.writer(), &to.writer(), source.partitions(), self.partitions).await
+    }
+
+    /// All of it, with the views.
+    async fn finish(&self, source: &App) -> Result<passbook::copy::Copied, Error> {
+        let copy = self.open(source).await?;
+        let to = Database::open(&self.config).await.unwrap();
+        let views = Views::keep(&to.projector(), self.partitions).await.unwrap();
+        let copied = copy.finish(|_, _| ()).await?;
+        views.finish().await;
+        Ok(copied)
+    }
+
+    async fn serve(self) -> App {
+        serve(self.config, self.database).await
+    }
+}
+
+/// Commands with keys and without, on some accounts; their answers by key.
+async fn history(app: &App, seed: u64) -> (Vec<Uuid>, BTreeMap<String, Answer>) {
+    let teller = app.teller();
+    let mut answers = BTreeMap::new();
+    let mut accounts = Vec::new();
+    for n in 0..8 {
+        let key = format!("open-{seed}-{n}");
+        let mut body = json!({"currency": "EUR", "initial_deposit": 100});
+        if n % 2 == 0 {
+            body["account_id"] = json!(Uuid::from_u128(u128::from(seed) * 100 + n));
+        }
+        let opened = teller.keyed(&key).open(body).await.expect(201);
+        accounts.push(opened.account_id());
+        answers.insert(key, opened);
+    }
+    let mut dice = Dice::new(seed);
+    for n in 0..60 {
+        let [from, to] = [(); 2].map(|()| accounts[usize::try_from(dice.throw(8)).unwrap()]);
+        let key = format!("do-{seed}-{n}");
+        let answer = repeat(&teller.keyed(&key), n, from, to).await;
+        if answer.status == 201 {
+            answers.insert(key, answer);
+        }
+    }
+    (accounts, answers)
+}
+
+async fn repeat(teller: &Teller, n: usize, from: Uuid, to: Uuid) -> Answer {
+    match n % 3 {
+        0 => teller.deposit(from, 5).await,
+        1 => teller.withdraw(from, 3).await,
+        _ => teller.transfer(from, to, 2).await,
+    }
+}
+
+/// What an event keeps.
+fn kept(app: &crate::support::log::Log) -> Vec<(Uuid, Uuid, i64, String, String, String, String)> {
+    let mut kept: Vec<_> = app
+        .events
+        .iter()
+        .map(|event| {
+            let event = event.clone();
+            let time = passbook::timestamp::format(&event.recorded_at);
+            (event.id, event.stream_id, event.version, event.event_type, event.data, event.metadata, time)
+        })
+        .collect();
+    kept.sort_unstable();
+    kept
+}
+
+/// A receipt without its positions, and these.
+fn taken_apart(answer: &Answer) -> (Value, Vec<Position>) {
+    let mut body = answer.body.clone();
+    let mut positions = Vec::new();
+    for pointer in ["", "/from", "/to"] {
+        if let Some(position) = body.pointer_mut(&format!("{pointer}/position")) {
+            positions.push(position.as_str().unwrap().parse().unwrap());
+            *position = Value::Null;
+        }
+    }
+    (body, positions)
+}
+
+#[tokio::test]
+async fn everything_but_positions_and_hashes_is_what_it_was() {
+    for (from, to) in [(1, 4), (2, 4), (4, 4), (1, 16)] {
+        let mut old = spawn_app_with(&[&format!("--partitions={from}"), "--snapshot-every=5"]).await;
+        let (accounts, answers) = history(&old, 1).await;
+        let before = audit(&old).await;
+        old.stop().await;
+        let target = Target::new(to).await;
+        let copied = target.finish(&old).await.unwrap();
+        assert_eq!(copied.events, i64::try_from(before.events.len()).unwrap());
+        let new = target.serve().await;
+        let after = audit(&new).await;
+        assert_eq!(kept(&after), kept(&before));
+        let partitions = new.partitions();
+        verify::verify(&new.auditor().await, partitions, &[], |_, _| ()).await.unwrap();
+
+        // Whoever tries again is answered as before; the positions are of the log that answers.
+        let mut dice = Dice::new(1);
+        let teller = new.teller();
+        for n in 0..8 {
+            let mut body = json!({"currency": "EUR", "initial_deposit": 100});
+            if n % 2 == 0 {
+                body["account_id"] = json!(Uuid::from_u128(100 + n));
+            }
+            assert_replayed(&answers, &format!("open-1-{n}"), async |keyed| keyed.open(body.clone()).await, &teller)
+                .await;
+        }
+        for n in 0..60 {
+            let [from, to] = [(); 2].map(|()| accounts[usize::try_from(dice.throw(8)).unwrap()]);
+            let key = format!("do-1-{n}");
+            if answers.contains_key(&key) {
+                assert_replayed(&answers, &key, async |keyed| repeat(keyed, n, from, to).await, &teller).await;
+            }
+        }
+        assert_eq!(new.log().await.head.position, before.head.position, "nothing was carried out twice");
+
+        // And it goes on.
+        let transfer = answers.values().find(|answer| answer.body["transfer_id"].is_string()).unwrap();
+        teller.get(&format!("/v1/transfers/{}", transfer.text("/transfer_id"))).await.expect(200);
+        join_all(accounts.iter().map(|account| async { teller.deposit(*account, 1).await.expect(201) })).await;
+        audit(&new).await;
+    }
+}
+
+async fn assert_replayed(
+    answers: &BTreeMap<String, Answer>,
+    key: &str,
+    again: impl AsyncFn(&Teller) -> Answer,
+    teller: &Teller,
+) {
+    let again = again(&teller.keyed(key)).await.expect(201);
+    assert!(again.is_replay(), "{key}: {}", again.body);
+    let ((then, _), (now, positions)) = (taken_apart(&answers[key]), taken_apart(&again));
+    assert_eq!(then, now);
+    let account = again.body["account_id"].as_str().or(again.body["from"]["account_id"].as_str()).unwrap();
+    teller.account(account.parse().unwrap(), &positions[0].to_string()).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_copy_follows_a_bank_that_goes_on_and_is_interrupted_and_resumed() {
+    let mut old = spawn_app_with(&["--partitions=2"]).await;
+    let target = Target::new(8).await;
+    let mut total = 0;
+    for seed in 1..=3 {
+        history(&old, seed).await;
+        let mut copy = target.open(&old).await.unwrap();
+        copy.round(|_, _| ()).await.unwrap();
+        // Dropped here: what it has is in the target, and nobody may serve it yet.
+        let told = service::Service::start(&target.config).await.expect_err("not all of it is here").to_string();
+        assert!(told.contains("being copied"), "{told}");
+        total = old.log().await.head.position;
+    }
+    let refused = target.finish(&old).await.expect_err("the old service writes");
+    assert!(matches!(refused, Error::StillServed), "{refused}");
+    let (_, answers) = history(&old, 4).await;
+    let before = old.log().await;
+    assert!(before.head.position > total);
+    old.stop().await;
+    old.is_disconnected().await;
+    target.finish(&old).await.unwrap();
+    let again = target.open(&old).await.err().expect("it is finished");
+    assert!(matches!(again, Error::Finished(_)), "{again}");
+    let new = target.serve().await;
+    let after = audit(&new).await;
+    assert_eq!((kept(&after), after.keys >= before.keys), (kept(&before), true));
+    assert!(answers.len() > 20);
+    verify::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_copy_is_refused() {
+    let mut old = spawn_app_with(&["--partitions=4"]).await;
+    history(&old, 1).await;
+    old.stop().await;
+    let told = Target::new(6).await.open(&old).await.err().expect("no multiple");
+    assert!(matches!(told, Error::NotAMultiple { from: 4, to: 6 }), "{told}");
+    let mut served = spawn_app_with(&["--partitions=8"]).await;
+    served.stop().await;
+    let own = Database::open(served.config()).await.unwrap();
+    let from = Database::open(old.config()).await.unwrap();
+    let told = Copy::open(&from.writer(), &own.writer(), old.partitions(), served.partitions()).await;
+    assert!(matches!(told, Err(Error::NotEmpty)));
+    let target = Target::new(8).await;
+    target.open(&old).await.unwrap();
+    let other = spawn_app_with(&["--partitions=1"]).await;
+    let told = target.open(&other).await.err().expect("another log");
+    assert!(matches!(told, Error::Another(..)), "{told}");
+}
+
+#[tokio::test]
+async fn a_log_that_was_tampered_with_is_not_copied() {
+    let mut old = spawn_app_with(&["--partitions=1"]).await;
+    history(&old, 1).await;
+    old.stop().await;
+    old.tamper("UPDATE event SET data = replace(data::text, '100', '101')::json WHERE position = 3").await;
+    let target = Target::new(4).await;
+    let told = target.finish(&old).await.expect_err("it is not in order");
+    assert!(matches!(&told, Error::Broken(position) if *position == Position::Only(3)), "{told}");
+    assert!(service::Service::start(&target.config).await.is_err());
+}
