@@ -21,6 +21,8 @@ const CONNECT_MS_MAX: u64 = 10_000;
 const QUERY_CONNECTIONS_MAX: u32 = 16;
 /// How many pages of the log are read at once.
 const TRAIL_CONNECTIONS_MAX: u32 = 6;
+/// How many connections publish a partition to other services.
+const RELAY_CONNECTIONS_MAX: u32 = 3;
 /// How long one query may take, in milliseconds.
 const QUERY_MS_MAX: &str = "5000";
 /// How long a query waits for a connection.
@@ -58,6 +60,22 @@ pub enum Error {
     Schema(#[from] schema::Error),
 }
 
+impl Error {
+    /// Whether it may be gone without anybody's doing: the database is away.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Schema(schema::Error::Unreadable(_)) => true,
+            Self::Unusable(error) => error.as_database_error().is_none(),
+            Self::Embedded(_)
+            | Self::InvalidUrl
+            | Self::TwoUrls
+            | Self::UrlFile { .. }
+            | Self::TooOld(_)
+            | Self::Schema(_) => false,
+        }
+    }
+}
+
 impl Database {
     /// Reaches the configured Postgres, or starts one of our own.
     pub async fn open(config: &Config) -> Result<Self, Error> {
@@ -74,6 +92,15 @@ impl Database {
             Some(url) => Self::reach(&url).await,
             None => Ok(Self::ours(EmbeddedPostgres::attach_or_start(&embedded_settings(config)).await?)),
         }
+    }
+
+    /// The same for whoever can wait until the database is there: nothing is reached and nothing is started yet.
+    pub fn expect(config: &Config) -> Result<Self, Error> {
+        let options = match url(config)? {
+            Some(url) => parse(url.expose_secret())?,
+            None => embedded::connect_options(&data_dir(config)),
+        };
+        Ok(Self { options: with_settings(options), embedded: None })
     }
 
     fn ours(embedded: EmbeddedPostgres) -> Self {
@@ -168,6 +195,12 @@ impl Database {
     pub fn trail(&self) -> PgPool {
         let application = self.options.clone().application_name("passbook trail");
         pool(TRAIL_CONNECTIONS_MAX, application.options(PLANNED_ONCE))
+    }
+
+    /// For the one who publishes the log to other services.
+    pub fn relay(&self) -> PgPool {
+        let application = self.options.clone().application_name("passbook relay");
+        pool(RELAY_CONNECTIONS_MAX, application.options(PLANNED_ONCE))
     }
 
     /// For the one that reads the log for everybody who follows it.
