@@ -94,6 +94,9 @@ pub enum Subcommands {
     ///   curl http://127.0.0.1:8080/v1/accounts -H "authorization: Bearer $TOKEN"
     #[command(verbatim_doc_comment)]
     Token(Token),
+    /// Publish the log to other services.
+    #[command(subcommand)]
+    Relay(Relay),
     /// Print the OpenAPI document, the contract that clients are generated from.
     ///
     /// It needs no database: `passbook openapi > openapi.json`.
@@ -122,6 +125,46 @@ pub struct Verify {
     /// Tell it as one JSON object on standard output.
     #[arg(long)]
     pub json: bool,
+
+    /// Where the log is.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// Where the log is published.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Relay {
+    /// Publish every event, in order, as a CloudEvents message to NATS JetStream.
+    ///
+    /// Events of partition 0 go to the stream passbook-0 under the subjects passbook.0.<type>, the event at position n as its
+    /// message n, and so on with further partitions. A stream is made on the first start. The relay may be killed at any time, and goes on where the stream
+    /// ends; what is away is waited for. It ends with exit code 1 and a sentence when somebody has to decide something: the
+    /// stream is gone, cut off or full. Run one beside the service; a second one does no harm.
+    Nats(Box<RelayNats>),
+}
+
+/// What NATS server, and what stream.
+#[derive(Args, Clone, Debug)]
+pub struct RelayNats {
+    /// The NATS server to publish to, several of a cluster with commas between (`tls://user:password@host:4222`).
+    #[arg(long, env = "PASSBOOK_RELAY_NATS_URL", hide_env_values = true, default_value = "nats://127.0.0.1:4222")]
+    pub relay_nats_url: SecretString,
+
+    /// A file with credentials for it, as `nsc` writes them.
+    #[arg(long, env = "PASSBOOK_RELAY_NATS_CREDENTIALS_FILE")]
+    pub relay_nats_credentials_file: Option<PathBuf>,
+
+    /// What the stream's name begins with; a dash and the partition follow.
+    #[arg(long, env = "PASSBOOK_RELAY_STREAM", default_value = "passbook")]
+    pub relay_stream: String,
+
+    /// The address on which the relay shows its figures (`GET /metrics`); none: nowhere.
+    #[arg(long, env = "PASSBOOK_RELAY_LISTEN")]
+    pub relay_listen: Option<SocketAddr>,
+
+    /// Make a stream anew that is gone, and publish again what one that was cut off no longer holds.
+    #[arg(long)]
+    pub refill: bool,
 
     /// Where the log is.
     #[command(flatten)]

@@ -75,6 +75,12 @@ pub struct Metrics {
     pub feed_readers: IntGauge,
     /// How often the embedded Postgres was started again.
     pub postgres_restarts: IntCounter,
+    /// Messages that a relay has put into its stream, by `stream`.
+    pub relay_published: IntCounterVec,
+    /// Events that a relay's stream lacks, by `stream`.
+    pub relay_lag_events: IntGaugeVec,
+    /// For how long the oldest of them has been waiting, by `stream`.
+    pub relay_lag_seconds: GaugeVec,
 }
 
 impl Metrics {
@@ -158,6 +164,13 @@ impl Metrics {
             ),
             feed_readers: keep.gauge("feed_readers", "Readers of the event feed."),
             postgres_restarts: keep.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),
+            relay_published: keep.counters("relay_published_total", "Messages put into the stream.", &["stream"]),
+            relay_lag_events: keep.gauges("relay_lag_events", "Events that the stream lacks.", &["stream"]),
+            relay_lag_seconds: keep.it(GaugeVec::new(
+                opts("relay_lag_seconds", "Waiting time of the oldest event that the stream lacks."),
+                &["stream"],
+            )
+            .expect(GOOD)),
             registry: registry.clone(),
         };
         metrics.begin_at_zero();

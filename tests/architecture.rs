@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "http",
         &["application", "audit", "auth", "domain", "event_store", "metrics", "read_model", "telemetry", "timestamp"],
     ),
+    ("relay", &["event_store", "metrics", "timestamp"]),
     ("database", &["config", "event_store", "metrics"]),
     ("service", &["application", "audit", "auth", "config", "database", "event_store", "http", "read_model"]),
 ];
@@ -39,6 +40,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("copy", &["axum", "clap"]),
     ("auth", &["sqlx", "axum", "clap"]),
     ("http", &["sqlx", "clap", "jsonwebtoken"]),
+    ("relay", &["axum", "clap", "utoipa"]),
     ("database", &["axum", "utoipa"]),
     ("config", &["sqlx", "axum", "tokio"]),
 ];

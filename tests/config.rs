@@ -6,12 +6,16 @@ use std::{collections::HashSet, fmt::Write, fs, path::Path};
 use clap::{Arg, Command, CommandFactory, Parser};
 use passbook::config::Cli;
 
-/// The settings as `serve` takes them.
+/// The settings as `serve` takes them, and those that only the relay has. What is no setting but said once has no variable.
 fn settings() -> Vec<Arg> {
     let command: Command = Cli::command();
     let serve = command.find_subcommand("serve").unwrap();
-    let settings: Vec<Arg> = serve.get_arguments().filter(|arg| arg.get_id() != "help").cloned().collect();
+    let mut settings: Vec<Arg> = serve.get_arguments().filter(|arg| arg.get_id() != "help").cloned().collect();
     assert!(settings.len() >= 10, "only {} settings were found", settings.len());
+    let relay = command.find_subcommand("relay").unwrap().find_subcommand("nats").unwrap();
+    let of_serve: HashSet<_> = settings.iter().map(|setting| setting.get_id().clone()).collect();
+    let of_relay = relay.get_arguments().filter(|arg| arg.get_env().is_some() && !of_serve.contains(arg.get_id()));
+    settings.extend(of_relay.cloned());
     settings
 }
 
@@ -88,6 +92,11 @@ fn a_password_is_not_printed_with_the_settings() {
     let cli = Cli::try_parse_from(["passbook", "serve", "--database-url", url]).unwrap();
     let printed = format!("{cli:?} {cli:#?}");
     assert!(printed.contains("database_url"), "{printed}");
+    assert!(!printed.contains("hunter2") && !printed.contains("teller"), "{printed}");
+    let url = "nats://teller:hunter2@nats.example";
+    let cli = Cli::try_parse_from(["passbook", "relay", "nats", "--relay-nats-url", url]).unwrap();
+    let printed = format!("{cli:?} {cli:#?}");
+    assert!(printed.contains("relay_nats_url"), "{printed}");
     assert!(!printed.contains("hunter2") && !printed.contains("teller"), "{printed}");
 }
 

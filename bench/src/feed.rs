@@ -79,7 +79,7 @@ async fn measure(passbook: &Passbook, options: &Options, readers: usize, account
     }
     sleep(Duration::from_secs(SETTLE_SECONDS)).await;
     let started = Instant::now();
-    let sent = send(passbook, options, accounts, run).await?;
+    let sent = send(passbook, options.rate, options.seconds, accounts, run).await?;
     let rate = sent as f64 / started.elapsed().as_secs_f64();
     let all = gather(following).await?;
     let timed = readers.div_ceil(TIMED_READERS_EACH) as u64;
@@ -89,7 +89,8 @@ async fn measure(passbook: &Passbook, options: &Options, readers: usize, account
     std::io::stdout().flush().context("cannot print")
 }
 
-async fn open_accounts(passbook: &Passbook, run: u128) -> Result<Vec<String>> {
+/// The accounts between which [`send`] moves money.
+pub async fn open_accounts(passbook: &Passbook, run: u128) -> Result<Vec<String>> {
     let mut accounts = Vec::new();
     for account in 0..2 * SENDERS {
         let body = json!({"currency": "EUR", "initial_deposit": OPENING_BALANCE});
@@ -108,9 +109,9 @@ fn transfer(accounts: &[String], sender: u64) -> serde_json::Value {
 }
 
 /// Sends transfers at the rate, whatever the answers take; how many events that made.
-async fn send(passbook: &Passbook, options: &Options, accounts: &[String], run: &str) -> Result<u64> {
-    let transfers = options.rate * options.seconds / EVENTS_PER_TRANSFER / SENDERS;
-    let pause = Duration::from_secs(options.seconds) / u32::try_from(transfers).context("so many transfers")?;
+pub async fn send(passbook: &Passbook, rate: u64, seconds: u64, accounts: &[String], run: &str) -> Result<u64> {
+    let transfers = rate * seconds / EVENTS_PER_TRANSFER / SENDERS;
+    let pause = Duration::from_secs(seconds) / u32::try_from(transfers).context("so many transfers")?;
     let mut senders = JoinSet::new();
     for sender in 0..SENDERS {
         let (passbook, body, run) = (passbook.clone(), transfer(accounts, sender), run.to_owned());

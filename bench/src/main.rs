@@ -1,6 +1,7 @@
 //! `bench replay` drives a file of real movements through a running Passbook and checks every
 //! balance; `bench run` measures a fresh Passbook beside bare Postgres and a peer on the same server;
-//! `bench grow` measures what a large log changes; `bench feed` measures how soon many readers have what was recorded.
+//! `bench grow` measures what a large log changes; `bench feed` measures how soon many readers have what was recorded;
+//! `bench relay` how fast the log gets to NATS.
 //!
 //! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `server`, `rig`, `wrk`,
 //! `yardstick`, `row`, `tokens`, `steady`, `open_model`, `projections`, `peer`), then `grow` (`fill`), and what they tell (`report`,
@@ -22,6 +23,7 @@ mod postgres;
 mod process;
 mod projections;
 mod publish;
+mod relay;
 mod replay;
 mod report;
 mod rig;
@@ -55,6 +57,7 @@ enum Command {
     Run(run::Options),
     Grow(grow::Options),
     Feed(feed::Options),
+    Relay(relay::Options),
 }
 
 #[tokio::main]
@@ -64,6 +67,7 @@ async fn main() -> ExitCode {
         Command::Run(options) => run::run(options).await,
         Command::Grow(options) => grow::grow(options).await,
         Command::Feed(options) => feed::feed(options).await,
+        Command::Relay(options) => relay::relay(options).await,
     };
     match outcome {
         Ok(code) => code,

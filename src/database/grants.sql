@@ -40,3 +40,4 @@ GRANT SELECT, INSERT ON log_layout TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON copy_progress TO passbook_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON snapshot, projection TO passbook_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON account_view, account_transaction, daily_balance, bank_total TO passbook_service;
+GRANT SELECT, INSERT, UPDATE ON relay TO passbook_service;

@@ -22,6 +22,8 @@ const CONNECT_MS_MAX: u64 = 10_000;
 const QUERY_CONNECTIONS_MAX: u32 = 16;
 /// How many pages of the log are read at once.
 const TRAIL_CONNECTIONS_MAX: u32 = 6;
+/// How many connections publish a partition to other services.
+const RELAY_CONNECTIONS_MAX: u32 = 3;
 /// How long one query may take, in milliseconds.
 const QUERY_MS_MAX: &str = "5000";
 /// How long a query waits for a connection.
@@ -69,6 +71,24 @@ pub enum Error {
     Distribute(#[from] distribute::Error),
 }
 
+impl Error {
+    /// Whether it may be gone without anybody's doing: the database is away.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Schema(schema::Error::Unreadable(_)) => true,
+            Self::Unusable(error) => error.as_database_error().is_none(),
+            Self::Embedded(_)
+            | Self::InvalidUrl
+            | Self::InvalidReadUrl
+            | Self::TwoUrls
+            | Self::UrlFile { .. }
+            | Self::TooOld(_)
+            | Self::Schema(_)
+            | Self::Distribute(_) => false,
+        }
+    }
+}
+
 impl Database {
     /// Reaches the configured Postgres, or starts one of our own.
     pub async fn open(config: &Config) -> Result<Self, Error> {
@@ -87,15 +107,22 @@ impl Database {
         }
     }
 
+    /// The same for whoever can wait until the database is there: nothing is reached and nothing is started yet.
+    pub fn expect(config: &Config) -> Result<Self, Error> {
+        let primary = match url(config)? {
+            Some(urls) => servers(&urls)?,
+            None => Primary::new(vec![with_settings(embedded::connect_options(&data_dir(config)))]),
+        };
+        Ok(Self { primary, replica: None, embedded: None })
+    }
+
     fn ours(embedded: EmbeddedPostgres, config: &Config) -> Result<Self, Error> {
         let primary = Primary::new(vec![with_settings(embedded.connect_options())]);
         Ok(Self { primary, replica: replica(config)?, embedded: Some(embedded) })
     }
 
     async fn reach(urls: &SecretString, config: &Config) -> Result<Self, Error> {
-        let servers = urls.expose_secret().split(',').map(|url| parse(url.trim()).map(with_settings));
-        let primary = Primary::new(servers.collect::<Option<_>>().ok_or(Error::InvalidUrl)?);
-        let database = Self { primary, replica: replica(config)?, embedded: None };
+        let database = Self { primary: servers(urls)?, replica: replica(config)?, embedded: None };
         let connection = database.connect().await?;
         let version = connection.server_version_num().unwrap_or_default();
         if version < 150_000 {
@@ -199,6 +226,11 @@ impl Database {
         self.pool(TRAIL_CONNECTIONS_MAX, |server| server.application_name("passbook trail").options(PLANNED_ONCE))
     }
 
+    /// For the one who publishes the log to other services.
+    pub fn relay(&self) -> PgPool {
+        self.pool(RELAY_CONNECTIONS_MAX, |server| server.application_name("passbook relay").options(PLANNED_ONCE))
+    }
+
     /// For the one that reads the log for everybody who follows it.
     pub fn feed(&self) -> Primary {
         self.primary.shaped(|server| server.application_name("passbook feed").options(PLANNED_ONCE).options(QUERYING))
@@ -225,6 +257,12 @@ async fn connect(primary: &Primary) -> Result<PgConnection, Error> {
 
 fn pool(connections_max: u32) -> PgPoolOptions {
     PgPoolOptions::new().max_connections(connections_max).acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
+}
+
+/// The server of a URL, or several with commas between.
+fn servers(urls: &SecretString) -> Result<Primary, Error> {
+    let servers = urls.expose_secret().split(',').map(|url| parse(url.trim()).map(with_settings));
+    Ok(Primary::new(servers.collect::<Option<_>>().ok_or(Error::InvalidUrl)?))
 }
 
 fn replica(config: &Config) -> Result<Option<PgConnectOptions>, Error> {

@@ -14,6 +14,7 @@ mod door;
 mod envelope;
 mod events;
 mod feed;
+mod figures;
 mod headers;
 mod limit;
 mod openapi;
@@ -44,6 +45,7 @@ use crate::{
 };
 
 pub use address::Proxies;
+pub use figures::serve_metrics;
 pub use limit::Limits;
 pub use openapi::openapi_json;
 pub use serve::{Server, serve};

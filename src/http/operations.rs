@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The media type of Prometheus's text format.
-const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a view can be.
 const STATES: [&str; 5] = ["building", "live", "stopped", "retired", "failed"];

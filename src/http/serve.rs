@@ -40,7 +40,7 @@ const TURNED_AWAY_MAX: usize = 256;
 /// How long one that is turned away may take to ask.
 const TURNED_AWAY_READ_MS_MAX: u64 = 1_000;
 /// How long the headers of a request may take to arrive.
-const HEADER_READ_MS_MAX: u64 = 10_000;
+pub(super) const HEADER_READ_MS_MAX: u64 = 10_000;
 /// How much of a request's headers and of an unread answer one connection may keep in memory.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long a client may go without taking any of its answer.
@@ -50,7 +50,7 @@ const DRAIN_MS_MAX: u64 = 15_000;
 /// The same for an answer without an end, which the client may not be reading.
 const ENDLESS_DRAIN_MS_MAX: u64 = 500;
 /// Pause when no connection can be accepted, as when the process is out of file descriptors.
-const ACCEPT_RETRY_MS: u64 = 50;
+pub(super) const ACCEPT_RETRY_MS: u64 = 50;
 
 /// A listening server.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ async fn abandoned(endless: Endless, mut stopping: watch::Receiver<bool>) {
     }
 }
 
-fn http1(header_read_ms_max: u64) -> Builder {
+pub(super) fn http1(header_read_ms_max: u64) -> Builder {
     let mut builder = Builder::new();
     // A client may close its side once it has asked, and still be answered.
     builder.half_close(true).max_buf_size(BUFFER_BYTES_MAX);
@@ -186,7 +186,7 @@ fn hold<T>(
 }
 
 /// A client that does not read would otherwise keep its connection for ever.
-fn with_write_timeout(stream: TcpStream) -> TimeoutStream<TcpStream> {
+pub(super) fn with_write_timeout(stream: TcpStream) -> TimeoutStream<TcpStream> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(Duration::from_millis(WRITE_MS_MAX)));
     stream

@@ -122,7 +122,8 @@ fn home() -> PathBuf {
     named.or_else(known).unwrap_or_default()
 }
 
-fn connect_options(data_dir: &Path) -> PgConnectOptions {
+/// How to connect to the server of this folder, if one runs: as the superuser `passbook`, to the database `passbook`.
+pub fn connect_options(data_dir: &Path) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(folder::socket_dir(data_dir))
         .port(5432)

@@ -1,0 +1,77 @@
+//! How far a stream must reach, as this database remembers it; and how far it is behind.
+
+use std::{io, time::Duration};
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgPool, Result, query, query_scalar};
+use tokio::time::timeout;
+
+/// How long one statement may take before its server is taken for frozen.
+const STATEMENT_MS_MAX: u64 = 5_000;
+
+/// How far behind a stream is.
+pub(super) struct Lag {
+    /// The log's last position.
+    pub(super) head: i64,
+    /// When the first event that is not published was recorded.
+    pub(super) waiting_since: Option<DateTime<Utc>>,
+}
+
+/// The position that was published last when somebody noted it; 0 where nobody has.
+pub(super) async fn load(pool: &PgPool, partition: i16, name: &str) -> Result<i64> {
+    let found = query_scalar!("SELECT position FROM relay WHERE partition = $1 AND name = $2", partition, name);
+    Ok(in_time(found.fetch_optional(pool)).await?.unwrap_or(0))
+}
+
+/// Notes that everything up to `position` is published. It never goes back: a second relay may be further.
+pub(super) async fn save(pool: &PgPool, partition: i16, name: &str, position: i64) -> Result<()> {
+    let saved = query!(
+        "INSERT INTO relay (partition, name, position, updated_at)
+         VALUES ($1, $2, $3, now())
+         ON CONFLICT (partition, name) DO UPDATE SET
+             position = excluded.position,
+             updated_at = excluded.updated_at
+         WHERE relay.partition = $1 AND relay.position < excluded.position",
+        partition,
+        name,
+        position
+    );
+    in_time(saved.execute(pool)).await.map(drop)
+}
+
+/// Forgets what was published behind `position`, which is about to be published again.
+pub(super) async fn take_back(pool: &PgPool, partition: i16, name: &str, position: i64) -> Result<()> {
+    let taken = query!(
+        "UPDATE relay SET position = $3, updated_at = now() WHERE partition = $1 AND name = $2 AND position > $3",
+        partition,
+        name,
+        position
+    );
+    in_time(taken.execute(pool)).await.map(drop)
+}
+
+/// How far behind a stream is that holds everything up to `position`.
+pub(super) async fn lag(pool: &PgPool, partition: i16, position: i64) -> Result<Lag> {
+    let row = query!(
+        r#"SELECT
+               log_head.position AS head,
+               (
+                   SELECT event.recorded_at
+                   FROM event
+                   WHERE event.partition = $1 AND event.position = $2::bigint + 1
+               ) AS waiting_since
+           FROM log_head
+           WHERE log_head.partition = $1"#,
+        partition,
+        position
+    );
+    let row = in_time(row.fetch_one(pool)).await?;
+    Ok(Lag { head: row.head, waiting_since: row.waiting_since })
+}
+
+async fn in_time<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
+    match timeout(Duration::from_millis(STATEMENT_MS_MAX), statement).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}

@@ -1,0 +1,309 @@
+//! Fills the stream of one partition: looks where it ends, publishes what the log holds behind that, waits out what is away.
+
+use std::{convert::Infallible, time::Duration};
+
+use sqlx::PgPool;
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    Error, Settings, Stop, checkpoint, lag,
+    log::{self, Place},
+    stream::{Answer, Answers, End, Stream},
+};
+use crate::{event_store::whole::LinkedEvent, metrics::METRICS};
+
+/// How many events are read at once.
+const READ_EVENTS_MAX: i64 = 1_000;
+/// How many pages wait to be published while the next one is read.
+const READ_AHEAD_PAGES_MAX: usize = 2;
+/// How many messages wait for their answers.
+const IN_FLIGHT_MESSAGES_MAX: i64 = 4_096;
+/// How long the server may leave all of them without one.
+const ANSWER_MS_MAX: u64 = 5_000;
+/// How long those in flight at the end may take.
+const LAST_ANSWERS_MS_MAX: u64 = 2_000;
+/// The poll behind the log's head, backing off while nothing happens.
+const POLL_MS_MIN: u64 = 5;
+const POLL_MS_MAX: u64 = 50;
+/// How long after a message was stored the checkpoint says so.
+const CHECKPOINT_MS: u64 = 250;
+/// How often a stream is looked at into which nothing is published.
+const IDLE_LOOK_MS: u64 = 10_000;
+/// Pause after a failure, backing off while it lasts.
+const RETRY_MS_MIN: u64 = 100;
+const RETRY_MS_MAX: u64 = 2_000;
+
+/// The one who fills a stream.
+pub(super) struct Publisher {
+    settings: Settings,
+    partition: i16,
+    name: String,
+    database: PgPool,
+    stopping: watch::Receiver<bool>,
+    published: watch::Sender<i64>,
+    /// The last position that the checkpoint is known to say.
+    saved: i64,
+    /// Whether an outage was told, and not its end.
+    is_away: bool,
+    retry_ms: u64,
+}
+
+/// Events that follow each other in the log.
+type Page = Result<Vec<LinkedEvent>, log::Error>;
+
+/// What one attempt has sent, and what of it is in the stream.
+struct Progress {
+    sent: i64,
+    stored: i64,
+    /// When the last answer came, or there was nothing to answer.
+    answered_at: Instant,
+}
+
+impl Publisher {
+    pub(super) fn new(settings: Settings, partition: i16, database: PgPool, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            name: format!("{}-{partition}", settings.stream),
+            settings,
+            partition,
+            database,
+            stopping,
+            published: watch::Sender::new(0),
+            saved: 0,
+            is_away: false,
+            retry_ms: RETRY_MS_MIN,
+        }
+    }
+
+    /// Publishes until it is told to end, or somebody has to decide something.
+    pub(super) async fn run(mut self) -> Result<(), Stop> {
+        let watching = lag::watch(self.database.clone(), self.partition, self.name.clone(), self.published.subscribe());
+        let _watching = Aborting(tokio::spawn(watching).abort_handle());
+        let mut stopping = self.stopping.clone();
+        loop {
+            match self.attempt().await {
+                Ok(()) => return Ok(()),
+                Err(Error::Stop(stop)) => return Err(*stop),
+                Err(Error::Outage(reason)) => self.tell_outage(&reason),
+            }
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+                () = sleep(Duration::from_millis(self.retry_ms)) => {}
+            }
+            self.retry_ms = (self.retry_ms * 2).min(RETRY_MS_MAX);
+        }
+    }
+
+    /// Publishes until it is told to end, which is no error, or something breaks.
+    async fn attempt(&mut self) -> Result<(), Error> {
+        let mut stopping = self.stopping.clone();
+        let stream = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+            connected = Stream::connect(&self.settings, self.partition, &self.name) => connected?,
+        };
+        let mut progress = None;
+        let outcome = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => Ok(()),
+            () = stream.lost() => Err(Error::Outage("the connection to the NATS server is lost".to_owned())),
+            broken = self.fill(&stream, &mut progress) => broken.map(|never| match never {}),
+        };
+        // However it ended: what is in the stream is noted if it can be.
+        if let Some((mut progress, mut answers)) = progress {
+            if outcome.is_ok() {
+                drain(&mut progress, &mut answers).await;
+            }
+            let noted = self.note(progress.stored).await;
+            return outcome.and(noted);
+        }
+        outcome
+    }
+
+    async fn fill(&mut self, stream: &Stream, begun: &mut Option<(Progress, Answers)>) -> Result<Infallible, Error> {
+        let mut from = self.agree(stream).await?;
+        if !self.is_away {
+            tracing::info!(
+                stream = self.name,
+                position = from.position,
+                "publishing what the log holds behind this position"
+            );
+        }
+        let answers = stream.answers().await?;
+        let (progress, answers) = begun
+            .insert((Progress { sent: from.position, stored: from.position, answered_at: Instant::now() }, answers));
+        self.published.send_replace(from.position);
+        let (mut pages, _reading) = self.read(from.clone());
+        let mut note_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
+        loop {
+            let has_room = progress.sent - progress.stored + READ_EVENTS_MAX <= IN_FLIGHT_MESSAGES_MAX;
+            let waits = progress.sent > progress.stored;
+            tokio::select! {
+                answer = answers.next(), if waits => self.take(answer?, progress)?,
+                page = pages.recv(), if has_room => {
+                    let ended = || Error::Outage("the log is not read any more".to_owned());
+                    for event in &page.ok_or_else(ended)?.map_err(|error| self.unreadable(error))? {
+                        stream.publish(event, answers).await?;
+                        progress.sent = event.event.position;
+                        from = Place::behind(event);
+                    }
+                    if !waits {
+                        progress.answered_at = Instant::now();
+                    }
+                }
+                () = sleep_until(note_at), if progress.stored > self.saved => {
+                    self.note(progress.stored).await?;
+                    note_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
+                }
+                () = sleep_until(progress.answered_at + Duration::from_millis(ANSWER_MS_MAX)), if waits => {
+                    return Err(Error::Outage(format!("the NATS server has not answered for {ANSWER_MS_MAX} ms")));
+                }
+                () = sleep_until(progress.answered_at + Duration::from_millis(IDLE_LOOK_MS)), if !waits => {
+                    if self.agree(stream).await? != from {
+                        return Err(Error::Outage("the stream ends elsewhere than where this relay left it".to_owned()));
+                    }
+                    self.tell_return(from.position);
+                    progress.answered_at = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Looks where the stream ends, makes sure that it is a beginning of the log, and says where it goes on.
+    async fn agree(&mut self, stream: &Stream) -> Result<Place, Error> {
+        let checkpoint = checkpoint::load(&self.database, self.partition, &self.name).await.map_err(away)?;
+        let mut end = stream.end().await?;
+        if matches!(end, End::Missing) {
+            if checkpoint > 0 && !self.settings.refill {
+                return Err(Stop::Gone { stream: self.name.clone(), position: checkpoint }.into());
+            }
+            stream.make().await?;
+            end = End::Empty;
+        }
+        let (last, hash) = match end {
+            End::Missing | End::Empty => (0, None),
+            End::At(last, hash) => (last, hash),
+        };
+        if last < checkpoint {
+            match self.settings.refill {
+                true => checkpoint::take_back(&self.database, self.partition, &self.name, last).await.map_err(away)?,
+                false => {
+                    return Err(Stop::CutOff { stream: self.name.clone(), last, position: checkpoint }.into());
+                }
+            }
+        }
+        // Once: what is lost after this is lost anew.
+        self.settings.refill = false;
+        self.saved = checkpoint.min(last);
+        let place = log::find(&self.database, self.partition, last, hash.as_deref()).await;
+        place.map_err(|error| self.unreadable(error))
+    }
+
+    /// Reads the log behind `from` ahead of what is published, until the guard is dropped.
+    fn read(&self, from: Place) -> (mpsc::Receiver<Page>, Aborting) {
+        let (pages, read) = mpsc::channel(READ_AHEAD_PAGES_MAX);
+        let task = tokio::spawn(read_on(self.database.clone(), self.partition, from, pages));
+        (read, Aborting(task.abort_handle()))
+    }
+
+    fn take(&mut self, answer: Answer, progress: &mut Progress) -> Result<(), Error> {
+        progress.answered_at = Instant::now();
+        match answer {
+            Answer::Stored(at) if at > progress.sent => {
+                Err(Stop::Foreign { stream: self.name.clone(), position: at }.into())
+            }
+            Answer::Stored(at) => {
+                let new = u64::try_from(at - progress.stored).unwrap_or(0);
+                METRICS.relay_published.with_label_values(&[&self.name]).inc_by(new);
+                progress.stored = progress.stored.max(at);
+                self.published.send_replace(progress.stored);
+                self.tell_return(at);
+                Ok(())
+            }
+            Answer::Full(reason) => Err(Stop::Full { stream: self.name.clone(), last: progress.stored, reason }.into()),
+            Answer::TooLarge(reason) => Err(Stop::TooLarge { position: progress.stored + 1, reason }.into()),
+            Answer::Look(reason) => Err(Error::outage("the stream takes no message", reason)),
+        }
+    }
+
+    /// Writes down how far the stream reaches.
+    async fn note(&mut self, stored: i64) -> Result<(), Error> {
+        if stored > self.saved {
+            checkpoint::save(&self.database, self.partition, &self.name, stored).await.map_err(away)?;
+            self.saved = stored;
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, error: log::Error) -> Error {
+        match error {
+            log::Error::Misplaced(misplaced) => Stop::OtherHistory { stream: self.name.clone(), misplaced }.into(),
+            log::Error::Storage(error) => away(error),
+        }
+    }
+
+    /// Once an outage, whatever it goes through.
+    fn tell_outage(&mut self, reason: &str) {
+        match std::mem::replace(&mut self.is_away, true) {
+            false => tracing::warn!(stream = self.name, reason, "the relay stands still, and tries again"),
+            true => tracing::debug!(stream = self.name, reason, "the relay still stands still"),
+        }
+    }
+
+    fn tell_return(&mut self, position: i64) {
+        if std::mem::take(&mut self.is_away) {
+            tracing::info!(stream = self.name, position, "the relay goes on");
+        }
+        self.retry_ms = RETRY_MS_MIN;
+    }
+}
+
+/// Reads on until nobody takes the pages, or there is an error to tell.
+async fn read_on(database: PgPool, partition: i16, mut from: Place, pages: mpsc::Sender<Page>) {
+    let mut poll = POLL_MS_MIN;
+    loop {
+        let page = log::read(&database, partition, &from, READ_EVENTS_MAX).await;
+        let is_over = page.is_err();
+        match page.as_ref().ok().map(|events| events.last()) {
+            Some(None) => {
+                sleep(Duration::from_millis(poll)).await;
+                poll = (poll * 2).min(POLL_MS_MAX);
+                continue;
+            }
+            Some(Some(last)) => from = Place::behind(last),
+            None => {}
+        }
+        poll = POLL_MS_MIN;
+        if pages.send(page).await.is_err() || is_over {
+            return;
+        }
+    }
+}
+
+/// Waits for the answers to what is in flight, as long as it may take.
+async fn drain(progress: &mut Progress, answers: &mut Answers) {
+    let draining = async {
+        while progress.stored < progress.sent {
+            let Ok(Answer::Stored(at)) = answers.next().await else { return };
+            progress.stored = progress.stored.max(at);
+        }
+    };
+    // What comes later is found in the stream by the next one.
+    let _ = timeout(Duration::from_millis(LAST_ANSWERS_MS_MAX), draining).await;
+}
+
+fn away(error: sqlx::Error) -> Error {
+    Error::outage("the database does not answer as it should", error)
+}
+
+/// A task that ends with its guard.
+struct Aborting(AbortHandle);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

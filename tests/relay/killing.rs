@@ -1,0 +1,104 @@
+//! Both sides killed at random while the bank writes: nothing is lost, doubled or out of order.
+
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::jetstream::stream::Config;
+use tokio::{task::JoinSet, time::sleep};
+use uuid::Uuid;
+
+use crate::{
+    client::Client,
+    dice::Dice,
+    site::{Site, kill, stop},
+};
+
+/// How many write at once.
+const WRITERS: usize = 16;
+
+fn setting(name: &str) -> Option<u64> {
+    let text = env::var(format!("PASSBOOK_RELAY_{name}")).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("PASSBOOK_RELAY_{name} is {text}, which makes no sense")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_killed_the_stream_is_the_log() {
+    let seed = setting("SEED").unwrap_or_else(|| Uuid::now_v7().as_u64_pair().1 % 1_000_000);
+    println!("PASSBOOK_RELAY_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let mut site = Site::new().await;
+    // Ids are soon forgotten: the order does not rest on the server's memory.
+    site.nats.make(Config { duplicate_window: Duration::from_millis(200), ..Config::default() }).await;
+    let writing = Writing::start(&site.client());
+    let mut relays = vec![site.start_relay().await];
+    for round in 0..setting("ROUNDS").unwrap_or(8) {
+        sleep(dice.millis(0, 700)).await;
+        match dice.below(4) {
+            0 => kill(relays.remove(0)).await,
+            1 => site.nats.restart(),
+            2 => {
+                site.nats.kill();
+                kill(relays.remove(0)).await;
+                sleep(dice.millis(0, 500)).await;
+                site.nats.restart();
+            }
+            // A second one beside it, and then the first one goes.
+            _ => {
+                relays.push(site.start_relay().await);
+                sleep(dice.millis(0, 500)).await;
+                kill(relays.remove(0)).await;
+            }
+        }
+        if relays.is_empty() {
+            relays.push(site.start_relay().await);
+        }
+        println!("round {round}: {:?} of {}", site.nats.last().await, site.head().await);
+    }
+    let written = writing.end().await;
+    site.is_published().await;
+    assert_eq!(site.head().await, written + 1, "every deposit, and the opening");
+    site.stream_is_the_log().await;
+    for relay in relays {
+        stop(relay).await;
+    }
+}
+
+/// Deposits without a pause.
+struct Writing {
+    is_over: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    writers: JoinSet<()>,
+}
+
+impl Writing {
+    fn start(client: &Client) -> Self {
+        let mut writing = Self { is_over: Arc::default(), written: Arc::default(), writers: JoinSet::new() };
+        for writer in 0..WRITERS {
+            let (client, is_over, written) = (client.clone(), writing.is_over.clone(), writing.written.clone());
+            writing.writers.spawn(async move {
+                let mut number = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    client.deposit_now(&format!("writer-{writer}-{number}")).await;
+                    written.fetch_add(1, Ordering::Relaxed);
+                    number += 1;
+                }
+            });
+        }
+        writing
+    }
+
+    /// How many there were.
+    async fn end(mut self) -> u64 {
+        self.is_over.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.writers.join_next().await {
+            ended.unwrap();
+        }
+        self.written.load(Ordering::Relaxed)
+    }
+}

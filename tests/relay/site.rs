@@ -1,0 +1,189 @@
+//! A bank, a NATS server, and relays between them.
+
+use std::{future::Future, time::Duration};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use sqlx::{Connection, PgConnection, Row, query, query_scalar, raw_sql};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    client::Client,
+    folder::Folder,
+    nats::Nats,
+    passbook::{Ended, Passbook, Running},
+};
+
+/// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.
+const PATIENCE_S_MAX: u64 = 60;
+
+/// Fields are dropped in this order: whoever works in a folder ends before it is removed.
+pub struct Site {
+    pub bank: Option<Running>,
+    pub nats: Nats,
+    pub folder: Folder,
+}
+
+impl Site {
+    /// A bank with one account, whose events nobody has published yet.
+    pub async fn new() -> Self {
+        Self::with(Nats::start().await).await
+    }
+
+    pub async fn with(nats: Nats) -> Self {
+        let folder = spawn_blocking(Folder::fresh).await.unwrap();
+        let mut site = Self { bank: None, nats, folder };
+        site.open_bank().await;
+        site.client().open().await;
+        site
+    }
+
+    /// A bank over so many partitions, without an account.
+    pub async fn over(partitions: &str) -> Self {
+        let folder = Folder::empty();
+        let passbook = Passbook::on(&folder).set("PASSBOOK_PARTITIONS", partitions);
+        let bank = spawn_blocking(|| passbook.start()).await.unwrap();
+        Self { bank: Some(bank), nats: Nats::start().await, folder }
+    }
+
+    pub async fn open_bank(&mut self) {
+        let passbook = Passbook::on(&self.folder);
+        self.bank = Some(spawn_blocking(|| passbook.start()).await.unwrap());
+    }
+
+    /// Ends the bank, and its database with it.
+    pub async fn close_bank(&mut self) {
+        let bank = self.bank.take().unwrap();
+        let ended = spawn_blocking(move || bank.stop(Signal::SIGTERM)).await.unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    }
+
+    pub fn client(&self) -> Client {
+        self.bank.as_ref().unwrap().client.clone()
+    }
+
+    /// So many deposits, one after the other.
+    pub async fn deposit(&self, name: &str, count: usize) {
+        for number in 0..count {
+            self.client().deposit_now(&format!("{name}-{number}")).await;
+        }
+    }
+
+    pub fn relay(&self) -> Passbook {
+        Passbook::on(&self.folder)
+            .argument("relay")
+            .argument("nats")
+            .set("PASSBOOK_RELAY_NATS_URL", self.nats.url())
+            .set("PASSBOOK_RELAY_LISTEN", "127.0.0.1:0")
+    }
+
+    pub async fn start_relay(&self) -> Running {
+        let relay = self.relay();
+        spawn_blocking(|| relay.start()).await.unwrap()
+    }
+
+    /// Where the first partition ends.
+    pub async fn head(&self) -> u64 {
+        self.heads().await[0].cast_unsigned()
+    }
+
+    /// Where each partition ends.
+    async fn heads(&self) -> Vec<i64> {
+        let heads = query_scalar("SELECT position FROM log_head ORDER BY partition");
+        heads.fetch_all(&mut self.superuser().await).await.unwrap()
+    }
+
+    pub async fn superuser(&self) -> PgConnection {
+        PgConnection::connect(&self.folder.database_url()).await.unwrap()
+    }
+
+    pub async fn execute(&self, sql: &'static str) {
+        raw_sql(sql).execute(&mut self.superuser().await).await.unwrap();
+    }
+
+    /// Waits until each stream holds as many messages as its partition has events.
+    pub async fn is_published(&self) {
+        for (partition, head) in (0..).zip(self.heads().await) {
+            let is_full = async || self.nats.last_of(partition).await == Some(head.cast_unsigned());
+            eventually("the end of the log", is_full).await;
+        }
+    }
+
+    /// Waits until the database remembers that everything is published.
+    pub async fn is_noted(&self) {
+        self.is_published().await;
+        for (partition, head) in (0i16..).zip(self.heads().await) {
+            let noted = async || {
+                let noted = query_scalar("SELECT position FROM relay WHERE partition = $1").bind(partition);
+                noted.fetch_optional(&mut self.superuser().await).await.unwrap() == Some(head)
+            };
+            eventually("the checkpoint", noted).await;
+        }
+    }
+
+    /// Compares each stream with its partition of the log, message by message.
+    pub async fn stream_is_the_log(&self) {
+        for partition in (0i16..).take(self.heads().await.len()) {
+            self.stream_is_the_log_of(partition).await;
+        }
+    }
+
+    async fn stream_is_the_log_of(&self, partition: i16) {
+        let sql = "SELECT position, id::text, type, data::text, encode(hash, 'hex') AS hash FROM event
+                   WHERE partition = $1 ORDER BY position";
+        let events = query(sql).bind(partition).fetch_all(&mut self.superuser().await).await.unwrap();
+        let messages = self.nats.messages(partition).await;
+        assert_eq!(messages.len(), events.len());
+        for (event, message) in events.iter().zip(&messages) {
+            let position: i64 = event.get("position");
+            assert_eq!(message.sequence, position.cast_unsigned());
+            let told: Value = serde_json::from_slice(&message.payload).unwrap();
+            let id = message.headers.get("Nats-Msg-Id").map(|id| id.as_str());
+            assert_eq!((told["id"].as_str(), id), (event.get("id"), event.get("id")), "at {position}");
+            assert_eq!(
+                (told["hash"].as_str(), told["partition"].as_i64()),
+                (event.get("hash"), Some(partition.into()))
+            );
+            assert_eq!(told["position"], position.to_string());
+            assert_eq!(message.subject.as_str(), format!("passbook.{partition}.{}", event.get::<&str, _>("type")));
+            let data: &str = event.get("data");
+            let text = str::from_utf8(&message.payload).unwrap();
+            assert!(text.ends_with(&format!("\"data\":{data}}}")), "not byte for byte: {text}");
+        }
+    }
+}
+
+/// Ends a relay in order.
+pub async fn stop(relay: Running) -> Ended {
+    let ended = spawn_blocking(move || relay.stop(Signal::SIGTERM)).await.unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    ended
+}
+
+/// Ends a relay without a word.
+pub async fn kill(relay: Running) {
+    spawn_blocking(move || relay.stop(Signal::SIGKILL)).await.unwrap();
+}
+
+/// Waits until a relay ends by itself; the sentence with which it does.
+pub async fn refusal(relay: Running) -> String {
+    let ended = spawn_blocking(move || relay.process.end()).await.unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    // Log lines are for machines here, and begin with a brace.
+    let said: Vec<&str> = ended.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+    match said[..] {
+        [sentence] => sentence.strip_prefix("passbook: ").unwrap().to_owned(),
+        _ => panic!("not one sentence: {ended:?}"),
+    }
+}
+
+pub async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(PATIENCE_S_MAX);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "{what} never came");
+        sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,137 @@
+//! What somebody has to decide stops the relay with a sentence, and harms nobody.
+
+use async_nats::jetstream::stream::Config;
+
+use crate::{
+    nats::{Nats, STREAM},
+    site::{Site, refusal, stop},
+};
+
+#[tokio::test]
+async fn a_stream_that_is_gone_stops_the_relay_and_is_made_anew_only_on_demand() {
+    let site = Site::new().await;
+    let relay = site.start_relay().await;
+    site.deposit("a", 3).await;
+    site.is_noted().await;
+    site.nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    site.deposit("b", 1).await;
+    let sentence = refusal(relay).await;
+    assert!(sentence.contains("is gone") && sentence.contains("position 4"), "{sentence}");
+    // The bank goes on, and whoever starts the relay again is told the same.
+    site.deposit("c", 1).await;
+    let sentence = refusal(site.start_relay().await).await;
+    assert!(sentence.contains("is gone"), "{sentence}");
+    assert_eq!(site.nats.last().await, None);
+
+    let relay = site.relay().argument("--refill");
+    let relay = tokio::task::spawn_blocking(|| relay.start()).await.unwrap();
+    site.is_noted().await;
+    site.stream_is_the_log().await;
+    stop(relay).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_was_cut_off_stops_the_relay() {
+    let site = Site::new().await;
+    let relay = site.start_relay().await;
+    site.deposit("a", 3).await;
+    site.is_noted().await;
+    stop(relay).await;
+    site.nats.jetstream().await.delete_stream(STREAM).await.unwrap();
+    site.nats.make(Config::default()).await;
+    let sentence = refusal(site.start_relay().await).await;
+    assert!(sentence.contains("ends at 0") && sentence.contains("position 4"), "{sentence}");
+    assert_eq!(site.nats.last().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_full_stops_the_relay_until_there_is_room() {
+    let site = Site::new().await;
+    site.nats.make(Config { max_messages: 5, ..Config::default() }).await;
+    let relay = site.start_relay().await;
+    site.deposit("a", 10).await;
+    let sentence = refusal(relay).await;
+    assert!(sentence.contains("is full at 5 (maximum messages exceeded"), "{sentence}");
+
+    let jetstream = site.nats.jetstream().await;
+    let mut settings = jetstream.get_stream(STREAM).await.unwrap().cached_info().config.clone();
+    settings.max_messages = -1;
+    jetstream.update_stream(&settings).await.unwrap();
+    let relay = site.start_relay().await;
+    site.is_noted().await;
+    site.stream_is_the_log().await;
+    stop(relay).await;
+}
+
+#[tokio::test]
+async fn a_message_that_a_stream_does_not_take_for_its_size_stops_the_relay() {
+    let site = Site::new().await;
+    site.nats.make(Config { max_message_size: 100, ..Config::default() }).await;
+    let sentence = refusal(site.start_relay().await).await;
+    assert!(sentence.contains("position 1 is larger"), "{sentence}");
+}
+
+#[tokio::test]
+async fn somebody_else_in_the_stream_stops_the_relay() {
+    let site = Site::new().await;
+    let relay = site.start_relay().await;
+    site.deposit("a", 2).await;
+    site.is_noted().await;
+    let jetstream = site.nats.jetstream().await;
+    jetstream.publish("passbook.0.MoneyDeposited", "{}".into()).await.unwrap().await.unwrap();
+    site.deposit("b", 1).await;
+    let sentence = refusal(relay).await;
+    assert!(sentence.contains("somebody else publishes"), "{sentence}");
+    assert_eq!(site.nats.last().await, Some(4), "nothing is published behind it");
+}
+
+#[tokio::test]
+async fn a_log_of_another_history_stops_the_relay() {
+    let site = Site::new().await;
+    let relay = site.start_relay().await;
+    site.deposit("a", 2).await;
+    site.is_noted().await;
+    stop(relay).await;
+    site.execute(
+        "ALTER TABLE event DISABLE TRIGGER event_immutable;
+         UPDATE event SET hash = decode(repeat('00', 32), 'hex') WHERE position = 3",
+    )
+    .await;
+    let sentence = refusal(site.start_relay().await).await;
+    assert!(sentence.contains("another history"), "{sentence}");
+    site.execute("DELETE FROM event WHERE position = 3").await;
+    let sentence = refusal(site.start_relay().await).await;
+    assert!(sentence.contains("beyond the log's head"), "{sentence}");
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_other_subjects_stops_the_relay() {
+    let site = Site::new().await;
+    let settings = Config { name: STREAM.to_owned(), subjects: vec!["other.>".to_owned()], ..Config::default() };
+    site.nats.jetstream().await.create_stream(settings).await.unwrap();
+    let sentence = refusal(site.start_relay().await).await;
+    assert!(sentence.contains("does not take the subjects passbook.0.>"), "{sentence}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_let_the_relay_in_stops_it_and_learns_no_password() {
+    let site = Site::with(Nats::start_with(&["--user", "bank", "--pass", "right"]).await).await;
+    let wrong = site.nats.url().replace("nats://", "nats://bank:wrong@");
+    let relay = site.relay().set("PASSBOOK_RELAY_NATS_URL", wrong);
+    let sentence = refusal(tokio::task::spawn_blocking(|| relay.start()).await.unwrap()).await;
+    assert!(sentence.contains("does not let this relay in") && !sentence.contains("wrong"), "{sentence}");
+}
+
+#[tokio::test]
+async fn settings_that_make_no_sense_stop_the_relay() {
+    let site = Site::new().await;
+    for (name, value, told) in [
+        ("PASSBOOK_RELAY_NATS_URL", "nats://[", "no address of a NATS server"),
+        ("PASSBOOK_RELAY_STREAM", "a.b", "no stream's name"),
+        ("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE", "/nowhere", "cannot be used"),
+    ] {
+        let relay = site.relay().set(name, value);
+        let sentence = refusal(tokio::task::spawn_blocking(|| relay.start()).await.unwrap()).await;
+        assert!(sentence.contains(told), "{name}={value}: {sentence}");
+    }
+}

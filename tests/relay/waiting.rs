@@ -1,0 +1,69 @@
+//! What is away is waited for, and told once.
+
+use crate::site::{Site, eventually, kill, stop};
+
+/// How often a log line says so.
+fn told(stderr: &str, words: &str) -> usize {
+    stderr.lines().filter(|line| line.contains(words)).count()
+}
+
+async fn figure(base: &str, name: &str) -> Option<f64> {
+    let text = reqwest::get(format!("{base}/metrics")).await.unwrap().text().await.unwrap();
+    let line = text.lines().find(|line| line.starts_with(&format!("{name}{{stream=\"passbook-0\"}}")))?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+#[tokio::test]
+async fn while_nats_is_away_the_bank_goes_on_and_the_figures_say_how_far_the_stream_is_behind() {
+    let mut site = Site::new().await;
+    let relay = site.start_relay().await;
+    site.is_published().await;
+    site.nats.kill();
+    site.deposit("meanwhile", 7).await;
+    let base = relay.client.base().to_owned();
+    eventually("the lag", async || figure(&base, "passbook_relay_lag_events").await == Some(7.0)).await;
+    assert!(figure(&base, "passbook_relay_lag_seconds").await.unwrap() > 0.0);
+
+    site.nats.restart();
+    site.is_noted().await;
+    eventually("no lag", async || figure(&base, "passbook_relay_lag_events").await == Some(0.0)).await;
+    assert_eq!(figure(&base, "passbook_relay_lag_seconds").await, Some(0.0));
+    assert_eq!(figure(&base, "passbook_relay_published_total").await, Some(8.0));
+    site.stream_is_the_log().await;
+    let ended = stop(relay).await;
+    assert_eq!(told(&ended.stderr, "stands still"), 1, "{}", ended.stderr);
+    assert_eq!(told(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_relay_may_be_started_first_and_ended_before_anything_is_there() {
+    let mut site = Site::new().await;
+    site.close_bank().await;
+    site.nats.kill();
+    let relay = site.start_relay().await;
+    let other = site.start_relay().await;
+    let waits = async || told(&relay.process.stderr(), "waits for the log") == 1;
+    eventually("its word", waits).await;
+    stop(other).await;
+    site.open_bank().await;
+    eventually("its word", async || told(&relay.process.stderr(), "stands still") == 1).await;
+    site.nats.restart();
+    site.is_published().await;
+    site.stream_is_the_log().await;
+    stop(relay).await;
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_the_relay_waits_and_then_goes_on() {
+    let mut site = Site::new().await;
+    let relay = site.start_relay().await;
+    site.deposit("before", 3).await;
+    site.is_published().await;
+    site.close_bank().await;
+    eventually("its word", async || told(&relay.process.stderr(), "stands still") == 1).await;
+    site.open_bank().await;
+    site.deposit("after", 3).await;
+    site.is_noted().await;
+    site.stream_is_the_log().await;
+    kill(relay).await;
+}
