@@ -23,11 +23,16 @@ export function Account({ id, query }) {
     (signal) => (isPast ? read(`/v1/accounts/${id}`, { as_of_version: version, as_of: version === undefined ? query.at : undefined }, { signal }) : Promise.resolve()),
     [id, version, query.at],
   );
-  const shown = isPast ? past.data : now;
-  if (!now) return html`<h1 tabindex="-1">Account</h1><p class="id">${id}</p><${Failure} error=${present.error} retry=${present.reload} />`;
+  // What was shown stays until what is wanted has come.
+  const last = useRef({ isThere: false });
+  if (!isPast) last.current = { shown: now, isThere: false };
+  else if (past.error) last.current = { isThere: true };
+  else if (past.data) last.current = { shown: past.data, isThere: true };
+  const { shown, isThere } = last.current;
+  if (!now) return html`<${Head} id=${id} /><${Failure} error=${present.error} retry=${present.reload} />`;
   const currency = list?.get(now.currency);
-  return html`<${Head} id=${id} account=${shown} isPast=${isPast} />
-    <${Moments} now=${now} shown=${shown} query=${query} isPast=${isPast} />
+  return html`<${Head} id=${id} account=${shown} isPast=${isThere} />
+    <${Moments} now=${now} shown=${shown} wanted=${version} at=${query.at} isPast=${isThere} />
     ${isPast && html`<${Failure} error=${past.error} />`}
     ${!isPast && html`<${Failure} error=${present.error} />`}
     ${shown && html`<div class=${`account${past.isLoading && isPast ? ' stale' : ''}`}>
@@ -35,9 +40,9 @@ export function Account({ id, query }) {
         ? html`<section class="card" aria-labelledby="do"><h2 id="do">At the counter</h2><p>This is the past. <a href=${`#/accounts/${id}`}>Back to now</a> to do something.</p></section>`
         : html`<${Actions} account=${now} currency=${currency} onReceipt=${present.onReceipt} />`}</div>
       <div>
-        <section class="card" aria-labelledby="balance"><h2 id="balance">Balance over time</h2><${Balance} account=${shown} currency=${currency} isPast=${isPast} /></section>
-        <${Transactions} account=${shown} isPast=${isPast} />
-        <${Events} account=${shown} newest=${now.version} isPast=${isPast} />
+        <section class="card" aria-labelledby="balance"><h2 id="balance">Balance over time</h2><${Balance} account=${shown} currency=${currency} isPast=${isThere} /></section>
+        <${Transactions} account=${shown} isPast=${isThere} />
+        <${Events} account=${shown} newest=${now.version} isPast=${isThere} />
       </div>
     </div>`}`;
 }
@@ -48,7 +53,7 @@ function usePresent(id) {
   const loaded = useLoad((signal) => read(`/v1/accounts/${id}`, {}, { signal }), [id]);
   const advance = (next) => setAccount((before) => (before && before.version > next.version ? before : { ...before, ...next }));
   useEffect(() => void (loaded.data && advance(loaded.data)), [loaded.data]);
-  useEvery(REFRESH_MS, () => loaded.isLoading || loaded.reload(), [loaded.isLoading]);
+  useEvery(REFRESH_MS, () => loaded.isLoading || loaded.reload());
   const onReceipt = ({ version, status, balance }) => {
     advance({ version, status, balance });
     loaded.reload();
@@ -65,7 +70,7 @@ function Head({ id, account, isPast }) {
     </div>
     ${account && html`<div class="balance">
       <p class="figure" data-version=${account.version}><${Money} minor=${account.balance} currency=${account.currency} /></p>
-      <p><${Status} status=${account.status} /></p>
+      <p role="status"><${Status} status=${account.status} /></p>
       <p class="faint">Opened <${Time} at=${account.opened_at} />${account.closed_at && html`, closed <${Time} at=${account.closed_at} />`}</p>
     </div>`}
   </div>`;
@@ -81,17 +86,17 @@ function Copy({ text }) {
 
 const DRAG_MS = 120;
 /** Takes the page back: by versions with a slider, or to a moment by its date. */
-function Moments({ now, shown, query, isPast }) {
+function Moments({ now, shown, wanted, at, isPast }) {
   const [drag, setDrag] = useState(null);
   const address = `#/accounts/${now.account_id}`;
-  const version = drag ?? shown?.version ?? now.version;
+  const version = drag ?? wanted ?? shown?.version ?? now.version;
   useEffect(() => {
     if (drag === null) return undefined;
     const timer = setTimeout(() => (setDrag(null), go(drag >= now.version ? address : `${address}?version=${drag}`, true)), DRAG_MS);
     return () => clearTimeout(timer);
   }, [drag]);
-  const when = isPast && shown ? timeText(query.at ?? shown.last_activity_at) : 'now';
-  const at = (event) => {
+  const when = isPast && shown ? timeText(at ?? shown.last_activity_at) : 'now';
+  const choose = (event) => {
     const time = new Date(event.target.value);
     if (!Number.isNaN(time.getTime())) go(`${address}?at=${encodeURIComponent(time.toISOString())}`, true);
   };
@@ -101,7 +106,7 @@ function Moments({ now, shown, query, isPast }) {
         <input id="version" type="range" min="1" max=${now.version} step="1" value=${version} aria-valuetext=${`version ${version}, ${when}`}
           onInput=${(event) => setDrag(Number(event.target.value))} /></div>
       <div class="field"><label for="moment">As it was at</label>
-        <input id="moment" type="datetime-local" step="1" min=${local(now.opened_at)} value=${isPast && shown ? local(query.at ?? shown.last_activity_at) : ''} onChange=${at} /></div>
+        <input id="moment" type="datetime-local" step="1" min=${local(now.opened_at)} value=${isPast && shown ? local(at ?? shown.last_activity_at) : ''} onChange=${choose} /></div>
     </div>
     <div role="status">${isPast && html`<p class="notice past"><strong>You see the past${shown ? html`: version ${number(shown.version)}, ${when}` : ''}.</strong> ${' '}<a href=${address}>Back to now</a></p>`}</div>
   </section>`;
@@ -129,13 +134,13 @@ function Transactions({ account, isPast }) {
     <div class="wide" tabindex="0" role="group" aria-label="Transactions">
     <table>
       <caption class="unseen">Movements of money, newest first</caption>
-      <thead><tr><th scope="col">Time</th><th scope="col">What</th><th scope="col">Reference</th><th scope="col" class="end">Amount</th><th scope="col" class="end">Balance after</th></tr></thead>
+      <thead><tr><th scope="col">Time</th><th scope="col">What</th><th scope="col" class="end">Amount</th><th scope="col" class="end">Balance after</th><th scope="col">Reference</th></tr></thead>
       <tbody>${rows.map((row) => html`<tr key=${row.version}>
         <td><${Time} at=${row.recorded_at} /></td>
         <td>${kindWord(row.kind)}${row.counterparty_account_id && html` ${isOut(row.kind) ? 'to' : 'from'} <${AccountLink} id=${row.counterparty_account_id} />`}</td>
-        <td class="text">${row.reference}</td>
         <td class=${`end ${isOut(row.kind) ? 'out' : 'in'}`}><${Money} minor=${row.amount} currency=${account.currency} sign=${isOut(row.kind) ? '−' : '+'} /></td>
         <td class="end"><${Money} minor=${row.balance_after} currency=${account.currency} /></td>
+        <td class="text">${row.reference}</td>
       </tr>`)}</tbody>
     </table></div>
     ${!list.isLoading && !list.error && rows.length === 0 && html`<p class="faint">No money has moved.</p>`}
@@ -169,7 +174,7 @@ function Events({ account, newest, isPast }) {
     <div class="wide" tabindex="0" role="group" aria-label="Events">
     <table class="events">
       <caption class="unseen">Events, newest first</caption>
-      <thead><tr><th scope="col" class="end">Version</th><th scope="col">Event</th><th scope="col" class="end">Amount</th><th scope="col">By</th><th scope="col">Time</th><th scope="col">Hash</th></tr></thead>
+      <thead><tr><th scope="col" class="end"><span class="unseen">Version</span><span aria-hidden="true">#</span></th><th scope="col">Event</th><th scope="col" class="end">Amount</th><th scope="col">By</th><th scope="col">Time</th><th scope="col">Hash</th></tr></thead>
       <tbody>${list.rows.map((event) => html`<${EventRow} key=${event.id} event=${event} currency=${account.currency} isVerified=${isVerified(event)} />`)}</tbody>
     </table></div>
     <${More} list=${list} what="events" />

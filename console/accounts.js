@@ -22,7 +22,7 @@ export function Accounts({ query }) {
       <div class="wide" tabindex="0" role="group" aria-label="Accounts">
         <table>
           <caption class="unseen">Accounts, newest opening first</caption>
-          <thead><tr><th scope="col">Account</th><th scope="col">Owner</th><th scope="col">Status</th><th scope="col" class="end">Balance</th><th scope="col">Opened</th><th scope="col">Last activity</th></tr></thead>
+          <thead><tr><th scope="col">Account</th><th scope="col">Owner</th><th scope="col" class="end">Balance</th><th scope="col">Status</th><th scope="col">Opened</th><th scope="col">Last activity</th></tr></thead>
           <tbody>${list.rows.map((account) => html`<${Row} key=${account.account_id} account=${account} />`)}</tbody>
         </table>
       </div>
@@ -35,8 +35,8 @@ function Row({ account }) {
   return html`<tr>
     <th scope="row"><${AccountLink} id=${account.account_id} /></th>
     <td class="by">${account.owner}</td>
-    <td><${Status} status=${account.status} /></td>
     <td class="end"><${Money} minor=${account.balance} currency=${account.currency} /></td>
+    <td><${Status} status=${account.status} /></td>
     <td><${Time} at=${account.opened_at} /></td>
     <td><${Time} at=${account.last_activity_at} /></td>
   </tr>`;

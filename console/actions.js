@@ -18,10 +18,10 @@ export function Actions(props) {
       <details name="action" open><summary>Deposit</summary><${Move} ...${props} id="deposit" path="deposits" does="Deposit" out=${false} /></details>
       <details name="action"><summary>Withdraw</summary><${Move} ...${props} id="withdraw" path="withdrawals" does="Withdraw" out=${true} /></details>
       <details name="action"><summary>Transfer</summary><${Transfer} ...${props} /></details>
-      ${status === 'frozen'
-        ? html`<details name="action"><summary>Unfreeze</summary><${Change} key="unfreeze" ...${props} path="unfreeze" does="Unfreeze" says="Money can move again." /></details>`
-        : html`<details name="action"><summary>Freeze</summary><${Change} key="freeze" ...${props} path="freeze" does="Freeze" says="No money moves until the account is unfrozen." /></details>`}
-      <details name="action"><summary>Close</summary><${Change} key="close" ...${props} path="close" does="Close for ever" says="Only an empty account can be closed, and a closed account stays closed." danger /></details>
+      <details name="action"><summary>${status === 'frozen' ? 'Unfreeze' : 'Freeze'}</summary>${status === 'frozen'
+        ? html`<${Change} ...${props} path="unfreeze" does="Unfreeze" says="Money can move again." />`
+        : html`<${Change} ...${props} path="freeze" does="Freeze" says="No money moves until the account is unfrozen." />`}</details>
+      <details name="action"><summary>Close</summary><${Change} ...${props} path="close" does="Close for ever" says="Only an empty account can be closed, and a closed account stays closed." danger /></details>
     </${Fragment}>`}
     <details name="action"><summary>Statement</summary><${Statement} account=${props.account} /></details>
   </section>`;

@@ -1,10 +1,11 @@
 // The way to the API: every request of the console passes here. It has the caller's token, and no other power.
 
 import { parse } from './json.js';
+import { later } from './position.js';
 
 const TOKEN = 'passbook.token';
-/** A view that is behind is asked again so often: each time it waits 2 s by itself. */
-const BEHIND_TRIES_MAX = 5;
+/** A view that is behind waits 2 s by itself; a caller who asks too often waits here. So often they are asked again. */
+const TRIES_MAX = 5;
 const READ_MS_MAX = 30_000;
 
 /** An answer other than success, in the API's own words. */
@@ -125,7 +126,8 @@ export async function read(path, query = {}, { signal, fresh = true } = {}) {
     const response = await request(address, { signal: AbortSignal.any(signals) });
     if (response.ok) return parse(await response.text());
     const refusal = await refusalOf(response);
-    if (refusal.code !== 'projection_behind' || tries === BEHIND_TRIES_MAX) throw refusal;
+    if (!['projection_behind', 'rate_limited'].includes(refusal.code) || tries === TRIES_MAX) throw refusal;
+    if (refusal.status === 429) await new Promise((resolve) => setTimeout(resolve, refusal.retryAfterS * 1000));
   }
 }
 
@@ -134,18 +136,6 @@ let written = '';
 
 export function wrote(position) {
   written = later(written, position);
-}
-
-/** The later of two positions: `42`, or `0:42,3:17` over partitions. */
-export function later(one, other) {
-  const parts = (text) => text.split(',').map((part) => (part.includes(':') ? part.split(':') : ['', part]));
-  if (!one || !other) return one || other;
-  const furthest = new Map(parts(one));
-  for (const [partition, position] of parts(other)) {
-    const known = furthest.get(partition);
-    if (known === undefined || BigInt(position) > BigInt(known)) furthest.set(partition, position);
-  }
-  return [...furthest].map(([partition, position]) => (partition === '' ? position : `${partition}:${position}`)).join(',');
 }
 
 // ---- What is asked once

@@ -10,6 +10,10 @@ import { isOut } from './words.js';
 
 const POINTS = 1000;
 const DAY_MS = 86_400_000;
+/** How much of the chart shows that nothing has moved since. */
+const REST = 0.15;
+/** Of a chart with one moment in it. */
+const REST_MS_MIN = 1_000;
 /** Steps of the axis in minor units: whole ones alone. */
 const STEPS = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 
@@ -33,12 +37,12 @@ export function Balance({ account, currency, isPast }) {
 const choice = (value, word, way, setWay) => html`<label><input type="radio" name="chart" value=${value} checked=${way === value} onChange=${() => setWay(value)} /> ${word}</label>`;
 
 /** The newest movements, oldest first: `{time, balance, moved}` in milliseconds and minor units. */
-async function movements({ account_id: id, version, opened_at, last_activity_at: at, transaction_count: count }, isPast, signal) {
+async function movements({ account_id: id, version, opened_at, last_activity_at: at }, isPast, signal) {
   const to = isPast ? behind(at) : undefined;
-  const { data } = await read(`/v1/accounts/${id}/transactions`, { to, limit: POINTS }, { signal });
+  const { data, next } = await read(`/v1/accounts/${id}/transactions`, { to, limit: POINTS }, { signal });
   const until = data.filter((row) => row.version <= version).reverse();
   const points = until.map((row) => ({ time: Date.parse(row.recorded_at), balance: row.balance_after, moved: isOut(row.kind) ? -row.amount : row.amount }));
-  return count === points.length ? [{ time: Date.parse(opened_at), balance: 0, moved: 0 }, ...points] : points;
+  return next === null ? [{ time: Date.parse(opened_at), balance: 0, moved: 0 }, ...points] : points;
 }
 
 /** The days on which money moved, of the last years. */
@@ -57,7 +61,9 @@ async function days({ account_id: id, balance, last_activity_at: at }, isPast, s
 /** The columns of the chart: time in seconds, balance, and the balance again where money came in or went out. */
 function columns(points, end) {
   const last = points.at(-1);
-  const all = last && end > last.time ? [...points, { time: end, balance: last.balance, moved: 0 }] : points;
+  // A balance that has not moved for long must not push what has moved to the edge.
+  const until = last && Math.min(end, last.time + ((last.time - points[0].time) * REST || REST_MS_MIN));
+  const all = last && until > last.time ? [...points, { time: until, balance: last.balance, moved: 0 }] : points;
   return [
     all.map(({ time }) => time / 1000),
     all.map(({ balance }) => balance),

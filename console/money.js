@@ -50,7 +50,7 @@ function asked(typed, mark, { code, digits }, zero) {
   // With a digit more or less behind the mark it can be read in one way alone.
   if (digits === 3) readings.push(`0${whole}.${rest}`);
   if (digits > 3) readings.push(`${whole}.${rest}0`);
-  return { question: `${typed} can be read in two ways. Which amount do you mean?`, readings };
+  return { question: `The mark in ${typed} may divide thousands or decimals. Do you mean this?`, readings };
 }
 
 /** The amount of these digits before and behind the decimal mark. */

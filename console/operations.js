@@ -9,7 +9,7 @@ const REFRESH_MS = 1_000;
 export function Operations() {
   const views = useLoad((signal) => read('/v1/projections', {}, { signal, fresh: false }), []);
   const log = useLoad((signal) => read('/v1/log/head', {}, { signal, fresh: false }), []);
-  useEvery(REFRESH_MS, () => [views, log].forEach((each) => each.isLoading || each.error?.status === 403 || each.reload()), [views, log]);
+  useEvery(REFRESH_MS, () => [views, log].forEach((each) => each.isLoading || each.error?.status === 403 || each.reload()));
   const head = log.data?.data.reduce((sum, { position }) => sum + Number(position), 0);
   return html`<h1 tabindex="-1">Operations</h1>
     <section class="card" aria-labelledby="views"><h2 id="views">Views</h2>

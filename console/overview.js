@@ -20,7 +20,7 @@ export function Overview() {
   const bank = useLoad((signal) => read('/v1/overview', {}, { signal }), []);
   const log = useLoad((signal) => unlessForbidden(read('/v1/log/head', {}, { signal, fresh: false })), []);
   const views = useLoad((signal) => unlessForbidden(read('/v1/projections', {}, { signal, fresh: false })), []);
-  useEvery(REFRESH_MS, () => [bank, log, views].forEach((each) => each.isLoading || each.reload()), [bank, log, views]);
+  useEvery(REFRESH_MS, () => [bank, log, views].forEach((each) => each.isLoading || each.reload()));
   return html`<h1 tabindex="-1">Overview</h1>
     <${Failure} error=${bank.error} retry=${bank.reload} />
     <div class="tiles">
@@ -87,9 +87,9 @@ function Pace({ slices }) {
     axes: [{}, { size: 60 }, { scale: 'ms', side: 1, size: 60, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => `${tick} ms`) }],
     series: [
       { label: 'Time' },
-      { label: 'a second', stroke: colour('accent'), fill: colour('accent-soft'), width: 2 },
-      { label: 'p50', scale: 'ms', stroke: colour('ink'), width: 1.5, points: { size: 5 } },
-      { label: 'p99', scale: 'ms', stroke: colour('warn'), width: 1.5, dash: [4, 3], points: { size: 5 } },
+      { label: 'Commands a second', stroke: colour('accent'), fill: colour('accent-soft'), width: 2 },
+      { label: 'Half took at most (ms)', scale: 'ms', stroke: colour('ink'), width: 1.5, points: { show: true, size: 4, fill: colour('ink') } },
+      { label: '99 of 100 (ms)', scale: 'ms', stroke: colour('warn'), width: 1.5, dash: [4, 3], points: { show: true, size: 4, fill: colour('warn') } },
     ],
   });
   return html`<p class="faint">The last ten minutes at this instance: ${figures}.</p>
@@ -161,7 +161,7 @@ function Feed() {
     <div class="wide" tabindex="0" role="group" aria-label="Events, newest first">
     <table>
       <caption class="unseen">The newest events of all accounts</caption>
-      <thead><tr><th scope="col">Time</th><th scope="col">Event</th><th scope="col">Account</th><th scope="col" class="end">Amount</th><th scope="col">By</th><th scope="col" class="end">Position</th></tr></thead>
+      <thead><tr><th scope="col">Time</th><th scope="col">Event</th><th scope="col" class="end">Amount</th><th scope="col">Account</th><th scope="col">By</th><th scope="col" class="end">Position</th></tr></thead>
       <tbody>${feed.rows.map((event) => html`<${FeedRow} key=${event.id} event=${event} currency=${currencyOf(event)} />`)}</tbody>
     </table></div>
     ${feed.rows.length === 0 && html`<p class="faint">Nothing has happened yet.</p>`}
@@ -171,8 +171,8 @@ function Feed() {
 function FeedRow({ event, currency }) {
   const money = moved(event);
   return html`<tr>
-    <td><${Time} at=${event.recorded_at} clock /></td><td>${word(event.type)}</td><td><${AccountLink} id=${event.aggregate_id} /></td>
-    <td class="end">${money && html`<${Money} ...${money} currency=${currency} />`}</td><td class="by">${event.metadata.user_id}</td><td class="end">${event.position}</td>
+    <td><${Time} at=${event.recorded_at} clock /></td><td>${word(event.type)}</td>
+    <td class="end">${money && html`<${Money} ...${money} currency=${currency} />`}</td><td><${AccountLink} id=${event.aggregate_id} /></td><td class="by">${event.metadata.user_id}</td><td class="end">${event.position}</td>
   </tr>`;
 }
 

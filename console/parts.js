@@ -17,7 +17,7 @@ const NUMBER = new Intl.NumberFormat();
 export function Time({ at, clock }) {
   if (!at) return null;
   const utc = at.replace('T', ' ').replace('Z', ' UTC');
-  return html`<time datetime=${at} title=${utc}>${(clock ? CLOCK : DATE_TIME).format(new Date(at))}</time>`;
+  return html`<time datetime=${at} title=${utc} class=${clock ? 'clock' : undefined}>${(clock ? CLOCK : DATE_TIME).format(new Date(at))}</time>`;
 }
 
 export const timeText = (at) => DATE_TIME.format(new Date(at));
@@ -87,13 +87,13 @@ export function useLoad(load, parts) {
 }
 
 /** Calls `tick` every so often, for as long as somebody can see the page. */
-export function useEvery(ms, tick, parts = []) {
+export function useEvery(ms, tick) {
   const latest = useRef(tick);
   latest.current = tick;
   useEffect(() => {
     const timer = setInterval(() => document.visibilityState === 'visible' && latest.current(), ms);
     return () => clearInterval(timer);
-  }, [ms, ...parts]);
+  }, [ms]);
 }
 
 /** After so many rows a list goes on only where somebody asks for it. */
@@ -120,15 +120,17 @@ export function usePages(page, parts) {
   }, parts);
   /** Puts what is new before what is there, so that nobody who reads further down is thrown back. */
   const refresh = async (keyOf) => {
+    if (state.rows.length === 0) return more(undefined, []);
     const mine = control.current;
     const { data, next } = await page(undefined, mine.signal);
-    if (mine.signal.aborted) return;
+    if (mine.signal.aborted) return undefined;
     setState((before) => {
       const known = new Set(before.rows.map(keyOf));
       const fresh = data.filter((row) => !known.has(keyOf(row)));
       const joins = fresh.length < data.length;
       return joins ? { ...before, rows: [...fresh, ...before.rows] } : { rows: data, next, error: null, isLoading: false };
     });
+    return undefined;
   };
   return { ...state, more: () => more(state.next, state.rows), again: () => more(undefined, []), refresh };
 }

@@ -12,17 +12,19 @@ const RETRY_MS_MAX = 10_000;
 export function reader(tell) {
   let rest = '';
   let id = '';
+  let whole = '';
   let data = [];
   return {
-    /** What `Last-Event-ID` would be. */
+    /** What `Last-Event-ID` would be: of what came whole. */
     get id() {
-      return id;
+      return whole;
     },
     read(text) {
       const lines = (rest + text).split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       for (const line of lines) {
         if (line === '') {
+          whole = id;
           if (data.length > 0) tell({ id, data: data.join('\n') });
           data = [];
           continue;
@@ -56,10 +58,7 @@ export async function follow(open, tell, say, signal) {
       say('connecting');
       const response = await open(lastId, attempt.signal);
       say('live');
-      const events = reader((event) => {
-        lastId = event.id;
-        tell(event);
-      });
+      const events = reader(tell);
       const chunks = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { done, value } = await chunks.read();
