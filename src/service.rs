@@ -184,6 +184,7 @@ pub fn welcome(config: &Config, address: SocketAddr) -> String {
         "
   Passbook is open.
 
+    Console     {base}/
     API         {base}/v1/accounts
     Swagger UI  {base}/swagger-ui/
     Readiness   {base}/readyz

@@ -5,6 +5,16 @@ use serde::{Deserialize, Serialize};
 /// An ISO 4217 currency.
 pub use iso_currency::Currency;
 
+/// Every currency there is.
+pub fn currencies() -> impl Iterator<Item = Currency> {
+    <Currency as iso_currency::IntoEnumIterator>::iter()
+}
+
+/// How many digits of an amount stand behind the point: those of the minor unit. What has none is counted in whole ones.
+pub fn digits(currency: Currency) -> u16 {
+    currency.exponent().unwrap_or(0)
+}
+
 /// The most that one amount or one balance may be, in minor units: 2^53 - 1, the largest integer that every JSON
 /// client holds exactly (RFC 8259, section 6).
 pub const MINOR_UNITS_MAX: i64 = 9_007_199_254_740_991;

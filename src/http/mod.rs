@@ -8,6 +8,7 @@ mod ask;
 mod audit;
 mod caller;
 mod code;
+mod console;
 mod cursor;
 mod daily_balances;
 mod door;
@@ -126,6 +127,9 @@ fn router(app: App) -> Router {
     let envelope = middleware::from_fn_with_state(app.proxies.clone(), envelope::wrap);
     api.merge(SwaggerUi::new("/swagger-ui").url("/openapi.json", document))
         .route("/problems/{code}", get(code::page))
+        .route("/", get(console::page))
+        .route("/console/currencies.json", get(console::currencies))
+        .route("/console/{*file}", get(console::file))
         .fallback(|| async { Problem::of(Code::NotFound) })
         // In place of axum's own limit, which notices a body that is announced too large only once it has come.
         .layer(DefaultBodyLimit::disable())

@@ -51,8 +51,8 @@ impl Freshness {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AccountQuery {
-    /// As it was at this time (RFC 3339), what was recorded at it included.
-    #[param(example = "2026-01-31T12:00:00Z", nullable = false)]
+    /// As it was at this time (RFC 3339, such as `2026-01-31T12:00:00Z`), what was recorded at it included.
+    #[param(nullable = false)]
     as_of: Option<String>,
     /// As it was at this version of the account, included.
     #[param(example = 1, minimum = 0, nullable = false)]
@@ -179,7 +179,7 @@ pub async fn list_accounts(
 /// Both accounts, the amount and the time.
 #[utoipa::path(
     get, path = "/v1/transfers/{transfer_id}", tag = "Queries", security(("bearer" = ["accounts:read"])),
-    params(("transfer_id" = Uuid, Path, description = "The transfer."), Freshness),
+    params(("transfer_id" = Uuid, Path, description = "The transfer, by the id in its receipt."), Freshness),
     responses(
         (status = 200, description = "The transfer.", body = TransferView, headers(
             ("Passbook-Position" = String, description = "How far the view has read."),

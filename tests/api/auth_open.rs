@@ -97,6 +97,8 @@ async fn every_answer_tells_a_browser_what_not_to_do() {
         ("/problems/overloaded".to_owned(), None),
         ("/openapi.json".to_owned(), None),
         ("/swagger-ui/".to_owned(), None),
+        ("/".to_owned(), Some("no-cache")),
+        ("/console/main.js".to_owned(), Some("no-cache")),
     ];
     for (path, kept) in bodies {
         let answer = teller.get(&path).await;

@@ -1,0 +1,155 @@
+// The way to the API: every request of the console passes here. It has the caller's token, and no other power.
+
+import { parse } from './json.js';
+import { later } from './position.js';
+
+const TOKEN = 'passbook.token';
+/** A view that is behind waits 2 s by itself; a caller who asks too often waits here. So often they are asked again. */
+const TRIES_MAX = 5;
+const READ_MS_MAX = 30_000;
+
+/** An answer other than success, in the API's own words. */
+export class Refusal extends Error {
+  constructor(status, problem = {}, retryAfterS = 1) {
+    super(problem.detail || problem.title || `The service answered with status ${status}.`);
+    this.status = status;
+    this.code = problem.code;
+    this.title = problem.title;
+    this.detail = problem.detail;
+    this.fields = problem.errors ?? [];
+    this.balance = problem.balance;
+    this.requestId = problem.request_id;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+// ---- The token: kept for this tab alone, and gone with it.
+
+let token = sessionStorage.getItem(TOKEN) ?? '';
+let asking = null;
+let isDeclined = false;
+const listeners = new Set();
+
+export const access = {
+  /** Whether a token is kept. */
+  has: () => token !== '',
+  /** Who the token names; the service alone judges whether that is true. */
+  subject() {
+    try {
+      const claims = token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
+      return String(JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(claims), (c) => c.charCodeAt(0)))).sub);
+    } catch {
+      return '';
+    }
+  },
+  /** What is wrong with the token, while somebody has to give one. */
+  get question() {
+    return asking?.reason;
+  },
+  give(given) {
+    token = given.trim().replace(/^bearer /i, '');
+    sessionStorage.setItem(TOKEN, token);
+    isDeclined = false;
+    settle(true);
+  },
+  decline() {
+    isDeclined = true;
+    settle(false);
+  },
+  forget() {
+    token = '';
+    sessionStorage.removeItem(TOKEN);
+    ask('The token was forgotten.');
+  },
+  /** Asks for a token although nobody has refused one. */
+  ask: () => ask(''),
+  onChange(listener) {
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  },
+};
+
+/** Whether a token was given. */
+function ask(reason) {
+  if (!asking) {
+    asking = { reason };
+    asking.answer = new Promise((resolve) => (asking.resolve = resolve));
+    listeners.forEach((listener) => listener());
+  }
+  return asking.answer;
+}
+
+function settle(given) {
+  const was = asking;
+  asking = null;
+  was?.resolve(given);
+  listeners.forEach((listener) => listener());
+}
+
+// ---- Requests
+
+/**
+ * Sends a request with the token. Where the token is refused the question comes back, and the request goes on with the
+ * new one. Throws as `fetch` does where no answer comes; otherwise the answer is returned, whatever it says.
+ */
+export async function request(path, { headers = {}, ...options } = {}) {
+  for (;;) {
+    const sent = token;
+    const authorization = sent ? { Authorization: `Bearer ${sent}` } : {};
+    const response = await fetch(path, { ...options, headers: { ...headers, ...authorization }, cache: 'no-store' });
+    if (response.status !== 401) return response;
+    if (token !== sent) continue;
+    if (options.method === 'POST') isDeclined = false;
+    const refusal = await refusalOf(response);
+    if (isDeclined || !(await ask(refusal.message))) throw refusal;
+  }
+}
+
+/** What an answer that is no success says. */
+export async function refusalOf(response) {
+  const problem = await response.text().then(parse).catch(() => ({}));
+  return new Refusal(response.status, problem, Number(response.headers.get('retry-after')) || 1);
+}
+
+/** A path with a query; what is empty is left out. */
+export function url(path, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== '');
+  const text = new URLSearchParams(given).toString();
+  return text ? `${path}?${text}` : path;
+}
+
+/** Reads JSON, as new as every write of this tab. Throws a `Refusal`, or as `fetch` does. */
+export async function read(path, query = {}, { signal, fresh = true } = {}) {
+  const address = url(path, fresh ? { ...query, min_position: written } : query);
+  for (let tries = 1; ; tries++) {
+    const signals = [AbortSignal.timeout(READ_MS_MAX), ...(signal ? [signal] : [])];
+    const response = await request(address, { signal: AbortSignal.any(signals) });
+    if (response.ok) return parse(await response.text());
+    const refusal = await refusalOf(response);
+    if (!['projection_behind', 'rate_limited'].includes(refusal.code) || tries === TRIES_MAX) throw refusal;
+    if (refusal.status === 429) await new Promise((resolve) => setTimeout(resolve, refusal.retryAfterS * 1000));
+  }
+}
+
+/** How far the log is with what this tab has written; what it reads is never older. */
+let written = '';
+
+export function wrote(position) {
+  written = later(written, position);
+}
+
+// ---- What is asked once
+
+let known;
+
+/** Every currency by its code: `{code, name, digits}`. */
+export function currencies() {
+  known ??= fetch('/console/currencies.json')
+    .then((response) => (response.ok ? response.json() : Promise.reject(new Refusal(response.status))))
+    .then((all) => new Map(all.map((currency) => [currency.code, currency])))
+    .catch((error) => {
+      known = undefined;
+      throw error;
+    });
+  return known;
+}

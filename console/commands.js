@@ -1,0 +1,37 @@
+// What a teller can do: the console's outbox, and what comes of commands that outlived the page that sent them.
+
+import { access, refusalOf, request, wrote } from './api.js';
+import { outbox } from './outbox.js';
+
+export const outgoing = outbox({ request, refusalOf, subject: access.subject, storage: sessionStorage });
+
+/** Sends a command and answers its receipt. What is read from now on is as new as that. */
+export async function send(command) {
+  const { receipt } = await outgoing.send(command);
+  wrote(receipt.position);
+  return receipt;
+}
+
+const listeners = new Set();
+let answers = [];
+
+/** What became of commands that were sent before the page was loaded again. */
+export const results = {
+  all: () => answers,
+  resume() {
+    for (const { command, outcome } of outgoing.resume()) {
+      const tell = (error) => set([...answers, { key: command.key, says: command.says, error }]);
+      outcome.then(({ receipt }) => (wrote(receipt.position), tell())).catch(tell);
+    }
+  },
+  drop: (key) => set(answers.filter((answer) => answer.key !== key)),
+  onChange(listener) {
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  },
+};
+
+function set(next) {
+  answers = next;
+  listeners.forEach((listener) => listener());
+}

@@ -1,0 +1,92 @@
+//! With access control on: a token is asked for once, and when it ends nothing that was typed is lost.
+
+use serde_json::json;
+
+use crate::{
+    browser::Browser,
+    counter::{ADA, balance_is},
+    support::{
+        Guarded, spawn_guarded,
+        tokens::{claims, claims_with, in_s},
+    },
+};
+
+const CLERK: &str = "accounts:read:any accounts:write:any accounts:freeze audit:read operations";
+
+async fn give(browser: &Browser, token: &str) {
+    browser.until("the question", "document.querySelector('dialog[open] #token')").await;
+    browser.fill("#token", token).await;
+    browser.press("Use this token").await;
+}
+
+async fn ada(bank: &Guarded) {
+    let body = json!({"account_id": ADA, "currency": "EUR", "owner": "ada", "initial_deposit": 10_000});
+    bank.clerk().open(body).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_and_kept_for_the_tab_alone() {
+    let bank = spawn_guarded().await;
+    ada(&bank).await;
+    let browser = Browser::at(&bank.app.url()).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    browser.sees("There is no bearer token.").await;
+    give(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
+    balance_is(&browser, "€100.00").await;
+    browser.load_again().await;
+    balance_is(&browser, "€100.00").await;
+    assert_eq!(browser.ask("!!document.querySelector('dialog[open]')").await, false);
+    browser.sees("clerk").await;
+    assert_eq!(browser.ask("localStorage.length + document.cookie.length").await, 0);
+    let other = browser.beside().await;
+    other.open(&format!("accounts/{ADA}")).await;
+    other.until("the question", "document.querySelector('dialog[open] #token')").await;
+    browser.press("Forget token").await;
+    assert_eq!(browser.ask("sessionStorage.getItem('passbook.token')").await, json!(null));
+}
+
+#[tokio::test]
+async fn a_token_that_ends_brings_the_question_back_and_the_form_keeps_what_was_typed() {
+    let bank = spawn_guarded().await;
+    ada(&bank).await;
+    let browser = Browser::at(&bank.app.url()).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    give(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
+    balance_is(&browser, "€100.00").await;
+    browser.fill("#deposit-amount", "5").await;
+    browser.fill("#deposit-reference", "half written").await;
+    // Clocks may be a minute apart, so a token ends for certain where it is one of another time.
+    let ended = bank.signer.sign(&claims_with("clerk", CLERK, &json!({"exp": in_s(-3600), "iat": in_s(-7200)})));
+    browser.run(&format!("sessionStorage.setItem('passbook.token', '{ended}'); window.typed = true")).await;
+    browser
+        .run("import('/console/api.js').then((api) => api.access.give(sessionStorage.getItem('passbook.token')))")
+        .await;
+    browser.until("the question", "document.querySelector('dialog[open] #token')").await;
+    assert_eq!(browser.ask("document.querySelector('#deposit-reference').value").await, "half written");
+    give(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
+    browser.until("the form is free", "!document.querySelector('dialog[open]')").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees("Paid in: €5.00. The balance is €105.00.").await;
+    assert_eq!(browser.ask("window.typed").await, true, "the page is the same");
+    browser.sees("half written").await;
+}
+
+#[tokio::test]
+async fn whoever_may_not_is_told_so_in_the_services_own_words() {
+    let bank = spawn_guarded().await;
+    bank.customer("ada").open(json!({"currency": "EUR", "initial_deposit": 10_000})).await.expect(201);
+    let browser = Browser::at(&bank.app.url()).await;
+    browser.open("").await;
+    give(&browser, &bank.signer.sign(&claims("ada", "accounts:read accounts:write"))).await;
+    browser.sees("The token lacks the scope accounts:read:any.").await;
+    browser.open("operations").await;
+    browser.sees("The token lacks the scope operations.").await;
+    browser.open("accounts").await;
+    browser.sees("€100.00").await;
+    browser.click("tbody a").await;
+    balance_is(&browser, "€100.00").await;
+    browser.sees("The token lacks the scope audit:read.").await;
+    browser.fill("#deposit-amount", "5").await;
+    browser.click("details[open] form button:not([type])").await;
+    balance_is(&browser, "€105.00").await;
+}

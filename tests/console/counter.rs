@@ -1,0 +1,219 @@
+//! A teller's day: everything that is done to an account, and what is seen of it at once.
+
+use serde_json::json;
+
+use crate::{
+    browser::Browser,
+    support::{App, spawn_app},
+};
+
+pub const ADA: &str = "01900000-0000-7000-8000-0000000000aa";
+pub const BEN: &str = "01900000-0000-7000-8000-0000000000bb";
+
+/// Two accounts in EUR: Ada's holds 100.00, Ben's nothing.
+pub async fn ada_and_ben(app: &App) {
+    let teller = app.teller();
+    teller
+        .open(json!({"account_id": ADA, "currency": "EUR", "owner": "ada", "initial_deposit": 10_000}))
+        .await
+        .expect(201);
+    teller.open(json!({"account_id": BEN, "currency": "EUR", "owner": "ben"})).await.expect(201);
+}
+
+pub async fn balance_is(browser: &Browser, money: &str) {
+    browser.until(money, &format!("document.querySelector('.figure').innerText === '{money}'")).await;
+}
+
+/// How many points of the chart stand for money that came in, and that went out.
+async fn chart_says(browser: &Browser, text: &str) {
+    browser.until(text, &format!("document.querySelector('.chart[role=img]').ariaLabel.includes('{text}')")).await;
+    browser.until("the chart is drawn", "document.querySelector('.chart canvas')").await;
+}
+
+#[tokio::test]
+async fn an_account_lives_from_its_opening_to_its_end() {
+    let app = spawn_app().await;
+    app.teller().open(json!({"account_id": BEN, "currency": "EUR", "owner": "ben"})).await.expect(201);
+    let browser = Browser::at(&app.url()).await;
+    let feed = browser.beside().await;
+    feed.open("").await;
+    feed.sees("Live").await;
+
+    browser.open("accounts").await;
+    browser.press("Open an account").await;
+    browser.fill("#open-owner", "ada").await;
+    browser.fill("#open-deposit", "100").await;
+    browser.press("Open the account").await;
+    balance_is(&browser, "€100.00").await;
+    let id = browser.ask("location.hash.split('/')[2]").await.as_str().unwrap().to_owned();
+    feed.sees_in("tbody", "+€100.00").await;
+
+    browser.fill("#deposit-amount", "1,250.50").await;
+    browser.sees("Read as €1,250.50").await;
+    browser.fill("#deposit-reference", "salary").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees("Paid in: €1,250.50. The balance is €1,350.50.").await;
+    balance_is(&browser, "€1,350.50").await;
+    browser.sees_in("section[aria-labelledby=transactions]", "salary").await;
+    chart_says(&browser, "€1,350.50 in the end").await;
+    feed.sees_in("tbody", "+€1,250.50").await;
+
+    browser.counter("Transfer").await;
+    browser.fill("#transfer-to", BEN).await;
+    browser.sees("ben, EUR, open").await;
+    browser.fill("#transfer-amount", "50,50").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees("Transferred: €50.50. The balance is €1,300.00.").await;
+    balance_is(&browser, "€1,300.00").await;
+
+    browser.counter("Withdraw").await;
+    browser.fill("#withdraw-amount", "300").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees("Paid out: €300.00.").await;
+    balance_is(&browser, "€1,000.00").await;
+    chart_says(&browser, "at most €1,350.50").await;
+    feed.sees_in("tbody", "−€300.00").await;
+
+    browser.counter("Statement").await;
+    browser.press("Show totals").await;
+    for (word, money) in [("In", "€1,350.50"), ("Out", "€350.50"), ("After", "€1,000.00")] {
+        browser.sees_in(".totals tr", &format!("{word}\t{money}")).await;
+    }
+    browser.press("Download CSV").await;
+    let statement = browser.download("csv").await;
+    assert!(statement.contains("salary") && statement.contains("closing_balance"), "{statement}");
+
+    // Back in time, by the slider and by the keyboard alone.
+    browser.sees_in("section[aria-labelledby=events]", "✓ Verified").await;
+    let slide = "const s = document.querySelector('#version'); s.value = 2; s.dispatchEvent(new Event('input', {bubbles: true}))";
+    browser.run(slide).await;
+    browser.sees("You see the past: version 2").await;
+    balance_is(&browser, "€1,350.50").await;
+    browser
+        .until(
+            "the rows of then",
+            "document.querySelectorAll('section[aria-labelledby=transactions] tbody tr').length === 2",
+        )
+        .await;
+    browser.until("the events of then", "document.querySelectorAll('.events tbody tr').length === 2").await;
+    chart_says(&browser, "€1,350.50 in the end").await;
+    assert!(!browser.shows("Download CSV").await, "nothing is done in the past");
+    let moment =
+        app.teller().get(&format!("/v1/accounts/{id}?as_of_version=1")).await.text("/last_activity_at").to_owned();
+    browser.open(&format!("accounts/{id}?at={moment}")).await;
+    balance_is(&browser, "€100.00").await;
+    browser.press("Back to now").await;
+    balance_is(&browser, "€1,000.00").await;
+
+    browser.counter("Freeze").await;
+    browser.fill("#freeze-reason", "lost card").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees_in(".account-head .status", "frozen").await;
+    browser.counter("Withdraw").await;
+    browser.fill("#withdraw-amount", "1").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees("The account is frozen: The account is frozen.").await;
+    browser
+        .until(
+            "the field is marked",
+            "document.activeElement.id === 'withdraw-amount' && document.activeElement.ariaInvalid === 'true'",
+        )
+        .await;
+    browser.counter("Unfreeze").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees_in(".account-head .status", "open").await;
+
+    browser.counter("Withdraw").await;
+    browser.fill("#withdraw-amount", "1000.01").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees("The balance does not cover the amount:").await;
+    browser.sees("The account holds €1,000.00.").await;
+    browser.fill("#withdraw-amount", "1000").await;
+    browser.click("details[open] form button:not([type])").await;
+    balance_is(&browser, "€0.00").await;
+    browser.counter("Close").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees("This account is closed. It stays as it is.").await;
+    browser.sees_in(".account-head .status", "closed").await;
+    feed.sees_in("tbody", "Closed").await;
+}
+
+#[tokio::test]
+async fn what_one_browser_does_the_other_sees_and_a_change_between_is_told() {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let one = Browser::at(&app.url()).await;
+    let other = one.beside().await;
+    for browser in [&one, &other] {
+        browser.open(&format!("accounts/{ADA}")).await;
+        balance_is(browser, "€100.00").await;
+    }
+    // The other stands still while the one goes on: what it shows is of before.
+    other.run("setInterval = () => {}; window.kept = window.fetch; window.fetch = (path, o) => o?.method === 'POST' || !/[/]accounts[/][^/]+$/.test(path.split('?')[0]) ? window.kept(path, o) : new Promise(() => {})").await;
+    one.fill("#deposit-amount", "7").await;
+    one.click("details[open] form button:not([type])").await;
+    balance_is(&one, "€107.00").await;
+    other.fill("#deposit-amount", "5").await;
+    other.click("details[open] form button:not([type])").await;
+    other.sees("The account has changed:").await;
+    other.run("window.fetch = window.kept").await;
+    assert_eq!(
+        app.teller().get(&format!("/v1/accounts/{ADA}")).await.body["balance"],
+        10_700,
+        "nothing was done unseen"
+    );
+    // What was typed is still there, and with what it sees now it may send it.
+    other.open(&format!("accounts/{ADA}")).await;
+    balance_is(&other, "€107.00").await;
+    other.fill("#deposit-amount", "5").await;
+    other.click("details[open] form button:not([type])").await;
+    balance_is(&other, "€112.00").await;
+    balance_is(&one, "€112.00").await;
+}
+
+#[tokio::test]
+async fn the_feed_is_paused_goes_on_and_comes_back_by_itself() {
+    let mut app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let browser = Browser::at(&app.url()).await;
+    browser.open("").await;
+    browser.sees_in("tbody", "+€100.00").await;
+    browser.press("Pause").await;
+    browser.sees("Paused").await;
+    let account = ADA.parse().unwrap();
+    app.teller().deposit(account, 777).await.expect(201);
+    // The rest of the page goes on, so that time has certainly passed.
+    browser.sees("€107.77").await;
+    assert!(!browser.shows("+€7.77").await);
+    browser.press("Go on").await;
+    browser.sees("+€7.77").await;
+    app.stop().await;
+    browser.sees("Connection lost").await;
+    drop(app);
+}
+
+#[tokio::test]
+async fn accounts_are_found_by_id_owner_status_and_currency() {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let teller = app.teller();
+    teller.open(json!({"currency": "JPY", "owner": "ada", "initial_deposit": 1_234})).await.expect(201);
+    teller.freeze(BEN.parse().unwrap()).await.expect(200);
+    let browser = Browser::at(&app.url()).await;
+    let owners = "[...document.querySelectorAll('tbody td.by')].map((cell) => cell.innerText).join()";
+    browser.open("accounts").await;
+    browser.until("all, newest first", &format!("{owners} === 'ada,ben,ada'")).await;
+    browser.sees("¥1,234").await;
+    browser.fill("#find", "ada").await;
+    browser.press("Find").await;
+    browser.until("Ada's", &format!("{owners} === 'ada,ada'")).await;
+    browser.run("const s = document.querySelector('#currency'); s.value = 'EUR'; s.dispatchEvent(new Event('change', {bubbles: true}))").await;
+    browser.until("Ada's in EUR", &format!("{owners} === 'ada'")).await;
+    browser.open("accounts?status=frozen").await;
+    browser.until("the frozen", &format!("{owners} === 'ben'")).await;
+    browser.fill("#find", BEN).await;
+    browser.press("Find").await;
+    browser.sees_in("h1 + p", BEN).await;
+    browser.open("accounts/01900000-0000-7000-8000-0000000000cc").await;
+    browser.sees("There is no such account").await;
+}
