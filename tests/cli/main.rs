@@ -3,6 +3,7 @@
 
 mod access;
 mod client;
+mod conforming;
 mod crashing;
 mod drawing;
 mod ending;
