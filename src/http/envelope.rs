@@ -100,7 +100,7 @@ fn weight(coding: &str) -> (&str, f32) {
     (name.trim(), weight)
 }
 
-fn request_id(request: &Request) -> Arc<str> {
+pub(super) fn request_id(request: &Request) -> Arc<str> {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let usable =
         |id: &&str| (1..=REQUEST_ID_LENGTH_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());

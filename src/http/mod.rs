@@ -13,6 +13,8 @@ mod door;
 mod envelope;
 mod events;
 mod feed;
+#[cfg(test)]
+mod fuzz;
 mod headers;
 mod openapi;
 mod operations;
