@@ -41,9 +41,10 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     request.extensions_mut().insert(who.clone());
 
-    let response = match names_one_host(&request) {
-        true => bounded(&method, next.run(request)).await,
-        false => Problem::new(Code::MalformedRequest, "the request has no Host, or several").into_response(),
+    let unsound = unsound(&request);
+    let response = match unsound {
+        None => bounded(&method, next.run(request)).await,
+        Some(reason) => Problem::new(Code::MalformedRequest, reason).into_response(),
     };
     if let Some(reason) = response.extensions().get::<Arc<Problem>>().and_then(|problem| problem.refusal()) {
         let caller = who.name().unwrap_or("nobody");
@@ -53,6 +54,10 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    if unsound.is_some() {
+        // Where it ends, and another one begins, is anybody's guess.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 
     let status = response.status().as_u16();
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
@@ -61,9 +66,17 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once.
-fn names_one_host(request: &Request) -> bool {
-    request.version() < Version::HTTP_11 || request.headers().get_all(header::HOST).iter().count() == 1
+/// What somebody between could read in another way than we do (RFC 9112, sections 3.2 and 6.1): a request of HTTP/1.1
+/// names its host once, and its body is in no coding but in chunks.
+fn unsound(request: &Request) -> Option<&'static str> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match codings.next().is_none_or(is_chunked) && codings.next().is_none() {
+        _ if hosts != 1 && request.version() >= Version::HTTP_11 => Some("the request has no Host, or several"),
+        true => None,
+        false => Some("of transfer codings only chunked is taken, once"),
+    }
 }
 
 /// Bounds a read in time. A command bounds itself, and is not cut off in the middle.

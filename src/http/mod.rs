@@ -27,6 +27,7 @@ mod shield;
 mod statement;
 mod transactions;
 mod transfers;
+mod unread;
 
 use std::any::Any;
 
@@ -111,6 +112,7 @@ fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(unread::bound))
         .layer(guard)
         .layer(middleware::from_fn(envelope::wrap))
         .layer(middleware::from_fn(shield::headers))

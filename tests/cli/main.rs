@@ -9,6 +9,7 @@ mod drawing;
 mod ending;
 mod folder;
 mod helping;
+mod hostile;
 mod logging;
 mod migrating;
 mod overload;

@@ -1,9 +1,11 @@
 //! Bodies of every command, and query strings of every query.
 
+use std::collections::BTreeMap;
+
 use axum::{extract::Query, http::Uri};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     super::{
@@ -167,7 +169,8 @@ proptest! {
     fn whatever_bytes_a_body_is_only_an_object_is_taken(
         body in prop_oneof![bytes(), mutated(members().prop_map(|members| text_of(&members))).prop_map(String::into_bytes)]
     ) {
-        let is_object = body.is_empty() || serde_json::from_slice::<Value>(&body).is_ok_and(|value| value.is_object());
+        // A number too large to be held, such as 1e400, is judged where one is read.
+        let is_object = body.is_empty() || serde_json::from_slice::<BTreeMap<String, &RawValue>>(&body).is_ok();
         let is_taken = taken_as(&body);
         prop_assert!(is_object || is_taken == [false; 4], "{:?}", String::from_utf8_lossy(&body));
     }
