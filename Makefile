@@ -3,7 +3,7 @@
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-partitions chaos lint bench bench-grow replay prepare openapi
+.PHONY: help run test test-partitions chaos fuzz lint bench bench-grow replay prepare openapi
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -30,6 +30,14 @@ chaos: ## Kill, freeze, cut and fill up for half an hour, and check the promise 
 	PASSBOOK_CHAOS_ROUNDS=$${PASSBOOK_CHAOS_ROUNDS:-12} PASSBOOK_CHAOS_TIMES=$${PASSBOOK_CHAOS_TIMES:-2} \
 	PASSBOOK_CHAOS_LANES=$${PASSBOOK_CHAOS_LANES:-2} PASSBOOK_CHAOS_FREEZE_MS=$${PASSBOOK_CHAOS_FREEZE_MS:-5000} \
 	cargo test --package passbook --test chaos -- --nocapture
+
+fuzz: ## Send more of what is hostile than `make test` does, in about an hour (PASSBOOK_SCHEMATHESIS_CASES, PROPTEST_CASES, …)
+	@scripts/setup --test
+	PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test --package passbook --lib whatever_
+	PASSBOOK_SCHEMATHESIS_CASES=$${PASSBOOK_SCHEMATHESIS_CASES:-20000} \
+	PASSBOOK_SCHEMATHESIS_SEED=$${PASSBOOK_SCHEMATHESIS_SEED:-$$(date +%j)} \
+	PASSBOOK_HOSTILE_CONNECTIONS=$${PASSBOOK_HOSTILE_CONNECTIONS:-10000} \
+	cargo test --package passbook --test cli -- --nocapture --test-threads 1 conforming:: hostile::
 
 lint: ## Format, clippy, licences and sources, .sqlx, the OpenAPI document and ops/
 	@scripts/setup --lint

@@ -6,6 +6,8 @@ mod caller;
 mod claims;
 pub mod development;
 mod fetch;
+#[cfg(test)]
+mod fuzz;
 mod keyring;
 mod keys;
 mod memory;

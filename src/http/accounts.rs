@@ -24,16 +24,16 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct OpenAccount {
     /// The account's currency for life (ISO 4217).
-    #[schema(value_type = String, example = "EUR")]
+    #[schema(value_type = String, example = "EUR", pattern = "^[A-Z]{3}$")]
     currency: CurrencyCode,
     /// An opaque customer id without personal data; default: the caller.
-    #[schema(example = "customer-17", min_length = 1, max_length = 255, nullable = false)]
+    #[schema(example = "customer-17", min_length = 1, max_length = 255, pattern = r"^[^\u0000]*$")]
     owner: Option<String>,
     /// Paid in at the opening, in minor units; default: 0.
-    #[schema(value_type = Option<i64>, example = 10000, minimum = 0, maximum = 9007199254740991i64, nullable = false)]
+    #[schema(value_type = Option<i64>, example = 10000, minimum = 0, maximum = 9007199254740991i64)]
     initial_deposit: Option<MinorUnits>,
     /// The account's id; default: a new one.
-    #[schema(format = Uuid, nullable = false)]
+    #[schema(format = Uuid)]
     account_id: Option<String>,
 }
 
@@ -45,13 +45,13 @@ pub struct MoveMoney {
     #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
     amount: MinorUnits,
     /// The currency that the account is believed to have; another one is refused.
-    #[schema(value_type = Option<String>, example = "EUR", nullable = false)]
+    #[schema(value_type = Option<String>, example = "EUR", pattern = "^[A-Z]{3}$")]
     currency: Option<CurrencyCode>,
     /// The caller's own words, kept for ever; no personal data.
-    #[schema(example = "invoice 2026-17", max_length = 500, nullable = false)]
+    #[schema(example = "invoice 2026-17", max_length = 500, pattern = r"^[^\u0000]*$")]
     reference: Option<String>,
     /// Where the money is paid in or out; default: unknown.
-    #[schema(value_type = Option<Channel>, example = "branch", nullable = false)]
+    #[schema(value_type = Option<Channel>, example = "branch")]
     channel: Option<String>,
 }
 
@@ -60,7 +60,7 @@ pub struct MoveMoney {
 #[serde(deny_unknown_fields)]
 pub struct Reason {
     /// The caller's own words, kept for ever; no personal data.
-    #[schema(example = "lost card", max_length = 500, nullable = false)]
+    #[schema(example = "lost card", max_length = 500, pattern = r"^[^\u0000]*$")]
     reason: Option<String>,
 }
 

@@ -63,7 +63,7 @@ impl<B: DeserializeOwned> FromRequest<App> for Ask<B> {
         let method = http.method().clone();
         let path = http.uri().path().to_owned();
         let headers = http.headers().clone();
-        let key = if options.dry_run { None } else { idempotency_key(&headers)? };
+        let key = idempotency_key(&headers)?.filter(|_| !options.dry_run);
         let condition = if_match(&headers)?;
 
         let body = read(http, state).await?;
@@ -143,7 +143,7 @@ fn must_be_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     }
 }
 
-fn parse<B: DeserializeOwned>(body: &[u8]) -> Result<B, Problem> {
+pub(super) fn parse<B: DeserializeOwned>(body: &[u8]) -> Result<B, Problem> {
     let body = if body.is_empty() { b"{}" } else { body };
     // A struct would be read from an array, too, by the order of its fields.
     if !body.trim_ascii_start().starts_with(b"{") {
@@ -153,7 +153,7 @@ fn parse<B: DeserializeOwned>(body: &[u8]) -> Result<B, Problem> {
 }
 
 /// The body as sent, without what two equal JSON texts may differ in: white space and the order of members.
-fn canonical(body: &[u8]) -> Result<Vec<u8>, Problem> {
+pub(super) fn canonical(body: &[u8]) -> Result<Vec<u8>, Problem> {
     let value: serde_json::Value = parse(body)?;
     Ok(value.to_string().into_bytes())
 }

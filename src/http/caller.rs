@@ -103,7 +103,7 @@ pub fn visible(caller: &Caller, seen: Seen<Option<AccountView>>) -> Result<Seen<
 }
 
 /// The token of `Authorization: Bearer <token>` (RFC 6750, section 2.1).
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         // Who sends nothing is told nothing but the way (RFC 6750, section 3.1).

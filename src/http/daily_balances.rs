@@ -36,7 +36,7 @@ pub struct DailyBalancesQuery {
     #[param(nullable = false)]
     after: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(nullable = false)]
+    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
 }
 

@@ -58,7 +58,7 @@ fn is_origin_of(origin: &[u8], headers: &HeaderMap) -> bool {
 }
 
 /// Whether it is a loopback address or `localhost`, with or without a port.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
     let (name, is_port) = match host.strip_prefix('[') {
         Some(bracketed) => match bracketed.split_once(']') {

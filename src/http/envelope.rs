@@ -51,9 +51,10 @@ pub async fn wrap(State(proxies): State<Proxies>, mut request: Request, next: Ne
     request.extensions_mut().insert(who.clone());
 
     let span = span(&request, route.as_ref(), &id);
-    let response = match names_one_host(&request) {
-        true => bounded(&method, next.run(request)).instrument(span.clone()).await,
-        false => Problem::new(Code::MalformedRequest, "the request has no Host, or several").into_response(),
+    let unsound = unsound(&request);
+    let response = match unsound {
+        None => bounded(&method, next.run(request)).instrument(span.clone()).await,
+        Some(reason) => Problem::new(Code::MalformedRequest, reason).into_response(),
     };
     if let Some(problem) = response.extensions().get::<Arc<Problem>>() {
         count(problem);
@@ -66,6 +67,10 @@ pub async fn wrap(State(proxies): State<Proxies>, mut request: Request, next: Ne
     let mut response = as_problem(response, &path, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if unsound.is_some() {
+        // Where it ends, and another one begins, is anybody's guess.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 
     let status = response.status();
@@ -117,9 +122,17 @@ fn word(method: &Method) -> &str {
     }
 }
 
-/// RFC 9112, section 3.2: a request of HTTP/1.1 names its host once.
-fn names_one_host(request: &Request) -> bool {
-    request.version() < Version::HTTP_11 || request.headers().get_all(header::HOST).iter().count() == 1
+/// What somebody between could read in another way than we do (RFC 9112, sections 3.2 and 6.1): a request of HTTP/1.1
+/// names its host once, and its body is in no coding but in chunks.
+fn unsound(request: &Request) -> Option<&'static str> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match codings.next().is_none_or(is_chunked) && codings.next().is_none() {
+        _ if hosts != 1 && request.version() >= Version::HTTP_11 => Some("the request has no Host, or several"),
+        true => None,
+        false => Some("of transfer codings only chunked is taken, once"),
+    }
 }
 
 /// Bounds a read in time. A command bounds itself, and is not cut off in the middle.
@@ -156,7 +169,7 @@ fn weight(coding: &str) -> (&str, f32) {
     (name.trim(), weight)
 }
 
-fn request_id(request: &Request) -> Arc<str> {
+pub(super) fn request_id(request: &Request) -> Arc<str> {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let usable =
         |id: &&str| (1..=REQUEST_ID_LENGTH_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());

@@ -37,14 +37,14 @@ pub struct AccountEventsQuery {
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// Behind this cursor (`next` of a page, `id` of a streamed event) or position; without it, from the first event on.
-    #[param(example = "1", nullable = false)]
+    #[param(example = "1", pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", nullable = false)]
     after: Option<String>,
     /// Of this type.
     #[serde(rename = "type")]
     #[param(inline, nullable = false)]
     event_type: Option<EventType>,
     /// Recorded at this time (RFC 3339) or later. With `after`, whichever is later.
-    #[param(example = "2026-01-31T12:00:00Z", nullable = false)]
+    #[param(example = "2026-01-31T12:00:00Z", format = DateTime, nullable = false)]
     since: Option<String>,
     /// How many at the most.
     #[param(example = 100, minimum = 1, maximum = 1000, default = 100, nullable = false)]

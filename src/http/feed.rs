@@ -37,14 +37,14 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 #[into_params(parameter_in = Query)]
 pub struct StreamQuery {
     /// Behind this cursor (`next` of a page, `id` of a streamed event) or position; without it, from the first event on.
-    #[param(example = "1", nullable = false)]
+    #[param(example = "1", pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", nullable = false)]
     after: Option<String>,
     /// Of this type.
     #[serde(rename = "type")]
     #[param(inline, nullable = false)]
     event_type: Option<EventType>,
     /// Recorded at this time (RFC 3339) or later. With `after`, whichever is later.
-    #[param(example = "2026-01-31T12:00:00Z", nullable = false)]
+    #[param(example = "2026-01-31T12:00:00Z", format = DateTime, nullable = false)]
     since: Option<String>,
 }
 
@@ -59,7 +59,7 @@ pub struct StreamQuery {
     get, path = "/v1/events/stream", tag = "Audit", security(("bearer" = ["audit:read"])),
     params(
         StreamQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that the caller has."),
+        ("Last-Event-ID" = Option<String>, Header, nullable = false, pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", description = "The `id` of the last event that the caller has."),
     ),
     responses(
         (status = 200, description = "Events, as long as the caller reads.", body = String, content_type = "text/event-stream"),
@@ -97,7 +97,7 @@ async fn end_of(caller: Caller) {
     }
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<Bookmark>, Problem> {
+pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<Bookmark>, Problem> {
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
     let Some(value) = values.next() else { return Ok(None) };
     // What is no text is no cursor either.

@@ -16,6 +16,8 @@ mod envelope;
 mod events;
 mod feed;
 mod figures;
+#[cfg(test)]
+mod fuzz;
 mod headers;
 mod limit;
 mod openapi;
@@ -29,6 +31,7 @@ mod shield;
 mod statement;
 mod transactions;
 mod transfers;
+mod unread;
 
 use std::{any::Any, sync::Arc};
 
@@ -135,6 +138,7 @@ fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(unread::bound))
         .layer(guard)
         .layer(limit)
         .layer(envelope)

@@ -126,7 +126,12 @@ fn refusal(description: &str, headers: &[&str]) -> Response {
 #[expect(dead_code, reason = "read by the derive alone")]
 pub struct RetryHeader {
     /// Makes retries safe: 1 to 255 visible ASCII characters, a new one for each new request.
-    #[param(rename = "Idempotency-Key", required = false, nullable = false)]
+    #[param(
+        rename = "Idempotency-Key",
+        required = false,
+        nullable = false,
+        pattern = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#
+    )]
     idempotency_key: Option<String>,
 }
 
@@ -135,8 +140,14 @@ pub struct RetryHeader {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "read by the derive alone")]
 pub struct ConditionHeader {
-    /// Carry the command out only if the account has this ETag.
-    #[param(rename = "If-Match", required = false, nullable = false)]
+    /// Carry the command out only if the account has this ETag, such as `"7"`; `*` is any.
+    #[param(
+        rename = "If-Match",
+        required = false,
+        nullable = false,
+        example = "*",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#
+    )]
     if_match: Option<String>,
 }
 

@@ -35,7 +35,7 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub struct Freshness {
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(example = "1", nullable = false)]
+    #[param(example = "1", pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
 }
 
@@ -52,13 +52,13 @@ impl Freshness {
 #[into_params(parameter_in = Query)]
 pub struct AccountQuery {
     /// As it was at this time (RFC 3339, such as `2026-01-31T12:00:00Z`), what was recorded at it included.
-    #[param(nullable = false)]
+    #[param(format = DateTime, nullable = false)]
     as_of: Option<String>,
     /// As it was at this version of the account, included.
     #[param(example = 1, minimum = 0, nullable = false)]
     as_of_version: Option<i64>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(example = "1", nullable = false)]
+    #[param(example = "1", pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
 }
 
@@ -81,13 +81,13 @@ impl AccountQuery {
 #[into_params(parameter_in = Query)]
 pub struct AccountsQuery {
     /// Of this owner.
-    #[param(example = "customer-17", nullable = false)]
+    #[param(example = "customer-17", min_length = 1, max_length = 255, pattern = r"^[^\u0000]*$", nullable = false)]
     owner: Option<String>,
     /// In this status.
     #[param(inline, nullable = false)]
     status: Option<Status>,
     /// In this currency (ISO 4217).
-    #[param(example = "EUR", nullable = false)]
+    #[param(example = "EUR", pattern = "^[A-Z]{3}$", nullable = false)]
     currency: Option<String>,
     /// How many rows, from 1 to 1000; default: 100.
     #[param(minimum = 1, maximum = 1000, nullable = false)]
@@ -96,7 +96,7 @@ pub struct AccountsQuery {
     #[param(nullable = false)]
     after: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(nullable = false)]
+    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
 }
 
@@ -109,7 +109,7 @@ pub struct AccountsQuery {
     params(
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
         AccountQuery,
-        ("If-None-Match" = Option<String>, Header, description = "The ETag of the representation that the caller has."),
+        ("If-None-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, description = "The ETag of the representation that the caller has."),
     ),
     responses(
         (status = 200, description = "The account.", body = AccountView, headers(

@@ -18,7 +18,10 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{setsockopt, sockopt::SndBuf},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
@@ -28,7 +31,11 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tower::{ServiceExt, util::MapRequest};
 
-use super::{App, address::Peer};
+use super::{
+    App,
+    address::Peer,
+    unread::{Budget, Unread},
+};
 use crate::metrics::METRICS;
 
 /// How many connections are served at once, as far as the process may have so many file descriptors.
@@ -43,6 +50,9 @@ const TURNED_AWAY_READ_MS_MAX: u64 = 1_000;
 pub(super) const HEADER_READ_MS_MAX: u64 = 10_000;
 /// How much of a request's headers and of an unread answer one connection may keep in memory.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How much of an unread answer the kernel may keep for one connection; it takes twice as much for its own needs. Left to
+/// itself it keeps megabytes, and whoever does not read is noticed only once all of that is full.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// How long a client may go without taking any of its answer.
 const WRITE_MS_MAX: u64 = 30_000;
 /// How long requests in flight may take to end when the service stops.
@@ -72,6 +82,10 @@ impl Server {
 
 /// Serves `app` on `listener` until told to stop.
 pub fn serve(listener: TcpListener, app: App) -> Server {
+    // Accepted connections have it from their listener.
+    if let Err(error) = setsockopt(&listener, SndBuf, &SEND_BUFFER_BYTES) {
+        tracing::warn!(%error, "connections keep as much unread as the kernel likes");
+    }
     let (stop, stopped) = oneshot::channel();
     Server { stop, task: tokio::spawn(run(listener, app, stopped)) }
 }
@@ -84,6 +98,7 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
     let places = Arc::new(Semaphore::new(served));
     let waiting_room = Arc::new(Semaphore::new(turned_away));
     let open = GracefulShutdown::new();
+    let budget = Budget::new();
     let (cut, cutting) = watch::channel(());
     let (stop, stopping) = watch::channel(false);
     loop {
@@ -103,12 +118,12 @@ async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>
         let stream = TokioIo::new(Box::pin(with_write_timeout(stream)));
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
             let endless = Endless::default();
-            let service = service(bank.clone(), peer, endless.clone());
+            let service = service(bank.clone(), peer, endless.clone(), budget.connection());
             let connection = open.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, service));
             let left = abandoned(endless, stopping.clone());
             hold(connection, left, cutting.clone(), place);
         } else if let Ok(place) = Arc::clone(&waiting_room).try_acquire_owned() {
-            let service = service(overloaded.clone(), peer, Endless::default());
+            let service = service(overloaded.clone(), peer, Endless::default(), budget.connection());
             let connection = http1(TURNED_AWAY_READ_MS_MAX).keep_alive(false).serve_connection(stream, service);
             hold(connection, pending(), cutting.clone(), place);
         }
@@ -138,13 +153,16 @@ fn service(
     router: Router,
     peer: Peer,
     endless: Endless,
+    unread: Unread,
 ) -> TowerToHyperService<MapRequest<Router, impl FnMut(axum::http::Request<Incoming>) -> Request + Clone>> {
     TowerToHyperService::new(router.map_request(move |request: axum::http::Request<Incoming>| {
         let mut request = request.map(Body::new);
         // What the connection carried before has ended.
         endless.0.store(false, Ordering::Relaxed);
+        unread.was_read();
         request.extensions_mut().insert(endless.clone());
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(unread.clone());
         request
     }))
 }

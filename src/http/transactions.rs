@@ -25,10 +25,10 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub struct TransactionsQuery {
     /// Recorded at this time or later (RFC 3339).
-    #[param(nullable = false)]
+    #[param(format = DateTime, nullable = false)]
     from: Option<String>,
     /// Recorded before this time (RFC 3339).
-    #[param(nullable = false)]
+    #[param(format = DateTime, nullable = false)]
     to: Option<String>,
     /// Of this kind.
     #[param(inline, nullable = false)]
@@ -40,7 +40,7 @@ pub struct TransactionsQuery {
     #[param(nullable = false)]
     after: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(nullable = false)]
+    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
 }
 

@@ -33,10 +33,10 @@ pub struct TransferMoney {
     #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
     amount: MinorUnits,
     /// The currency that both accounts are believed to have; another one is refused.
-    #[schema(value_type = Option<String>, example = "EUR", nullable = false)]
+    #[schema(value_type = Option<String>, example = "EUR", pattern = "^[A-Z]{3}$")]
     currency: Option<CurrencyCode>,
     /// The caller's own words, kept for ever; no personal data.
-    #[schema(example = "rent", max_length = 500, nullable = false)]
+    #[schema(example = "rent", max_length = 500, pattern = r"^[^\u0000]*$")]
     reference: Option<String>,
 }
 

@@ -84,6 +84,13 @@ async fn a_dry_run_neither_takes_nor_heeds_a_key() {
 }
 
 #[tokio::test]
+async fn a_dry_run_refuses_a_key_that_is_none_as_the_command_would() {
+    let app = spawn_app().await;
+    let (teller, open, ..) = three_accounts(&app).await;
+    teller.keyed("two words").dry().deposit(open, 50).await.refused(400, "invalid_idempotency_key");
+}
+
+#[tokio::test]
 async fn a_dry_run_amid_commands_leaves_no_trace_in_them() {
     let app = spawn_app().await;
     let (teller, open, ..) = three_accounts(&app).await;

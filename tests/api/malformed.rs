@@ -247,6 +247,68 @@ async fn what_is_no_http_is_turned_away_and_harms_nobody() {
 }
 
 #[tokio::test]
+async fn what_somebody_between_could_take_for_two_requests_is_one_at_the_most() {
+    let app = spawn_app().await;
+    let hidden = "GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let body = format!("{}0\r\n\r\n", chunked(OPENING));
+    let post = |headers: &str, body: &str| {
+        format!(
+            "POST /v1/accounts HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\r\n\r\n{body}{hidden}"
+        )
+    };
+    let length = |length: &str| post(&format!("content-length: {length}"), OPENING);
+    let coding = |coding: &str| post(&format!("transfer-encoding: {coding}"), &body);
+    let chunks = |body: &str| post("transfer-encoding: chunked", body);
+    let refused = [
+        length("19, 19"),
+        length("+19"),
+        length("0x13"),
+        length("18446744073709551635"),
+        length("19\r\ncontent-length: 20"),
+        post("content-length : 19", OPENING),
+        coding("chunked, identity"),
+        coding("gzip, chunked"),
+        coding("chunked, chunked"),
+        coding("chunked\r\ntransfer-encoding: chunked"),
+        coding("chunked\r\ntransfer-encoding: identity"),
+        coding("\u{b}chunked"),
+        coding("\r\n chunked"),
+        post("transfer-encoding : chunked", &body),
+        post("x: a\r\n transfer-encoding: chunked", OPENING),
+        post("x: a\rtransfer-encoding: chunked", OPENING),
+        post("transfer-encoding: chunked", &body).replace("HTTP/1.1\r\nhost", "HTTP/1.0\r\nhost"),
+        chunks(&body.replace("13\r\n", "13\n")),
+        chunks(&body.replace("13\r\n", "0x13\r\n")),
+        chunks(&body.replace("13\r\n", "-13\r\n")),
+        chunks(&body.replace("13\r\n", "10000000000000013\r\n")),
+        chunks(&body.replace("13\r\n", "13;a\nb\r\n")),
+        chunks(&body.replace("13\r\n", &format!("13;{}\r\n", "a".repeat(20_000)))),
+        chunks(&body.replace("\r\n0", "xx0")),
+        chunks(&body.replace("0\r\n\r\n", &format!("0\r\n{}\r\n", "a: b\r\n".repeat(20_000)))),
+    ];
+    let before = app.log().await;
+    for request in refused {
+        let answer = exchange(&app, request.clone()).await;
+        let told = &request[90..request.len().min(200)];
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{told:?}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{told:?}: {answer}");
+    }
+    assert_eq!(app.log().await, before);
+    // The chunks count, and nothing behind them (RFC 9112, section 6.1).
+    for both in ["content-length: 4\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"] {
+        let answer = exchange(&app, post(both, &body)).await;
+        assert!(answer.starts_with("HTTP/1.1 201 ") && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
+    }
+    // A body that nobody asked for is passed over as the body that it is.
+    let quiet = format!(
+        "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{hidden}",
+        hidden.len()
+    );
+    let answer = exchange(&app, quiet).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
+}
+
+#[tokio::test]
 async fn unusual_http_is_answered_as_such() {
     let app = spawn_app().await;
     let cases = [

@@ -17,7 +17,7 @@ use crate::{
 
 /// A token of the development key in this folder.
 #[track_caller]
-fn token(folder: &Folder, subject: &str, scope: &str) -> String {
+pub fn token(folder: &Folder, subject: &str, scope: &str) -> String {
     let made =
         Passbook::on(folder).argument("token").argument("--sub").argument(subject).argument("--scope").argument(scope);
     let ended = made.end();
@@ -27,7 +27,7 @@ fn token(folder: &Folder, subject: &str, scope: &str) -> String {
     ended.stdout[0].clone()
 }
 
-fn guarded(folder: &Folder) -> Passbook {
+pub fn guarded(folder: &Folder) -> Passbook {
     Passbook::on(folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.data().join("development.jwks.json"))
 }
 

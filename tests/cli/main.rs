@@ -4,12 +4,14 @@
 mod access;
 mod client;
 mod collector;
+mod conforming;
 mod copying;
 mod crashing;
 mod drawing;
 mod ending;
 mod folder;
 mod helping;
+mod hostile;
 mod logging;
 mod measuring;
 mod migrating;
