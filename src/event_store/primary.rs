@@ -1,7 +1,7 @@
 //! The servers that may hold the log, of which one takes writes at a time. After a failover it is another one, and whoever
 //! connects finds it.
 
-use std::{future::Future, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use futures_util::future::select_ok;
 use sqlx::{
@@ -65,16 +65,10 @@ async fn writable(at: usize, server: &PgConnectOptions) -> Result<(usize, PgConn
 }
 
 /// Ends with the last of those who may find another.
-fn follow(
-    servers: Vec<PgConnectOptions>,
-    mut last: watch::Receiver<usize>,
-    pool: PgPool,
-) -> impl Future<Output = ()> + Send {
-    async move {
-        while last.changed().await.is_ok() {
-            let at = *last.borrow_and_update();
-            tracing::warn!(server = at + 1, "writes are taken by another server");
-            pool.set_connect_options(servers[at].clone());
-        }
+async fn follow(servers: Vec<PgConnectOptions>, mut last: watch::Receiver<usize>, pool: PgPool) {
+    while last.changed().await.is_ok() {
+        let at = *last.borrow_and_update();
+        tracing::warn!(server = at + 1, "writes are taken by another server");
+        pool.set_connect_options(servers[at].clone());
     }
 }

@@ -9,7 +9,7 @@ use super::{
     super::{cursor::*, feed::last_event_id, parameters::min_position},
     bytes, mutated,
 };
-use crate::event_store::Position;
+use crate::event_store::{PARTITIONS_MAX, Position};
 
 fn anything() -> impl Strategy<Value = String> {
     "\\PC{0,60}"
@@ -26,6 +26,22 @@ fn mark() -> impl Strategy<Value = (DateTime<Utc>, Uuid)> {
 
 fn day_of_the_contract() -> impl Strategy<Value = NaiveDate> {
     moment().prop_map(|time| time.date_naive())
+}
+
+/// Of one partition, or of several.
+const LOG_CURSOR: &str = "([0-9]{1,20}|[0-9]{1,2}:[0-9]{1,20}(,[0-9]{1,2}:[0-9]{1,20})?)(-[0-9a-f]{8})?";
+
+/// In a log of one partition, or of several in ascending order.
+fn position() -> impl Strategy<Value = Position> {
+    let over = proptest::collection::btree_map(0..PARTITIONS_MAX, 1..=i64::MAX, 1..8);
+    prop_oneof![
+        (0..=i64::MAX).prop_map(Position::Only),
+        over.prop_map(|places| Position::Over(places.into_iter().collect())),
+    ]
+}
+
+fn are_digits(text: &str) -> bool {
+    text.parse::<i64>().is_ok() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 proptest! {
@@ -74,19 +90,21 @@ proptest! {
 
     #[test]
     fn whatever_is_taken_for_a_cursor_of_the_log_is_digits_and_a_hash(
-        text in prop_oneof![anything(), mutated("[0-9]{1,20}(-[0-9a-f]{8})?")]
+        text in prop_oneof![anything(), mutated(LOG_CURSOR)]
     ) {
         if log("after", Some(&text)).is_ok() {
-            let (position, hash) = text.split_once('-').unwrap_or((&text, "00000000"));
-            prop_assert!(position.parse::<i64>().is_ok() && position.bytes().all(|byte| byte.is_ascii_digit()), "{text}");
-            let is_hash = hash.len() == 8 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            prop_assert!(is_hash, "{text}");
+            for place in text.split(',') {
+                let (position, hash) = place.split_once('-').unwrap_or((place, "00000000"));
+                prop_assert!(are_digits(position.split_once(':').map_or(position, |place| place.1)), "{text}");
+                let is_hash = hash.len() == 8 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+                prop_assert!(is_hash, "{text}");
+            }
         }
     }
 
     #[test]
     fn whatever_comes_as_the_last_id_of_a_stream_is_a_cursor_or_refused(
-        value in prop_oneof![bytes(), mutated("[0-9]{1,20}(-[0-9a-f]{8})?").prop_map(String::into_bytes)]
+        value in prop_oneof![bytes(), mutated(LOG_CURSOR).prop_map(String::into_bytes)]
     ) {
         let Ok(value) = HeaderValue::from_bytes(&value) else { return Ok(()) };
         let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -96,15 +114,18 @@ proptest! {
     }
 
     #[test]
-    fn whatever_position_is_told_is_read_back(position in 0..=i64::MAX) {
-        let read = min_position(Some(&Position(position).to_string()));
-        prop_assert_eq!(read.ok().flatten(), Some(Position(position)));
+    fn whatever_position_is_told_is_read_back(position in position()) {
+        let read = min_position(Some(&position.to_string()));
+        prop_assert_eq!(read.ok().flatten(), Some(position));
     }
 
     #[test]
-    fn whatever_is_taken_for_a_position_is_digits(text in prop_oneof![anything(), mutated("[0-9]{1,20}")]) {
-        if let Ok(Some(Position(position))) = min_position(Some(&text)) {
-            prop_assert!(position >= 0 && text.bytes().all(|byte| byte.is_ascii_digit()), "{text}");
+    fn whatever_is_taken_for_a_position_is_digits(
+        text in prop_oneof![anything(), mutated("[0-9]{1,20}"), mutated(position().prop_map(|place| place.to_string()))]
+    ) {
+        if let Ok(Some(_)) = min_position(Some(&text)) {
+            let places = text.split(',').map(|place| place.split_once(':').map_or(place, |place| place.1));
+            prop_assert!(places.into_iter().all(are_digits), "{text}");
         }
     }
 }

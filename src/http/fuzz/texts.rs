@@ -23,7 +23,7 @@ proptest! {
         if let Ok(day) = date("from", Some(&text)) {
             let day = day.expect("there is one");
             prop_assert_eq!(day.to_string(), text);
-            prop_assert!(day.format("%Y").to_string() >= "0001".to_owned());
+            prop_assert!(*day.format("%Y").to_string() >= *"0001");
         }
     }
 

@@ -8,8 +8,13 @@ use std::{
 };
 
 use clap::{Args, Command, FromArgMatches, builder::Resettable};
-use passbook::{config::Config, database::Database, event_store::Partitions, service::Service};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
+use passbook::{
+    config::Config,
+    database::Database,
+    event_store::{Partitions, Primary},
+    service::Service,
+};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -251,7 +256,7 @@ impl App {
     }
 
     /// How whoever checks the books connects.
-    pub async fn auditor(&self) -> PgConnectOptions {
+    pub async fn auditor(&self) -> Primary {
         Database::open(&self.config).await.unwrap().auditor()
     }
 
