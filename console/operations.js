@@ -3,6 +3,7 @@
 import { Failure, Field, described, html, number, said, useEvery, useLoad, useRef, useState } from './parts.js';
 import { read, refusalOf, request, url } from './api.js';
 import { ID } from './accounts.js';
+import { total } from './position.js';
 
 const REFRESH_MS = 1_000;
 
@@ -10,12 +11,11 @@ export function Operations() {
   const views = useLoad((signal) => read('/v1/projections', {}, { signal, fresh: false }), []);
   const log = useLoad((signal) => read('/v1/log/head', {}, { signal, fresh: false }), []);
   useEvery(REFRESH_MS, () => [views, log].forEach((each) => each.isLoading || each.error?.status === 403 || each.reload()));
-  const head = log.data?.data.reduce((sum, { position }) => sum + Number(position), 0);
   return html`<h1 tabindex="-1">Operations</h1>
     <section class="card" aria-labelledby="views"><h2 id="views">Views</h2>
       <p class="faint">What queries read. Each follows the log; a rebuild makes its next generation beside the one that serves.</p>
       <${Failure} error=${views.error} retry=${views.reload} />
-      ${views.data && html`<${Views} rows=${views.data.data} head=${head} reload=${views.reload} />`}
+      ${views.data && html`<${Views} rows=${views.data.data} heads=${log.data?.data ?? []} reload=${views.reload} />`}
     </section>
     <div class="columns">
       <section class="card" aria-labelledby="log"><h2 id="log">The log's head</h2>
@@ -27,7 +27,7 @@ export function Operations() {
     </div>`;
 }
 
-function Views({ rows, head, reload }) {
+function Views({ rows, heads, reload }) {
   const [outcome, setOutcome] = useState({});
   const [isThorough, setThorough] = useState(false);
   const building = new Set(rows.filter((row) => row.state === 'building').map((row) => row.name));
@@ -49,8 +49,8 @@ function Views({ rows, head, reload }) {
       <tbody>${rows.map((row) => html`<tr key=${`${row.name} ${row.generation}`}>
         <th scope="row">${row.name}</th><td class="end">${row.generation}</td>
         <td><span class=${`status ${row.state}`}>${row.state}</span>${row.failure && html` <span class="error">${row.failure}</span>`}</td>
-        <td class="end">${number(Number(row.position))}</td>
-        <td class="end"><${Behind} row=${row} head=${head} /></td>
+        <td class="end">${number(total(row.position))}</td>
+        <td class="end"><${Behind} row=${row} head=${heads.reduce((sum, { position }) => sum + position, 0)} /></td>
         <td>${row.state === 'live' && html`<button type="button" class="quiet" disabled=${building.has(row.name)} onClick=${() => rebuild(row.name)}>Rebuild<span class="unseen"> ${row.name}</span></button>`}</td>
       </tr>`)}</tbody>
     </table></div>

@@ -140,12 +140,12 @@ function useFeed() {
   return { ...state, rows, count, isPaused, setPaused };
 }
 
-/** Where the feed begins: a little before the log's end. Over several partitions, at the events of the last minute. */
+/** Where the feed begins: a little before the log's end, in each partition. */
 async function beginning(signal) {
   const { data } = await read('/v1/log/head', {}, { signal, fresh: false });
-  if (data.length > 1) return { since: new Date(Date.now() - 60_000).toISOString() };
-  const head = BigInt(data[0]?.position ?? 0);
-  return { after: head > FEED_BEFORE ? head - BigInt(FEED_BEFORE) : 0n };
+  const before = Math.ceil(FEED_BEFORE / data.length);
+  const places = data.map(({ partition, position }) => ({ partition, place: Math.max(0, position - before) }));
+  return { after: places.length > 1 ? places.map(({ partition, place }) => `${partition}:${place}`).join(',') : places[0].place };
 }
 
 function Feed() {

@@ -9,5 +9,12 @@ export function later(one, other) {
     const known = furthest.get(partition);
     if (known === undefined || BigInt(position) > BigInt(known)) furthest.set(partition, position);
   }
-  return [...furthest].map(([partition, position]) => (partition === '' ? position : `${partition}:${position}`)).join(',');
+  // In ascending order, as the service writes and takes them.
+  const inOrder = [...furthest].sort(([one], [other]) => Number(one) - Number(other));
+  return inOrder.map(([partition, position]) => (partition === '' ? position : `${partition}:${position}`)).join(',');
+}
+
+/** How many events are up to there, over all partitions. */
+export function total(position) {
+  return position.split(',').reduce((sum, part) => sum + Number(part.split(':').at(-1)), 0);
 }

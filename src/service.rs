@@ -137,7 +137,8 @@ impl Service {
         };
         let (bank, executors) = Bank::start(settings, database.writer(), appended, newer);
         let queries = database.queries();
-        let read_model = ReadModel::new(Source::new(queries.clone(), database.replica()), partitions, progress);
+        let read_model =
+            ReadModel::new(Source::new(queries.clone(), database.replica(), partitions), partitions, progress);
         let audit = Audit::new(queries, partitions);
         let app = http::App::new(bank, read_model, audit, feed, access)
             .limited(limits(config))

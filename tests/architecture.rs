@@ -467,7 +467,7 @@ fn no_statement_needs_what_does_not_work_on_many_nodes() {
 }
 
 /// Statements over several partitions: nobody waits for them, they lock nothing, and whoever sends them reads everything.
-const OVER_ALL: &[&str] = &["src/event_store/receipts.sql"];
+const OVER_ALL: &[&str] = &["src/event_store/receipts.sql", "src/read_model/source.rs"];
 
 #[test]
 fn every_statement_is_of_one_partition_and_every_lock_with_it() {

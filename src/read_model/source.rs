@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Result, query_scalar};
 use tokio::time::{interval, timeout};
 
-use crate::metrics::METRICS;
+use crate::{event_store::Partitions, metrics::METRICS};
 
 /// A replica that is further behind than this is not asked, in milliseconds.
 const REPLICA_LAG_MS_MAX: i64 = 5_000;
@@ -44,10 +44,15 @@ struct Replica {
 
 impl Source {
     /// Asks the primary alone, or the replica as long as it is near.
-    pub fn new(primary: PgPool, replica: Option<PgPool>) -> Self {
+    pub fn new(primary: PgPool, replica: Option<PgPool>, partitions: Partitions) -> Self {
         let replica = replica.map(|pool| Replica { pool, is_near: Arc::new(AtomicBool::new(false)) });
         if let Some(replica) = &replica {
-            tokio::spawn(look_after(replica.pool.clone(), primary.clone(), Arc::downgrade(&replica.is_near)));
+            tokio::spawn(look_after(
+                replica.pool.clone(),
+                primary.clone(),
+                partitions,
+                Arc::downgrade(&replica.is_near),
+            ));
         }
         Self { primary, replica }
     }
@@ -89,11 +94,12 @@ impl Source {
 }
 
 /// Runs until nobody asks any more.
-async fn look_after(replica: PgPool, primary: PgPool, is_near: Weak<AtomicBool>) {
+async fn look_after(replica: PgPool, primary: PgPool, partitions: Partitions, is_near: Weak<AtomicBool>) {
+    let partitions: Vec<i16> = partitions.all().collect();
     let mut looks = interval(Duration::from_millis(LOOK_MS));
     loop {
         looks.tick().await;
-        let lag = timeout(Duration::from_millis(ANSWER_MS_MAX), lag_ms(&replica, &primary)).await;
+        let lag = timeout(Duration::from_millis(ANSWER_MS_MAX), lag_ms(&replica, &primary, &partitions)).await;
         let lag = lag.ok().and_then(Result::ok);
         let Some(is_near) = is_near.upgrade() else { return };
         let near = lag.is_some_and(|lag| lag <= REPLICA_LAG_MS_MAX);
@@ -111,11 +117,13 @@ async fn look_after(replica: PgPool, primary: PgPool, is_near: Weak<AtomicBool>)
 }
 
 /// How much older the last event is that the replica knows, in milliseconds.
-async fn lag_ms(replica: &PgPool, primary: &PgPool) -> Result<i64> {
-    let (theirs, ours) = tokio::try_join!(last_event(replica), last_event(primary))?;
+async fn lag_ms(replica: &PgPool, primary: &PgPool, partitions: &[i16]) -> Result<i64> {
+    let (theirs, ours) = tokio::try_join!(last_event(replica, partitions), last_event(primary, partitions))?;
     Ok((ours - theirs).num_milliseconds().max(0))
 }
 
-async fn last_event(pool: &PgPool) -> Result<DateTime<Utc>> {
-    query_scalar!(r#"SELECT max(recorded_at) AS "recorded_at!" FROM log_head"#).fetch_one(pool).await
+async fn last_event(pool: &PgPool, partitions: &[i16]) -> Result<DateTime<Utc>> {
+    query_scalar!(r#"SELECT max(recorded_at) AS "recorded_at!" FROM log_head WHERE partition = ANY($1)"#, partitions)
+        .fetch_one(pool)
+        .await
 }

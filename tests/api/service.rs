@@ -247,8 +247,11 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let (bank, _) = Bank::start(settings, database.writer(), Arc::default(), Arc::new(watch::Sender::new(None)));
     let queries = database.queries();
     let progress = |_| Progress { projected: watch::channel(0).1, awaited: Arc::default() };
-    let read_model =
-        ReadModel::new(Source::new(queries.clone(), None), partitions, partitions.all().map(progress).collect());
+    let read_model = ReadModel::new(
+        Source::new(queries.clone(), None, partitions),
+        partitions,
+        partitions.all().map(progress).collect(),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let appended = partitions.all().map(|_| watch::channel(0).1).collect();

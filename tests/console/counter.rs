@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     browser::Browser,
-    support::{App, spawn_app},
+    support::{App, spawn_app, spawn_app_with},
 };
 
 pub const ADA: &str = "01900000-0000-7000-8000-0000000000aa";
@@ -216,4 +216,36 @@ async fn accounts_are_found_by_id_owner_status_and_currency() {
     browser.sees_in("h1 + p", BEN).await;
     browser.open("accounts/01900000-0000-7000-8000-0000000000cc").await;
     browser.sees("There is no such account").await;
+}
+
+#[tokio::test]
+async fn a_bank_of_several_partitions_is_shown_as_one() {
+    let app = spawn_app_with(&["--partitions=3"]).await;
+    ada_and_ben(&app).await;
+    for n in 1..=12 {
+        app.teller().open(json!({"currency": "USD", "initial_deposit": n})).await.expect(201);
+    }
+    let browser = Browser::at(&app.url()).await;
+    browser.open("").await;
+    browser.sees("Live").await;
+    for n in 1..=12 {
+        browser.sees_in("tbody", &format!("+$0.{n:02}")).await;
+    }
+    browser.sees_in(".tile:nth-child(4) .value", "14").await;
+    let other = browser.beside().await;
+    other.open(&format!("accounts/{ADA}")).await;
+    balance_is(&other, "€100.00").await;
+    other.counter("Transfer").await;
+    other.fill("#transfer-to", BEN).await;
+    other.fill("#transfer-amount", "1").await;
+    other.click("details[open] form button:not([type])").await;
+    balance_is(&other, "€99.00").await;
+    other.sees_in("section[aria-labelledby=transactions]", "Transfer out").await;
+    browser.sees_in("tbody", "+€1.00").await;
+    browser.sees_in("tbody", "−€1.00").await;
+    other.open("operations").await;
+    other
+        .until("what the view has read of all", "document.querySelector('tbody tr td:nth-child(4)').innerText === '16'")
+        .await;
+    other.until("every head", "document.querySelectorAll('section[aria-labelledby=log] tbody tr').length === 3").await;
 }

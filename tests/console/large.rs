@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, raw_sql};
 
 use crate::{
     browser::Browser,
-    support::{App, eventually, spawn_app},
+    support::{App, eventually, spawn_app_with},
 };
 
 /// What a page may read in all, whatever there is.
@@ -92,7 +92,7 @@ async fn judge(browser: &Browser, name: &str, is_timed: bool) {
 #[tokio::test]
 async fn many_accounts_and_many_transactions_are_read_in_pages() {
     let Size { accounts, transactions, is_timed } = size();
-    let app = spawn_app().await;
+    let app = spawn_app_with(&["--partitions=1"]).await;
     let id = app.teller().account_with(1).await;
     app.record_deposits(transactions, 20).await;
     record_openings(&app, accounts).await;

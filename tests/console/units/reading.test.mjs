@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { behind } from '../../../console/moment.js';
-import { later } from '../../../console/position.js';
+import { later, total } from '../../../console/position.js';
 import { follow, reader } from '../../../console/sse.js';
 
 test('events are read however the stream is cut', () => {
@@ -40,7 +40,13 @@ test('the later of two positions is later in every partition', () => {
   assert.equal(later('42', ''), '42');
   assert.equal(later('9', '10'), '10');
   assert.equal(later('10', '9'), '10');
-  assert.equal(later('0:42,3:17', '0:40,2:5,3:18'), '0:42,3:18,2:5');
+  assert.equal(later('0:42,3:17', '0:40,2:5,3:18'), '0:42,2:5,3:18');
+});
+
+test('events are counted over all partitions', () => {
+  assert.equal(total('42'), 42);
+  assert.equal(total('0:42,3:17'), 59);
+  assert.equal(total('0:0'), 0);
 });
 
 test('the bound behind a moment is a microsecond later', () => {
