@@ -20,7 +20,7 @@ def after_call(context, case, response):
 def before_call(context, case, kwargs):
     query, headers = case.query or {}, case.headers or {}
     # A position that the log has not reached is waited for, and in the end answered 503.
-    if re.fullmatch("[0-9]{1,18}", str(query.get("min_position"))):
+    if re.fullmatch("[0-9:,]+", str(query.get("min_position"))):
         query["min_position"] = position
     # The stream has no end: it is left once it has told the first event, which comes at once where nothing is passed over.
     if case.operation.path == "/v1/events/stream":
