@@ -89,7 +89,7 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     for plan in &PLANS {
         ours.push(rig.row(plan, ACCOUNTS, service).await?);
     }
-    ours.push(tokens::measure(&rig, service).await?);
+    ours.extend(tokens::measure(&rig, service).await?);
     let steady = steady::measure_all(&rig, service, ours[MAXIMUM].load.per_second).await?;
     rows.append(&mut ours);
     rows.extend(peer::measure(&options.peer, &rig, service).await?);

@@ -77,12 +77,14 @@ impl Service {
         Ok(self.server.ready_after_ms)
     }
 
-    /// Another instance on the same database, which takes the tokens of the development key alone.
-    pub async fn guarded(&self, postgres: &Postgres) -> Result<Server> {
+    /// Another instance on the same database, which may take the tokens of the development key alone.
+    pub async fn second(&self, postgres: &Postgres, takes_tokens: bool) -> Result<Server> {
         let mut command = serve(&self.binary, &self.folder, &free_address()?);
         command.env("PASSBOOK_DATABASE_URL", postgres.url(BANK));
-        command.env("PASSBOOK_AUTH_JWKS_FILE", self.folder.join("data").join("development.jwks.json"));
-        Server::start(&mut command, self.folder.join("guarded.log")).await
+        if takes_tokens {
+            command.env("PASSBOOK_AUTH_JWKS_FILE", self.folder.join("data").join("development.jwks.json"));
+        }
+        Server::start(&mut command, self.folder.join("second.log")).await
     }
 
     /// Another command of the same binary on the same data, while the service runs.

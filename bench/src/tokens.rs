@@ -13,9 +13,12 @@ const TELLERS: u32 = 32;
 const LASTS_S: &str = "86400";
 const SCOPE: &str = "accounts:write:any";
 
-const PLAN: Plan = plan("deposits, 5 000 accounts, with tokens", "deposits_with_token.lua", 128, Yardstick::AppendBy64);
+const WITHOUT: Plan = plan("deposits, second instance", "deposits.lua", 128, Yardstick::AppendBy64);
+const WITH: Plan =
+    plan("deposits, second instance, with tokens", "deposits_with_token.lua", 128, Yardstick::AppendBy64);
 
-pub async fn measure(rig: &Rig, service: &Service) -> Result<Row> {
+/// Without tokens and with them, each on a second instance: two projectors on one log cost more than one, with or without.
+pub async fn measure(rig: &Rig, service: &Service) -> Result<Vec<Row>> {
     let mut tokens = String::new();
     for teller in 1..=TELLERS {
         let mut command = service.command("token");
@@ -25,10 +28,13 @@ pub async fn measure(rig: &Rig, service: &Service) -> Result<Row> {
         tokens.push_str(std::str::from_utf8(&made.stdout)?);
     }
     rig.wrk.keep("tokens", &tokens)?;
-    let mut guarded = service.guarded(&rig.postgres).await?;
-    let row = rig.row_of_another(&PLAN, ACCOUNTS, &mut guarded, service).await;
-    let stopped = guarded.stop().await;
-    let row = row?;
-    stopped?;
-    Ok(row)
+    let mut rows = Vec::new();
+    for (plan, takes_tokens) in [(&WITHOUT, false), (&WITH, true)] {
+        let mut second = service.second(&rig.postgres, takes_tokens).await?;
+        let row = rig.row_of_another(plan, ACCOUNTS, &mut second, service).await;
+        let stopped = second.stop().await;
+        rows.push(row?);
+        stopped?;
+    }
+    Ok(rows)
 }
