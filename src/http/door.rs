@@ -59,7 +59,8 @@ fn is_origin_of(origin: &[u8], headers: &HeaderMap) -> bool {
 
 /// Whether it is a loopback address or `localhost`, with or without a port.
 pub(super) fn is_loopback(host: &str) -> bool {
-    let port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+    // A number may have a sign, and a port has none.
+    let port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok() && !port.starts_with('+');
     let (name, is_port) = match host.strip_prefix('[') {
         Some(bracketed) => match bracketed.split_once(']') {
             Some((name, rest)) => (name, rest.is_empty() || rest.strip_prefix(':').is_some_and(port)),
@@ -88,6 +89,8 @@ mod tests {
             "127.0.0.1.evil.example",
             "127.0.0.1.nip.io:80",
             "localhost:http",
+            "[::1]:+80",
+            "127.0.0.1:+80",
             "[::1",
             "[::1]x",
             "::1",

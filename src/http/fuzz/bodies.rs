@@ -1,6 +1,6 @@
 //! Bodies of every command, and query strings of every query.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{extract::Query, http::Uri};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -177,8 +177,11 @@ proptest! {
 
     #[test]
     fn whatever_order_and_space_a_body_has_it_is_the_same_request(
-        members in members().prop_filter("no name twice", |members| fits_once(members)), by in any::<usize>()
+        members in members(), by in any::<usize>()
     ) {
+        // Twice the same name makes no request.
+        let mut names = BTreeSet::new();
+        let members: Vec<_> = members.into_iter().filter(|(name, _)| names.insert(*name)).collect();
         let mut turned = members.clone();
         turned.rotate_left(by % members.len().max(1));
         let compact = Value::Object(turned.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
@@ -213,8 +216,4 @@ proptest! {
         });
         prop_assert!(!stranger || taken == [false; 12], "{uri}: {taken:?}");
     }
-}
-
-fn fits_once(members: &[(&str, Value)]) -> bool {
-    members.iter().enumerate().all(|(at, (name, _))| members[..at].iter().all(|(before, _)| before != name))
 }
