@@ -56,8 +56,8 @@ pub struct Metrics {
     pub projection_lag_seconds: GaugeVec,
     /// Views and their generations, by `state` as `GET /v1/projections` has it.
     pub projections: IntGaugeVec,
-    /// When the projector of this process last looked, whether or not there was anything to do.
-    pub projector_heartbeat: Gauge,
+    /// When this process's projector of a `partition` last looked, whether or not there was anything to do.
+    pub projector_heartbeat: GaugeVec,
     /// How many events a projector's batch held.
     pub projected_events: Histogram,
     /// How long a projector's batch took.
@@ -129,17 +129,17 @@ impl Metrics {
                 "Events behind the log's head.",
                 &["projection"],
             ),
-            projection_lag_seconds: keep.it(GaugeVec::new(
-                Opts::new("passbook_projection_lag_seconds", "Waiting time of the oldest event not read yet."),
-                &["projection"],
-            )
-            .expect(GOOD)),
+            projection_lag_seconds: keep.seconds(
+                "projection_lag_seconds",
+                "Waiting time of the oldest event not read yet.",
+                "projection",
+            ),
             projections: keep.gauges("projections", "Views and their generations, by state.", &["state"]),
-            projector_heartbeat: keep.it(Gauge::new(
-                "passbook_projector_heartbeat_timestamp_seconds",
-                "When the projector last looked.",
-            )
-            .expect(GOOD)),
+            projector_heartbeat: keep.seconds(
+                "projector_heartbeat_timestamp_seconds",
+                "When the projector of a partition last looked.",
+                "partition",
+            ),
             projected_events: keep.histogram("projection_batch_events", "Events in a batch of the projector.", COUNTS),
             projection_duration: keep.histogram(
                 "projection_batch_duration_seconds",
@@ -152,10 +152,10 @@ impl Metrics {
                 &["state"],
             ),
             replica_near: keep.gauge("replica_near", "1 while the replica is there and near."),
-            replica_lag: keep.it(Gauge::new(
-                "passbook_replica_lag_seconds",
+            replica_lag: keep.it(Gauge::with_opts(opts(
+                "replica_lag_seconds",
                 "How much older the replica's last event is.",
-            )
+            ))
             .expect(GOOD)),
             replica_fallbacks: keep.counters(
                 "replica_fallbacks_total",
@@ -166,11 +166,11 @@ impl Metrics {
             postgres_restarts: keep.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),
             relay_published: keep.counters("relay_published_total", "Messages put into the stream.", &["stream"]),
             relay_lag_events: keep.gauges("relay_lag_events", "Events that the stream lacks.", &["stream"]),
-            relay_lag_seconds: keep.it(GaugeVec::new(
-                opts("relay_lag_seconds", "Waiting time of the oldest event that the stream lacks."),
-                &["stream"],
-            )
-            .expect(GOOD)),
+            relay_lag_seconds: keep.seconds(
+                "relay_lag_seconds",
+                "Waiting time of the oldest event that the stream lacks.",
+                "stream",
+            ),
             registry: registry.clone(),
         };
         metrics.begin_at_zero();
@@ -227,6 +227,10 @@ impl Keep<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.it(IntGaugeVec::new(opts(name, help), labels).expect(GOOD))
+    }
+
+    fn seconds(&self, name: &str, help: &str, label: &str) -> GaugeVec {
+        self.it(GaugeVec::new(opts(name, help), &[label]).expect(GOOD))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {

@@ -28,7 +28,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::event_store::{Partitions, Position, Primary};
+use crate::{
+    event_store::{Partitions, Position, Primary},
+    metrics::METRICS,
+};
 
 use self::source::REPLICA_WAIT_MS_MAX;
 pub use source::Source;
@@ -187,13 +190,17 @@ impl ReadModel {
         let deadline = Instant::now() + Duration::from_millis(PROJECTION_WAIT_MS_MAX);
         let mut projected = projected.clone();
         let replica_until = Instant::now() + Duration::from_millis(REPLICA_WAIT_MS_MAX);
+        let mut fell_back = false;
         let mut pause = LOOK_AGAIN_MS_MIN;
         loop {
             projected.mark_unchanged();
-            let asked = match Instant::now() < replica_until {
-                true => self.source.asked(),
-                false => self.source.rather_the_primary(),
-            };
+            let mut asked = self.source.asked();
+            if asked.is_replica && Instant::now() >= replica_until {
+                asked = self.source.asked_primary();
+                if !std::mem::replace(&mut fell_back, true) {
+                    METRICS.replica_fallbacks.with_label_values(&["position"]).inc();
+                }
+            }
             let answered = timeout(Duration::from_millis(QUERY_MS_MAX), query(asked.pool.clone())).await;
             match answered.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Some(seen)) if seen.position.at(partition) >= wanted => return Ok(seen),

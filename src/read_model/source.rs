@@ -71,15 +71,12 @@ impl Source {
     pub(super) fn asked(&self) -> Asked<'_> {
         match &self.replica {
             Some(replica) if replica.is_near.load(Ordering::Relaxed) => Asked { pool: &replica.pool, is_replica: true },
-            Some(_) | None => Asked { pool: &self.primary, is_replica: false },
+            Some(_) | None => self.asked_primary(),
         }
     }
 
-    /// The primary, for a reader who waits for a position in vain.
-    pub(super) fn rather_the_primary(&self) -> Asked<'_> {
-        if self.asked().is_replica {
-            METRICS.replica_fallbacks.with_label_values(&["position"]).inc();
-        }
+    /// The primary, whether or not the replica is near.
+    pub(super) fn asked_primary(&self) -> Asked<'_> {
         Asked { pool: &self.primary, is_replica: false }
     }
 

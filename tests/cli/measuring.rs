@@ -14,8 +14,8 @@ use serde_json::json;
 
 use crate::{collector::Collector, folder::Folder, passbook::Passbook};
 
-/// Only an instance with an embedded Postgres that crashed, or a relay, tells these.
-const TOLD_BY_OTHERS: [&str; 1] = ["up"];
+/// Only a relay tells these.
+const TOLD_BY_OTHERS: [&str; 1] = ["passbook_relay_lag_seconds"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
