@@ -10,15 +10,13 @@ use passbook::{
     config::{Cli, Config, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify},
     copy::{Copied, Copy, Views},
     database::{self, Database},
-    event_store::{Partitions, layout},
+    event_store::Partitions,
     http,
     read_model::rebuild,
-    relay,
-    service::{self, Service},
+    service::{self, Service, publish},
     telemetry,
 };
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::sleep,
@@ -26,8 +24,6 @@ use tokio::{
 
 /// How often a copy that follows looks for more.
 const FOLLOW_MS: u64 = 250;
-/// Pause before a database that is away is looked for again.
-const DATABASE_RETRY_MS: u64 = 500;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -217,7 +213,7 @@ async fn relay(wanted: RelayNats) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let (stop, stopping) = watch::channel(false);
-    let relaying = publish(wanted, stopping);
+    let relaying = publish(wanted, stopping, |address| print(&format!("listening on http://{address}\n")));
     tokio::pin!(relaying);
     tokio::select! {
         ended = &mut relaying => return ended,
@@ -227,53 +223,6 @@ async fn relay(wanted: RelayNats) -> Result<(), String> {
     tracing::info!("ending: what is on its way is waited for");
     stop.send_replace(true);
     relaying.await
-}
-
-/// Publishes the log until `stopping`, once the database is there.
-async fn publish(wanted: RelayNats, mut stopping: watch::Receiver<bool>) -> Result<(), String> {
-    let listener = match wanted.relay_listen {
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))?),
-        None => None,
-    };
-    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
-        print(&format!("listening on http://{address}\n"))?;
-    }
-    let _figures = listener.map(|listener| tokio::spawn(http::serve_metrics(listener)));
-    let database = Database::expect(&wanted.config).map_err(|error| error.to_string())?;
-    let partitions = tokio::select! {
-        partitions = partitions_once_there(&database) => partitions?,
-        _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
-    };
-    let settings = relay::Settings {
-        url: wanted.relay_nats_url,
-        credentials: wanted.relay_nats_credentials_file,
-        stream: wanted.relay_stream,
-        refill: wanted.refill,
-    };
-    let relayed = relay::run(settings, partitions, || database.relay(), stopping).await;
-    relayed.map_err(|error| error.to_string())
-}
-
-/// How many partitions the log has, once there is one that can be read.
-async fn partitions_once_there(database: &Database) -> Result<Partitions, String> {
-    let mut is_told = false;
-    loop {
-        let reason = match look(database).await {
-            Ok(Some(partitions)) => return Ok(partitions),
-            Ok(None) => "nobody has served this bank yet".to_owned(),
-            Err(error) if error.is_outage() => error.to_string(),
-            Err(error) => return Err(error.to_string()),
-        };
-        if !std::mem::replace(&mut is_told, true) {
-            tracing::warn!(reason, "the relay waits for the log");
-        }
-        sleep(Duration::from_millis(DATABASE_RETRY_MS)).await;
-    }
-}
-
-async fn look(database: &Database) -> Result<Option<Partitions>, database::Error> {
-    database.check().await?;
-    database.with_service(async |connection| layout::fixed(connection).await).await
 }
 
 fn token(wanted: &Token) -> Result<(), String> {

@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("relay", &["event_store", "metrics", "timestamp"]),
     ("database", &["config", "event_store", "metrics"]),
-    ("service", &["application", "audit", "auth", "config", "database", "event_store", "http", "read_model"]),
+    ("service", &["application", "audit", "auth", "config", "database", "event_store", "http", "read_model", "relay"]),
 ];
 
 /// Crates that a room must not use.

@@ -3,7 +3,7 @@
 //! It is given nothing that a client could not have. What it must not guess, how many digits each currency has, is told
 //! from the list that the service itself keeps to.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use axum::{
     body::Bytes,
@@ -65,7 +65,12 @@ pub async fn currencies(headers: HeaderMap) -> Result<Response, Problem> {
 fn embedded(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let file = Files::get(name).ok_or(Problem::of(Code::NotFound))?;
     let content_type = content_type(name).ok_or(Problem::of(Code::NotFound))?;
-    answer(content_type, &file.metadata.sha256_hash(), file.data.into_owned().into(), headers)
+    let content = match file.data {
+        Cow::Borrowed(embedded) => Bytes::from_static(embedded),
+        // In a debug build files are read as they are.
+        Cow::Owned(read) => read.into(),
+    };
+    answer(content_type, &file.metadata.sha256_hash(), content, headers)
 }
 
 /// A browser keeps the file and asks each time whether it is still the one: a new release is seen at once. The tag is a weak

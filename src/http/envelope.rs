@@ -23,7 +23,10 @@ use super::{
     limit::{RATELIMIT, RATELIMIT_POLICY},
     problem::{Code, PROBLEM_JSON, Problem},
 };
-use crate::{metrics::METRICS, telemetry::trace::TARGET};
+use crate::{
+    metrics::METRICS,
+    telemetry::trace::{self, TARGET},
+};
 
 const REQUEST_ID: &str = "x-request-id";
 /// How long a read may take.
@@ -91,8 +94,12 @@ fn count(problem: &Problem) {
     }
 }
 
-/// Named and told as <https://opentelemetry.io/docs/specs/semconv/http/http-spans/> says.
+/// The request's own, if it is traced: named and told as <https://opentelemetry.io/docs/specs/semconv/http/http-spans/> says.
 fn span(request: &Request, route: Option<&MatchedPath>, id: &str) -> Span {
+    let parent = traceparent(request.headers());
+    if !trace::is_chosen(parent.as_ref()) {
+        return Span::none();
+    }
     let (method, route) = (word(request.method()), route.map_or("none", MatchedPath::as_str));
     let span = tracing::info_span!(
         target: TARGET,
@@ -106,7 +113,7 @@ fn span(request: &Request, route: Option<&MatchedPath>, id: &str) -> Span {
         http.response.status_code = Empty,
         passbook.request_id = id,
     );
-    if let Some(parent) = traceparent(request.headers()) {
+    if let Some(parent) = parent {
         parent.adopt(&span);
     }
     span
@@ -148,7 +155,7 @@ async fn bounded(method: &Method, answer: impl Future<Output = Response>) -> Res
 
 /// Leaves of `Accept-Encoding` whether gzip is taken: the compression would turn an answer that it cannot encode into a
 /// 406, after the command has been carried out. What is not taken in gzip is sent as it is (RFC 9110, section 12.5.3).
-pub async fn gzip_or_identity(mut request: Request) -> Request {
+pub fn gzip_or_identity(mut request: Request) -> Request {
     let headers = request.headers_mut();
     let wanted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let weights: Vec<(&str, f32)> = wanted.flat_map(|value| value.split(',')).map(weight).collect();

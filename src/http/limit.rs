@@ -33,9 +33,9 @@ use crate::auth::{Access, Caller};
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).unwrap();
 /// How many addresses are remembered for having sent too many.
 const BARRED_ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
-/// Beyond so many buckets those that are full again are thrown away, at most once in [`SWEEP_MS`].
+/// Beyond so many buckets those that are full again are thrown away.
 const BUCKETS_BEFORE_SWEEP: usize = 10_000;
-/// Pause between two sweeps.
+/// How often it is looked.
 const SWEEP_MS: u64 = 1_000;
 /// Whoever holds one IPv6 address holds the whole network of it that a customer is given.
 const IPV6_NETWORK_BITS: u32 = 64;
@@ -110,14 +110,15 @@ impl Limits {
 
     /// A full bucket is as good as none.
     fn sweep(&self) {
-        if self.requests.len() + self.failures.len() < BUCKETS_BEFORE_SWEEP {
+        let Ok(mut swept_at) = self.swept_at.try_lock() else { return };
+        if swept_at.elapsed() < Duration::from_millis(SWEEP_MS) {
             return;
         }
-        let Ok(mut swept_at) = self.swept_at.try_lock() else { return };
-        if swept_at.elapsed() >= Duration::from_millis(SWEEP_MS) {
+        *swept_at = Instant::now();
+        // To count them, all of them are locked.
+        if self.requests.len() + self.failures.len() >= BUCKETS_BEFORE_SWEEP {
             self.requests.retain_recent();
             self.failures.retain_recent();
-            *swept_at = Instant::now();
         }
     }
 }

@@ -33,9 +33,14 @@ mod transactions;
 mod transfers;
 mod unread;
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    ops::Deref,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware, response::IntoResponse, response::Response, routing::get};
+use tower::ServiceBuilder;
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
@@ -57,9 +62,20 @@ pub use serve::{Server, serve};
 /// How large a request body may be.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What handlers work with.
+/// What handlers work with. Each layer and each handler has a clone of its own.
 #[derive(Clone)]
-pub struct App {
+struct App(Arc<Rooms>);
+
+impl Deref for App {
+    type Target = Rooms;
+
+    fn deref(&self) -> &Rooms {
+        &self.0
+    }
+}
+
+/// What the way in leads to.
+pub struct Rooms {
     bank: Bank,
     read_model: ReadModel,
     audit: Audit,
@@ -68,14 +84,26 @@ pub struct App {
     access: Access,
     limits: Option<Arc<Limits>>,
     proxies: Proxies,
+    /// Told to end, and serving on until a load balancer has noticed.
+    is_leaving: Arc<AtomicBool>,
 }
 
-impl App {
+impl Rooms {
     /// Commands go to `bank`, queries to `read_model`, questions about the log itself to `audit`, and who reads or follows
     /// the log to `feed`; `access` says who may.
     pub fn new(bank: Bank, read_model: ReadModel, audit: Audit, feed: Feed, access: Access) -> Self {
         let trail = feed.trail().clone();
-        Self { bank, read_model, audit, trail, feed, access, limits: None, proxies: Proxies::default() }
+        Self {
+            bank,
+            read_model,
+            audit,
+            trail,
+            feed,
+            access,
+            limits: None,
+            proxies: Proxies::default(),
+            is_leaving: Arc::default(),
+        }
     }
 
     /// Limits how much each caller may ask.
@@ -125,26 +153,26 @@ fn api() -> OpenApiRouter<App> {
 fn router(app: App) -> Router {
     let (api, document) = api().split_for_parts();
     let document = openapi::secured(document);
-    let guard = middleware::from_fn_with_state(app.access.clone(), door::guard);
-    let limit = middleware::from_fn_with_state(app.clone(), limit::enforce);
-    let envelope = middleware::from_fn_with_state(app.proxies.clone(), envelope::wrap);
+    // From the outermost to the innermost, and as one layer: a router boxes, and for each request clones, every layer of it.
+    let around = ServiceBuilder::new()
+        .map_request(envelope::gzip_or_identity)
+        .layer(CompressionLayer::new())
+        .layer(middleware::from_fn(shield::headers))
+        .layer(middleware::from_fn_with_state(app.proxies.clone(), envelope::wrap))
+        .option_layer(app.limits.is_some().then(|| middleware::from_fn_with_state(app.clone(), limit::enforce)))
+        .layer(middleware::from_fn_with_state(app.access.clone(), door::guard))
+        .layer(middleware::from_fn(unread::bound))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        // In place of axum's own limit, which notices a body that is announced too large only once it has come.
+        .layer(DefaultBodyLimit::disable());
     api.merge(SwaggerUi::new("/swagger-ui").url("/openapi.json", document))
         .route("/problems/{code}", get(code::page))
         .route("/", get(console::page))
         .route("/console/currencies.json", get(console::currencies))
         .route("/console/{*file}", get(console::file))
         .fallback(|| async { Problem::of(Code::NotFound) })
-        // In place of axum's own limit, which notices a body that is announced too large only once it has come.
-        .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(unread::bound))
-        .layer(guard)
-        .layer(limit)
-        .layer(envelope)
-        .layer(middleware::from_fn(shield::headers))
-        .layer(CompressionLayer::new())
-        .layer(middleware::map_request(envelope::gzip_or_identity))
+        .layer(around)
         .with_state(app)
 }
 

@@ -1,5 +1,7 @@
 //! For whoever runs the service: is it alive, is it ready, how far are the views.
 
+use std::sync::atomic::Ordering;
+
 use axum::{
     Json,
     extract::{Path, State},
@@ -89,6 +91,9 @@ pub async fn livez(_: Parameters<Nothing>) -> Response {
     responses((status = 200, description = "Ready.", body = Health), StatusProblems),
 )]
 pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Response, Problem> {
+    if app.is_leaving.load(Ordering::Relaxed) {
+        return Err(Problem::new(Code::Overloaded, "this instance is ending: ask another one"));
+    }
     if let Some(outage) = app.bank.outage() {
         return Err(Problem::new(Code::StorageUnavailable, outage));
     }

@@ -32,7 +32,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower::{ServiceExt, util::MapRequest};
 
 use super::{
-    App,
+    App, Rooms,
     address::Peer,
     unread::{Budget, Unread},
 };
@@ -66,10 +66,18 @@ pub(super) const ACCEPT_RETRY_MS: u64 = 50;
 #[derive(Debug)]
 pub struct Server {
     stop: oneshot::Sender<()>,
+    is_leaving: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 impl Server {
+    /// Serves on for `delay`, and says that it is not ready any more: whoever shares requests out sends no more of them. What
+    /// is on its way when the listener is gone would be lost.
+    pub async fn leave(&self, delay: Duration) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+        sleep(delay).await;
+    }
+
     /// Accepts no more, and waits for the requests in flight.
     pub async fn stop(self) {
         // A server that has ended needs no word.
@@ -80,14 +88,15 @@ impl Server {
     }
 }
 
-/// Serves `app` on `listener` until told to stop.
-pub fn serve(listener: TcpListener, app: App) -> Server {
+/// Serves `rooms` on `listener` until told to stop.
+pub fn serve(listener: TcpListener, rooms: Rooms) -> Server {
     // Accepted connections have it from their listener.
     if let Err(error) = setsockopt(&listener, SndBuf, &SEND_BUFFER_BYTES) {
         tracing::warn!(%error, "connections keep as much unread as the kernel likes");
     }
     let (stop, stopped) = oneshot::channel();
-    Server { stop, task: tokio::spawn(run(listener, app, stopped)) }
+    let is_leaving = Arc::clone(&rooms.is_leaving);
+    Server { stop, is_leaving, task: tokio::spawn(run(listener, App(Arc::new(rooms)), stopped)) }
 }
 
 async fn run(listener: TcpListener, app: App, mut stopped: oneshot::Receiver<()>) {

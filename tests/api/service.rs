@@ -257,7 +257,7 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let appended = partitions.all().map(|_| watch::channel(0).1).collect();
     let feed = Feed::new(Trail::new(database.trail(), partitions), partitions, database.feed(), appended);
     let audit = Audit::new(queries, partitions);
-    let server = serve(listener, http::App::new(bank.clone(), read_model, audit, feed, Access::Off));
+    let server = serve(listener, http::Rooms::new(bank.clone(), read_model, audit, feed, Access::Off));
     (server, Teller::new(reqwest::Client::new(), url), bank)
 }
 

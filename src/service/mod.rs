@@ -1,5 +1,7 @@
 //! The only wiring: Config → Database → Bank and ReadModel → HTTP and projector, and the way back down in order.
 
+mod publish;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
@@ -28,6 +30,8 @@ use crate::{
     },
 };
 
+pub use publish::publish;
+
 /// How many requests a second one caller may send where others can reach the bank and nothing else was said.
 const RATE_LIMIT_PER_SECOND: u32 = 1_000;
 
@@ -37,6 +41,7 @@ pub struct Service {
     address: SocketAddr,
     running: Running,
     database: Database,
+    shutdown_delay: Duration,
 }
 
 /// What runs until the service stops.
@@ -89,7 +94,8 @@ impl Service {
                 if !controls_access(config) {
                     tracing::warn!("access control is off: everybody who reaches this bank may do everything");
                 }
-                Ok(Self { address, running, database })
+                let shutdown_delay = Duration::from_millis(config.shutdown_delay_ms.into());
+                Ok(Self { address, running, database, shutdown_delay })
             }
             Err(error) => {
                 database.close().await;
@@ -140,10 +146,10 @@ impl Service {
         let read_model =
             ReadModel::new(Source::new(queries.clone(), database.replica(), partitions), partitions, progress);
         let audit = Audit::new(queries, partitions);
-        let app = http::App::new(bank, read_model, audit, feed, access)
+        let rooms = http::Rooms::new(bank, read_model, audit, feed, access)
             .limited(limits(config))
             .behind(http::Proxies::new(&config.trusted_proxies));
-        let server = http::serve(listener, app);
+        let server = http::serve(listener, rooms);
         Ok((address, Running { server, executors, projectors, builder }))
     }
 
@@ -155,6 +161,7 @@ impl Service {
     /// Ends in order: no new requests, the accepted ones answered, the log projected, the database closed.
     pub async fn stop(self) {
         let Running { server, executors, projectors, builder } = self.running;
+        server.leave(self.shutdown_delay).await;
         server.stop().await;
         // The last handle to the bank went with the server: the executors drain their queues and end, and with them the
         // senders that keep the projectors running.

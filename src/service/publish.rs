@@ -1,0 +1,69 @@
+//! A relay put together: it waits for the database, and shows its figures.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch, time::sleep};
+
+use crate::{
+    config::RelayNats,
+    database::{self, Database},
+    event_store::{Partitions, layout},
+    http, relay,
+};
+
+/// Pause before a database that is away is looked for again.
+const DATABASE_RETRY_MS: u64 = 500;
+
+/// Publishes the log until `stopping`, once the database is there. Where figures are shown, `listens` is told the address.
+///
+/// # Errors
+/// A sentence.
+pub async fn publish(
+    wanted: RelayNats,
+    mut stopping: watch::Receiver<bool>,
+    listens: impl FnOnce(SocketAddr) -> Result<(), String>,
+) -> Result<(), String> {
+    let listener = match wanted.relay_listen {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}"))?),
+        None => None,
+    };
+    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        listens(address)?;
+    }
+    let _figures = listener.map(|listener| tokio::spawn(http::serve_metrics(listener)));
+    let database = Database::expect(&wanted.config).map_err(|error| error.to_string())?;
+    let partitions = tokio::select! {
+        partitions = partitions_once_there(&database) => partitions?,
+        _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+    };
+    let settings = relay::Settings {
+        url: wanted.relay_nats_url,
+        credentials: wanted.relay_nats_credentials_file,
+        stream: wanted.relay_stream,
+        refill: wanted.refill,
+    };
+    let relayed = relay::run(settings, partitions, || database.relay(), stopping).await;
+    relayed.map_err(|error| error.to_string())
+}
+
+/// How many partitions the log has, once there is one that can be read.
+async fn partitions_once_there(database: &Database) -> Result<Partitions, String> {
+    let mut is_told = false;
+    loop {
+        let reason = match look(database).await {
+            Ok(Some(partitions)) => return Ok(partitions),
+            Ok(None) => "nobody has served this bank yet".to_owned(),
+            Err(error) if error.is_outage() => error.to_string(),
+            Err(error) => return Err(error.to_string()),
+        };
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(reason, "the relay waits for the log");
+        }
+        sleep(Duration::from_millis(DATABASE_RETRY_MS)).await;
+    }
+}
+
+async fn look(database: &Database) -> Result<Option<Partitions>, database::Error> {
+    database.check().await?;
+    database.with_service(async |connection| layout::fixed(connection).await).await
+}
