@@ -97,11 +97,11 @@ impl Executor {
         while self.receive(&mut queue, &mut batch).await > 0 {
             // Of those who hung up while they waited, or were told that they waited too long, nothing is done.
             batch.retain(|pending| !pending.answer.is_closed());
-            METRICS.batch_commands.observe(batch.len() as f64);
             let whole = phase("whole");
-            let span =
-                tracing::info_span!(target: TARGET, parent: None, "batch", commands = batch.len(), position = Empty);
-            batch.iter().for_each(|pending| trace::carried(&pending.span, &span));
+            let span = match batch.iter().all(|pending| pending.span.is_disabled()) {
+                true => Span::none(),
+                false => tracing::info_span!(target: TARGET, parent: None, "batch", commands = Empty, position = Empty),
+            };
             self.carry_out(std::mem::take(&mut batch), &mut queue).instrument(span.clone()).await;
             whole.observe_duration();
             self.tell(&span);
@@ -142,16 +142,17 @@ impl Executor {
                 return received;
             }
             // A passage of nobody.
-            let _ = meanwhile_turning_away(queue, self.attempt(&[])).await;
+            let _ = self.attempt(&mut Vec::new(), queue, false).await;
         }
     }
 
     /// Carries a batch to its answers. A command that the database refuses is found by halves: the second half is
     /// decided anew after the first stands, so nothing is ever written that was decided on an excluded command.
     async fn carry_out(&mut self, batch: Vec<Pending>, queue: &mut Queue) {
-        let mut parts = vec![batch];
+        let (mut parts, mut is_whole) = (vec![batch], true);
         while let Some(mut part) = parts.pop() {
-            match self.retry(&part, queue).await {
+            // Others join a whole batch; a half that is refused again has to come to an end.
+            match self.retry(&mut part, queue, std::mem::take(&mut is_whole)).await {
                 Ok(answers) => self.answer(part, answers),
                 Err(Error::Internal) if part.len() > 1 => {
                     let second = part.split_off(part.len() / 2);
@@ -166,6 +167,10 @@ impl Executor {
     }
 
     fn answer(&self, batch: Vec<Pending>, answers: Answers) {
+        METRICS.batch_commands.observe(batch.len() as f64);
+        let span = Span::current();
+        span.record("commands", batch.len());
+        batch.iter().for_each(|pending| trace::carried(&pending.span, &span));
         let judged = batch.iter().zip(&answers).filter(|(pending, answer)| is_judged(pending, answer));
         self.pace.record(timestamp::now(), judged.map(|(pending, _)| pending.accepted_at.elapsed()));
         for (pending, answer) in batch.into_iter().zip(answers) {
@@ -177,10 +182,10 @@ impl Executor {
 
     /// Tries until the batch stands, the database refuses it (`Internal`), or patience ends. In an outage that lasts
     /// there is one try for each batch, so that nobody waits for it in vain.
-    async fn retry(&mut self, batch: &[Pending], queue: &mut Queue) -> Result<Answers, Error> {
+    async fn retry(&mut self, batch: &mut Vec<Pending>, queue: &mut Queue, takes_more: bool) -> Result<Answers, Error> {
         let mut pause = RETRY_MIN;
         loop {
-            let Failure { nature, reason, .. } = match meanwhile_turning_away(queue, self.attempt(batch)).await {
+            let Failure { nature, reason, .. } = match self.attempt(batch, queue, takes_more).await {
                 Ok(answers) => return Ok(answers),
                 Err(failure) => failure,
             };
@@ -215,9 +220,14 @@ impl Executor {
     }
 
     /// One try, and what it tells of the database.
-    async fn attempt(&mut self, batch: &[Pending]) -> Result<Answers, Failure> {
+    async fn attempt(
+        &mut self,
+        batch: &mut Vec<Pending>,
+        queue: &mut Queue,
+        takes_more: bool,
+    ) -> Result<Answers, Failure> {
         let started = Instant::now();
-        let outcome = self.connect_and_pass(batch).await;
+        let outcome = self.connect_and_pass(batch, queue, takes_more).await;
         let outage = outcome.as_ref().err().filter(|failure| failure.nature != Nature::Refused);
         match outage {
             Some(_) => {
@@ -233,30 +243,46 @@ impl Executor {
         outcome
     }
 
-    /// A connection on which anything failed is not used again.
-    async fn connect_and_pass(&mut self, batch: &[Pending]) -> Result<Answers, Failure> {
+    /// A connection on which anything failed is not used again. Each step may take its time, but not that of those who wait
+    /// behind it.
+    async fn connect_and_pass(
+        &mut self,
+        batch: &mut Vec<Pending>,
+        queue: &mut Queue,
+        takes_more: bool,
+    ) -> Result<Answers, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 // Nobody waits for a passage of nobody: there a slow connection is waited for.
                 let limit = if batch.is_empty() { STATEMENT_MAX } else { CONNECT_MAX };
-                within(limit, self.connect.connect()).await?
+                meanwhile_turning_away(queue, within(limit, self.connect.connect())).await?
             }
         };
-        let answers = self.settle_and_pass(&mut connection, batch).await?;
-        self.connection = Some(connection);
-        Ok(answers)
-    }
-
-    async fn settle_and_pass(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<Answers, Failure> {
         if let Some(doubt) = &self.doubt {
-            let stands = self.turnstile.settle(connection, doubt).await?;
+            let stands = meanwhile_turning_away(queue, self.turnstile.settle(&mut connection, doubt)).await?;
             let answers = self.doubt.take().map(|doubt| doubt.answers).unwrap_or_default();
             if stands && !answers.is_empty() {
+                self.connection = Some(connection);
                 return Ok(answers);
             }
         }
-        self.turnstile.pass(connection, batch, &mut self.doubt).await
+        let turn = meanwhile_turning_away(queue, self.turnstile.enter(&mut connection, batch)).await?;
+        if takes_more && self.turnstile.takes_more(&turn) {
+            gather(queue, batch);
+        }
+        let answers = meanwhile_turning_away(queue, self.turnstile.pass(turn, batch, &mut self.doubt)).await?;
+        self.connection = Some(connection);
+        Ok(answers)
+    }
+}
+
+/// Takes along who has come while the batch waited for its turn.
+fn gather(queue: &mut Queue, batch: &mut Vec<Pending>) {
+    while batch.len() < BATCH_COMMANDS_MAX
+        && let Ok(pending) = queue.try_recv()
+    {
+        batch.extend((!pending.answer.is_closed()).then_some(pending));
     }
 }
 

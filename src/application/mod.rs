@@ -4,6 +4,7 @@
 mod batch;
 mod executor;
 mod failure;
+mod memory;
 mod newer;
 mod pace;
 mod passage;
@@ -180,7 +181,10 @@ impl Bank {
     /// cancels a command that still waits, and not one that is in a batch.
     pub async fn execute(&self, command: Command, request: Request) -> Result<Answer, Error> {
         let (answer, receipt) = oneshot::channel();
-        let span = tracing::info_span!(target: TARGET, "command");
+        let span = match Span::current().is_disabled() {
+            true => Span::none(),
+            false => tracing::info_span!(target: TARGET, "command"),
+        };
         let pending = Pending { command, request, answer, accepted_at: Instant::now(), span: span.clone() };
         self.counter(&pending.command)?.queue.try_send(pending).map_err(|_| Error::Overloaded)?;
         match timeout(self.command_timeout, receipt).instrument(span).await {

@@ -8,38 +8,30 @@
 //! their locks in ascending order, with nothing held between two batches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroUsize,
-    pin::pin,
+    collections::{BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
-use futures_util::TryStreamExt;
-use lru::LruCache;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::{
     Answer, Error, Pending, Settings,
-    batch::{self, Decided, Heads, Held, Loaded, Recorded, Undecodable},
+    batch::{self, Decided, Heads, Loaded, Recorded},
     executor::Doubt,
     failure::{Failure, Nature, STATEMENT_MAX, within},
+    memory::{CATCH_UP_EVENTS_MAX, Memory},
     newer::Newer,
 };
 use crate::{
-    domain::{Event, account::STATE_VERSION, event::DecodeError},
     event_store::{
         Partitions, StreamVersion,
-        log::{self, Head, Key, Outcome, Place},
-        stream::{self, Piece},
+        log::{self, Key, Outcome, Place},
     },
     metrics::{METRICS, phase},
     timestamp,
 };
 
-/// When others have written more than this since our last look, every held account is dropped.
-const CATCH_UP_EVENTS_MAX: i64 = 10_000;
 /// After so many batches on the slow way in which nobody else wrote, the fast way is tried again.
 const QUIET_BATCHES: u32 = 16;
 /// A head this far ahead of the clock is worth a warning.
@@ -50,18 +42,21 @@ pub(super) struct Turnstile {
     partitions: Partitions,
     snapshot_every: i64,
     /// Where it leads; `None`: to several partitions at once.
-    lane: Option<Lane>,
-    /// What is known of the lane's end; of several, where the last batch left them.
+    partition: Option<i16>,
+    memory: Memory,
+    /// What is known of the partition's end; of several, where the last batch left them.
     heads: Heads,
     /// How many more batches take the slow way, because somebody else writes.
     slow_batches: u32,
     pub newer: Newer,
 }
 
-/// The one partition behind a turnstile.
-struct Lane {
-    partition: i16,
-    held: LruCache<Uuid, Held>,
+/// The way to the log that a batch takes.
+pub(super) enum Turn<'c> {
+    /// As long as nobody else writes, there is nobody to wait for.
+    Fast(&'c mut PgConnection),
+    /// Behind the locks, until the transaction ends.
+    Slow(Transaction<'c, Postgres>, Heads),
 }
 
 /// A decided batch that stands.
@@ -86,12 +81,11 @@ impl Turnstile {
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> Self {
         let partitions = settings.partitions;
-        let share = settings.cache_accounts.div_ceil(usize::from(partitions.count().unsigned_abs()));
-        let held = || LruCache::new(NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN));
         Self {
             partitions,
             snapshot_every: settings.snapshot_every,
-            lane: partition.map(|partition| Lane { partition, held: held() }),
+            partition,
+            memory: if partition.is_some() { Memory::of_one(settings) } else { Memory::none(settings) },
             heads: Heads::new(),
             slow_batches: 0,
             newer: Newer { met: newer, partitions },
@@ -105,9 +99,7 @@ impl Turnstile {
 
     /// Drops all that is held: the database refused what was decided on it.
     pub(super) fn distrust(&mut self) {
-        if let Some(lane) = &mut self.lane {
-            lane.held.clear();
-        }
+        self.memory.clear();
         self.tread_carefully();
     }
 
@@ -116,24 +108,46 @@ impl Turnstile {
         self.slow_batches = QUIET_BATCHES;
     }
 
+    /// Waits for the turn of a batch.
+    pub(super) async fn enter<'c>(
+        &mut self,
+        connection: &'c mut PgConnection,
+        batch: &[Pending],
+    ) -> Result<Turn<'c>, Failure> {
+        self.newer.look_again(connection).await?;
+        if self.partition.is_some() && self.slow_batches == 0 {
+            return Ok(Turn::Fast(connection));
+        }
+        self.memory.prepare(connection, batch, &self.newer).await?;
+        let (transaction, heads) = self.lock(connection, batch).await?;
+        Ok(Turn::Slow(transaction, heads))
+    }
+
+    /// Whether others may join a batch in its turn: behind the lock of one partition, but not behind those that the batch
+    /// has chosen.
+    pub(super) fn takes_more(&self, turn: &Turn<'_>) -> bool {
+        self.partition.is_some() && matches!(turn, Turn::Slow(..))
+    }
+
     /// Carries `batch` to its answers. What was sent without an answer is left in `doubt`.
     pub(super) async fn pass(
         &mut self,
-        connection: &mut PgConnection,
+        turn: Turn<'_>,
         batch: &[Pending],
         doubt: &mut Option<Doubt>,
     ) -> Result<Vec<Result<Answer, Error>>, Failure> {
-        self.newer.look_again(connection).await?;
-        if let Some(Lane { partition, .. }) = self.lane
-            && self.slow_batches == 0
-        {
-            if let Some(passed) = self.pass_fast(connection, partition, batch, doubt).await? {
-                METRICS.batches.with_label_values(&["fast"]).inc();
-                return Ok(self.keep(passed));
+        let (transaction, heads) = match turn {
+            Turn::Slow(transaction, heads) => (transaction, heads),
+            Turn::Fast(connection) => {
+                if let Some(passed) = self.pass_fast(connection, batch, doubt).await? {
+                    METRICS.batches.with_label_values(&["fast"]).inc();
+                    return Ok(self.keep(passed));
+                }
+                self.slow_batches = QUIET_BATCHES;
+                self.lock(connection, batch).await?
             }
-            self.slow_batches = QUIET_BATCHES;
-        }
-        let passed = self.pass_slow(connection, batch, doubt).await?;
+        };
+        let passed = self.pass_slow(transaction, heads, batch, doubt).await?;
         METRICS.batches.with_label_values(&["slow"]).inc();
         Ok(self.keep(passed))
     }
@@ -149,16 +163,16 @@ impl Turnstile {
     async fn pass_fast(
         &mut self,
         connection: &mut PgConnection,
-        partition: i16,
         batch: &[Pending],
         doubt: &mut Option<Doubt>,
     ) -> Result<Option<Passed>, Failure> {
-        let head = match self.heads.get(&partition) {
-            Some(head) => head.clone(),
-            None => within(STATEMENT_MAX, log::head(connection, partition)).await?,
-        };
-        let heads = Heads::from([(partition, head)]);
-        let loaded = self.load(connection, batch).await?;
+        for partition in self.touched(batch) {
+            if let Entry::Vacant(unknown) = self.heads.entry(partition) {
+                unknown.insert(within(STATEMENT_MAX, log::head(connection, partition)).await?);
+            }
+        }
+        let heads = self.heads.clone();
+        let loaded = self.memory.load(connection, batch, &self.newer).await?;
         let mut recorded = Recorded::new();
         loop {
             let decided = self.decide(batch, &loaded, &recorded, &heads);
@@ -171,25 +185,46 @@ impl Turnstile {
         }
     }
 
-    /// Locks the heads first. Nothing can be outrun here.
-    async fn pass_slow(
+    /// Locks the heads, and learns what others have written. Nothing can be outrun behind them.
+    async fn lock<'c>(
         &mut self,
-        connection: &mut PgConnection,
+        connection: &'c mut PgConnection,
         batch: &[Pending],
-        doubt: &mut Option<Doubt>,
-    ) -> Result<Passed, Failure> {
+    ) -> Result<(Transaction<'c, Postgres>, Heads), Failure> {
         let mut transaction = within(STATEMENT_MAX, connection.begin()).await?;
         let mut heads = Heads::new();
         let turnstile = phase("turnstile");
-        // In ascending order, each in a statement of its own: whoever else locks several does the same.
-        for partition in self.touched(batch) {
-            heads.insert(partition, within(STATEMENT_MAX, log::lock_head(&mut transaction, partition)).await?);
+        match self.partition {
+            Some(partition) => {
+                let known = self.heads.get(&partition);
+                let turn = log::take_turn(&mut transaction, partition, known, CATCH_UP_EVENTS_MAX);
+                let (head, written) = within(STATEMENT_MAX, turn).await?;
+                let is_alone = written.as_ref().is_some_and(Vec::is_empty);
+                self.slow_batches = if is_alone { self.slow_batches.saturating_sub(1) } else { QUIET_BATCHES };
+                self.memory.catch_up(written, &self.newer)?;
+                heads.insert(partition, head);
+                self.heads.clone_from(&heads);
+            }
+            // In ascending order, each in a statement of its own: whoever else locks several does the same.
+            None => {
+                for partition in self.touched(batch) {
+                    heads.insert(partition, within(STATEMENT_MAX, log::lock_head(&mut transaction, partition)).await?);
+                }
+            }
         }
         turnstile.observe_duration();
-        if let Some((partition, head)) = heads.first_key_value().filter(|_| self.lane.is_some()) {
-            self.catch_up(&mut transaction, *partition, head).await?;
-        }
-        let loaded = self.load(&mut transaction, batch).await?;
+        Ok((transaction, heads))
+    }
+
+    /// Decides and appends behind the locks.
+    async fn pass_slow(
+        &mut self,
+        mut transaction: Transaction<'_, Postgres>,
+        heads: Heads,
+        batch: &[Pending],
+        doubt: &mut Option<Doubt>,
+    ) -> Result<Passed, Failure> {
+        let loaded = self.memory.load(&mut transaction, batch, &self.newer).await?;
         let mut recorded = Recorded::new();
         let (decided, next) = loop {
             let decided = self.decide(batch, &loaded, &recorded, &heads);
@@ -210,7 +245,7 @@ impl Turnstile {
 
     /// The partitions that a batch is over; a passage of nobody looks at one.
     fn touched(&self, batch: &[Pending]) -> BTreeSet<i16> {
-        if let Some(Lane { partition, .. }) = self.lane {
+        if let Some(partition) = self.partition {
             return BTreeSet::from([partition]);
         }
         let streams = batch.iter().flat_map(|pending| batch::streams(&pending.command));
@@ -219,105 +254,6 @@ impl Turnstile {
             touched.insert(0);
         }
         touched
-    }
-
-    /// Drops every held account that others have changed since our last look, and takes `head` for known.
-    async fn catch_up(&mut self, connection: &mut PgConnection, partition: i16, head: &Head) -> Result<(), Failure> {
-        let known = self.heads.get(&partition);
-        if known.is_some_and(|known| (known.position, known.hash) == (head.position, head.hash)) {
-            self.slow_batches = self.slow_batches.saturating_sub(1);
-            self.heads.insert(partition, head.clone());
-            return Ok(());
-        }
-        self.slow_batches = QUIET_BATCHES;
-        let changed = match known {
-            Some(known) if (1..=CATCH_UP_EVENTS_MAX).contains(&(head.position - known.position)) => {
-                within(STATEMENT_MAX, log::streams_since(connection, partition, known)).await?
-            }
-            Some(_) | None => None,
-        };
-        if let Some(Lane { held, .. }) = &mut self.lane {
-            match changed {
-                Some(streams) => streams.iter().for_each(|stream_id| drop(held.pop(stream_id))),
-                // Too much, or a history that does not contain what we saw: nothing held can be trusted.
-                None => held.clear(),
-            }
-        }
-        self.heads.insert(partition, head.clone());
-        Ok(())
-    }
-
-    /// The accounts of the batch: those held, and the others folded from the store in one statement a partition.
-    async fn load(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<Loaded, Failure> {
-        let mut loaded = Loaded::new();
-        let mut missing: BTreeMap<i16, Vec<Uuid>> = BTreeMap::new();
-        for stream_id in batch.iter().flat_map(|pending| batch::streams(&pending.command)) {
-            let lane = self.lane.as_mut();
-            loaded.entry(stream_id).or_insert_with(|| match lane.and_then(|lane| lane.held.get(&stream_id)) {
-                Some(held) => Ok(held.clone()),
-                None => {
-                    missing.entry(self.partitions.of(stream_id)).or_default().push(stream_id);
-                    Ok(Held::default())
-                }
-            });
-        }
-        let misses: usize = missing.values().map(Vec::len).sum();
-        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by((loaded.len() - misses) as u64);
-        METRICS.cache_lookups.with_label_values(&["miss"]).inc_by(misses as u64);
-        let _load = (misses > 0).then(|| phase("load"));
-        for (partition, missing) in missing {
-            let unreadable = self.fold(connection, partition, &missing, Some(STATE_VERSION), &mut loaded).await?;
-            if !unreadable.is_empty() {
-                self.fold(connection, partition, &unreadable, None, &mut loaded).await?;
-            }
-        }
-        Ok(loaded)
-    }
-
-    /// Folds streams from the store into `loaded`, and returns those whose snapshot cannot be read: it is a shortcut,
-    /// and the events are the truth.
-    async fn fold(
-        &self,
-        connection: &mut PgConnection,
-        partition: i16,
-        ids: &[Uuid],
-        state_version: Option<i16>,
-        loaded: &mut Loaded,
-    ) -> Result<Vec<Uuid>, Failure> {
-        let mut unreadable = Vec::new();
-        let mut pieces = pin!(stream::load(connection, partition, ids, state_version));
-        // Each piece is bounded in time, and not the whole: a long stream takes as long as it takes.
-        while let Some((stream_id, piece)) = within(STATEMENT_MAX, pieces.try_next()).await? {
-            if unreadable.last() == Some(&stream_id) {
-                continue;
-            }
-            let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(Held::default()));
-            let after = match piece {
-                Piece::Snapshot { version, state } => match serde_json::from_str(&state) {
-                    Ok(account) => {
-                        METRICS.snapshots_used.inc();
-                        Ok(Held { version, account })
-                    }
-                    Err(error) => {
-                        tracing::warn!(%stream_id, version, %error, "a snapshot cannot be read");
-                        unreadable.push(stream_id);
-                        before
-                    }
-                },
-                Piece::Event { version, event_type, schema_version, data } => {
-                    let event = Event::decode(&event_type, schema_version, &data);
-                    let event = self.newer.read(stream_id, version, event)?;
-                    before.and_then(|held| {
-                        evolve(held, version, event).map_err(|reason| {
-                            tracing::error!(%stream_id, reason, "a stream cannot be folded");
-                            Undecodable
-                        })
-                    })
-                }
-            };
-            loaded.insert(stream_id, after);
-        }
-        Ok(unreadable)
     }
 
     fn decide(&self, batch: &[Pending], loaded: &Loaded, recorded: &Recorded, heads: &Heads) -> Decided {
@@ -334,13 +270,8 @@ impl Turnstile {
     /// Holds what the batch left behind, now that it stands.
     fn keep(&mut self, passed: Passed) -> Vec<Result<Answer, Error>> {
         let Passed { decided, loaded, heads } = passed;
-        if let Some(Lane { held: all, .. }) = &mut self.lane {
-            let read = loaded.into_iter().filter_map(|(stream_id, held)| Some((stream_id, held.ok()?)));
-            for (stream_id, held) in read.filter(|(_, held)| held.version > 0).chain(decided.changed) {
-                all.put(stream_id, held);
-            }
-        }
         METRICS.appended_events.inc_by(decided.write.values().map(|write| write.events.len() as u64).sum());
+        self.memory.keep(loaded, decided.changed);
         self.heads = heads;
         decided.answers
     }
@@ -387,15 +318,6 @@ fn told(partition: i16, outcome: Outcome, next: &mut Heads) -> Option<Written> {
             let keyed = |key: Key| ((partition, key.id.clone()), key);
             Some(Written::KeysRecorded(keys.into_iter().map(keyed).collect()))
         }
-    }
-}
-
-/// The account after the event at `version` of its stream, or why it cannot be folded.
-fn evolve(held: Held, version: i64, event: Result<Event, DecodeError>) -> Result<Held, String> {
-    match event {
-        Ok(event) if version == held.version + 1 => Ok(Held { version, account: held.account.evolve(&event) }),
-        Ok(_) => Err(format!("version {version} follows version {}", held.version)),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -9,7 +9,7 @@ const PARTITIONS_MAX: i16 = 64;
 const SHARDS: &str = "SET LOCAL citus.shard_count = 64";
 
 /// Functions that are carried out where their partition is, by their first argument.
-const FUNCTIONS: [&str; 3] = ["append_batch", "version_at", "position_at"];
+const FUNCTIONS: [&str; 4] = ["append_batch", "take_turn", "version_at", "position_at"];
 
 /// Why the tables are where they were.
 #[derive(Debug, thiserror::Error)]

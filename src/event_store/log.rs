@@ -1,7 +1,7 @@
 //! The log's head: the turnstile that every writer passes, and the one append behind it.
 //!
 //! The fast way is [`append`] as one autocommit call with the head that this process saw last. The slow way takes
-//! [`lock_head`] first, inside a transaction, and is always right.
+//! [`take_turn`] or, over several partitions, [`lock_head`] first, inside a transaction, and is always right.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Result, query, query_file, query_scalar};
@@ -99,6 +99,56 @@ pub async fn lock_head(connection: &mut PgConnection, partition: i16) -> Result<
     Ok(Head { position: row.position, hash: digest(row.hash)?, recorded_at: row.recorded_at, fence: row.fence })
 }
 
+/// An event that somebody wrote since we looked.
+#[derive(Debug)]
+pub struct Since {
+    /// Its stream.
+    pub stream_id: Uuid,
+    /// Its place in the stream.
+    pub version: i64,
+    /// What kind of fact it is.
+    pub event_type: String,
+    /// The version of the shape of `data`.
+    pub schema_version: i16,
+    /// JSON as it was written.
+    pub data: String,
+}
+
+/// Passes the turnstile of a partition as [`lock_head`] does, and learns what others wrote after `known`, in the log's order:
+/// `None` where that is more than `events_max`, or where the log does not contain `known`, whose history is another one.
+pub async fn take_turn(
+    connection: &mut PgConnection,
+    partition: i16,
+    known: Option<&Head>,
+    events_max: i64,
+) -> Result<(Head, Option<Vec<Since>>)> {
+    let known_position = known.map(|known| known.position);
+    let rows = query_file!("src/event_store/take_turn.sql", partition, known_position, events_max);
+    let mut rows = rows.fetch_all(connection).await?.into_iter();
+    let first = rows.next().ok_or(sqlx::Error::RowNotFound)?;
+    let head = Head {
+        position: first.head_position,
+        hash: digest(first.head_hash)?,
+        recorded_at: first.head_recorded_at,
+        fence: first.head_fence,
+    };
+    let is_known = |known: &Head| match known.position == head.position {
+        true => known.hash == head.hash,
+        false => first.event_hash.as_deref() == Some(&known.hash),
+    };
+    let written = rows.filter_map(|row| {
+        Some(Since {
+            stream_id: row.stream_id?,
+            version: row.version?,
+            event_type: row.event_type?,
+            schema_version: row.schema_version?,
+            data: row.data?,
+        })
+    });
+    let since = known.is_some_and(is_known).then(|| written.collect());
+    Ok((head, since))
+}
+
 /// Appends `batch` if the head is still `expected` and no key that it asks for is recorded.
 ///
 /// All rows are read to the end: in an autocommit call the commit comes after the last row.
@@ -182,25 +232,6 @@ pub async fn confirm(
         true => Ok(Outcome::Done(expected.clone())),
         false => Ok(Outcome::KeysRecorded(recorded)),
     }
-}
-
-/// The streams written after `known`, or `None` if this log does not contain `known`: its history is another one.
-pub async fn streams_since(connection: &mut PgConnection, partition: i16, known: &Head) -> Result<Option<Vec<Uuid>>> {
-    let hash =
-        query_scalar!("SELECT hash FROM event WHERE partition = $1 AND position = $2", partition, known.position)
-            .fetch_optional(&mut *connection)
-            .await?;
-    if hash.as_deref() != Some(&known.hash) {
-        return Ok(None);
-    }
-    query_scalar!(
-        "SELECT DISTINCT stream_id FROM event WHERE partition = $1 AND position > $2",
-        partition,
-        known.position
-    )
-    .fetch_all(connection)
-    .await
-    .map(Some)
 }
 
 /// Where an event would stand.

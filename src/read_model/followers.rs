@@ -2,7 +2,7 @@
 //! events, rows and checkpoint in one transaction.
 
 use sqlx::{PgConnection, Result};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{
     ahead::Ahead,
@@ -60,6 +60,16 @@ impl Followers {
         self.followers.iter().filter_map(|follower| Some(follower.written?.1)).min()
     }
 
+    /// Whether another instance has moved a view on from where this one left it.
+    pub(super) fn were_overtaken(&self, checkpoints: &[Checkpoint]) -> bool {
+        checkpoints.iter().any(|checkpoint| {
+            let left = self.followers.iter().find(|follower| follower.projection.name() == checkpoint.name);
+            left.and_then(|follower| follower.written).is_some_and(|(generation, position)| {
+                generation == checkpoint.place.generation && position < checkpoint.position
+            })
+        })
+    }
+
     /// Whether the last transaction stands is not known.
     pub(super) fn forget(&mut self) {
         self.followers.iter_mut().for_each(|follower| follower.written = None);
@@ -75,8 +85,12 @@ impl Followers {
         };
         let to = from + events.len() as i64;
         METRICS.projected_events.observe(events.len() as f64);
-        let span = tracing::info_span!(target: TARGET, parent: None, "project", from, to);
-        trace::projected(&span, self.partition, *from, to);
+        let batches = trace::batches(self.partition, *from, to);
+        let span = match batches.is_empty() {
+            true => Span::none(),
+            false => tracing::info_span!(target: TARGET, parent: None, "project", from, to),
+        };
+        trace::projected(&span, batches);
         if (events.len() as i64) < BATCH_EVENTS_MAX {
             self.ahead.forget();
             let moved = write(&mut self.followers, connection, checkpoints, &events).instrument(span).await?;

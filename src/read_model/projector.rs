@@ -1,7 +1,8 @@
 //! The background task that brings the views up to the log: events after the checkpoint, rows and checkpoint in one
 //! transaction, so that an event counts exactly once whatever dies when.
 //!
-//! Nothing is elected and nothing expires: whoever gets the checkpoints' row locks projects the next batch.
+//! Nothing is elected and nothing expires: whoever gets the checkpoints' row locks projects the next batch. Of several
+//! instances one goes on with the rows that it holds in memory, and the others look on for as long as the views move.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,8 @@ const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
 /// Rest after a batch that reached the head, unless a reader waits: many events share a transaction, and each costs less.
 const REST_MS: u64 = 5;
+/// How long another instance may take to move the views further, backing off while it does.
+const ELSEWHERE_MS_MIN: u64 = 20;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
 /// How long the database may take to open a connection.
@@ -47,6 +50,8 @@ pub struct Projector {
     awaited: Arc<Notify>,
     /// Told of an event that only a newer release can read.
     newer: Arc<watch::Sender<Option<StreamVersion>>>,
+    /// How far the views were at the last look, where another instance moves them.
+    elsewhere: Option<i64>,
 }
 
 impl Projector {
@@ -60,18 +65,22 @@ impl Projector {
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> Self {
         let followers = Followers::new(partition, connect.clone());
-        Self { partition, connect, followers, projected, awaited, newer }
+        Self { partition, connect, followers, projected, awaited, newer, elsewhere: None }
     }
 
     /// Runs until the sender of `appended` is gone, then once more up to the head.
     pub async fn run(mut self, mut appended: watch::Receiver<i64>) {
+        let heartbeat = METRICS.projector_heartbeat.with_label_values(&[&self.partition.to_string()]);
         let mut connection = None;
         let mut poll = POLL_MS_MIN;
         let mut patience = STEP_S_MIN;
         loop {
-            METRICS.projector_heartbeat.set(timestamp::now().timestamp_micros() as f64 / 1e6);
+            heartbeat.set(timestamp::now().timestamp_micros() as f64 / 1e6);
             let stopping = appended.has_changed().is_err();
             let head = *appended.borrow_and_update();
+            if stopping {
+                self.elsewhere = None;
+            }
             let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head)).await;
             patience = if step.is_ok() { STEP_S_MIN } else { (patience * 2).min(STEP_S_MAX) };
             match step.unwrap_or_else(|_| Err(timed_out())) {
@@ -83,6 +92,11 @@ impl Projector {
                     let _ = timeout(Duration::from_millis(REST_MS), self.awaited.notified()).await;
                 }
                 Ok(Step::Idle) if stopping => return,
+                Ok(Step::Idle) if self.elsewhere.is_some() => {
+                    poll = (poll * 2).clamp(ELSEWHERE_MS_MIN, POLL_MS_MAX);
+                    let ending = async { while appended.changed().await.is_ok() {} };
+                    let _ = timeout(Duration::from_millis(poll), ending).await;
+                }
                 Ok(Step::Idle) => {
                     // A wake-up may be lost; the poll is not.
                     if timeout(Duration::from_millis(poll), appended.changed()).await.is_err() {
@@ -116,12 +130,35 @@ impl Projector {
                 fresh
             }
         };
+        let seen = self.elsewhere.take();
+        if let Some(seen) = seen {
+            let position = self.position(connection).await?;
+            if position != seen {
+                self.elsewhere = Some(position);
+                return Ok(Step::Idle);
+            }
+        }
         let behind =
             self.followers.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
         match behind {
-            true => self.project(connection).await,
+            true => self.project(connection, seen.is_some()).await,
             false => Ok(Step::Idle),
         }
+    }
+
+    /// How far every view is that this release can write.
+    async fn position(&self, connection: &mut PgConnection) -> Result<i64> {
+        let least = query_scalar!(
+            "SELECT min(position)
+             FROM projection
+             JOIN unnest($2::text[], $3::smallint[]) AS known(name, schema_version)
+               ON known.name = projection.name AND known.schema_version >= projection.schema_version
+             WHERE projection.partition = $1 AND state = 'live'",
+            self.partition,
+            &known().names,
+            &known().schema_versions
+        );
+        Ok(least.fetch_one(connection).await?.unwrap_or_default())
     }
 
     /// A look without a lock, so that an idle bank writes nothing.
@@ -142,11 +179,18 @@ impl Projector {
         .await
     }
 
-    /// One transaction: checkpoints, events, rows, checkpoints.
-    async fn project(&mut self, connection: &mut PgConnection) -> Result<Step> {
+    /// One transaction: checkpoints, events, rows, checkpoints. Where another instance has moved the views, it is left to
+    /// that one, unless this one `takes_over`.
+    async fn project(&mut self, connection: &mut PgConnection, takes_over: bool) -> Result<Step> {
         let _batch = METRICS.projection_duration.start_timer();
         let mut transaction = connection.begin().await?;
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
+        if checkpoints.is_empty() || self.followers.were_overtaken(&checkpoints) && !takes_over {
+            transaction.rollback().await?;
+            let seen = checkpoints.first().map(|least| least.position).or_else(|| self.followers.written());
+            self.elsewhere = Some(seen.unwrap_or_default());
+            return Ok(Step::Idle);
+        }
         let mut step = Step::Idle;
         // Views that stand at the same position share one reading of the log.
         for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {

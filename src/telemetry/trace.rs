@@ -1,28 +1,33 @@
 //! The way of a request through the bank, as OpenTelemetry spans: request → command ⇢ batch ⇠ projection. A batch carries many
 //! commands and a projection many batches, so these are tied by links and not by parenthood.
 //!
-//! Everything here does nothing, and costs next to nothing, unless traces are exported.
+//! Which requests are traced is decided before anything of a trace is made, because a span that is thrown away costs as much as
+//! one that is kept. A batch is traced for the sake of a command in it, and a projection for that of a batch.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use opentelemetry::{
     Context,
-    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider},
+    trace::{SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider},
 };
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{Config, IdGenerator, RandomIdGenerator, Sampler, SamplingDecision, SdkTracerProvider, ShouldSample},
+};
 use tracing::{Span, Subscriber, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::Directive, filter::Targets, registry::LookupSpan};
 
 /// Where spans go, as OpenTelemetry names it; the SDK reads its other variables (`OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, …).
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// Which requests are traced, as OpenTelemetry names it.
+const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+/// Without a word about it: those that their callers trace, and of the others so many.
+const RATIO_BY_DEFAULT: f64 = 0.01;
 /// What spans are recognized by.
 pub const TARGET: &str = "passbook::trace";
 /// How many batches are remembered until they are projected.
@@ -30,7 +35,7 @@ const BATCHES_REMEMBERED_MAX: usize = 1_024;
 /// How many batches a projection links to.
 const LINKS_MAX: usize = 128;
 
-static IS_ON: AtomicBool = AtomicBool::new(false);
+static CHOOSES: OnceLock<Box<dyn ShouldSample>> = OnceLock::new();
 static BATCHES: Mutex<VecDeque<Batch>> = Mutex::new(VecDeque::new());
 
 /// A batch that was appended up to `position`.
@@ -48,8 +53,27 @@ pub(super) fn exporter() -> Result<Option<SdkTracerProvider>, String> {
     }
     let exporter = SpanExporter::builder().with_http().build().map_err(|error| format!("{ENDPOINT}: {error}"))?;
     let resource = Resource::builder().with_service_name(service_name()).build();
-    IS_ON.store(true, Ordering::Relaxed);
-    Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
+    // Told once: a process has one telemetry.
+    let _ = CHOOSES.set(sampler());
+    let traces = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOn);
+    Ok(Some(traces.with_batch_exporter(exporter).with_resource(resource).build()))
+}
+
+fn sampler() -> Box<dyn ShouldSample> {
+    match std::env::var_os(SAMPLER) {
+        Some(_) => Config::default().sampler,
+        None => Box::new(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(RATIO_BY_DEFAULT)))),
+    }
+}
+
+/// Whether a request is traced, of which its caller says so much.
+pub fn is_chosen(parent: Option<&Traceparent>) -> bool {
+    let Some(chooses) = CHOOSES.get() else { return false };
+    let context = parent.map(Traceparent::context);
+    let trace =
+        parent.map_or_else(|| RandomIdGenerator::default().new_trace_id(), |parent| TraceId::from_bytes(parent.trace));
+    let chosen = chooses.should_sample(context.as_ref(), trace, "request", &SpanKind::Server, &[], &[]);
+    chosen.decision == SamplingDecision::RecordAndSample
 }
 
 fn service_name() -> String {
@@ -98,40 +122,47 @@ impl Traceparent {
 
     /// Makes `span` a part of the caller's trace.
     pub fn adopt(&self, span: &Span) {
-        if IS_ON.load(Ordering::Relaxed) {
-            let flags = if self.is_sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
-            let (trace, parent) = (TraceId::from_bytes(self.trace), SpanId::from_bytes(self.span));
-            let parent = SpanContext::new(trace, parent, flags, true, TraceState::default());
-            // A span that has begun already keeps its parent; ours has not.
-            let _ = span.set_parent(Context::new().with_remote_span_context(parent));
-        }
+        // A span that has begun already keeps its parent; ours has not.
+        let _ = span.set_parent(self.context());
+    }
+
+    fn context(&self) -> Context {
+        let flags = if self.is_sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+        let (trace, parent) = (TraceId::from_bytes(self.trace), SpanId::from_bytes(self.span));
+        let parent = SpanContext::new(trace, parent, flags, true, TraceState::default());
+        Context::new().with_remote_span_context(parent)
     }
 }
 
-/// Ties a command to the batch that carried it.
+/// Ties a command to the batch that carried it, if both are traced.
 pub fn carried(command: &Span, batch: &Span) {
-    if IS_ON.load(Ordering::Relaxed) {
+    if !command.is_disabled() && !batch.is_disabled() {
         command.add_link(context(batch));
     }
 }
 
 /// Remembers which batch appended up to this position.
 pub fn appended(partition: i16, position: i64, batch: &Span) {
-    if IS_ON.load(Ordering::Relaxed) {
+    if !batch.is_disabled() {
         let mut batches = BATCHES.lock().unwrap_or_else(PoisonError::into_inner);
         batches.truncate(BATCHES_REMEMBERED_MAX - 1);
         batches.push_front(Batch { partition, position, context: context(batch) });
     }
 }
 
-/// Ties a projection from one position to another to the batches of this process that appended what it read.
-pub fn projected(projection: &Span, partition: i16, from: i64, to: i64) {
-    if IS_ON.load(Ordering::Relaxed) {
-        let batches = BATCHES.lock().unwrap_or_else(PoisonError::into_inner);
-        let read =
-            batches.iter().filter(|batch| batch.partition == partition && (from + 1..=to).contains(&batch.position));
-        read.take(LINKS_MAX).for_each(|batch| projection.add_link(batch.context.clone()));
+/// The traced batches of this process that appended what stands behind one position, up to another.
+pub fn batches(partition: i16, from: i64, to: i64) -> Vec<SpanContext> {
+    if CHOOSES.get().is_none() {
+        return vec![];
     }
+    let batches = BATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = batches.iter().filter(|batch| batch.partition == partition && (from + 1..=to).contains(&batch.position));
+    read.take(LINKS_MAX).map(|batch| batch.context.clone()).collect()
+}
+
+/// Ties a projection to the batches that it reads.
+pub fn projected(projection: &Span, batches: Vec<SpanContext>) {
+    batches.into_iter().for_each(|batch| projection.add_link(batch));
 }
 
 fn context(span: &Span) -> SpanContext {

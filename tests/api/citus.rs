@@ -83,7 +83,7 @@ async fn all_tables_are_distributed_by_partition_side_by_side_once_and_before_th
     let beside = |table: &String| if table == "log_head" { "none" } else { "log_head" };
     let mut expected: Vec<String> =
         tables.iter().map(|table| format!("{table} by partition beside {}", beside(table))).collect();
-    let functions = ["append_batch", "version_at", "position_at"];
+    let functions = ["append_batch", "take_turn", "version_at", "position_at"];
     expected.extend(functions.map(|function| format!("{function} by p_partition beside log_head")));
     assert_eq!(heard, expected);
     connection.close().await.unwrap();
