@@ -11,6 +11,7 @@ use passbook::domain::command::{Action, Movement};
 use passbook::domain::event::Event;
 use passbook::domain::money::{Amount, Currency};
 use passbook::event_store::chain::{Link, hash};
+use passbook::metrics::METRICS;
 use uuid::Uuid;
 
 const FOLDED_EVENTS: usize = 1_000;
@@ -88,5 +89,14 @@ fn write_and_read(c: &mut Criterion) {
     });
 }
 
-criterion_group!(pure, decide, fold, hash_event, write_and_read);
+/// What one request of a batch counts.
+fn count(c: &mut Criterion) {
+    let count = || {
+        METRICS.requests.with_label_values(black_box(&["POST", "/v1/accounts/{id}/deposits", "201"])).observe(0.004);
+        METRICS.replays.inc_by(0);
+    };
+    c.bench_function("count a request", |b| b.iter(count));
+}
+
+criterion_group!(pure, decide, fold, hash_event, write_and_read, count);
 criterion_main!(pure);

@@ -70,7 +70,7 @@ struct Verified {
 pub async fn grow(options: Options) -> Result<ExitCode> {
     let tools = Tools::find().await?;
     let load_average = Machine::load_average().await;
-    let growth = with_fresh(&options.passbook, &options.folder, async |service| {
+    let growth = with_fresh(&options.passbook, &options.folder, &[], async |service| {
         measure(service, tools, &options, load_average).await
     })
     .await?;

@@ -1,7 +1,7 @@
 //! `bench replay` drives a file of real movements through a running Passbook and checks every
 //! balance; `bench run` measures a fresh Passbook beside bare Postgres and a peer on the same server;
 //! `bench grow` measures what a large log changes; `bench feed` measures how soon many readers have what was recorded;
-//! `bench relay` how fast the log gets to NATS.
+//! `bench relay` how fast the log gets to NATS; `bench scale` what instances, partitions and traces change.
 //!
 //! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `server`, `rig`, `wrk`,
 //! `yardstick`, `row`, `tokens`, `steady`, `open_model`, `projections`, `peer`), then `grow` (`fill`), and what they tell (`report`,
@@ -29,6 +29,7 @@ mod report;
 mod rig;
 mod row;
 mod run;
+mod scale;
 mod schedule;
 mod server;
 mod service;
@@ -58,6 +59,7 @@ enum Command {
     Grow(grow::Options),
     Feed(feed::Options),
     Relay(relay::Options),
+    Scale(scale::Options),
 }
 
 #[tokio::main]
@@ -68,6 +70,7 @@ async fn main() -> ExitCode {
         Command::Grow(options) => grow::grow(options).await,
         Command::Feed(options) => feed::feed(options).await,
         Command::Relay(options) => relay::relay(options).await,
+        Command::Scale(options) => scale::scale(options).await,
     };
     match outcome {
         Ok(code) => code,

@@ -64,7 +64,8 @@ struct CloudEvent {
 pub async fn relay(options: Options) -> Result<ExitCode> {
     let tools = Tools::find().await?;
     tools::on_path("nats-server").context("nats-server is not there (`scripts/setup --test` installs it)")?;
-    with_fresh(&options.passbook, &options.folder, async |service| measure(service, tools, &options).await).await?;
+    with_fresh(&options.passbook, &options.folder, &[], async |service| measure(service, tools, &options).await)
+        .await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -69,7 +69,7 @@ const MAXIMUM: usize = 2;
 pub async fn run(options: Options) -> Result<ExitCode> {
     let tools = Tools::find().await?;
     let load_average = Machine::load_average().await;
-    let report = with_fresh(&options.passbook, &options.folder, async |service| {
+    let report = with_fresh(&options.passbook, &options.folder, &[], async |service| {
         measure(service, tools, &options, load_average).await
     })
     .await?;

@@ -30,21 +30,26 @@ const SETTINGS_CLEARED: [&str; 7] = [
 pub struct Service {
     binary: PathBuf,
     address: String,
+    settings: Vec<(&'static str, String)>,
     pub folder: PathBuf,
     pub server: Server,
 }
+
+/// Environment variables for a service.
+type Settings = [(&'static str, String)];
 
 /// Starts a fresh Passbook below `parent`, does `work` with it, and stops it, whatever came of the work.
 pub async fn with_fresh<T>(
     binary: &Path,
     parent: &Path,
+    settings: &Settings,
     work: impl AsyncFnOnce(&mut Service) -> Result<T>,
 ) -> Result<T> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let folder = fresh_folder(parent).with_context(|| format!("cannot make a folder in {}", parent.display()))?;
     eprintln!("starting {}", binary.display());
-    let mut service = Service::start(binary, folder.path()).await?;
+    let mut service = Service::start(binary, folder.path(), settings).await?;
     let mut failed = false;
     let outcome = tokio::select! {
         outcome = work(&mut service) => outcome.inspect_err(|_| failed = true),
@@ -63,28 +68,26 @@ pub async fn with_fresh<T>(
 }
 
 impl Service {
-    async fn start(binary: &Path, folder: &Path) -> Result<Self> {
+    async fn start(binary: &Path, folder: &Path, settings: &Settings) -> Result<Self> {
         let (binary, folder, address) = (built(binary)?, folder.to_owned(), free_address()?);
-        let server = Server::start(&mut serve(&binary, &folder, &address), folder.join("passbook.log")).await?;
-        Ok(Self { binary, address, folder, server })
+        let mut command = serve(&binary, &folder, &address, settings);
+        let server = Server::start(&mut command, folder.join("passbook.log")).await?;
+        Ok(Self { binary, address, settings: settings.to_vec(), folder, server })
     }
 
     /// Stops the service and starts it on the same data and address; in milliseconds, how long until it listened again.
     pub async fn restart(&mut self) -> Result<f64> {
         self.server.stop().await?;
-        let mut command = serve(&self.binary, &self.folder, &self.address);
+        let mut command = serve(&self.binary, &self.folder, &self.address, &self.settings);
         self.server = Server::start(&mut command, self.folder.join("passbook.log")).await?;
         Ok(self.server.ready_after_ms)
     }
 
-    /// Another instance on the same database, which may take the tokens of the development key alone.
-    pub async fn second(&self, postgres: &Postgres, takes_tokens: bool) -> Result<Server> {
-        let mut command = serve(&self.binary, &self.folder, &free_address()?);
+    /// Another instance on the same database, with settings of its own.
+    pub async fn another(&self, postgres: &Postgres, name: &str, settings: &Settings) -> Result<Server> {
+        let mut command = serve(&self.binary, &self.folder, &free_address()?, settings);
         command.env("PASSBOOK_DATABASE_URL", postgres.url(BANK));
-        if takes_tokens {
-            command.env("PASSBOOK_AUTH_JWKS_FILE", self.folder.join("data").join("development.jwks.json"));
-        }
-        Server::start(&mut command, self.folder.join("second.log")).await
+        Server::start(&mut command, self.folder.join(format!("{name}.log"))).await
     }
 
     /// Another command of the same binary on the same data, while the service runs.
@@ -104,9 +107,9 @@ pub fn is_passed_on(variable: &str) -> bool {
     variable.starts_with("PASSBOOK_") && !SETTINGS_CLEARED.contains(&variable) && !ours.contains(&variable)
 }
 
-fn serve(binary: &Path, folder: &Path, address: &str) -> Command {
+fn serve(binary: &Path, folder: &Path, address: &str, settings: &Settings) -> Command {
     let mut command = passbook(binary, folder, "serve");
-    command.env("PASSBOOK_LISTEN", address);
+    command.env("PASSBOOK_LISTEN", address).envs(settings.iter().cloned());
     command
 }
 

@@ -28,9 +28,10 @@ pub async fn measure(rig: &Rig, service: &Service) -> Result<Vec<Row>> {
         tokens.push_str(std::str::from_utf8(&made.stdout)?);
     }
     rig.wrk.keep("tokens", &tokens)?;
+    let keys = service.folder.join("data").join("development.jwks.json").display().to_string();
     let mut rows = Vec::new();
-    for (plan, takes_tokens) in [(&WITHOUT, false), (&WITH, true)] {
-        let mut second = service.second(&rig.postgres, takes_tokens).await?;
+    for (plan, settings) in [(&WITHOUT, vec![]), (&WITH, vec![("PASSBOOK_AUTH_JWKS_FILE", keys)])] {
+        let mut second = service.another(&rig.postgres, "second", &settings).await?;
         let row = rig.row_of_another(plan, ACCOUNTS, &mut second, service).await;
         let stopped = second.stop().await;
         rows.push(row?);

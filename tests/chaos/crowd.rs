@@ -21,6 +21,7 @@ use crate::{
     command::{Accounts, Command},
     dice::Dice,
     instance::Instance,
+    site::Site,
 };
 
 const CLIENTS: u64 = 20;
@@ -64,6 +65,8 @@ enum Attempt {
 #[derive(Clone)]
 pub struct Client {
     pub everybody: Vec<Arc<Instance>>,
+    /// Where commands are sent in place of them: to whoever shares them out.
+    pub through: Option<Arc<str>>,
     pub http: reqwest::Client,
     pub dice: Dice,
 }
@@ -75,12 +78,14 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    pub fn at_work(everybody: &[Arc<Instance>], accounts: &Arc<Accounts>, round: u64, dice: &mut Dice) -> Self {
+    pub fn at_work(site: &Site, accounts: &Arc<Accounts>, round: u64, dice: &mut Dice) -> Self {
+        let everybody = site.everybody();
         let over = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
             let (accounts, over) = (Arc::clone(accounts), Arc::clone(&over));
-            let mut client = Client::new(everybody, dice.fork());
+            let mut client = Client::new(&everybody, dice.fork());
+            client.through = site.balancer.as_ref().map(|balancer| Arc::clone(&balancer.url));
             clients.spawn(async move {
                 let mut told = Vec::new();
                 for turn in 0.. {
@@ -112,7 +117,7 @@ impl Crowd {
 impl Client {
     pub fn new(everybody: &[Arc<Instance>], dice: Dice) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(ANSWER_S_MAX)).build().unwrap();
-        Self { everybody: everybody.to_vec(), http, dice }
+        Self { everybody: everybody.to_vec(), through: None, http, dice }
     }
 
     /// Sends `command` until its answer is definite.
@@ -173,7 +178,7 @@ impl Client {
     async fn attempt(&self, to: &Instance, command: &Command) -> Attempt {
         let mut request = self
             .http
-            .post(format!("{}{}", to.base(), command.path))
+            .post(format!("{}{}", self.through.clone().unwrap_or_else(|| to.base()), command.path))
             .header("x-request-id", &command.key)
             .json(&command.body);
         if command.is_keyed {

@@ -30,6 +30,8 @@ const RARE_TRAP_MS_MAX: u64 = 10_000;
 pub enum Fault {
     /// kill -9 of passbook, and a new start.
     KillPassbook,
+    /// An end in order of passbook, and a new start.
+    RestartPassbook,
     /// kill -9 of passbook and of its Postgres at once.
     KillBoth,
     /// kill -9 of Postgres's postmaster.
@@ -84,6 +86,8 @@ pub const OF_A_SHARED_DATABASE: &[Fault] = &[
     Guest,
     SetClockBack,
 ];
+pub const OF_BALANCED_BANKS: &[Fault] =
+    &[KillPassbook, KillPassbook, RestartPassbook, FreezePassbook, KillPostmaster, KillBackend, FreezeBackend];
 pub const OF_AN_OWN_DATABASE: &[Fault] =
     &[KillPassbook, KillBoth, KillPostmaster, KillBackend, EndBackend, StopPostgres, FreezePassbook, FreezeBackend];
 pub const OF_A_DISK: &[Fault] = &[FillDisk, KillBoth];
@@ -102,6 +106,12 @@ const DURABLE: &[Write] = &[Write::AppendAlone, Write::Commit];
 pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration) -> bool {
     match fault {
         KillPassbook => kill_passbook(site, dice, false).await,
+        RestartPassbook => {
+            let mut instance = dice.pick(&site.instances).hold().await;
+            instance.stop().await;
+            instance.start().await;
+            true
+        }
         KillBoth => kill_passbook(site, dice, true).await,
         KillPostmaster => signal(site.postgres.postmaster(), Signal::SIGKILL),
         StopPostgres => signal(site.postgres.postmaster(), Signal::SIGQUIT),
@@ -173,7 +183,7 @@ async fn kill_passbook(site: &Site, dice: &mut Dice, with_postgres: bool) -> boo
         signal(site.postgres.postmaster(), Signal::SIGKILL);
     }
     instance.kill().await;
-    if site.proxies.is_empty() && dice.chance(50) {
+    if site.has_own_postgres() && dice.chance(50) {
         // Its Postgres ends by itself, also while nobody starts another.
         eventually("the end of an orphan", async || site.folder.processes().is_empty().then_some(())).await;
     }

@@ -3,6 +3,7 @@
 //! way. `make chaos` runs the long form; as a test among others each kind of fault happens once.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod balancer;
 mod books;
 #[path = "../cli/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
@@ -29,10 +30,12 @@ mod site;
 #[allow(dead_code, reason = "shared with the tests of the API")]
 mod support;
 mod tally;
+mod upgrade;
 mod wire;
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -50,6 +53,17 @@ async fn a_bank_with_its_own_postgres_keeps_its_promise() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn banks_that_share_a_postgres_keep_their_promise() {
     rounds::run("a shared database", Site::shared().await, fault::OF_A_SHARED_DATABASE, Settings::read()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn banks_behind_a_load_balancer_keep_their_promise() {
+    rounds::run("a load balancer", Site::balanced(Arc::default()).await, fault::OF_BALANCED_BANKS, Settings::read())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_of_one_bank_after_the_other_loses_no_request() {
+    upgrade::run(Settings::read()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -76,7 +76,7 @@ impl Rounds {
     async fn play(&mut self, round: u64, kinds: &[Fault]) {
         let everybody = self.site.everybody();
         let probe = Probe::at_work(&everybody, round, &mut self.dice).await;
-        let crowd = Crowd::at_work(&everybody, &self.accounts, round, &mut self.dice);
+        let crowd = Crowd::at_work(&self.site, &self.accounts, round, &mut self.dice);
         self.inject_all(kinds).await;
         self.site.mend().await;
 

@@ -1,6 +1,6 @@
 //! How much of it, as the environment says.
 
-use std::{env, str::FromStr, time::Duration};
+use std::{env, path::PathBuf, str::FromStr, time::Duration};
 
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ pub struct Settings {
     pub freeze: Duration,
     /// `PARTITIONS`: into how many the log is divided.
     pub partitions: i16,
+    /// `PREVIOUS`: the binary of the release that is upgraded from; none: this one.
+    pub previous: Option<PathBuf>,
 }
 
 impl Settings {
@@ -35,6 +37,7 @@ impl Settings {
             lanes: read("LANES").unwrap_or(1),
             freeze: Duration::from_millis(read("FREEZE_MS").unwrap_or(2_800)),
             partitions: read("PARTITIONS").unwrap_or(1),
+            previous: read("PREVIOUS"),
         }
     }
 

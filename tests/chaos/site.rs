@@ -1,12 +1,19 @@
 //! What the faults happen to: passbooks, their Postgres, and the network, the clock and the disk between and below them.
 
-use std::{fs, path::PathBuf, process, sync::Arc};
+use std::{
+    fs,
+    net::TcpListener,
+    path::PathBuf,
+    process,
+    sync::{Arc, Mutex},
+};
 
 use passbook::database::embedded::{self, EmbeddedPostgres};
 use sqlx::PgConnection;
 use tokio::{sync::Mutex as Turn, task::spawn_blocking};
 
 use crate::{
+    balancer::Balancer,
     clock::Clock,
     disk::{Disk, remove_abandoned},
     eventually,
@@ -18,6 +25,9 @@ use crate::{
     settings::Settings,
 };
 
+/// Longer than HAProxy takes to notice that a passbook is ending.
+const SHUTDOWN_DELAY_MS: &str = "3000";
+
 /// Fields are dropped in this order: whoever works in a folder ends before it is removed.
 pub struct Site {
     /// Those that are always there, but for the faults.
@@ -28,6 +38,8 @@ pub struct Site {
     pub proxies: Vec<Proxy>,
     /// One thief at a time.
     pub theft: Turn<()>,
+    /// What shares out what clients send; none: they choose among the passbooks themselves.
+    pub balancer: Option<Balancer>,
     /// The clock of the last instance.
     pub clock: Option<Arc<Clock>>,
     pub postgres: Postgres,
@@ -55,15 +67,48 @@ impl Site {
         Self::with_own_postgres(folder, data, Some(disk)).await
     }
 
+    /// Three passbooks on one Postgres behind a load balancer, through which clients send. Each is started as the release that
+    /// `program` names at that time; none: as this one.
+    pub async fn balanced(program: Arc<Mutex<Option<PathBuf>>>) -> Self {
+        let folder = spawn_blocking(Folder::fresh).await.unwrap();
+        let (postgres, external) = postgres_in(&folder).await;
+        let addresses = [(); 4].map(|()| free_address());
+        let [door, passbooks @ ..] = &addresses;
+        let balancer = Balancer::before(&folder, door, passbooks).await;
+        let instances = ["first", "second", "third"].into_iter().zip(passbooks.clone()).map(|(name, address)| {
+            let url = postgres.database_url();
+            let program = Arc::clone(&program);
+            let command = move || {
+                let passbook = prepared(Passbook::using(&url)).set("PASSBOOK_LISTEN", &address);
+                let passbook = passbook.set("PASSBOOK_SHUTDOWN_DELAY_MS", SHUTDOWN_DELAY_MS);
+                match &*program.lock().unwrap() {
+                    Some(program) => passbook.of_release(program),
+                    None => passbook,
+                }
+            };
+            Arc::new(Instance::new(name, command))
+        });
+        let site = Self {
+            instances: instances.collect(),
+            guest: None,
+            proxies: vec![],
+            theft: Turn::default(),
+            balancer: Some(balancer),
+            clock: None,
+            postgres,
+            external: Some(external),
+            disk: None,
+            folder,
+        };
+        site.mend().await;
+        site
+    }
+
     /// Two passbooks, and a third at times, on one Postgres, each with a network of its own. The second has a clock of
     /// its own.
     pub async fn shared() -> Self {
         let folder = spawn_blocking(Folder::fresh).await.unwrap();
-        let parameters = [("max_connections", "200"), ("shared_buffers", "64MB")];
-        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let settings = embedded::Settings { data_dir: folder.data(), bin: None, parameters };
-        let external = EmbeddedPostgres::start(&settings).await.unwrap();
-        let postgres = Postgres::in_folder(folder.data());
+        let (postgres, external) = postgres_in(&folder).await;
         let mut proxies = Vec::new();
         for _ in 0..2 {
             proxies.push(Proxy::before(postgres.socket()).await);
@@ -83,6 +128,7 @@ impl Site {
             guest: Some(Arc::new(guest)),
             proxies,
             theft: Turn::default(),
+            balancer: None,
             clock: Some(clock),
             postgres,
             external: Some(external),
@@ -101,6 +147,7 @@ impl Site {
             guest: None,
             proxies: vec![],
             theft: Turn::default(),
+            balancer: None,
             clock: None,
             postgres,
             external: None,
@@ -111,6 +158,11 @@ impl Site {
         site
     }
 
+    /// Whether its Postgres ends with its passbook.
+    pub fn has_own_postgres(&self) -> bool {
+        self.external.is_none()
+    }
+
     /// Everything is up again, and answers.
     pub async fn mend(&self) {
         self.proxies.iter().for_each(Proxy::mend);
@@ -118,6 +170,9 @@ impl Site {
             instance.hold().await.start().await;
         }
         eventually("Postgres", async || self.postgres.connect().await.ok()).await;
+        if let Some(balancer) = &self.balancer {
+            balancer.is_open().await;
+        }
     }
 
     /// Everything ends in order, and nothing is left.
@@ -125,6 +180,7 @@ impl Site {
         for instance in self.instances.iter().chain(&self.guest) {
             instance.hold().await.stop().await;
         }
+        drop(self.balancer.take());
         if let Some(external) = self.external.take() {
             external.stop().await;
         }
@@ -153,6 +209,20 @@ impl Site {
             .await
             .unwrap()
     }
+}
+
+/// A server that several passbooks use.
+async fn postgres_in(folder: &Folder) -> (Postgres, EmbeddedPostgres) {
+    let parameters = [("max_connections", "200"), ("shared_buffers", "64MB")];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let settings = embedded::Settings { data_dir: folder.data(), bin: None, parameters };
+    let external = EmbeddedPostgres::start(&settings).await.unwrap();
+    (Postgres::in_folder(folder.data()), external)
+}
+
+/// Where nobody listens, at least a moment ago.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 fn prepared(passbook: Passbook) -> Passbook {

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread::{self, JoinHandle},
@@ -40,6 +41,7 @@ impl Passbook {
         }
         command
             .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+            .env_remove("OTEL_TRACES_SAMPLER")
             .env_remove("DATABASE_URL")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -62,18 +64,28 @@ impl Passbook {
         self.behind("ulimit -S -c \"$(ulimit -H -c)\"")
     }
 
+    /// Another release of it.
+    #[allow(dead_code, reason = "an upgrade is tested where faults are")]
+    pub fn of_release(self, program: &Path) -> Self {
+        self.started_by(Command::new(program))
+    }
+
     fn behind(self, limit: &str) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]).arg(self.0.get_program());
-        shell.args(self.0.get_args());
+        self.started_by(shell)
+    }
+
+    fn started_by(self, mut command: Command) -> Self {
+        command.args(self.0.get_args());
         for (name, value) in self.0.get_envs() {
             match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
             };
         }
-        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self(shell)
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command)
     }
 
     pub fn argument(mut self, argument: &str) -> Self {
