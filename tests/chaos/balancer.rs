@@ -2,12 +2,18 @@
 
 use std::{
     fs,
+    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
 
 use crate::{eventually, folder::Folder};
+
+/// Where nobody listens, at least a moment ago.
+pub fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
 
 pub struct Balancer {
     process: Child,
@@ -16,7 +22,8 @@ pub struct Balancer {
 
 impl Balancer {
     /// Before the passbooks at these addresses, whether or not they are there already.
-    pub async fn before(folder: &Folder, address: &str, passbooks: &[String]) -> Self {
+    pub async fn before(folder: &Folder, passbooks: &[String]) -> Self {
+        let (address, health) = (free_address(), free_address());
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let delivered = fs::read_to_string(root.join("ops/haproxy.cfg")).unwrap();
         let is_server = |line: &&str| line.trim_start().starts_with("server ");
@@ -28,7 +35,7 @@ impl Balancer {
         let ours = lines
             .join("\n")
             .replace("bind :8080", &format!("bind {address}"))
-            .replace("bind :8404", "bind 127.0.0.1:0");
+            .replace("bind :8404", &format!("bind {health}"));
         let file = folder.beside("haproxy.cfg");
         fs::write(&file, ours + "\n").unwrap();
         let unpacked = root.join("target/tools/haproxy");

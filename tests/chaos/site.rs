@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::PathBuf,
     process,
     sync::{Arc, Mutex},
@@ -13,7 +12,7 @@ use sqlx::PgConnection;
 use tokio::{sync::Mutex as Turn, task::spawn_blocking};
 
 use crate::{
-    balancer::Balancer,
+    balancer::{Balancer, free_address},
     clock::Clock,
     disk::{Disk, remove_abandoned},
     eventually,
@@ -72,10 +71,9 @@ impl Site {
     pub async fn balanced(program: Arc<Mutex<Option<PathBuf>>>) -> Self {
         let folder = spawn_blocking(Folder::fresh).await.unwrap();
         let (postgres, external) = postgres_in(&folder).await;
-        let addresses = [(); 4].map(|()| free_address());
-        let [door, passbooks @ ..] = &addresses;
-        let balancer = Balancer::before(&folder, door, passbooks).await;
-        let instances = ["first", "second", "third"].into_iter().zip(passbooks.clone()).map(|(name, address)| {
+        let addresses = [(); 3].map(|()| free_address());
+        let balancer = Balancer::before(&folder, &addresses).await;
+        let instances = ["first", "second", "third"].into_iter().zip(addresses).map(|(name, address)| {
             let url = postgres.database_url();
             let program = Arc::clone(&program);
             let command = move || {
@@ -218,11 +216,6 @@ async fn postgres_in(folder: &Folder) -> (Postgres, EmbeddedPostgres) {
     let settings = embedded::Settings { data_dir: folder.data(), bin: None, parameters };
     let external = EmbeddedPostgres::start(&settings).await.unwrap();
     (Postgres::in_folder(folder.data()), external)
-}
-
-/// Where nobody listens, at least a moment ago.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 fn prepared(passbook: Passbook) -> Passbook {
