@@ -28,15 +28,17 @@ BEGIN
     RETURN QUERY
     SELECT
         head.position, head.hash, head.recorded_at, head.fence,
-        written.hash, written.stream_id, written.version, written.type, written.schema_version, written.data
-    FROM (VALUES (true)) AS always(row)
-    LEFT JOIN (
-        SELECT event.position, event.hash, event.stream_id, event.version, event.type, event.schema_version, event.data::text
-        FROM event
-        WHERE event.partition = p_partition
-            AND event.position >= p_known
-            AND head.position - p_known BETWEEN 1 AND p_events_max
-    ) AS written ON true
-    ORDER BY written.position;
+        event.hash, event.stream_id, event.version, event.type, event.schema_version, event.data::text
+    FROM event
+    WHERE event.partition = p_partition
+        AND event.position >= p_known
+        AND head.position - p_known BETWEEN 1 AND p_events_max
+    ORDER BY event.position;
+    IF NOT FOUND THEN
+        RETURN QUERY
+        SELECT
+            head.position, head.hash, head.recorded_at, head.fence,
+            NULL::bytea, NULL::uuid, NULL::bigint, NULL::text, NULL::smallint, NULL::text;
+    END IF;
 END
 $$;

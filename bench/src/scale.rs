@@ -34,11 +34,11 @@ const SCRIPT: &str = "deposits.lua";
 const BALANCER: &str = include_str!("../../ops/haproxy.cfg");
 const BALANCER_SECONDS_MAX: u64 = 10;
 const LOOK_MS: u64 = 20;
-const HEAD: [&str; 6] = ["deposits", "requests/s", "× the first", "p50 ms", "p99 ms", "service's CPU µs/command"];
+const HEAD: [&str; 6] = ["deposits", "requests/s", "× the first", "p50 ms", "p99 ms", "Passbook's CPU µs/command"];
 
 /// Measure what several instances behind HAProxy, partitions, and traces change, each on a fresh Passbook.
 ///
-/// Prints tables, and takes about 30 times --rounds times --seconds.
+/// Prints tables. Each of some nine figures takes --rounds times twice --seconds.
 #[derive(Args)]
 pub struct Options {
     /// The service to measure; build it with --release
@@ -68,8 +68,6 @@ pub struct Options {
 struct Way {
     name: String,
     url: String,
-    /// Whose processor time counts.
-    processes: Vec<u32>,
     rounds: Vec<Round>,
 }
 
@@ -80,8 +78,8 @@ struct Round {
 }
 
 impl Way {
-    fn new(name: String, url: &str, processes: Vec<u32>) -> Self {
-        Self { name, url: url.to_owned(), processes, rounds: vec![] }
+    fn new(name: String, url: &str) -> Self {
+        Self { name, url: url.to_owned(), rounds: vec![] }
     }
 
     fn mean(&self, of: impl Fn(&Round) -> f64) -> f64 {
@@ -119,10 +117,10 @@ async fn instances(options: &Options) -> Result<()> {
             ensure!(*count > 0, "none is no number of instances");
             let (balancer, url) = balance(&haproxy, &service.folder, &all[..*count]).await?;
             balancers.push(balancer);
-            let processes = all[..*count].iter().map(|server| server.pid).collect();
-            ways.push(Way::new(format!("{count} behind HAProxy"), &url, processes));
+            ways.push(Way::new(format!("{count} behind HAProxy"), &url));
         }
-        measure(options, &rig, service.server.pid, &mut ways).await?;
+        let processes: Vec<u32> = all.iter().map(|server| server.pid).collect();
+        measure(options, &rig, &processes, &mut ways).await?;
         for other in &mut others {
             other.stop().await?;
         }
@@ -141,9 +139,9 @@ async fn partitions(options: &Options) -> Result<()> {
             let rig = Rig::new(tools, service, options.seconds).await?;
             accounts::open(&rig.passbook, 1..=ACCOUNTS).await?;
             let name = format!("{count} partition{}", if *count == 1 { "" } else { "s" });
-            let mut way = Way::new(name, &service.server.url, vec![service.server.pid]);
+            let mut way = Way::new(name, &service.server.url);
             for _ in 0..options.rounds {
-                once(options, &rig, service.server.pid, &mut way).await?;
+                once(options, &rig, &[service.server.pid], &mut way).await?;
             }
             Ok(way)
         });
@@ -164,13 +162,14 @@ async fn traces(options: &Options) -> Result<()> {
         let mut without = service.another(&rig.postgres, "without", &[]).await?;
         let mut by_default = service.another(&rig.postgres, "by-default", std::slice::from_ref(&sent)).await?;
         let mut with_all = service.another(&rig.postgres, "with-all", &[sent, all]).await?;
-        let way = |name: &str, server: &Server| Way::new(name.to_owned(), &server.url, vec![server.pid]);
+        let way = |name: &str, server: &Server| Way::new(name.to_owned(), &server.url);
         let mut ways = [
             way("without traces", &without),
             way("one request in a hundred traced (the default)", &by_default),
             way("every request traced", &with_all),
         ];
-        measure(options, &rig, service.server.pid, &mut ways).await?;
+        let processes = [service.server.pid, without.pid, by_default.pid, with_all.pid];
+        measure(options, &rig, &processes, &mut ways).await?;
         for instance in [&mut without, &mut by_default, &mut with_all] {
             instance.stop().await?;
         }
@@ -179,26 +178,28 @@ async fn traces(options: &Options) -> Result<()> {
     .await
 }
 
-/// Each way in turn, round after round.
-async fn measure(options: &Options, rig: &Rig, passbook: u32, ways: &mut [Way]) -> Result<()> {
+/// Each way in turn, round after round. The processor time of all `processes` counts: of several instances one projects for all.
+async fn measure(options: &Options, rig: &Rig, processes: &[u32], ways: &mut [Way]) -> Result<()> {
     for _ in 0..options.rounds {
         for way in &mut *ways {
-            once(options, rig, passbook, way).await?;
+            once(options, rig, processes, way).await?;
         }
     }
     println!("{}\n", table(ways));
     Ok(())
 }
 
-async fn once(options: &Options, rig: &Rig, passbook: u32, way: &mut Way) -> Result<()> {
+async fn once(options: &Options, rig: &Rig, processes: &[u32], way: &mut Way) -> Result<()> {
     eprintln!("{}", way.name);
-    let cpu =
-        |processes: &[u32]| processes.iter().map(|pid| cpu_time(*pid, passbook)).collect::<Vec<Option<CpuTime>>>();
-    let before = cpu(&way.processes);
+    // An instance that was not asked for a while has much to catch up with, which is not what is measured.
+    rig.wrk.run(SCRIPT, ACCOUNTS, options.connections, options.seconds, &way.url).await?;
+    catch_up(&rig.passbook).await?;
+    let cpu = || processes.iter().map(|pid| cpu_time(*pid, *pid)).collect::<Vec<Option<CpuTime>>>();
+    let before = cpu();
     let load = rig.wrk.run(SCRIPT, ACCOUNTS, options.connections, options.seconds, &way.url).await?;
     // What is put off is not saved.
     catch_up(&rig.passbook).await?;
-    let spent = before.into_iter().zip(cpu(&way.processes));
+    let spent = before.into_iter().zip(cpu());
     let each = |(before, after)| Some(CpuPerCommand::between(before, after, load.requests)?.service_us);
     let spent_us = spent.map(each).sum();
     way.rounds.push(Round { load, spent_us });

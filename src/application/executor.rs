@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::{
     select,
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::{Instrument, Span, field::Empty};
 
@@ -251,38 +251,60 @@ impl Executor {
         queue: &mut Queue,
         takes_more: bool,
     ) -> Result<Answers, Failure> {
+        let mut behind = Behind { queue, turned_away_at: Instant::now() + OUTAGE_PATIENCE };
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 // Nobody waits for a passage of nobody: there a slow connection is waited for.
                 let limit = if batch.is_empty() { STATEMENT_MAX } else { CONNECT_MAX };
-                meanwhile_turning_away(queue, within(limit, self.connect.connect())).await?
+                behind.wait_for(within(limit, self.connect.connect())).await?
             }
         };
         if let Some(doubt) = &self.doubt {
-            let stands = meanwhile_turning_away(queue, self.turnstile.settle(&mut connection, doubt)).await?;
+            let stands = behind.wait_for(self.turnstile.settle(&mut connection, doubt)).await?;
             let answers = self.doubt.take().map(|doubt| doubt.answers).unwrap_or_default();
             if stands && !answers.is_empty() {
                 self.connection = Some(connection);
                 return Ok(answers);
             }
         }
-        let turn = meanwhile_turning_away(queue, self.turnstile.enter(&mut connection, batch)).await?;
+        let turn = behind.wait_for(self.turnstile.enter(&mut connection, batch)).await?;
         if takes_more && self.turnstile.takes_more(&turn) {
-            gather(queue, batch);
+            behind.join(batch);
         }
-        let answers = meanwhile_turning_away(queue, self.turnstile.pass(turn, batch, &mut self.doubt)).await?;
+        let answers = behind.wait_for(self.turnstile.pass(turn, batch, &mut self.doubt)).await?;
         self.connection = Some(connection);
         Ok(answers)
     }
 }
 
-/// Takes along who has come while the batch waited for its turn.
-fn gather(queue: &mut Queue, batch: &mut Vec<Pending>) {
-    while batch.len() < BATCH_COMMANDS_MAX
-        && let Ok(pending) = queue.try_recv()
-    {
-        batch.extend((!pending.answer.is_closed()).then_some(pending));
+/// Those who wait behind an attempt.
+struct Behind<'a> {
+    queue: &'a mut Queue,
+    /// Until then they wait for it.
+    turned_away_at: Instant,
+}
+
+impl Behind<'_> {
+    /// Lets a step of the attempt take its time, but not those who wait behind it.
+    async fn wait_for<T>(&mut self, step: impl Future<Output = T>) -> T {
+        let mut step = pin!(step);
+        loop {
+            if let Ok(outcome) = timeout_at(self.turned_away_at, &mut step).await {
+                return outcome;
+            }
+            turn_away(self.queue);
+            self.turned_away_at = Instant::now() + TURN_AWAY_EVERY;
+        }
+    }
+
+    /// Takes along who has come while the batch waited for its turn.
+    fn join(&mut self, batch: &mut Vec<Pending>) {
+        while batch.len() < BATCH_COMMANDS_MAX
+            && let Ok(pending) = self.queue.try_recv()
+        {
+            batch.extend((!pending.answer.is_closed()).then_some(pending));
+        }
     }
 }
 
@@ -295,19 +317,6 @@ fn is_judged(pending: &Pending, answer: &Result<Answer, Error>) -> bool {
         ) => false,
     };
     judged && !pending.request.dry_run
-}
-
-/// Lets an attempt take its time, but not those who wait behind it.
-async fn meanwhile_turning_away<T>(queue: &mut Queue, attempt: impl Future<Output = T>) -> T {
-    let mut attempt = pin!(attempt);
-    let mut patience = OUTAGE_PATIENCE;
-    loop {
-        if let Ok(outcome) = timeout(patience, &mut attempt).await {
-            return outcome;
-        }
-        turn_away(queue);
-        patience = TURN_AWAY_EVERY;
-    }
 }
 
 /// Of those who have not been taken into a batch nothing was done.

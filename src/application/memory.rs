@@ -22,7 +22,7 @@ use crate::{
     domain::{Event, account::STATE_VERSION, event::DecodeError},
     event_store::{
         Partitions,
-        log::Since,
+        log::Missed,
         stream::{self, Piece},
     },
     metrics::{METRICS, phase},
@@ -35,6 +35,8 @@ pub(super) const CATCH_UP_EVENTS_MAX: i64 = 10_000;
 pub(super) struct Memory {
     partitions: Partitions,
     held: Option<LruCache<Uuid, Held>>,
+    /// How many accounts were prepared for the batch whose turn it is.
+    prepared: usize,
 }
 
 impl Memory {
@@ -42,12 +44,12 @@ impl Memory {
     pub(super) fn of_one(settings: &Settings) -> Self {
         let share = settings.cache_accounts.div_ceil(usize::from(settings.partitions.count().unsigned_abs()));
         let held = LruCache::new(NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN));
-        Self { partitions: settings.partitions, held: Some(held) }
+        Self { partitions: settings.partitions, held: Some(held), prepared: 0 }
     }
 
     /// Without any memory.
     pub(super) fn none(settings: &Settings) -> Self {
-        Self { partitions: settings.partitions, held: None }
+        Self { partitions: settings.partitions, held: None, prepared: 0 }
     }
 
     /// Nothing held can be trusted.
@@ -66,16 +68,27 @@ impl Memory {
         }
     }
 
-    /// Brings what is held up to the head, behind the lock, by what others wrote; `None`: that is too much, or of a history
-    /// that does not contain what we saw.
-    pub(super) fn catch_up(&mut self, written: Option<Vec<Since>>, newer: &Newer) -> Result<(), Failure> {
-        let Some(held) = &mut self.held else { return Ok(()) };
+    /// Brings what is held up to the head, behind the lock: by what was `prepared` and what others wrote. `None`: that is too
+    /// much, or of a history that does not contain what we saw.
+    pub(super) fn catch_up(
+        &mut self,
+        prepared: Loaded,
+        written: Option<Vec<Missed>>,
+        newer: &Newer,
+    ) -> Result<(), Failure> {
         let Some(written) = written else {
-            held.clear();
+            self.clear();
             return Ok(());
         };
-        for Since { stream_id, version, event_type, schema_version, data } in written {
-            // What was loaded meanwhile may be newer.
+        self.prepared = prepared.len();
+        self.keep(prepared, HashMap::new());
+        self.go_on(written, newer).inspect_err(|_| self.clear())
+    }
+
+    fn go_on(&mut self, written: Vec<Missed>, newer: &Newer) -> Result<(), Failure> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        for Missed { stream_id, version, event_type, schema_version, data } in written {
+            // What was prepared may be newer.
             if let Some(account) = held.peek_mut(&stream_id).filter(|account| account.version < version) {
                 let event = newer.read(stream_id, version, Event::decode(&event_type, schema_version, &data))?;
                 match evolve(std::mem::take(account), version, event) {
@@ -88,19 +101,18 @@ impl Memory {
         Ok(())
     }
 
-    /// Loads what a batch will need before its turn comes: behind the lock everybody waits.
+    /// Loads what a batch will need before its turn comes: behind the lock everybody waits. It is held only behind the lock,
+    /// where it is known to be of the same history.
     pub(super) async fn prepare(
-        &mut self,
+        &self,
         connection: &mut PgConnection,
         batch: &[Pending],
         newer: &Newer,
-    ) -> Result<(), Failure> {
-        let Some(held) = &self.held else { return Ok(()) };
+    ) -> Result<Loaded, Failure> {
+        let Some(held) = &self.held else { return Ok(Loaded::new()) };
         let lacking = batch.iter().flat_map(|pending| batch::streams(&pending.command));
-        let lacking: BTreeSet<Uuid> = lacking.filter(|stream_id| !held.contains(stream_id)).collect();
-        let loaded = self.fetch(connection, lacking, newer).await?;
-        self.keep(loaded, HashMap::new());
-        Ok(())
+        let lacking = lacking.filter(|stream_id| !held.contains(stream_id)).collect();
+        self.fetch(connection, lacking, newer).await
     }
 
     /// The accounts of the batch: those held, and the others from the store.
@@ -118,7 +130,9 @@ impl Memory {
                 None => drop(lacking.insert(stream_id)),
             }
         }
-        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by(loaded.len() as u64);
+        // What was prepared is counted as lacking already.
+        let hits = loaded.len().saturating_sub(std::mem::take(&mut self.prepared));
+        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by(hits as u64);
         loaded.extend(self.fetch(connection, lacking, newer).await?);
         Ok(loaded)
     }

@@ -118,8 +118,8 @@ impl Turnstile {
         if self.partition.is_some() && self.slow_batches == 0 {
             return Ok(Turn::Fast(connection));
         }
-        self.memory.prepare(connection, batch, &self.newer).await?;
-        let (transaction, heads) = self.lock(connection, batch).await?;
+        let prepared = self.memory.prepare(connection, batch, &self.newer).await?;
+        let (transaction, heads) = self.lock(connection, batch, prepared).await?;
         Ok(Turn::Slow(transaction, heads))
     }
 
@@ -144,7 +144,7 @@ impl Turnstile {
                     return Ok(self.keep(passed));
                 }
                 self.slow_batches = QUIET_BATCHES;
-                self.lock(connection, batch).await?
+                self.lock(connection, batch, Loaded::new()).await?
             }
         };
         let passed = self.pass_slow(transaction, heads, batch, doubt).await?;
@@ -190,6 +190,7 @@ impl Turnstile {
         &mut self,
         connection: &'c mut PgConnection,
         batch: &[Pending],
+        prepared: Loaded,
     ) -> Result<(Transaction<'c, Postgres>, Heads), Failure> {
         let mut transaction = within(STATEMENT_MAX, connection.begin()).await?;
         let mut heads = Heads::new();
@@ -201,7 +202,7 @@ impl Turnstile {
                 let (head, written) = within(STATEMENT_MAX, turn).await?;
                 let is_alone = written.as_ref().is_some_and(Vec::is_empty);
                 self.slow_batches = if is_alone { self.slow_batches.saturating_sub(1) } else { QUIET_BATCHES };
-                self.memory.catch_up(written, &self.newer)?;
+                self.memory.catch_up(prepared, written, &self.newer)?;
                 heads.insert(partition, head);
                 self.heads.clone_from(&heads);
             }

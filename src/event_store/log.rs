@@ -86,7 +86,7 @@ pub async fn head(connection: &mut PgConnection, partition: i16) -> Result<Head>
     let row = query!("SELECT position, hash, recorded_at, fence FROM log_head WHERE partition = $1", partition)
         .fetch_one(connection)
         .await?;
-    Ok(Head { position: row.position, hash: digest(row.hash)?, recorded_at: row.recorded_at, fence: row.fence })
+    head_of(row.position, row.hash, row.recorded_at, row.fence)
 }
 
 /// Passes the turnstile: waits for the writer before, and keeps others out until the transaction ends. A statement of
@@ -96,12 +96,12 @@ pub async fn lock_head(connection: &mut PgConnection, partition: i16) -> Result<
         query!("SELECT position, hash, recorded_at, fence FROM log_head WHERE partition = $1 FOR UPDATE", partition)
             .fetch_one(connection)
             .await?;
-    Ok(Head { position: row.position, hash: digest(row.hash)?, recorded_at: row.recorded_at, fence: row.fence })
+    head_of(row.position, row.hash, row.recorded_at, row.fence)
 }
 
-/// An event that somebody wrote since we looked.
+/// An event that somebody else wrote since we looked.
 #[derive(Debug)]
-pub struct Since {
+pub struct Missed {
     /// Its stream.
     pub stream_id: Uuid,
     /// Its place in the stream.
@@ -121,23 +121,18 @@ pub async fn take_turn(
     partition: i16,
     known: Option<&Head>,
     events_max: i64,
-) -> Result<(Head, Option<Vec<Since>>)> {
+) -> Result<(Head, Option<Vec<Missed>>)> {
     let known_position = known.map(|known| known.position);
     let rows = query_file!("src/event_store/take_turn.sql", partition, known_position, events_max);
     let mut rows = rows.fetch_all(connection).await?.into_iter();
     let first = rows.next().ok_or(sqlx::Error::RowNotFound)?;
-    let head = Head {
-        position: first.head_position,
-        hash: digest(first.head_hash)?,
-        recorded_at: first.head_recorded_at,
-        fence: first.head_fence,
-    };
+    let head = head_of(first.head_position, first.head_hash, first.head_recorded_at, first.head_fence)?;
     let is_known = |known: &Head| match known.position == head.position {
         true => known.hash == head.hash,
         false => first.event_hash.as_deref() == Some(&known.hash),
     };
     let written = rows.filter_map(|row| {
-        Some(Since {
+        Some(Missed {
             stream_id: row.stream_id?,
             version: row.version?,
             event_type: row.event_type?,
@@ -145,8 +140,8 @@ pub async fn take_turn(
             data: row.data?,
         })
     });
-    let since = known.is_some_and(is_known).then(|| written.collect());
-    Ok((head, since))
+    let missed = known.is_some_and(is_known).then(|| written.collect());
+    Ok((head, missed))
 }
 
 /// Appends `batch` if the head is still `expected` and no key that it asks for is recorded.
@@ -310,6 +305,7 @@ fn key(
     Some(Key { id: KeyId { caller: caller?.into(), key: key? }, fingerprint: fingerprint?, receipt: receipt? })
 }
 
-fn digest(bytes: Vec<u8>) -> Result<Hash> {
-    bytes.try_into().map_err(|_| sqlx::Error::Decode("the head's hash is not 32 bytes long".into()))
+fn head_of(position: i64, hash: Vec<u8>, recorded_at: DateTime<Utc>, fence: i64) -> Result<Head> {
+    let hash = hash.try_into().map_err(|_| sqlx::Error::Decode("the head's hash is not 32 bytes long".into()))?;
+    Ok(Head { position, hash, recorded_at, fence })
 }

@@ -61,7 +61,7 @@ async fn holder(authority: &Authority, app: &App, parts: &Parts) -> Result<Calle
     if let Some(caller) = authority.recall(token) {
         return Ok(caller);
     }
-    let limits = app.limits.as_deref().zip(parts.extensions.get::<Client>());
+    let limits = app.limits.as_ref().zip(parts.extensions.get::<Client>());
     if let Some((limits, Client(address))) = limits {
         limits.judges(*address)?;
     }

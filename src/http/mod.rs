@@ -82,7 +82,7 @@ pub struct Rooms {
     trail: Trail,
     feed: Feed,
     access: Access,
-    limits: Option<Arc<Limits>>,
+    limits: Option<Limits>,
     proxies: Proxies,
     /// Told to end, and serving on until a load balancer has noticed.
     is_leaving: Arc<AtomicBool>,
@@ -108,7 +108,7 @@ impl Rooms {
 
     /// Limits how much each caller may ask.
     pub fn limited(self, limits: Option<Limits>) -> Self {
-        Self { limits: limits.map(Arc::new), ..self }
+        Self { limits, ..self }
     }
 
     /// Believes what these proxies say of whom they were asked by.

@@ -81,7 +81,7 @@ impl Projector {
             if stopping {
                 self.elsewhere = None;
             }
-            let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head)).await;
+            let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head, stopping)).await;
             patience = if step.is_ok() { STEP_S_MIN } else { (patience * 2).min(STEP_S_MAX) };
             match step.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Step::Behind) => poll = POLL_MS_MIN,
@@ -99,9 +99,10 @@ impl Projector {
                 }
                 Ok(Step::Idle) => {
                     // A wake-up may be lost; the poll is not.
-                    if timeout(Duration::from_millis(poll), appended.changed()).await.is_err() {
-                        poll = (poll * 2).min(POLL_MS_MAX);
-                    }
+                    poll = match timeout(Duration::from_millis(poll), appended.changed()).await {
+                        Ok(_) => POLL_MS_MIN,
+                        Err(_) => (poll * 2).min(POLL_MS_MAX),
+                    };
                 }
                 Err(_) if stopping => return,
                 Err(error) => {
@@ -120,7 +121,7 @@ impl Projector {
     }
 
     /// One batch, if there is anything to do: `head` is what this process has appended up to, and others may have more.
-    async fn step(&mut self, connection: &mut Option<PgConnection>, head: i64) -> Result<Step> {
+    async fn step(&mut self, connection: &mut Option<PgConnection>, head: i64, stopping: bool) -> Result<Step> {
         let connection = match connection {
             Some(connection) => connection,
             None => {
@@ -141,7 +142,8 @@ impl Projector {
         let behind =
             self.followers.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
         match behind {
-            true => self.project(connection, seen.is_some()).await,
+            // Nobody else may be there any more to do what this one leaves.
+            true => self.project(connection, stopping || seen.is_some()).await,
             false => Ok(Step::Idle),
         }
     }

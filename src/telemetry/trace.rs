@@ -2,7 +2,7 @@
 //! commands and a projection many batches, so these are tied by links and not by parenthood.
 //!
 //! Which requests are traced is decided before anything of a trace is made, because a span that is thrown away costs as much as
-//! one that is kept. A batch is traced for the sake of a command in it, and a projection for that of a batch.
+//! one that is kept. A batch is traced for the sake of a command that it began with, and a projection for that of a batch.
 
 use std::{
     collections::VecDeque,
@@ -60,7 +60,7 @@ pub(super) fn exporter() -> Result<Option<SdkTracerProvider>, String> {
 }
 
 fn sampler() -> Box<dyn ShouldSample> {
-    match std::env::var_os(SAMPLER) {
+    match std::env::var_os(SAMPLER).filter(|sampler| !sampler.is_empty()) {
         Some(_) => Config::default().sampler,
         None => Box::new(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(RATIO_BY_DEFAULT)))),
     }

@@ -2,7 +2,9 @@
 //! state as it is. Between the change and the question the first server passes the slow way for *another* account,
 //! which is where a held state would be forgotten about.
 
+use futures_util::future::join_all;
 use serde_json::json;
+use sqlx::query_scalar;
 use uuid::Uuid;
 
 use crate::support::{App, Teller, audit::audit, spawn_app_at_home};
@@ -143,4 +145,43 @@ async fn a_transfer_is_judged_on_what_the_other_server_left_on_both_sides() {
     let moved = scene.first.transfer(scene.held, scene.other, 1).await.expect(201);
     assert_eq!((&moved.body["from"]["balance"], &moved.body["to"]["balance"]), (&json!(0), &json!(1)));
     audit(&scene._app).await;
+}
+
+#[tokio::test]
+async fn who_comes_while_a_batch_waits_for_its_turn_goes_along() {
+    let scene = scene().await;
+    scene.second.deposit(scene.other, 1).await.expect(201);
+    scene.first_looks_elsewhere().await;
+    let app = &scene._app;
+    let before = app.log().await.events.len();
+    let deposits = join_all((0..20).map(|_| scene.first.deposit(scene.held, 1)));
+    for answer in app.as_one_batch(deposits).await {
+        answer.expect(201);
+    }
+    // The opening that waited first is among them.
+    assert_eq!(app.log().await.events.len(), before + 21);
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM (
+                            SELECT xmin FROM event WHERE partition = $1 ORDER BY position DESC LIMIT 21
+                        ) AS last";
+    let transactions: i64 =
+        query_scalar(transactions).bind(app.home()).fetch_one(&mut app.database().await).await.unwrap();
+    assert_eq!(transactions, 1);
+    audit(app).await;
+}
+
+#[tokio::test]
+async fn a_server_that_the_other_had_overtaken_leaves_nothing_unprojected_when_it_ends_last() {
+    let mut app = spawn_app_at_home().await;
+    let mut another = app.another().await;
+    let account = app.teller().account_with(1).await;
+    app.is_projected().await;
+    another.teller().deposit(account, 1).await.expect(201);
+    app.is_projected().await;
+    another.stop().await;
+    app.teller().deposit(account, 1).await.expect(201);
+    app.stop().await;
+    let behind = "SELECT count(*) FROM projection JOIN log_head USING (partition)
+                  WHERE projection.position <> log_head.position";
+    let behind: i64 = query_scalar(behind).fetch_one(&mut app.database().await).await.unwrap();
+    assert_eq!(behind, 0);
 }

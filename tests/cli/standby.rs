@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::{client::Client, folder::Folder, passbook::Passbook, servers::Server};
 
 const PATIENCE_S_MAX: u64 = 60;
+const LOOK_MS: u64 = 2;
+/// In how many of them it is measured how old a replica is.
+const STALENESS_DEPOSITS: i64 = 100;
 const ACCOUNT: &str = "/v1/accounts/01900000-0000-7000-8000-0000000000aa";
 
 async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
@@ -17,7 +20,7 @@ async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "{what} never came");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
     }
 }
 
@@ -54,12 +57,26 @@ async fn a_replica_answers_queries_while_it_is_there_and_near_and_nobody_misses_
     assert_eq!(balance(client, &position(&first)).await, 1);
     until("the deposit at the replica", async || (balance(client, "").await == 1).then_some(())).await;
 
+    let mut staleness = Vec::new();
+    for deposits in 2..=STALENESS_DEPOSITS {
+        deposit(client, &deposits.to_string()).await.unwrap();
+        let answered = Instant::now();
+        until("the deposit at the replica", async || (balance(client, "").await == deposits).then_some(())).await;
+        staleness.push(answered.elapsed());
+    }
+    staleness.sort_unstable();
+    let of = |part: usize| staleness[(staleness.len() - 1) * part / 100];
+    println!("after the answer a deposit shows at the replica within {:?} (median), {:?} (99 of 100)", of(50), of(99));
+    let sum = STALENESS_DEPOSITS;
+
     // A replica that stands still shows that it is the one who is asked, and keeps nobody from what they wrote.
     replica.execute("SELECT pg_wal_replay_pause()", "passbook").await;
     let second = deposit(client, "two").await.unwrap();
-    assert_eq!(balance(client, "").await, 1);
-    assert_eq!(balance(client, &position(&second)).await, 2);
-    assert!(metric(client, "passbook_replica_fallbacks_total{reason=\"position\"}").await >= 1.0);
+    assert_eq!(balance(client, "").await, sum);
+    let fallbacks = async || metric(client, "passbook_replica_fallbacks_total{reason=\"position\"}").await;
+    let before = fallbacks().await;
+    assert_eq!(balance(client, &position(&second)).await, sum + 1);
+    assert_eq!(fallbacks().await, before + 1.0, "a question falls back once");
 
     // Far behind, it is not asked any more.
     until("a replica that is far behind", async || {
@@ -67,7 +84,7 @@ async fn a_replica_answers_queries_while_it_is_there_and_near_and_nobody_misses_
         is_near(0.0).await
     })
     .await;
-    assert!(balance(client, "").await > 2);
+    assert!(balance(client, "").await > sum + 1);
     replica.execute("SELECT pg_wal_replay_resume()", "passbook").await;
     until("a replica that is near again", || is_near(1.0)).await;
 
