@@ -17,8 +17,6 @@ RETURNS TABLE (
     data             text
 )
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE

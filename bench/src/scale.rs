@@ -34,11 +34,13 @@ const SCRIPT: &str = "deposits.lua";
 const BALANCER: &str = include_str!("../../ops/haproxy.cfg");
 const BALANCER_SECONDS_MAX: u64 = 10;
 const LOOK_MS: u64 = 20;
+/// So long it takes until an instance holds most of the accounts.
+const WARM_UP_SECONDS: u32 = 15;
 const HEAD: [&str; 6] = ["deposits", "requests/s", "× the first", "p50 ms", "p99 ms", "Passbook's CPU µs/command"];
 
 /// Measure what several instances behind HAProxy, partitions, and traces change, each on a fresh Passbook.
 ///
-/// Prints tables. Each of some nine figures takes --rounds times twice --seconds.
+/// Prints tables. By default it takes some twelve minutes, most of it for warming up.
 #[derive(Args)]
 pub struct Options {
     /// The service to measure; build it with --release
@@ -192,7 +194,7 @@ async fn measure(options: &Options, rig: &Rig, processes: &[u32], ways: &mut [Wa
 async fn once(options: &Options, rig: &Rig, processes: &[u32], way: &mut Way) -> Result<()> {
     eprintln!("{}", way.name);
     // An instance that was not asked for a while has much to catch up with, which is not what is measured.
-    rig.wrk.run(SCRIPT, ACCOUNTS, options.connections, options.seconds, &way.url).await?;
+    rig.wrk.run(SCRIPT, ACCOUNTS, options.connections, WARM_UP_SECONDS, &way.url).await?;
     catch_up(&rig.passbook).await?;
     let cpu = || processes.iter().map(|pid| cpu_time(*pid, *pid)).collect::<Vec<Option<CpuTime>>>();
     let before = cpu();
