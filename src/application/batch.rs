@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Answer, Error, Pending,
+    memory::{Held, Loaded, Undecodable},
     receipt::{AccountReceipt, Receipt, Receiver, RecordedFact, TransferReceipt},
     request::{Reach, Request},
 };
@@ -18,22 +19,6 @@ use crate::{
         log::{self, Head, Key, KeyId},
     },
 };
-
-/// An account as this process holds it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Held {
-    /// The last version folded in; 0 before the opening.
-    pub version: i64,
-    /// The fold.
-    pub account: Account,
-}
-
-/// The accounts that a batch starts from. An error is a stream that cannot be decoded: it fails its own commands only.
-pub(super) type Loaded = HashMap<Uuid, Result<Held, Undecodable>>;
-
-/// The stream's events are not ones that this release understands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Undecodable;
 
 /// What is decided upon: where each partition that the batch touches ends.
 pub(super) type Heads = BTreeMap<i16, Head>;
@@ -77,26 +62,11 @@ pub(super) fn decide(
     Decided { write: decision.write, answers, changed: decision.changed }
 }
 
-/// The accounts that a command is about.
-pub(super) fn streams(command: &Command) -> impl Iterator<Item = Uuid> {
-    let (first, second) = match command {
-        Command::Account { account_id, .. } => (*account_id, None),
-        Command::Transfer(transfer) => (transfer.from, Some(transfer.to)),
-    };
-    std::iter::once(first).chain(second)
-}
-
 /// The partition of a command: where its key is kept, and the other one if it is over two.
 pub(super) fn partitions_of(command: &Command, partitions: Partitions) -> (i16, Option<i16>) {
-    let mut streams = streams(command).map(|stream_id| partitions.of(stream_id));
+    let mut streams = command.accounts().map(|stream_id| partitions.of(stream_id));
     let home = streams.next().unwrap_or_default();
     (home, streams.next().filter(|other| *other != home))
-}
-
-/// The key that a request asks for; a dry run ignores it.
-fn key_of(request: &Request) -> Option<KeyId> {
-    let key = request.idempotency_key.as_ref().filter(|_| !request.dry_run)?;
-    Some(KeyId { caller: request.caller.clone(), key: key.key.clone() })
 }
 
 struct Decision<'a> {
@@ -114,7 +84,7 @@ struct Decision<'a> {
 impl Decision<'_> {
     /// A key comes before the state and `If-Match`: a retry is a replay, whatever has become of the account.
     fn answer(&mut self, command: &Command, request: &Request) -> Result<Answer, Error> {
-        let Some((id, key)) = key_of(request).zip(request.idempotency_key.as_ref()) else {
+        let Some((id, key)) = request.key().zip(request.idempotency_key.as_ref()) else {
             let receipt = self.carry_out(command, request)?;
             return Ok(Answer { receipt: self.told(receipt, command, request)?, replayed: false });
         };
@@ -247,7 +217,7 @@ impl Decision<'_> {
                 event_type: event.name(),
                 schema_version: event.schema_version(),
                 data: serde_json::to_string(event).map_err(|_| Error::Internal)?,
-                metadata: metadata(request)?,
+                metadata: request.metadata().map_err(|_| Error::Internal)?,
             };
             self.write_in(partition)?.events.push(event);
             self.changed.insert(account_id, held.clone());
@@ -304,16 +274,4 @@ fn recorded_receipt(first: &Key, fingerprint: &[u8; 32]) -> Result<Receipt, Erro
         tracing::error!(%error, "a recorded receipt cannot be read");
         Error::Internal
     })
-}
-
-fn metadata(request: &Request) -> Result<String, Error> {
-    #[derive(serde::Serialize)]
-    struct Metadata<'a> {
-        user_id: &'a str,
-        correlation_id: &'a str,
-        causation_id: Uuid,
-    }
-    let Request { caller, correlation_id, causation_id, .. } = request;
-    serde_json::to_string(&Metadata { user_id: caller, correlation_id, causation_id: *causation_id })
-        .map_err(|_| Error::Internal)
 }

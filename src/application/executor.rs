@@ -1,13 +1,13 @@
 //! The one task that writes: takes whatever waits in the queue as one batch, carries it through the turnstile, and
 //! answers. While a batch commits, the next one gathers; there is no timer.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection};
 use tokio::{
     select,
-    sync::{mpsc, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    sync::watch,
+    time::{Instant, sleep, timeout},
 };
 use tracing::{Instrument, Span, field::Empty};
 
@@ -16,6 +16,7 @@ use super::{
     failure::{CONNECT_MAX, Failure, Nature, STATEMENT_MAX, within},
     pace::Pace,
     passage::Turnstile,
+    queue::{BATCH_COMMANDS_MAX, Behind, OUTAGE_PATIENCE, Queue, turn_away},
 };
 use crate::{
     event_store::{Primary, StreamVersion, log::Place},
@@ -24,18 +25,11 @@ use crate::{
     timestamp,
 };
 
-/// How many commands share one append.
-const BATCH_COMMANDS_MAX: usize = 512;
-/// How long a command waits for a database that is away before it is told so.
-const OUTAGE_PATIENCE: Duration = Duration::from_millis(1_500);
-/// How often those who wait behind a batch that does not come back are turned away.
-const TURN_AWAY_EVERY: Duration = Duration::from_millis(100);
 /// So long after the last failure a database that answers, and was not written to, is taken for healed.
 const HEALED_AFTER: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 
-type Queue = mpsc::Receiver<Pending>;
 type Answers = Vec<Result<Answer, Error>>;
 
 pub(super) struct Executor {
@@ -251,7 +245,7 @@ impl Executor {
         queue: &mut Queue,
         takes_more: bool,
     ) -> Result<Answers, Failure> {
-        let mut behind = Behind { queue, turned_away_at: Instant::now() + OUTAGE_PATIENCE };
+        let mut behind = Behind::new(queue);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -278,36 +272,6 @@ impl Executor {
     }
 }
 
-/// Those who wait behind an attempt.
-struct Behind<'a> {
-    queue: &'a mut Queue,
-    /// Until then they wait for it.
-    turned_away_at: Instant,
-}
-
-impl Behind<'_> {
-    /// Lets a step of the attempt take its time, but not those who wait behind it.
-    async fn wait_for<T>(&mut self, step: impl Future<Output = T>) -> T {
-        let mut step = pin!(step);
-        loop {
-            if let Ok(outcome) = timeout_at(self.turned_away_at, &mut step).await {
-                return outcome;
-            }
-            turn_away(self.queue);
-            self.turned_away_at = Instant::now() + TURN_AWAY_EVERY;
-        }
-    }
-
-    /// Takes along who has come while the batch waited for its turn.
-    fn join(&mut self, batch: &mut Vec<Pending>) {
-        while batch.len() < BATCH_COMMANDS_MAX
-            && let Ok(pending) = self.queue.try_recv()
-        {
-            batch.extend((!pending.answer.is_closed()).then_some(pending));
-        }
-    }
-}
-
 /// Carried out, or refused by the state: neither asked about only, nor stopped by an outage or a fault.
 fn is_judged(pending: &Pending, answer: &Result<Answer, Error>) -> bool {
     let judged = match answer {
@@ -317,11 +281,4 @@ fn is_judged(pending: &Pending, answer: &Result<Answer, Error>) -> bool {
         ) => false,
     };
     judged && !pending.request.dry_run
-}
-
-/// Of those who have not been taken into a batch nothing was done.
-fn turn_away(queue: &mut Queue) {
-    while let Ok(pending) = queue.try_recv() {
-        let _ = pending.answer.send(Err(Error::StorageUnavailable));
-    }
 }

@@ -14,12 +14,11 @@ use uuid::Uuid;
 
 use super::{
     Pending, Settings,
-    batch::{self, Held, Loaded, Undecodable},
     failure::{Failure, STATEMENT_MAX, within},
     newer::Newer,
 };
 use crate::{
-    domain::{Event, account::STATE_VERSION, event::DecodeError},
+    domain::{Account, Event, account::STATE_VERSION, event::DecodeError},
     event_store::{
         Partitions,
         log::Missed,
@@ -30,6 +29,22 @@ use crate::{
 
 /// When others have written more than this since our last look, everything held is dropped.
 pub(super) const CATCH_UP_EVENTS_MAX: i64 = 10_000;
+
+/// An account as this process holds it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held {
+    /// The last version folded in; 0 before the opening.
+    pub version: i64,
+    /// The fold.
+    pub account: Account,
+}
+
+/// The accounts that a batch starts from. An error is a stream that cannot be decoded: it fails its own commands only.
+pub(super) type Loaded = HashMap<Uuid, Result<Held, Undecodable>>;
+
+/// The stream's events are not ones that this release understands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undecodable;
 
 /// What is held of one partition, or nothing where a batch may be over several.
 pub(super) struct Memory {
@@ -110,7 +125,7 @@ impl Memory {
         newer: &Newer,
     ) -> Result<Loaded, Failure> {
         let Some(held) = &self.held else { return Ok(Loaded::new()) };
-        let lacking = batch.iter().flat_map(|pending| batch::streams(&pending.command));
+        let lacking = batch.iter().flat_map(|pending| pending.command.accounts());
         let lacking = lacking.filter(|stream_id| !held.contains(stream_id)).collect();
         self.fetch(connection, lacking, newer).await
     }
@@ -124,7 +139,7 @@ impl Memory {
     ) -> Result<Loaded, Failure> {
         let mut loaded = Loaded::new();
         let mut lacking = BTreeSet::new();
-        for stream_id in batch.iter().flat_map(|pending| batch::streams(&pending.command)) {
+        for stream_id in batch.iter().flat_map(|pending| pending.command.accounts()) {
             match self.held.as_mut().and_then(|held| held.get(&stream_id)) {
                 Some(held) => drop(loaded.insert(stream_id, Ok(held.clone()))),
                 None => drop(lacking.insert(stream_id)),

@@ -8,8 +8,10 @@ mod memory;
 mod newer;
 mod pace;
 mod passage;
+mod queue;
 mod receipt;
 mod request;
+mod writing;
 
 use std::{sync::Arc, time::Duration};
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::Account;
+use crate::{domain::Account, event_store::log::KeyId};
 
 /// Whose accounts a caller may command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,24 @@ impl Request {
             Reach::Any => true,
             Reach::Own => account.belongs_to(&self.caller),
         }
+    }
+
+    /// The key that it asks for; a dry run ignores it.
+    pub(super) fn key(&self) -> Option<KeyId> {
+        let key = self.idempotency_key.as_ref().filter(|_| !self.dry_run)?;
+        Some(KeyId { caller: self.caller.clone(), key: key.key.clone() })
+    }
+
+    /// What each of its events says of it, as JSON.
+    pub(super) fn metadata(&self) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Metadata<'a> {
+            user_id: &'a str,
+            correlation_id: &'a str,
+            causation_id: Uuid,
+        }
+        let Request { caller, correlation_id, causation_id, .. } = self;
+        serde_json::to_string(&Metadata { user_id: caller, correlation_id, causation_id: *causation_id })
     }
 }
 

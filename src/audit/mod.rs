@@ -5,6 +5,7 @@ mod account;
 mod books;
 mod cursor;
 pub mod feed;
+mod filter;
 mod receipts;
 mod record;
 mod report;
@@ -24,9 +25,10 @@ use crate::event_store::{Partitions, log};
 
 pub use account::Verification;
 pub use cursor::{Bookmark, Cursor, InvalidCursor};
+pub use filter::Filter;
 pub use record::EventRecord;
 pub use report::{Finding, Money, Report};
-pub use trail::{Filter, LogPage, Misplaced, Trail};
+pub use trail::{LogPage, Misplaced, Trail};
 pub use witness::{InvalidWitness, Witness};
 
 /// How many accounts are verified at once; each may keep a connection for seconds.

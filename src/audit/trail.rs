@@ -2,7 +2,6 @@
 
 use std::{io, time::Duration};
 
-use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -10,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Error,
     cursor::{Bookmark, Cursor, Mark, Place},
+    filter::Filter,
     record::EventRecord,
 };
 use crate::{
@@ -27,15 +27,6 @@ const SCAN_EVENTS_MAX: i64 = 10_000;
 pub struct Trail {
     pool: PgPool,
     partitions: Partitions,
-}
-
-/// Which events of the log.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Filter {
-    /// Of this type.
-    pub event_type: Option<EventType>,
-    /// Recorded at this time or later.
-    pub since: Option<DateTime<Utc>>,
 }
 
 /// Events in the order of the log: of each partition by their positions, and by their times among each other.
@@ -68,19 +59,6 @@ pub enum Misplaced {
     /// The log has other partitions.
     #[error("the cursor is of a log with other partitions: this one has {0}")]
     Elsewhere(i16),
-}
-
-impl Filter {
-    /// Whether the event is one of those wanted.
-    pub(super) fn takes(&self, event_type: Option<EventType>, recorded_at: DateTime<Utc>) -> bool {
-        self.event_type.is_none_or(|wanted| event_type == Some(wanted))
-            && self.since.is_none_or(|since| recorded_at >= since)
-    }
-
-    /// Whether every event is.
-    pub(super) fn takes_all(&self) -> bool {
-        self.event_type.is_none() && self.since.is_none()
-    }
 }
 
 impl Trail {

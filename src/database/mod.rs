@@ -3,17 +3,21 @@
 mod distribute;
 pub mod embedded;
 mod schema;
+mod urls;
 
-use std::{fs, io, path::PathBuf, str::FromStr, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
 
-use self::embedded::EmbeddedPostgres;
+use self::{
+    embedded::EmbeddedPostgres,
+    urls::{replica, servers, url, with_settings},
+};
 use crate::{config::Config, event_store::Primary};
 
 /// How long the database may take to answer a new connection at the start.
@@ -140,11 +144,7 @@ impl Database {
 
     /// Spreads the tables over the nodes of a Citus cluster, each partition on one of them, as the owner of the tables.
     pub async fn distribute(&self) -> Result<(), Error> {
-        let mut connection = self.connect().await?;
-        distribute::distribute(&mut connection).await?;
-        // A failed goodbye harms nobody.
-        let _ = connection.close().await;
-        Ok(())
+        self.with_connection(distribute::distribute).await
     }
 
     /// Makes sure that the schema is one that this release can serve: the owner brings it up to date, others look.
@@ -157,10 +157,10 @@ impl Database {
         self.with_connection(schema::check).await
     }
 
-    async fn with_connection(
-        &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), schema::Error>,
-    ) -> Result<(), Error> {
+    async fn with_connection<E>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), E>) -> Result<(), Error>
+    where
+        Error: From<E>,
+    {
         let mut connection = self.connect().await?;
         work(&mut connection).await?;
         // A failed goodbye harms nobody.
@@ -259,29 +259,6 @@ fn pool(connections_max: u32) -> PgPoolOptions {
     PgPoolOptions::new().max_connections(connections_max).acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
 }
 
-/// The server of a URL, or several with commas between.
-fn servers(urls: &SecretString) -> Result<Primary, Error> {
-    let servers = urls.expose_secret().split(',').map(|url| parse(url.trim()).map(with_settings));
-    Ok(Primary::new(servers.collect::<Option<_>>().ok_or(Error::InvalidUrl)?))
-}
-
-fn replica(config: &Config) -> Result<Option<PgConnectOptions>, Error> {
-    let url = config.read_database_url.as_ref().map(|url| parse(url.expose_secret()).map(with_settings));
-    url.map(|replica| replica.ok_or(Error::InvalidReadUrl)).transpose()
-}
-
-/// The configured database, which may be told in a file: an environment is seen by more people.
-fn url(config: &Config) -> Result<Option<SecretString>, Error> {
-    match (&config.database_url, &config.database_url_file) {
-        (Some(_), Some(_)) => Err(Error::TwoUrls),
-        (None, Some(path)) => match fs::read_to_string(path) {
-            Ok(text) => Ok(Some(text.trim().into())),
-            Err(source) => Err(Error::UrlFile { path: path.clone(), source }),
-        },
-        (url, None) => Ok(url.clone()),
-    }
-}
-
 /// Where our own Postgres keeps its data.
 pub fn data_dir(config: &Config) -> PathBuf {
     config.data_dir.clone().unwrap_or_else(embedded::default_data_dir)
@@ -289,21 +266,4 @@ pub fn data_dir(config: &Config) -> PathBuf {
 
 fn embedded_settings(config: &Config) -> embedded::Settings {
     embedded::Settings { data_dir: data_dir(config), bin: config.pg_bin.clone(), parameters: vec![] }
-}
-
-/// The parser takes any scheme, and its own error may quote the password.
-fn parse(url: &str) -> Option<PgConnectOptions> {
-    let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-    PgConnectOptions::from_str(url).ok().filter(|_| is_postgres)
-}
-
-/// What holds on every connection: times in UTC, nothing compiled for a millisecond's query, and an instance that
-/// froze inside the turnstile does not hold up the others.
-fn with_settings(options: PgConnectOptions) -> PgConnectOptions {
-    options.options([
-        ("timezone", "UTC"),
-        ("jit", "off"),
-        ("lock_timeout", "2s"),
-        ("idle_in_transaction_session_timeout", "2s"),
-    ])
 }

@@ -23,6 +23,17 @@ pub enum Command {
     Transfer(Transfer),
 }
 
+impl Command {
+    /// The accounts that it is about.
+    pub fn accounts(&self) -> impl Iterator<Item = Uuid> + use<> {
+        let accounts = match self {
+            Self::Account { account_id, .. } => [Some(*account_id), None],
+            Self::Transfer(transfer) => [Some(transfer.from), Some(transfer.to)],
+        };
+        accounts.into_iter().flatten()
+    }
+}
+
 /// What may be asked of one account.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the fields say it by their names")]
