@@ -91,12 +91,18 @@ function settle(given) {
 /**
  * Sends a request with the token. Where the token is refused the question comes back, and the request goes on with the
  * new one. Throws as `fetch` does where no answer comes; otherwise the answer is returned, whatever it says.
+ * @param {string} path
+ * @param {object} [options] those of `fetch`
+ * @param {number} [options.timeoutMs] how long an answer may take, each time; nobody is hurried who looks for a token
+ * @param {() => void} [options.onSend] hears of each time before it; what it throws keeps the request back
  */
-export async function request(path, { headers = {}, ...options } = {}) {
+export async function request(path, { headers = {}, signal, timeoutMs, onSend, ...options } = {}) {
   for (;;) {
+    onSend?.();
     const sent = token;
     const authorization = sent ? { Authorization: `Bearer ${sent}` } : {};
-    const response = await fetch(path, { ...options, headers: { ...headers, ...authorization }, cache: 'no-store' });
+    const signals = [signal, timeoutMs && AbortSignal.timeout(timeoutMs)].filter(Boolean);
+    const response = await fetch(path, { ...options, headers: { ...headers, ...authorization }, cache: 'no-store', signal: AbortSignal.any(signals) });
     if (response.status !== 401) return response;
     if (token !== sent) continue;
     if (options.method === 'POST') isDeclined = false;
@@ -122,8 +128,7 @@ export function url(path, query = {}) {
 export async function read(path, query = {}, { signal, fresh = true } = {}) {
   const address = url(path, fresh ? { ...query, min_position: written } : query);
   for (let tries = 1; ; tries++) {
-    const signals = [AbortSignal.timeout(READ_MS_MAX), ...(signal ? [signal] : [])];
-    const response = await request(address, { signal: AbortSignal.any(signals) });
+    const response = await request(address, { signal, timeoutMs: READ_MS_MAX });
     if (response.ok) return parse(await response.text());
     const refusal = await refusalOf(response);
     if (!['projection_behind', 'rate_limited'].includes(refusal.code) || tries === TRIES_MAX) throw refusal;

@@ -1,7 +1,7 @@
 // What a teller can do: the console's outbox, and what comes of commands that outlived the page that sent them.
 
 import { access, refusalOf, request, wrote } from './api.js';
-import { outbox } from './outbox.js';
+import { Stranded, outbox } from './outbox.js';
 
 export const outgoing = outbox({ request, refusalOf, subject: access.subject, storage: sessionStorage });
 
@@ -15,21 +15,24 @@ export async function send(command) {
 const listeners = new Set();
 let answers = [];
 
-/** What became of commands that were sent before the page was loaded again. */
+/** What became of commands whose form is gone: sent before the page was loaded again, or stranded. */
 export const results = {
   all: () => answers,
-  resume() {
-    for (const { command, outcome } of outgoing.resume()) {
-      const tell = (error) => set([...answers, { key: command.key, says: command.says, error }]);
-      outcome.then(({ receipt }) => (wrote(receipt.position), tell())).catch(tell);
-    }
-  },
+  resume: () => outgoing.resume().forEach(follow),
+  again: (key) => follow(outgoing.again(key)),
   drop: (key) => set(answers.filter((answer) => answer.key !== key)),
   onChange(listener) {
     listeners.add(listener);
     return () => listeners.delete(listener);
   },
 };
+
+function follow({ command, outcome }) {
+  results.drop(command.key);
+  const tell = (error) => set([...answers, { key: command.key, says: command.says, error }]);
+  // What is stranded is shown as such for as long as it is.
+  outcome.then(({ receipt }) => (wrote(receipt.position), tell())).catch((error) => error instanceof Stranded || tell(error));
+}
 
 function set(next) {
   answers = next;

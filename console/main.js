@@ -73,10 +73,17 @@ function Caller() {
 function OnItsWay() {
   useChange(outgoing);
   useChange(results);
-  const lost = outgoing.waiting().filter((command) => command.lostAt !== null);
+  useChange(access);
+  const lost = outgoing.waiting().filter(({ lostAt, isStranded }) => lostAt !== null && !isStranded);
+  const stranded = outgoing.waiting().filter(({ isStranded }) => isStranded);
   return html`<div class="onitsway" role="status">
     ${lost.map((command) => html`<p key=${command.key} class="notice warn">
       <strong>No answer yet: ${command.says}.</strong> It is asked again until there is one. Nothing is done twice.
+    </p>`)}
+    ${stranded.map(({ key, says, subject }) => html`<p key=${key} class="notice bad">
+      <strong>Not known whether it was done: ${says}.</strong> Only ${subject || 'whoever sent it'} can ask, with a token that may.
+      ${' '}<button type="button" class="quiet" disabled=${access.subject() !== subject} onClick=${() => results.again(key)}>Ask again</button>
+      ${' '}<button type="button" class="quiet" onClick=${() => outgoing.drop(key)}>I have looked at the account: ask no more</button>
     </p>`)}
     ${results.all().map(({ key, says, error }) => html`<p key=${key} class=${`notice ${error ? 'bad' : 'good'}`}>
       <strong>${says}:</strong> ${error ? said(error) : 'recorded.'}

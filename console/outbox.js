@@ -1,5 +1,8 @@
 // Commands on their way. Each has a key of its own and is sent, word for word the same, until it is answered: after a
 // double click, a lost answer, a new token or a page that was loaded again, money moves once or not at all.
+//
+// A key is its caller's own. Once an attempt may have been carried out only the same caller asks again: sent under another
+// name it would be another command. Until they come back the command is stranded, and its key kept.
 
 const KEPT = 'passbook.outbox';
 /** A lost attempt may still be carried out for so long: `PASSBOOK_COMMAND_TIMEOUT_MS` and some. */
@@ -12,7 +15,7 @@ const NOTHING_DONE_TRIES_MAX = 5;
 
 /**
  * @param {object} world what it works with
- * @param {(path: string, options: object) => Promise<Response>} world.request
+ * @param {(path: string, options: object) => Promise<Response>} world.request calls `options.onSend` before each time
  * @param {(response: Response) => Promise<Error>} world.refusalOf
  * @param {() => string} world.subject whose keys they are: another caller's are others
  * @param {Storage} world.storage
@@ -31,12 +34,16 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
 
   /** Sends until there is an answer: the receipt, or a refusal that is thrown. */
   async function carry(command) {
+    command.isStranded = false;
     waiting.set(command.key, command);
     keep();
     try {
       return await answered(command);
+    } catch (error) {
+      command.isStranded = error instanceof Stranded;
+      throw error;
     } finally {
-      waiting.delete(command.key);
+      if (!command.isStranded) waiting.delete(command.key);
       keep();
     }
   }
@@ -44,7 +51,6 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
   async function answered(command) {
     let pause = PAUSE_MS_MIN;
     for (let nothingDone = 0; ; ) {
-      if (command.lostAt !== null && subject() !== command.subject) throw new Stranded(command);
       const outcome = await attempt(command);
       if (outcome.receipt) return outcome;
       if (outcome.isLost) {
@@ -52,6 +58,9 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
         keep();
       } else if (outcome.isNothingDone && (command.lostAt !== null || ++nothingDone < NOTHING_DONE_TRIES_MAX)) {
         pause = Math.max(pause, outcome.refusal.retryAfterS * 1000);
+      } else if (command.lostAt !== null && [401, 403].includes(outcome.refusal.status)) {
+        // It says who may ask, and nothing of what was done.
+        throw new Stranded(command);
       } else if (command.lostAt === null || now() - command.lostAt > LOST_MS_MAX) {
         throw outcome.refusal;
       }
@@ -64,16 +73,21 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
   async function attempt(command) {
     const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': command.key };
     if (command.ifMatch) headers['If-Match'] = command.ifMatch;
-    if (command.lostAt === null) command.subject = subject();
+    const onSend = () => {
+      if (subject() === command.subject) return;
+      if (command.lostAt !== null) throw new Stranded(command);
+      command.subject = subject();
+      keep();
+    };
     let response;
     try {
-      const signal = AbortSignal.timeout(ATTEMPT_MS_MAX);
-      response = await request(command.path, { method: 'POST', headers, body: command.body, signal });
+      response = await request(command.path, { method: 'POST', headers, body: command.body, timeoutMs: ATTEMPT_MS_MAX, onSend });
       if (response.ok) {
         const receipt = await response.json();
         return { receipt, isReplay: response.headers.get('idempotency-replayed') === 'true' };
       }
     } catch (error) {
+      if (error instanceof Stranded) throw error;
       // Nobody gave a token: that is an answer.
       if (error.status === 401) return { refusal: error };
       return { isLost: true };
@@ -91,11 +105,25 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
     send: ({ path, body, ifMatch, says }) =>
       carry({ key: newKey(), path, body: JSON.stringify(body), ifMatch, says, subject: subject(), lostAt: null }),
 
-    /** Goes on with what an earlier life of this tab has sent and had no answer to. */
+    /** Goes on with what an earlier life of this tab has sent and had no answer to; what was stranded stays so. */
     resume() {
       const kept = JSON.parse(storage.getItem(KEPT) ?? '[]');
+      kept.filter(({ isStranded }) => isStranded).forEach((command) => waiting.set(command.key, command));
       // Whether they were sent at all is not known either.
-      return kept.map((command) => ({ command, outcome: carry({ ...command, lostAt: command.lostAt ?? now() }) }));
+      const open = kept.filter(({ isStranded }) => !isStranded);
+      return open.map((command) => ({ command, outcome: carry({ ...command, lostAt: command.lostAt ?? now() }) }));
+    },
+
+    /** Asks once more for the answer to a stranded command. */
+    again(key) {
+      const command = waiting.get(key);
+      return { command, outcome: carry(command) };
+    },
+
+    /** Asks no more for the answer to a stranded command: somebody has looked at the account. */
+    drop(key) {
+      waiting.delete(key);
+      keep();
     },
 
     /** What has no answer yet. */
@@ -108,12 +136,12 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
   };
 }
 
-/** Somebody else has come while a command had no answer: under their name it would be another command. */
+/** Whoever asks now is not the one who sent: under another name it would be another command. */
 export class Stranded extends Error {
   constructor(command) {
     super(
-      `${command.says}: whether it was carried out is not known, and only ${command.subject || 'whoever sent it'} can ask again. ` +
-        'Look at the account before you send it anew.',
+      `${command.says}: whether it was carried out is not known, and only ${command.subject || 'whoever sent it'} can ask again, ` +
+        'with a token that may. Until then do not send it anew: look at the account.',
     );
     this.title = 'Another caller';
     this.fields = [];

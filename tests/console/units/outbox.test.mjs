@@ -14,6 +14,7 @@ function world(answers) {
     passed: () => time,
     parts: {
       request: async (path, options) => {
+        options.onSend();
         sent.push({ path, key: options.headers['Idempotency-Key'], ifMatch: options.headers['If-Match'], body: options.body });
         const answer = answers.length > 1 ? answers.shift() : answers[0];
         if (answer === 'lost') throw new TypeError('no answer');
@@ -74,11 +75,35 @@ test('of a service that does nothing the last word counts in the end', async () 
   assert.equal(sent.length, 5);
 });
 
-test('whoever comes later does not send what somebody else has sent', async () => {
-  const { send, sent } = world(['another', [201]]);
-  await assert.rejects(send(), (error) => error instanceof Stranded);
-  assert.equal(sent.length, 1);
+test('whoever comes later does not send what somebody else has sent, who is answered when they are back', async () => {
+  const bank = world(['another', [201]]);
+  await assert.rejects(bank.send(), (error) => error instanceof Stranded && error.message.includes('only clerk can ask again'));
+  assert.equal(bank.sent.length, 1);
+  const [{ key, isStranded }] = JSON.parse(bank.kept.get('passbook.outbox'));
+  assert.ok(isStranded);
+  await assert.rejects(bank.box.again(key).outcome, (error) => error instanceof Stranded);
+  assert.equal(bank.sent.length, 1);
+
+  const next = world([[201]]);
+  next.kept.set('passbook.outbox', bank.kept.get('passbook.outbox'));
+  assert.deepEqual(next.box.resume(), [], 'nothing stranded is sent unasked');
+  await next.box.again(key).outcome;
+  allAlike([...bank.sent, ...next.sent]);
+  assert.deepEqual(next.box.waiting(), []);
 });
+
+for (const [status, code] of [[401, 'unauthenticated'], [403, 'forbidden']]) {
+  test(`${status} is the last word on what was not sent before, and none on what was`, async () => {
+    const first = world([[status, code]]);
+    await assert.rejects(first.send(), { status });
+    assert.deepEqual(first.box.waiting(), []);
+    const later = world(['lost', [status, code]]);
+    await assert.rejects(later.send(), (error) => error instanceof Stranded);
+    assert.deepEqual(later.box.waiting().map(({ key }) => key), ['key-1']);
+    later.box.drop('key-1');
+    assert.equal(later.kept.get('passbook.outbox'), '[]');
+  });
+}
 
 test('what was on its way is kept, and goes on under the same key in another life', async () => {
   const first = world(['lost']);
