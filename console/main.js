@@ -5,15 +5,15 @@ import { access } from './api.js';
 import { outgoing, results } from './commands.js';
 import { go, useRoute } from './route.js';
 import { Overview } from './overview.js';
-import { Accounts } from './accounts.js';
+import { Accounts, ID } from './accounts.js';
 import { Account } from './account.js';
 import { Operations } from './operations.js';
 
 function Page({ route }) {
   const [section, id] = route.path;
   if (section === undefined) return html`<${Overview} />`;
-  if (section === 'accounts' && id) return html`<${Account} key=${id} id=${id} query=${route.query} />`;
-  if (section === 'accounts') return html`<${Accounts} query=${route.query} />`;
+  if (section === 'accounts' && ID.test(id)) return html`<${Account} key=${id} id=${id} query=${route.query} />`;
+  if (section === 'accounts' && id === undefined) return html`<${Accounts} query=${route.query} />`;
   if (section === 'operations') return html`<${Operations} />`;
   return html`<h1 tabindex="-1">There is no such page</h1><p><a href="#/">To the overview</a></p>`;
 }

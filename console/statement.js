@@ -22,13 +22,16 @@ export function Statement({ account }) {
     event.preventDefault();
     setBusy(true);
     setError(null);
+    setSum(null);
     await work().catch(setError);
     setBusy(false);
   };
   const show = attempt(async () => {
     const { data, next } = await read(`${path}/daily-balances`, { from, to: dayAfter(to), limit: DAYS });
-    setSum({ days: data, isWhole: next === null });
+    setSum({ days: data, isWhole: next === null, from, to });
   });
+  // Totals of other days than those that stand above them would be taken for theirs.
+  const choose = (set) => (event) => (setSum(null), set(event.target.value));
   const download = (type, ending) => attempt(async () => {
     const response = await request(url(`${path}/statement`, { from, to: dayAfter(to) }), { headers: { Accept: type } });
     if (!response.ok) throw await refusalOf(response);
@@ -38,8 +41,8 @@ export function Statement({ account }) {
   return html`<form onSubmit=${show} aria-busy=${isBusy}>
     <fieldset class="bare" disabled=${isBusy}>
       <div class="row">
-        <${Field} id="statement-from" label="From"><input ...${described('statement-from')} type="date" required value=${from} onInput=${(event) => setFrom(event.target.value)} /></${Field}>
-        <${Field} id="statement-to" label="To and with"><input ...${described('statement-to')} type="date" required value=${to} onInput=${(event) => setTo(event.target.value)} /></${Field}>
+        <${Field} id="statement-from" label="From"><input ...${described('statement-from')} type="date" required value=${from} onInput=${choose(setFrom)} /></${Field}>
+        <${Field} id="statement-to" label="To and with"><input ...${described('statement-to')} type="date" required value=${to} onInput=${choose(setTo)} /></${Field}>
       </div>
       <p class="hint">Days in UTC</p>
       <div class="buttons">
@@ -53,12 +56,12 @@ export function Statement({ account }) {
   </form>`;
 }
 
-function Totals({ days, isWhole, currency }) {
+function Totals({ days, isWhole, from, to, currency }) {
   if (!isWhole) return html`<p class="faint">These are more than ${DAYS} days with movements: download the statement.</p>`;
-  if (days.length === 0) return html`<p class="faint">No money moved on these days.</p>`;
+  if (days.length === 0) return html`<p class="faint">No money moved from ${from} to ${to}.</p>`;
   const total = (name) => days.reduce((sum, each) => sum + BigInt(each[name]), 0n);
   const row = (word, minor) => html`<tr><th scope="row">${word}</th><td class="end"><${Money} minor=${minor} currency=${currency} /></td></tr>`;
-  return html`<table class="totals"><caption class="unseen">The statement in short</caption><tbody>
+  return html`<table class="totals"><caption>From ${from} to ${to}</caption><tbody>
     ${row('Before', days[0].opening)}${row('In', total('in'))}${row('Out', total('out'))}${row('After', days.at(-1).closing)}
     <tr><th scope="row">Movements</th><td class="end">${total('count').toString()}</td></tr>
   </tbody></table>`;

@@ -79,6 +79,10 @@ async fn an_account_lives_from_its_opening_to_its_end() {
     for (word, money) in [("In", "€1,350.50"), ("Out", "€350.50"), ("After", "€1,000.00")] {
         browser.sees_in(".totals tr", &format!("{word}\t{money}")).await;
     }
+    let today = browser.ask("document.querySelector('#statement-to').value").await;
+    browser.sees_in(".totals caption", &format!("to {}", today.as_str().unwrap())).await;
+    browser.run("const f = document.querySelector('#statement-from'); f.value = '2020-01-01'; f.dispatchEvent(new Event('input', {bubbles: true}))").await;
+    browser.until("totals of other days are gone", "!document.querySelector('.totals')").await;
     browser.press("Download CSV").await;
     let statement = browser.download("csv").await;
     assert!(statement.contains("salary") && statement.contains("closing_balance"), "{statement}");
@@ -216,6 +220,10 @@ async fn accounts_are_found_by_id_owner_status_and_currency() {
     browser.sees_in("h1 + p", BEN).await;
     browser.open("accounts/01900000-0000-7000-8000-0000000000cc").await;
     browser.sees("There is no such account").await;
+    for no_id in ["..%2Fprojections", "1"] {
+        browser.open(&format!("accounts/{no_id}")).await;
+        browser.sees("There is no such page").await;
+    }
 }
 
 #[tokio::test]
