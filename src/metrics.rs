@@ -22,6 +22,9 @@ const SECONDS: &[f64] =
 /// From one to a batch of a view that is far behind.
 const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 2_000.0, 8_000.0, 20_000.0];
 
+/// The codes that `ops/alerts.yml` asks for.
+const ALARMING: [&str; 4] = ["internal_error", "outcome_unknown", "overloaded", "storage_unavailable"];
+
 /// Everything that is measured.
 #[derive(Debug)]
 pub struct Metrics {
@@ -179,6 +182,9 @@ impl Metrics {
 
     /// What has not happened yet is told as 0, so that a first time is seen as a rise.
     fn begin_at_zero(&self) {
+        for code in ALARMING {
+            self.refusals.with_label_values(&[code]);
+        }
         for path in ["fast", "slow"] {
             self.batches.with_label_values(&[path]);
         }

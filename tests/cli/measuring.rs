@@ -74,6 +74,23 @@ async fn the_metrics_are_named_and_told_as_prometheus_wants_it_and_ops_asks_for_
     }
 }
 
+#[tokio::test]
+async fn a_refusal_that_an_alert_asks_for_is_told_before_the_first_one_so_that_it_is_seen_as_a_rise() {
+    let text = metrics().await;
+    let alerts = fs::read_to_string(root().join("ops/alerts.yml")).unwrap();
+    let asked: BTreeSet<&str> = alerts
+        .split("refusals_total{")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('}'))
+        .map(|(labels, _)| labels)
+        .collect();
+    assert!(asked.len() > 3, "{asked:?}");
+    for labels in asked {
+        let line = format!("passbook_refusals_total{{{labels}}} 0");
+        assert!(text.lines().any(|told| told == line), "{line} is missing");
+    }
+}
+
 #[test]
 fn promtool_finds_fault_with_a_metric_that_is_not_as_it_should_be() {
     assert_ne!(promtool("# TYPE passbook_things counter\npassbook_things 1\n"), "");
