@@ -62,19 +62,33 @@ pub enum Error {
     NotEmpty,
     #[error("the target was copied and finished at {0}: what the old log took since is not in it, and cannot be added")]
     Finished(chrono::DateTime<Utc>),
-    #[error("the target was begun as a copy of another log, or of this one with {0} partitions in place of {1}")]
-    Another(String, i16),
+    #[error(
+        "the target was begun as a copy of a log with {begun} partitions, and this one has {found}: it is another log"
+    )]
+    Another { begun: i16, found: i16 },
+    #[error(
+        "the target was begun as a copy into {begun} partitions, and not into {asked}: go on with {begun}, or begin in an empty \
+         database"
+    )]
+    Begun { begun: i16, asked: i16 },
+    #[error("the old log is a copy itself, and not all of it is there: let the copy into it come to its end first")]
+    SourceUnfinished,
     #[error(
         "the log is not in order at position {0}: `passbook verify` tells more, and nothing of this page was copied"
     )]
     Broken(Position),
+    #[error(
+        "the old log no longer holds at position {0} what was copied from there: a failover has lost it, so begin anew in an \
+         empty database"
+    )]
+    Lost(Position),
     #[error("the event at position {0} of the old log is not in the new one as it was: it must not be served")]
     Differs(Position),
     #[error("the receipt of the key {key:?} of {caller:?} cannot be carried over: {reason}")]
     Receipt { caller: String, key: String, reason: &'static str },
     #[error("somebody else copies into the same log: one at a time")]
     Contended,
-    #[error("a service still writes to the old log: stop it, and run this again")]
+    #[error("a service is still connected to the old log: stop it, and run this again")]
     StillServed,
     #[error("the old log holds {source_events} events, and the new one {target_events}")]
     Uneven { source_events: i64, target_events: i64 },
@@ -91,7 +105,10 @@ impl Copy {
         if to.count() % from.count() != 0 {
             return Err(Error::NotAMultiple { from: from.count(), to: to.count() });
         }
-        let source = patient(source).connect().await?;
+        let mut source = patient(source).connect().await?;
+        if copied::is_under_way(&mut source).await? {
+            return Err(Error::SourceUnfinished);
+        }
         let mut target = patient(target).connect().await?;
         if layout::fixed(&mut target).await?.is_none() {
             let mut transaction = target.begin().await?;
@@ -105,9 +122,11 @@ impl Copy {
         if let Some(finished_at) = first.finished_at {
             return Err(Error::Finished(finished_at));
         }
-        if first.source_count != from.count() || layout::fixed(&mut target).await? != Some(to) {
-            let was = format!("with {} partitions", first.source_count);
-            return Err(Error::Another(was, from.count()));
+        if first.source_count != from.count() {
+            return Err(Error::Another { begun: first.source_count, found: from.count() });
+        }
+        if let Some(begun) = layout::fixed(&mut target).await?.filter(|begun| *begun != to) {
+            return Err(Error::Begun { begun: begun.count(), asked: to.count() });
         }
         Ok(Self { source, target, from, to, progress })
     }
@@ -118,11 +137,21 @@ impl Copy {
         let until = self.heads().await?;
         let heads = self.heads().await?;
         let all: i64 = heads.iter().map(|head| head.position).sum();
-        for (partition, head) in self.from.all().zip(heads) {
+        let from = self.from;
+        for (partition, head) in from.all().zip(heads) {
+            let lost = |position| Error::Lost(from.position(partition, position));
+            if self.of(partition).position > head.position {
+                return Err(lost(head.position + 1));
+            }
             self.catch_up_comparing(partition).await?;
             while self.of(partition).position < head.position {
                 self.copy_page(partition).await?;
                 tell(self.progress.iter().map(|progress| progress.position).sum(), all);
+            }
+            // A page tells by its own first event whether it continues what was copied. Where none came, the head does.
+            let copied = self.of(partition);
+            if copied.position == head.position && copied.hash != head.hash {
+                return Err(lost(head.position));
             }
         }
         for (partition, head) in self.from.all().zip(until) {
@@ -143,23 +172,24 @@ impl Copy {
     /// Copies the rest while nobody can append to the old log, and gives the new one free.
     ///
     /// # Errors
-    /// A service still writes to the old log, or the two are not equal.
+    /// A service is connected to the old log, or the two are not equal.
     pub async fn finish(mut self, tell: impl Fn(i64, i64)) -> Result<Copied, Error> {
         // Most of it before the old log is held up.
         self.round(&tell).await?;
-        let writers: i64 = query_scalar(
-            "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name = 'passbook writer'",
-        )
-        .fetch_one(&mut self.source)
-        .await?;
-        if writers > 0 {
-            return Err(Error::StillServed);
-        }
         sqlx::raw_sql("BEGIN").execute(&mut self.source).await?;
         let mut source_events = 0;
         for partition in self.from.all() {
             source_events += log::lock_head(&mut self.source, partition).await?.position;
+        }
+        // Now, since who comes later waits for the heads. An instance that is idle has its projector alone.
+        let connected: i64 = query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name IN ('passbook writer', 'passbook projector')",
+        )
+        .fetch_one(&mut self.source)
+        .await?;
+        if connected > 0 {
+            return Err(Error::StillServed);
         }
         self.round(&tell).await?;
         self.copy_snapshots().await?;
@@ -246,7 +276,7 @@ impl Copy {
                 Some(_) | None => return Err(broken(position)),
             };
             if hash.is_some_and(|hash| hash != previous) {
-                return Err(broken(position));
+                return Err(Error::Lost(self.from.position(partition, position)));
             }
         }
         for (expected, linked) in (position + 1..).zip(&page) {

@@ -44,6 +44,11 @@ pub async fn progress(connection: &mut PgConnection) -> Result<Vec<Progress>> {
     .await
 }
 
+/// Whether this log is a copy of which not all is there yet: nobody serves, publishes or copies it.
+pub async fn is_under_way(connection: &mut PgConnection) -> Result<bool> {
+    Ok(progress(connection).await?.iter().any(|progress| progress.finished_at.is_none()))
+}
+
 /// Says that this log is to be a copy of one with so many partitions. In the transaction that creates it.
 pub async fn begin(connection: &mut PgConnection, source: Partitions) -> Result<()> {
     for source_partition in source.all() {

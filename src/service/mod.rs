@@ -208,13 +208,13 @@ pub fn welcome(config: &Config, address: SocketAddr) -> String {
 pub async fn partitions(config: &Config, database: &Database) -> Result<Partitions, Error> {
     let asked = config.partitions.and_then(|count| Partitions::new(i16::from(count)));
     let wanted = asked.unwrap_or(Partitions::ONE);
-    let (found, progress) = database
+    let (found, is_copying) = database
         .with_service(async |connection| {
             let found = layout::fix(connection, wanted).await?;
-            Ok((found, copied::progress(connection).await?))
+            Ok((found, copied::is_under_way(connection).await?))
         })
         .await?;
-    if progress.iter().any(|progress| progress.finished_at.is_none()) {
+    if is_copying {
         return Err(Error::Copying);
     }
     match asked {

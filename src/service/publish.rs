@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use sqlx::PgConnection;
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 
 use crate::{
     config::RelayNats,
     database::{self, Database},
-    event_store::{Partitions, layout},
+    event_store::{Partitions, copied, layout},
     http, relay,
 };
 
@@ -51,8 +52,9 @@ async fn partitions_once_there(database: &Database) -> Result<Partitions, String
     let mut is_told = false;
     loop {
         let reason = match look(database).await {
-            Ok(Some(partitions)) => return Ok(partitions),
-            Ok(None) => "nobody has served this bank yet".to_owned(),
+            Ok((Some(_), true)) => "another log is being copied into this one, and not all of it is here".to_owned(),
+            Ok((Some(partitions), false)) => return Ok(partitions),
+            Ok((None, _)) => "nobody has served this bank yet".to_owned(),
             Err(error) if error.is_outage() => error.to_string(),
             Err(error) => return Err(error.to_string()),
         };
@@ -63,7 +65,11 @@ async fn partitions_once_there(database: &Database) -> Result<Partitions, String
     }
 }
 
-async fn look(database: &Database) -> Result<Option<Partitions>, database::Error> {
+/// How many partitions the log has, if there is one, and whether it is still being copied.
+async fn look(database: &Database) -> Result<(Option<Partitions>, bool), database::Error> {
     database.check().await?;
-    database.with_service(async |connection| layout::fixed(connection).await).await
+    let looking = async |connection: &mut PgConnection| {
+        Ok((layout::fixed(connection).await?, copied::is_under_way(connection).await?))
+    };
+    database.with_service(looking).await
 }

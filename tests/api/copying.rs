@@ -128,6 +128,7 @@ async fn everything_but_positions_and_hashes_is_what_it_was() {
         let (accounts, answers) = history(&old, 1).await;
         let before = audit(&old).await;
         old.stop().await;
+        old.is_disconnected().await;
         let target = Target::new(to).await;
         let copied = target.finish(&old).await.unwrap();
         assert_eq!(copied.events, i64::try_from(before.events.len()).unwrap());
@@ -227,7 +228,56 @@ async fn what_cannot_be_a_copy_is_refused() {
     target.open(&old).await.unwrap();
     let other = spawn_app_with(&["--partitions=1"]).await;
     let told = target.open(&other).await.err().expect("another log");
-    assert!(matches!(told, Error::Another(..)), "{told}");
+    assert!(matches!(told, Error::Another { begun: 4, found: 1 }), "{told}");
+    let told = Copy::open(
+        &from.writer(),
+        &Database::open(&target.config).await.unwrap().writer(),
+        old.partitions(),
+        Partitions::new(16).unwrap(),
+    )
+    .await;
+    assert!(matches!(told, Err(Error::Begun { begun: 8, asked: 16 })));
+    let half = Database::open(&target.config).await.unwrap();
+    let own = Database::open(&Target::new(8).await.config).await.unwrap();
+    let told = Copy::open(&half.writer(), &own.writer(), target.partitions, target.partitions).await;
+    assert!(matches!(told, Err(Error::SourceUnfinished)));
+}
+
+#[tokio::test]
+async fn an_idle_service_is_connected_too() {
+    let mut old = spawn_app_with(&["--partitions=1"]).await;
+    let idle = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'passbook writer'";
+    sqlx::query(idle).execute(&mut old.database().await).await.unwrap();
+    let target = Target::new(2).await;
+    let refused = target.finish(&old).await.expect_err("its projector is there");
+    assert!(matches!(refused, Error::StillServed), "{refused}");
+    old.stop().await;
+    old.is_disconnected().await;
+    target.finish(&old).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_failover_has_lost_after_it_was_copied_is_noticed() {
+    let changes = [
+        "UPDATE event SET hash = sha256(hash) WHERE position = (SELECT position FROM log_head);
+         UPDATE log_head SET hash = sha256(hash)",
+        "DELETE FROM event WHERE position = (SELECT position FROM log_head);
+         UPDATE log_head SET position = position - 1, hash = (SELECT hash FROM event WHERE position = log_head.position - 1)",
+    ];
+    for change in changes {
+        let mut old = spawn_app_with(&["--partitions=1"]).await;
+        history(&old, 1).await;
+        let target = Target::new(2).await;
+        target.open(&old).await.unwrap().round(|_, _| ()).await.unwrap();
+        old.stop().await;
+        old.is_disconnected().await;
+        old.tamper(change).await;
+        let told = target.finish(&old).await.expect_err("another history");
+        assert!(matches!(told, Error::Lost(Position::Only(_))), "{told}");
+        let told = target.open(&old).await.unwrap().round(|_, _| ()).await.expect_err("while it follows, too");
+        assert!(matches!(told, Error::Lost(_)), "{told}");
+    }
 }
 
 #[tokio::test]

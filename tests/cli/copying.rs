@@ -80,9 +80,9 @@ async fn a_bank_moves_to_more_partitions_in_a_short_stop() {
     let early = Passbook::using(&moving.url("new")).end();
     assert!(early.refusal().contains("being copied into this one"), "{early:?}");
     let served = moving.ended(&["--partitions", "4"]);
-    assert!(served.refusal().contains("a service still writes"), "{served:?}");
+    assert!(served.refusal().contains("a service is still connected"), "{served:?}");
     let other = moving.ended(&["--partitions", "8"]);
-    assert!(other.refusal().contains("was begun as a copy"), "{other:?}");
+    assert!(other.refusal().contains("into 4 partitions, and not into 8"), "{other:?}");
 
     old.client.deposit_now("last-moment").await;
     assert_eq!(old.stop(Signal::SIGTERM).status.code(), Some(0));

@@ -54,6 +54,23 @@ async fn a_relay_may_be_started_first_and_ended_before_anything_is_there() {
 }
 
 #[tokio::test]
+async fn a_log_of_which_not_all_is_copied_yet_is_not_published() {
+    let site = Site::new().await;
+    site.execute(
+        "INSERT INTO copy_progress (partition, source_partition, source_count, position, hash, compared, keys_at)
+         VALUES (0, 0, 1, 0, '', 0, 'epoch')",
+    )
+    .await;
+    let relay = site.start_relay().await;
+    eventually("its word", async || told(&relay.process.stderr(), "not all of it is here") == 1).await;
+    assert_eq!(site.nats.last().await, None);
+    site.execute("UPDATE copy_progress SET finished_at = now()").await;
+    site.is_noted().await;
+    site.stream_is_the_log().await;
+    stop(relay).await;
+}
+
+#[tokio::test]
 async fn while_the_database_is_away_the_relay_waits_and_then_goes_on() {
     let mut site = Site::new().await;
     let relay = site.start_relay().await;
