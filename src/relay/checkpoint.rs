@@ -3,8 +3,10 @@
 use std::{io, time::Duration};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, Result, query, query_scalar};
+use sqlx::{PgPool, Result, query};
 use tokio::time::timeout;
+
+use super::log::Place;
 
 /// How long one statement may take before its server is taken for frozen.
 const STATEMENT_MS_MAX: u64 = 5_000;
@@ -17,24 +19,50 @@ pub(super) struct Lag {
     pub(super) waiting_since: Option<DateTime<Utc>>,
 }
 
-/// The position that was published last when somebody noted it; 0 where nobody has.
-pub(super) async fn load(pool: &PgPool, partition: i16, name: &str) -> Result<i64> {
-    let found = query_scalar!("SELECT position FROM relay WHERE partition = $1 AND name = $2", partition, name);
-    Ok(in_time(found.fetch_optional(pool)).await?.unwrap_or(0))
+/// How far a stream reached when somebody noted it.
+#[derive(Default)]
+pub(super) struct Noted {
+    /// The position that was published last; 0 where nobody has noted any.
+    pub(super) position: i64,
+    /// The last event of which it is known which one it was, there or before.
+    pub(super) event: Option<Place>,
 }
 
-/// Notes that everything up to `position` is published. It never goes back: a second relay may be further.
-pub(super) async fn save(pool: &PgPool, partition: i16, name: &str, position: i64) -> Result<()> {
+impl Noted {
+    /// Whether the event at the position itself is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.event.as_ref().is_some_and(|event| event.position == self.position)
+    }
+}
+
+/// How far the stream reached.
+pub(super) async fn load(pool: &PgPool, partition: i16, name: &str) -> Result<Noted> {
+    let found =
+        query!("SELECT position, hash_position, hash FROM relay WHERE partition = $1 AND name = $2", partition, name);
+    let Some(row) = in_time(found.fetch_optional(pool)).await? else { return Ok(Noted::default()) };
+    let event = row.hash_position.zip(row.hash).map(|(position, hash)| Place { position, hash });
+    Ok(Noted { position: row.position, event: event.filter(|event| event.position <= row.position) })
+}
+
+/// Notes that everything up to `place` is published. It never goes back: a second relay may be further.
+pub(super) async fn save(pool: &PgPool, partition: i16, name: &str, place: &Place) -> Result<()> {
     let saved = query!(
-        "INSERT INTO relay (partition, name, position, updated_at)
-         VALUES ($1, $2, $3, now())
+        "INSERT INTO relay (partition, name, position, hash_position, hash, updated_at)
+         VALUES ($1, $2, $3, $3, $4, now())
          ON CONFLICT (partition, name) DO UPDATE SET
              position = excluded.position,
+             hash_position = excluded.hash_position,
+             hash = excluded.hash,
              updated_at = excluded.updated_at
-         WHERE relay.partition = $1 AND relay.position < excluded.position",
+         WHERE relay.partition = $1
+             AND (
+                 relay.position < excluded.position
+                 OR relay.position = excluded.position AND relay.hash_position IS DISTINCT FROM excluded.position
+             )",
         partition,
         name,
-        position
+        place.position,
+        place.hash
     );
     in_time(saved.execute(pool)).await.map(drop)
 }
@@ -42,7 +70,8 @@ pub(super) async fn save(pool: &PgPool, partition: i16, name: &str, position: i6
 /// Forgets what was published behind `position`, which is about to be published again.
 pub(super) async fn take_back(pool: &PgPool, partition: i16, name: &str, position: i64) -> Result<()> {
     let taken = query!(
-        "UPDATE relay SET position = $3, updated_at = now() WHERE partition = $1 AND name = $2 AND position > $3",
+        "UPDATE relay SET position = $3, hash_position = NULL, hash = NULL, updated_at = now()
+         WHERE partition = $1 AND name = $2 AND position > $3",
         partition,
         name,
         position

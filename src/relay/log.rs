@@ -15,7 +15,7 @@ const READ_MS_MAX: u64 = 5_000;
 pub(super) struct Place {
     /// The event's position; 0 before the first one.
     pub(super) position: i64,
-    hash: Vec<u8>,
+    pub(super) hash: Vec<u8>,
 }
 
 impl Place {

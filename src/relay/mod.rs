@@ -83,6 +83,8 @@ pub enum Stop {
          max_msg_size of the stream"
     )]
     TooLarge { position: i64, reason: String },
+    #[error("a fault of the relay's own ended it ({0}): start it again, and it goes on where the stream ends")]
+    Fault(String),
 }
 
 /// Why an attempt ended.
@@ -122,12 +124,15 @@ pub async fn run(
         let publisher = Publisher::new(settings.clone(), partition, connect(), stopping.clone());
         publishers.spawn(publisher.run());
     }
+    ended(publishers).await
+}
+
+/// Waits until all have ended, or the first one that stops, a panic included: a partition that nobody publishes would fall
+/// behind while its relay seems well.
+async fn ended(mut publishers: JoinSet<Result<(), Stop>>) -> Result<(), Stop> {
     while let Some(ended) = publishers.join_next().await {
-        match ended {
-            // The others are dropped: one sentence at a time, and what they had in flight is found in the stream.
-            Ok(outcome) => outcome?,
-            Err(error) => tracing::error!(%error, "a publisher did not end as it should"),
-        }
+        // The others are dropped: one sentence at a time, and what they had in flight is found in the stream.
+        ended.map_err(|error| Stop::Fault(error.to_string()))??;
     }
     Ok(())
 }
@@ -141,5 +146,20 @@ fn check(settings: &Settings) -> Result<(), Stop> {
     match !settings.stream.is_empty() && settings.stream.chars().all(is_name) {
         true => Ok(()),
         false => Err(Stop::InvalidStream(settings.stream.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_publisher_that_panics_ends_the_relay() {
+        let mut publishers = JoinSet::new();
+        publishers.spawn(pending());
+        publishers.spawn(async { panic!("a fault") });
+        assert!(matches!(ended(publishers).await, Err(Stop::Fault(_))));
     }
 }

@@ -1,6 +1,6 @@
 //! Fills the stream of one partition: looks where it ends, publishes what the log holds behind that, waits out what is away.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use sqlx::PgPool;
 use tokio::{
@@ -44,8 +44,9 @@ pub(super) struct Publisher {
     name: String,
     database: PgPool,
     stopping: watch::Receiver<bool>,
-    published: watch::Sender<i64>,
-    /// The last position that the checkpoint is known to say.
+    /// How far the stream reaches, once it was looked at.
+    published: watch::Sender<Option<i64>>,
+    /// The last position that the checkpoint is known to say, with its event.
     saved: i64,
     /// Whether an outage was told, and not its end.
     is_away: bool,
@@ -58,9 +59,31 @@ type Page = Result<Vec<LinkedEvent>, log::Error>;
 /// What one attempt has sent, and what of it is in the stream.
 struct Progress {
     sent: i64,
-    stored: i64,
+    /// What was sent and is not known to be in the stream, in its order.
+    in_flight: VecDeque<Place>,
+    stored: Place,
     /// When the last answer came, or there was nothing to answer.
     answered_at: Instant,
+}
+
+impl Progress {
+    fn from(place: Place) -> Self {
+        Self { sent: place.position, in_flight: VecDeque::new(), stored: place, answered_at: Instant::now() }
+    }
+
+    fn send(&mut self, place: Place) {
+        self.sent = place.position;
+        self.in_flight.push_back(place);
+    }
+
+    /// Everything up to there is in the stream; how many of them were not known to be.
+    fn store(&mut self, at: i64) -> u64 {
+        let before = self.in_flight.len();
+        while let Some(place) = self.in_flight.pop_front_if(|place| place.position <= at) {
+            self.stored = place;
+        }
+        (before - self.in_flight.len()) as u64
+    }
 }
 
 impl Publisher {
@@ -71,7 +94,7 @@ impl Publisher {
             partition,
             database,
             stopping,
-            published: watch::Sender::new(0),
+            published: watch::Sender::new(None),
             saved: 0,
             is_away: false,
             retry_ms: RETRY_MS_MIN,
@@ -117,7 +140,7 @@ impl Publisher {
             if outcome.is_ok() {
                 drain(&mut progress, &mut answers).await;
             }
-            let noted = self.note(progress.stored).await;
+            let noted = self.note(&progress.stored).await;
             return outcome.and(noted);
         }
         outcome
@@ -133,29 +156,28 @@ impl Publisher {
             );
         }
         let answers = stream.answers().await?;
-        let (progress, answers) = begun
-            .insert((Progress { sent: from.position, stored: from.position, answered_at: Instant::now() }, answers));
-        self.published.send_replace(from.position);
+        let (progress, answers) = begun.insert((Progress::from(from.clone()), answers));
+        self.published.send_replace(Some(from.position));
         let (mut pages, _reading) = self.read(from.clone());
         let mut note_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
         loop {
-            let has_room = progress.sent - progress.stored + READ_EVENTS_MAX <= IN_FLIGHT_MESSAGES_MAX;
-            let waits = progress.sent > progress.stored;
+            let has_room = progress.sent - progress.stored.position + READ_EVENTS_MAX <= IN_FLIGHT_MESSAGES_MAX;
+            let waits = progress.sent > progress.stored.position;
             tokio::select! {
                 answer = answers.next(), if waits => self.take(answer?, progress)?,
                 page = pages.recv(), if has_room => {
                     let ended = || Error::Outage("the log is not read any more".to_owned());
                     for event in &page.ok_or_else(ended)?.map_err(|error| self.unreadable(error))? {
                         stream.publish(event, answers).await?;
-                        progress.sent = event.event.position;
                         from = Place::behind(event);
+                        progress.send(from.clone());
                     }
                     if !waits {
                         progress.answered_at = Instant::now();
                     }
                 }
-                () = sleep_until(note_at), if progress.stored > self.saved => {
-                    self.note(progress.stored).await?;
+                () = sleep_until(note_at), if progress.stored.position > self.saved => {
+                    self.note(&progress.stored).await?;
                     note_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
                 }
                 () = sleep_until(progress.answered_at + Duration::from_millis(ANSWER_MS_MAX)), if waits => {
@@ -174,7 +196,8 @@ impl Publisher {
 
     /// Looks where the stream ends, makes sure that it is a beginning of the log, and says where it goes on.
     async fn agree(&mut self, stream: &Stream) -> Result<Place, Error> {
-        let checkpoint = checkpoint::load(&self.database, self.partition, &self.name).await.map_err(away)?;
+        let noted = checkpoint::load(&self.database, self.partition, &self.name).await.map_err(away)?;
+        let checkpoint = noted.position;
         let mut end = stream.end().await?;
         if matches!(end, End::Missing) {
             if checkpoint > 0 && !self.settings.refill {
@@ -197,7 +220,12 @@ impl Publisher {
         }
         // Once: what is lost after this is lost anew.
         self.settings.refill = false;
-        self.saved = checkpoint.min(last);
+        self.saved = if noted.is_whole() { checkpoint.min(last) } else { 0 };
+        // The stream cannot tell which event its last one was. The checkpoint can, or which one was before.
+        if let (None, Some(event)) = (&hash, noted.event.filter(|_| last >= checkpoint)) {
+            let found = log::find(&self.database, self.partition, event.position, Some(&event.hash)).await;
+            found.map_err(|error| self.unreadable(error))?;
+        }
         let place = log::find(&self.database, self.partition, last, hash.as_deref()).await;
         place.map_err(|error| self.unreadable(error))
     }
@@ -216,24 +244,24 @@ impl Publisher {
                 Err(Stop::Foreign { stream: self.name.clone(), position: at }.into())
             }
             Answer::Stored(at) => {
-                let new = u64::try_from(at - progress.stored).unwrap_or(0);
-                METRICS.relay_published.with_label_values(&[&self.name]).inc_by(new);
-                progress.stored = progress.stored.max(at);
-                self.published.send_replace(progress.stored);
+                METRICS.relay_published.with_label_values(&[&self.name]).inc_by(progress.store(at));
+                self.published.send_replace(Some(progress.stored.position));
                 self.tell_return(at);
                 Ok(())
             }
-            Answer::Full(reason) => Err(Stop::Full { stream: self.name.clone(), last: progress.stored, reason }.into()),
-            Answer::TooLarge(reason) => Err(Stop::TooLarge { position: progress.stored + 1, reason }.into()),
+            Answer::Full(reason) => {
+                Err(Stop::Full { stream: self.name.clone(), last: progress.stored.position, reason }.into())
+            }
+            Answer::TooLarge(reason) => Err(Stop::TooLarge { position: progress.stored.position + 1, reason }.into()),
             Answer::Look(reason) => Err(Error::outage("the stream takes no message", reason)),
         }
     }
 
     /// Writes down how far the stream reaches.
-    async fn note(&mut self, stored: i64) -> Result<(), Error> {
-        if stored > self.saved {
+    async fn note(&mut self, stored: &Place) -> Result<(), Error> {
+        if stored.position > self.saved {
             checkpoint::save(&self.database, self.partition, &self.name, stored).await.map_err(away)?;
-            self.saved = stored;
+            self.saved = stored.position;
         }
         Ok(())
     }
@@ -286,9 +314,9 @@ async fn read_on(database: PgPool, partition: i16, mut from: Place, pages: mpsc:
 /// Waits for the answers to what is in flight, as long as it may take.
 async fn drain(progress: &mut Progress, answers: &mut Answers) {
     let draining = async {
-        while progress.stored < progress.sent {
+        while !progress.in_flight.is_empty() {
             let Ok(Answer::Stored(at)) = answers.next().await else { return };
-            progress.stored = progress.stored.max(at);
+            progress.store(at);
         }
     };
     // What comes later is found in the stream by the next one.

@@ -73,13 +73,14 @@ impl Stream {
     /// Connects to the server, whether or not the stream is there.
     pub(super) async fn connect(settings: &Settings, partition: i16, name: &str) -> Result<Self, Error> {
         let (losing, lost) = watch::channel(false);
+        let addresses: Vec<&str> = settings.url.expose_secret().split(',').map(str::trim).collect();
         let mut options = ConnectOptions::new()
             .name("passbook relay")
             .connection_timeout(Duration::from_millis(CONNECT_MS_MAX))
             .request_timeout(Some(Duration::from_millis(ANSWER_MS_MAX)))
             .ping_interval(Duration::from_millis(PING_MS))
-            // A lost connection ends the attempt; the next one begins with what the stream holds.
-            .max_reconnects(1)
+            // Each address once. A lost connection ends the attempt; the next one begins with what the stream holds.
+            .max_reconnects(addresses.len())
             .event_callback(move |event| {
                 let is_lost = matches!(event, Event::Disconnected | Event::Closed);
                 losing.send_if_modified(|lost| std::mem::replace(lost, *lost || is_lost) != *lost);
@@ -89,7 +90,6 @@ impl Stream {
             let read = options.credentials_file(path).await;
             options = read.map_err(|source| Stop::Credentials { path: path.clone(), source })?;
         }
-        let addresses: Vec<&str> = settings.url.expose_secret().split(',').map(str::trim).collect();
         let client = options.connect(addresses).await.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 Error::from(Stop::NotAllowed(error.to_string()))

@@ -105,6 +105,23 @@ async fn a_log_of_another_history_stops_the_relay() {
 }
 
 #[tokio::test]
+async fn a_log_of_another_history_stops_the_relay_though_the_stream_was_purged() {
+    let site = Site::new().await;
+    let relay = site.start_relay().await;
+    site.deposit("a", 2).await;
+    site.is_noted().await;
+    stop(relay).await;
+    site.nats.jetstream().await.get_stream(STREAM).await.unwrap().purge().await.unwrap();
+    site.execute(
+        "ALTER TABLE event DISABLE TRIGGER event_immutable;
+         UPDATE event SET hash = decode(repeat('00', 32), 'hex') WHERE position = 3",
+    )
+    .await;
+    let sentence = refusal(site.start_relay().await).await;
+    assert!(sentence.contains("another history"), "{sentence}");
+}
+
+#[tokio::test]
 async fn a_stream_that_takes_other_subjects_stops_the_relay() {
     let site = Site::new().await;
     let settings = Config { name: STREAM.to_owned(), subjects: vec!["other.>".to_owned()], ..Config::default() };

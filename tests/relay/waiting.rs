@@ -1,5 +1,9 @@
 //! What is away is waited for, and told once.
 
+use std::net::TcpListener;
+
+use tokio::task::spawn_blocking;
+
 use crate::site::{Site, eventually, kill, stop};
 
 /// How often a log line says so.
@@ -51,6 +55,36 @@ async fn a_relay_may_be_started_first_and_ended_before_anything_is_there() {
     site.is_published().await;
     site.stream_is_the_log().await;
     stop(relay).await;
+}
+
+#[tokio::test]
+async fn what_was_published_before_the_relay_began_is_no_lag() {
+    let mut site = Site::new().await;
+    let relay = site.start_relay().await;
+    site.deposit("before", 3).await;
+    site.is_noted().await;
+    stop(relay).await;
+    site.nats.kill();
+    site.deposit("after", 2).await;
+    let relay = site.start_relay().await;
+    let base = relay.client.base().to_owned();
+    eventually("a figure", async || figure(&base, "passbook_relay_lag_events").await.is_some()).await;
+    assert_eq!(figure(&base, "passbook_relay_lag_events").await, Some(2.0));
+    stop(relay).await;
+}
+
+#[tokio::test]
+async fn of_several_servers_one_is_enough() {
+    let site = Site::new().await;
+    let away = (0..7).map(|_| {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        format!("nats://{free},")
+    });
+    let relay = site.relay().set("PASSBOOK_RELAY_NATS_URL", away.chain([site.nats.url()]).collect::<String>());
+    let relay = spawn_blocking(|| relay.start()).await.unwrap();
+    site.is_noted().await;
+    let ended = stop(relay).await;
+    assert_eq!(told(&ended.stderr, "stands still"), 0, "{}", ended.stderr);
 }
 
 #[tokio::test]
