@@ -1,5 +1,6 @@
 //! The keys as they were read last, and when they are read again: for a key that is not known, but not more often than
-//! once a minute, whatever anybody sends; and once they are old. Where the source is away, those at hand stay.
+//! once a minute, or every 2 s without any, whatever anybody sends; and once they are old. Where the source is away, those
+//! at hand stay.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},

@@ -3,8 +3,8 @@
 
 use sqlx::{Connection, PgConnection, query, query_scalar, raw_sql};
 
-/// How many partitions a log may have.
-const PARTITIONS_MAX: i16 = 64;
+use crate::event_store::PARTITIONS_MAX;
+
 /// So many shards, and no partition shares one with another for want of them.
 const SHARDS: &str = "SET LOCAL citus.shard_count = 64";
 
@@ -24,28 +24,23 @@ pub enum Error {
     Storage(#[from] sqlx::Error),
 }
 
-/// All tables or none, in one transaction. Those that are distributed already stay as they are.
+/// All tables or none, in one transaction. Those that are distributed already stay as they are; those of later migrations
+/// come beside them.
 pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Error> {
     if !query_scalar("SELECT to_regproc('create_distributed_table') IS NOT NULL").fetch_one(&mut *connection).await? {
         return Err(Error::NoCitus);
     }
     let mut transaction = connection.begin().await?;
-    if query_scalar("SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('log_head'))")
-        .fetch_one(&mut *transaction)
-        .await?
-    {
-        return Ok(());
-    }
-    for partition in 0..PARTITIONS_MAX {
-        let position = query_scalar("SELECT position FROM log_head WHERE partition = $1").bind(partition);
-        let position: Option<i64> = position.fetch_optional(&mut *transaction).await?;
-        if position.is_some_and(|position| position > 0) {
+    let is_first =
+        query_scalar("SELECT NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('log_head'))");
+    if is_first.fetch_one(&mut *transaction).await? {
+        if has_events(&mut transaction).await? {
             return Err(Error::NotEmpty);
         }
+        raw_sql(SHARDS).execute(&mut *transaction).await?;
+        // Citus takes no table with triggers. What this one refuses, the service's role has no right to do.
+        raw_sql("DROP TRIGGER IF EXISTS event_immutable ON event").execute(&mut *transaction).await?;
     }
-    raw_sql(SHARDS).execute(&mut *transaction).await?;
-    // Citus takes no table with triggers. What this one refuses, the service's role has no right to do.
-    raw_sql("DROP TRIGGER IF EXISTS event_immutable ON event").execute(&mut *transaction).await?;
     for table in tables(&mut transaction).await? {
         let beside = if table == "log_head" { "none" } else { "log_head" };
         query("SELECT create_distributed_table($1::regclass, 'partition', colocate_with => $2)")
@@ -56,7 +51,14 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
     }
     for function in FUNCTIONS {
         query(
-            "SELECT create_distributed_function($1::regproc::regprocedure, 'p_partition', colocate_with => 'log_head')",
+            "SELECT create_distributed_function($1::regproc::regprocedure, 'p_partition', colocate_with => 'log_head')
+             WHERE NOT EXISTS (
+                 SELECT
+                 FROM pg_dist_object
+                 WHERE classid = 'pg_proc'::regclass
+                     AND objid = $1::regproc
+                     AND distribution_argument_index IS NOT NULL
+             )",
         )
         .bind(function)
         .execute(&mut *transaction)
@@ -66,13 +68,25 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
     Ok(())
 }
 
-/// Every table of ours, the head first: the others are put beside it.
+async fn has_events(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    for partition in 0..PARTITIONS_MAX {
+        let position = query_scalar("SELECT position FROM log_head WHERE partition = $1").bind(partition);
+        let position: Option<i64> = position.fetch_optional(&mut *connection).await?;
+        if position.is_some_and(|position| position > 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Every table of ours that is not distributed yet, the head first: the others are put beside it.
 async fn tables(connection: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     query_scalar(
         "SELECT pg_class.relname::text
          FROM pg_class
          JOIN pg_attribute ON attrelid = pg_class.oid AND attnum = 1 AND attname = 'partition'
          WHERE relkind = 'r' AND relnamespace = to_regnamespace(current_schema())
+             AND NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = pg_class.oid)
          ORDER BY pg_class.relname <> 'log_head', pg_class.relname",
     )
     .fetch_all(connection)

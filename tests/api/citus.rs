@@ -57,12 +57,14 @@ const HEARING: &str = "
     CREATE SCHEMA citus_ear;
     CREATE TABLE citus_ear.heard (asked text);
     CREATE TABLE pg_dist_partition (logicalrelid regclass);
+    CREATE TABLE pg_dist_object (classid oid, objid oid, distribution_argument_index int);
     CREATE FUNCTION create_distributed_table(t regclass, c text, colocate_with text) RETURNS void LANGUAGE sql AS $$
         INSERT INTO citus_ear.heard VALUES (format('%s by %s beside %s', t, c, colocate_with));
         INSERT INTO pg_dist_partition VALUES (t);
     $$;
     CREATE FUNCTION create_distributed_function(f regprocedure, a text, colocate_with text) RETURNS void LANGUAGE sql AS $$
         INSERT INTO citus_ear.heard VALUES (format('%s by %s beside %s', f::oid::regproc, a, colocate_with));
+        INSERT INTO pg_dist_object VALUES ('pg_proc'::regclass, f, 0);
     $$";
 
 #[tokio::test]
@@ -78,7 +80,7 @@ async fn all_tables_are_distributed_by_partition_side_by_side_once_and_before_th
     }
     let heard = texts(&mut connection, "SELECT asked FROM citus_ear.heard").await;
     let tables = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
-                  AND relname NOT IN ('_sqlx_migrations', 'pg_dist_partition') ORDER BY relname <> 'log_head', relname";
+                  AND relname NOT IN ('_sqlx_migrations', 'pg_dist_partition', 'pg_dist_object') ORDER BY relname <> 'log_head', relname";
     let tables = texts(&mut connection, tables).await;
     let beside = |table: &String| if table == "log_head" { "none" } else { "log_head" };
     let mut expected: Vec<String> =
@@ -86,10 +88,17 @@ async fn all_tables_are_distributed_by_partition_side_by_side_once_and_before_th
     let functions = ["append_batch", "take_turn", "version_at", "position_at"];
     expected.extend(functions.map(|function| format!("{function} by p_partition beside log_head")));
     assert_eq!(heard, expected);
-    connection.close().await.unwrap();
     let app: App = crate::support::app::serve(config, database).await;
     app.teller().account_with(5).await;
     crate::support::audit::audit(&app).await;
+
+    // What a later migration brings comes beside it, and whatever the log holds is no hindrance.
+    let later = "DELETE FROM citus_ear.heard; CREATE TABLE later_view (partition smallint PRIMARY KEY);
+                 DELETE FROM pg_dist_object WHERE objid = 'version_at'::regproc";
+    raw_sql(later).execute(&mut connection).await.unwrap();
+    ours.distribute().await.unwrap();
+    let heard = texts(&mut connection, "SELECT asked FROM citus_ear.heard").await;
+    assert_eq!(heard, ["later_view by partition beside log_head", "version_at by p_partition beside log_head"]);
 }
 
 #[tokio::test]
