@@ -3,7 +3,7 @@
 
 use passbook::database::Database;
 use serde_json::json;
-use sqlx::{Connection, PgConnection, query_as, query_scalar, raw_sql};
+use sqlx::{PgConnection, query_as, query_scalar, raw_sql};
 
 use crate::support::{App, app::no_log, spawn_app};
 
