@@ -3,10 +3,10 @@
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-partitions chaos fuzz lint bench bench-grow replay prepare openapi
+.PHONY: help run test test-partitions chaos fuzz lint bench bench-grow bench-scale replay prepare openapi
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 run: ## Install what is missing, then serve at http://127.0.0.1:8080 (PROFILE=dev compiles faster)
 	@scripts/setup
@@ -58,6 +58,11 @@ bench-grow: ## Measure what a million accounts and ten million events change, in
 	@scripts/setup --bench
 	cargo build --release --package passbook
 	cargo run --release --package bench -- grow $(ARGS)
+
+bench-scale: ## Measure what instances behind HAProxy, partitions and traces change, in twelve minutes (ARGS="--rounds 5")
+	@scripts/setup --bench
+	cargo build --release --package passbook
+	cargo run --release --package bench -- scale $(ARGS)
 
 replay: ## Send recorded movements to a running service: make replay FILE=movements.csv.gz
 	@test -n "$(FILE)" || { echo "make replay needs a file: make replay FILE=movements.csv.gz" >&2; exit 2; }

@@ -176,13 +176,20 @@ impl Executor {
 
     /// Tries until the batch stands, the database refuses it (`Internal`), or patience ends. In an outage that lasts
     /// there is one try for each batch, so that nobody waits for it in vain.
-    async fn retry(&mut self, batch: &mut Vec<Pending>, queue: &mut Queue, takes_more: bool) -> Result<Answers, Error> {
+    async fn retry(
+        &mut self,
+        batch: &mut Vec<Pending>,
+        queue: &mut Queue,
+        mut takes_more: bool,
+    ) -> Result<Answers, Error> {
         let mut pause = RETRY_MIN;
         loop {
             let Failure { nature, reason, .. } = match self.attempt(batch, queue, takes_more).await {
                 Ok(answers) => return Ok(answers),
                 Err(failure) => failure,
             };
+            // Those who come later are not to prolong the waiting of these.
+            takes_more = false;
             if nature == Nature::Refused {
                 tracing::error!(reason, commands = batch.len(), "the database refused a batch");
                 self.turnstile.distrust();

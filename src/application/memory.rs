@@ -95,9 +95,11 @@ impl Memory {
             self.clear();
             return Ok(());
         };
-        self.prepared = prepared.len();
+        let kept = prepared.values().flatten().filter(|held| held.version > 0).count();
         self.keep(prepared, HashMap::new());
-        self.go_on(written, newer).inspect_err(|_| self.clear())
+        self.go_on(written, newer).inspect_err(|_| self.clear())?;
+        self.prepared = kept;
+        Ok(())
     }
 
     fn go_on(&mut self, written: Vec<Missed>, newer: &Newer) -> Result<(), Failure> {
@@ -145,9 +147,9 @@ impl Memory {
                 None => drop(lacking.insert(stream_id)),
             }
         }
-        // What was prepared is counted as lacking already.
-        let hits = loaded.len().saturating_sub(std::mem::take(&mut self.prepared));
-        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by(hits as u64);
+        let prepared = std::mem::take(&mut self.prepared).min(loaded.len());
+        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by((loaded.len() - prepared) as u64);
+        METRICS.cache_lookups.with_label_values(&["miss"]).inc_by((lacking.len() + prepared) as u64);
         loaded.extend(self.fetch(connection, lacking, newer).await?);
         Ok(loaded)
     }
@@ -159,7 +161,6 @@ impl Memory {
         ids: BTreeSet<Uuid>,
         newer: &Newer,
     ) -> Result<Loaded, Failure> {
-        METRICS.cache_lookups.with_label_values(&["miss"]).inc_by(ids.len() as u64);
         let _load = (!ids.is_empty()).then(|| phase("load"));
         let mut loaded: Loaded = ids.iter().map(|stream_id| (*stream_id, Ok(Held::default()))).collect();
         let mut by_partition: BTreeMap<i16, Vec<Uuid>> = BTreeMap::new();

@@ -85,13 +85,13 @@ impl Projector {
             patience = if step.is_ok() { STEP_S_MIN } else { (patience * 2).min(STEP_S_MAX) };
             match step.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Step::Behind) => poll = POLL_MS_MIN,
-                Ok(Step::CaughtUp) if stopping => {}
+                // What this process appended was there before the sender was gone; what others append is theirs.
+                Ok(Step::CaughtUp | Step::Idle) if stopping => return,
                 Ok(Step::CaughtUp) => {
                     poll = POLL_MS_MIN;
                     // Rested or awaited, it goes on.
                     let _ = timeout(Duration::from_millis(REST_MS), self.awaited.notified()).await;
                 }
-                Ok(Step::Idle) if stopping => return,
                 Ok(Step::Idle) if self.elsewhere.is_some() => {
                     poll = (poll * 2).clamp(ELSEWHERE_MS_MIN, POLL_MS_MAX);
                     let ending = async { while appended.changed().await.is_ok() {} };
@@ -139,13 +139,16 @@ impl Projector {
                 return Ok(Step::Idle);
             }
         }
-        let behind =
-            self.followers.written().is_some_and(|written| written < head) || self.is_behind(connection).await?;
-        match behind {
+        let is_known = seen.is_none() && self.followers.written().is_some_and(|written| written < head);
+        if is_known || self.is_behind(connection).await? {
             // Nobody else may be there any more to do what this one leaves.
-            true => self.project(connection, stopping || seen.is_some()).await,
-            false => Ok(Step::Idle),
+            return self.project(connection, stopping || seen.is_some()).await;
         }
+        if seen.is_some() {
+            // They stand at the head: whoever writes next goes on from there.
+            self.followers.forget();
+        }
+        Ok(Step::Idle)
     }
 
     /// How far every view is that this release can write.
