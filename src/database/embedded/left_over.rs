@@ -1,4 +1,4 @@
-//! A server of a previous life. When passbook is killed its Postgres shuts down by itself, but the lock is free before
+//! A server of a previous life. When passbook is killed its Postgres ends by itself, but the lock is free before
 //! that is done; and when both are killed, Postgres's own processes outlive their parent for a moment.
 
 use std::fs;
@@ -14,8 +14,8 @@ use super::Error;
 
 /// Elsewhere than on Linux nothing told the server to end, so it is told at once. One that is ending already does not
 /// mind being told again.
-const ENDS_BY_ITSELF_S_MAX: u64 = if cfg!(target_os = "linux") { 5 } else { 0 };
-const FAST_SHUTDOWN_S_MAX: u64 = 60;
+const ENDS_BY_ITSELF_S_MAX: u64 = if cfg!(target_os = "linux") { 10 } else { 0 };
+const FAST_SHUTDOWN_S_MAX: u64 = 30;
 const IMMEDIATE_SHUTDOWN_S_MAX: u64 = 10;
 const LOOK_MS: u64 = 20;
 

@@ -136,7 +136,9 @@ fn command(folder: &Folder, program: &Path) -> Command {
     command
 }
 
-/// SIGINT is Postgres's "fast shutdown". Linux sends it when the *thread* that spawned the child ends.
+/// SIGQUIT is Postgres's "immediate shutdown", after which the next start recovers from the log. Linux sends it when the
+/// *thread* that spawned the child ends, and nobody is left to insist: a "fast" one that meets Postgres in the middle of a
+/// recovery hangs (seen with 15.18).
 #[cfg(target_os = "linux")]
 fn end_with_this_thread(command: &mut Command) {
     use nix::errno::Errno;
@@ -150,7 +152,8 @@ fn end_with_this_thread(command: &mut Command) {
         command.pre_exec(move || -> io::Result<()> {
             // Where we inherited "ignore" (a shell's background job), Postgres would miss it in its first moments.
             signal(Signal::SIGINT, SigHandler::SigDfl)?;
-            prctl::set_pdeathsig(Signal::SIGINT)?;
+            signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
+            prctl::set_pdeathsig(Signal::SIGQUIT)?;
             // The parent may have ended before the line above.
             if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
         });
