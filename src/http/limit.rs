@@ -30,9 +30,9 @@ use super::{
 use crate::auth::{Access, Caller};
 
 /// How many tokens that are not taken an address may send at once and in a minute.
-const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).unwrap();
+const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
 /// How many addresses are remembered for having sent too many.
-const BARRED_ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+const BARRED_ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 /// Beyond so many buckets those that are full again are thrown away.
 const BUCKETS_BEFORE_SWEEP: usize = 10_000;
 /// How often it is looked.
