@@ -19,7 +19,7 @@ use super::{
     queue::{BATCH_COMMANDS_MAX, Behind, OUTAGE_PATIENCE, Queue, turn_away},
 };
 use crate::{
-    event_store::{Primary, StreamVersion, log::Place},
+    event_store::{Primary, StreamVersion, settle::Place},
     metrics::{METRICS, phase},
     telemetry::trace::{self, TARGET},
     timestamp,

@@ -2,7 +2,7 @@
 //! behind the lock.
 //!
 //! Nothing is answered before the state it rests on is confirmed: by the commit, or for a batch without events by a
-//! look at the head. What is held changes only after that.
+//! look at the head. What is held changes only by what stands.
 //!
 //! One turnstile leads to one partition, or to whichever several a batch is over: then always on the slow way, behind all
 //! their locks in ascending order, with nothing held between two batches.
@@ -25,7 +25,7 @@ use super::{
     writing::{Written, leave_in_doubt, write},
 };
 use crate::{
-    event_store::{Partitions, StreamVersion, log},
+    event_store::{Partitions, StreamVersion, log, settle},
     metrics::{METRICS, phase},
     timestamp,
 };
@@ -147,7 +147,7 @@ impl Turnstile {
     pub(super) async fn settle(&mut self, connection: &mut PgConnection, doubt: &Doubt) -> Result<bool, Failure> {
         // Either way the head is not the one we know: the next passage catches up behind the lock.
         self.tread_carefully();
-        within(STATEMENT_MAX, log::settle(connection, &doubt.places)).await
+        within(STATEMENT_MAX, settle::settle(connection, &doubt.places)).await
     }
 
     /// Decides on what is held and appends in one autocommit call. `None`: somebody else has written since.

@@ -8,7 +8,10 @@ use super::{
     failure::{Failure, Nature, STATEMENT_MAX, within},
 };
 use crate::{
-    event_store::log::{self, Key, Outcome, Place},
+    event_store::{
+        log::{self, Key, Outcome},
+        settle::Place,
+    },
     metrics::phase,
 };
 

@@ -5,10 +5,12 @@
 //! The new log has a multiple of the old one's partitions, so each of its partitions takes from one of the old: the order
 //! of times stays what it was.
 
+mod compare;
+mod error;
 mod keys;
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use chrono::Utc;
 use sqlx::{Connection, PgConnection, query_scalar};
@@ -17,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     domain::account::STATE_VERSION,
     event_store::{
-        Partitions, Position, Primary, StreamVersion, chain,
+        Partitions, Position, Primary, chain,
         copied::{self, Progress},
         layout,
         log::{self, Head},
@@ -26,6 +28,7 @@ use crate::{
     },
 };
 
+pub use error::Error;
 pub use views::Views;
 
 /// How many events, keys or snapshots one transaction copies.
@@ -48,52 +51,6 @@ pub struct Copied {
     pub events: i64,
     /// Where the new log ends.
     pub position: Position,
-}
-
-/// Why nothing more is copied.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant says it in its sentence")]
-pub enum Error {
-    #[error(
-        "{to} partitions cannot take what is in {from}: each must take from one alone, so ask for a multiple of {from}, up to 64"
-    )]
-    NotAMultiple { from: i16, to: i16 },
-    #[error("the target is a log of its own already: a copy needs a database in which nobody has served")]
-    NotEmpty,
-    #[error("the target was copied and finished at {0}: what the old log took since is not in it, and cannot be added")]
-    Finished(chrono::DateTime<Utc>),
-    #[error(
-        "the target was begun as a copy of a log with {begun} partitions, and this one has {found}: it is another log"
-    )]
-    Another { begun: i16, found: i16 },
-    #[error(
-        "the target was begun as a copy into {begun} partitions, and not into {asked}: go on with {begun}, or begin in an empty \
-         database"
-    )]
-    Begun { begun: i16, asked: i16 },
-    #[error("the old log is a copy itself, and not all of it is there: let the copy into it come to its end first")]
-    SourceUnfinished,
-    #[error(
-        "the log is not in order at position {0}: `passbook verify` tells more, and nothing of this page was copied"
-    )]
-    Broken(Position),
-    #[error(
-        "the old log no longer holds at position {0} what was copied from there: a failover has lost it, so begin anew in an \
-         empty database"
-    )]
-    Lost(Position),
-    #[error("the event at position {0} of the old log is not in the new one as it was: it must not be served")]
-    Differs(Position),
-    #[error("the receipt of the key {key:?} of {caller:?} cannot be carried over: {reason}")]
-    Receipt { caller: String, key: String, reason: &'static str },
-    #[error("somebody else copies into the same log: one at a time")]
-    Contended,
-    #[error("a service is still connected to the old log: stop it, and run this again")]
-    StillServed,
-    #[error("the old log holds {source_events} events, and the new one {target_events}")]
-    Uneven { source_events: i64, target_events: i64 },
-    #[error("a database cannot be used: {0}")]
-    Storage(#[from] sqlx::Error),
 }
 
 impl Copy {
@@ -250,20 +207,6 @@ impl Copy {
         self.compare(partition, &page).await
     }
 
-    /// What was copied and not compared before this process began.
-    async fn catch_up_comparing(&mut self, partition: i16) -> Result<(), Error> {
-        while self.of(partition).compared < self.of(partition).position {
-            let Progress { compared, position, .. } = *self.of(partition);
-            let mut page = self.read(partition, compared, None).await?;
-            page.retain(|linked| linked.event.position <= position);
-            if page.is_empty() {
-                return Err(Error::Broken(self.from.position(partition, compared + 1)));
-            }
-            self.compare(partition, &page).await?;
-        }
-        Ok(())
-    }
-
     /// The page behind `position`, if its links are whole; `hash` is what the event there must have.
     async fn read(&mut self, partition: i16, position: i64, hash: Option<&[u8]>) -> Result<Vec<LinkedEvent>, Error> {
         let again = i64::from(position > 0);
@@ -287,45 +230,6 @@ impl Copy {
             previous = linked.hash.clone();
         }
         Ok(page)
-    }
-
-    /// Reads back what was copied: every event is there as it was, and each partition holds them in the same order.
-    async fn compare(&mut self, partition: i16, page: &[LinkedEvent]) -> Result<(), Error> {
-        let found = self.find(page.iter().map(version)).await?;
-        let mut last: HashMap<i16, i64> = HashMap::new();
-        for linked in page {
-            let lane = self.to.of(linked.event.stream_id);
-            let there = found.get(&key(version(linked))).filter(|there| is_same(there, linked));
-            let here = last.entry(lane).or_default();
-            match there {
-                Some(there) if there.event.position > *here => *here = there.event.position,
-                Some(_) | None => return Err(Error::Differs(self.from.position(partition, linked.event.position))),
-            }
-        }
-        let Some(last) = page.last() else { return Ok(()) };
-        let compared = Progress { compared: last.event.position, ..self.of(partition).clone() };
-        if !copied::advance(&mut self.target, compared.position, &compared).await? {
-            return Err(Error::Contended);
-        }
-        self.set(compared);
-        Ok(())
-    }
-
-    /// Events of the new log by their streams and versions.
-    async fn find(
-        &mut self,
-        wanted: impl Iterator<Item = StreamVersion>,
-    ) -> Result<HashMap<(Uuid, i64), LinkedEvent>, Error> {
-        let mut lanes: BTreeMap<i16, Vec<StreamVersion>> = BTreeMap::new();
-        for wanted in wanted {
-            lanes.entry(self.to.of(wanted.stream_id)).or_default().push(wanted);
-        }
-        let mut found = HashMap::new();
-        for (lane, wanted) in lanes {
-            let events = copied::find(&mut self.target, lane, &wanted).await?;
-            found.extend(events.into_iter().map(|linked| (key(version(&linked)), linked)));
-        }
-        Ok(found)
     }
 
     /// A shortcut: without it the first command on a long account would read all of it.
@@ -354,23 +258,4 @@ fn patient(options: &Primary) -> Primary {
     options.shaped(|options| {
         options.application_name("passbook copy").options([("idle_in_transaction_session_timeout", "0")])
     })
-}
-
-fn version(linked: &LinkedEvent) -> StreamVersion {
-    StreamVersion { stream_id: linked.event.stream_id, version: linked.event.version }
-}
-
-fn key(version: StreamVersion) -> (Uuid, i64) {
-    (version.stream_id, version.version)
-}
-
-/// All that an event keeps.
-fn is_same(there: &LinkedEvent, here: &LinkedEvent) -> bool {
-    let kept = |linked: &LinkedEvent| {
-        let event = &linked.event;
-        (event.id, event.stream_id, event.version, event.schema_version, event.recorded_at)
-    };
-    let texts =
-        |linked: &LinkedEvent| (linked.event.event_type.clone(), linked.event.data.clone(), linked.metadata.clone());
-    kept(there) == kept(here) && texts(there) == texts(here)
 }

@@ -1,6 +1,6 @@
 //! Streams, versions, positions and bytes: an append-only log in Postgres that knows nothing of banking.
 //!
-//! [`log`] writes at the head, [`stream`] reads one stream, [`feed`] reads in the order of positions, [`chain`] links
+//! [`log`] writes at the head, [`settle`] finds out whether it did, [`stream`] reads one stream, [`feed`] reads in the order of positions, [`chain`] links
 //! every event to the one before it, [`whole`] reads everything for whoever checks it, [`trail`] pages of it as recorded. [`Partitions`] says which stream is
 //! where, and [`layout`] how many of them there are; [`Primary`] finds the server that takes writes.
 
@@ -12,6 +12,7 @@ pub mod log;
 mod partition;
 mod position;
 mod primary;
+pub mod settle;
 pub mod stream;
 pub mod trail;
 pub mod whole;

@@ -11,6 +11,7 @@ mod checkpoint;
 mod lag;
 mod log;
 mod message;
+mod progress;
 mod publisher;
 mod stream;
 

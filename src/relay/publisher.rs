@@ -1,17 +1,18 @@
 //! Fills the stream of one partition: looks where it ends, publishes what the log holds behind that, waits out what is away.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use sqlx::PgPool;
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
     Error, Settings, Stop, checkpoint, lag,
     log::{self, Place},
+    progress::Progress,
     stream::{Answer, Answers, End, Stream},
 };
 use crate::{event_store::whole::LinkedEvent, metrics::METRICS};
@@ -24,8 +25,6 @@ const READ_AHEAD_PAGES_MAX: usize = 2;
 const IN_FLIGHT_MESSAGES_MAX: i64 = 4_096;
 /// How long the server may leave all of them without one.
 const ANSWER_MS_MAX: u64 = 5_000;
-/// How long those in flight at the end may take.
-const LAST_ANSWERS_MS_MAX: u64 = 2_000;
 /// The poll behind the log's head, backing off while nothing happens.
 const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 50;
@@ -55,36 +54,6 @@ pub(super) struct Publisher {
 
 /// Events that follow each other in the log.
 type Page = Result<Vec<LinkedEvent>, log::Error>;
-
-/// What one attempt has sent, and what of it is in the stream.
-struct Progress {
-    sent: i64,
-    /// What was sent and is not known to be in the stream, in its order.
-    in_flight: VecDeque<Place>,
-    stored: Place,
-    /// When the last answer came, or there was nothing to answer.
-    answered_at: Instant,
-}
-
-impl Progress {
-    fn from(place: Place) -> Self {
-        Self { sent: place.position, in_flight: VecDeque::new(), stored: place, answered_at: Instant::now() }
-    }
-
-    fn send(&mut self, place: Place) {
-        self.sent = place.position;
-        self.in_flight.push_back(place);
-    }
-
-    /// Everything up to there is in the stream; how many of them were not known to be.
-    fn store(&mut self, at: i64) -> u64 {
-        let before = self.in_flight.len();
-        while let Some(place) = self.in_flight.pop_front_if(|place| place.position <= at) {
-            self.stored = place;
-        }
-        (before - self.in_flight.len()) as u64
-    }
-}
 
 impl Publisher {
     pub(super) fn new(settings: Settings, partition: i16, database: PgPool, stopping: watch::Receiver<bool>) -> Self {
@@ -138,7 +107,7 @@ impl Publisher {
         // However it ended: what is in the stream is noted if it can be.
         if let Some((mut progress, mut answers)) = progress {
             if outcome.is_ok() {
-                drain(&mut progress, &mut answers).await;
+                progress.drain(&mut answers).await;
             }
             let noted = self.note(&progress.stored).await;
             return outcome.and(noted);
@@ -309,18 +278,6 @@ async fn read_on(database: PgPool, partition: i16, mut from: Place, pages: mpsc:
             return;
         }
     }
-}
-
-/// Waits for the answers to what is in flight, as long as it may take.
-async fn drain(progress: &mut Progress, answers: &mut Answers) {
-    let draining = async {
-        while !progress.in_flight.is_empty() {
-            let Ok(Answer::Stored(at)) = answers.next().await else { return };
-            progress.store(at);
-        }
-    };
-    // What comes later is found in the stream by the next one.
-    let _ = timeout(Duration::from_millis(LAST_ANSWERS_MS_MAX), draining).await;
 }
 
 fn away(error: sqlx::Error) -> Error {

@@ -87,16 +87,9 @@ impl Site {
             Arc::new(Instance::new(name, command))
         });
         let site = Self {
-            instances: instances.collect(),
-            guest: None,
-            proxies: vec![],
-            theft: Turn::default(),
             balancer: Some(balancer),
-            clock: None,
-            postgres,
             external: Some(external),
-            disk: None,
-            folder,
+            ..Self::plain(instances.collect(), postgres, folder)
         };
         site.mend().await;
         site
@@ -122,16 +115,11 @@ impl Site {
         let guest = Instance::new("guest", move || prepared(Passbook::using(&direct)));
         guest.expect(false);
         let site = Self {
-            instances: instances.into_iter().map(Arc::new).collect(),
             guest: Some(Arc::new(guest)),
             proxies,
-            theft: Turn::default(),
-            balancer: None,
             clock: Some(clock),
-            postgres,
             external: Some(external),
-            disk: None,
-            folder,
+            ..Self::plain(instances.into_iter().map(Arc::new).collect(), postgres, folder)
         };
         site.mend().await;
         site
@@ -140,8 +128,15 @@ impl Site {
     async fn with_own_postgres(folder: Folder, data: PathBuf, disk: Option<Disk>) -> Self {
         let postgres = Postgres::in_folder(data.clone());
         let command = move || prepared(Passbook::bare().set("PASSBOOK_DATA_DIR", &data));
-        let site = Self {
-            instances: vec![Arc::new(Instance::new("only", command))],
+        let site = Self { disk, ..Self::plain(vec![Arc::new(Instance::new("only", command))], postgres, folder) };
+        site.mend().await;
+        site
+    }
+
+    /// Passbooks on a Postgres, and nothing else.
+    fn plain(instances: Vec<Arc<Instance>>, postgres: Postgres, folder: Folder) -> Self {
+        Self {
+            instances,
             guest: None,
             proxies: vec![],
             theft: Turn::default(),
@@ -149,11 +144,9 @@ impl Site {
             clock: None,
             postgres,
             external: None,
-            disk,
+            disk: None,
             folder,
-        };
-        site.mend().await;
-        site
+        }
     }
 
     /// Whether its Postgres ends with its passbook.

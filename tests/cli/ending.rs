@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
@@ -123,6 +124,27 @@ async fn at_sigterm_it_answers_what_it_accepted_and_ends_with_its_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_sigint_it_answers_what_it_accepted_and_ends_with_its_postgres() {
     ends_in_order_at(Signal::SIGINT).await;
+}
+
+#[tokio::test]
+async fn told_to_end_it_says_that_it_is_not_ready_and_serves_on_for_as_long_as_it_was_set() {
+    let folder = Folder::fresh();
+    let bank = Passbook::on(&folder).set("PASSBOOK_SHUTDOWN_DELAY_MS", "60000").start();
+    bank.client.open().await;
+    bank.client.is_ready().await;
+    bank.process.signal(Signal::SIGTERM);
+    let mut ready = bank.client.get("/readyz").await;
+    while ready.status() == 200 {
+        sleep(Duration::from_millis(10)).await;
+        ready = bank.client.get("/readyz").await;
+    }
+    let problem: Value = ready.json().await.unwrap();
+    assert_eq!((&problem["status"], &problem["code"]), (&json!(503), &json!("overloaded")), "{problem}");
+    bank.client.deposit_now("late").await;
+    // Whoever does not want to wait says it twice.
+    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(1));
+    folder.is_left_alone();
+    assert_eq!(Passbook::on(&folder).start().client.deposits().await.len(), 1);
 }
 
 #[tokio::test]

@@ -133,6 +133,30 @@ async fn a_trace_leads_from_the_callers_request_through_command_and_batch_to_the
     assert!(projected, "{spans:#?}");
 }
 
+#[tokio::test]
+async fn a_request_is_traced_as_its_caller_and_the_sampler_say() {
+    for (sampler, traceparent, is_traced) in [
+        ("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", false),
+        ("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
+        ("always_on", "", true),
+        ("always_off", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
+    ] {
+        let (collector, folder) = (Collector::listen(), Folder::fresh());
+        let bank = Passbook::on(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
+        let bank = bank.set("OTEL_TRACES_SAMPLER", sampler).start();
+        let url = format!("{}/v1/accounts", bank.client.base());
+        let open = reqwest::Client::builder().no_proxy().build().unwrap().post(url).json(&json!({"currency": "EUR"}));
+        assert_eq!(open.header("traceparent", traceparent).send().await.unwrap().status(), 201);
+        bank.client.is_ready().await;
+        assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+        let spans = collector.spans();
+        for name in ["POST /v1/accounts", "command", "batch", "project"] {
+            let is_there = spans.iter().any(|span| span.name == name);
+            assert_eq!(is_there, is_traced, "{name}, with the sampler {sampler:?} and {traceparent:?}");
+        }
+    }
+}
+
 #[test]
 fn an_endpoint_that_cannot_be_reached_by_plain_http_is_refused() {
     let folder = Folder::empty();

@@ -138,10 +138,7 @@ async fn a_log_of_several_partitions_fills_a_stream_each() {
 #[tokio::test]
 async fn a_stream_that_was_purged_goes_on_at_the_next_position() {
     let mut site = Site::new().await;
-    let relay = site.start_relay().await;
-    site.deposit("old", 3).await;
-    site.is_noted().await;
-    stop(relay).await;
+    site.relayed("old", 3).await;
     site.nats.jetstream().await.get_stream(STREAM).await.unwrap().purge().await.unwrap();
     site.nats.restart();
     site.deposit("new", 2).await;

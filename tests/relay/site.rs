@@ -124,6 +124,14 @@ impl Site {
         }
     }
 
+    /// A relay publishes so many deposits, and ends.
+    pub async fn relayed(&self, reference: &str, deposits: usize) {
+        let relay = self.start_relay().await;
+        self.deposit(reference, deposits).await;
+        self.is_noted().await;
+        stop(relay).await;
+    }
+
     /// Compares each stream with its partition of the log, message by message.
     pub async fn stream_is_the_log(&self) {
         for partition in (0i16..).take(self.heads().await.len()) {

@@ -7,6 +7,10 @@ use crate::{
     site::{Site, refusal, stop},
 };
 
+/// Another event stands at position 3.
+const ANOTHER_HISTORY: &str = "ALTER TABLE event DISABLE TRIGGER event_immutable;
+     UPDATE event SET hash = decode(repeat('00', 32), 'hex') WHERE position = 3";
+
 #[tokio::test]
 async fn a_stream_that_is_gone_stops_the_relay_and_is_made_anew_only_on_demand() {
     let site = Site::new().await;
@@ -33,10 +37,7 @@ async fn a_stream_that_is_gone_stops_the_relay_and_is_made_anew_only_on_demand()
 #[tokio::test]
 async fn a_stream_that_was_cut_off_stops_the_relay() {
     let site = Site::new().await;
-    let relay = site.start_relay().await;
-    site.deposit("a", 3).await;
-    site.is_noted().await;
-    stop(relay).await;
+    site.relayed("a", 3).await;
     site.nats.jetstream().await.delete_stream(STREAM).await.unwrap();
     site.nats.make(Config::default()).await;
     let sentence = refusal(site.start_relay().await).await;
@@ -88,15 +89,8 @@ async fn somebody_else_in_the_stream_stops_the_relay() {
 #[tokio::test]
 async fn a_log_of_another_history_stops_the_relay() {
     let site = Site::new().await;
-    let relay = site.start_relay().await;
-    site.deposit("a", 2).await;
-    site.is_noted().await;
-    stop(relay).await;
-    site.execute(
-        "ALTER TABLE event DISABLE TRIGGER event_immutable;
-         UPDATE event SET hash = decode(repeat('00', 32), 'hex') WHERE position = 3",
-    )
-    .await;
+    site.relayed("a", 2).await;
+    site.execute(ANOTHER_HISTORY).await;
     let sentence = refusal(site.start_relay().await).await;
     assert!(sentence.contains("another history"), "{sentence}");
     site.execute("DELETE FROM event WHERE position = 3").await;
@@ -107,16 +101,9 @@ async fn a_log_of_another_history_stops_the_relay() {
 #[tokio::test]
 async fn a_log_of_another_history_stops_the_relay_though_the_stream_was_purged() {
     let site = Site::new().await;
-    let relay = site.start_relay().await;
-    site.deposit("a", 2).await;
-    site.is_noted().await;
-    stop(relay).await;
+    site.relayed("a", 2).await;
     site.nats.jetstream().await.get_stream(STREAM).await.unwrap().purge().await.unwrap();
-    site.execute(
-        "ALTER TABLE event DISABLE TRIGGER event_immutable;
-         UPDATE event SET hash = decode(repeat('00', 32), 'hex') WHERE position = 3",
-    )
-    .await;
+    site.execute(ANOTHER_HISTORY).await;
     let sentence = refusal(site.start_relay().await).await;
     assert!(sentence.contains("another history"), "{sentence}");
 }

@@ -60,10 +60,7 @@ async fn a_relay_may_be_started_first_and_ended_before_anything_is_there() {
 #[tokio::test]
 async fn what_was_published_before_the_relay_began_is_no_lag() {
     let mut site = Site::new().await;
-    let relay = site.start_relay().await;
-    site.deposit("before", 3).await;
-    site.is_noted().await;
-    stop(relay).await;
+    site.relayed("before", 3).await;
     site.nats.kill();
     site.deposit("after", 2).await;
     let relay = site.start_relay().await;
