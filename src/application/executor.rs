@@ -112,8 +112,11 @@ impl Executor {
             if let Some(appended) = usize::try_from(partition).ok().and_then(|at| self.appended.get(at))
                 && *appended.borrow() != position
             {
-                batch.record("position", position);
-                trace::appended(partition, position, batch);
+                // What others appended is not of this batch.
+                if self.turnstile.has_appended {
+                    batch.record("position", position);
+                    trace::appended(partition, position, batch);
+                }
                 appended.send_replace(position);
             }
         }

@@ -46,6 +46,8 @@ pub(super) struct Turnstile {
     heads: Heads,
     /// How many more batches take the slow way, because somebody else writes.
     slow_batches: u32,
+    /// Whether the last batch wrote events.
+    pub has_appended: bool,
     pub newer: Newer,
 }
 
@@ -79,6 +81,7 @@ impl Turnstile {
             memory: if partition.is_some() { Memory::of_one(settings) } else { Memory::none(settings) },
             heads: Heads::new(),
             slow_batches: 0,
+            has_appended: false,
             newer: Newer { met: newer, partitions },
         }
     }
@@ -105,6 +108,7 @@ impl Turnstile {
         connection: &'c mut PgConnection,
         batch: &[Pending],
     ) -> Result<Turn<'c>, Failure> {
+        self.has_appended = false;
         self.newer.look_again(connection).await?;
         if self.partition.is_some() && self.slow_batches == 0 {
             return Ok(Turn::Fast(connection));
@@ -262,7 +266,9 @@ impl Turnstile {
     /// Holds what the batch left behind, now that it stands.
     fn keep(&mut self, passed: Passed) -> Vec<Result<Answer, Error>> {
         let Passed { decided, loaded, heads } = passed;
-        METRICS.appended_events.inc_by(decided.write.values().map(|write| write.events.len() as u64).sum());
+        let events: usize = decided.write.values().map(|write| write.events.len()).sum();
+        METRICS.appended_events.inc_by(events as u64);
+        self.has_appended = events > 0;
         self.memory.keep(loaded, decided.changed);
         self.heads = heads;
         decided.answers
