@@ -30,6 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // For the libraries that leave the choice to the process. It is the first to choose, so nothing is refused.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Cli::subcommand() {
         Subcommands::Serve(config) => serve(config).await,
         Subcommands::Migrate(config) => migrate(config).await,

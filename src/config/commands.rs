@@ -142,7 +142,7 @@ pub enum Relay {
 /// What NATS server, and what stream.
 #[derive(Args, Clone, Debug)]
 pub struct RelayNats {
-    /// The NATS server to publish to, several of a cluster with commas between (`tls://user:password@host:4222`).
+    /// The NATS server to publish to, several of a cluster with commas between (`tls://user:password@host:4222`, `nats://token@host`).
     #[arg(long, env = "PASSBOOK_RELAY_NATS_URL", hide_env_values = true, default_value = "nats://127.0.0.1:4222")]
     pub relay_nats_url: SecretString,
 

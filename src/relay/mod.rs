@@ -13,22 +13,22 @@ mod log;
 mod message;
 mod progress;
 mod publisher;
+mod server;
 mod stream;
 
 use std::path::PathBuf;
 
-use async_nats::ServerAddr;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::{sync::watch, task::JoinSet};
 
-use self::{log::Misplaced, publisher::Publisher};
+use self::{log::Misplaced, publisher::Publisher, server::Servers};
 use crate::event_store::Partitions;
 
 /// Where to publish, and how.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `nats://user:password@host:4222`, several with commas between.
+    /// `nats://user:password@host:4222`, or `token@` before the host; several with commas between.
     pub url: SecretString,
     /// The user's credentials as NATS's own tools write them.
     pub credentials: Option<PathBuf>,
@@ -44,6 +44,8 @@ pub struct Settings {
 pub enum Stop {
     #[error("PASSBOOK_RELAY_NATS_URL is no address of a NATS server such as nats://127.0.0.1:4222")]
     InvalidUrl,
+    #[error("PASSBOOK_RELAY_NATS_URL names different users: to all servers of a cluster one comes as the same")]
+    SeveralLogins,
     #[error("PASSBOOK_RELAY_STREAM={0:?} is no stream's name: letters, digits, - and _ make one")]
     InvalidStream(String),
     #[error("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE={path} cannot be used: {source}")]
@@ -139,10 +141,7 @@ async fn ended(mut publishers: JoinSet<Result<(), Stop>>) -> Result<(), Stop> {
 }
 
 fn check(settings: &Settings) -> Result<(), Stop> {
-    let is_address = |address: &str| address.trim().parse::<ServerAddr>().is_ok();
-    if !settings.url.expose_secret().split(',').all(is_address) {
-        return Err(Stop::InvalidUrl);
-    }
+    Servers::parse(&settings.url)?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     match !settings.stream.is_empty() && settings.stream.chars().all(is_name) {
         true => Ok(()),

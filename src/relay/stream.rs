@@ -3,8 +3,7 @@
 use std::{str::from_utf8, time::Duration};
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, PublishErrorKind, StatusCode, Subscriber,
-    header,
+    Client, ConnectErrorKind, Event, HeaderMap, Message, PublishErrorKind, StatusCode, Subscriber, header,
     jetstream::{
         self, Context, ErrorCode,
         context::GetStreamErrorKind,
@@ -14,10 +13,9 @@ use async_nats::{
     },
 };
 use futures_util::StreamExt;
-use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
-use super::{Error, Settings, Stop, message};
+use super::{Error, Settings, Stop, message, server::Servers};
 use crate::event_store::whole::LinkedEvent;
 
 /// How long the server may take to let us in.
@@ -73,14 +71,15 @@ impl Stream {
     /// Connects to the server, whether or not the stream is there.
     pub(super) async fn connect(settings: &Settings, partition: i16, name: &str) -> Result<Self, Error> {
         let (losing, lost) = watch::channel(false);
-        let addresses: Vec<&str> = settings.url.expose_secret().split(',').map(str::trim).collect();
-        let mut options = ConnectOptions::new()
+        let servers = Servers::parse(&settings.url)?;
+        let mut options = servers
+            .options()
             .name("passbook relay")
             .connection_timeout(Duration::from_millis(CONNECT_MS_MAX))
             .request_timeout(Some(Duration::from_millis(ANSWER_MS_MAX)))
             .ping_interval(Duration::from_millis(PING_MS))
             // Each address once. A lost connection ends the attempt; the next one begins with what the stream holds.
-            .max_reconnects(addresses.len())
+            .max_reconnects(servers.addresses.len())
             .event_callback(move |event| {
                 let is_lost = matches!(event, Event::Disconnected | Event::Closed);
                 losing.send_if_modified(|lost| std::mem::replace(lost, *lost || is_lost) != *lost);
@@ -90,7 +89,7 @@ impl Stream {
             let read = options.credentials_file(path).await;
             options = read.map_err(|source| Stop::Credentials { path: path.clone(), source })?;
         }
-        let client = options.connect(addresses).await.map_err(|error| match error.kind() {
+        let client = options.connect(servers.addresses).await.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 Error::from(Stop::NotAllowed(error.to_string()))
             }

@@ -48,8 +48,8 @@ struct Batch {
 /// What exports spans, if they are to be exported.
 pub(super) fn exporter() -> Result<Option<SdkTracerProvider>, String> {
     let Ok(endpoint) = std::env::var(ENDPOINT) else { return Ok(None) };
-    if !endpoint.starts_with("http://") {
-        return Err(format!("{ENDPOINT}={endpoint:?} is not http://…: send spans to a collector beside the service"));
+    if !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
+        return Err(format!("{ENDPOINT}={endpoint:?} is no address of a collector such as http://127.0.0.1:4318"));
     }
     let exporter = SpanExporter::builder().with_http().build().map_err(|error| format!("{ENDPOINT}: {error}"))?;
     let resource = Resource::builder().with_service_name(service_name()).build();

@@ -23,4 +23,6 @@ mod roles;
 mod servers;
 mod serving;
 mod standby;
+mod tls;
+mod trusting;
 mod verifying;

@@ -158,8 +158,8 @@ async fn a_request_is_traced_as_its_caller_and_the_sampler_say() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_reached_by_plain_http_is_refused() {
+fn an_endpoint_that_is_no_address_is_refused() {
     let folder = Folder::empty();
-    let ended = Passbook::on(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel.example").end();
+    let ended = Passbook::on(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", "otel.example:4318").end();
     assert!(ended.refusal().contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{ended:?}");
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     client::Client,
     dice::Dice,
+    nats::{Nats, SERVERS},
     site::{Site, kill, stop},
 };
 
@@ -27,17 +28,25 @@ fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("PASSBOOK_RELAY_{name} is {text}, which makes no sense")))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_killed_the_stream_is_the_log() {
+fn dice() -> Dice {
     let seed = setting("SEED").unwrap_or_else(|| Uuid::now_v7().as_u64_pair().1 % 1_000_000);
     println!("PASSBOOK_RELAY_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    Dice::new(seed)
+}
+
+fn rounds() -> u64 {
+    setting("ROUNDS").unwrap_or(8)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_killed_the_stream_is_the_log() {
+    let mut dice = dice();
     let mut site = Site::new().await;
     // Ids are soon forgotten: the order does not rest on the server's memory.
     site.nats.make(Config { duplicate_window: Duration::from_millis(200), ..Config::default() }).await;
     let writing = Writing::start(&site.client());
     let mut relays = vec![site.start_relay().await];
-    for round in 0..setting("ROUNDS").unwrap_or(8) {
+    for round in 0..rounds() {
         sleep(dice.millis(0, 700)).await;
         match dice.below(4) {
             0 => kill(relays.remove(0)).await,
@@ -67,6 +76,32 @@ async fn whatever_is_killed_the_stream_is_the_log() {
     for relay in relays {
         stop(relay).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_cluster_any_server_may_die_and_any_may_lead() {
+    let mut dice = dice();
+    let mut site = Site::with(Nats::cluster().await).await;
+    site.nats.make(Config { num_replicas: SERVERS, ..Config::default() }).await;
+    let writing = Writing::start(&site.client());
+    let mut relay = site.start_relay().await;
+    for round in 0..rounds().div_ceil(2) {
+        sleep(dice.millis(0, 1_500)).await;
+        let server = usize::try_from(dice.below(SERVERS as u64)).unwrap();
+        site.nats.kill_one(server);
+        if dice.below(4) == 0 {
+            kill(relay).await;
+            relay = site.start_relay().await;
+        }
+        sleep(dice.millis(0, 3_000)).await;
+        site.nats.restart_one(server);
+        println!("round {round}: server {server}, {:?} of {}", site.nats.last().await, site.head().await);
+    }
+    let written = writing.end().await;
+    site.is_published().await;
+    assert_eq!(site.head().await, written + 1, "every deposit, and the opening");
+    site.stream_is_the_log().await;
+    stop(relay).await;
 }
 
 /// Deposits without a pause.

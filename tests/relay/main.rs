@@ -15,10 +15,15 @@ mod dice;
 mod folder;
 mod killing;
 mod nats;
+mod operator;
 #[path = "../cli/passbook.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod passbook;
 mod publishing;
+mod secured;
 mod site;
 mod stopping;
+#[path = "../cli/tls.rs"]
+#[allow(dead_code, reason = "shared with the tests of the command line")]
+mod tls;
 mod waiting;

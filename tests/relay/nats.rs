@@ -1,4 +1,4 @@
-//! A NATS server of the test's own, which may die at any moment and comes back on the same files.
+//! A NATS server of the test's own, or a cluster of them, which may die at any moment and come back on the same files.
 
 use std::{
     fs::File,
@@ -24,11 +24,30 @@ pub const STREAM: &str = "passbook-0";
 /// After so long a server that does not answer is taken for lost. No test passes or fails by being fast or slow.
 const START_S_MAX: u64 = 60;
 
+/// How many servers a cluster has.
+pub const SERVERS: usize = 3;
+
 pub struct Nats {
+    servers: Vec<Server>,
+    access: Access,
+}
+
+/// How one gets in.
+pub struct Access {
+    /// What the server's address begins with.
+    pub scheme: &'static str,
+    pub user: Option<(&'static str, &'static str)>,
+    /// The certificate of a server with TLS.
+    pub certificate: Option<PathBuf>,
+    /// The file of one's credentials.
+    pub credentials: Option<PathBuf>,
+}
+
+struct Server {
     child: Option<Child>,
     port: u16,
     folder: TempDir,
-    arguments: Vec<&'static str>,
+    arguments: Vec<String>,
 }
 
 impl Nats {
@@ -37,51 +56,77 @@ impl Nats {
     }
 
     /// With further arguments of the server's.
-    pub async fn start_with(arguments: &[&'static str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = tempfile::Builder::new().prefix("passbook-nats.").tempdir_in("/tmp").unwrap();
-        let mut nats = Self { child: None, port, folder, arguments: arguments.to_vec() };
-        nats.restart();
-        nats.is_there().await;
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::guarded(arguments, Access::open()).await
+    }
+
+    /// A server that does not let everybody in.
+    pub async fn guarded(arguments: &[&str], access: Access) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self::of(vec![Server::new(arguments)], access).await
+    }
+
+    /// Three servers that keep a stream together.
+    pub async fn cluster() -> Self {
+        let routes: Vec<String> = (0..SERVERS).map(|_| format!("nats://127.0.0.1:{}", free_port())).collect();
+        let servers = routes.iter().enumerate().map(|(number, route)| {
+            let all = routes.join(",");
+            let name = format!("server-{number}");
+            let told = ["--server_name", &name, "--cluster_name", "passbook", "--cluster", route, "--routes", &all];
+            Server::new(told.map(str::to_owned).into())
+        });
+        Self::of(servers.collect(), Access::open()).await
+    }
+
+    async fn of(servers: Vec<Server>, access: Access) -> Self {
+        let mut nats = Self { servers, access };
+        for server in &mut nats.servers {
+            server.restart();
+        }
+        for server in &nats.servers {
+            server.is_there().await;
+        }
         nats
     }
 
     /// Starts it again on the same files, and does not wait for it.
     pub fn restart(&mut self) {
-        self.kill();
-        let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let mut command = Command::new(program());
-        command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream", "--store_dir"]);
-        command.arg(self.folder.path().join("store")).args(&self.arguments);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.expect("nats-server is there: scripts/setup --test installs it"));
+        self.restart_one(0);
     }
 
     /// Ends it without a word.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
+        self.kill_one(0);
+    }
+
+    pub fn restart_one(&mut self, number: usize) {
+        self.servers[number].restart();
+    }
+
+    pub fn kill_one(&mut self, number: usize) {
+        self.servers[number].kill();
     }
 
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-
-    async fn is_there(&self) {
-        // Nobody is let in anywhere yet, but whoever is refused was answered.
-        let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            assert!(Instant::now() < deadline, "the NATS server does not listen");
-            sleep(Duration::from_millis(20)).await;
-        }
+        let login = self.access.user.map(|(user, password)| format!("{user}:{password}@")).unwrap_or_default();
+        let url = |server: &Server| format!("{}://{login}127.0.0.1:{}", self.access.scheme, server.port);
+        self.servers.iter().map(url).collect::<Vec<_>>().join(",")
     }
 
     pub async fn client(&self) -> Client {
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         loop {
-            match ConnectOptions::new().connect(self.url()).await {
+            let mut options = ConnectOptions::new();
+            if let Some((user, password)) = self.access.user {
+                options = options.user_and_password(user.to_owned(), password.to_owned());
+            }
+            if let Some(certificate) = &self.access.certificate {
+                options = options.add_root_certificates(certificate.clone());
+            }
+            if let Some(credentials) = &self.access.credentials {
+                options = options.credentials_file(credentials).await.unwrap();
+            }
+            match options.connect(self.url().split(',').collect::<Vec<_>>()).await {
                 Ok(client) => return client,
                 Err(error) => assert!(Instant::now() < deadline, "the NATS server cannot be reached: {error}"),
             }
@@ -93,7 +138,7 @@ impl Nats {
         jetstream::new(self.client().await)
     }
 
-    /// Makes the relay's stream before the relay does.
+    /// Makes the relay's stream before the relay does. A cluster takes some time until one of them leads.
     pub async fn make(&self, settings: Config) {
         let settings = Config {
             name: STREAM.to_owned(),
@@ -101,7 +146,11 @@ impl Nats {
             discard: DiscardPolicy::New,
             ..settings
         };
-        self.jetstream().await.create_stream(settings).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
+        while let Err(error) = self.jetstream().await.create_stream(settings.clone()).await {
+            assert!(Instant::now() < deadline, "the stream cannot be made: {error}");
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Where the first partition's stream ends, if it is there.
@@ -127,13 +176,56 @@ impl Nats {
     }
 }
 
+impl Access {
+    pub fn open() -> Self {
+        Self { scheme: "nats", user: None, certificate: None, credentials: None }
+    }
+}
+
+impl Server {
+    fn new(arguments: Vec<String>) -> Self {
+        let folder = tempfile::Builder::new().prefix("passbook-nats.").tempdir_in("/tmp").unwrap();
+        Self { child: None, port: free_port(), folder, arguments }
+    }
+
+    fn restart(&mut self) {
+        self.kill();
+        let log = File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let mut command = Command::new(program());
+        command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream", "--store_dir"]);
+        command.arg(self.folder.path().join("store")).args(&self.arguments);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.child = Some(child.expect("nats-server is there: scripts/setup --test installs it"));
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    async fn is_there(&self) {
+        // Nobody is let in anywhere yet, but whoever is refused was answered.
+        let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            assert!(Instant::now() < deadline, "the NATS server does not listen");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Where `scripts/setup --test` puts it, or on the path.
 fn program() -> PathBuf {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats-server");
     if unpacked.exists() { unpacked } else { "nats-server".into() }
 }
 
-impl Drop for Nats {
+impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }

@@ -1,0 +1,65 @@
+//! Whom the program speaks with over TLS: those whom this machine trusts, and nobody else.
+
+use std::{fs, net::TcpListener};
+
+use axum::{Json, Router, routing::get};
+use nix::sys::signal::Signal;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    collector::Collector,
+    folder::Folder,
+    passbook::{Passbook, Running},
+    tls::Identity,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_reach_a_collector_that_is_trusted() {
+    let (identity, collector) = (Identity::new(), Collector::listen());
+    let secured = format!("https://{}", identity.before(collector.address()).await);
+    for is_trusted in [false, true] {
+        let folder = Folder::fresh();
+        let mut bank =
+            Passbook::on(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", &secured).set("OTEL_TRACES_SAMPLER", "always_on");
+        if is_trusted {
+            bank = bank.set("SSL_CERT_FILE", identity.certificate());
+        }
+        let bank = bank.start();
+        bank.client.open().await;
+        assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+        assert_eq!(collector.spans().iter().any(|span| span.name == "POST /v1/accounts"), is_trusted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_come_from_a_provider_that_is_trusted() {
+    let (identity, folder) = (Identity::new(), Folder::fresh());
+    let provider = TcpListener::bind("127.0.0.1:0").unwrap();
+    provider.set_nonblocking(true).unwrap();
+    let issuer = format!("https://{}", identity.before(provider.local_addr().unwrap()).await);
+    let of_provider = |passbook: Passbook| {
+        passbook.set("PASSBOOK_AUTH_ISSUER", &issuer).set("PASSBOOK_AUTH_AUDIENCE", "https://passbook.example")
+    };
+    let made = of_provider(Passbook::on(&folder)).argument("token").argument("--sub=ada").end();
+    let token = made.stdout[0].clone();
+    let keys: Value = serde_json::from_slice(&fs::read(folder.data().join("development.jwks.json")).unwrap()).unwrap();
+    let found = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")});
+    let documents = Router::new()
+        .route("/.well-known/openid-configuration", get(async || Json(found)))
+        .route("/keys", get(async || Json(keys)));
+    let provider = tokio::net::TcpListener::from_std(provider).unwrap();
+    tokio::spawn(async move { axum::serve(provider, documents).await });
+
+    let bank = of_provider(Passbook::on(&folder)).start();
+    assert_eq!(accounts(&bank, &token).await, 401, "nobody vouches for the keys");
+    bank.stop(Signal::SIGTERM);
+    let bank = of_provider(Passbook::on(&folder)).set("SSL_CERT_FILE", identity.certificate()).start();
+    assert_eq!(accounts(&bank, &token).await, 200);
+}
+
+async fn accounts(bank: &Running, token: &str) -> StatusCode {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let asked = http.get(format!("{}/v1/accounts", bank.client.base())).bearer_auth(token);
+    asked.send().await.unwrap().status()
+}
