@@ -9,6 +9,7 @@ use crate::{
         Guarded, spawn_guarded,
         tokens::{claims, claims_with, in_s},
     },
+    wire::Wire,
 };
 
 const CLERK: &str = "accounts:read:any accounts:write:any accounts:freeze audit:read operations";
@@ -69,6 +70,38 @@ async fn a_token_that_ends_brings_the_question_back_and_the_form_keeps_what_was_
     browser.sees("Paid in: €5.00. The balance is €105.00.").await;
     assert_eq!(browser.ask("window.typed").await, true, "the page is the same");
     browser.sees("half written").await;
+}
+
+#[tokio::test]
+async fn what_one_caller_has_sent_no_other_asks_for() {
+    let bank = spawn_guarded().await;
+    ada(&bank).await;
+    let wire = Wire::to(&bank.app.url()).await;
+    let browser = Browser::at(&wire.url()).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    let [clerk, other] = ["clerk", "other"].map(|name| bank.signer.sign(&claims(name, CLERK)));
+    give(&browser, &clerk).await;
+    balance_is(&browser, "€100.00").await;
+    wire.lose_answers(u32::MAX);
+    browser.fill("#deposit-amount", "5").await;
+    browser.click("details[open] form button:not([type])").await;
+    browser.sees("No answer yet: Deposit €5.00.").await;
+    browser.press("Forget token").await;
+    give(&browser, &other).await;
+    browser.sees("Not known whether it was done: Deposit €5.00. Only clerk can ask").await;
+    assert!(browser.ask("document.querySelector('.onitsway button').disabled").await.as_bool().unwrap());
+    // Loaded again, it is still not the other's.
+    browser.load_again().await;
+    browser.sees("Only clerk can ask").await;
+    wire.lose_answers(0);
+    browser.press("Forget token").await;
+    give(&browser, &clerk).await;
+    browser.press("Ask again").await;
+    browser.sees("Deposit €5.00: recorded.").await;
+    balance_is(&browser, "€105.00").await;
+    assert_eq!(browser.ask("sessionStorage.getItem('passbook.outbox')").await, "[]");
+    let deposits = bank.app.log().await.events.into_iter().filter(|event| event.event_type == "MoneyDeposited");
+    assert_eq!(deposits.count(), 1);
 }
 
 #[tokio::test]
