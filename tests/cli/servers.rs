@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
@@ -19,18 +20,38 @@ use nix::{
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, postgres::PgConnectOptions, query, query_scalar};
 
-use crate::folder::Folder;
+use crate::{folder::Folder, tls::Identity};
 
 const START_S_MAX: u64 = 60;
+/// Sockets are told apart by their folders.
+const PORT: u16 = 5432;
 
 pub struct Server {
     folder: PathBuf,
+    port: u16,
     child: Child,
 }
 
 impl Server {
     /// With an empty database `passbook`.
     pub async fn start(folder: &Folder) -> Self {
+        Self::first(folder, PORT, &[]).await
+    }
+
+    /// One that is also reached over TLS.
+    pub async fn secured(folder: &Folder, identity: &Identity) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [certificate, key] = [identity.certificate(), identity.key()].map(|file| kept(&file, folder));
+        let told = [
+            ("listen_addresses", "127.0.0.1".to_owned()),
+            ("ssl", "on".to_owned()),
+            ("ssl_cert_file", certificate.display().to_string()),
+            ("ssl_key_file", key.display().to_string()),
+        ];
+        Self::first(folder, port, &told).await
+    }
+
+    async fn first(folder: &Folder, port: u16, settings: &[(&str, String)]) -> Self {
         let home = home(folder, "one");
         let data = home.join("data");
         run(program("initdb").arg("-D").arg(&data).args([
@@ -41,7 +62,7 @@ impl Server {
             "-U",
             "passbook",
         ]));
-        let server = Self::serve(home).await;
+        let server = Self::serve(home, port, settings).await;
         server.execute("CREATE DATABASE passbook", "postgres").await;
         server
     }
@@ -52,16 +73,20 @@ impl Server {
         let mut copy = program("pg_basebackup");
         copy.arg("-h").arg(&self.folder).args(["-U", "passbook", "-R", "-X", "stream", "-c", "fast", "-D"]);
         run(copy.arg(home.join("data")));
-        Self::serve(home).await
+        Self::serve(home, PORT, &[]).await
     }
 
-    async fn serve(folder: PathBuf) -> Self {
+    async fn serve(folder: PathBuf, port: u16, settings: &[(&str, String)]) -> Self {
         let mut postgres = program("postgres");
         postgres.arg("-D").arg(folder.join("data")).args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+        postgres.arg("-p").arg(port.to_string());
         postgres.arg("-c").arg(format!("unix_socket_directories={}", folder.display()));
+        for (name, value) in settings {
+            postgres.arg("-c").arg(format!("{name}={value}"));
+        }
         let log = fs::File::create(folder.join("log")).unwrap();
         postgres.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let server = Self { child: postgres.spawn().unwrap(), folder };
+        let server = Self { child: postgres.spawn().unwrap(), folder, port };
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while server.options("postgres").connect().await.is_err() {
             let said = fs::read_to_string(server.folder.join("log")).unwrap();
@@ -72,7 +97,12 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://passbook@localhost/passbook?host={}", self.folder.display())
+        format!("postgres://passbook@localhost:{}/passbook?host={}", self.port, self.folder.display())
+    }
+
+    /// Nobody on the way can read or change anything.
+    pub fn secured_url(&self) -> String {
+        format!("postgres://passbook@127.0.0.1:{}/passbook?sslmode=verify-full", self.port)
     }
 
     fn options(&self, database: &str) -> PgConnectOptions {
@@ -140,14 +170,27 @@ fn user() -> Option<User> {
     geteuid().is_root().then(|| ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).unwrap()).unwrap())
 }
 
+/// A copy of a file that Postgres takes for well kept.
+fn kept(file: &Path, folder: &Folder) -> PathBuf {
+    let copy = folder.beside(file.file_name().unwrap().to_str().unwrap());
+    fs::copy(file, &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
+    hand_over(&copy);
+    copy
+}
+
 fn home(folder: &Folder, name: &str) -> PathBuf {
     let home = folder.beside(name);
     fs::create_dir(&home).unwrap();
     fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
-    if let Some(user) = user() {
-        chown(Path::new(&home), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-    }
+    hand_over(&home);
     home
+}
+
+fn hand_over(path: &Path) {
+    if let Some(user) = user() {
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+    }
 }
 
 fn run(command: &mut Command) {

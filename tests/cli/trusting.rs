@@ -11,6 +11,7 @@ use crate::{
     collector::Collector,
     folder::Folder,
     passbook::{Passbook, Running},
+    servers::Server,
     tls::Identity,
 };
 
@@ -56,6 +57,24 @@ async fn keys_come_from_a_provider_that_is_trusted() {
     bank.stop(Signal::SIGTERM);
     let bank = of_provider(Passbook::on(&folder)).set("SSL_CERT_FILE", identity.certificate()).start();
     assert_eq!(accounts(&bank, &token).await, 200);
+}
+
+#[tokio::test]
+async fn the_log_is_in_a_database_that_is_trusted() {
+    let (identity, folder) = (Identity::new(), Folder::empty());
+    let server = Server::secured(&folder, &identity).await;
+    let url = server.secured_url();
+    let migrate = |url: &str| Passbook::using(url).argument("migrate");
+    let ended = migrate(&url).end();
+    assert!(ended.refusal().contains("certificate"), "{ended:?}");
+    let certificate = identity.certificate();
+    for trusting in [
+        migrate(&url).set("SSL_CERT_FILE", &certificate),
+        migrate(&format!("{url}&sslrootcert={}", certificate.display())),
+    ] {
+        let ended = trusting.end();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    }
 }
 
 async fn accounts(bank: &Running, token: &str) -> StatusCode {
