@@ -26,8 +26,6 @@ const CONNECT_MS_MAX: u64 = 10_000;
 const QUERY_CONNECTIONS_MAX: u32 = 16;
 /// How many pages of the log are read at once.
 const TRAIL_CONNECTIONS_MAX: u32 = 6;
-/// How many connections publish a partition to other services.
-const RELAY_CONNECTIONS_MAX: u32 = 3;
 /// How long one query may take, in milliseconds.
 const QUERY_MS_MAX: &str = "5000";
 /// How long a query waits for a connection.
@@ -227,8 +225,8 @@ impl Database {
     }
 
     /// For the one who publishes the log to other services.
-    pub fn relay(&self) -> PgPool {
-        self.pool(RELAY_CONNECTIONS_MAX, |server| server.application_name("passbook relay").options(PLANNED_ONCE))
+    pub fn relay(&self) -> Primary {
+        self.primary.shaped(|server| server.application_name("passbook relay").options(PLANNED_ONCE).options(QUERYING))
     }
 
     /// For the one that reads the log for everybody who follows it.

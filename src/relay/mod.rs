@@ -19,11 +19,10 @@ mod stream;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
-use sqlx::PgPool;
 use tokio::{sync::watch, task::JoinSet};
 
 use self::{log::Misplaced, publisher::Publisher, server::Servers};
-use crate::event_store::Partitions;
+use crate::event_store::{Partitions, Primary};
 
 /// Where to publish, and how.
 #[derive(Clone, Debug)]
@@ -118,13 +117,13 @@ impl Error {
 pub async fn run(
     settings: Settings,
     partitions: Partitions,
-    connect: impl Fn() -> PgPool,
+    database: &Primary,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Stop> {
     check(&settings)?;
     let mut publishers = JoinSet::new();
     for partition in partitions.all() {
-        let publisher = Publisher::new(settings.clone(), partition, connect(), stopping.clone());
+        let publisher = Publisher::new(settings.clone(), partition, database.clone(), stopping.clone());
         publishers.spawn(publisher.run());
     }
     ended(publishers).await

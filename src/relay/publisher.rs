@@ -2,11 +2,11 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -15,8 +15,16 @@ use super::{
     progress::Progress,
     stream::{Answer, Answers, End, Stream},
 };
-use crate::{event_store::whole::LinkedEvent, metrics::METRICS};
+use crate::{
+    event_store::{Primary, whole::LinkedEvent},
+    metrics::METRICS,
+};
 
+/// How many connections publish a partition, and how long one of them is waited for.
+const CONNECTIONS_MAX: u32 = 3;
+const ACQUIRE_MS_MAX: u64 = 2_000;
+/// How long it may take to find the server that takes writes.
+const FIND_MS_MAX: u64 = 5_000;
 /// How many events are read at once.
 const READ_EVENTS_MAX: i64 = 1_000;
 /// How many pages wait to be published while the next one is read.
@@ -41,6 +49,7 @@ pub(super) struct Publisher {
     settings: Settings,
     partition: i16,
     name: String,
+    primary: Primary,
     database: PgPool,
     stopping: watch::Receiver<bool>,
     /// How far the stream reaches, once it was looked at.
@@ -56,12 +65,16 @@ pub(super) struct Publisher {
 type Page = Result<Vec<LinkedEvent>, log::Error>;
 
 impl Publisher {
-    pub(super) fn new(settings: Settings, partition: i16, database: PgPool, stopping: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(settings: Settings, partition: i16, primary: Primary, stopping: watch::Receiver<bool>) -> Self {
+        let connections = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX));
         Self {
             name: format!("{}-{partition}", settings.stream),
             settings,
             partition,
-            database,
+            database: primary.pool(connections),
+            primary,
             stopping,
             published: watch::Sender::new(None),
             saved: 0,
@@ -83,10 +96,17 @@ impl Publisher {
             }
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
-                () = sleep(Duration::from_millis(self.retry_ms)) => {}
+                () = self.pause() => {}
             }
             self.retry_ms = (self.retry_ms * 2).min(RETRY_MS_MAX);
         }
+    }
+
+    /// Before the next attempt. Another server may have taken over the log: whoever connects finds it, and the pool follows.
+    async fn pause(&self) {
+        sleep(Duration::from_millis(self.retry_ms)).await;
+        // If there is none yet, the next attempt says so.
+        let _ = timeout(Duration::from_millis(FIND_MS_MAX), self.primary.connect()).await;
     }
 
     /// Publishes until it is told to end, which is no error, or something breaks.

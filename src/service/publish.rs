@@ -43,7 +43,7 @@ pub async fn publish(
         stream: wanted.relay_stream,
         refill: wanted.refill,
     };
-    let relayed = relay::run(settings, partitions, || database.relay(), stopping).await;
+    let relayed = relay::run(settings, partitions, &database.relay(), stopping).await;
     relayed.map_err(|error| error.to_string())
 }
 

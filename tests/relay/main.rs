@@ -21,6 +21,9 @@ mod operator;
 mod passbook;
 mod publishing;
 mod secured;
+#[path = "../cli/servers.rs"]
+#[allow(dead_code, reason = "shared with the tests of the command line")]
+mod servers;
 mod site;
 mod stopping;
 #[path = "../cli/tls.rs"]

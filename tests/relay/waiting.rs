@@ -4,7 +4,13 @@ use std::net::TcpListener;
 
 use tokio::task::spawn_blocking;
 
-use crate::site::{Site, eventually, kill, stop};
+use crate::{
+    folder::Folder,
+    nats::Nats,
+    passbook::Passbook,
+    servers::Server,
+    site::{Site, eventually, kill, stop},
+};
 
 /// How often a log line says so.
 fn told(stderr: &str, words: &str) -> usize {
@@ -114,4 +120,32 @@ async fn while_the_database_is_away_the_relay_waits_and_then_goes_on() {
     site.is_noted().await;
     site.stream_is_the_log().await;
     kill(relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_another_server_takes_over_the_log_the_relay_goes_on_there() {
+    let (nats, folder) = (Nats::start().await, Folder::empty());
+    let mut primary = Server::start(&folder).await;
+    let standby = primary.standby(&folder).await;
+    primary.waits_for_standby().await;
+    let urls = format!("{},{}", primary.url(), standby.url());
+    let starting = Passbook::using(&urls);
+    let bank = spawn_blocking(|| starting.start()).await.unwrap();
+    let relay = Passbook::using(&urls)
+        .argument("relay")
+        .argument("nats")
+        .set("PASSBOOK_RELAY_NATS_URL", nats.url())
+        .set("PASSBOOK_RELAY_LISTEN", "127.0.0.1:0");
+    let relay = spawn_blocking(|| relay.start()).await.unwrap();
+    bank.client.open().await;
+    eventually("the opening", async || nats.last().await == Some(1)).await;
+
+    primary.kill();
+    standby.promote();
+    bank.client.deposit_now("after").await;
+    eventually("the deposit", async || nats.last().await == Some(2)).await;
+    let deposit: serde_json::Value = serde_json::from_slice(&nats.messages(0).await[1].payload).unwrap();
+    assert_eq!(deposit["position"], "2");
+    let ended = stop(relay).await;
+    assert_eq!(told(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
 }
