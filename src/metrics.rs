@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    GaugeVec, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
@@ -43,7 +43,8 @@ pub struct Metrics {
     pub queued_commands: IntGauge,
     /// How many commands a batch carried.
     pub batch_commands: Histogram,
-    /// How long a batch took, by `phase`: `load`, `turnstile` (waiting for other instances), `write`, and `whole`.
+    /// How long a batch took, by `phase`: `load`, `turnstile` (waiting for other instances), `write`, `commit`
+    /// (part of `write` on the fast path), and `whole`.
     pub batch_duration: HistogramVec,
     /// Batches by their `path` through the turnstile: `fast`, or `slow` because others write too.
     pub batches: IntCounterVec,
@@ -67,10 +68,10 @@ pub struct Metrics {
     pub projection_duration: Histogram,
     /// Connections of the pool that queries use, by `state`: `idle`, `used`.
     pub pool_connections: IntGaugeVec,
-    /// Whether the replica is asked: 1 while it is there and near.
-    pub replica_near: IntGauge,
-    /// How much older its last event is than the primary's.
-    pub replica_lag: Gauge,
+    /// Whether the replica is asked: 1 while it is there and near. Told where a replica is configured.
+    replica_near: IntGaugeVec,
+    /// For how long the oldest event has been waiting that it lacks. Told while it is there.
+    replica_lag: GaugeVec,
     /// Queries that went to the primary though a replica is configured, by `reason`: `away`, or `position` where a reader wanted
     /// a position that it had not reached.
     pub replica_fallbacks: IntCounterVec,
@@ -115,7 +116,7 @@ impl Metrics {
             batch_commands: keep.histogram("batch_commands", "Commands in a batch.", COUNTS),
             batch_duration: keep.histograms(
                 "batch_duration_seconds",
-                "Time of a batch by phase: load, turnstile, write, and whole.",
+                "Time of a batch by phase: load, turnstile, write, commit, and whole.",
                 SECONDS,
                 &["phase"],
             ),
@@ -135,13 +136,13 @@ impl Metrics {
             projection_lag_seconds: keep.seconds(
                 "projection_lag_seconds",
                 "Waiting time of the oldest event not read yet.",
-                "projection",
+                &["projection"],
             ),
             projections: keep.gauges("projections", "Views and their generations, by state.", &["state"]),
             projector_heartbeat: keep.seconds(
                 "projector_heartbeat_timestamp_seconds",
                 "When the projector of a partition last looked.",
-                "partition",
+                &["partition"],
             ),
             projected_events: keep.histogram("projection_batch_events", "Events in a batch of the projector.", COUNTS),
             projection_duration: keep.histogram(
@@ -154,12 +155,12 @@ impl Metrics {
                 "Connections of the queries' pool, by state.",
                 &["state"],
             ),
-            replica_near: keep.gauge("replica_near", "1 while the replica is there and near."),
-            replica_lag: keep.it(Gauge::with_opts(opts(
+            replica_near: keep.gauges("replica_near", "1 while the replica is there and near.", &[]),
+            replica_lag: keep.seconds(
                 "replica_lag_seconds",
-                "How much older the replica's last event is.",
-            ))
-            .expect(GOOD)),
+                "Waiting time of the oldest event that the replica lacks.",
+                &[],
+            ),
             replica_fallbacks: keep.counters(
                 "replica_fallbacks_total",
                 "Queries that went to the primary in place of the replica, by reason.",
@@ -172,7 +173,7 @@ impl Metrics {
             relay_lag_seconds: keep.seconds(
                 "relay_lag_seconds",
                 "Waiting time of the oldest event that the stream lacks.",
-                "stream",
+                &["stream"],
             ),
             registry: registry.clone(),
         };
@@ -193,6 +194,19 @@ impl Metrics {
         }
         for code in ["unauthenticated", "forbidden", "account_not_found", "rate_limited"] {
             self.authority_refusals.with_label_values(&[code]);
+        }
+    }
+
+    /// Tells whether the replica is asked, and by how many milliseconds it is behind while it is there.
+    pub fn tell_replica(&self, is_near: bool, lag_ms: Option<i64>) {
+        const NONE: [&str; 0] = [];
+        self.replica_near.with_label_values(&NONE).set(i64::from(is_near));
+        match lag_ms {
+            Some(lag) => self.replica_lag.with_label_values(&NONE).set(lag as f64 / 1e3),
+            None => self.replica_lag.reset(),
+        }
+        for reason in ["away", "position"] {
+            self.replica_fallbacks.with_label_values(&[reason]);
         }
     }
 
@@ -235,8 +249,8 @@ impl Keep<'_> {
         self.it(IntGaugeVec::new(opts(name, help), labels).expect(GOOD))
     }
 
-    fn seconds(&self, name: &str, help: &str, label: &str) -> GaugeVec {
-        self.it(GaugeVec::new(opts(name, help), &[label]).expect(GOOD))
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.it(GaugeVec::new(opts(name, help), labels).expect(GOOD))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {

@@ -233,7 +233,10 @@ impl Turnstile {
                 }
             }
         };
-        match within(STATEMENT_MAX, transaction.commit()).await {
+        let commit = phase("commit");
+        let committed = within(STATEMENT_MAX, transaction.commit()).await;
+        commit.observe_duration();
+        match committed {
             Ok(()) => Ok(Passed { decided, loaded, heads: next }),
             Err(failure) => Err(leave_in_doubt(failure, decided, &heads, doubt)),
         }

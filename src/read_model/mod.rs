@@ -201,7 +201,7 @@ impl ReadModel {
                     METRICS.replica_fallbacks.with_label_values(&["position"]).inc();
                 }
             }
-            let answered = timeout(Duration::from_millis(QUERY_MS_MAX), query(asked.pool.clone())).await;
+            let answered = timeout(asked.patience(), query(asked.pool.clone())).await;
             match answered.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Some(seen)) if seen.position.at(partition) >= wanted => return Ok(seen),
                 Err(error) if asked.is_replica => {

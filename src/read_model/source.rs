@@ -8,18 +8,20 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
-use sqlx::{PgPool, Result, query_scalar};
+use sqlx::{PgPool, Result, query, query_scalar};
 use tokio::time::{interval, timeout};
 
+use super::QUERY_MS_MAX;
 use crate::{event_store::Partitions, metrics::METRICS};
 
 /// A replica that is further behind than this is not asked, in milliseconds.
 const REPLICA_LAG_MS_MAX: i64 = 5_000;
 /// How often it is looked after.
 const LOOK_MS: u64 = 500;
-/// How long it may take to say how far it is.
-const ANSWER_MS_MAX: u64 = 2_000;
+/// How long it may take to answer: whoever asks has another to turn to.
+const REPLICA_MS_MAX: u64 = 1_000;
+/// How long the primary may take to say what the replica lacks.
+const PRIMARY_MS_MAX: u64 = 2_000;
 /// For so long a reader who wants a position waits for the replica, then asks the primary.
 pub(super) const REPLICA_WAIT_MS_MAX: u64 = 100;
 
@@ -34,6 +36,13 @@ pub struct Source {
 pub(super) struct Asked<'a> {
     pub pool: &'a PgPool,
     pub is_replica: bool,
+}
+
+impl Asked<'_> {
+    /// How long an answer is waited for.
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(if self.is_replica { REPLICA_MS_MAX } else { QUERY_MS_MAX })
+    }
 }
 
 #[derive(Clone)]
@@ -71,7 +80,11 @@ impl Source {
     pub(super) fn asked(&self) -> Asked<'_> {
         match &self.replica {
             Some(replica) if replica.is_near.load(Ordering::Relaxed) => Asked { pool: &replica.pool, is_replica: true },
-            Some(_) | None => self.asked_primary(),
+            Some(_) => {
+                METRICS.replica_fallbacks.with_label_values(&["away"]).inc();
+                self.asked_primary()
+            }
+            None => self.asked_primary(),
         }
     }
 
@@ -86,7 +99,6 @@ impl Source {
         if was_near {
             tracing::warn!(%error, "the replica fails: queries go to the primary");
         }
-        METRICS.replica_fallbacks.with_label_values(&["away"]).inc();
     }
 }
 
@@ -96,14 +108,19 @@ async fn look_after(replica: PgPool, primary: PgPool, partitions: Partitions, is
     let mut looks = interval(Duration::from_millis(LOOK_MS));
     loop {
         looks.tick().await;
-        let lag = timeout(Duration::from_millis(ANSWER_MS_MAX), lag_ms(&replica, &primary, &partitions)).await;
-        let lag = lag.ok().and_then(Result::ok);
+        let seen = timeout(Duration::from_millis(REPLICA_MS_MAX), ends(&replica, &partitions)).await;
+        let lag = match seen {
+            Ok(Ok(seen)) => {
+                let lacking = timeout(Duration::from_millis(PRIMARY_MS_MAX), lag_ms(&primary, &partitions, &seen)).await;
+                // It is the primary that does not answer: of the replica nothing is known anew.
+                let Ok(Ok(lag)) = lacking else { continue };
+                Some(lag)
+            }
+            Ok(Err(_)) | Err(_) => None,
+        };
         let Some(is_near) = is_near.upgrade() else { return };
         let near = lag.is_some_and(|lag| lag <= REPLICA_LAG_MS_MAX);
-        METRICS.replica_near.set(i64::from(near));
-        if let Some(lag) = lag {
-            METRICS.replica_lag.set(lag as f64 / 1e3);
-        }
+        METRICS.tell_replica(near, lag);
         if is_near.swap(near, Ordering::Relaxed) != near {
             match near {
                 true => tracing::info!(lag_ms = lag, "the replica answers queries"),
@@ -113,14 +130,23 @@ async fn look_after(replica: PgPool, primary: PgPool, partitions: Partitions, is
     }
 }
 
-/// How much older the last event is that the replica knows, in milliseconds.
-async fn lag_ms(replica: &PgPool, primary: &PgPool, partitions: &[i16]) -> Result<i64> {
-    let (theirs, ours) = tokio::try_join!(last_event(replica, partitions), last_event(primary, partitions))?;
-    Ok((ours - theirs).num_milliseconds().max(0))
+/// Where each partition ends as the replica knows it.
+async fn ends(replica: &PgPool, partitions: &[i16]) -> Result<Vec<i64>> {
+    let positions = query!(
+        "SELECT partition, position FROM log_head WHERE partition = ANY($1) ORDER BY partition",
+        partitions
+    );
+    Ok(positions.fetch_all(replica).await?.into_iter().map(|head| head.position).collect())
 }
 
-async fn last_event(pool: &PgPool, partitions: &[i16]) -> Result<DateTime<Utc>> {
-    query_scalar!(r#"SELECT max(recorded_at) AS "recorded_at!" FROM log_head WHERE partition = ANY($1)"#, partitions)
-        .fetch_one(pool)
-        .await
+/// For how long the oldest event has been waiting that the replica lacks, in milliseconds.
+async fn lag_ms(primary: &PgPool, partitions: &[i16], ends: &[i64]) -> Result<i64> {
+    let lag = query_scalar!(
+        r#"SELECT coalesce(extract(epoch FROM now() - min(e.recorded_at)) * 1000, 0)::bigint AS "lag!"
+           FROM unnest($1::smallint[], $2::bigint[]) AS seen(partition, position)
+           JOIN event AS e ON e.partition = seen.partition AND e.position = seen.position + 1"#,
+        partitions,
+        ends
+    );
+    Ok(lag.fetch_one(primary).await?.max(0))
 }

@@ -1,9 +1,8 @@
 //! Look-ups of single accounts share statements: whoever asks while one is under way is answered by the next one, so
 //! that many readers cost the database little more than one. There is no timer; a lone reader waits for nobody.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
-use sqlx::PgPool;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -13,7 +12,7 @@ use uuid::Uuid;
 use super::{AccountView, live};
 use crate::{
     event_store::Partitions,
-    read_model::{QUERY_MS_MAX, Seen, Source},
+    read_model::{Seen, Source},
 };
 
 /// How many look-ups may wait, and how many share one statement.
@@ -38,7 +37,7 @@ impl Lookups {
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH_LOOKUPS_MAX);
             while waiting.recv_many(&mut batch, BATCH_LOOKUPS_MAX).await > 0 {
-                answer(source.asked().pool, partitions, partition, batch.drain(..)).await;
+                answer(&source, partitions, partition, batch.drain(..)).await;
             }
         });
         Self(sender)
@@ -52,13 +51,14 @@ impl Lookups {
     }
 }
 
-async fn answer(pool: &PgPool, partitions: Partitions, partition: i16, batch: impl Iterator<Item = Lookup>) {
+async fn answer(source: &Source, partitions: Partitions, partition: i16, batch: impl Iterator<Item = Lookup>) {
     let batch: Vec<Lookup> = batch.collect();
     let mut ids: Vec<Uuid> = batch.iter().map(|lookup| lookup.account_id).collect();
     ids.sort_unstable();
     ids.dedup();
+    let asked = source.asked();
     // Without an answer the senders are dropped, which says that the statement failed.
-    let answered = timeout(Duration::from_millis(QUERY_MS_MAX), live(pool, partitions, partition, &ids)).await;
+    let answered = timeout(asked.patience(), live(asked.pool, partitions, partition, &ids)).await;
     let Ok(Ok(seen)) = answered else { return };
     let known: Option<Seen<HashMap<Uuid, AccountView>>> =
         seen.map(|seen| seen.map(|views| views.into_iter().map(|view| (view.account_id, view)).collect()));
