@@ -78,6 +78,9 @@ impl Authority {
             (None, Some(issuer)) => Source::Provider(Fetch::new()?, issuer.clone()),
             (None, None) => return Err(Error::NoSource),
         };
+        if audience.is_none() {
+            tracing::warn!("no audience is set: what these keys signed for other services is taken here, too");
+        }
         let validation = validation(issuer.as_deref(), audience.as_deref());
         Ok(Self { keys: Keyring::fill(source).await?, validation, memory: Memory::new() })
     }

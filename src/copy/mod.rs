@@ -12,7 +12,7 @@ mod views;
 
 use std::collections::BTreeMap;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, query_scalar};
 use uuid::Uuid;
 
@@ -91,7 +91,12 @@ impl Copy {
     /// Copies what the old log holds now, and compares it. `tell` hears how many events are copied, and of how many.
     pub async fn round(&mut self, tell: impl Fn(i64, i64)) -> Result<(), Error> {
         // A key may be of events in two partitions: both are before the second look, if it was recorded before the first.
-        let until = self.heads().await?;
+        let until = self.heads().await?.iter().map(|head| head.recorded_at).collect();
+        self.copy_until(until, tell).await
+    }
+
+    /// Copies all events that are there now, and the keys that each partition recorded up to a time.
+    async fn copy_until(&mut self, until: Vec<DateTime<Utc>>, tell: impl Fn(i64, i64)) -> Result<(), Error> {
         let heads = self.heads().await?;
         let all: i64 = heads.iter().map(|head| head.position).sum();
         let from = self.from;
@@ -111,8 +116,8 @@ impl Copy {
                 return Err(lost(head.position));
             }
         }
-        for (partition, head) in self.from.all().zip(until) {
-            self.copy_keys(partition, head.recorded_at).await?;
+        for (partition, until) in self.from.all().zip(until) {
+            self.copy_keys(partition, until).await?;
         }
         Ok(())
     }
@@ -148,7 +153,8 @@ impl Copy {
         if connected > 0 {
             return Err(Error::StillServed);
         }
-        self.round(&tell).await?;
+        // All keys: that of an opening may also be kept in a partition whose last event is older.
+        self.copy_until(vec![DateTime::<Utc>::MAX_UTC; usize::from(self.from.count().unsigned_abs())], &tell).await?;
         self.copy_snapshots().await?;
 
         let (mut target_events, mut position) = (0, Position::default());

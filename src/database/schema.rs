@@ -106,11 +106,20 @@ async fn is_migrated(connection: &mut PgConnection) -> sqlx::Result<bool> {
     query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(connection).await
 }
 
-/// Whether the service's role is there and has its rights: neither travels with a dump of the database.
+/// Whether the service's role is there and has its rights, whatever was added since: neither travels with a dump of the
+/// database, and whoever migrated may have been killed before it granted them.
 async fn is_granted(connection: &mut PgConnection) -> sqlx::Result<bool> {
     query_scalar(
         "SELECT EXISTS (
-             SELECT FROM pg_roles WHERE rolname = 'passbook_service' AND has_table_privilege(oid, 'event', 'INSERT')
+             SELECT FROM pg_roles AS service
+             WHERE rolname = 'passbook_service'
+                 AND has_table_privilege(service.oid, 'event', 'INSERT')
+                 AND NOT EXISTS (
+                     SELECT FROM pg_class
+                     WHERE relnamespace = current_schema()::regnamespace
+                         AND relkind IN ('r', 'p')
+                         AND NOT has_table_privilege(service.oid, pg_class.oid, 'SELECT')
+                 )
          )",
     )
     .fetch_one(connection)

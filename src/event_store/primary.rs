@@ -1,7 +1,11 @@
 //! The servers that may hold the log, of which one takes writes at a time. After a failover it is another one, and whoever
 //! connects finds it.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::select_ok;
 use sqlx::{
@@ -10,6 +14,9 @@ use sqlx::{
     query_scalar,
 };
 use tokio::sync::watch;
+
+/// So long a connection may have been on its way to a server that takes no writes any more.
+const CONNECTING_MAX: Duration = Duration::from_secs(2);
 
 /// The way to whichever server takes writes. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,12 +52,20 @@ impl Primary {
         PgConnection::connect_with(only).await
     }
 
-    /// A pool of connections to it, which follows when somebody finds another.
+    /// A pool of connections to it, which follows when somebody finds another: what is connected to the old one is not used
+    /// again, though it may answer.
     pub fn pool(&self, options: PgPoolOptions) -> PgPool {
-        let pool = options.connect_lazy_with(self.servers[*self.last.borrow()].clone());
-        if self.servers.len() > 1 {
-            tokio::spawn(follow(self.servers.clone(), self.last.subscribe(), pool.clone()));
+        let first = self.servers[*self.last.borrow()].clone();
+        if self.servers.len() == 1 {
+            return options.connect_lazy_with(first);
         }
+        let (moving, moved_at) = watch::channel(None::<Instant>);
+        let options = options.before_acquire(move |_, connection| {
+            let is_of_now = moved_at.borrow().is_none_or(|at| connection.age + CONNECTING_MAX < at.elapsed());
+            Box::pin(async move { Ok(is_of_now) })
+        });
+        let pool = options.connect_lazy_with(first);
+        tokio::spawn(follow(self.servers.clone(), self.last.subscribe(), pool.clone(), moving));
         pool
     }
 }
@@ -65,10 +80,16 @@ async fn writable(at: usize, server: &PgConnectOptions) -> Result<(usize, PgConn
 }
 
 /// Ends with the last of those who may find another.
-async fn follow(servers: Vec<PgConnectOptions>, mut last: watch::Receiver<usize>, pool: PgPool) {
+async fn follow(
+    servers: Vec<PgConnectOptions>,
+    mut last: watch::Receiver<usize>,
+    pool: PgPool,
+    moving: watch::Sender<Option<Instant>>,
+) {
     while last.changed().await.is_ok() {
         let at = *last.borrow_and_update();
         tracing::warn!(server = at + 1, "writes are taken by another server");
         pool.set_connect_options(servers[at].clone());
+        moving.send_replace(Some(Instant::now()));
     }
 }

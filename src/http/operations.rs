@@ -22,10 +22,7 @@ use super::{
 use crate::{
     auth::{Access, Caller, Scope},
     metrics::METRICS,
-    read_model::{
-        self,
-        status::{Begun, ProjectionStatus},
-    },
+    read_model::status::{Begun, ProjectionStatus},
 };
 
 /// The media type of Prometheus's text format.
@@ -102,14 +99,8 @@ pub async fn readyz(State(app): State<App>, _: Parameters<Nothing>) -> Result<Re
     {
         return Err(Problem::new(Code::StorageUnavailable, "there are no keys to verify access tokens with yet"));
     }
-    let projections = match app.read_model.projections(None).await {
-        Ok(seen) => seen.value,
-        Err(read_model::Error::Behind) => vec![],
-        Err(error) => {
-            tracing::warn!(%error, "not ready");
-            return Err(Problem::new(Code::StorageUnavailable, "the database cannot be reached"));
-        }
-    };
+    let unreachable = || Problem::new(Code::StorageUnavailable, "the database cannot be reached");
+    let projections = app.read_model.probe().await.ok_or_else(unreachable)?;
     if !app.bank.is_running() {
         return Err(Problem::new(Code::StorageUnavailable, "the executor has ended"));
     }

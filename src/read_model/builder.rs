@@ -13,6 +13,7 @@ use super::{
     check,
     followers::{Followers, Step},
     generation::{self, Checkpoint},
+    timed_out,
 };
 use crate::event_store::Primary;
 
@@ -24,6 +25,12 @@ const SLICE_PAUSE_MS: u64 = 20;
 const POLL_MS: u64 = 250;
 /// Pause after a failure.
 const RETRY_MS: u64 = 1_000;
+/// How long a step may take before its connection is given up as lost; twice as long after each that took longer.
+const STEP_S_MIN: u64 = 10;
+const STEP_S_MAX: u64 = 300;
+/// The same of a check, which reads all that was built.
+const CHECK_S_MIN: u64 = 600;
+const CHECK_S_MAX: u64 = 86_400;
 
 /// One partition's builder.
 pub struct Builder {
@@ -32,6 +39,9 @@ pub struct Builder {
     followers: Followers,
     /// Generations that were found in order up to a position, and are to go live.
     checked: HashMap<(String, i16), i64>,
+    /// How long the next step and the next check may take, in seconds.
+    step_s: u64,
+    check_s: u64,
 }
 
 /// Lets the builders of all partitions take turns on one connection until the sender of `running` is gone.
@@ -76,7 +86,7 @@ impl Builder {
     /// A builder with connections of its own.
     pub fn new(partition: i16, connect: Primary) -> Self {
         let followers = Followers::new(partition, connect.clone());
-        Self { partition, connect, followers, checked: HashMap::new() }
+        Self { partition, connect, followers, checked: HashMap::new(), step_s: STEP_S_MIN, check_s: CHECK_S_MIN }
     }
 
     /// Whether the last step stands is not known.
@@ -103,6 +113,25 @@ impl Builder {
 
     /// A batch, a check, a change of generations or a slice: whatever comes next.
     pub(super) async fn step(&mut self, connection: &mut Option<PgConnection>) -> Result<Work> {
+        let mut built = Vec::new();
+        let patience = Duration::from_secs(self.step_s);
+        let work = timeout(patience, self.work(connection, &mut built)).await.map_err(|_| {
+            self.step_s = (self.step_s * 2).min(STEP_S_MAX);
+            timed_out()
+        })??;
+        self.step_s = STEP_S_MIN;
+        for built in built {
+            let patience = Duration::from_secs(self.check_s);
+            timeout(patience, self.check(built)).await.map_err(|_| {
+                self.check_s = (self.check_s * 2).min(CHECK_S_MAX);
+                timed_out()
+            })??;
+        }
+        Ok(work)
+    }
+
+    /// The same without the checks: what is `built` has to be checked.
+    async fn work(&mut self, connection: &mut Option<PgConnection>, built: &mut Vec<Checkpoint>) -> Result<Work> {
         let connection = match connection {
             Some(connection) => connection,
             none => none.insert(self.connect.connect().await?),
@@ -131,9 +160,7 @@ impl Builder {
         let step = self.followers.advance(&mut transaction, &building).await?;
         transaction.commit().await?;
         if step != Step::Behind {
-            for built in building {
-                self.check(built).await?;
-            }
+            *built = building;
         }
         Ok(Work::Built)
     }
@@ -146,7 +173,7 @@ impl Builder {
     async fn check(&mut self, built: Checkpoint) -> Result<()> {
         let Some(projection) = self.followers.projection(&built) else { return Ok(()) };
         // Planned for the values at hand: all rows, or a few accounts'.
-        let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "0")];
+        let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "60s")];
         let mut connection = self.connect.shaped(|connect| connect.options(options)).connect().await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let flaw = check::compare(&mut snapshot, &built, projection).await?;

@@ -57,6 +57,7 @@ pub struct ReadModel {
     /// Of each partition.
     lanes: Arc<[Lane]>,
     statement_pages: Arc<Semaphore>,
+    last_probe: Arc<status::LastProbe>,
 }
 
 /// One partition's views: how far this process has brought them, and the way to say that somebody waits.
@@ -138,7 +139,7 @@ impl ReadModel {
         };
         let lanes = partitions.all().zip(progress).map(lane).collect();
         let statement_pages = Arc::new(Semaphore::new(STATEMENT_PAGES_AT_ONCE_MAX));
-        Self { source, partitions, lanes, statement_pages }
+        Self { source, partitions, lanes, statement_pages, last_probe: Arc::default() }
     }
 
     /// Whether this process still projects every partition.

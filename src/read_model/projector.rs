@@ -82,7 +82,13 @@ impl Projector {
                 self.elsewhere = None;
             }
             let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head, stopping)).await;
-            patience = if step.is_ok() { STEP_S_MIN } else { (patience * 2).min(STEP_S_MAX) };
+            patience = match &step {
+                // Where the views are held by somebody else, it may be by what was given up here.
+                Ok(Ok(Step::Idle)) if self.elsewhere.is_some() => patience,
+                Ok(Ok(_)) => STEP_S_MIN,
+                Ok(Err(_)) => patience,
+                Err(_) => (patience * 2).min(STEP_S_MAX),
+            };
             match step.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Step::Behind) => poll = POLL_MS_MIN,
                 // What this process appended was there before the sender was gone; what others append is theirs.

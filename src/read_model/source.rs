@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgPool, Result, query, query_scalar};
+use sqlx::{PgPool, Result, query};
 use tokio::time::{interval, timeout};
 
 use super::QUERY_MS_MAX;
@@ -111,10 +111,10 @@ async fn look_after(replica: PgPool, primary: PgPool, partitions: Partitions, is
         let seen = timeout(Duration::from_millis(REPLICA_MS_MAX), ends(&replica, &partitions)).await;
         let lag = match seen {
             Ok(Ok(seen)) => {
-                let lacking = timeout(Duration::from_millis(PRIMARY_MS_MAX), lag_ms(&primary, &partitions, &seen)).await;
+                let lacking = timeout(Duration::from_millis(PRIMARY_MS_MAX), lag_ms(&primary, &seen)).await;
                 // It is the primary that does not answer: of the replica nothing is known anew.
                 let Ok(Ok(lag)) = lacking else { continue };
-                Some(lag)
+                lag
             }
             Ok(Err(_)) | Err(_) => None,
         };
@@ -124,29 +124,49 @@ async fn look_after(replica: PgPool, primary: PgPool, partitions: Partitions, is
         if is_near.swap(near, Ordering::Relaxed) != near {
             match near {
                 true => tracing::info!(lag_ms = lag, "the replica answers queries"),
-                false => tracing::warn!(lag_ms = lag, "the replica is away or far behind: queries go to the primary"),
+                false => tracing::warn!(
+                    lag_ms = lag,
+                    "the replica is away, far behind or of another history: queries go to the primary"
+                ),
             }
         }
     }
 }
 
-/// Where each partition ends as the replica knows it.
-async fn ends(replica: &PgPool, partitions: &[i16]) -> Result<Vec<i64>> {
-    let positions = query!(
-        "SELECT partition, position FROM log_head WHERE partition = ANY($1) ORDER BY partition",
-        partitions
-    );
-    Ok(positions.fetch_all(replica).await?.into_iter().map(|head| head.position).collect())
+/// Where each partition ends.
+#[derive(Default)]
+struct Ends {
+    partitions: Vec<i16>,
+    positions: Vec<i64>,
+    hashes: Vec<Vec<u8>>,
 }
 
-/// For how long the oldest event has been waiting that the replica lacks, in milliseconds.
-async fn lag_ms(primary: &PgPool, partitions: &[i16], ends: &[i64]) -> Result<i64> {
-    let lag = query_scalar!(
-        r#"SELECT coalesce(extract(epoch FROM now() - min(e.recorded_at)) * 1000, 0)::bigint AS "lag!"
-           FROM unnest($1::smallint[], $2::bigint[]) AS seen(partition, position)
-           JOIN event AS e ON e.partition = seen.partition AND e.position = seen.position + 1"#,
-        partitions,
-        ends
+/// Where each partition ends as the replica knows it.
+async fn ends(replica: &PgPool, partitions: &[i16]) -> Result<Ends> {
+    let heads = query!("SELECT partition, position, hash FROM log_head WHERE partition = ANY($1)", partitions);
+    let mut ends = Ends::default();
+    for head in heads.fetch_all(replica).await? {
+        ends.partitions.push(head.partition);
+        ends.positions.push(head.position);
+        ends.hashes.push(head.hash);
+    }
+    Ok(ends)
+}
+
+/// For how long the oldest event has been waiting that the replica lacks, in milliseconds. `None`: it knows events that the
+/// primary does not, as after a failover to another standby.
+async fn lag_ms(primary: &PgPool, ends: &Ends) -> Result<Option<i64>> {
+    let lag = query!(
+        r#"SELECT
+               coalesce(bool_and(seen.position = 0 OR coalesce(last.hash = seen.hash, false)), true) AS "is_ours!",
+               coalesce(extract(epoch FROM now() - min(next.recorded_at)) * 1000, 0)::bigint AS "ms!"
+           FROM unnest($1::smallint[], $2::bigint[], $3::bytea[]) AS seen(partition, position, hash)
+           LEFT JOIN event AS last ON last.partition = seen.partition AND last.position = seen.position
+           LEFT JOIN event AS next ON next.partition = seen.partition AND next.position = seen.position + 1"#,
+        &ends.partitions,
+        &ends.positions,
+        &ends.hashes
     );
-    Ok(lag.fetch_one(primary).await?.max(0))
+    let lag = lag.fetch_one(primary).await?;
+    Ok(lag.is_ours.then_some(lag.ms.max(0)))
 }

@@ -7,10 +7,14 @@ use std::{
 
 use serde::Serialize;
 use sqlx::query_file;
+use tokio::{sync::Mutex, time::Instant};
 use utoipa::ToSchema;
 
 use super::{Error, ReadModel, Seen, generation, projection::known};
 use crate::event_store::Position;
+
+/// When the last probe began to look, and what it saw.
+pub(super) type LastProbe = Mutex<Option<(Instant, Option<Vec<ProjectionStatus>>)>>;
 
 /// One view and how far it has read.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -65,6 +69,29 @@ impl ReadModel {
         let mut connection = self.source.primary().acquire().await?;
         let generation = generation::begin(&mut connection, self.partitions, name, schema_version, check_all).await?;
         Ok(Some(generation.map_or(Begun::Running, Begun::Started)))
+    }
+
+    /// All views for a probe: one looks at a time, and however many came before it began are answered by its look. `None`
+    /// where the database does not tell.
+    pub async fn probe(&self) -> Option<Vec<ProjectionStatus>> {
+        let came_at = Instant::now();
+        let mut last = self.last_probe.lock().await;
+        if let Some((began_at, seen)) = &*last
+            && *began_at > came_at
+        {
+            return seen.clone();
+        }
+        let began_at = Instant::now();
+        let seen = match self.projections(None).await {
+            Ok(seen) => Some(seen.value),
+            Err(Error::Behind) => Some(vec![]),
+            Err(error) => {
+                tracing::warn!(%error, "the views cannot be looked at");
+                None
+            }
+        };
+        *last = Some((began_at, seen.clone()));
+        seen
     }
 
     /// All views, measured against the log's head, once each has read up to `min_position`.

@@ -38,6 +38,9 @@ const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 50;
 /// How long after a message was stored the checkpoint says so.
 const CHECKPOINT_MS: u64 = 250;
+/// For so long a stream that lacks what it held is looked at again: who has just come to lead a cluster's stream may know of
+/// less than was acknowledged.
+const LACKING_MS_MAX: u64 = 5_000;
 /// How often a stream is looked at into which nothing is published.
 const IDLE_LOOK_MS: u64 = 10_000;
 /// Pause after a failure, backing off while it lasts.
@@ -56,6 +59,8 @@ pub(super) struct Publisher {
     published: watch::Sender<Option<i64>>,
     /// The last position that the checkpoint is known to say, with its event.
     saved: i64,
+    /// Since when the stream lacks what it is noted to hold.
+    lacking_since: Option<Instant>,
     /// Whether an outage was told, and not its end.
     is_away: bool,
     retry_ms: u64,
@@ -78,6 +83,7 @@ impl Publisher {
             stopping,
             published: watch::Sender::new(None),
             saved: 0,
+            lacking_since: None,
             is_away: false,
             retry_ms: RETRY_MS_MIN,
         }
@@ -188,25 +194,22 @@ impl Publisher {
         let noted = checkpoint::load(&self.database, self.partition, &self.name).await.map_err(away)?;
         let checkpoint = noted.position;
         let mut end = stream.end().await?;
-        if matches!(end, End::Missing) {
-            if checkpoint > 0 && !self.settings.refill {
-                return Err(Stop::Gone { stream: self.name.clone(), position: checkpoint }.into());
+        let last = end.position();
+        match last < checkpoint {
+            true if self.settings.refill => {
+                checkpoint::take_back(&self.database, self.partition, &self.name, last).await.map_err(away)?;
             }
+            true => return Err(self.lacking(&end, checkpoint)),
+            false => self.lacking_since = None,
+        }
+        if matches!(end, End::Missing) {
             stream.make().await?;
             end = End::Empty;
         }
-        let (last, hash) = match end {
-            End::Missing | End::Empty => (0, None),
-            End::At(last, hash) => (last, hash),
+        let hash = match end {
+            End::Missing | End::Empty => None,
+            End::At(_, hash) => hash,
         };
-        if last < checkpoint {
-            match self.settings.refill {
-                true => checkpoint::take_back(&self.database, self.partition, &self.name, last).await.map_err(away)?,
-                false => {
-                    return Err(Stop::CutOff { stream: self.name.clone(), last, position: checkpoint }.into());
-                }
-            }
-        }
         // Once: what is lost after this is lost anew.
         self.settings.refill = false;
         self.saved = if noted.is_whole() { checkpoint.min(last) } else { 0 };
@@ -217,6 +220,19 @@ impl Publisher {
         }
         let place = log::find(&self.database, self.partition, last, hash.as_deref()).await;
         place.map_err(|error| self.unreadable(error))
+    }
+
+    /// The stream ends before `position`, up to which it is noted to hold the log.
+    fn lacking(&mut self, end: &End, position: i64) -> Error {
+        let (stream, last) = (self.name.clone(), end.position());
+        let since = *self.lacking_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < Duration::from_millis(LACKING_MS_MAX) {
+            return Error::Outage(format!("the stream ends at {last}, and held the log up to position {position}"));
+        }
+        match end {
+            End::Missing => Stop::Gone { stream, position }.into(),
+            End::Empty | End::At(..) => Stop::CutOff { stream, last, position }.into(),
+        }
     }
 
     /// Reads the log behind `from` ahead of what is published, until the guard is dropped.

@@ -49,6 +49,16 @@ pub(super) enum End {
     At(i64, Option<Vec<u8>>),
 }
 
+impl End {
+    /// The last position; 0 where there is none.
+    pub(super) fn position(&self) -> i64 {
+        match self {
+            Self::Missing | Self::Empty => 0,
+            Self::At(position, _) => *position,
+        }
+    }
+}
+
 /// What the server says of a message.
 pub(super) enum Answer {
     /// It, and everything before it, is in the stream.

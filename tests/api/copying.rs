@@ -212,6 +212,32 @@ async fn a_copy_follows_a_bank_that_goes_on_and_is_interrupted_and_resumed() {
 }
 
 #[tokio::test]
+async fn an_opening_is_found_again_after_a_second_copy_where_its_key_is_kept_apart_from_it() {
+    let mut app = spawn_app_with(&["--partitions=1"]).await;
+    let four = Partitions::new(4).unwrap();
+    let body = json!({"currency": "EUR", "initial_deposit": 100});
+    // The last one's key will stand in a partition whose own events are all older.
+    let mut keys = (0..).map(|n| format!("open-{n}"));
+    let (key, opened) = loop {
+        let key = keys.next().unwrap();
+        let opened = app.teller().keyed(&key).open(body.clone()).await.expect(201);
+        if four.of_key("anonymous", &key) != four.of(opened.account_id()) {
+            break (key, opened);
+        }
+    };
+    for partitions in [4, 8] {
+        app.stop().await;
+        app.is_disconnected().await;
+        let target = Target::new(partitions).await;
+        target.finish(&app).await.unwrap();
+        app = target.serve().await;
+    }
+    let again = app.teller().keyed(&key).open(body).await.expect(201);
+    assert!(again.is_replay(), "{}", again.body);
+    assert_eq!(again.account_id(), opened.account_id());
+}
+
+#[tokio::test]
 async fn what_cannot_be_a_copy_is_refused() {
     let mut old = spawn_app_with(&["--partitions=4"]).await;
     history(&old, 1).await;

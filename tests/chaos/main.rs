@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod command;
 mod crowd;
+mod degraded;
 mod dice;
 mod disk;
 mod fault;
@@ -64,6 +65,11 @@ async fn banks_behind_a_load_balancer_keep_their_promise() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_of_one_bank_after_the_other_loses_no_request() {
     upgrade::run(Settings::read()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_stands_still_closes_no_bank_behind_the_load_balancer() {
+    degraded::run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

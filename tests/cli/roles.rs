@@ -55,6 +55,16 @@ async fn an_owner_who_is_no_superuser_migrates_and_serves_and_another_user_serve
 }
 
 #[tokio::test]
+async fn whoever_migrated_and_was_killed_before_the_service_had_its_rights_is_made_good_for_by_the_next_start() {
+    let elsewhere = Elsewhere::with("CREATE DATABASE own").await;
+    let own = elsewhere.url("passbook", "own");
+    assert!(Passbook::using(&own).argument("migrate").end().status.success());
+    elsewhere.execute("own", "REVOKE ALL ON log_layout, relay FROM passbook_service").await;
+    let bank = Passbook::using(&own).start();
+    bank.client.open().await;
+}
+
+#[tokio::test]
 async fn an_older_schema_is_not_served_by_somebody_who_may_not_migrate_it() {
     let elsewhere = Elsewhere::with("CREATE ROLE bank LOGIN IN ROLE passbook_service").await;
     elsewhere.execute("passbook", "DELETE FROM _sqlx_migrations WHERE version > 1").await;

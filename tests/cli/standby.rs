@@ -1,14 +1,23 @@
 //! A second Postgres that follows the first: what it answers, and what becomes of the bank when it takes over.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::{client::Client, folder::Folder, passbook::Passbook, servers::Server};
 
 const PATIENCE_S_MAX: u64 = 60;
 const LOOK_MS: u64 = 2;
+/// How many write while the primary dies.
+const WRITERS: usize = 20;
 /// In how many of them it is measured how old a replica is.
 const STALENESS_DEPOSITS: i64 = 100;
 const ACCOUNT: &str = "/v1/accounts/01900000-0000-7000-8000-0000000000aa";
@@ -20,7 +29,7 @@ async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "{what} never came");
-        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        sleep(Duration::from_millis(LOOK_MS)).await;
     }
 }
 
@@ -78,15 +87,16 @@ async fn a_replica_answers_queries_while_it_is_there_and_near_and_nobody_misses_
     assert_eq!(balance(client, &position(&second)).await, sum + 1);
     assert_eq!(fallbacks().await, before + 1.0, "a question falls back once");
 
-    // Far behind, it is not asked any more.
-    until("a replica that is far behind", async || {
-        deposit(client, &uuid::Uuid::now_v7().to_string()).await.unwrap();
-        is_near(0.0).await
-    })
-    .await;
-    assert!(balance(client, "").await > sum + 1);
+    // Far behind, it is not asked any more, though nothing else happens.
+    until("a replica that is far behind", || is_near(0.0)).await;
+    assert_eq!(balance(client, "").await, sum + 1);
     replica.execute("SELECT pg_wal_replay_resume()", "passbook").await;
     until("a replica that is near again", || is_near(1.0)).await;
+
+    // Nor when it knows of another history, however near that is.
+    replica.promote();
+    replica.execute("UPDATE log_head SET hash = sha256('another')", "passbook").await;
+    until("a replica that is not trusted", || is_near(0.0)).await;
 
     // Nor when it is away.
     replica.kill();
@@ -96,9 +106,38 @@ async fn a_replica_answers_queries_while_it_is_there_and_near_and_nobody_misses_
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
 }
 
-/// Prints how long it took until something was written again.
 #[tokio::test]
-async fn when_the_primary_dies_the_bank_goes_on_at_the_standby_and_nothing_acknowledged_is_lost() {
+async fn a_primary_that_was_put_back_is_not_asked_any_more_though_it_answers() {
+    let folder = Folder::empty();
+    let primary = Server::start(&folder).await;
+    let standby = primary.standby(&folder).await;
+    let bank = Passbook::using(&format!("{},{}", primary.url(), standby.url())).start();
+    bank.client.open().await;
+    let first = deposit(&bank.client, "first").await.unwrap();
+    let shown = async |receipt: &Value| {
+        let path = format!("{ACCOUNT}?min_position={}", receipt["position"].as_str().unwrap());
+        bank.client.get(&path).await.status().is_success().then_some(())
+    };
+    until("the first deposit", || shown(&first)).await;
+    until("the standby", async || {
+        let has_it = standby.ask("SELECT position = 2 FROM log_head").await;
+        has_it.then_some(())
+    })
+    .await;
+
+    standby.promote();
+    primary.execute("ALTER SYSTEM SET default_transaction_read_only = on", "postgres").await;
+    primary.execute("SELECT pg_reload_conf()", "postgres").await;
+    let second = until("a deposit at the new one", async || deposit(&bank.client, "second").await).await;
+    until("the second deposit", || shown(&second)).await;
+    for _ in 0..50 {
+        assert_eq!(balance(&bank.client, "").await, 2);
+    }
+}
+
+/// Prints for how long nothing was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_primary_dies_under_load_the_bank_goes_on_at_the_standby_and_nothing_acknowledged_is_lost() {
     let folder = Folder::empty();
     let mut primary = Server::start(&folder).await;
     let standby = primary.standby(&folder).await;
@@ -107,34 +146,57 @@ async fn when_the_primary_dies_the_bank_goes_on_at_the_standby_and_nothing_ackno
     let urls = format!("{},{}", standby.url(), primary.url());
     let bank = Passbook::using(&urls).start();
     bank.client.open().await;
-    let mut acknowledged = Vec::new();
-    let mut keys = 0..;
-    for key in keys.by_ref().take(200) {
-        acknowledged.extend(deposit(&bank.client, &format!("key-{key}")).await);
-    }
-    assert_eq!(acknowledged.len(), 200);
 
-    primary.kill();
-    let unanswered = format!("key-{}", keys.next().unwrap());
-    assert!(deposit(&bank.client, &unanswered).await.is_none(), "nobody takes writes");
-    let promoting = Instant::now();
-    standby.promote();
-    let first = until("a write at the standby", async || deposit(&bank.client, &unanswered).await).await;
-    eprintln!("{:.2} s from the order to promote to the first write", promoting.elapsed().as_secs_f64());
-    acknowledged.push(first);
-    for key in keys.take(100) {
-        acknowledged.push(deposit(&bank.client, &format!("key-{key}")).await.expect("the bank goes on"));
+    let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (client, is_over, written) = (bank.client.clone(), Arc::clone(&is_over), Arc::clone(&written));
+        writers.spawn(async move {
+            let mut acknowledged = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                let key = format!("writer-{writer}-{}", acknowledged.len());
+                // Whatever is answered: the same again, until it is said to be done.
+                let receipt = loop {
+                    if let Some(receipt) = deposit(&client, &key).await {
+                        break receipt;
+                    }
+                    sleep(Duration::from_millis(LOOK_MS)).await;
+                };
+                written.fetch_add(1, Ordering::Relaxed);
+                acknowledged.push((Instant::now(), receipt));
+            }
+            acknowledged
+        });
     }
-    let last = acknowledged.last().unwrap()["position"].as_str().unwrap();
+    let more = async |count: usize| {
+        let enough = written.load(Ordering::Relaxed) + count;
+        until("further deposits", async || (written.load(Ordering::Relaxed) >= enough).then_some(())).await;
+    };
+    more(500).await;
+    let killed_at = Instant::now();
+    primary.kill();
+    standby.promote();
+    let promoted = killed_at.elapsed();
+    more(500).await;
+    is_over.store(true, Ordering::Relaxed);
+    let mut acknowledged: Vec<(Instant, Value)> = writers.join_all().await.into_iter().flatten().collect();
+    acknowledged.sort_unstable_by_key(|(at, _)| *at);
+    let gaps = acknowledged.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    let after = acknowledged.iter().filter(|(at, _)| *at > killed_at).count();
+    let longest = gaps.max().unwrap();
+    println!("{after} deposits after the kill; promoted after {promoted:?}; nothing was written for {longest:?}");
+
+    let version = |receipt: &Value| receipt["version"].as_i64().unwrap();
+    let last = acknowledged.iter().map(|(_, receipt)| receipt).max_by_key(|receipt| version(receipt)).unwrap();
+    let position = last["position"].as_str().unwrap();
     until("the view", async || {
-        let answer = bank.client.get(&format!("{ACCOUNT}?min_position={last}")).await;
+        let answer = bank.client.get(&format!("{ACCOUNT}?min_position={position}")).await;
         answer.status().is_success().then_some(())
     })
     .await;
-    assert_eq!(balance(&bank.client, "").await, acknowledged.len() as i64);
-    for receipt in &acknowledged {
-        let version = receipt["version"].as_i64().unwrap();
-        let path = format!("{ACCOUNT}/events?after_version={}&limit=1", version - 1);
+    assert_eq!(balance(&bank.client, "").await, acknowledged.len() as i64, "each once");
+    for (_, receipt) in &acknowledged {
+        let path = format!("{ACCOUNT}/events?after_version={}&limit=1", version(receipt) - 1);
         let events: Value = bank.client.get(&path).await.json().await.unwrap();
         assert_eq!(events["data"][0]["id"], receipt["events"][0]["id"], "{receipt}");
     }

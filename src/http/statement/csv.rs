@@ -86,15 +86,32 @@ fn write<'a>(rows: impl IntoIterator<Item = Row<'a>>, bytes: &mut Vec<u8>) {
 }
 
 /// A text as a cell that no spreadsheet runs: with an apostrophe before whatever begins as a formula does, also behind
-/// blanks and quotes, which some programs drop (OWASP, CSV Injection). Take one away and the text is what it was.
+/// blanks and quotes, which some programs drop, and behind what parts cells or rows where a comma does not (OWASP, CSV
+/// Injection). Take them away and the text is what it was.
 fn defused(text: &str) -> Cow<'_, str> {
-    let rest = text.trim_start_matches(|c: char| c.is_whitespace() || c.is_control() || is_quote(c) || is_invisible(c));
-    let before = &text[..text.len() - rest.len()];
-    let is_formula = rest.starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']);
-    match is_formula || before.contains(char::is_control) {
-        true => format!("'{text}").into(),
-        false => text.into(),
+    let cells: Vec<&str> = text.split_inclusive([';', '\t', '\r', '\n']).collect();
+    let begins_with_control = cells.first().is_some_and(|first| before(first).contains(char::is_control));
+    if !begins_with_control && !cells.iter().any(|cell| is_formula(cell)) {
+        return text.into();
     }
+    let mut defused = String::with_capacity(text.len() + cells.len());
+    for (number, cell) in cells.into_iter().enumerate() {
+        if is_formula(cell) || number == 0 && begins_with_control {
+            defused.push('\'');
+        }
+        defused.push_str(cell);
+    }
+    defused.into()
+}
+
+/// What some programs drop before they look.
+fn before(cell: &str) -> &str {
+    let rest = cell.trim_start_matches(|c: char| c.is_whitespace() || c.is_control() || is_quote(c) || is_invisible(c));
+    &cell[..cell.len() - rest.len()]
+}
+
+fn is_formula(cell: &str) -> bool {
+    cell[before(cell).len()..].starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
 }
 
 fn is_quote(character: char) -> bool {
@@ -123,7 +140,6 @@ mod tests {
             " =1",
             "\"=1",
             "'=1",
-            " \" '\t=1",
             "\u{feff}=1",
             "\u{ff1d}1",
             "\u{a0}@x",
@@ -131,7 +147,15 @@ mod tests {
         for formula in formulas {
             assert_eq!(defused(formula), format!("'{formula}"));
         }
-        for text in ["", "rent", "a=1", "1-2", " rent", "\"rent\"", "'tis", "x\n=1", "€5", "ß"] {
+        for (text, cells) in [
+            ("x\n=1", "x\n'=1"),
+            ("x;=1;y; +2", "x;'=1;y;' +2"),
+            ("=1\t\"@x", "'=1\t'\"@x"),
+            (" \" '\t=1", "' \" '\t'=1"),
+        ] {
+            assert_eq!(defused(text), cells);
+        }
+        for text in ["", "rent", "a=1", "1-2", " rent", "\"rent\"", "'tis", "x\ny; z", "€5", "ß"] {
             assert_eq!(defused(text), text);
         }
     }

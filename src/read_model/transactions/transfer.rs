@@ -46,7 +46,9 @@ impl ReadModel {
             return Ok(seen);
         }
         let all = self.of_all(min_position, |partition, pool| self.transfer_in(pool, partition, transfer_id)).await?;
-        Ok(all.map(|found| found.into_iter().flatten().next()))
+        let found = all.map(|found| found.into_iter().flatten().next());
+        // Told as one that is at home and may not be seen.
+        Ok(if found.value.is_some() { found } else { seen })
     }
 
     async fn transfer_in(

@@ -1,0 +1,49 @@
+//! What the load balancer does with banks of which a view stands still, and what it answers where there is no bank.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{eventually, site::Site};
+
+/// In so many checks of the load balancer's it would have taken out everybody.
+const NOTICED_MS: u64 = 4_000;
+
+pub async fn run() {
+    let site = Site::balanced(Arc::default()).await;
+    let http = Client::builder().no_proxy().build().unwrap();
+    let url = Arc::clone(&site.balancer.as_ref().unwrap().url);
+    let open = async || {
+        let opened = http.post(format!("{url}/v1/accounts")).json(&json!({"currency": "EUR", "initial_deposit": 1}));
+        opened.send().await.unwrap()
+    };
+    let ready = async || http.get(format!("{url}/readyz")).send().await.ok().map(|answer| answer.status());
+    eventually("banks that are ready", async || ready().await.filter(StatusCode::is_success)).await;
+
+    let mut database = site.postgres.connect().await.unwrap();
+    sqlx::raw_sql("ALTER TABLE account_transaction RENAME TO elsewhere").execute(&mut database).await.unwrap();
+    assert_eq!(open().await.status(), 201);
+    let degraded = async || ready().await.filter(|status| *status == StatusCode::SERVICE_UNAVAILABLE);
+    eventually("a view that stands still", degraded).await;
+    sleep(Duration::from_millis(NOTICED_MS)).await;
+    for _ in 0..20 {
+        assert_eq!(open().await.status(), 201);
+    }
+
+    for instance in &site.instances {
+        instance.hold().await.kill().await;
+    }
+    let refused: Response = eventually("a word of the load balancer's", async || {
+        let answer = open().await;
+        (answer.headers()["content-type"] == "application/problem+json").then_some(answer)
+    })
+    .await;
+    assert_eq!(
+        (refused.status(), &refused.headers()["retry-after"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap())
+    );
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!((&problem["code"], &problem["status"]), (&json!("overloaded"), &json!(503)));
+}
