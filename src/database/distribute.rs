@@ -8,6 +8,10 @@ use crate::event_store::PARTITIONS_MAX;
 /// So many shards, and no partition shares one with another for want of them.
 const SHARDS: &str = "SET LOCAL citus.shard_count = 64";
 
+/// Citus carries out on the nodes as whom one is here, so that role has to be let in there. It has no password: nodes let each
+/// other's users in by their own rules, and everybody else needs one.
+const LET_IN: &str = "ALTER ROLE passbook_service LOGIN";
+
 /// Functions that are carried out where their partition is, by their first argument.
 const FUNCTIONS: [&str; 4] = ["append_batch", "take_turn", "version_at", "position_at"];
 
@@ -20,6 +24,10 @@ pub enum Error {
         "the log holds events already: let `passbook copy` make a new one in a database that was distributed before"
     )]
     NotEmpty,
+    #[error(
+        "the service's role has to be one that nodes can let in: as a superuser say `ALTER ROLE passbook_service LOGIN`"
+    )]
+    NoLogin,
     #[error("the tables could not be distributed, and are where they were: {0}")]
     Storage(#[from] sqlx::Error),
 }
@@ -36,6 +44,12 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
     if is_first.fetch_one(&mut *transaction).await? {
         if has_events(&mut transaction).await? {
             return Err(Error::NotEmpty);
+        }
+        let can_login: bool = query_scalar("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'")
+            .fetch_one(&mut *transaction)
+            .await?;
+        if !can_login {
+            raw_sql(LET_IN).execute(&mut *transaction).await.map_err(|_| Error::NoLogin)?;
         }
         raw_sql(SHARDS).execute(&mut *transaction).await?;
         // Citus takes no table with triggers. What this one refuses, the service's role has no right to do.

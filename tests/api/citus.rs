@@ -88,6 +88,9 @@ async fn all_tables_are_distributed_by_partition_side_by_side_once_and_before_th
     let functions = ["append_batch", "take_turn", "version_at", "position_at"];
     expected.extend(functions.map(|function| format!("{function} by p_partition beside log_head")));
     assert_eq!(heard, expected);
+    // Nodes let in whoever one is here.
+    let can_login = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'";
+    assert!(query_scalar::<_, bool>(can_login).fetch_one(&mut connection).await.unwrap());
     let app: App = crate::support::app::serve(config, database).await;
     app.teller().account_with(5).await;
     crate::support::audit::audit(&app).await;
