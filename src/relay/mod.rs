@@ -68,12 +68,13 @@ pub enum Stop {
     Full { stream: String, last: i64, reason: String },
     #[error(
         "the message at {position} in the stream {stream} is not the event at that position: somebody else publishes into it. \
-         Keep them out, and give the relay a stream of its own with PASSBOOK_RELAY_STREAM"
+         Keep them out, delete this stream or take its subjects from it, and give the relay one of its own with \
+         PASSBOOK_RELAY_STREAM"
     )]
     Foreign { stream: String, position: i64 },
     #[error(
         "the stream {stream} holds another history than the log: {misplaced}. Whoever read it has read what the log no longer \
-         holds: compare, and give the relay a new stream with PASSBOOK_RELAY_STREAM"
+         holds: compare, delete this stream or take its subjects from it, and give the relay a new one with PASSBOOK_RELAY_STREAM"
     )]
     OtherHistory { stream: String, misplaced: Misplaced },
     #[error("the stream {stream} does not take the subjects {subjects}: add them to it")]
