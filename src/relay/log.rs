@@ -3,12 +3,27 @@
 use std::{io, time::Duration};
 
 use sqlx::PgPool;
-use tokio::time::timeout;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
+use super::guarded::Guarded;
 use crate::event_store::{trail, whole::LinkedEvent};
 
 /// How long one reading may take before its server is taken for frozen.
 const READ_MS_MAX: u64 = 5_000;
+
+/// How many events are read at once.
+pub(super) const PAGE_EVENTS_MAX: i64 = 1_000;
+/// How many pages wait to be published while the next one is read.
+const AHEAD_PAGES_MAX: usize = 2;
+/// The poll behind the log's head, backing off while nothing happens.
+const POLL_MS_MIN: u64 = 5;
+const POLL_MS_MAX: u64 = 50;
+
+/// Events that follow each other in the log.
+type Page = Result<Vec<LinkedEvent>, Error>;
 
 /// Behind an event, or before the first one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,5 +98,32 @@ async fn in_time<T>(reading: impl Future<Output = sqlx::Result<T>>) -> sqlx::Res
     match timeout(Duration::from_millis(READ_MS_MAX), reading).await {
         Ok(read) => read,
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}
+
+/// Reads what stands behind `from` ahead of whoever takes the pages, until the guard is dropped or there is an error to tell.
+pub(super) fn read_ahead(pool: PgPool, partition: i16, from: Place) -> (mpsc::Receiver<Page>, Guarded) {
+    let (pages, taken) = mpsc::channel(AHEAD_PAGES_MAX);
+    (taken, Guarded::spawn(read_on(pool, partition, from, pages)))
+}
+
+async fn read_on(pool: PgPool, partition: i16, mut from: Place, pages: mpsc::Sender<Page>) {
+    let mut poll = POLL_MS_MIN;
+    loop {
+        let page = read(&pool, partition, &from, PAGE_EVENTS_MAX).await;
+        let is_over = page.is_err();
+        match page.as_ref().ok().map(|events| events.last()) {
+            Some(None) => {
+                sleep(Duration::from_millis(poll)).await;
+                poll = (poll * 2).min(POLL_MS_MAX);
+                continue;
+            }
+            Some(Some(last)) => from = Place::behind(last),
+            None => {}
+        }
+        poll = POLL_MS_MIN;
+        if pages.send(page).await.is_err() || is_over {
+            return;
+        }
     }
 }

@@ -4,38 +4,29 @@ use std::{convert::Infallible, time::Duration};
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{
-    sync::{mpsc, watch},
-    task::AbortHandle,
+    sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
-    Error, Settings, Stop, checkpoint, lag,
+    Error, Settings, Stop, checkpoint,
+    guarded::Guarded,
+    lag,
     log::{self, Place},
     progress::Progress,
     stream::{Answer, Answers, End, Stream},
 };
-use crate::{
-    event_store::{Primary, whole::LinkedEvent},
-    metrics::METRICS,
-};
+use crate::{event_store::Primary, metrics::METRICS};
 
 /// How many connections publish a partition, and how long one of them is waited for.
 const CONNECTIONS_MAX: u32 = 3;
 const ACQUIRE_MS_MAX: u64 = 2_000;
 /// How long it may take to find the server that takes writes.
 const FIND_MS_MAX: u64 = 5_000;
-/// How many events are read at once.
-const READ_EVENTS_MAX: i64 = 1_000;
-/// How many pages wait to be published while the next one is read.
-const READ_AHEAD_PAGES_MAX: usize = 2;
 /// How many messages wait for their answers.
 const IN_FLIGHT_MESSAGES_MAX: i64 = 4_096;
 /// How long the server may leave all of them without one.
 const ANSWER_MS_MAX: u64 = 5_000;
-/// The poll behind the log's head, backing off while nothing happens.
-const POLL_MS_MIN: u64 = 5;
-const POLL_MS_MAX: u64 = 50;
 /// How long after a message was stored the checkpoint says so.
 const CHECKPOINT_MS: u64 = 250;
 /// For so long a stream that lacks what it held is looked at again: who has just come to lead a cluster's stream may know of
@@ -66,9 +57,6 @@ pub(super) struct Publisher {
     retry_ms: u64,
 }
 
-/// Events that follow each other in the log.
-type Page = Result<Vec<LinkedEvent>, log::Error>;
-
 impl Publisher {
     pub(super) fn new(settings: Settings, partition: i16, primary: Primary, stopping: watch::Receiver<bool>) -> Self {
         let connections = PgPoolOptions::new()
@@ -92,7 +80,7 @@ impl Publisher {
     /// Publishes until it is told to end, or somebody has to decide something.
     pub(super) async fn run(mut self) -> Result<(), Stop> {
         let watching = lag::watch(self.database.clone(), self.partition, self.name.clone(), self.published.subscribe());
-        let _watching = Aborting(tokio::spawn(watching).abort_handle());
+        let _watching = Guarded::spawn(watching);
         let mut stopping = self.stopping.clone();
         loop {
             match self.attempt().await {
@@ -153,10 +141,10 @@ impl Publisher {
         let answers = stream.answers().await?;
         let (progress, answers) = begun.insert((Progress::from(from.clone()), answers));
         self.published.send_replace(Some(from.position));
-        let (mut pages, _reading) = self.read(from.clone());
+        let (mut pages, _reading) = log::read_ahead(self.database.clone(), self.partition, from.clone());
         let mut note_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
         loop {
-            let has_room = progress.sent - progress.stored.position + READ_EVENTS_MAX <= IN_FLIGHT_MESSAGES_MAX;
+            let has_room = progress.sent - progress.stored.position + log::PAGE_EVENTS_MAX <= IN_FLIGHT_MESSAGES_MAX;
             let waits = progress.sent > progress.stored.position;
             tokio::select! {
                 answer = answers.next(), if waits => self.take(answer?, progress)?,
@@ -235,13 +223,6 @@ impl Publisher {
         }
     }
 
-    /// Reads the log behind `from` ahead of what is published, until the guard is dropped.
-    fn read(&self, from: Place) -> (mpsc::Receiver<Page>, Aborting) {
-        let (pages, read) = mpsc::channel(READ_AHEAD_PAGES_MAX);
-        let task = tokio::spawn(read_on(self.database.clone(), self.partition, from, pages));
-        (read, Aborting(task.abort_handle()))
-    }
-
     fn take(&mut self, answer: Answer, progress: &mut Progress) -> Result<(), Error> {
         progress.answered_at = Instant::now();
         match answer {
@@ -294,37 +275,6 @@ impl Publisher {
     }
 }
 
-/// Reads on until nobody takes the pages, or there is an error to tell.
-async fn read_on(database: PgPool, partition: i16, mut from: Place, pages: mpsc::Sender<Page>) {
-    let mut poll = POLL_MS_MIN;
-    loop {
-        let page = log::read(&database, partition, &from, READ_EVENTS_MAX).await;
-        let is_over = page.is_err();
-        match page.as_ref().ok().map(|events| events.last()) {
-            Some(None) => {
-                sleep(Duration::from_millis(poll)).await;
-                poll = (poll * 2).min(POLL_MS_MAX);
-                continue;
-            }
-            Some(Some(last)) => from = Place::behind(last),
-            None => {}
-        }
-        poll = POLL_MS_MIN;
-        if pages.send(page).await.is_err() || is_over {
-            return;
-        }
-    }
-}
-
 fn away(error: sqlx::Error) -> Error {
     Error::outage("the database does not answer as it should", error)
-}
-
-/// A task that ends with its guard.
-struct Aborting(AbortHandle);
-
-impl Drop for Aborting {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

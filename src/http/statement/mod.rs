@@ -75,9 +75,10 @@ fn day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
 ///
 /// Every movement of money within some days, oldest first, between the balance before and the balance after. Statements
 /// over consecutive days join without gap or overlap. It holds nothing that was recorded after `position`: pass
-/// `min_position` to have at least what you know of. With `Accept: text/csv` it has a row for each line between the rows
-/// `opening_balance`, `total_in`, `total_out` and `closing_balance`; a text that a spreadsheet would take for a formula
-/// has an apostrophe before it. A long statement comes as it is read; one that ends before its totals was broken off and
+/// `min_position` to have at least what you know of, and for the last word on a day that is over the position of
+/// `GET /v1/log/head`, asked some seconds after its end. With `Accept: text/csv` it has a row for each line between the rows
+/// `opening_balance`, `total_in`, `total_out` and `closing_balance`; what a spreadsheet would take for a formula
+/// in a text has an apostrophe before it. A long statement comes as it is read; one that ends before its totals was broken off and
 /// says nothing.
 #[utoipa::path(
     get, path = "/v1/accounts/{account_id}/statement", tag = "Queries",
