@@ -5,6 +5,9 @@ import { Field, Money, described, html, said, sentence, useCurrencies, useEffect
 import { send } from './commands.js';
 import { formatMoney, readMoney } from './money.js';
 
+/** A click so soon behind a success is the second half of a double click. */
+const AFTERCLICK_MS = 600;
+
 /** What is wrong with a field, before anything was sent. */
 class Unfit extends Error {
   constructor(field, message) {
@@ -27,6 +30,7 @@ export function useForm({ submit, fieldOf = {}, explain = () => '' }) {
   const element = useRef(null);
   // Known at once, and not only when the button has been drawn anew: a second click finds it.
   const busy = useRef(false);
+  const doneAt = useRef(-Infinity);
 
   /** Where the keyboard goes on, once the form can be used again. */
   const next = useRef(null);
@@ -47,15 +51,16 @@ export function useForm({ submit, fieldOf = {}, explain = () => '' }) {
 
   const onSubmit = async (event) => {
     event.preventDefault();
-    if (busy.current) return;
+    if (busy.current || performance.now() - doneAt.current < AFTERCLICK_MS) return;
     busy.current = true;
     const names = [...element.current.elements].map(({ name }) => name).filter(Boolean);
     const values = Object.fromEntries(names.map((name) => [name, element.current.elements[name].value]));
     setErrors({});
-    setOutcome(null);
     setBusy(true);
     try {
-      const result = await submit(values, { amount, send });
+      // What was done before stays told until there is something new to send.
+      const result = await submit(values, { amount, send: (command) => (setOutcome(null), send(command)) });
+      doneAt.current = performance.now();
       element.current?.reset();
       next.current = 'form';
       setOutcome(result);

@@ -34,6 +34,60 @@ async fn a_double_click_sends_once() {
     assert_eq!((movements(&app).await, wire.commands()), (1, 1));
 }
 
+/// Clicks the button of the open form, and once more as soon as something holds: a double click on a fast bank.
+async fn click_twice(browser: &Browser, once: &str) {
+    let clicks = "const { fetch } = window; window.posts = 0;
+        window.fetch = (path, options) => (options?.method === 'POST' && window.posts++, fetch(path, options));
+        const click = () => document.querySelector('details[open] form button:not([type])')?.click();
+        click();
+        const timer = setInterval(() => { if (ONCE) clearInterval(timer), click(), window.isTwice = true }, 5);";
+    browser.run(&clicks.replace("ONCE", once)).await;
+    browser.until("the second click", "window.isTwice").await;
+}
+
+#[tokio::test]
+async fn a_second_click_behind_the_answer_does_nothing() {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let browser = Browser::at(&app.url()).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    browser.fill("#deposit-amount", "5").await;
+    click_twice(&browser, "document.querySelector('.outcome').innerText").await;
+    assert_eq!(browser.ask("posts").await, 1);
+    assert!(!browser.shows("Write an amount.").await);
+    browser.sees("Paid in: €5.00. The balance is €105.00.").await;
+    // Later a click counts again, and what was done before stays told.
+    let click =
+        "(document.querySelector('details[open] form button:not([type])').click(), document.querySelector('.error'))";
+    browser.until("an amount is asked for", click).await;
+    assert!(browser.shows("Write an amount.").await && browser.shows("Paid in: €5.00.").await);
+    assert_eq!(movements(&app).await, 1);
+}
+
+#[tokio::test]
+async fn nobody_undoes_with_a_second_click_what_they_have_just_done() {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let browser = Browser::at(&app.url()).await;
+    for (does, status) in [("Freeze", "frozen"), ("Unfreeze", "open")] {
+        browser.open(&format!("accounts/{ADA}")).await;
+        browser.load_again().await;
+        browser.counter(does).await;
+        click_twice(&browser, &format!("document.querySelector('.account-head .status').innerText === '{status}'"))
+            .await;
+        assert_eq!(browser.ask("posts").await, 1);
+        browser.until("the keyboard goes on there", "document.activeElement.id === 'do'").await;
+        assert_eq!(app.teller().get(&format!("/v1/accounts/{ADA}")).await.text("/status"), status);
+    }
+    // And nobody undoes what a colleague has done meanwhile.
+    browser.counter("Freeze").await;
+    browser.fill("#freeze-reason", "lost card").await;
+    app.teller().freeze(ADA.parse().unwrap()).await.expect(200);
+    browser.sees_in(".account-head .status", "frozen").await;
+    browser.sees_in(".actions summary", "Unfreeze").await;
+    assert_eq!(browser.ask("document.querySelector('details[open] #unfreeze-reason')").await, json!(null));
+}
+
 #[tokio::test]
 async fn nobody_sees_a_balance_from_before_their_click_however_far_behind_the_view_is() {
     let app = spawn_app().await;
