@@ -5,9 +5,18 @@ import { Stranded, outbox } from './outbox.js';
 
 export const outgoing = outbox({ request, refusalOf, subject: access.subject, storage: sessionStorage });
 
-/** Sends a command and answers its receipt. What is read from now on is as new as that. */
-export async function send(command) {
-  const { receipt } = await outgoing.send(command);
+/**
+ * Sends a command and answers its receipt. What is read from now on is as new as that. Where its form `isGone` by then, the
+ * results tell what became of it, and whoever waits is not answered: nobody is led away from what they do now.
+ */
+export async function send(command, isGone) {
+  const outcome = outgoing.send(command);
+  await outcome.catch(() => {});
+  if (isGone()) {
+    follow({ command: { ...command, key: crypto.randomUUID() }, outcome });
+    return new Promise(() => {});
+  }
+  const { receipt } = await outcome;
   wrote(receipt.position);
   return receipt;
 }
@@ -15,7 +24,7 @@ export async function send(command) {
 const listeners = new Set();
 let answers = [];
 
-/** What became of commands whose form is gone: sent before the page was loaded again, or stranded. */
+/** What became of commands whose form is gone: one has left it or loaded the page again, or the command was stranded. */
 export const results = {
   all: () => answers,
   resume: () => outgoing.resume().forEach(follow),

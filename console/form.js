@@ -31,6 +31,8 @@ export function useForm({ submit, fieldOf = {}, explain = () => '' }) {
   // Known at once, and not only when the button has been drawn anew: a second click finds it.
   const busy = useRef(false);
   const doneAt = useRef(-Infinity);
+  const isGone = useRef(false);
+  useEffect(() => () => void (isGone.current = true), []);
 
   /** Where the keyboard goes on, once the form can be used again. */
   const next = useRef(null);
@@ -59,7 +61,7 @@ export function useForm({ submit, fieldOf = {}, explain = () => '' }) {
     setBusy(true);
     try {
       // What was done before stays told until there is something new to send.
-      const result = await submit(values, { amount, send: (command) => (setOutcome(null), send(command)) });
+      const result = await submit(values, { amount, send: (command) => (setOutcome(null), send(command, () => isGone.current)) });
       doneAt.current = performance.now();
       element.current?.reset();
       next.current = 'form';

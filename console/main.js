@@ -69,7 +69,7 @@ function Caller() {
     <button type="button" class="link" onClick=${access.forget}>Forget token</button>`;
 }
 
-/** Commands without an answer yet, and the answers to those that an earlier life of this tab has sent. */
+/** Commands without an answer yet, and the answers to those whose form is gone. */
 function OnItsWay() {
   useChange(outgoing);
   useChange(results);

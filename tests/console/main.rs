@@ -15,6 +15,7 @@ mod files;
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod folder;
 mod large;
+mod late;
 mod once;
 #[path = "../cli/passbook.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
