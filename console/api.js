@@ -28,6 +28,7 @@ export class Refusal extends Error {
 let token = sessionStorage.getItem(TOKEN) ?? '';
 let asking = null;
 let isDeclined = false;
+let callers = 0;
 const listeners = new Set();
 
 export const access = {
@@ -42,13 +43,17 @@ export const access = {
       return '';
     }
   },
+  /** How many this tab has had: what one of them has read or typed no other sees. */
+  callers: () => callers,
   /** What is wrong with the token, while somebody has to give one. */
   get question() {
     return asking?.reason;
   },
   give(given) {
+    const before = access.subject();
     token = given.trim().replace(/^bearer /i, '');
     sessionStorage.setItem(TOKEN, token);
+    if (before && access.subject() !== before) callers++;
     isDeclined = false;
     settle(true);
   },
@@ -59,6 +64,7 @@ export const access = {
   forget() {
     token = '';
     sessionStorage.removeItem(TOKEN);
+    callers++;
     ask('The token was forgotten.');
   },
   /** Asks for a token although nobody has refused one. */

@@ -22,6 +22,7 @@ const TITLES = { accounts: 'Accounts', operations: 'Operations' };
 
 function Console() {
   const route = useRoute();
+  useChange(access);
   const section = route.path[0];
   const place = route.path.join('/');
   const isFirst = useRef(true);
@@ -46,7 +47,7 @@ function Console() {
       <div class="aside"><a href="/swagger-ui/">API</a> <${Caller} /></div>
     </header>
     <${OnItsWay} />
-    <main id="main"><${Page} route=${route} /></main>
+    <main id="main"><${Page} key=${access.callers()} route=${route} /></main>
     <${TokenQuestion} />
   </${Fragment}>`;
 }
@@ -112,7 +113,7 @@ function TokenQuestion() {
     <form onSubmit=${submit}>
       <h2 id="token-title">A token, please</h2>
       ${reason && html`<p class="error" role="alert">${said({ status: 401, message: reason })}</p>`}
-      <p>This bank controls access. Paste the access token that your provider gave you. It is kept for this tab alone, and what you have typed stays.</p>
+      <p>This bank controls access. Paste the access token that your provider gave you. It is kept for this tab alone, and what you have typed stays unless it names somebody else.</p>
       <label for="token">Access token</label>
       <input id="token" name="token" type="password" autocomplete="off" spellcheck="false" required />
       <div class="buttons"><button>Use this token</button> <button type="button" class="quiet" onClick=${access.decline}>Not now</button></div>

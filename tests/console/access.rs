@@ -105,6 +105,37 @@ async fn what_one_caller_has_sent_no_other_asks_for() {
 }
 
 #[tokio::test]
+async fn nobody_sees_what_the_caller_before_them_has_read() {
+    let bank = spawn_guarded().await;
+    ada(&bank).await;
+    let browser = Browser::at(&bank.app.url()).await;
+    let clerk = bank.signer.sign(&claims("clerk", CLERK));
+    let ben = bank.signer.sign(&claims("ben", "accounts:read accounts:write"));
+    browser.open("accounts?open=yes").await;
+    browser.press("Not now").await;
+    browser.fill("#open-owner", "typed before").await;
+    browser.press("Token").await;
+    give(&browser, &clerk).await;
+    browser.press("Try again").await;
+    browser.sees_in("tbody", "€100.00").await;
+    assert_eq!(browser.ask("document.querySelector('#open-owner').value").await, "typed before");
+    browser.press("Forget token").await;
+    browser.until("nothing is left", "!document.querySelector('tbody tr')").await;
+    give(&browser, &ben).await;
+    browser.sees("There is no such account.").await;
+
+    browser.press("Forget token").await;
+    give(&browser, &clerk).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
+    // The token ends, and somebody else gives theirs.
+    browser.run(&format!("import('/console/api.js').then((api) => api.access.give('{clerk}x'))")).await;
+    give(&browser, &ben).await;
+    browser.sees("There is no such account").await;
+    assert!(!browser.shows("€100.00").await && !browser.shows("At the counter").await);
+}
+
+#[tokio::test]
 async fn whoever_may_not_is_told_so_in_the_services_own_words() {
     let bank = spawn_guarded().await;
     bank.customer("ada").open(json!({"currency": "EUR", "initial_deposit": 10_000})).await.expect(201);
