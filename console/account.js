@@ -115,19 +115,21 @@ function Moments({ now, shown, wanted, at, isPast }) {
 // ---- What happened
 
 /** Keeps a list of the present up to date as the account goes on. */
-function useRefresh(list, version, isPast) {
-  const seen = useRef(version);
+function useRefresh(list, account, isPast) {
+  const seen = useRef(account.version);
   useEffect(() => {
-    if (!isPast && version > seen.current) list.refresh((row) => row.version).catch(() => {});
-    seen.current = version;
-  }, [version, isPast]);
+    const before = seen.current;
+    seen.current = account.version;
+    // What has failed is asked for again when the account is next read.
+    if (!isPast && account.version > before) list.refresh((row) => row.version).catch(() => (seen.current = Math.min(seen.current, before)));
+  }, [account, isPast]);
 }
 
 function Transactions({ account, isPast }) {
   const { account_id: id, version } = account;
   const to = isPast ? behind(account.last_activity_at) : undefined;
   const list = usePages((after, signal) => read(`/v1/accounts/${id}/transactions`, { to, after, limit: ROWS }, { signal }), [id, to]);
-  useRefresh(list, version, isPast);
+  useRefresh(list, account, isPast);
   // What was recorded at the same time may be a later version.
   const rows = isPast ? list.rows.filter((row) => row.version <= version) : list.rows;
   return html`<section class="card" aria-labelledby="transactions"><h2 id="transactions">Transactions <span class="faint">${number(account.transaction_count)}</span></h2>
@@ -159,7 +161,7 @@ function Events({ account, newest, isPast }) {
     return { data: data.reverse(), next: after > 0 ? after : null };
   };
   const list = usePages(page, [id, isPast ? version : 'now']);
-  useRefresh(list, version, isPast);
+  useRefresh(list, account, isPast);
   const [check, setCheck] = useState({});
   const verify = () => {
     setCheck({ isRunning: true });

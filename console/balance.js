@@ -27,7 +27,7 @@ export function Balance({ account, currency, isPast }) {
   // What is told of the account's end is as old as the points: they come one behind the other.
   const chart = useMemo(() => points.data && columns(points.data, isPast ? Date.parse(at) : Date.now()), [points.data]);
   if (!points.data || !currency) return html`<${Failure} error=${points.error} retry=${points.reload} /><div class="chart"></div>`;
-  return html`
+  return html`<${Failure} error=${points.error} retry=${points.reload} />
     ${isLong && html`<fieldset class="choice bare"><legend class="unseen">What the chart shows</legend>
       ${choice('days', `By day`, way, setWay)} ${choice('movements', `The newest ${number(POINTS)} movements`, way, setWay)}
     </fieldset>`}

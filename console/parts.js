@@ -103,27 +103,32 @@ const ROWS_UNASKED_MAX = 1000;
 export function usePages(page, parts) {
   const [state, setState] = useState({ rows: [], next: null, error: null, isLoading: true });
   const control = useRef(null);
-  const more = async (after, rows) => {
+  const more = async (after) => {
     control.current?.abort();
     const mine = (control.current = new AbortController());
     setState((before) => ({ ...before, isLoading: true, error: null }));
     try {
       const { data, next } = await page(after, mine.signal);
-      if (!mine.signal.aborted) setState({ rows: [...rows, ...data], next, error: null, isLoading: false });
+      if (mine.signal.aborted) return;
+      setState((before) => {
+        // A list that was begun anew meanwhile does not go on here.
+        if (after !== undefined && before.next !== after) return { ...before, isLoading: false };
+        return { rows: after === undefined ? data : [...before.rows, ...data], next, error: null, isLoading: false };
+      });
     } catch (error) {
-      if (!mine.signal.aborted) setState((before) => ({ ...before, error, isLoading: false }));
+      if (!mine.signal.aborted) setState((before) => ({ ...before, error, failed: after, isLoading: false }));
     }
   };
   useEffect(() => {
-    more(undefined, []);
+    more();
     return () => control.current?.abort();
   }, parts);
   /** Puts what is new before what is there, so that nobody who reads further down is thrown back. */
   const refresh = async (keyOf) => {
-    if (state.rows.length === 0) return more(undefined, []);
+    if (state.rows.length === 0) return more();
     const mine = control.current;
     const { data, next } = await page(undefined, mine.signal);
-    if (mine.signal.aborted) return undefined;
+    mine.signal.throwIfAborted();
     setState((before) => {
       const known = new Set(before.rows.map(keyOf));
       const fresh = data.filter((row) => !known.has(keyOf(row)));
@@ -132,7 +137,7 @@ export function usePages(page, parts) {
     });
     return undefined;
   };
-  return { ...state, more: () => more(state.next, state.rows), again: () => more(undefined, []), refresh };
+  return { ...state, more: () => more(state.next), retry: () => more(state.failed), refresh };
 }
 
 /** The end of such a list, and the way on: by a button, or `unasked` where one scrolls to it. */
@@ -150,7 +155,7 @@ export function More({ list, what, unasked = false }) {
     return () => watcher.disconnect();
   }, [list.next]);
   return html`<div ref=${mark} class="more">
-    <${Failure} error=${list.error} retry=${list.rows.length ? list.more : list.again} />
+    <${Failure} error=${list.error} retry=${list.retry} />
     ${list.next && !list.error && html`<button type="button" class="quiet" disabled=${list.isLoading} onClick=${list.more}>
       ${list.isLoading ? 'Loading…' : `More ${what}`}
     </button>`}

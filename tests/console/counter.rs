@@ -181,6 +181,55 @@ async fn what_one_browser_does_the_other_sees_and_a_change_between_is_told() {
 }
 
 #[tokio::test]
+async fn no_movement_stays_out_of_the_lists_for_a_question_that_failed() {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let browser = Browser::at(&app.url()).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    browser.sees_in("section[aria-labelledby=transactions]", "+€100.00").await;
+    browser.sees_in(".events", "+€100.00").await;
+    // The next question for each of the lists has no answer.
+    let fail = "const { fetch } = window; window.failing = new Set(['/transactions?limit=25', '/events?after_version']);
+        window.fetch = async (path, options) => {
+            const asked = path.replace(/min_position=[^&]*&?/, '');
+            for (const each of failing) if (asked.includes(each) && failing.delete(each)) throw new TypeError('no answer');
+            return fetch(path, options);
+        };";
+    browser.run(fail).await;
+    app.teller().deposit(ADA.parse().unwrap(), 777).await.expect(201);
+    balance_is(&browser, "€107.77").await;
+    browser.until("both have failed", "failing.size === 0").await;
+    browser.sees_in("section[aria-labelledby=transactions]", "+€7.77").await;
+    browser.sees_in(".events", "+€7.77").await;
+}
+
+#[tokio::test]
+async fn what_happens_while_older_rows_are_read_stays_before_them() {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let (teller, ada) = (app.teller(), ADA.parse().unwrap());
+    for n in 1..=30 {
+        teller.deposit(ada, n).await.expect(201);
+    }
+    let browser = Browser::at(&app.url()).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    browser.sees_in("section[aria-labelledby=transactions]", "+€0.30").await;
+    let hold = "const { fetch } = window, held = new Promise((go) => (window.hear = go));
+        window.fetch = async (path, options) => {
+            if (/[/]transactions.*[&?]after=/.test(path)) await held;
+            return fetch(path, options);
+        };";
+    browser.run(hold).await;
+    browser.press("More transactions").await;
+    browser.sees_in("section[aria-labelledby=transactions] .more", "Loading…").await;
+    teller.deposit(ada, 777).await.expect(201);
+    browser.sees_in("section[aria-labelledby=transactions]", "+€7.77").await;
+    browser.run("hear()").await;
+    let rows = "document.querySelectorAll('section[aria-labelledby=transactions] tbody tr')";
+    browser.until("all rows", &format!("{rows}.length === 32 && {rows}[0].innerText.includes('+€7.77')")).await;
+}
+
+#[tokio::test]
 async fn the_feed_is_paused_goes_on_and_comes_back_by_itself() {
     let mut app = spawn_app().await;
     ada_and_ben(&app).await;
