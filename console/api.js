@@ -130,16 +130,24 @@ export function url(path, query = {}) {
   return text ? `${path}?${text}` : path;
 }
 
-/** Reads JSON, as new as every write of this tab. Throws a `Refusal`, or as `fetch` does. */
-export async function read(path, query = {}, { signal, fresh = true } = {}) {
-  const address = url(path, fresh ? { ...query, min_position: written } : query);
+/** What a query answers, as new as every write of this tab. Throws a `Refusal`, or as `fetch` does. */
+export async function answerTo(path, query = {}, { fresh = true, ...options } = {}) {
   for (let tries = 1; ; tries++) {
-    const response = await request(address, { signal, timeoutMs: READ_MS_MAX });
-    if (response.ok) return parse(await response.text());
+    const response = await request(url(path, fresh ? { ...query, min_position: written } : query), options);
+    if (response.ok) return response;
     const refusal = await refusalOf(response);
-    if (!['projection_behind', 'rate_limited'].includes(refusal.code) || tries === TRIES_MAX) throw refusal;
+    if (!['projection_behind', 'rate_limited'].includes(refusal.code) || tries === TRIES_MAX) {
+      if (fresh && refusal.code === 'projection_behind') await forgetWhatIsLost().catch(() => {});
+      throw refusal;
+    }
     if (refusal.status === 429) await new Promise((resolve) => setTimeout(resolve, refusal.retryAfterS * 1000));
   }
+}
+
+/** Reads JSON in the same way. */
+export async function read(path, query, options) {
+  const response = await answerTo(path, query, { timeoutMs: READ_MS_MAX, ...options });
+  return parse(await response.text());
 }
 
 /** How far the log is with what this tab has written; what it reads is never older. */
@@ -147,6 +155,14 @@ let written = '';
 
 export function wrote(position) {
   written = later(written, position);
+}
+
+/** A log that ends before what was written has another history, as after a restore: nothing waits for that any more. */
+async function forgetWhatIsLost() {
+  const sought = written;
+  const { data } = await read('/v1/log/head', {}, { fresh: false });
+  const end = data.map(({ partition, position }) => (data.length > 1 ? `${partition}:${position}` : `${position}`)).join(',');
+  if (later(end, sought) !== later(end, end)) written = '';
 }
 
 // ---- What is asked once

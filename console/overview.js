@@ -119,7 +119,10 @@ function useFeed() {
       if (response.ok) return response;
       const refusal = await refusalOf(response);
       // The log has another history now, as after a restore: begin anew.
-      if (response.status === 400) begin = undefined;
+      if (response.status === 400) {
+        begin = undefined;
+        setRows([]);
+      }
       if (response.status === 403) control.abort();
       if (response.status === 403) setState({ state: 'forbidden', error: refusal });
       throw refusal;

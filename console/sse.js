@@ -71,6 +71,8 @@ export async function follow(open, tell, say, signal) {
       }
       if (!signal.aborted) say('waiting');
     } catch (error) {
+      // Its log has another history, in which nothing is behind that event.
+      if (error.status === 400) lastId = '';
       if (!signal.aborted) say('waiting', error);
     } finally {
       clearTimeout(silence);

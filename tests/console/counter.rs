@@ -251,6 +251,30 @@ async fn the_feed_is_paused_goes_on_and_comes_back_by_itself() {
 }
 
 #[tokio::test]
+async fn the_feed_begins_anew_where_the_log_has_another_history() {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let browser = Browser::at(&app.url()).await;
+    browser.open("accounts").await;
+    let cut = "const { fetch } = window; window.streams = 0;
+        window.fetch = (path, { signal, ...options }) => {
+            const control = new AbortController();
+            if (path.includes('/stream')) streams++, window.cut = () => control.abort();
+            return fetch(path, { ...options, signal: AbortSignal.any([signal, control.signal]) });
+        };";
+    browser.run(cut).await;
+    browser.press("Overview").await;
+    browser.sees_in("tbody", "+€100.00").await;
+    app.replace_last_event().await;
+    browser.run("cut()").await;
+    // The second is refused, for it goes on behind an event that is no more.
+    browser.until("a third stream", "streams === 3 && document.querySelector('.state').innerText === 'Live'").await;
+    browser
+        .until("each event once", "document.querySelectorAll('section[aria-labelledby=feed] tbody tr').length === 2")
+        .await;
+}
+
+#[tokio::test]
 async fn accounts_are_found_by_id_owner_status_and_currency() {
     let app = spawn_app().await;
     ada_and_ben(&app).await;

@@ -9,7 +9,7 @@ const storage = {
   removeItem: (name) => kept.delete(name),
 };
 globalThis.sessionStorage = storage;
-const { access, refusalOf, request } = await import('../../../console/api.js');
+const { access, read, refusalOf, request, wrote } = await import('../../../console/api.js');
 
 const tokenOf = (sub) => `x.${Buffer.from(JSON.stringify({ sub })).toString('base64url')}.x`;
 const answer = (status, code) => new Response(JSON.stringify({ code, position: '7' }), { status });
@@ -68,4 +68,24 @@ test('nobody is hurried who looks for a token', async () => {
   await new Promise((resolve) => setTimeout(resolve, 60));
   access.give(tokenOf('alice'));
   assert.equal((await answered).status, 200);
+});
+
+test('what is read is as new as what was written, for as long as the log still holds that', async () => {
+  let head = 9;
+  let asked = [];
+  globalThis.fetch = async (path) => {
+    asked.push(path);
+    if (path === '/v1/log/head') return new Response(JSON.stringify({ data: [{ partition: 0, position: head }] }));
+    return path.includes('min_position') ? answer(503, 'projection_behind') : answer(200);
+  };
+  wrote('9');
+  await assert.rejects(read('/p'), { code: 'projection_behind' });
+  await assert.rejects(read('/p'), { code: 'projection_behind' });
+  assert.equal(asked[0], '/p?min_position=9');
+  // As after a restore of its database.
+  head = 8;
+  await assert.rejects(read('/p'), { code: 'projection_behind' });
+  asked = [];
+  await read('/p');
+  assert.deepEqual(asked, ['/p']);
 });

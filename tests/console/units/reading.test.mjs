@@ -35,6 +35,19 @@ test('a broken stream goes on behind the last event', async () => {
   assert.deepEqual(states.slice(0, 4), ['connecting', 'live', 'waiting', 'connecting']);
 });
 
+test('a stream whose log has another history begins anew', async () => {
+  const control = new AbortController();
+  const asked = [];
+  const open = async (lastId) => {
+    asked.push(lastId);
+    if (asked.length === 3) control.abort();
+    if (lastId) throw Object.assign(new Error('no such event'), { status: 400 });
+    return new Response('id: 7\ndata: a\n\n');
+  };
+  await follow(open, () => {}, () => {}, control.signal);
+  assert.deepEqual(asked, ['', '7', '']);
+});
+
 test('the later of two positions is later in every partition', () => {
   assert.equal(later('', '42'), '42');
   assert.equal(later('42', ''), '42');
