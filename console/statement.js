@@ -1,7 +1,7 @@
 // An account's statement: in short on the page, in full as a file.
 
 import { Failure, Field, Money, described, html, useState } from './parts.js';
-import { read, refusalOf, request, url } from './api.js';
+import { answerTo, read } from './api.js';
 
 const DAY_MS = 86_400_000;
 const DAYS = 1000;
@@ -20,6 +20,7 @@ export function Statement({ account }) {
 
   const attempt = (work) => async (event) => {
     event.preventDefault();
+    if (!event.target.closest('form').reportValidity()) return;
     setBusy(true);
     setError(null);
     setSum(null);
@@ -33,8 +34,7 @@ export function Statement({ account }) {
   // Totals of other days than those that stand above them would be taken for theirs.
   const choose = (set) => (event) => (setSum(null), set(event.target.value));
   const download = (type, ending) => attempt(async () => {
-    const response = await request(url(`${path}/statement`, { from, to: dayAfter(to) }), { headers: { Accept: type } });
-    if (!response.ok) throw await refusalOf(response);
+    const response = await answerTo(`${path}/statement`, { from, to: dayAfter(to) }, { headers: { Accept: type } });
     save(await response.blob(), `statement-${account.account_id}-${from}-${to}.${ending}`);
   });
 

@@ -109,6 +109,33 @@ async fn nobody_sees_a_balance_from_before_their_click_however_far_behind_the_vi
 }
 
 #[tokio::test]
+async fn a_statement_holds_what_has_just_been_booked() {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let browser = Browser::at(&app.url()).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
+    let mut projector = app.database().await;
+    sqlx::raw_sql("BEGIN; SELECT FROM projection FOR UPDATE").execute(&mut projector).await.unwrap();
+    browser.fill("#deposit-amount", "5").await;
+    browser.fill("#deposit-reference", "just booked").await;
+    browser.click("details[open] form button:not([type])").await;
+    balance_is(&browser, "€105.00").await;
+    browser.counter("Statement").await;
+    browser.press("Download CSV").await;
+    let asked = "performance.getEntriesByType('resource').some((e) => e.name.includes('/statement?'))";
+    browser.until("the statement is asked for", asked).await;
+    projector.close().await.unwrap();
+    let statement = browser.download("csv").await;
+    assert!(statement.contains("just booked"), "{statement}");
+
+    browser.run("const f = document.querySelector('#statement-to'); f.value = ''; f.dispatchEvent(new Event('input', {bubbles: true}))").await;
+    browser.press("Download JSON").await;
+    browser.until("the day is asked for", "document.activeElement.id === 'statement-to'").await;
+    assert!(!browser.shows("does not answer").await);
+}
+
+#[tokio::test]
 async fn a_lost_answer_is_asked_for_again_and_nothing_is_done_twice() {
     let app = spawn_app().await;
     ada_and_ben(&app).await;
