@@ -1,6 +1,6 @@
 // One account: now, or as it was at any moment since its opening.
 
-import { AccountLink, Failure, Money, More, Status, Time, html, number, timeText, useCurrencies, useEffect, useEvery, useLoad, usePages, useRef, useState } from './parts.js';
+import { AccountLink, Failure, Money, More, OwnerLink, Status, Time, html, number, timeText, useCurrencies, useEffect, useEvery, useLoad, usePages, useRef, useState } from './parts.js';
 import { read } from './api.js';
 import { Actions } from './actions.js';
 import { Balance } from './balance.js';
@@ -29,7 +29,9 @@ export function Account({ id, query }) {
   else if (past.error) last.current = { isThere: true };
   else if (past.data) last.current = { shown: past.data, isThere: true };
   const { shown, isThere } = last.current;
-  if (!now) return html`<${Head} id=${id} /><${Failure} error=${present.error} retry=${present.reload} />`;
+  // Some providers' names for people look like an account's id.
+  if (!now) return html`<${Head} id=${id} /><${Failure} error=${present.error} retry=${present.reload} />
+    ${present.error?.status === 404 && html`<p><${OwnerLink} owner=${id}>Accounts of owner ${id}</${OwnerLink}></p>`}`;
   const currency = list?.get(now.currency);
   return html`<${Head} id=${id} account=${shown} isPast=${isThere} />
     <${Moments} now=${now} shown=${shown} wanted=${version} at=${query.at} isPast=${isThere} />
@@ -66,7 +68,7 @@ function Head({ id, account, isPast }) {
     <div>
       <h1 tabindex="-1">${isPast ? 'Account as it was' : 'Account'}</h1>
       <p class="id whole">${id} <${Copy} text=${id} /></p>
-      ${account && html`<p class="by">${account.owner}</p>`}
+      ${account && html`<p class="by"><${OwnerLink} owner=${account.owner} /></p>`}
     </div>
     ${account && html`<div class="balance">
       <p class="figure" data-version=${account.version}><${Money} minor=${account.balance} currency=${account.currency} /></p>

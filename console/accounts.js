@@ -1,6 +1,6 @@
 // Finding an account, and opening one.
 
-import { AccountLink, Failure, Field, Money, More, Status, Time, described, html, useCurrencies, useEffect, usePages, useRef, useState } from './parts.js';
+import { AccountLink, Failure, Field, Money, More, OwnerLink, Status, Time, described, html, useCurrencies, useEffect, usePages, useRef, useState } from './parts.js';
 import { read } from './api.js';
 import { AmountField, Form, useForm } from './form.js';
 import { go } from './route.js';
@@ -34,7 +34,7 @@ export function Accounts({ query }) {
 function Row({ account }) {
   return html`<tr>
     <th scope="row"><${AccountLink} id=${account.account_id} /></th>
-    <td class="by">${account.owner}</td>
+    <td class="by"><${OwnerLink} owner=${account.owner} /></td>
     <td class="end"><${Money} minor=${account.balance} currency=${account.currency} /></td>
     <td><${Status} status=${account.status} /></td>
     <td><${Time} at=${account.opened_at} /></td>
@@ -42,7 +42,7 @@ function Row({ account }) {
   </tr>`;
 }
 
-/** One field for an id or an owner: what looks like an id is one. */
+/** One field for an id or an owner: what looks like an id is one, but for the owner whose accounts are shown. */
 function Find({ query }) {
   const list = useCurrencies();
   const form = useRef(null);
@@ -56,7 +56,7 @@ function Find({ query }) {
     event?.preventDefault();
     const { find, status, currency } = form.current.elements;
     const text = find.value.trim();
-    if (ID.test(text)) return go(`#/accounts/${text.toLowerCase()}`);
+    if (ID.test(text) && text !== query.owner) return go(`#/accounts/${text.toLowerCase()}`);
     const asked = new URLSearchParams(Object.entries({ owner: text, status: status.value, currency: currency.value }).filter(([, value]) => value));
     go(`#/accounts${asked.size ? `?${asked}` : ''}`);
   };

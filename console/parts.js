@@ -45,6 +45,11 @@ export function AccountLink({ id }) {
   return html`<a href=${`#/accounts/${id}`} title=${id} class="id">${shortId(id)}</a>`;
 }
 
+/** An owner, and the way to all their accounts. */
+export function OwnerLink({ owner, children }) {
+  return html`<a href=${`#/accounts?owner=${encodeURIComponent(owner)}`}>${children ?? owner}</a>`;
+}
+
 /** The end of an id tells accounts apart: the beginning is the time at which they were opened. */
 export const shortId = (id) => `…${id.slice(-12)}`;
 

@@ -305,6 +305,35 @@ async fn accounts_are_found_by_id_owner_status_and_currency() {
 }
 
 #[tokio::test]
+async fn the_accounts_of_an_owner_are_found_also_where_the_owner_looks_like_an_account() {
+    let owner = "4b0cbbd3-36f2-4a5e-9d3a-0a6a7d1f0c11";
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    for currency in ["JPY", "USD"] {
+        app.teller().open(json!({"currency": currency, "owner": owner})).await.expect(201);
+    }
+    let browser = Browser::at(&app.url()).await;
+    let theirs = format!(
+        "[...document.querySelectorAll('tbody td.by')].map((cell) => cell.innerText).join() === '{owner},{owner}'"
+    );
+    browser.open("accounts").await;
+    browser.fill("#find", owner).await;
+    browser.press("Find").await;
+    browser.press(&format!("Accounts of owner {owner}")).await;
+    browser.until("theirs", &theirs).await;
+    browser.run("const s = document.querySelector('#currency'); s.value = 'JPY'; s.dispatchEvent(new Event('change', {bubbles: true}))").await;
+    browser.sees("¥0").await;
+    browser.until("the one in JPY", "document.querySelectorAll('tbody tr').length === 1").await;
+    browser.click("tbody th a").await;
+    browser.click(".account-head p.by a").await;
+    browser.until("theirs", &theirs).await;
+    browser.press("Accounts").await;
+    browser.until("all", "document.querySelectorAll('tbody tr').length === 4").await;
+    browser.click("td.by a").await;
+    browser.until("theirs", &theirs).await;
+}
+
+#[tokio::test]
 async fn a_bank_of_several_partitions_is_shown_as_one() {
     let app = spawn_app_with(&["--partitions=3"]).await;
     ada_and_ben(&app).await;
