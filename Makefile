@@ -15,7 +15,7 @@ run: ## Install what is missing, then serve at http://127.0.0.1:8080 (PROFILE=de
 test: ## Every test, against a real Postgres
 	@scripts/setup --test
 	cargo test --workspace
-	PASSBOOK_TEST_PARTITIONS=4 cargo test --package passbook --test api -- $(OVER_PARTITIONS)
+	PASSBOOK_TEST_PARTITIONS=4 cargo test --workspace --test api -- $(OVER_PARTITIONS)
 
 # What meets on several accounts. The whole suite over partitions: make test-partitions PARTITIONS=16
 OVER_PARTITIONS = account_view:: idempotency:: outage:: races:: transfers:: two_servers::
@@ -23,21 +23,21 @@ PARTITIONS ?= 4
 
 test-partitions: ## The whole API suite over several partitions (PARTITIONS=16)
 	@scripts/setup --test
-	PASSBOOK_TEST_PARTITIONS=$(PARTITIONS) cargo test --package passbook --test api
+	PASSBOOK_TEST_PARTITIONS=$(PARTITIONS) cargo test --workspace --test api
 
 chaos: ## Kill, freeze, cut and fill up for half an hour, and check the promise (PASSBOOK_CHAOS_SEED, …_ROUNDS, …)
 	@scripts/setup --test
 	PASSBOOK_CHAOS_ROUNDS=$${PASSBOOK_CHAOS_ROUNDS:-12} PASSBOOK_CHAOS_TIMES=$${PASSBOOK_CHAOS_TIMES:-2} \
 	PASSBOOK_CHAOS_LANES=$${PASSBOOK_CHAOS_LANES:-2} PASSBOOK_CHAOS_FREEZE_MS=$${PASSBOOK_CHAOS_FREEZE_MS:-5000} \
-	cargo test --package passbook --test chaos -- --nocapture
+	cargo test --workspace --test chaos -- --nocapture
 
 fuzz: ## Send more of what is hostile than `make test` does, in about an hour (PASSBOOK_SCHEMATHESIS_CASES, PROPTEST_CASES, …)
 	@scripts/setup --test
-	PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test --package passbook --lib whatever_
+	PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test --workspace --lib whatever_
 	PASSBOOK_SCHEMATHESIS_CASES=$${PASSBOOK_SCHEMATHESIS_CASES:-20000} \
 	PASSBOOK_SCHEMATHESIS_SEED=$${PASSBOOK_SCHEMATHESIS_SEED:-$$(date +%j)} \
 	PASSBOOK_HOSTILE_CONNECTIONS=$${PASSBOOK_HOSTILE_CONNECTIONS:-10000} \
-	cargo test --package passbook --test cli -- --nocapture --test-threads 1 conforming:: hostile::
+	cargo test --workspace --test cli -- --nocapture --test-threads 1 conforming:: hostile::
 
 lint: ## Format, clippy, licences and sources, .sqlx, the OpenAPI document and ops/
 	@scripts/setup --lint
