@@ -26,7 +26,8 @@ let answers = [];
 
 /** What became of commands whose form is gone: one has left it or loaded the page again, or the command was stranded. */
 export const results = {
-  all: () => answers,
+  /** Those that the caller of now was told. */
+  all: () => answers.filter(({ subject }) => subject === access.subject()),
   resume: () => outgoing.resume().forEach(follow),
   again: (key) => follow(outgoing.again(key)),
   drop: (key) => set(answers.filter((answer) => answer.key !== key)),
@@ -38,7 +39,7 @@ export const results = {
 
 function follow({ command, outcome }) {
   results.drop(command.key);
-  const tell = (error) => set([...answers, { key: command.key, says: command.says, error }]);
+  const tell = (error) => set([...answers, { key: command.key, says: command.says, subject: access.subject(), error }]);
   // What is stranded is shown as such for as long as it is.
   outcome.then(({ receipt }) => (wrote(receipt.position), tell())).catch((error) => error instanceof Stranded || tell(error));
 }

@@ -100,6 +100,10 @@ async fn what_one_caller_has_sent_no_other_asks_for() {
     browser.sees("Deposit €5.00: recorded.").await;
     balance_is(&browser, "€105.00").await;
     assert_eq!(browser.ask("sessionStorage.getItem('passbook.outbox')").await, "[]");
+    browser.press("Forget token").await;
+    give(&browser, &other).await;
+    balance_is(&browser, "€105.00").await;
+    assert!(!browser.shows("recorded.").await, "it was told to another");
     let deposits = bank.app.log().await.events.into_iter().filter(|event| event.event_type == "MoneyDeposited");
     assert_eq!(deposits.count(), 1);
 }
