@@ -162,7 +162,7 @@ async function forgetWhatIsLost() {
   const sought = written;
   const { data } = await read('/v1/log/head', {}, { fresh: false });
   const end = data.map(({ partition, position }) => (data.length > 1 ? `${partition}:${position}` : `${position}`)).join(',');
-  if (later(end, sought) !== later(end, end)) written = '';
+  if (written === sought && later(end, sought) !== later(end, end)) written = '';
 }
 
 // ---- What is asked once

@@ -10,10 +10,11 @@ export const outgoing = outbox({ request, refusalOf, subject: access.subject, st
  * results tell what became of it, and whoever waits is not answered: nobody is led away from what they do now.
  */
 export async function send(command, isGone) {
+  const subject = access.subject();
   const outcome = outgoing.send(command);
   await outcome.catch(() => {});
   if (isGone()) {
-    follow({ command: { ...command, key: crypto.randomUUID() }, outcome });
+    follow({ command: { ...command, key: crypto.randomUUID(), subject }, outcome });
     return new Promise(() => {});
   }
   const { receipt } = await outcome;
@@ -26,7 +27,7 @@ let answers = [];
 
 /** What became of commands whose form is gone: one has left it or loaded the page again, or the command was stranded. */
 export const results = {
-  /** Those that the caller of now was told. */
+  /** Those of the caller of now. */
   all: () => answers.filter(({ subject }) => subject === access.subject()),
   resume: () => outgoing.resume().forEach(follow),
   again: (key) => follow(outgoing.again(key)),
@@ -39,7 +40,7 @@ export const results = {
 
 function follow({ command, outcome }) {
   results.drop(command.key);
-  const tell = (error) => set([...answers, { key: command.key, says: command.says, subject: access.subject(), error }]);
+  const tell = (error) => set([...answers, { key: command.key, says: command.says, subject: command.subject, error }]);
   // What is stranded is shown as such for as long as it is.
   outcome.then(({ receipt }) => (wrote(receipt.position), tell())).catch((error) => error instanceof Stranded || tell(error));
 }

@@ -17,8 +17,14 @@ use crate::{
 };
 
 impl Copy {
-    /// The keys that were recorded up to `until`, behind those that were copied before. Their events are all here.
-    pub(super) async fn copy_keys(&mut self, partition: i16, until: DateTime<Utc>) -> Result<(), Error> {
+    /// The keys that were recorded up to `until`, behind those that were copied before. Their events are all here. Up to `noted`
+    /// they are not looked for again.
+    pub(super) async fn copy_keys(
+        &mut self,
+        partition: i16,
+        until: DateTime<Utc>,
+        noted: DateTime<Utc>,
+    ) -> Result<(), Error> {
         let since = self.of(partition).keys_at;
         if since >= until {
             return Ok(());
@@ -30,7 +36,7 @@ impl Copy {
             after = Some(last.id.clone());
             self.copy_page_of_keys(partition, page).await?;
         }
-        let copied = Progress { keys_at: until, ..self.of(partition).clone() };
+        let copied = Progress { keys_at: noted.max(since), ..self.of(partition).clone() };
         if !copied::advance(&mut self.target, copied.position, &copied).await? {
             return Err(Error::Contended);
         }

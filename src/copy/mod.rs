@@ -100,7 +100,7 @@ impl Copy {
         let heads = self.heads().await?;
         let all: i64 = heads.iter().map(|head| head.position).sum();
         let from = self.from;
-        for (partition, head) in from.all().zip(heads) {
+        for (partition, head) in from.all().zip(&heads) {
             let lost = |position| Error::Lost(from.position(partition, position));
             if self.of(partition).position > head.position {
                 return Err(lost(head.position + 1));
@@ -116,8 +116,8 @@ impl Copy {
                 return Err(lost(head.position));
             }
         }
-        for (partition, until) in self.from.all().zip(until) {
-            self.copy_keys(partition, until).await?;
+        for ((partition, until), head) in self.from.all().zip(until).zip(heads) {
+            self.copy_keys(partition, until, until.min(head.recorded_at)).await?;
         }
         Ok(())
     }

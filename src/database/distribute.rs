@@ -45,16 +45,11 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
         if has_events(&mut transaction).await? {
             return Err(Error::NotEmpty);
         }
-        let can_login: bool = query_scalar("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'")
-            .fetch_one(&mut *transaction)
-            .await?;
-        if !can_login {
-            raw_sql(LET_IN).execute(&mut *transaction).await.map_err(|_| Error::NoLogin)?;
-        }
         raw_sql(SHARDS).execute(&mut *transaction).await?;
         // Citus takes no table with triggers. What this one refuses, the service's role has no right to do.
         raw_sql("DROP TRIGGER IF EXISTS event_immutable ON event").execute(&mut *transaction).await?;
     }
+    let_in(&mut transaction).await?;
     for table in tables(&mut transaction).await? {
         let beside = if table == "log_head" { "none" } else { "log_head" };
         query("SELECT create_distributed_table($1::regclass, 'partition', colocate_with => $2)")
@@ -80,6 +75,18 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
     }
     transaction.commit().await?;
     Ok(())
+}
+
+async fn let_in(connection: &mut PgConnection) -> Result<(), Error> {
+    let can_login = query_scalar("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'");
+    if can_login.fetch_one(&mut *connection).await? {
+        return Ok(());
+    }
+    match raw_sql(LET_IN).execute(connection).await {
+        // Insufficient privilege.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Err(Error::NoLogin),
+        let_in => Ok(let_in.map(drop)?),
+    }
 }
 
 async fn has_events(connection: &mut PgConnection) -> sqlx::Result<bool> {

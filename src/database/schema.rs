@@ -10,6 +10,9 @@ use sqlx::{
 /// A newer release may have migrated already: what it added does not disturb this one.
 static MIGRATOR: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!() };
 
+/// What the service may do.
+const GRANTS: &str = include_str!("grants.sql");
+
 /// The setting that makes a connection the service's.
 pub(super) const AS_SERVICE: (&str, &str) = ("role", "passbook_service");
 
@@ -89,7 +92,7 @@ fn needed() -> i64 {
 async fn grant(connection: &mut PgConnection) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
     raw_sql("LOCK TABLE _sqlx_migrations IN SHARE ROW EXCLUSIVE MODE").execute(&mut *transaction).await?;
-    raw_sql(include_str!("grants.sql")).execute(&mut *transaction).await?;
+    raw_sql(GRANTS).execute(&mut *transaction).await?;
     transaction.commit().await
 }
 
@@ -106,24 +109,32 @@ async fn is_migrated(connection: &mut PgConnection) -> sqlx::Result<bool> {
     query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(connection).await
 }
 
-/// Whether the service's role is there and has its rights, whatever was added since: neither travels with a dump of the
-/// database, and whoever migrated may have been killed before it granted them.
+/// Whether the service's role is there and has its rights: neither travels with a dump of the database, and whoever migrated may
+/// have been killed before it granted those that are new.
 async fn is_granted(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let (tables, rights): (Vec<_>, Vec<_>) = granted().unzip();
     query_scalar(
         "SELECT EXISTS (
              SELECT FROM pg_roles AS service
-             WHERE rolname = 'passbook_service'
-                 AND has_table_privilege(service.oid, 'event', 'INSERT')
-                 AND NOT EXISTS (
-                     SELECT FROM pg_class
-                     WHERE relnamespace = current_schema()::regnamespace
-                         AND relkind IN ('r', 'p')
-                         AND NOT has_table_privilege(service.oid, pg_class.oid, 'SELECT')
-                 )
+             WHERE rolname = 'passbook_service' AND NOT EXISTS (
+                 SELECT FROM unnest($1::text[], $2::text[]) AS granted(name, rights)
+                 WHERE NOT coalesce(has_table_privilege(service.oid, to_regclass(name), rights), true)
+             )
          )",
     )
+    .bind(tables)
+    .bind(rights)
     .fetch_one(connection)
     .await
+}
+
+/// Each right on each table that the service is granted.
+fn granted() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let granting = GRANTS.lines().filter_map(|line| line.strip_prefix("GRANT ")?.strip_suffix(" TO passbook_service;"));
+    let lines = granting.filter_map(|line| line.split_once(" ON "));
+    lines.flat_map(|(rights, tables)| {
+        tables.split(", ").flat_map(move |table| rights.split(", ").map(move |right| (table, right)))
+    })
 }
 
 /// Whether this user is the tables' owner, or may create them where there are none.

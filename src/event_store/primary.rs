@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Once, Weak},
     time::{Duration, Instant},
 };
 
@@ -13,10 +13,18 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     query_scalar,
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 /// So long a connection may have been on its way to a server that takes no writes any more.
 const CONNECTING_MAX: Duration = Duration::from_secs(2);
+
+/// How often somebody looks which one that is, though nobody writes.
+const LOOK_OUT_MS: u64 = 2_000;
+/// How long that may take.
+const FIND_MS_MAX: u64 = 5_000;
 
 /// The way to whichever server takes writes. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -24,18 +32,20 @@ pub struct Primary {
     servers: Vec<PgConnectOptions>,
     /// Which of them took writes when somebody looked last; shared by all who were shaped from one.
     last: Arc<watch::Sender<usize>>,
+    /// Whether somebody looks out for another; shared as well.
+    looks_out: Arc<Once>,
 }
 
 impl Primary {
     /// One server, or several of which the one that takes writes is found.
     pub fn new(servers: Vec<PgConnectOptions>) -> Self {
-        Self { servers, last: Arc::new(watch::Sender::new(0)) }
+        Self { servers, last: Arc::new(watch::Sender::new(0)), looks_out: Arc::new(Once::new()) }
     }
 
     /// The same servers, connected to otherwise.
     #[must_use]
     pub fn shaped(&self, shape: impl Fn(PgConnectOptions) -> PgConnectOptions) -> Self {
-        Self { servers: self.servers.iter().cloned().map(shape).collect(), last: Arc::clone(&self.last) }
+        Self { servers: self.servers.iter().cloned().map(shape).collect(), ..self.clone() }
     }
 
     /// Connects to the server that takes writes. Several are asked at once, so that one that does not answer holds nobody up.
@@ -52,6 +62,11 @@ impl Primary {
         PgConnection::connect_with(only).await
     }
 
+    /// Changes when another server is found: who keeps a connection for long lets go of it then, though it may answer.
+    pub fn moves(&self) -> watch::Receiver<usize> {
+        self.last.subscribe()
+    }
+
     /// A pool of connections to it, which follows when somebody finds another: what is connected to the old one is not used
     /// again, though it may answer.
     pub fn pool(&self, options: PgPoolOptions) -> PgPool {
@@ -59,6 +74,7 @@ impl Primary {
         if self.servers.len() == 1 {
             return options.connect_lazy_with(first);
         }
+        self.looks_out.call_once(|| drop(tokio::spawn(look_out(self.servers.clone(), Arc::downgrade(&self.last)))));
         let (moving, moved_at) = watch::channel(None::<Instant>);
         let options = options.before_acquire(move |_, connection| {
             let is_of_now = moved_at.borrow().is_none_or(|at| connection.age + CONNECTING_MAX < at.elapsed());
@@ -77,6 +93,19 @@ async fn writable(at: usize, server: &PgConnectOptions) -> Result<(usize, PgConn
         return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "no server that answers takes writes").into());
     }
     Ok((at, connection))
+}
+
+/// Looks which server takes writes, for the sake of those who only read.
+async fn look_out(servers: Vec<PgConnectOptions>, last: Weak<watch::Sender<usize>>) {
+    loop {
+        sleep(Duration::from_millis(LOOK_OUT_MS)).await;
+        let Some(last) = last.upgrade() else { return };
+        let primary = Primary { servers: servers.clone(), last, looks_out: Arc::new(Once::new()) };
+        if let Ok(Ok(connection)) = timeout(Duration::from_millis(FIND_MS_MAX), primary.connect()).await {
+            // A failed goodbye harms nobody.
+            let _ = connection.close().await;
+        }
+    }
 }
 
 /// Ends with the last of those who may find another.

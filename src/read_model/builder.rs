@@ -6,8 +6,11 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, query};
-use tokio::{sync::watch, time::timeout};
+use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, query, query_scalar};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::{
     check,
@@ -28,9 +31,9 @@ const RETRY_MS: u64 = 1_000;
 /// How long a step may take before its connection is given up as lost; twice as long after each that took longer.
 const STEP_S_MIN: u64 = 10;
 const STEP_S_MAX: u64 = 300;
-/// The same of a check, which reads all that was built.
-const CHECK_S_MIN: u64 = 600;
-const CHECK_S_MAX: u64 = 86_400;
+/// How often it is made sure that the server still works on a check, which may take hours, and how long that may take.
+const ATTEND_S: u64 = 30;
+const ATTEND_S_MAX: u64 = 10;
 
 /// One partition's builder.
 pub struct Builder {
@@ -39,9 +42,8 @@ pub struct Builder {
     followers: Followers,
     /// Generations that were found in order up to a position, and are to go live.
     checked: HashMap<(String, i16), i64>,
-    /// How long the next step and the next check may take, in seconds.
+    /// How long the next step may take, in seconds.
     step_s: u64,
-    check_s: u64,
 }
 
 /// Lets the builders of all partitions take turns on one connection until the sender of `running` is gone.
@@ -86,13 +88,17 @@ impl Builder {
     /// A builder with connections of its own.
     pub fn new(partition: i16, connect: Primary) -> Self {
         let followers = Followers::new(partition, connect.clone());
-        Self { partition, connect, followers, checked: HashMap::new(), step_s: STEP_S_MIN, check_s: CHECK_S_MIN }
+        Self { partition, connect, followers, checked: HashMap::new(), step_s: STEP_S_MIN }
     }
 
     /// Whether the last step stands is not known.
-    async fn give_up(&mut self, error: &sqlx::Error) {
+    pub(super) fn forget(&mut self) {
         self.followers.forget();
         self.checked.clear();
+    }
+
+    async fn give_up(&mut self, error: &sqlx::Error) {
+        self.forget();
         tracing::warn!(%error, "the rebuild of a view pauses");
         // Best effort: the log line says it too.
         let _ = timeout(Duration::from_millis(RETRY_MS), self.note_failure(&error.to_string())).await;
@@ -121,11 +127,7 @@ impl Builder {
         })??;
         self.step_s = STEP_S_MIN;
         for built in built {
-            let patience = Duration::from_secs(self.check_s);
-            timeout(patience, self.check(built)).await.map_err(|_| {
-                self.check_s = (self.check_s * 2).min(CHECK_S_MAX);
-                timed_out()
-            })??;
+            self.check(built).await?;
         }
         Ok(work)
     }
@@ -175,8 +177,12 @@ impl Builder {
         // Planned for the values at hand: all rows, or a few accounts'.
         let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "60s")];
         let mut connection = self.connect.shaped(|connect| connect.options(options)).connect().await?;
+        let backend: i32 = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let flaw = check::compare(&mut snapshot, &built, projection).await?;
+        let flaw = tokio::select! {
+            flaw = check::compare(&mut snapshot, &built, projection) => flaw?,
+            lost = lost(&self.connect, backend) => return Err(lost),
+        };
         snapshot.commit().await?;
         match flaw {
             None => drop(self.checked.insert(built.generation(), built.position)),
@@ -226,6 +232,25 @@ impl Builder {
         }
         transaction.commit().await?;
         Ok(Work::Discarded)
+    }
+}
+
+/// Comes when no server that takes writes has this backend any more, or none answers.
+async fn lost(connect: &Primary, backend: i32) -> sqlx::Error {
+    loop {
+        sleep(Duration::from_secs(ATTEND_S)).await;
+        let looking = async {
+            let mut connection = connect.connect().await?;
+            let is_there = query_scalar("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)").bind(backend);
+            let is_there: bool = is_there.fetch_one(&mut connection).await?;
+            connection.close().await?;
+            Ok(is_there)
+        };
+        match timeout(Duration::from_secs(ATTEND_S_MAX), looking).await {
+            Ok(Ok(true)) => {}
+            Ok(Err(error)) => return error,
+            Ok(Ok(false)) | Err(_) => return timed_out(),
+        }
     }
 }
 

@@ -28,10 +28,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{
-    event_store::{Partitions, Position, Primary},
-    metrics::METRICS,
-};
+use crate::event_store::{Partitions, Position, Primary};
 
 use self::source::REPLICA_WAIT_MS_MAX;
 pub use source::Source;
@@ -147,6 +144,11 @@ impl ReadModel {
         self.lanes.iter().all(|lane| lane.progress.projected.has_changed().is_ok())
     }
 
+    /// The same, asked at the primary alone.
+    pub fn at_primary(&self) -> Self {
+        Self { source: self.source.at_primary(), ..self.clone() }
+    }
+
     fn lane(&self, partition: i16) -> Option<&Lane> {
         self.lanes.get(usize::try_from(partition).ok()?)
     }
@@ -191,22 +193,22 @@ impl ReadModel {
         let deadline = Instant::now() + Duration::from_millis(PROJECTION_WAIT_MS_MAX);
         let mut projected = projected.clone();
         let replica_until = Instant::now() + Duration::from_millis(REPLICA_WAIT_MS_MAX);
-        let mut fell_back = false;
+        let mut asked = self.source.asked();
         let mut pause = LOOK_AGAIN_MS_MIN;
         loop {
             projected.mark_unchanged();
-            let mut asked = self.source.asked();
             if asked.is_replica && Instant::now() >= replica_until {
-                asked = self.source.asked_primary();
-                if !std::mem::replace(&mut fell_back, true) {
-                    METRICS.replica_fallbacks.with_label_values(&["position"]).inc();
-                }
+                asked = self.source.fall_back("position");
             }
             let answered = timeout(asked.patience(), query(asked.pool.clone())).await;
             match answered.unwrap_or_else(|_| Err(timed_out())) {
                 Ok(Some(seen)) if seen.position.at(partition) >= wanted => return Ok(seen),
                 Err(error) if asked.is_replica => {
-                    self.source.avoid_replica(&error);
+                    // A slow answer is no sign that the next one is slow, too.
+                    if !is_timed_out(&error) {
+                        self.source.avoid_replica(&error);
+                    }
+                    asked = self.source.fall_back("away");
                     continue;
                 }
                 Ok(_) if Instant::now() < deadline => {}
@@ -233,6 +235,10 @@ impl ReadModel {
 /// The database did not answer in time.
 fn timed_out() -> sqlx::Error {
     io::Error::from(io::ErrorKind::TimedOut).into()
+}
+
+fn is_timed_out(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// The first `limit` rows of a query for one more, and whether there are more.

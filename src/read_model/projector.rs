@@ -72,10 +72,16 @@ impl Projector {
     pub async fn run(mut self, mut appended: watch::Receiver<i64>) {
         let heartbeat = METRICS.projector_heartbeat.with_label_values(&[&self.partition.to_string()]);
         let mut connection = None;
+        let mut moves = self.connect.moves();
         let mut poll = POLL_MS_MIN;
         let mut patience = STEP_S_MIN;
         loop {
             heartbeat.set(timestamp::now().timestamp_micros() as f64 / 1e6);
+            if moves.has_changed().unwrap_or(false) {
+                moves.mark_unchanged();
+                connection = None;
+                self.followers.forget();
+            }
             let stopping = appended.has_changed().is_err();
             let head = *appended.borrow_and_update();
             if stopping {

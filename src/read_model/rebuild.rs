@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{
     builder::{Builder, Work},
-    generation,
+    generation, is_timed_out,
     projection::known,
 };
 use crate::event_store::{Partitions, Position, Primary};
@@ -90,7 +90,15 @@ async fn build(
 ) -> Result<i64, Error> {
     let mut building = None;
     loop {
-        let work = builder.step(&mut building).await?;
+        let work = match builder.step(&mut building).await {
+            // It may take twice as long the next time.
+            Err(error) if is_timed_out(&error) => {
+                building = None;
+                builder.forget();
+                continue;
+            }
+            step => step?,
+        };
         let row = query!(
             "SELECT state, projection.position, failure, log_head.position AS head
              FROM projection

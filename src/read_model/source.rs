@@ -30,6 +30,8 @@ pub(super) const REPLICA_WAIT_MS_MAX: u64 = 100;
 pub struct Source {
     primary: PgPool,
     replica: Option<Replica>,
+    /// Whether the replica is passed over.
+    is_at_primary: bool,
 }
 
 /// Who is asked.
@@ -63,7 +65,7 @@ impl Source {
                 Arc::downgrade(&replica.is_near),
             ));
         }
-        Self { primary, replica }
+        Self { primary, replica, is_at_primary: false }
     }
 
     /// The primary.
@@ -71,25 +73,30 @@ impl Source {
         &self.primary
     }
 
-    /// Whether a replica is configured.
-    pub(super) fn has_replica(&self) -> bool {
-        self.replica.is_some()
+    /// The same without the replica.
+    pub(super) fn at_primary(&self) -> Self {
+        Self { is_at_primary: true, ..self.clone() }
+    }
+
+    /// Whether those who ask together may be asked for: not where they turn to the replica, and this one does not.
+    pub(super) fn shares(&self, wants_position: bool) -> bool {
+        self.replica.is_none() || !wants_position && !self.is_at_primary
     }
 
     /// Whoever is asked now.
     pub(super) fn asked(&self) -> Asked<'_> {
         match &self.replica {
-            Some(replica) if replica.is_near.load(Ordering::Relaxed) => Asked { pool: &replica.pool, is_replica: true },
-            Some(_) => {
-                METRICS.replica_fallbacks.with_label_values(&["away"]).inc();
-                self.asked_primary()
+            Some(replica) if !self.is_at_primary && replica.is_near.load(Ordering::Relaxed) => {
+                Asked { pool: &replica.pool, is_replica: true }
             }
-            None => self.asked_primary(),
+            Some(_) if !self.is_at_primary => self.fall_back("away"),
+            Some(_) | None => Asked { pool: &self.primary, is_replica: false },
         }
     }
 
-    /// The primary, whether or not the replica is near.
-    pub(super) fn asked_primary(&self) -> Asked<'_> {
+    /// The primary, in place of the replica.
+    pub(super) fn fall_back(&self, reason: &str) -> Asked<'_> {
+        METRICS.replica_fallbacks.with_label_values(&[reason]).inc();
         Asked { pool: &self.primary, is_replica: false }
     }
 
@@ -106,18 +113,19 @@ impl Source {
 async fn look_after(replica: PgPool, primary: PgPool, partitions: Partitions, is_near: Weak<AtomicBool>) {
     let partitions: Vec<i16> = partitions.all().collect();
     let mut looks = interval(Duration::from_millis(LOOK_MS));
+    let mut known = None;
     loop {
         looks.tick().await;
         let seen = timeout(Duration::from_millis(REPLICA_MS_MAX), ends(&replica, &partitions)).await;
         let lag = match seen {
             Ok(Ok(seen)) => {
                 let lacking = timeout(Duration::from_millis(PRIMARY_MS_MAX), lag_ms(&primary, &seen)).await;
-                // It is the primary that does not answer: of the replica nothing is known anew.
-                let Ok(Ok(lag)) = lacking else { continue };
-                lag
+                // Where it is the primary that does not answer, nothing is known anew of the replica, which does.
+                lacking.ok().and_then(Result::ok).unwrap_or(known)
             }
             Ok(Err(_)) | Err(_) => None,
         };
+        known = lag;
         let Some(is_near) = is_near.upgrade() else { return };
         let near = lag.is_some_and(|lag| lag <= REPLICA_LAG_MS_MAX);
         METRICS.tell_replica(near, lag);

@@ -96,8 +96,9 @@ impl ReadModel {
 
     /// All views, measured against the log's head, once each has read up to `min_position`.
     pub async fn projections(&self, min_position: Option<&Position>) -> Result<Seen<Vec<ProjectionStatus>>, Error> {
-        let seen = self.of_all(min_position, |partition, _| async move {
-            let rows = query_file!("src/read_model/status.sql", partition).fetch_all(self.source.primary()).await?;
+        let at_primary = self.at_primary();
+        let seen = at_primary.of_all(min_position, |partition, pool| async move {
+            let rows = query_file!("src/read_model/status.sql", partition).fetch_all(&pool).await?;
             // How far the queries of this release see; before anything is live, how far what will be has come.
             let is_seen = |name: &str, state: &str, schema_version| {
                 (state == "live" || state == "stopped")

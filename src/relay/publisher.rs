@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -21,8 +21,6 @@ use crate::{event_store::Primary, metrics::METRICS};
 /// How many connections publish a partition, and how long one of them is waited for.
 const CONNECTIONS_MAX: u32 = 3;
 const ACQUIRE_MS_MAX: u64 = 2_000;
-/// How long it may take to find the server that takes writes.
-const FIND_MS_MAX: u64 = 5_000;
 /// How many messages wait for their answers.
 const IN_FLIGHT_MESSAGES_MAX: i64 = 4_096;
 /// How long the server may leave all of them without one.
@@ -43,8 +41,9 @@ pub(super) struct Publisher {
     settings: Settings,
     partition: i16,
     name: String,
-    primary: Primary,
     database: PgPool,
+    /// Looks out for another server as long as it is there.
+    _primary: Primary,
     stopping: watch::Receiver<bool>,
     /// How far the stream reaches, once it was looked at.
     published: watch::Sender<Option<i64>>,
@@ -67,7 +66,7 @@ impl Publisher {
             settings,
             partition,
             database: primary.pool(connections),
-            primary,
+            _primary: primary,
             stopping,
             published: watch::Sender::new(None),
             saved: 0,
@@ -90,17 +89,10 @@ impl Publisher {
             }
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
-                () = self.pause() => {}
+                () = sleep(Duration::from_millis(self.retry_ms)) => {}
             }
             self.retry_ms = (self.retry_ms * 2).min(RETRY_MS_MAX);
         }
-    }
-
-    /// Before the next attempt. Another server may have taken over the log: whoever connects finds it, and the pool follows.
-    async fn pause(&self) {
-        sleep(Duration::from_millis(self.retry_ms)).await;
-        // If there is none yet, the next attempt says so.
-        let _ = timeout(Duration::from_millis(FIND_MS_MAX), self.primary.connect()).await;
     }
 
     /// Publishes until it is told to end, which is no error, or something breaks.
@@ -109,7 +101,9 @@ impl Publisher {
         let stream = tokio::select! {
             biased;
             _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
-            connected = Stream::connect(&self.settings, self.partition, &self.name) => connected?,
+            connected = Stream::connect(&self.settings, self.partition, &self.name) => {
+                connected.inspect_err(|_| self.lacking_since = None)?
+            }
         };
         let mut progress = None;
         let outcome = tokio::select! {
@@ -181,7 +175,7 @@ impl Publisher {
     async fn agree(&mut self, stream: &Stream) -> Result<Place, Error> {
         let noted = checkpoint::load(&self.database, self.partition, &self.name).await.map_err(away)?;
         let checkpoint = noted.position;
-        let mut end = stream.end().await?;
+        let mut end = stream.end().await.inspect_err(|_| self.lacking_since = None)?;
         let last = end.position();
         match last < checkpoint {
             true if self.settings.refill => {

@@ -238,6 +238,31 @@ async fn an_opening_is_found_again_after_a_second_copy_where_its_key_is_kept_apa
 }
 
 #[tokio::test]
+async fn what_was_asked_after_a_copy_that_broke_off_at_its_end_is_answered_again_after_the_next() {
+    let mut old = spawn_app_with(&["--partitions=1"]).await;
+    let target = Target::new(2).await;
+    let account = old.teller().account_with(100).await;
+    old.stop().await;
+    old.is_disconnected().await;
+    // Everything is there, keys included, and then the two are found not to be equal.
+    let mut copied = target.database.connect().await;
+    target.open(&old).await.unwrap().round(|_, _| ()).await.unwrap();
+    sqlx::raw_sql("UPDATE log_head SET position = position + 1").execute(&mut copied).await.unwrap();
+    target.finish(&old).await.expect_err("the new log holds more than the old one");
+    sqlx::raw_sql("UPDATE log_head SET position = position - 1").execute(&mut copied).await.unwrap();
+
+    let mut old = old.another().await;
+    let answered = old.teller().keyed("after").deposit(account, 5).await.expect(201);
+    old.stop().await;
+    old.is_disconnected().await;
+    target.finish(&old).await.unwrap();
+    let new = target.serve().await;
+    let again = new.teller().keyed("after").deposit(account, 5).await.expect(201);
+    assert!(again.is_replay(), "{}", again.body);
+    assert_eq!(again.body["events"], answered.body["events"]);
+}
+
+#[tokio::test]
 async fn what_cannot_be_a_copy_is_refused() {
     let mut old = spawn_app_with(&["--partitions=4"]).await;
     history(&old, 1).await;

@@ -36,7 +36,7 @@ pub async fn run() {
         instance.hold().await.kill().await;
     }
     let refused: Response = eventually("a word of the load balancer's", async || {
-        let answer = open().await;
+        let answer = http.get(format!("{url}/v1/accounts")).send().await.ok()?;
         (answer.headers()["content-type"] == "application/problem+json").then_some(answer)
     })
     .await;

@@ -128,6 +128,11 @@ async fn a_primary_that_was_put_back_is_not_asked_any_more_though_it_answers() {
     standby.promote();
     primary.execute("ALTER SYSTEM SET default_transaction_read_only = on", "postgres").await;
     primary.execute("SELECT pg_reload_conf()", "postgres").await;
+    until("the old one put back", async || {
+        let is_read_only = primary.ask("SELECT current_setting('transaction_read_only')::boolean").await;
+        is_read_only.then_some(())
+    })
+    .await;
     let second = until("a deposit at the new one", async || deposit(&bank.client, "second").await).await;
     until("the second deposit", || shown(&second)).await;
     for _ in 0..50 {

@@ -33,6 +33,20 @@ async fn spans_reach_a_collector_that_is_trusted() {
     }
 }
 
+#[tokio::test]
+async fn spans_are_sent_in_the_clear_from_a_machine_without_any_certificates() {
+    let (collector, folder) = (Collector::listen(), Folder::fresh());
+    let bank = Passbook::on(&folder)
+        .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .set("OTEL_TRACES_SAMPLER", "always_on")
+        .set("SSL_CERT_FILE", folder.beside("none"))
+        .set("SSL_CERT_DIR", folder.beside("none"))
+        .start();
+    bank.client.open().await;
+    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    assert!(collector.spans().iter().any(|span| span.name == "POST /v1/accounts"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_from_a_provider_that_is_trusted() {
     let (identity, folder) = (Identity::new(), Folder::fresh());

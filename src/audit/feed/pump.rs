@@ -32,6 +32,8 @@ pub(super) struct Pump {
     shared: Arc<Shared>,
     chunks: broadcast::Sender<Arc<Chunk>>,
     connection: Option<PgConnection>,
+    /// Changes when the log is at another server.
+    moves: watch::Receiver<usize>,
     /// The last event that was broadcast.
     at: Option<Cursor>,
     appended: Vec<watch::Receiver<i64>>,
@@ -39,8 +41,8 @@ pub(super) struct Pump {
 
 impl Pump {
     pub(super) fn new(shared: Arc<Shared>, chunks: broadcast::Sender<Arc<Chunk>>) -> Self {
-        let appended = shared.appended.clone();
-        Self { shared, chunks, connection: None, at: None, appended }
+        let (appended, moves) = (shared.appended.clone(), shared.connect.moves());
+        Self { shared, chunks, connection: None, moves, at: None, appended }
     }
 
     /// Runs until nobody reads any more, the feed is ended or the log's history turns out to be another one. With the
@@ -61,6 +63,10 @@ impl Pump {
         let mut poll = POLL_MS_MIN;
         while !self.shared.is_deserted(&self.chunks) {
             self.appended.iter_mut().for_each(watch::Receiver::mark_unchanged);
+            if self.moves.has_changed().unwrap_or(false) {
+                self.moves.mark_unchanged();
+                self.connection = None;
+            }
             let step = timeout(Duration::from_millis(READ_MS_MAX), self.step()).await;
             match step {
                 Ok(Ok(true)) => {

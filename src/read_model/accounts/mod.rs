@@ -133,7 +133,7 @@ impl ReadModel {
         let lookups = &self.lane(partition).ok_or(Error::Behind)?.lookups;
         self.at_least(partition, min_position, |pool| async move {
             // Who waits for a position may be led past the replica, which those who share a statement are not.
-            let shares = min_position.is_none() || !self.source.has_replica();
+            let shares = self.source.shares(min_position.is_some());
             let shared = if shares { lookups.get(account_id).await } else { None };
             match shared {
                 Some(answer) => Ok(answer),
