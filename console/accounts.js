@@ -46,12 +46,12 @@ function Row({ account }) {
 function Find({ query }) {
   const list = useCurrencies();
   const form = useRef(null);
-  // The way back leads to what was asked for then.
+  // The way back leads to what was asked for then. Currencies that come late touch nothing that is being written.
   useEffect(() => {
     form.current.elements.find.value = query.owner ?? '';
     form.current.elements.status.value = query.status ?? '';
-    form.current.elements.currency.value = query.currency ?? '';
-  }, [query.owner, query.status, query.currency, list]);
+  }, [query.owner, query.status]);
+  useEffect(() => void (form.current.elements.currency.value = query.currency ?? ''), [query.currency, list]);
   const submit = (event) => {
     event?.preventDefault();
     const { find, status, currency } = form.current.elements;

@@ -165,7 +165,7 @@ fn bad_tokens(signer: &Signer) -> Vec<(&'static str, String)> {
         ("without an end", with(json!({"exp": null}))),
         ("with an end that is no number", with(json!({"exp": "never"}))),
         ("with a negative end", with(json!({"exp": -1}))),
-        ("not yet valid", with(json!({"nbf": in_s(61 + 5)}))),
+        ("not yet valid", with(json!({"nbf": in_s(3_600)}))),
         ("with a beginning that is no number", with(json!({"nbf": "now"}))),
         ("wrong issuer", with(json!({"iss": "https://evil.example"}))),
         ("several issuers", with(json!({"iss": [crate::support::tokens::ISSUER, "https://evil.example"]}))),

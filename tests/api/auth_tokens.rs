@@ -116,7 +116,7 @@ async fn a_stream_ends_with_the_token() {
     let bank = spawn_guarded().await;
     bank.customer("ada").account_with(0).await;
     // The clocks' difference is granted to a stream, too.
-    let token = bank.signer.sign(&claims_with("auditor", "audit:read", &json!({"exp": in_s(-57)})));
+    let token = bank.signer.sign(&claims_with("auditor", "audit:read", &json!({"exp": in_s(-50)})));
     let mut reader = bank.bearer(&token).follow("").await;
     assert_eq!(reader.rest().await.len(), 1);
 }

@@ -160,14 +160,24 @@ async fn a_retry_after_an_unknown_outcome_is_carried_out_once() {
     }
 }
 
+/// Eighty transfers of eight clients are ten batches at the least, and each may be followed by a cut.
+const CUTS_MIN: usize = 3;
+
 #[tokio::test]
 async fn connections_cut_again_and_again_cost_no_command_and_double_none() {
     let (app, proxy, account, _) = scene(&[]).await;
     let other = app.teller().account_with(0).await;
-    let cuts = async {
-        for _ in 0..25 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            proxy.links().iter().for_each(Link::cut);
+    let (mut cuts, mut database) = (0, app.database().await);
+    let cutting = async {
+        // Each in the midst of the work: something was done since the one before.
+        let mut done: i64 = 0;
+        loop {
+            let head: i64 = query_scalar("SELECT position FROM log_head").fetch_one(&mut database).await.unwrap();
+            if head > std::mem::replace(&mut done, head) {
+                proxy.links().iter().for_each(Link::cut);
+                cuts += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let teller = app.teller();
@@ -176,7 +186,12 @@ async fn connections_cut_again_and_again_cost_no_command_and_double_none() {
             teller.transfer(account, other, 1).await.expect(201);
         }
     }));
-    tokio::join!(cuts, clients);
+    tokio::select! {
+        () = cutting => {}
+        _ = clients => {}
+    }
+    database.close().await.unwrap();
+    assert!(cuts >= CUTS_MIN, "{cuts} cuts");
     let log = audit(&app).await;
     assert_eq!((log.facts(account).len(), log.facts(other).len()), (81, 81));
 }

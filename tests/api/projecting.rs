@@ -126,7 +126,7 @@ async fn an_event_that_cannot_be_applied_stops_the_views_and_not_the_bank_until_
 
 #[tokio::test]
 async fn an_outage_is_told_by_its_reason_and_heals_without_a_command() {
-    let app = spawn_app_with(&["--command-timeout-ms=1000"]).await;
+    let app = spawn_app_with(&["--command-timeout-ms=5000"]).await;
     let teller = app.teller();
     let account = teller.account_with(100).await;
     teller.account(account, "1").await.expect(200);

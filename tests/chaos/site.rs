@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Longer than HAProxy takes to notice that a passbook is ending.
-const SHUTDOWN_DELAY_MS: &str = "3000";
+const SHUTDOWN_DELAY_MS: &str = "8000";
 
 /// Fields are dropped in this order: whoever works in a folder ends before it is removed.
 pub struct Site {

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::{books, crowd::Crowd, dice::Dice, settings::Settings, site::Site, support::audit::audit};
 
 /// Longer than the load balancer takes to notice that one is there again.
-const BACK_MS: u64 = 2_500;
+const BACK_MS: u64 = 5_000;
 
 pub async fn run(settings: Settings) {
     let program = Arc::new(Mutex::new(settings.previous));

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 const ACCOUNT: &str = "01900000-0000-7000-8000-0000000000aa";
-const HEAL_S_MAX: u64 = 30;
-const READY_S_MAX: u64 = 10;
+const HEAL_S_MAX: u64 = 60;
+const READY_S_MAX: u64 = 60;
 
 /// The key of the deposit behind which nothing comes.
 const LAST: &str = "the-last-one";

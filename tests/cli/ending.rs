@@ -6,10 +6,10 @@ use std::{
     net::TcpStream,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -43,10 +43,10 @@ pub struct Told {
 impl Crowd {
     /// Returns in the middle of the work.
     pub async fn at_work(client: &Client) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
+        let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
-            let (client, over) = (client.clone(), Arc::clone(&over));
+            let (client, over, answered) = (client.clone(), Arc::clone(&over), Arc::clone(&answered));
             clients.spawn(async move {
                 let mut told = Told::default();
                 for turn in 0.. {
@@ -55,7 +55,10 @@ impl Crowd {
                     }
                     let key = format!("{number}-{turn}");
                     match client.deposit(&key).await {
-                        Outcome::Recorded(event_id) => told.recorded.push(event_id),
+                        Outcome::Recorded(event_id) => {
+                            told.recorded.push(event_id);
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
                         Outcome::NothingDone => told.nothing_done.push(key),
                         Outcome::Unknown => sleep(Duration::from_millis(5)).await,
                     }
@@ -63,7 +66,11 @@ impl Crowd {
                 told
             });
         }
-        sleep(Duration::from_millis(500)).await;
+        let patience = Instant::now() + Duration::from_secs(60);
+        while answered.load(Ordering::Relaxed) < ANSWERED_MIN && Instant::now() < patience {
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_millis(100)).await;
         Self { over, clients }
     }
 
@@ -151,7 +158,10 @@ async fn told_to_end_it_says_that_it_is_not_ready_and_serves_on_for_as_long_as_i
 async fn told_to_end_while_it_starts_it_ends_at_once_and_leaves_nothing_running() {
     let folder = Folder::empty();
     let starting = Passbook::on(&folder).spawn();
-    sleep(Duration::from_millis(300)).await;
+    // It has begun to make its database, and so listens to signals.
+    while !folder.data().exists() {
+        sleep(Duration::from_millis(5)).await;
+    }
     starting.signal(Signal::SIGTERM);
     let ended = starting.end();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");

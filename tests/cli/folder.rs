@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::passbook::Passbook;
 
 /// How long servers may take to end by themselves.
-const END_S_MAX: u64 = 20;
+const END_S_MAX: u64 = 60;
 
 /// A data folder that is removed in the end, below one that every user may enter.
 pub struct Folder(TempDir);

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 /// A page may be slow to answer, and never this slow.
 const COMMAND_S_MAX: u64 = 120;
+/// Nor a script in it.
+const SCRIPT_MS_MAX: u64 = 110_000;
 /// The member that an element is known by.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -33,7 +35,7 @@ impl Driver {
         let base = format!("http://127.0.0.1:{}", port(&mut child));
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(COMMAND_S_MAX)).build().unwrap();
         let mut driver = Self { child, http, session: base };
-        let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}});
+        let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": {"script": SCRIPT_MS_MAX}}}});
         let made = driver.post("session", &capabilities).await.unwrap();
         driver.session = format!("{}/session/{}", driver.session, made["sessionId"].as_str().unwrap());
         driver

@@ -1,7 +1,7 @@
 //! A bank of some size stays fluid: no page reads more than it shows. The short form counts what is asked for; the long one
 //! (`PASSBOOK_CONSOLE_LARGE=yes`), with 100 000 accounts and an account with 1 000 000 transactions, takes the time as well.
 
-use std::env;
+use std::{collections::BTreeSet, env, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection, raw_sql};
 
@@ -72,10 +72,15 @@ async fn judge(browser: &Browser, name: &str, is_timed: bool) {
              .map((e) => [e.name.replace(location.origin, ''), e.duration, e.decodedBodySize])",
         )
         .await;
-    let asked: Vec<(String, f64, u64)> = serde_json::from_value(asked).unwrap();
+    // What is asked again after some time counts once.
+    let mut asked: Vec<(String, f64, u64)> = serde_json::from_value(asked).unwrap();
+    let mut known = BTreeSet::new();
+    asked.retain(|(path, ..)| known.insert(path.split("min_position").next().unwrap().to_owned()));
     assert!(!asked.is_empty() && asked.len() as u64 <= PAGE_REQUESTS_MAX, "{name} asks for {asked:#?}");
     let bytes: u64 = asked.iter().map(|(_, _, bytes)| bytes).sum();
     assert!(bytes <= PAGE_BYTES_MAX, "{name} reads {bytes} bytes: {asked:#?}");
+    let paint = "performance.getEntriesByName('first-contentful-paint').length > 0";
+    browser.until("the first content", paint).await;
     let first =
         browser.ask("performance.getEntriesByName('first-contentful-paint')[0].startTime").await.as_f64().unwrap();
     let (path, longest) = asked.iter().map(|(path, ms, _)| (path, *ms)).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
@@ -96,10 +101,10 @@ async fn many_accounts_and_many_transactions_are_read_in_pages() {
     let id = app.teller().account_with(1).await;
     app.record_deposits(transactions, 20).await;
     record_openings(&app, accounts).await;
-    for _ in 0..if is_timed { 20 } else { 1 } {
-        if tokio::time::timeout(std::time::Duration::from_secs(29), is_projected(&app)).await.is_ok() {
-            break;
-        }
+    let mut tries = 0..20;
+    let reading = || tokio::time::timeout(Duration::from_secs(29), is_projected(&app));
+    while reading().await.is_err() {
+        tries.next().expect("the views read the log in ten minutes");
     }
     let browser = Browser::at(&app.url()).await;
     // What a browser does once, it has done.

@@ -26,6 +26,7 @@ async fn what_became_of_a_command_is_told_when_its_form_is_gone() {
     ada_and_ben(&app).await;
     let browser = Browser::at(&app.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
     browser.fill("#deposit-amount", "5").await;
     send(&browser).await;
     browser.open(&format!("accounts/{ADA}?version=1")).await;

@@ -26,6 +26,7 @@ async fn a_double_click_sends_once() {
     let wire = Wire::to(&app.url()).await;
     let browser = Browser::at(&wire.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
     browser.fill("#deposit-amount", "5").await;
     // Three clicks before anything can be drawn anew.
     browser.run("const b = document.querySelector('details[open] form button:not([type])'); b.click(); b.click(); b.form.requestSubmit()").await;
@@ -51,6 +52,7 @@ async fn a_second_click_behind_the_answer_does_nothing() {
     ada_and_ben(&app).await;
     let browser = Browser::at(&app.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
     browser.fill("#deposit-amount", "5").await;
     click_twice(&browser, "document.querySelector('.outcome').innerText").await;
     assert_eq!(browser.ask("posts").await, 1);
@@ -142,6 +144,7 @@ async fn a_lost_answer_is_asked_for_again_and_nothing_is_done_twice() {
     let wire = Wire::to(&app.url()).await;
     let browser = Browser::at(&wire.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
     wire.lose_answers(2);
     browser.fill("#deposit-amount", "5").await;
     browser.click("details[open] form button:not([type])").await;
@@ -156,6 +159,7 @@ async fn a_page_that_is_loaded_again_asks_for_the_answer_that_it_has_not_had() {
     let wire = Wire::to(&app.url()).await;
     let browser = Browser::at(&wire.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
     wire.lose_answers(1_000);
     browser.fill("#deposit-amount", "5").await;
     browser.click("details[open] form button:not([type])").await;
@@ -185,6 +189,7 @@ async fn a_bank_that_is_killed_in_the_middle_of_a_form_is_found_again() {
     assert_eq!(client.post(format!("{base}/v1/accounts")).json(&body).send().await.unwrap().status(), 201);
     let browser = Browser::at(&base).await;
     browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
     browser.fill("#deposit-amount", "5").await;
     tokio::task::block_in_place(|| drop(bank.stop(Signal::SIGKILL)));
     browser.click("details[open] form button:not([type])").await;

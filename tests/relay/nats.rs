@@ -63,17 +63,18 @@ impl Nats {
     /// A server that does not let everybody in.
     pub async fn guarded(arguments: &[&str], access: Access) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self::of(vec![Server::new(arguments)], access).await
+        Self::of(vec![Server::new(free_ports(1)[0], arguments)], access).await
     }
 
     /// Three servers that keep a stream together.
     pub async fn cluster() -> Self {
-        let routes: Vec<String> = (0..SERVERS).map(|_| format!("nats://127.0.0.1:{}", free_port())).collect();
-        let servers = routes.iter().enumerate().map(|(number, route)| {
+        let (ports, routes) = (free_ports(SERVERS * 2), |port: &u16| format!("nats://127.0.0.1:{port}"));
+        let (ports, routes) = (&ports[..SERVERS], ports[SERVERS..].iter().map(routes).collect::<Vec<_>>());
+        let servers = routes.iter().zip(ports).enumerate().map(|(number, (route, port))| {
             let all = routes.join(",");
             let name = format!("server-{number}");
             let told = ["--server_name", &name, "--cluster_name", "passbook", "--cluster", route, "--routes", &all];
-            Server::new(told.map(str::to_owned).into())
+            Server::new(*port, told.map(str::to_owned).into())
         });
         Self::of(servers.collect(), Access::open()).await
     }
@@ -183,9 +184,9 @@ impl Access {
 }
 
 impl Server {
-    fn new(arguments: Vec<String>) -> Self {
+    fn new(port: u16, arguments: Vec<String>) -> Self {
         let folder = tempfile::Builder::new().prefix("passbook-nats.").tempdir_in("/tmp").unwrap();
-        Self { child: None, port: free_port(), folder, arguments }
+        Self { child: None, port, folder, arguments }
     }
 
     fn restart(&mut self) {
@@ -215,8 +216,10 @@ impl Server {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// So many different ones.
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 /// Where `scripts/setup --test` puts it, or on the path.

@@ -31,7 +31,7 @@ pub use guarded::{Guarded, spawn_guarded, spawn_guarded_with};
 pub use teller::Teller;
 
 /// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.
-pub const PATIENCE_S_MAX: u64 = 30;
+pub const PATIENCE_S_MAX: u64 = 120;
 
 /// Looks until `look` finds something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
