@@ -83,13 +83,21 @@ impl Source {
         self.replica.is_none() || !wants_position && !self.is_at_primary
     }
 
-    /// Whoever is asked now.
+    /// Whoever is asked now, by one query.
     pub(super) fn asked(&self) -> Asked<'_> {
+        let asked = self.asked_together();
+        match self.replica.is_some() && !self.is_at_primary && !asked.is_replica {
+            true => self.fall_back("away"),
+            false => asked,
+        }
+    }
+
+    /// The same, by several whose own falling back counts.
+    pub(super) fn asked_together(&self) -> Asked<'_> {
         match &self.replica {
             Some(replica) if !self.is_at_primary && replica.is_near.load(Ordering::Relaxed) => {
                 Asked { pool: &replica.pool, is_replica: true }
             }
-            Some(_) if !self.is_at_primary => self.fall_back("away"),
             Some(_) | None => Asked { pool: &self.primary, is_replica: false },
         }
     }

@@ -56,7 +56,7 @@ async fn answer(source: &Source, partitions: Partitions, partition: i16, batch: 
     let mut ids: Vec<Uuid> = batch.iter().map(|lookup| lookup.account_id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let asked = source.asked();
+    let asked = source.asked_together();
     // Without an answer the senders are dropped, which says that the statement failed.
     let answered = timeout(asked.patience(), live(asked.pool, partitions, partition, &ids)).await;
     let Ok(Ok(seen)) = answered else { return };
