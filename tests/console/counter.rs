@@ -20,6 +20,16 @@ pub async fn ada_and_ben(app: &App) {
     teller.open(json!({"account_id": BEN, "currency": "EUR", "owner": "ben"})).await.expect(201);
 }
 
+/// A bank with the two, and a browser that shows Ada's account.
+pub async fn at_the_counter() -> (App, Browser) {
+    let app = spawn_app().await;
+    ada_and_ben(&app).await;
+    let browser = Browser::at(&app.url()).await;
+    browser.open(&format!("accounts/{ADA}")).await;
+    balance_is(&browser, "€100.00").await;
+    (app, browser)
+}
+
 pub async fn balance_is(browser: &Browser, money: &str) {
     browser.until(money, &format!("document.querySelector('.figure').innerText === '{money}'")).await;
 }

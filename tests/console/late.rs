@@ -2,7 +2,7 @@
 
 use crate::{
     browser::Browser,
-    counter::{ADA, BEN, ada_and_ben, balance_is},
+    counter::{ADA, BEN, ada_and_ben, at_the_counter, balance_is},
     support::spawn_app,
 };
 
@@ -22,11 +22,7 @@ async fn send(browser: &Browser) {
 
 #[tokio::test]
 async fn what_became_of_a_command_is_told_when_its_form_is_gone() {
-    let app = spawn_app().await;
-    ada_and_ben(&app).await;
-    let browser = Browser::at(&app.url()).await;
-    browser.open(&format!("accounts/{ADA}")).await;
-    balance_is(&browser, "€100.00").await;
+    let (_app, browser) = at_the_counter().await;
     browser.fill("#deposit-amount", "5").await;
     send(&browser).await;
     browser.open(&format!("accounts/{ADA}?version=1")).await;

@@ -8,7 +8,7 @@ use sqlx::Connection;
 
 use crate::{
     browser::Browser,
-    counter::{ADA, ada_and_ben, balance_is},
+    counter::{ADA, ada_and_ben, at_the_counter, balance_is},
     folder::Folder,
     passbook::Passbook,
     support::{App, spawn_app},
@@ -48,11 +48,7 @@ async fn click_twice(browser: &Browser, once: &str) {
 
 #[tokio::test]
 async fn a_second_click_behind_the_answer_does_nothing() {
-    let app = spawn_app().await;
-    ada_and_ben(&app).await;
-    let browser = Browser::at(&app.url()).await;
-    browser.open(&format!("accounts/{ADA}")).await;
-    balance_is(&browser, "€100.00").await;
+    let (app, browser) = at_the_counter().await;
     browser.fill("#deposit-amount", "5").await;
     click_twice(&browser, "document.querySelector('.outcome').innerText").await;
     assert_eq!(browser.ask("posts").await, 1);
@@ -91,11 +87,7 @@ async fn nobody_undoes_with_a_second_click_what_they_have_just_done() {
 
 #[tokio::test]
 async fn nobody_sees_a_balance_from_before_their_click_however_far_behind_the_view_is() {
-    let app = spawn_app().await;
-    ada_and_ben(&app).await;
-    let browser = Browser::at(&app.url()).await;
-    browser.open(&format!("accounts/{ADA}")).await;
-    balance_is(&browser, "€100.00").await;
+    let (app, browser) = at_the_counter().await;
     browser.run("window.seen = []; setInterval(() => { const now = document.querySelector('.figure').innerText; if (seen.at(-1) !== now) seen.push(now) }, 5)").await;
     let mut projector = app.database().await;
     sqlx::raw_sql("BEGIN; SELECT FROM projection FOR UPDATE").execute(&mut projector).await.unwrap();
@@ -112,11 +104,7 @@ async fn nobody_sees_a_balance_from_before_their_click_however_far_behind_the_vi
 
 #[tokio::test]
 async fn a_statement_holds_what_has_just_been_booked() {
-    let app = spawn_app().await;
-    ada_and_ben(&app).await;
-    let browser = Browser::at(&app.url()).await;
-    browser.open(&format!("accounts/{ADA}")).await;
-    balance_is(&browser, "€100.00").await;
+    let (app, browser) = at_the_counter().await;
     let mut projector = app.database().await;
     sqlx::raw_sql("BEGIN; SELECT FROM projection FOR UPDATE").execute(&mut projector).await.unwrap();
     browser.fill("#deposit-amount", "5").await;
