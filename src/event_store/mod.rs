@@ -1,8 +1,9 @@
 //! Streams, versions, positions and bytes: an append-only log in Postgres that knows nothing of banking.
 //!
-//! [`log`] writes at the head, [`settle`] finds out whether it did, [`stream`] reads one stream, [`feed`] reads in the order of positions, [`chain`] links
-//! every event to the one before it, [`whole`] reads everything for whoever checks it, [`trail`] pages of it as recorded. [`Partitions`] says which stream is
-//! where, and [`layout`] how many of them there are; [`Primary`] finds the server that takes writes.
+//! [`log`] writes at the head, [`settle`] finds out whether it did, [`stream`] reads one stream, [`feed`] reads in the order of
+//! positions, [`chain`] links every event to the one before it, [`whole`] reads everything for whoever checks it, [`trail`] pages
+//! of it as recorded. [`Partitions`] says which stream is where, and [`layout`] how many of them there are; [`Primary`] finds the
+//! server that takes writes.
 
 pub mod chain;
 pub mod copied;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 pub use partition::{PARTITIONS_MAX, Partitions};
 pub use position::{InvalidPosition, Position, partition_number};
-pub use primary::Primary;
+pub use primary::{Moves, Primary};
 
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];

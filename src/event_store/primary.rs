@@ -20,7 +20,6 @@ use tokio::{
 
 /// So long a connection may have been on its way to a server that takes no writes any more.
 const CONNECTING_MAX: Duration = Duration::from_secs(2);
-
 /// How often somebody looks which one that is, though nobody writes.
 const LOOK_OUT_MS: u64 = 2_000;
 /// How long that may take.
@@ -62,9 +61,9 @@ impl Primary {
         PgConnection::connect_with(only).await
     }
 
-    /// Changes when another server is found: who keeps a connection for long lets go of it then, though it may answer.
-    pub fn moves(&self) -> watch::Receiver<usize> {
-        self.last.subscribe()
+    /// Tells when another server is found: who keeps a connection for long lets go of it then, though it may answer.
+    pub fn moves(&self) -> Moves {
+        Moves(self.last.subscribe())
     }
 
     /// A pool of connections to it, which follows when somebody finds another: what is connected to the old one is not used
@@ -83,6 +82,18 @@ impl Primary {
         let pool = options.connect_lazy_with(first);
         tokio::spawn(follow(self.servers.clone(), self.last.subscribe(), pool.clone(), moving));
         pool
+    }
+}
+
+/// What has become of the server since somebody looked.
+pub struct Moves(watch::Receiver<usize>);
+
+impl Moves {
+    /// Whether another one takes writes now than at the last call.
+    pub fn moved(&mut self) -> bool {
+        let moved = self.0.has_changed().unwrap_or(false);
+        self.0.mark_unchanged();
+        moved
     }
 }
 

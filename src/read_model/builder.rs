@@ -18,7 +18,7 @@ use super::{
     generation::{self, Checkpoint},
     timed_out,
 };
-use crate::event_store::Primary;
+use crate::event_store::{Moves, Primary};
 
 /// How many rows of a retired generation one transaction deletes.
 const SLICE_ROWS_MAX: i64 = 5_000;
@@ -49,7 +49,12 @@ pub struct Builder {
 /// Lets the builders of all partitions take turns on one connection until the sender of `running` is gone.
 pub async fn run(mut builders: Vec<Builder>, mut running: watch::Receiver<i64>) {
     let mut connection = None;
+    let mut moves = builders.first().map(|builder| builder.connect.moves());
     while running.has_changed().is_ok() {
+        if moves.as_mut().is_some_and(Moves::moved) {
+            connection = None;
+            builders.iter_mut().for_each(Builder::forget);
+        }
         let (mut pause, mut failed) = (POLL_MS, false);
         for builder in &mut builders {
             // Appends go on meanwhile; only the end of the sender is news. A step that is given up is rolled back.
@@ -91,7 +96,7 @@ impl Builder {
         Self { partition, connect, followers, checked: HashMap::new(), step_s: STEP_S_MIN }
     }
 
-    /// Whether the last step stands is not known.
+    /// Nothing is known any more: whether the last step stands, or which server holds it.
     pub(super) fn forget(&mut self) {
         self.followers.forget();
         self.checked.clear();

@@ -77,8 +77,7 @@ impl Projector {
         let mut patience = STEP_S_MIN;
         loop {
             heartbeat.set(timestamp::now().timestamp_micros() as f64 / 1e6);
-            if moves.has_changed().unwrap_or(false) {
-                moves.mark_unchanged();
+            if moves.moved() {
                 connection = None;
                 self.followers.forget();
             }

@@ -4,8 +4,8 @@
 //! server (`Nats-Expected-Last-Sequence: n - 1`), which stores it there or not at all: whatever is killed, sent twice,
 //! delayed or done by a second relay, nothing is left out, doubled or out of order. `docs/decisions/0014` tells why so.
 //!
-//! [`message`] is what is published, [`log`] where it comes from, [`server`] and [`stream`] where it goes to; [`publisher`] fills the stream,
-//! [`checkpoint`] remembers how far it must reach, [`lag`] tells how far behind it is.
+//! [`message`] is what is published, [`log`] where it comes from, [`server`] and [`stream`] where it goes to; [`publisher`] fills
+//! the stream, [`checkpoint`] remembers how far it must reach, [`lag`] tells how far behind it is.
 
 mod checkpoint;
 mod guarded;

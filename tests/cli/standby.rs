@@ -138,6 +138,15 @@ async fn a_primary_that_was_put_back_is_not_asked_any_more_though_it_answers() {
     for _ in 0..50 {
         assert_eq!(balance(&bank.client, "").await, 2);
     }
+    // Whoever only looks for work looks at the new one, too.
+    let asked = bank.client.post("/v1/projections/accounts/rebuild", "rebuild", &json!({})).await.unwrap();
+    assert_eq!(asked.status(), 202);
+    until("the next generation", async || {
+        let told: Value = bank.client.get("/v1/projections").await.json().await.ok()?;
+        let is_live = |view: &Value| view["name"] == "accounts" && view["generation"] == 2 && view["state"] == "live";
+        told["data"].as_array()?.iter().any(is_live).then_some(())
+    })
+    .await;
 }
 
 /// Prints for how long nothing was written.

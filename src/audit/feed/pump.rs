@@ -12,7 +12,7 @@ use tokio::{
 use super::{Chunk, Shared};
 use crate::{
     audit::{Cursor, Error, cursor::Place, trail::read_on},
-    event_store::log,
+    event_store::{Moves, log},
 };
 
 /// How many events are read at once.
@@ -32,8 +32,7 @@ pub(super) struct Pump {
     shared: Arc<Shared>,
     chunks: broadcast::Sender<Arc<Chunk>>,
     connection: Option<PgConnection>,
-    /// Changes when the log is at another server.
-    moves: watch::Receiver<usize>,
+    moves: Moves,
     /// The last event that was broadcast.
     at: Option<Cursor>,
     appended: Vec<watch::Receiver<i64>>,
@@ -63,8 +62,7 @@ impl Pump {
         let mut poll = POLL_MS_MIN;
         while !self.shared.is_deserted(&self.chunks) {
             self.appended.iter_mut().for_each(watch::Receiver::mark_unchanged);
-            if self.moves.has_changed().unwrap_or(false) {
-                self.moves.mark_unchanged();
+            if self.moves.moved() {
                 self.connection = None;
             }
             let step = timeout(Duration::from_millis(READ_MS_MAX), self.step()).await;
