@@ -1,78 +1,78 @@
-# The ways in. `make` alone says what there is.
+# Entry points for development. `make` without a target lists them.
 
 PROFILE ?= release
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-partitions chaos fuzz lint bench bench-grow bench-scale replay prepare openapi
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
-run: ## Install what is missing, then serve at http://127.0.0.1:8080 (PROFILE=dev compiles faster)
-	@scripts/setup
+run: ## Install missing dependencies, then serve at http://127.0.0.1:8080 (PROFILE=dev compiles faster)
+	@scripts/install-deps
 	cargo run --profile $(PROFILE) -- serve
 
-test: ## Every test, against a real Postgres
-	@scripts/setup --test
+test: ## Run every test, against a real Postgres
+	@scripts/install-deps --test
 	cargo test --workspace
 	PASSBOOK_TEST_PARTITIONS=4 cargo test --workspace --test api -- $(OVER_PARTITIONS)
 
-# What meets on several accounts. The whole suite over partitions: make test-partitions PARTITIONS=16
-OVER_PARTITIONS = account_view:: idempotency:: outage:: races:: transfers:: two_servers::
+# The API tests that `make test` repeats on a log with several partitions: those that involve several accounts.
+OVER_PARTITIONS = account_view:: idempotency:: outage:: races:: transfers:: two_instances::
 PARTITIONS ?= 4
 
-test-partitions: ## The whole API suite over several partitions (PARTITIONS=16)
-	@scripts/setup --test
+test-partitions: ## Run the whole API test suite on a log with several partitions (PARTITIONS=16)
+	@scripts/install-deps --test
 	PASSBOOK_TEST_PARTITIONS=$(PARTITIONS) cargo test --workspace --test api
 
-chaos: ## Kill, freeze, cut and fill up for half an hour, and check the promise (PASSBOOK_CHAOS_SEED, …_ROUNDS, …)
-	@scripts/setup --test
+chaos: ## Inject faults for half an hour and check that no command is lost or applied twice (PASSBOOK_CHAOS_SEED, …_ROUNDS, …)
+	@scripts/install-deps --test
 	PASSBOOK_CHAOS_ROUNDS=$${PASSBOOK_CHAOS_ROUNDS:-12} PASSBOOK_CHAOS_TIMES=$${PASSBOOK_CHAOS_TIMES:-2} \
-	PASSBOOK_CHAOS_LANES=$${PASSBOOK_CHAOS_LANES:-2} PASSBOOK_CHAOS_FREEZE_MS=$${PASSBOOK_CHAOS_FREEZE_MS:-5000} \
+	PASSBOOK_CHAOS_PARALLEL_FAULTS=$${PASSBOOK_CHAOS_PARALLEL_FAULTS:-2} PASSBOOK_CHAOS_FREEZE_MS=$${PASSBOOK_CHAOS_FREEZE_MS:-5000} \
 	cargo test --workspace --test chaos -- --nocapture
 
-fuzz: ## Send more of what is hostile than `make test` does, in about an hour (PASSBOOK_SCHEMATHESIS_CASES, PROPTEST_CASES, …)
-	@scripts/setup --test
+fuzz: ## Run the fuzz tests with more cases than `make test`, in about an hour (PASSBOOK_SCHEMATHESIS_CASES, PROPTEST_CASES, …)
+	@scripts/install-deps --test
 	PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test --workspace --lib whatever_
 	PASSBOOK_SCHEMATHESIS_CASES=$${PASSBOOK_SCHEMATHESIS_CASES:-20000} \
 	PASSBOOK_SCHEMATHESIS_SEED=$${PASSBOOK_SCHEMATHESIS_SEED:-$$(date +%j)} \
 	PASSBOOK_HOSTILE_CONNECTIONS=$${PASSBOOK_HOSTILE_CONNECTIONS:-10000} \
-	cargo test --workspace --test cli -- --nocapture --test-threads 1 conforming:: hostile::
+	cargo test --workspace --test cli -- --nocapture --test-threads 1 openapi_conformance:: hostile::
 
-lint: ## Format, clippy, licences and sources, .sqlx, the OpenAPI document and ops/
-	@scripts/setup --lint
+lint: ## Check format, clippy, licences, sources, .sqlx, the OpenAPI document and ops/
+	@scripts/install-deps --lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo deny check bans licenses sources
-	scripts/prepare --check
+	scripts/sqlx-prepare --check
 	scripts/lint-openapi
 	scripts/lint-ops
 
-bench: ## Measure a fresh Passbook beside bare Postgres and a peer, and write docs/benchmarks.* (ARGS="--seconds 5")
-	@scripts/setup --bench
+bench: ## Benchmark Passbook, bare Postgres and a peer, and write docs/benchmarks.* (ARGS="--seconds 5")
+	@scripts/install-deps --bench
 	cargo build --release --package passbook
 	cargo build --release --manifest-path bench/peers/cqrs-es/Cargo.toml
 	cargo run --release --package bench -- run $(ARGS)
 
-bench-grow: ## Measure what a million accounts and ten million events change, in half an hour (ARGS="--events 1000000")
-	@scripts/setup --bench
+bench-grow: ## Benchmark a log of ten million events and a million accounts, in half an hour (ARGS="--events 1000000")
+	@scripts/install-deps --bench
 	cargo build --release --package passbook
 	cargo run --release --package bench -- grow $(ARGS)
 
-bench-scale: ## Measure what instances behind HAProxy, partitions and traces change, in twelve minutes (ARGS="--rounds 5")
-	@scripts/setup --bench
+bench-scale: ## Benchmark several instances, partitions and tracing, in twelve minutes (ARGS="--rounds 5")
+	@scripts/install-deps --bench
 	cargo build --release --package passbook
 	cargo run --release --package bench -- scale $(ARGS)
 
-replay: ## Send recorded movements to a running service: make replay FILE=movements.csv.gz
-	@test -n "$(FILE)" || { echo "make replay needs a file: make replay FILE=movements.csv.gz" >&2; exit 2; }
+replay: ## Send the movements of a CSV file to a running service: make replay FILE=movements.csv.gz
+	@test -n "$(FILE)" || { echo "make replay requires FILE, for example: make replay FILE=movements.csv.gz" >&2; exit 2; }
 	cargo run --release --package bench -- replay "$(FILE)"
 
-prepare: ## Rewrite .sqlx after a query or a migration has changed
-	@scripts/setup
-	scripts/prepare
+prepare: ## Rewrite .sqlx after a change to a query or a migration
+	@scripts/install-deps
+	scripts/sqlx-prepare
 
-openapi: ## Rewrite openapi/openapi.json after a route has changed
-	@scripts/setup
+openapi: ## Rewrite openapi/openapi.json after a change to a route
+	@scripts/install-deps
 	cargo run --quiet --profile $(PROFILE) -- openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
