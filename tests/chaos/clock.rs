@@ -1,4 +1,4 @@
-//! The clock of one passbook, which can be set while it runs.
+//! A fake clock (libfaketime) for one instance. A test can set it while the instance runs.
 
 use std::{
     fs,
@@ -9,30 +9,31 @@ use crate::passbook::Passbook;
 
 const LIBRARY: &str = "libfaketimeMT.so.1";
 
-/// A clock that differs from the true one by so many seconds.
+/// A clock with an adjustable offset from the system clock.
 pub struct Clock {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl Clock {
-    /// Kept in `file`, and right at first.
-    pub fn kept_in(file: PathBuf) -> Self {
+    /// Creates a clock whose offset is stored in `file`. The initial offset is 0.
+    pub fn in_file(file: PathBuf) -> Self {
         let library = library().unwrap_or_else(|| {
-            panic!("a clock is set back with libfaketime, and {LIBRARY} was not found: run `scripts/setup --test` once")
+            panic!("this test needs libfaketime, but {LIBRARY} was not found: run `scripts/install-deps --test` once")
         });
         let clock = Self { library, file };
         clock.set(0);
         clock
     }
 
-    /// Sets it within a second. Time that has passed is not touched: who waits for so long waits for so long.
+    /// Sets the offset in seconds. It takes effect within one second. The monotonic clock, and so every timeout, is not
+    /// affected.
     pub fn set(&self, seconds: i64) {
         fs::write(&self.file, format!("{seconds:+}")).unwrap();
     }
 
-    /// A passbook that goes by this clock.
-    pub fn give_to(&self, passbook: Passbook) -> Passbook {
+    /// Makes an instance use this clock.
+    pub fn apply_to(&self, passbook: Passbook) -> Passbook {
         passbook
             .set("LD_PRELOAD", &self.library)
             .set("FAKETIME_TIMESTAMP_FILE", &self.file)
@@ -41,7 +42,7 @@ impl Clock {
     }
 }
 
-/// Where distributions keep it: Debian in a folder for its architecture, others in `lib` or `lib64`.
+/// The path of libfaketime: Debian installs it below a folder for the architecture, others in `lib` or `lib64`.
 fn library() -> Option<PathBuf> {
     let architectures = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
     let folders = architectures.chain(["/usr/lib", "/usr/lib64"].map(PathBuf::from));

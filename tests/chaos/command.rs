@@ -1,29 +1,29 @@
-//! Random commands on accounts that all clients share.
+//! Generates random commands on accounts that all clients share.
 
 use std::{collections::HashMap, sync::Mutex};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
-/// So many accounts at the most are in use at once.
+/// The largest number of accounts in use at the same time.
 const ACCOUNTS_MAX: usize = 30;
 
-/// A command as it is sent, each time alike.
+/// A command. Every attempt sends the same request.
 #[derive(Clone, Debug)]
 pub struct Command {
-    /// Stands in the metadata of its events.
+    /// The request id. Events carry it as the correlation id in their metadata.
     pub key: String,
-    /// Whether it may be sent again when nobody knows what became of it: the key goes with it as its idempotency key.
+    /// Whether `key` is also sent as the idempotency key. Only then is a retry after an unknown outcome safe.
     pub is_keyed: bool,
     pub path: String,
     pub body: Value,
     pub if_match: Option<i64>,
-    /// The accounts that it changes.
+    /// The accounts that the command changes.
     pub accounts: Vec<Uuid>,
-    /// What is recorded of it in each of them.
-    pub facts: &'static [&'static str],
+    /// The type of the event that it records in each account.
+    pub event_types: &'static [&'static str],
 }
 
 impl Command {
@@ -48,36 +48,36 @@ impl Command {
         Self::new(key, "/v1/transfers".to_owned(), body, vec![from, to], &["TransferSent", "TransferReceived"])
     }
 
-    fn status(key: String, account: Uuid, operation: &str, fact: &'static [&'static str]) -> Self {
+    fn status(key: String, account: Uuid, operation: &str, event_types: &'static [&'static str]) -> Self {
         let path = format!("/v1/accounts/{account}/{operation}");
-        Self::new(key, path, json!({"reason": "chaos"}), vec![account], fact)
+        Self::new(key, path, json!({"reason": "chaos"}), vec![account], event_types)
     }
 
-    fn new(key: String, path: String, body: Value, accounts: Vec<Uuid>, facts: &'static [&'static str]) -> Self {
-        Self { key, is_keyed: true, path, body, if_match: None, accounts, facts }
+    fn new(key: String, path: String, body: Value, accounts: Vec<Uuid>, event_types: &'static [&'static str]) -> Self {
+        Self { key, is_keyed: true, path, body, if_match: None, accounts, event_types }
     }
 }
 
-/// The accounts in use, and the version that each was last told to have.
+/// The accounts in use, each with the highest version that a response reported.
 #[derive(Default)]
 pub struct Accounts(Mutex<HashMap<Uuid, i64>>);
 
 impl Accounts {
-    /// A random command.
-    pub fn command(&self, dice: &mut Dice, key: String) -> Command {
+    /// Generates a random command.
+    pub fn command(&self, rng: &mut Rng, key: String) -> Command {
         let known = self.known();
-        if known.len() < 2 || (dice.chance(6) && known.len() < ACCOUNTS_MAX) {
-            // Some without money, which can be closed.
-            let initial_deposit = if dice.chance(50) { 0 } else { dice.between(1, 5_000) };
-            return Command::open(key, dice.uuid(), initial_deposit);
+        if known.len() < 2 || (rng.chance(6) && known.len() < ACCOUNTS_MAX) {
+            // Half of the accounts open with balance 0, so that some can be closed.
+            let initial_deposit = if rng.chance(50) { 0 } else { rng.between(1, 5_000) };
+            return Command::open(key, rng.uuid(), initial_deposit);
         }
-        // One is in everybody's mind.
-        let (account, version) = if dice.chance(25) { known[0] } else { *dice.pick(&known) };
-        let amount = dice.between(1, 300);
-        let mut command = match dice.below(100) {
+        // A quarter of all commands go to the same account, to cause conflicts.
+        let (account, version) = if rng.chance(25) { known[0] } else { *rng.pick(&known) };
+        let amount = rng.between(1, 300);
+        let mut command = match rng.below(100) {
             0..36 => Command::deposit(key, account, amount),
             36..66 => Command::withdrawal(key, account, amount),
-            66..88 => match dice.pick(&known).0 {
+            66..88 => match rng.pick(&known).0 {
                 other if other != account => Command::transfer(key, account, other, amount),
                 _ => Command::deposit(key, account, amount),
             },
@@ -85,15 +85,15 @@ impl Accounts {
             91..96 => Command::status(key, account, "unfreeze", &["AccountUnfrozen"]),
             _ => Command::status(key, account, "close", &["AccountClosed"]),
         };
-        if command.accounts.len() == 1 && dice.chance(10) {
+        if command.accounts.len() == 1 && rng.chance(10) {
             command.if_match = Some(version);
         }
-        command.is_keyed = !dice.chance(30);
+        command.is_keyed = !rng.chance(30);
         command
     }
 
-    /// An account is at this version now.
-    pub fn note(&self, account: Uuid, version: i64, is_closed: bool) {
+    /// Stores the version that a response reported. Forgets a closed account.
+    pub fn update(&self, account: Uuid, version: i64, is_closed: bool) {
         let mut accounts = self.0.lock().unwrap();
         match is_closed {
             true => drop(accounts.remove(&account)),

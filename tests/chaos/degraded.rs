@@ -1,4 +1,5 @@
-//! What the load balancer does with banks of which a view stands still, and what it answers where there is no bank.
+//! The load balancer keeps sending commands to instances whose projector has failed, and answers with a problem document
+//! when no instance runs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,36 +7,36 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{eventually, site::Site};
+use crate::{eventually, testbed::Testbed};
 
-/// In so many checks of the load balancer's it would have taken out everybody.
-const NOTICED_MS: u64 = 4_000;
+/// Longer than the load balancer needs to take a failed server out of service.
+const HEALTH_CHECKS_MS: u64 = 4_000;
 
 pub async fn run() {
-    let site = Site::balanced(Arc::default()).await;
+    let testbed = Testbed::behind_balancer(Arc::default()).await;
     let http = Client::builder().no_proxy().build().unwrap();
-    let url = Arc::clone(&site.balancer.as_ref().unwrap().url);
+    let url = Arc::clone(&testbed.balancer.as_ref().unwrap().url);
     let open = async || {
         let opened = http.post(format!("{url}/v1/accounts")).json(&json!({"currency": "EUR", "initial_deposit": 1}));
         opened.send().await.unwrap()
     };
     let ready = async || http.get(format!("{url}/readyz")).send().await.ok().map(|answer| answer.status());
-    eventually("banks that are ready", async || ready().await.filter(StatusCode::is_success)).await;
+    eventually("readiness", async || ready().await.filter(StatusCode::is_success)).await;
 
-    let mut database = site.postgres.connect().await.unwrap();
+    let mut database = testbed.postgres.connect().await.unwrap();
     sqlx::raw_sql("ALTER TABLE account_transaction RENAME TO elsewhere").execute(&mut database).await.unwrap();
     assert_eq!(open().await.status(), 201);
     let degraded = async || ready().await.filter(|status| *status == StatusCode::SERVICE_UNAVAILABLE);
-    eventually("a view that stands still", degraded).await;
-    sleep(Duration::from_millis(NOTICED_MS)).await;
+    eventually("a failed projector", degraded).await;
+    sleep(Duration::from_millis(HEALTH_CHECKS_MS)).await;
     for _ in 0..20 {
         assert_eq!(open().await.status(), 201);
     }
 
-    for instance in &site.instances {
-        instance.hold().await.kill().await;
+    for instance in &testbed.instances {
+        instance.lock().await.kill().await;
     }
-    let refused: Response = eventually("a word of the load balancer's", async || {
+    let refused: Response = eventually("the load balancer's own response", async || {
         let answer = http.get(format!("{url}/v1/accounts")).send().await.ok()?;
         (answer.headers()["content-type"] == "application/problem+json").then_some(answer)
     })

@@ -1,4 +1,4 @@
-//! A small disk of its own for a bank: memory mounted as a file system, which can be filled up and freed again.
+//! A small tmpfs for one instance's data. A test can fill it up and free it again.
 
 use std::{
     fs::{self, File},
@@ -16,13 +16,13 @@ const SIZE_MIB: u64 = 256;
 const CHUNK_BYTES: usize = 1 << 20;
 const UNMOUNT_S_MAX: u64 = 30;
 
-/// Unmounted in the end.
+/// A mounted tmpfs. Unmounted on drop.
 pub struct Disk {
     mounted_at: PathBuf,
 }
 
-/// A disk without room until this is dropped.
-pub struct Full(PathBuf);
+/// A file that occupies all free space of a disk. Deleted on drop.
+pub struct DiskFiller(PathBuf);
 
 impl Disk {
     pub fn mount(at: PathBuf) -> Self {
@@ -32,8 +32,8 @@ impl Disk {
         let mounted = as_root(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs"], &at);
         assert!(
             mounted.status.success(),
-            "a full disk is tried out on a small one that is mounted for it, and that needs root: run this as root, or \
-             allow sudo without a password ({})",
+            "the test of a full disk mounts a tmpfs, which needs root: run it as root, or allow sudo without a password \
+             ({})",
             String::from_utf8_lossy(&mounted.stderr).trim()
         );
         Self { mounted_at: at }
@@ -43,37 +43,37 @@ impl Disk {
         &self.mounted_at
     }
 
-    /// Takes all room that is left.
-    pub fn fill(&self) -> Full {
-        let full = Full(self.mounted_at.join("filler"));
-        let mut filler = File::create(&full.0).unwrap();
+    /// Occupies all free space until the result is dropped.
+    pub fn fill(&self) -> DiskFiller {
+        let filler = DiskFiller(self.mounted_at.join("filler"));
+        let mut file = File::create(&filler.0).unwrap();
         let mut chunk = vec![1; CHUNK_BYTES];
-        // Down to the last page: Postgres writes in pages, too.
+        // Fill down to the last 4 KiB page, because Postgres writes whole pages.
         while chunk.len() >= 4096 {
-            match filler.write_all(&chunk) {
+            match file.write_all(&chunk) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::StorageFull => chunk.truncate(chunk.len() / 2),
-                Err(error) => panic!("the disk could not be filled: {error}"),
+                Err(error) => panic!("cannot fill the disk: {error}"),
             }
         }
-        full
+        filler
     }
 }
 
-impl Drop for Full {
+impl Drop for DiskFiller {
     fn drop(&mut self) {
-        // If the disk is gone, so is the file.
+        // Ignore errors: the disk may be unmounted already.
         let _ = fs::remove_file(&self.0);
     }
 }
 
 impl Drop for Disk {
-    /// Whoever works on it may take a moment to end.
+    /// Retries, because a process that still uses the disk may need a moment to exit.
     fn drop(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(UNMOUNT_S_MAX);
         while !as_root(&["umount"], &self.mounted_at).status.success() {
             if Instant::now() > deadline {
-                // It goes with the last process on it.
+                // A lazy unmount completes when the last process on the disk exits.
                 as_root(&["umount", "--lazy"], &self.mounted_at);
                 return;
             }
@@ -82,8 +82,8 @@ impl Drop for Disk {
     }
 }
 
-/// Removes what a run before did not live to remove: disks and folders below /tmp that begin with `prefix` and that
-/// nobody works in.
+/// Removes the leftovers of earlier runs that were killed: unused disks and folders in /tmp whose names begin with
+/// `prefix`.
 pub fn remove_abandoned(prefix: &str) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for entry in fs::read_dir("/tmp").unwrap().flatten() {
@@ -97,12 +97,12 @@ pub fn remove_abandoned(prefix: &str) {
         for mounted in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&below)) {
             as_root(&["umount"], Path::new(mounted));
         }
-        // Another run may be removing it as well.
+        // Ignore errors: another run may remove the same folder.
         let _ = fs::remove_dir_all(&folder);
     }
 }
 
-/// A run leaves its process id in its folder.
+/// Whether the run that created the folder still runs. Each run writes its process id into its folder.
 fn is_in_use(folder: &Path) -> bool {
     let pid = fs::read_to_string(folder.join("pid")).unwrap_or_default();
     pid.is_empty() || Path::new("/proc").join(pid.trim()).exists()

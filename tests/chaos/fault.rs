@@ -1,4 +1,4 @@
-//! The faults, each carried out once: it begins, lasts, and is over.
+//! The kinds of fault, and how each one is injected: it begins, lasts for some time, and ends.
 
 use std::time::Duration;
 
@@ -12,160 +12,168 @@ use tokio::{
 };
 
 use crate::{
-    dice::Dice,
     eventually,
-    instance::Hold,
-    postgres::Frozen,
-    proxy::{Proxy, Theft, Trap},
-    site::Site,
-    wire::Write,
+    instance::InstanceGuard,
+    pg_protocol::Write,
+    postgres::FrozenProcess,
+    proxy::{FaultRule, MessageFault, Proxy},
+    rng::Rng,
+    testbed::Testbed,
 };
 
-/// A trap that nobody steps into for so long is laid elsewhere.
-const TRAP_MS_MAX: u64 = 1_500;
-/// The same where somebody comes by only after a while.
-const RARE_TRAP_MS_MAX: u64 = 10_000;
+/// How long a fault rule waits for a matching write before another proxy is tried.
+const MATCH_MS_MAX: u64 = 1_500;
+/// The same for a write that occurs rarely.
+const RARE_MATCH_MS_MAX: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// kill -9 of passbook, and a new start.
+    /// SIGKILL to an instance, followed by a restart.
     KillPassbook,
-    /// An end in order of passbook, and a new start.
+    /// Graceful shutdown of an instance, followed by a restart.
     RestartPassbook,
-    /// kill -9 of passbook and of its Postgres at once.
+    /// SIGKILL to an instance and to its embedded Postgres at once.
     KillBoth,
-    /// kill -9 of Postgres's postmaster.
+    /// SIGKILL to the postmaster.
     KillPostmaster,
-    /// kill -9 of one server process, which makes Postgres restart.
+    /// SIGKILL to one Postgres backend, which makes Postgres restart all of them.
     KillBackend,
-    /// What `pg_terminate_backend` does to one server process.
-    EndBackend,
-    /// What `pg_ctl stop -m immediate` does.
+    /// SIGTERM to one Postgres backend, as `pg_terminate_backend` sends it.
+    TerminateBackend,
+    /// SIGQUIT to the postmaster, as `pg_ctl stop -m immediate` sends it.
     StopPostgres,
-    /// Passbook stands still for a while.
+    /// An instance is suspended for a while.
     FreezePassbook,
-    /// One server process stands still for a while.
+    /// One Postgres backend is suspended for a while.
     FreezeBackend,
-    /// All connections to the database end.
+    /// All connections between an instance and the database are closed.
     CutNetwork,
-    /// Nothing moves between passbook and the database.
+    /// No data flows between an instance and the database for a while.
     StallNetwork,
-    /// A write is carried out, and the connection ends before the answer.
-    LoseAnswer,
-    /// A write is carried out, and its connection never says another word.
+    /// Postgres executes a write, and the connection closes before the response.
+    LoseResponse,
+    /// Postgres executes a write, and its connection delivers nothing any more, not even its end.
     BlackHole,
-    /// A write arrives after its sender has given up.
+    /// A write reaches Postgres after its sender has timed out.
     LateWrite,
-    /// The same, after its sender has found out that it did not arrive and the database has gone away once more: callers
-    /// have been told that nothing was done.
-    LateWriteAfterAll,
-    /// Another passbook joins and dies.
-    Guest,
-    /// The clock of one passbook is set back.
+    /// The same, but the write arrives after its sender has raised the fence, and the database has become unavailable
+    /// again. By then callers have received the response that nothing was done.
+    LateWriteAfterFence,
+    /// A further instance joins and is killed.
+    TransientInstance,
+    /// The clock of one instance is set back.
     SetClockBack,
-    /// There is no room left where Postgres keeps its data.
+    /// The disk with the Postgres data is full for a while.
     FillDisk,
 }
 
 use Fault::*;
 
-pub const OF_A_SHARED_DATABASE: &[Fault] = &[
+pub const SHARED_DATABASE_FAULTS: &[Fault] = &[
     KillPassbook,
     KillPostmaster,
     KillBackend,
-    EndBackend,
+    TerminateBackend,
     StopPostgres,
     FreezePassbook,
     FreezeBackend,
     CutNetwork,
     StallNetwork,
-    LoseAnswer,
+    LoseResponse,
     BlackHole,
     LateWrite,
-    LateWriteAfterAll,
-    Guest,
+    LateWriteAfterFence,
+    TransientInstance,
     SetClockBack,
 ];
-pub const OF_BALANCED_BANKS: &[Fault] =
+pub const BALANCED_FAULTS: &[Fault] =
     &[KillPassbook, KillPassbook, RestartPassbook, FreezePassbook, KillPostmaster, KillBackend, FreezeBackend];
-pub const OF_AN_OWN_DATABASE: &[Fault] =
-    &[KillPassbook, KillBoth, KillPostmaster, KillBackend, EndBackend, StopPostgres, FreezePassbook, FreezeBackend];
-pub const OF_A_DISK: &[Fault] = &[FillDisk, KillBoth];
+pub const EMBEDDED_DATABASE_FAULTS: &[Fault] = &[
+    KillPassbook,
+    KillBoth,
+    KillPostmaster,
+    KillBackend,
+    TerminateBackend,
+    StopPostgres,
+    FreezePassbook,
+    FreezeBackend,
+];
+pub const DISK_FAULTS: &[Fault] = &[FillDisk, KillBoth];
 
 impl Fault {
-    /// Whether it happens to a command under way, and to nothing else.
-    pub fn is_theft(self) -> bool {
-        matches!(self, LoseAnswer | BlackHole | LateWrite | LateWriteAfterAll)
+    /// Whether the fault affects a single write. Such a fault needs commands in flight.
+    pub fn is_message_fault(self) -> bool {
+        matches!(self, LoseResponse | BlackHole | LateWrite | LateWriteAfterFence)
     }
 }
 
-/// What makes something durable.
+/// The writes that commit.
 const DURABLE: &[Write] = &[Write::AppendAlone, Write::Commit];
 
-/// Carries a fault out. False: it found nothing to happen to.
-pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration) -> bool {
+/// Injects a fault. Returns false if it found no target, for example because Postgres is down.
+pub async fn inject(fault: Fault, testbed: &Testbed, rng: &mut Rng, freeze: Duration) -> bool {
     match fault {
-        KillPassbook => kill_passbook(site, dice, false).await,
+        KillPassbook => kill_passbook(testbed, rng, false).await,
         RestartPassbook => {
-            let mut instance = dice.pick(&site.instances).hold().await;
+            let mut instance = rng.pick(&testbed.instances).lock().await;
             instance.stop().await;
             instance.start().await;
             true
         }
-        KillBoth => kill_passbook(site, dice, true).await,
-        KillPostmaster => signal(site.postgres.postmaster(), Signal::SIGKILL),
-        StopPostgres => signal(site.postgres.postmaster(), Signal::SIGQUIT),
-        EndBackend => signal(backend(site, dice).await, Signal::SIGTERM),
-        KillBackend => signal(backend(site, dice).await, Signal::SIGKILL),
+        KillBoth => kill_passbook(testbed, rng, true).await,
+        KillPostmaster => signal(testbed.postgres.postmaster(), Signal::SIGKILL),
+        StopPostgres => signal(testbed.postgres.postmaster(), Signal::SIGQUIT),
+        TerminateBackend => signal(backend(testbed, rng).await, Signal::SIGTERM),
+        KillBackend => signal(backend(testbed, rng).await, Signal::SIGKILL),
         FreezePassbook => {
-            let instance = dice.pick(&site.instances).hold().await;
-            lasting(instance.freeze(), freeze).await
+            let instance = rng.pick(&testbed.instances).lock().await;
+            keep_frozen(instance.freeze(), freeze).await
         }
-        FreezeBackend => lasting(backend(site, dice).await.and_then(Frozen::new), freeze).await,
+        FreezeBackend => keep_frozen(backend(testbed, rng).await.and_then(FrozenProcess::new), freeze).await,
         CutNetwork => {
-            let proxy = dice.pick(&site.proxies);
+            let proxy = rng.pick(&testbed.proxies);
             proxy.cut();
-            sleep(dice.millis(0, 2_500)).await;
-            proxy.mend();
+            sleep(rng.millis(0, 2_500)).await;
+            proxy.restore();
             true
         }
         StallNetwork => {
-            let proxy = dice.pick(&site.proxies);
-            proxy.stand_still();
-            sleep(dice.millis(200, 4_000)).await;
-            if dice.chance(50) {
+            let proxy = rng.pick(&testbed.proxies);
+            proxy.stall();
+            sleep(rng.millis(200, 4_000)).await;
+            if rng.chance(50) {
                 proxy.cut();
             }
-            proxy.mend();
+            proxy.restore();
             true
         }
-        LoseAnswer => steal(site, dice, Theft::CutBeforeAnswer).await,
-        BlackHole => steal(site, dice, Theft::SilentForEver).await,
+        LoseResponse => inject_message_fault(testbed, rng, MessageFault::CloseBeforeResponse).await,
+        BlackHole => inject_message_fault(testbed, rng, MessageFault::NeverRespond).await,
         LateWrite => {
-            let delay = dice.millis(0, 2_000);
-            steal(site, dice, Theft::Late(delay)).await
+            let delay = rng.millis(0, 2_000);
+            inject_message_fault(testbed, rng, MessageFault::Delay(delay)).await
         }
-        LateWriteAfterAll => late_after_all(site, dice).await,
-        Guest => {
-            let Some(guest) = &site.guest else { return false };
-            let mut running = guest.hold().await;
+        LateWriteAfterFence => late_write_after_fence(testbed, rng).await,
+        TransientInstance => {
+            let Some(transient) = &testbed.transient else { return false };
+            let mut running = transient.lock().await;
             running.start().await;
-            guest.expect(true);
-            sleep(dice.millis(1_000, 4_000)).await;
+            transient.set_target(true);
+            sleep(rng.millis(1_000, 4_000)).await;
             running.kill().await;
-            guest.expect(false);
+            transient.set_target(false);
             true
         }
         SetClockBack => {
-            let Some(clock) = &site.clock else { return false };
+            let Some(clock) = &testbed.clock else { return false };
             clock.set(2);
             sleep(Duration::from_millis(1_200)).await;
-            clock.set(-dice.pick::<i64>(&[1, 30, 3_600, 86_400]));
+            clock.set(-rng.pick::<i64>(&[1, 30, 3_600, 86_400]));
             sleep(Duration::from_millis(1_200)).await;
             true
         }
         FillDisk => {
-            let Some(disk) = &site.disk else { return false };
+            let Some(disk) = &testbed.disk else { return false };
             let full = block_in_place(|| disk.fill());
             sleep(freeze).await;
             drop(full);
@@ -174,77 +182,81 @@ pub async fn inject(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration
     }
 }
 
-async fn kill_passbook(site: &Site, dice: &mut Dice, with_postgres: bool) -> bool {
-    let mut instance: Hold<'_> = dice.pick(&site.instances).hold().await;
+async fn kill_passbook(testbed: &Testbed, rng: &mut Rng, with_postgres: bool) -> bool {
+    let mut instance: InstanceGuard<'_> = rng.pick(&testbed.instances).lock().await;
     if !instance.is_running() {
         return false;
     }
     if with_postgres {
-        signal(site.postgres.postmaster(), Signal::SIGKILL);
+        signal(testbed.postgres.postmaster(), Signal::SIGKILL);
     }
     instance.kill().await;
-    if site.has_own_postgres() && dice.chance(50) {
-        // Its Postgres ends by itself, also while nobody starts another.
-        eventually("the end of an orphan", async || site.folder.processes().is_empty().then_some(())).await;
+    if testbed.has_embedded_postgres() && rng.chance(50) {
+        // The embedded Postgres must exit by itself, even if no instance starts again.
+        eventually("the exit of the orphaned Postgres", async || testbed.folder.processes().is_empty().then_some(()))
+            .await;
     }
-    sleep(dice.millis(0, 1_000)).await;
+    sleep(rng.millis(0, 1_000)).await;
     instance.start().await;
     true
 }
 
-/// One of the server processes that passbook talks to.
-async fn backend(site: &Site, dice: &mut Dice) -> Option<Pid> {
-    let of = *dice.pick(&[
+/// A random Postgres backend that serves an instance.
+async fn backend(testbed: &Testbed, rng: &mut Rng) -> Option<Pid> {
+    let application = *rng.pick(&[
         "passbook writer",
         "passbook projector",
         "passbook writer",
         "passbook projector",
         "passbook queries",
     ]);
-    site.postgres.backend(of).await
+    testbed.postgres.backend(application).await
 }
 
-/// One passbook alone, so that nobody else moves the head and only the fence stands between the late write and the log.
-async fn late_after_all(site: &Site, dice: &mut Dice) -> bool {
-    let _turn = site.theft.lock().await;
-    let one = dice.below(site.proxies.len() as u64) as usize;
+/// Injects `LateWriteAfterFence` while only one instance runs. No other instance then moves the log head, so only the
+/// fence prevents the late write.
+async fn late_write_after_fence(testbed: &Testbed, rng: &mut Rng) -> bool {
+    let _guard = testbed.message_fault_lock.lock().await;
+    let target = rng.below(testbed.proxies.len() as u64) as usize;
     let mut frozen = Vec::new();
-    for (other, instance) in site.instances.iter().enumerate() {
-        // Held, so that nobody starts or ends it meanwhile.
-        let hold = instance.hold().await;
-        frozen.push((if other == one { None } else { hold.freeze() }, hold));
+    for (number, instance) in testbed.instances.iter().enumerate() {
+        // The lock prevents other faults from starting or stopping the instance meanwhile.
+        let guard = instance.lock().await;
+        frozen.push((if number == target { None } else { guard.freeze() }, guard));
     }
-    let proxy = &site.proxies[one];
-    let trap = |writes, theft| Trap { who: "passbook writer", writes, theft };
-    // One that is alone takes a moment to notice it, and then appends without a transaction around it.
-    let happened = is_sprung(proxy, trap(&[Write::AppendAlone], Theft::Late(Duration::from_millis(3_300))), RARE_TRAP_MS_MAX).await
-        // What the sender does next is to look whether it arrived, and to see to it that it never will.
-        && is_sprung(proxy, trap(&[Write::Commit], Theft::StandStillAfter), RARE_TRAP_MS_MAX).await;
+    let proxy = &testbed.proxies[target];
+    let rule = |writes, fault| FaultRule { application: "passbook writer", writes, fault };
+    // After a while without conflicts, the remaining instance appends without an explicit transaction.
+    let delayed_append = rule(&[Write::AppendAlone], MessageFault::Delay(Duration::from_millis(3_300)));
+    // The sender then resolves the unknown outcome: it checks whether the append committed, and raises the fence.
+    let stalled_fence = rule(&[Write::Commit], MessageFault::StallAfterResponse);
+    let happened = wait_for_match(proxy, delayed_append, RARE_MATCH_MS_MAX).await
+        && wait_for_match(proxy, stalled_fence, RARE_MATCH_MS_MAX).await;
     if happened {
         sleep(Duration::from_millis(4_200)).await;
     }
-    proxy.mend();
+    proxy.restore();
     drop(frozen);
     happened
 }
 
-/// Lays a trap and waits whether somebody steps into it.
-async fn is_sprung(proxy: &Proxy, trap: Trap, patience_ms: u64) -> bool {
-    proxy.set_trap(Some(trap));
-    let deadline = Instant::now() + Duration::from_millis(patience_ms);
-    while proxy.is_trap_set() && Instant::now() < deadline {
+/// Sets a fault rule. Returns whether a write matched it within `timeout_ms`.
+async fn wait_for_match(proxy: &Proxy, rule: FaultRule, timeout_ms: u64) -> bool {
+    proxy.set_rule(Some(rule));
+    let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+    while proxy.is_rule_pending() && Instant::now() < deadline {
         sleep(Duration::from_millis(10)).await;
     }
-    let is_sprung = !proxy.is_trap_set();
-    proxy.set_trap(None);
-    is_sprung
+    let has_matched = !proxy.is_rule_pending();
+    proxy.set_rule(None);
+    has_matched
 }
 
 fn signal(process: Option<Pid>, signal: Signal) -> bool {
     process.is_some_and(|process| kill(process, signal).is_ok())
 }
 
-async fn lasting(frozen: Option<Frozen>, freeze: Duration) -> bool {
+async fn keep_frozen(frozen: Option<FrozenProcess>, freeze: Duration) -> bool {
     match frozen {
         Some(frozen) => {
             sleep(freeze).await;
@@ -255,18 +267,21 @@ async fn lasting(frozen: Option<Frozen>, freeze: Duration) -> bool {
     }
 }
 
-/// Lays a trap for one write, and waits until somebody has stepped into it.
-async fn steal(site: &Site, dice: &mut Dice, theft: Theft) -> bool {
-    let _turn = site.theft.lock().await;
-    let who = *dice.pick(&["passbook writer", "passbook writer", "passbook writer", "passbook projector"]);
-    let writes = *dice.pick(&[DURABLE, DURABLE, &[Write::Append]]);
-    let wishes = [Trap { who, writes, theft }, Trap { who: "passbook writer", writes: DURABLE, theft }];
-    let first = dice.below(2);
-    for trap in wishes {
-        for turn in 0..site.proxies.len() as u64 {
-            let proxy = &site.proxies[((first + turn) % site.proxies.len() as u64) as usize];
-            if is_sprung(proxy, trap, TRAP_MS_MAX).await {
-                // What comes of it takes as long as a statement may take.
+/// Injects a fault into one write. Returns false if no write matched a rule.
+async fn inject_message_fault(testbed: &Testbed, rng: &mut Rng, fault: MessageFault) -> bool {
+    let _guard = testbed.message_fault_lock.lock().await;
+    let application = *rng.pick(&["passbook writer", "passbook writer", "passbook writer", "passbook projector"]);
+    let writes = *rng.pick(&[DURABLE, DURABLE, &[Write::Append]]);
+    let rules = [
+        FaultRule { application, writes, fault },
+        FaultRule { application: "passbook writer", writes: DURABLE, fault },
+    ];
+    let first = rng.below(2);
+    for rule in rules {
+        for offset in 0..testbed.proxies.len() as u64 {
+            let proxy = &testbed.proxies[((first + offset) % testbed.proxies.len() as u64) as usize];
+            if wait_for_match(proxy, rule, MATCH_MS_MAX).await {
+                // The consequences last as long as the statement timeout.
                 sleep(Duration::from_millis(3_000)).await;
                 return true;
             }

@@ -1,4 +1,4 @@
-//! One passbook that may die at any moment and is started again, each time at another address.
+//! One instance of the service, which faults kill and restart. Each start listens on another address.
 
 use std::{
     fmt::Write,
@@ -11,132 +11,132 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::{
-    sync::{Mutex as Turn, MutexGuard},
+    sync::{Mutex as AsyncMutex, MutexGuard},
     task::spawn_blocking,
     time::{Instant, sleep},
 };
 
 use crate::{
     passbook::{Passbook, Running},
-    postgres::Frozen,
+    postgres::FrozenProcess,
 };
 
-/// So long it may find reasons not to start: its database may be down at this moment.
+/// How long starts may fail: the database may be down.
 const START_S_MAX: u64 = 90;
-const START_AGAIN_MS: u64 = 300;
-/// So much of what it wrote is shown when a test fails.
+const START_RETRY_MS: u64 = 300;
+/// How many lines of standard error a failing test prints.
 const LINES_MAX: usize = 60;
 
-/// How to start it.
+/// Builds the command that starts the instance.
 type Command = Box<dyn Fn() -> Passbook + Send + Sync>;
 
 pub struct Instance {
     pub name: &'static str,
     command: Command,
-    base: Mutex<Arc<str>>,
-    /// Whether clients may be sent to it. One that dies and comes back is always expected.
-    is_expected: AtomicBool,
-    running: Turn<Option<Running>>,
-    /// What all its lives have written to standard error.
-    written: Mutex<String>,
+    base_url: Mutex<Arc<str>>,
+    /// Whether clients send commands to this instance. Always true for an instance that restarts after a fault.
+    is_target: AtomicBool,
+    running: AsyncMutex<Option<Running>>,
+    /// The standard error of all its processes.
+    stderr: Mutex<String>,
 }
 
-/// Somebody's exclusive hold on an instance: while it lasts, nobody else starts or ends it.
-pub struct Hold<'a> {
+/// An exclusive lock on an instance. Only its owner may start, stop or freeze the instance.
+pub struct InstanceGuard<'a> {
     instance: &'a Instance,
     running: MutexGuard<'a, Option<Running>>,
 }
 
 impl Instance {
-    /// Not started yet.
+    /// Creates an instance without starting it.
     pub fn new(name: &'static str, command: impl Fn() -> Passbook + Send + Sync + 'static) -> Self {
-        let base = Mutex::new(Arc::from("http://127.0.0.1:9"));
-        let is_expected = AtomicBool::new(true);
+        let base_url = Mutex::new(Arc::from("http://127.0.0.1:9"));
+        let is_target = AtomicBool::new(true);
         Self {
             name,
             command: Box::new(command),
-            base,
-            is_expected,
-            running: Turn::new(None),
-            written: Mutex::default(),
+            base_url,
+            is_target,
+            running: AsyncMutex::new(None),
+            stderr: Mutex::default(),
         }
     }
 
-    pub fn is_expected(&self) -> bool {
-        self.is_expected.load(Ordering::Relaxed)
+    pub fn is_target(&self) -> bool {
+        self.is_target.load(Ordering::Relaxed)
     }
 
-    pub fn expect(&self, expected: bool) {
-        self.is_expected.store(expected, Ordering::Relaxed);
+    pub fn set_target(&self, is_target: bool) {
+        self.is_target.store(is_target, Ordering::Relaxed);
     }
 
-    /// Where it listens, or listened last.
-    pub fn base(&self) -> Arc<str> {
-        self.base.lock().unwrap().clone()
+    /// The URL of the current or last process.
+    pub fn base_url(&self) -> Arc<str> {
+        self.base_url.lock().unwrap().clone()
     }
 
-    pub async fn hold(&self) -> Hold<'_> {
-        Hold { instance: self, running: self.running.lock().await }
+    pub async fn lock(&self) -> InstanceGuard<'_> {
+        InstanceGuard { instance: self, running: self.running.lock().await }
     }
 
-    /// The end of what it has written to standard error.
-    pub fn last_words(&self) -> String {
-        let alive = self.running.try_lock().ok().and_then(|running| Some(running.as_ref()?.process.stderr()));
-        let written = format!("{}{}", self.written.lock().unwrap(), alive.unwrap_or_default());
-        let lines: Vec<&str> = written.lines().collect();
+    /// The last lines that it wrote to standard error.
+    pub fn stderr_tail(&self) -> String {
+        let current = self.running.try_lock().ok().and_then(|running| Some(running.as_ref()?.process.stderr()));
+        let stderr = format!("{}{}", self.stderr.lock().unwrap(), current.unwrap_or_default());
+        let lines: Vec<&str> = stderr.lines().collect();
         lines[lines.len().saturating_sub(LINES_MAX)..].join("\n")
     }
 
-    fn note(&self, written: &str) {
-        writeln!(self.written.lock().unwrap(), "{written}---").unwrap();
+    fn append_stderr(&self, text: &str) {
+        writeln!(self.stderr.lock().unwrap(), "{text}---").unwrap();
     }
 }
 
-impl Hold<'_> {
+impl InstanceGuard<'_> {
     pub fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Starts it, until that succeeds.
+    /// Starts the instance, with retries until a start succeeds.
     pub async fn start(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while self.running.is_none() {
             let passbook = (self.instance.command)();
             match spawn_blocking(|| passbook.try_start()).await.unwrap() {
                 Ok(running) => {
-                    *self.instance.base.lock().unwrap() = running.client.base().into();
+                    *self.instance.base_url.lock().unwrap() = running.client.base_url().into();
                     *self.running = Some(running);
                 }
                 Err(process) => {
                     let (name, reason) = (self.instance.name, process.stderr());
-                    self.instance.note(&reason);
+                    self.instance.append_stderr(&reason);
                     assert!(Instant::now() < deadline, "{name} does not start: {reason}");
-                    sleep(Duration::from_millis(START_AGAIN_MS)).await;
+                    sleep(Duration::from_millis(START_RETRY_MS)).await;
                 }
             }
         }
     }
 
-    /// Ends it without a word. Also one that is frozen.
+    /// Sends SIGKILL, which also ends a frozen process.
     pub async fn kill(&mut self) {
-        self.end(Signal::SIGKILL).await;
+        self.terminate(Signal::SIGKILL).await;
     }
 
-    /// Lets it end in order.
+    /// Sends SIGTERM and waits for the graceful shutdown.
     pub async fn stop(&mut self) {
-        self.end(Signal::SIGTERM).await;
+        self.terminate(Signal::SIGTERM).await;
     }
 
-    async fn end(&mut self, signal: Signal) {
+    async fn terminate(&mut self, signal: Signal) {
         if let Some(running) = self.running.take() {
-            let ended = spawn_blocking(move || running.stop(signal)).await.unwrap();
-            self.instance.note(&ended.stderr);
+            let exited = spawn_blocking(move || running.stop(signal)).await.unwrap();
+            self.instance.append_stderr(&exited.stderr);
         }
     }
 
-    /// Lets it stand still until the answer is dropped.
-    pub fn freeze(&self) -> Option<Frozen> {
+    /// Suspends the process until the result is dropped. `None` if it does not run.
+    pub fn freeze(&self) -> Option<FrozenProcess> {
         let running = self.running.as_ref()?;
-        Frozen::new(Pid::from_raw(running.process.id().cast_signed()))
+        FrozenProcess::new(Pid::from_raw(running.process.id().cast_signed()))
     }
 }

@@ -1,38 +1,40 @@
-//! The promise, put to the test: what was answered with success is recorded exactly once and for ever, what was refused
-//! is not, everything else converges, and no view skips or counts twice, whatever dies, stands still or is lost on its
-//! way. `make chaos` runs the long form; as a test among others each kind of fault happens once.
+//! Fault injection against the real binary. Under every fault these guarantees must hold: an acknowledged command is
+//! recorded exactly once, a rejected command is not recorded, retries of any other command converge to a definite outcome,
+//! and no view skips an event or counts it twice.
+//!
+//! `cargo test` injects each kind of fault once. `make chaos` runs many rounds.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod balancer;
-mod books;
+mod invariants;
 #[path = "../cli/client.rs"]
-#[allow(dead_code, reason = "shared with the tests of the command line")]
+#[allow(dead_code, reason = "shared with the command-line tests")]
 mod client;
 mod clock;
 mod command;
-mod crowd;
+mod workload;
 mod degraded;
-mod dice;
+mod rng;
 mod disk;
 mod fault;
 #[path = "../cli/folder.rs"]
-#[allow(dead_code, reason = "shared with the tests of the command line")]
+#[allow(dead_code, reason = "shared with the command-line tests")]
 mod folder;
 mod instance;
 #[path = "../cli/passbook.rs"]
-#[allow(dead_code, reason = "shared with the tests of the command line")]
+#[allow(dead_code, reason = "shared with the command-line tests")]
 mod passbook;
 mod postgres;
 mod probe;
 mod proxy;
 mod rounds;
 mod settings;
-mod site;
-#[allow(dead_code, reason = "shared with the tests of the API")]
+mod testbed;
+#[allow(dead_code, reason = "shared with the API tests")]
 mod support;
-mod tally;
+mod report;
 mod upgrade;
-mod wire;
+mod pg_protocol;
 
 use std::{
     future::Future,
@@ -41,50 +43,50 @@ use std::{
 };
 
 use settings::Settings;
-use site::Site;
+use testbed::Testbed;
 
-/// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.
-const PATIENCE_S_MAX: u64 = 60;
+/// How long [`eventually`] waits before the test fails. Long enough that a slow machine fails no test.
+const EVENTUALLY_S_MAX: u64 = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bank_with_its_own_postgres_keeps_its_promise() {
-    rounds::run("a bank of its own", Site::own().await, fault::OF_AN_OWN_DATABASE, Settings::read()).await;
+async fn guarantees_hold_for_an_instance_with_embedded_postgres() {
+    rounds::run("embedded Postgres", Testbed::with_embedded_postgres().await, fault::EMBEDDED_DATABASE_FAULTS, Settings::read()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn banks_that_share_a_postgres_keep_their_promise() {
-    rounds::run("a shared database", Site::shared().await, fault::OF_A_SHARED_DATABASE, Settings::read()).await;
+async fn guarantees_hold_for_instances_that_share_a_postgres() {
+    rounds::run("shared Postgres", Testbed::with_shared_postgres().await, fault::SHARED_DATABASE_FAULTS, Settings::read()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn banks_behind_a_load_balancer_keep_their_promise() {
-    rounds::run("a load balancer", Site::balanced(Arc::default()).await, fault::OF_BALANCED_BANKS, Settings::read())
+async fn guarantees_hold_for_instances_behind_a_load_balancer() {
+    rounds::run("load balancer", Testbed::behind_balancer(Arc::default()).await, fault::BALANCED_FAULTS, Settings::read())
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_of_one_bank_after_the_other_loses_no_request() {
+async fn a_rolling_upgrade_loses_no_request() {
     upgrade::run(Settings::read()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_view_that_stands_still_closes_no_bank_behind_the_load_balancer() {
+async fn a_failed_projector_takes_no_instance_out_of_the_load_balancer() {
     degraded::run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bank_whose_disk_is_full_keeps_its_promise() {
-    rounds::run("a small disk", Site::own_on_a_small_disk().await, fault::OF_A_DISK, Settings::read()).await;
+async fn guarantees_hold_for_an_instance_whose_disk_is_full() {
+    rounds::run("small disk", Testbed::with_small_disk().await, fault::DISK_FAULTS, Settings::read()).await;
 }
 
-/// Looks until `look` finds something.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE_S_MAX);
+/// Polls `probe` until it returns a value.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, probe: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(EVENTUALLY_S_MAX);
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = probe().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what} never came");
+        assert!(Instant::now() < deadline, "timed out after {EVENTUALLY_S_MAX} s waiting for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

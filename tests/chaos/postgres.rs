@@ -1,4 +1,4 @@
-//! The Postgres under a bank, as somebody sees it who may signal its processes.
+//! Access to the Postgres of a testbed: its connection URL, and the process ids that faults send signals to.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -9,23 +9,23 @@ use nix::{
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions, query_scalar};
 use tokio::time::timeout;
 
-/// A server that does not answer a look by then is not there.
-const LOOK_S_MAX: u64 = 2;
+/// A server that does not respond within this time counts as down.
+const RESPONSE_S_MAX: u64 = 2;
 
-/// A server in the data folder of a passbook.
+/// A Postgres server in a Passbook data folder.
 pub struct Postgres {
     data: PathBuf,
 }
 
-/// A process that stands still until this is dropped.
-pub struct Frozen(Pid);
+/// A process that is suspended (SIGSTOP) until this is dropped.
+pub struct FrozenProcess(Pid);
 
 impl Postgres {
     pub fn in_folder(data: PathBuf) -> Self {
         Self { data }
     }
 
-    /// Where it listens.
+    /// The path of its Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.data.join("run/.s.PGSQL.5432")
     }
@@ -34,10 +34,10 @@ impl Postgres {
         format!("postgres://passbook@localhost/passbook?host={}", self.data.join("run").display())
     }
 
-    /// A connection past passbook and every proxy, as the superuser.
+    /// Connects as the superuser, without any proxy in between.
     pub async fn connect(&self) -> sqlx::Result<PgConnection> {
         let options: PgConnectOptions = self.database_url().parse()?;
-        timeout(Duration::from_secs(LOOK_S_MAX), options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
+        timeout(Duration::from_secs(RESPONSE_S_MAX), options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
     pub fn postmaster(&self) -> Option<Pid> {
@@ -46,31 +46,31 @@ impl Postgres {
         is_postgres(pid).then(|| Pid::from_raw(pid))
     }
 
-    /// The server process behind one of passbook's connections, by `application_name`.
-    pub async fn backend(&self, of: &str) -> Option<Pid> {
-        let look = async {
+    /// A random backend of the connections with this `application_name`.
+    pub async fn backend(&self, application_name: &str) -> Option<Pid> {
+        let query = async {
             let mut connection = self.connect().await.ok()?;
             query_scalar("SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY random() LIMIT 1")
-                .bind(of)
+                .bind(application_name)
                 .fetch_optional(&mut connection)
                 .await
                 .ok()?
         };
-        let pid = timeout(Duration::from_secs(LOOK_S_MAX), look).await.ok()??;
+        let pid = timeout(Duration::from_secs(RESPONSE_S_MAX), query).await.ok()??;
         is_postgres(pid).then(|| Pid::from_raw(pid))
     }
 }
 
-impl Frozen {
+impl FrozenProcess {
     pub fn new(pid: Pid) -> Option<Self> {
         kill(pid, Signal::SIGSTOP).ok()?;
         Some(Self(pid))
     }
 }
 
-impl Drop for Frozen {
+impl Drop for FrozenProcess {
     fn drop(&mut self) {
-        // One that has ended meanwhile needs no word.
+        // Ignore errors: the process may have exited.
         let _ = kill(self.0, Signal::SIGCONT);
     }
 }

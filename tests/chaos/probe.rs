@@ -1,5 +1,6 @@
-//! An account that only ever gains 1, and readers who look at it on every passbook. Whatever they see must be a moment
-//! of its history: not later than what was sent, and not earlier than what they asked for.
+//! Checks reads under faults: one writer deposits 1 into an account again and again, and readers query it on every
+//! instance. Each balance must be a state of that account: at most the number of deposits sent, and at least the balance
+//! at the position that the reader required.
 
 use std::{
     sync::{
@@ -19,156 +20,166 @@ use uuid::Uuid;
 
 use crate::{
     command::Command,
-    crowd::{Answer, Client, Told},
-    dice::Dice,
     eventually,
     instance::Instance,
+    rng::Rng,
+    workload::{Client, CommandRecord, Outcome},
 };
 
-/// A view that is asked to wait gives up before.
+/// Longer than the service waits for a required position.
 const READ_S_MAX: u64 = 20;
 
 pub struct Probe {
     account: Uuid,
     history: Arc<History>,
-    over: Arc<AtomicBool>,
-    writer: JoinSet<Vec<Told>>,
+    is_over: Arc<AtomicBool>,
+    writer: JoinSet<Vec<CommandRecord>>,
     readers: JoinSet<()>,
-    everybody: Vec<Arc<Instance>>,
+    instances: Vec<Arc<Instance>>,
 }
 
-/// What is known of the account while it goes on.
+/// What the writer knows about the account.
 #[derive(Default)]
 struct History {
-    /// So many deposits were sent.
+    /// The number of deposits sent.
     sent: AtomicI64,
-    /// The last that was answered: the balance, and the position that a reader may ask for.
-    answered: Mutex<(i64, String)>,
+    /// The balance and the position of the last acknowledged deposit.
+    acknowledged: Mutex<(i64, String)>,
     reads: AtomicU64,
 }
 
-/// What a reader saw.
-enum Sight {
+/// The result of one read.
+enum Reading {
     Balance(i64),
-    /// There is no such account, which it once was.
-    Nothing,
-    /// No answer that says anything of the account.
-    Refused,
+    /// The account does not exist, which is true before its opening.
+    NotFound,
+    /// The request failed, or the response says nothing about the account.
+    Unavailable,
 }
 
 impl Probe {
-    /// A new account, with a writer and a reader for each passbook.
-    pub async fn at_work(everybody: &[Arc<Instance>], round: u64, dice: &mut Dice) -> Self {
-        let account = dice.uuid();
+    /// Opens a new account, and starts one writer and a reader for each instance.
+    pub async fn start(instances: &[Arc<Instance>], round: u64, rng: &mut Rng) -> Self {
+        let account = rng.uuid();
         let history = Arc::new(History::default());
-        let over = Arc::new(AtomicBool::new(false));
-        let mut client = Client::new(everybody, dice.fork());
-        let opened = client.carry_through(Command::open(format!("{round}-probe"), account, 0)).await;
-        history.note(&opened);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut client = Client::new(instances, rng.fork());
+        let opened = client.send_until_definite(Command::open(format!("{round}-probe"), account, 0)).await;
+        history.acknowledge(&opened);
 
         let mut writer = JoinSet::new();
         writer.spawn({
-            let (history, over) = (Arc::clone(&history), Arc::clone(&over));
+            let (history, is_over) = (Arc::clone(&history), Arc::clone(&is_over));
             async move {
-                let mut told = vec![opened];
-                while !over.load(Ordering::Relaxed) {
+                let mut records = vec![opened];
+                while !is_over.load(Ordering::Relaxed) {
                     let number = history.sent.fetch_add(1, Ordering::SeqCst) + 1;
                     let deposit = Command::deposit(format!("{round}-probe-{number}"), account, 1);
-                    let one = client.carry_through(deposit).await;
-                    history.note(&one);
-                    told.push(one);
-                    sleep(client.dice.millis(1, 30)).await;
+                    let record = client.send_until_definite(deposit).await;
+                    history.acknowledge(&record);
+                    records.push(record);
+                    sleep(client.rng.millis(1, 30)).await;
                 }
-                told
+                records
             }
         });
         let mut readers = JoinSet::new();
-        for instance in everybody {
-            let (history, over, instance) = (Arc::clone(&history), Arc::clone(&over), Arc::clone(instance));
-            let mut client = Client::new(everybody, dice.fork());
+        for instance in instances {
+            let (history, is_over, instance) = (Arc::clone(&history), Arc::clone(&is_over), Arc::clone(instance));
+            let mut client = Client::new(instances, rng.fork());
             readers.spawn(async move {
-                while !over.load(Ordering::Relaxed) {
-                    let is_fresh = client.dice.chance(50);
-                    look(&client, &instance, account, &history, is_fresh).await;
-                    sleep(client.dice.millis(5, 50)).await;
+                while !is_over.load(Ordering::Relaxed) {
+                    let requires_position = client.rng.chance(50);
+                    read_and_check(&client, &instance, account, &history, requires_position).await;
+                    sleep(client.rng.millis(5, 50)).await;
                 }
             });
         }
-        Self { account, history, over, writer, readers, everybody: everybody.to_vec() }
+        Self { account, history, is_over, writer, readers, instances: instances.to_vec() }
     }
 
-    /// Everybody goes home. Once everything is up again each passbook shows the account as it is.
-    pub async fn told(self, running: &[Arc<Instance>]) -> (Vec<Told>, u64) {
-        self.over.store(true, Ordering::Relaxed);
-        let told = self.writer.join_all().await.concat();
+    /// Stops the writer and the readers, and checks that each running instance shows the current balance. Returns the
+    /// records of all commands and the number of reads.
+    pub async fn finish(self, running: &[Arc<Instance>]) -> (Vec<CommandRecord>, u64) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let records = self.writer.join_all().await.concat();
         self.readers.join_all().await;
-        let client = Client::new(&self.everybody, Dice::new(0));
+        let client = Client::new(&self.instances, Rng::new(0));
         for instance in running {
-            eventually("a fresh reading", async || {
-                match look(&client, instance, self.account, &self.history, true).await {
-                    Sight::Balance(_) => Some(()),
-                    Sight::Nothing | Sight::Refused => None,
+            eventually("a current balance", async || {
+                match read_and_check(&client, instance, self.account, &self.history, true).await {
+                    Reading::Balance(_) => Some(()),
+                    Reading::NotFound | Reading::Unavailable => None,
                 }
             })
             .await;
         }
-        (told, self.history.reads.load(Ordering::Relaxed))
+        (records, self.history.reads.load(Ordering::Relaxed))
     }
 }
 
 impl History {
-    fn note(&self, told: &Told) {
-        let Answer::Recorded(receipt) = &told.answer else { panic!("the probe was refused: {told:?}") };
+    fn acknowledge(&self, record: &CommandRecord) {
+        let Outcome::Recorded(receipt) = &record.outcome else { panic!("a probe command was rejected: {record:?}") };
         let position = receipt["position"].as_str().unwrap().to_owned();
-        *self.answered.lock().unwrap() = (receipt["balance"].as_i64().unwrap(), position);
+        *self.acknowledged.lock().unwrap() = (receipt["balance"].as_i64().unwrap(), position);
     }
 }
 
-async fn look(client: &Client, at: &Instance, account: Uuid, history: &History, is_fresh: bool) -> Sight {
-    let (least, position) = if is_fresh { history.answered.lock().unwrap().clone() } else { (0, "0".to_owned()) };
-    let sight = timeout(Duration::from_secs(READ_S_MAX), read(client, at, account, &position)).await;
-    let sight = sight.unwrap_or(Sight::Refused);
-    let most = history.sent.load(Ordering::SeqCst);
-    let name = at.name;
-    match sight {
-        Sight::Balance(balance) => {
+/// Reads the account once and checks the balance. With `requires_position` the read must include the last acknowledged
+/// deposit.
+async fn read_and_check(
+    client: &Client,
+    instance: &Instance,
+    account: Uuid,
+    history: &History,
+    requires_position: bool,
+) -> Reading {
+    let (min, position) =
+        if requires_position { history.acknowledged.lock().unwrap().clone() } else { (0, "0".to_owned()) };
+    let reading = timeout(Duration::from_secs(READ_S_MAX), read(client, instance, account, &position)).await;
+    let reading = reading.unwrap_or(Reading::Unavailable);
+    let max = history.sent.load(Ordering::SeqCst);
+    let name = instance.name;
+    match reading {
+        Reading::Balance(balance) => {
             history.reads.fetch_add(1, Ordering::Relaxed);
-            assert!(balance <= most, "{name} shows {balance} when {most} deposits were sent");
-            assert!(balance >= least, "{name} shows {balance} at position {position}, when {least} were recorded");
+            assert!(balance <= max, "{name} shows balance {balance}, but only {max} deposits were sent");
+            assert!(balance >= min, "{name} shows balance {balance} at position {position}, expected at least {min}");
         }
-        Sight::Nothing => assert!(!is_fresh, "{name} does not know the account at position {position}"),
-        Sight::Refused => {}
+        Reading::NotFound => assert!(!requires_position, "{name} does not find the account at position {position}"),
+        Reading::Unavailable => {}
     }
-    sight
+    reading
 }
 
-async fn read(client: &Client, at: &Instance, account: Uuid, position: &str) -> Sight {
-    let base = at.base();
-    let url = format!("{base}/v1/accounts/{account}?min_position={position}");
-    let Ok(answer) = client.http.get(url).send().await else { return Sight::Refused };
-    let status = answer.status();
-    let read_up_to = answer.headers().get("passbook-position").map(|value| value.to_str().unwrap().to_owned());
-    let Ok(view) = answer.json::<Value>().await else { return Sight::Refused };
+async fn read(client: &Client, instance: &Instance, account: Uuid, position: &str) -> Reading {
+    let base_url = instance.base_url();
+    let url = format!("{base_url}/v1/accounts/{account}?min_position={position}");
+    let Ok(response) = client.http.get(url).send().await else { return Reading::Unavailable };
+    let status = response.status();
+    let read_up_to = response.headers().get("passbook-position").map(|value| value.to_str().unwrap().to_owned());
+    let Ok(view) = response.json::<Value>().await else { return Reading::Unavailable };
     match status {
         StatusCode::OK => {
             let read_up_to = read_up_to.unwrap();
             assert!(
-                place(&read_up_to) >= place(position),
-                "{} read up to {read_up_to} and was asked for {position}",
-                at.name
+                last_position(&read_up_to) >= last_position(position),
+                "{} read up to {read_up_to}, but {position} was required",
+                instance.name
             );
             let [balance, version, count] =
                 ["balance", "version", "transaction_count"].map(|name| view[name].as_i64().unwrap());
-            assert_eq!((version, count), (balance + 1, balance), "{} shows a moment that never was: {view}", at.name);
-            Sight::Balance(balance)
+            assert_eq!((version, count), (balance + 1, balance), "{} shows an impossible state: {view}", instance.name);
+            Reading::Balance(balance)
         }
-        StatusCode::NOT_FOUND => Sight::Nothing,
-        StatusCode::SERVICE_UNAVAILABLE => Sight::Refused,
-        _ => panic!("{} answers {status} to a reader: {view}", at.name),
+        StatusCode::NOT_FOUND => Reading::NotFound,
+        StatusCode::SERVICE_UNAVAILABLE => Reading::Unavailable,
+        _ => panic!("{} responds {status} to a read: {view}", instance.name),
     }
 }
 
-/// How far a position is in the account's partition: its own positions name no other.
-fn place(position: &str) -> i64 {
+/// The position within the account's partition. The account's own positions name no other partition.
+fn last_position(position: &str) -> i64 {
     position.rsplit(':').next().unwrap().parse().unwrap()
 }

@@ -1,7 +1,7 @@
-//! A network between a passbook and Postgres that can be cut, stand still, and rob or delay exactly the message that
-//! matters.
+//! A proxy between one instance and Postgres that injects network faults: it closes or stalls all connections, or drops or
+//! delays the response to one chosen write.
 //!
-//! A connection that is cut ends for the client alone: what the client has sent is on its way and still arrives.
+//! A cut closes only the client's side. Requests that the client has sent already still reach Postgres.
 
 use std::{
     net::SocketAddr,
@@ -25,106 +25,108 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::wire::{Messages, Write, Writes, application_name, is_ready_for_query};
+use crate::pg_protocol::{MessageBuffer, Write, WriteDetector, application_name, is_ready_for_query};
 
 const CHUNK_BYTES: usize = 64 << 10;
-/// A delayed request is delivered after so long even if its sender still waits.
+/// A delayed request is delivered after this time even if its sender still waits.
 const DELAY_S_MAX: u64 = 20;
 
-/// What happens to a write and its answer.
+/// A fault that affects one write and its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Theft {
-    /// It is carried out; then the connection ends without an answer.
-    CutBeforeAnswer,
-    /// It is carried out, and nothing more is ever heard on this connection, not even its end.
-    SilentForEver,
-    /// It arrives so long after its sender has given up.
-    Late(Duration),
-    /// Nothing is stolen: it is carried out and answered, and then nothing moves any more.
-    StandStillAfter,
+pub enum MessageFault {
+    /// Postgres executes the write, then the connection closes without a response.
+    CloseBeforeResponse,
+    /// Postgres executes the write, and the client receives nothing on this connection any more, not even its end.
+    NeverRespond,
+    /// The write reaches Postgres this long after its sender has closed the connection.
+    Delay(Duration),
+    /// The write and its response pass, then the whole proxy stalls.
+    StallAfterResponse,
 }
 
-/// A thief who waits for the next write of one kind of client.
+/// Applies a fault to the next matching write, once.
 #[derive(Clone, Copy, Debug)]
-pub struct Trap {
+pub struct FaultRule {
     /// The client's `application_name`.
-    pub who: &'static str,
-    /// Whichever of these comes first.
+    pub application: &'static str,
+    /// The kinds of write that match.
     pub writes: &'static [Write],
-    pub theft: Theft,
+    pub fault: MessageFault,
 }
 
-/// Listens where one passbook believes the database to be.
+/// Listens on the address that one instance uses as its database.
 pub struct Proxy {
     address: SocketAddr,
-    ground: Arc<Ground>,
+    state: Arc<ProxyState>,
     accepting: AbortHandle,
 }
 
-struct Ground {
+struct ProxyState {
     socket: PathBuf,
     open: AtomicBool,
-    still: watch::Sender<bool>,
-    /// Nothing stands still because of a trap that was laid before the last mending.
-    may_stand_still: AtomicBool,
+    stalled: watch::Sender<bool>,
+    /// False after [`Proxy::restore`], so that a rule from before cannot stall the proxy afterwards.
+    may_stall: AtomicBool,
     cuts: watch::Sender<u64>,
-    trap: Mutex<Option<Trap>>,
+    rule: Mutex<Option<FaultRule>>,
 }
 
+/// How a connection treats responses.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Answers {
-    Pass,
-    PassThenStandStill,
-    LoseThenCut,
-    LoseForEver,
+enum ResponseMode {
+    Forward,
+    ForwardThenStall,
+    DropThenClose,
+    DropSilently,
 }
 
 impl Proxy {
-    /// Before the Postgres that listens on `socket`.
-    pub async fn before(socket: PathBuf) -> Self {
+    /// Starts a proxy to the Postgres that listens on `socket`.
+    pub async fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let ground = Arc::new(Ground {
+        let state = Arc::new(ProxyState {
             socket,
             open: AtomicBool::new(true),
-            still: watch::Sender::new(false),
-            may_stand_still: AtomicBool::new(false),
+            stalled: watch::Sender::new(false),
+            may_stall: AtomicBool::new(false),
             cuts: watch::Sender::new(0),
-            trap: Mutex::new(None),
+            rule: Mutex::new(None),
         });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&ground))).abort_handle();
-        Self { address, ground, accepting }
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&state))).abort_handle();
+        Self { address, state, accepting }
     }
 
     pub fn database_url(&self) -> String {
         format!("postgres://passbook@{}/passbook?sslmode=disable", self.address)
     }
 
-    /// Every connection ends at once; new ones are refused until [`mend`](Self::mend).
+    /// Closes every connection, and refuses new ones until [`restore`](Self::restore).
     pub fn cut(&self) {
-        self.ground.open.store(false, Ordering::Relaxed);
-        self.ground.cuts.send_modify(|cuts| *cuts += 1);
+        self.state.open.store(false, Ordering::Relaxed);
+        self.state.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Nothing moves any more, new connections included, until [`mend`](Self::mend).
-    pub fn stand_still(&self) {
-        self.ground.still.send_replace(true);
+    /// Forwards nothing on old and new connections until [`restore`](Self::restore).
+    pub fn stall(&self) {
+        self.state.stalled.send_replace(true);
     }
 
-    pub fn mend(&self) {
-        self.ground.open.store(true, Ordering::Relaxed);
-        self.ground.may_stand_still.store(false, Ordering::Relaxed);
-        self.ground.still.send_replace(false);
+    /// Ends every fault of the network.
+    pub fn restore(&self) {
+        self.state.open.store(true, Ordering::Relaxed);
+        self.state.may_stall.store(false, Ordering::Relaxed);
+        self.state.stalled.send_replace(false);
     }
 
-    pub fn set_trap(&self, trap: Option<Trap>) {
-        self.ground.may_stand_still.store(true, Ordering::Relaxed);
-        *self.ground.trap.lock().unwrap() = trap;
+    pub fn set_rule(&self, rule: Option<FaultRule>) {
+        self.state.may_stall.store(true, Ordering::Relaxed);
+        *self.state.rule.lock().unwrap() = rule;
     }
 
-    /// Whether the trap is still waiting.
-    pub fn is_trap_set(&self) -> bool {
-        self.ground.trap.lock().unwrap().is_some()
+    /// Whether no write has matched the rule yet.
+    pub fn is_rule_pending(&self) -> bool {
+        self.state.rule.lock().unwrap().is_some()
     }
 }
 
@@ -134,69 +136,69 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, ground: Arc<Ground>) {
+async fn accept(listener: TcpListener, state: Arc<ProxyState>) {
     // Dropped with this task, and every connection with it.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        if ground.open.load(Ordering::Relaxed) {
-            connections.spawn(Arc::clone(&ground).serve(client));
+        if state.open.load(Ordering::Relaxed) {
+            connections.spawn(Arc::clone(&state).serve(client));
         }
     }
 }
 
-impl Ground {
+impl ProxyState {
     async fn serve(self: Arc<Self>, mut client: TcpStream) {
         let mut cuts = self.cuts.subscribe();
-        self.passage().await;
+        self.wait_while_stalled().await;
         let (Some(startup), Ok(server)) = (startup(&mut client).await, UnixStream::connect(&self.socket).await) else {
             return;
         };
-        let who = application_name(&startup);
-        // Small answers go on at once, as they came.
+        let application = application_name(&startup);
+        // Forward small responses at once.
         let _ = client.set_nodelay(true);
         let (from_client, to_client) = client.into_split();
         let (from_server, mut to_server) = server.into_split();
         if to_server.write_all(&startup).await.is_err() {
             return;
         }
-        let answers = watch::Sender::new(Answers::Pass);
-        let way_back = self.carry_answers(from_server, to_client, answers.subscribe(), &mut cuts);
-        tokio::join!(self.carry_requests(from_client, to_server, &who, answers), way_back);
+        let modes = watch::Sender::new(ResponseMode::Forward);
+        let forward_responses = self.forward_responses(from_server, to_client, modes.subscribe(), &mut cuts);
+        tokio::join!(self.forward_requests(from_client, to_server, &application, modes), forward_responses);
     }
 
-    /// Waits while everything stands still.
-    async fn passage(&self) {
-        let _ = self.still.subscribe().wait_for(|still| !still).await;
+    /// Waits until the proxy is not stalled.
+    async fn wait_while_stalled(&self) {
+        let _ = self.stalled.subscribe().wait_for(|stalled| !stalled).await;
     }
 
-    async fn carry_requests(
+    async fn forward_requests(
         &self,
         mut from: OwnedReadHalf,
         mut to: unix::OwnedWriteHalf,
-        who: &str,
-        answers: watch::Sender<Answers>,
+        application: &str,
+        modes: watch::Sender<ResponseMode>,
     ) {
-        let mut messages = Messages::default();
-        let mut writes = Writes::default();
+        let mut buffer = MessageBuffer::default();
+        let mut detector = WriteDetector::default();
         let mut chunk = vec![0; CHUNK_BYTES];
         while let Ok(length @ 1..) = from.read(&mut chunk).await {
-            messages.push(&chunk[..length]);
-            while let Some(request) = messages.pop() {
-                let theft = writes.tell(&request).and_then(|write| self.spring(who, write));
-                match theft {
-                    Some(Theft::StandStillAfter) => drop(answers.send_replace(Answers::PassThenStandStill)),
-                    Some(Theft::CutBeforeAnswer) => drop(answers.send_replace(Answers::LoseThenCut)),
-                    Some(Theft::SilentForEver) => drop(answers.send_replace(Answers::LoseForEver)),
-                    Some(Theft::Late(delay)) => {
-                        let rest = until_end(&mut from).await;
+            buffer.push(&chunk[..length]);
+            while let Some(request) = buffer.pop() {
+                let fault = detector.classify(&request).and_then(|write| self.match_rule(application, write));
+                match fault {
+                    Some(MessageFault::StallAfterResponse) => drop(modes.send_replace(ResponseMode::ForwardThenStall)),
+                    Some(MessageFault::CloseBeforeResponse) => drop(modes.send_replace(ResponseMode::DropThenClose)),
+                    Some(MessageFault::NeverRespond) => drop(modes.send_replace(ResponseMode::DropSilently)),
+                    Some(MessageFault::Delay(delay)) => {
+                        let rest = read_until_closed(&mut from).await;
                         sleep(delay).await;
-                        let _ = to.write_all(&[request, messages.rest(), rest].concat()).await;
+                        let _ = to.write_all(&[request, buffer.rest(), rest].concat()).await;
                         return;
                     }
                     None => {}
                 }
-                self.passage().await;
+                self.wait_while_stalled().await;
                 if to.write_all(&request).await.is_err() {
                     return;
                 }
@@ -204,21 +206,22 @@ impl Ground {
         }
     }
 
-    fn spring(&self, who: &str, write: Write) -> Option<Theft> {
-        let fits = |trap: &mut Trap| trap.who == who && trap.writes.contains(&write);
-        self.trap.lock().unwrap().take_if(fits).map(|trap| trap.theft)
+    /// Takes the fault of the rule if this write matches it.
+    fn match_rule(&self, application: &str, write: Write) -> Option<MessageFault> {
+        let matches = |rule: &mut FaultRule| rule.application == application && rule.writes.contains(&write);
+        self.rule.lock().unwrap().take_if(matches).map(|rule| rule.fault)
     }
 
-    /// Also reads on when nobody is told any more, so that the server is not kept from going on.
-    async fn carry_answers(
+    /// Keeps reading from Postgres after the client's side is closed, so that Postgres does not block.
+    async fn forward_responses(
         &self,
         mut from: unix::OwnedReadHalf,
         to: OwnedWriteHalf,
-        mut fates: watch::Receiver<Answers>,
+        mut modes: watch::Receiver<ResponseMode>,
         cuts: &mut watch::Receiver<u64>,
     ) {
         let mut to = Some(to);
-        let mut messages = Messages::default();
+        let mut buffer = MessageBuffer::default();
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             let length = tokio::select! {
@@ -228,21 +231,21 @@ impl Ground {
                     continue;
                 }
             };
-            messages.push(&chunk[..length]);
-            let answers: Vec<_> = std::iter::from_fn(|| messages.pop()).collect();
-            let fate = *fates.borrow();
-            match fate {
-                Answers::LoseThenCut if length == 0 || answers.iter().any(is_ready_for_query) => to = None,
-                // Until the client hangs up.
-                Answers::LoseForEver if length == 0 => while fates.changed().await.is_ok() {},
-                Answers::LoseThenCut | Answers::LoseForEver => {}
-                Answers::Pass | Answers::PassThenStandStill => {
-                    self.passage().await;
-                    if fate == Answers::PassThenStandStill && answers.iter().any(is_ready_for_query) {
-                        self.still.send_replace(self.may_stand_still.load(Ordering::Relaxed));
+            buffer.push(&chunk[..length]);
+            let responses: Vec<_> = std::iter::from_fn(|| buffer.pop()).collect();
+            let mode = *modes.borrow();
+            match mode {
+                ResponseMode::DropThenClose if length == 0 || responses.iter().any(is_ready_for_query) => to = None,
+                // Wait until the client closes the connection.
+                ResponseMode::DropSilently if length == 0 => while modes.changed().await.is_ok() {},
+                ResponseMode::DropThenClose | ResponseMode::DropSilently => {}
+                ResponseMode::Forward | ResponseMode::ForwardThenStall => {
+                    self.wait_while_stalled().await;
+                    if mode == ResponseMode::ForwardThenStall && responses.iter().any(is_ready_for_query) {
+                        self.stalled.send_replace(self.may_stall.load(Ordering::Relaxed));
                     }
                     if let Some(client) = &mut to
-                        && client.write_all(&answers.concat()).await.is_err()
+                        && client.write_all(&responses.concat()).await.is_err()
                     {
                         to = None;
                     }
@@ -255,7 +258,7 @@ impl Ground {
     }
 }
 
-/// The first message, whole.
+/// Reads the whole first message of a connection.
 async fn startup(client: &mut TcpStream) -> Option<Vec<u8>> {
     let length = client.read_u32().await.ok()?;
     let mut startup = length.to_be_bytes().to_vec();
@@ -264,10 +267,10 @@ async fn startup(client: &mut TcpStream) -> Option<Vec<u8>> {
     Some(startup)
 }
 
-/// What a client still says before it gives up.
-async fn until_end(client: &mut OwnedReadHalf) -> Vec<u8> {
-    let mut said = Vec::new();
-    // Whatever has come by then has come.
-    let _ = timeout(Duration::from_secs(DELAY_S_MAX), client.read_to_end(&mut said)).await;
-    said
+/// Reads until the client closes the connection.
+async fn read_until_closed(client: &mut OwnedReadHalf) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // On a timeout, forward the bytes that were read until then.
+    let _ = timeout(Duration::from_secs(DELAY_S_MAX), client.read_to_end(&mut bytes)).await;
+    bytes
 }

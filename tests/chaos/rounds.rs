@@ -1,4 +1,4 @@
-//! A round: clients at work, faults one after the other, everything up again, and then the reckoning.
+//! A round runs a workload, injects faults, restores the testbed, and then checks every invariant.
 
 use std::{
     collections::VecDeque,
@@ -14,163 +14,164 @@ use tokio::{
 use sqlx::query_scalar;
 
 use crate::{
-    books,
     command::{Accounts, Command},
-    crowd::{Answer, Client, Crowd, Told},
-    dice::Dice,
     eventually,
     fault::{Fault, inject},
     instance::Instance,
+    invariants,
     probe::Probe,
+    report::Report,
+    rng::Rng,
     settings::Settings,
-    site::Site,
     support::audit::audit,
-    tally::Tally,
+    testbed::Testbed,
+    workload::{Client, CommandRecord, Outcome, Workload},
 };
 
-/// Clients are at work before the first fault, and between two.
+/// The longest pause before a fault, in which only the workload runs.
 const GAP_MS_MAX: u64 = 1_200;
 const READY_S_MAX: u64 = 10;
-/// After so long of it a fault is left out.
+/// A fault that finds no target for this long is skipped.
 const INJECT_S_MAX: u64 = 30;
 
-/// All rounds at one site.
-pub async fn run(name: &str, site: Site, kinds: &[Fault], settings: Settings) {
-    println!("chaos at {name}: {settings:?}");
-    let kinds: Vec<Fault> = kinds.iter().copied().filter(|fault| settings.asks_for(*fault)).collect();
-    let site = Arc::new(site);
-    let last_words = LastWords { name: name.to_owned(), seed: settings.seed, site: Arc::clone(&site) };
+/// Runs all rounds on one testbed.
+pub async fn run(name: &str, testbed: Testbed, kinds: &[Fault], settings: Settings) {
+    println!("chaos test with {name}: {settings:?}");
+    let kinds: Vec<Fault> = kinds.iter().copied().filter(|fault| settings.includes(*fault)).collect();
+    let testbed = Arc::new(testbed);
+    let on_failure = FailureReport { name: name.to_owned(), seed: settings.seed, testbed: Arc::clone(&testbed) };
     let mut rounds = Rounds {
-        site: Arc::clone(&site),
-        dice: Dice::new(settings.seed),
+        testbed: Arc::clone(&testbed),
+        rng: Rng::new(settings.seed),
         settings,
         accounts: Arc::default(),
-        told: vec![],
-        tally: Tally::default(),
+        records: vec![],
+        report: Report::default(),
     };
     for round in 0..rounds.settings.rounds {
         let started = Instant::now();
-        rounds.play(round, &kinds).await;
-        rounds.reckon().await;
-        rounds.tally.rounds += 1;
-        println!("chaos at {name}: round {round} held, in {:.0} s", started.elapsed().as_secs_f64());
+        rounds.run_round(round, &kinds).await;
+        rounds.check_invariants().await;
+        rounds.report.rounds += 1;
+        println!("chaos test with {name}: round {round} passed in {:.0} s", started.elapsed().as_secs_f64());
     }
     let seed = rounds.settings.seed;
-    println!("chaos at {name}, PASSBOOK_CHAOS_SEED={seed}\n{}", rounds.tally());
-    drop((last_words, rounds));
-    Arc::into_inner(site).expect("nobody else is at the site").close().await;
+    println!("chaos test with {name}, PASSBOOK_CHAOS_SEED={seed}\n{}", rounds.report());
+    drop((on_failure, rounds));
+    Arc::into_inner(testbed).expect("no task uses the testbed any more").shut_down().await;
 }
 
 struct Rounds {
-    site: Arc<Site>,
+    testbed: Arc<Testbed>,
     settings: Settings,
-    dice: Dice,
+    rng: Rng,
     accounts: Arc<Accounts>,
-    /// What clients were told, in all rounds.
-    told: Vec<Told>,
-    tally: Tally,
+    /// The commands of all rounds.
+    records: Vec<CommandRecord>,
+    report: Report,
 }
 
 impl Rounds {
-    /// Everything that happens.
-    async fn play(&mut self, round: u64, kinds: &[Fault]) {
-        let everybody = self.site.everybody();
-        let probe = Probe::at_work(&everybody, round, &mut self.dice).await;
-        let crowd = Crowd::at_work(&self.site, &self.accounts, round, &mut self.dice);
+    /// Runs the workload and injects the faults, then restores the testbed.
+    async fn run_round(&mut self, round: u64, kinds: &[Fault]) {
+        let instances = self.testbed.all_instances();
+        let probe = Probe::start(&instances, round, &mut self.rng).await;
+        let workload = Workload::start(&self.testbed, &self.accounts, round, &mut self.rng);
         self.inject_all(kinds).await;
-        self.site.mend().await;
+        self.testbed.restore().await;
 
-        self.told.extend(crowd.told().await);
-        let (told, reads) = probe.told(&self.site.instances).await;
-        self.told.extend(told);
-        self.tally.reads += reads;
-        self.break_in_silence(kinds).await;
-        for instance in self.site.instances.clone() {
-            self.alone(round, &instance).await;
+        self.records.extend(workload.finish().await);
+        let (records, reads) = probe.finish(&self.testbed.instances).await;
+        self.records.extend(records);
+        self.report.reads += reads;
+        self.inject_while_idle(kinds).await;
+        for instance in self.testbed.instances.clone() {
+            self.run_command_alone(round, &instance).await;
         }
     }
 
-    /// Everything that must hold when everything is up again.
-    async fn reckon(&mut self) {
-        let log = audit(&self.site).await;
-        for one in books::overtaken(&mut self.told, &log) {
-            let mut client = Client::new(&self.site.instances, self.dice.fork());
-            // It converges: from now on it is answered with what is recorded.
-            client.carry_on(one).await;
-            assert!(matches!(one.answer, Answer::Recorded(_)), "{one:?} is recorded");
-            self.tally.overtaken += 1;
+    /// Compares the log, the views and the responses with each other once the testbed is restored.
+    async fn check_invariants(&mut self) {
+        let log = audit(&self.testbed).await;
+        for record in invariants::recorded_after_rejection(&mut self.records, &log) {
+            let mut client = Client::new(&self.testbed.instances, self.rng.fork());
+            // A further retry must converge to the recorded receipt.
+            client.resume(record).await;
+            assert!(matches!(record.outcome, Outcome::Recorded(_)), "{record:?} is recorded, but a retry was rejected");
+            self.report.recorded_after_rejection += 1;
         }
-        let log = audit(&self.site).await;
-        books::compare(&self.told, &log);
-        let verified = self.site.verify().await;
+        let log = audit(&self.testbed).await;
+        invariants::check(&self.records, &log);
+        let verified = self.testbed.verify().await;
         assert!(verified.status.success(), "passbook verify: {verified:?}");
-        self.tally.events = log.events.len();
+        self.report.events = log.events.len();
     }
 
-    fn tally(&mut self) -> &Tally {
-        self.tally.count(&self.told);
-        &self.tally
+    fn report(&mut self) -> &Report {
+        self.report.count(&self.records);
+        &self.report
     }
 
-    /// Each kind so often, in lanes beside each other.
+    /// Injects each kind of fault `times` times in random order, with `parallel_faults` faults at once.
     async fn inject_all(&mut self, kinds: &[Fault]) {
         let mut faults: Vec<Fault> = (0..self.settings.times).flat_map(|_| kinds).copied().collect();
-        self.dice.shuffle(&mut faults);
+        self.rng.shuffle(&mut faults);
         let faults = Arc::new(Mutex::new(VecDeque::from(faults)));
-        let mut lanes = JoinSet::new();
-        for _ in 0..self.settings.lanes {
-            let (site, faults, mut dice) = (Arc::clone(&self.site), Arc::clone(&faults), self.dice.fork());
+        let mut tasks = JoinSet::new();
+        for _ in 0..self.settings.parallel_faults {
+            let (testbed, faults, mut rng) = (Arc::clone(&self.testbed), Arc::clone(&faults), self.rng.fork());
             let freeze = self.settings.freeze;
-            lanes.spawn(async move {
+            tasks.spawn(async move {
                 let mut happened = Vec::new();
                 loop {
-                    sleep(dice.millis(200, GAP_MS_MAX)).await;
+                    sleep(rng.millis(200, GAP_MS_MAX)).await;
                     let Some(fault) = faults.lock().unwrap().pop_front() else { return happened };
-                    if inject_at_last(fault, &site, &mut dice, freeze).await {
+                    if inject_with_retry(fault, &testbed, &mut rng, freeze).await {
                         happened.push(fault);
                     }
                 }
             });
         }
-        for fault in lanes.join_all().await.concat() {
-            *self.tally.faults.entry(fault).or_default() += 1;
+        for fault in tasks.join_all().await.concat() {
+            *self.report.faults.entry(fault).or_default() += 1;
         }
     }
 
-    /// One more fault while nobody asks for anything: what it has disturbed comes right without a further command.
-    async fn break_in_silence(&mut self, kinds: &[Fault]) {
-        let kinds: Vec<Fault> = kinds.iter().copied().filter(|fault| !fault.is_theft()).collect();
+    /// Injects one more fault while no command runs. The views must catch up without a further command.
+    async fn inject_while_idle(&mut self, kinds: &[Fault]) {
+        let kinds: Vec<Fault> = kinds.iter().copied().filter(|fault| !fault.is_message_fault()).collect();
         if !kinds.is_empty() {
-            let fault = *self.dice.pick(&kinds);
-            let happened = inject_at_last(fault, &self.site, &mut self.dice, self.settings.freeze).await;
-            *self.tally.faults.entry(fault).or_default() += u64::from(happened);
-            self.site.mend().await;
+            let fault = *self.rng.pick(&kinds);
+            let happened = inject_with_retry(fault, &self.testbed, &mut self.rng, self.settings.freeze).await;
+            *self.report.faults.entry(fault).or_default() += u64::from(happened);
+            self.testbed.restore().await;
         }
-        self.views_catch_up().await;
-        self.everybody_is_ready().await;
+        self.wait_for_views().await;
+        self.wait_until_ready().await;
     }
 
-    /// While the others stand still this one carries a command out and brings the views up to it.
+    /// Freezes all other instances. This one must execute a command and bring the views up to date.
     ///
-    /// The command waits behind whatever is still under way there, and moves the head, so that nothing that was lost on
-    /// its way can succeed afterwards.
-    async fn alone(&mut self, round: u64, instance: &Arc<Instance>) {
+    /// The command waits for all earlier commands of this instance and moves the log head. No delayed write of an earlier
+    /// command can commit afterwards.
+    async fn run_command_alone(&mut self, round: u64, instance: &Arc<Instance>) {
         let mut frozen = Vec::new();
-        for other in self.site.instances.iter().filter(|other| !Arc::ptr_eq(other, instance)) {
-            frozen.extend(other.hold().await.freeze());
+        for other in self.testbed.instances.iter().filter(|other| !Arc::ptr_eq(other, instance)) {
+            frozen.extend(other.lock().await.freeze());
         }
-        let mut client = Client::new(std::slice::from_ref(instance), self.dice.fork());
+        let mut client = Client::new(std::slice::from_ref(instance), self.rng.fork());
         let key = format!("{round}-last-{}", instance.name);
-        let told = client.carry_through(Command::open(key, self.dice.uuid(), 1)).await;
-        self.told.push(told);
-        self.views_catch_up().await;
+        let record = client.send_until_definite(Command::open(key, self.rng.uuid(), 1)).await;
+        self.records.push(record);
+        self.wait_for_views().await;
     }
 
-    /// Without a further command: to one that is not ready nobody sends any.
-    async fn everybody_is_ready(&self) {
+    /// Waits until each instance is ready. Sends no command, because a load balancer sends none to an instance that is not
+    /// ready.
+    async fn wait_until_ready(&self) {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(READY_S_MAX)).build().unwrap();
-        for instance in &self.site.instances {
-            let ready = format!("{}/readyz", instance.base());
+        for instance in &self.testbed.instances {
+            let ready = format!("{}/readyz", instance.base_url());
             eventually(&format!("the readiness of {}", instance.name), async || {
                 http.get(&ready).send().await.ok()?.error_for_status().ok().map(drop)
             })
@@ -178,11 +179,11 @@ impl Rounds {
         }
     }
 
-    /// Nobody writes any more.
-    async fn views_catch_up(&mut self) {
+    /// Waits until every view has reached the log head. No client writes meanwhile.
+    async fn wait_for_views(&mut self) {
         let started = Instant::now();
-        eventually("the views' catching up", async || {
-            let mut database = self.site.postgres.connect().await.ok()?;
+        eventually("the views to reach the log head", async || {
+            let mut database = self.testbed.postgres.connect().await.ok()?;
             let behind: bool = query_scalar(
                 "SELECT EXISTS (
                      SELECT FROM projection JOIN log_head USING (partition) WHERE projection.position <> log_head.position
@@ -194,15 +195,15 @@ impl Rounds {
             (!behind).then_some(())
         })
         .await;
-        self.tally.caught_up_in = self.tally.caught_up_in.max(started.elapsed());
+        self.report.caught_up_in = self.report.caught_up_in.max(started.elapsed());
     }
 }
 
-/// What finds nobody to happen to, as while Postgres is down, happens a little later.
-async fn inject_at_last(fault: Fault, site: &Site, dice: &mut Dice, freeze: Duration) -> bool {
+/// Retries a fault that finds no target, for example while Postgres is down.
+async fn inject_with_retry(fault: Fault, testbed: &Testbed, rng: &mut Rng, freeze: Duration) -> bool {
     let deadline = Instant::now() + Duration::from_secs(INJECT_S_MAX);
     while Instant::now() < deadline {
-        if inject(fault, site, dice, freeze).await {
+        if inject(fault, testbed, rng, freeze).await {
             return true;
         }
         sleep(Duration::from_millis(300)).await;
@@ -210,19 +211,19 @@ async fn inject_at_last(fault: Fault, site: &Site, dice: &mut Dice, freeze: Dura
     false
 }
 
-/// On a failure: the seed, and what the passbooks had to say.
-struct LastWords {
+/// Prints the seed and the instances' last log lines if the test fails.
+struct FailureReport {
     name: String,
     seed: u64,
-    site: Arc<Site>,
+    testbed: Arc<Testbed>,
 }
 
-impl Drop for LastWords {
+impl Drop for FailureReport {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("chaos at {} failed with PASSBOOK_CHAOS_SEED={}", self.name, self.seed);
-            for instance in self.site.everybody() {
-                eprintln!("{} said: {}", instance.name, instance.last_words());
+            eprintln!("chaos test with {} failed with PASSBOOK_CHAOS_SEED={}", self.name, self.seed);
+            for instance in self.testbed.all_instances() {
+                eprintln!("standard error of {}: {}", instance.name, instance.stderr_tail());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! How much of it, as the environment says.
+//! Settings of the chaos tests, read from the environment.
 
 use std::{env, path::PathBuf, str::FromStr, time::Duration};
 
@@ -9,21 +9,21 @@ use crate::fault::Fault;
 /// All names begin with `PASSBOOK_CHAOS_`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `SEED`: which commands and which faults; none: another one each time.
+    /// `SEED`: determines the commands and the faults. Default: random.
     pub seed: u64,
-    /// `ROUNDS`: how often everything happens.
+    /// `ROUNDS`: the number of rounds. Default: 1.
     pub rounds: u64,
-    /// `FAULTS`: only these kinds, by their names with commas between; none: all.
+    /// `FAULTS`: the kinds of fault to inject, as names separated by commas. Default: all.
     pub faults: Option<String>,
-    /// `TIMES`: how often each kind of fault happens in a round.
+    /// `TIMES`: how often each kind of fault is injected per round. Default: 1.
     pub times: u64,
-    /// `LANES`: how many faults happen at once.
-    pub lanes: u64,
-    /// `FREEZE_MS`: how long something stands still.
+    /// `PARALLEL_FAULTS`: how many faults are active at once. Default: 1.
+    pub parallel_faults: u64,
+    /// `FREEZE_MS`: how long a process stays suspended, or the disk full. Default: 2 800.
     pub freeze: Duration,
-    /// `PARTITIONS`: into how many the log is divided.
+    /// `PARTITIONS`: the number of partitions of the log. Default: 1.
     pub partitions: i16,
-    /// `PREVIOUS`: the binary of the release that is upgraded from; none: this one.
+    /// `PREVIOUS`: the binary of the release to upgrade from. Default: the current one.
     pub previous: Option<PathBuf>,
 }
 
@@ -34,14 +34,14 @@ impl Settings {
             rounds: read("ROUNDS").unwrap_or(1),
             faults: read("FAULTS"),
             times: read("TIMES").unwrap_or(1),
-            lanes: read("LANES").unwrap_or(1),
+            parallel_faults: read("PARALLEL_FAULTS").unwrap_or(1),
             freeze: Duration::from_millis(read("FREEZE_MS").unwrap_or(2_800)),
             partitions: read("PARTITIONS").unwrap_or(1),
             previous: read("PREVIOUS"),
         }
     }
 
-    pub fn asks_for(&self, fault: Fault) -> bool {
+    pub fn includes(&self, fault: Fault) -> bool {
         self.faults.as_ref().is_none_or(|faults| faults.split(',').any(|name| name == format!("{fault:?}")))
     }
 }
@@ -49,5 +49,5 @@ impl Settings {
 fn read<T: FromStr>(name: &str) -> Option<T> {
     let name = format!("PASSBOOK_CHAOS_{name}");
     let text = env::var(&name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}, which makes no sense")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} has an invalid value: {text}")))
 }

@@ -1,5 +1,5 @@
-//! A rolling upgrade: behind the load balancer one passbook after the other ends and comes back as another release, while
-//! both write to one database.
+//! A rolling upgrade: one instance after the other restarts as another release behind the load balancer, while the other
+//! instances write to the same database.
 
 use std::{
     sync::{Arc, Mutex},
@@ -8,31 +8,31 @@ use std::{
 
 use tokio::time::sleep;
 
-use crate::{books, crowd::Crowd, dice::Dice, settings::Settings, site::Site, support::audit::audit};
+use crate::{invariants, rng::Rng, settings::Settings, support::audit::audit, testbed::Testbed, workload::Workload};
 
-/// Longer than the load balancer takes to notice that one is there again.
-const BACK_MS: u64 = 5_000;
+/// Longer than the load balancer takes to notice that an instance is back.
+const RETURN_MS: u64 = 5_000;
 
 pub async fn run(settings: Settings) {
     let program = Arc::new(Mutex::new(settings.previous));
-    let site = Site::balanced(Arc::clone(&program)).await;
-    let mut dice = Dice::new(settings.seed);
-    sleep(Duration::from_millis(BACK_MS)).await;
-    let crowd = Crowd::at_work(&site, &Arc::default(), 0, &mut dice);
-    sleep(Duration::from_millis(BACK_MS)).await;
+    let testbed = Testbed::behind_balancer(Arc::clone(&program)).await;
+    let mut rng = Rng::new(settings.seed);
+    sleep(Duration::from_millis(RETURN_MS)).await;
+    let workload = Workload::start(&testbed, &Arc::default(), 0, &mut rng);
+    sleep(Duration::from_millis(RETURN_MS)).await;
     *program.lock().unwrap() = None;
-    for instance in &site.instances {
-        let mut running = instance.hold().await;
+    for instance in &testbed.instances {
+        let mut running = instance.lock().await;
         running.stop().await;
         running.start().await;
-        sleep(Duration::from_millis(BACK_MS)).await;
+        sleep(Duration::from_millis(RETURN_MS)).await;
     }
-    let told = crowd.told().await;
-    let lost: Vec<_> = told.iter().filter(|told| told.attempts > 1 || told.was_in_doubt).collect();
-    assert!(lost.is_empty(), "of {} requests these were lost: {lost:#?}", told.len());
-    println!("{} requests during the upgrade, none lost", told.len());
-    books::compare(&told, &audit(&site).await);
-    let verified = site.verify().await;
+    let records = workload.finish().await;
+    let lost: Vec<_> = records.iter().filter(|record| record.attempts > 1 || record.had_unknown_attempt).collect();
+    assert!(lost.is_empty(), "{} of {} requests were lost: {lost:#?}", lost.len(), records.len());
+    println!("{} requests during the upgrade, none lost", records.len());
+    invariants::check(&records, &audit(&testbed).await);
+    let verified = testbed.verify().await;
     assert!(verified.status.success(), "passbook verify: {verified:?}");
-    site.close().await;
+    testbed.shut_down().await;
 }

@@ -19,7 +19,7 @@ pub enum Outcome {
     /// Answered with success; the event's id.
     Recorded(String),
     /// Answered that nothing was done.
-    NothingDone,
+    NotExecuted,
     /// Not answered, or answered that nobody knows.
     Unknown,
 }
@@ -43,7 +43,7 @@ impl Client {
         Self { base: base.to_owned(), http }
     }
 
-    pub fn base(&self) -> &str {
+    pub fn base_url(&self) -> &str {
         &self.base
     }
 
@@ -56,7 +56,7 @@ impl Client {
     }
 
     /// Opens the account that all money goes to.
-    pub async fn open(&self) {
+    pub async fn open_account(&self) {
         let body = json!({"account_id": ACCOUNT, "currency": "EUR"});
         let opened = self.post("/v1/accounts", "open", &body).await.unwrap();
         assert_eq!(opened.status(), StatusCode::CREATED);
@@ -76,14 +76,14 @@ impl Client {
         }
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
         match body["code"].as_str().unwrap() {
-            "storage_unavailable" | "overloaded" => Outcome::NothingDone,
+            "storage_unavailable" | "overloaded" => Outcome::NotExecuted,
             "outcome_unknown" => Outcome::Unknown,
             other => panic!("a command was answered {other}"),
         }
     }
 
     /// Pays in 1 and expects that to work.
-    pub async fn deposit_now(&self, key: &str) -> String {
+    pub async fn deposit_ok(&self, key: &str) -> String {
         match self.deposit(key).await {
             Outcome::Recorded(event_id) => event_id,
             other => panic!("a deposit was answered {other:?}"),
@@ -91,7 +91,7 @@ impl Client {
     }
 
     /// Pays in 1, again and again under the same key, until that is answered with success.
-    pub async fn deposit_at_last(&self, key: &str) -> String {
+    pub async fn deposit_with_retry(&self, key: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(HEAL_S_MAX);
         loop {
             if let Outcome::Recorded(event_id) = self.deposit(key).await {
@@ -104,10 +104,10 @@ impl Client {
 
     /// All deposits that the bank knows, newest first, once its view has read the whole log.
     pub async fn deposits(&self) -> Vec<Deposit> {
-        let last = self.deposit_now(LAST).await;
+        let last = self.deposit_ok(LAST).await;
         let deadline = Instant::now() + Duration::from_secs(HEAL_S_MAX);
         loop {
-            let mut deposits = self.deposits_seen().await;
+            let mut deposits = self.read_deposits().await;
             if deposits.first().is_some_and(|newest| newest.event_id == last) {
                 return deposits.split_off(1);
             }
@@ -116,7 +116,7 @@ impl Client {
         }
     }
 
-    async fn deposits_seen(&self) -> Vec<Deposit> {
+    async fn read_deposits(&self) -> Vec<Deposit> {
         let (mut deposits, mut after) = (Vec::new(), String::new());
         loop {
             let page = self.get(&format!("/v1/accounts/{ACCOUNT}/transactions?limit=1000{after}")).await;

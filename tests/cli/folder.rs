@@ -30,7 +30,7 @@ impl Folder {
     }
 
     /// A bank without accounts in it.
-    pub fn fresh() -> Self {
+    pub fn migrated() -> Self {
         static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
         let folder = Self::empty();
         copy(TEMPLATE.get_or_init(template), &folder.data());
@@ -42,7 +42,7 @@ impl Folder {
     }
 
     /// A further file or folder beside the data.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    pub fn join(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -53,20 +53,20 @@ impl Folder {
 
     /// The process id that Postgres wrote down.
     pub fn postmaster(&self) -> i32 {
-        self.postmaster_if_any().unwrap()
+        self.read_postmaster().unwrap()
     }
 
     /// Waits until Postgres runs as another process than this one. A backend of the old one may work on for a moment.
     #[track_caller]
-    pub fn has_another_postmaster_than(&self, before: i32) {
+    pub fn wait_for_new_postmaster(&self, before: i32) {
         let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
-        while self.postmaster_if_any().is_none_or(|pid| pid == before) {
+        while self.read_postmaster().is_none_or(|pid| pid == before) {
             assert!(Instant::now() < deadline, "Postgres was not started again within {END_S_MAX} s");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn postmaster_if_any(&self) -> Option<i32> {
+    fn read_postmaster(&self) -> Option<i32> {
         let file = fs::read_to_string(self.data().join("postgres/postmaster.pid")).ok()?;
         file.lines().next()?.trim().parse().ok()
     }
@@ -83,7 +83,7 @@ impl Folder {
 
     /// Waits until nothing works below this folder.
     #[track_caller]
-    pub fn is_left_alone(&self) {
+    pub fn wait_until_unused(&self) {
         let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
         while !self.processes().is_empty() {
             assert!(Instant::now() < deadline, "still working after {END_S_MAX} s: {:?}", self.processes());
@@ -115,7 +115,7 @@ fn template() -> PathBuf {
     }
     let folder = Folder::empty();
     // Into how many partitions a log is divided the first who serves it says.
-    let ended = Passbook::on(&folder).argument("migrate").end();
+    let ended = Passbook::in_folder(&folder).argument("migrate").wait_for_exit();
     assert!(ended.status.success(), "{ended:?}");
     let template = parent.join(format!("bank-{}", process::id()));
     copy(&folder.data(), &template);

@@ -8,12 +8,12 @@ use crate::{folder::Folder, passbook::Passbook};
 
 /// The log lines of the requests that `serve` saw, and everything that it wrote.
 async fn log_of(level: &str) -> (Vec<Value>, String) {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", level).start();
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", level).start();
     let headers = HeaderMap::from_iter([("x-request-id".parse().unwrap(), "the-opening".parse().unwrap())]);
     let http = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
     let body = json!({"currency": "EUR", "owner": "customer-4711", "initial_deposit": 987_654_321});
-    let opened = http.post(format!("{}/v1/accounts", bank.client.base())).json(&body).send().await.unwrap();
+    let opened = http.post(format!("{}/v1/accounts", bank.client.base_url())).json(&body).send().await.unwrap();
     assert_eq!(opened.status(), 201);
     let account: Value = opened.json().await.unwrap();
     let account_id = account["account_id"].as_str().unwrap();

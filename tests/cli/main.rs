@@ -1,28 +1,28 @@
 //! The program as its operator meets it: the real binary, its own Postgres, its signals, its last words.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod access;
+mod access_control;
 mod client;
-mod collector;
-mod conforming;
-mod copying;
-mod crashing;
-mod drawing;
-mod ending;
+mod otlp_collector;
+mod openapi_conformance;
+mod copy;
+mod crash_recovery;
+mod statement_memory;
+mod graceful_shutdown;
 mod folder;
-mod helping;
+mod help;
 mod hostile;
 mod logging;
-mod measuring;
-mod migrating;
+mod metrics;
+mod migrate;
 mod overload;
 mod passbook;
-mod rebuilding;
-mod refusing;
+mod rebuild;
+mod startup_errors;
 mod roles;
-mod servers;
-mod serving;
+mod postgres_server;
+mod startup;
 mod standby;
 mod tls;
-mod trusting;
-mod verifying;
+mod tls_trust;
+mod verify;

@@ -27,9 +27,9 @@ fn ask(mut stream: &TcpStream) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_too_many_is_told_so_at_once_and_those_before_it_go_on() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).with_descriptors(DESCRIPTORS).start();
-    let address = bank.client.base().strip_prefix("http://").unwrap().to_owned();
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).with_descriptor_limit(DESCRIPTORS).start();
+    let address = bank.client.base_url().strip_prefix("http://").unwrap().to_owned();
     let connect = || TcpStream::connect(&address).unwrap();
     let held: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect()).collect();
     assert!(ask(&held[0]).starts_with("HTTP/1.1 200"));
@@ -42,6 +42,6 @@ async fn a_connection_too_many_is_told_so_at_once_and_those_before_it_go_on() {
     assert!(ask(&held[0]).starts_with("HTTP/1.1 200"));
 
     drop(held);
-    bank.client.is_ready().await;
-    bank.client.open().await;
+    bank.client.wait_until_ready().await;
+    bank.client.open_account().await;
 }

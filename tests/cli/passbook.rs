@@ -25,16 +25,16 @@ pub struct Passbook(Command);
 
 impl Passbook {
     /// With its own Postgres in this folder, on a port of its own.
-    pub fn on(folder: &Folder) -> Self {
-        Self::bare().set("PASSBOOK_DATA_DIR", folder.data()).set("PASSBOOK_LISTEN", "127.0.0.1:0")
+    pub fn in_folder(folder: &Folder) -> Self {
+        Self::new().set("PASSBOOK_DATA_DIR", folder.data()).set("PASSBOOK_LISTEN", "127.0.0.1:0")
     }
 
     /// On a Postgres that runs already.
-    pub fn using(database_url: &str) -> Self {
-        Self::bare().set("PASSBOOK_DATABASE_URL", database_url).set("PASSBOOK_LISTEN", "127.0.0.1:0")
+    pub fn with_database(database_url: &str) -> Self {
+        Self::new().set("PASSBOOK_DATABASE_URL", database_url).set("PASSBOOK_LISTEN", "127.0.0.1:0")
     }
 
-    pub fn bare() -> Self {
+    pub fn new() -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSBOOK_")) {
             command.env_remove(name);
@@ -55,28 +55,28 @@ impl Passbook {
     }
 
     /// May have no more than so many files and connections open.
-    pub fn with_descriptors(self, limit: &str) -> Self {
-        self.behind(&format!("ulimit -n {limit}"))
+    pub fn with_descriptor_limit(self, limit: &str) -> Self {
+        self.with_ulimit(&format!("ulimit -n {limit}"))
     }
 
     /// May leave a dump of its memory behind, as far as this machine allows it.
     pub fn with_core_dumps(self) -> Self {
-        self.behind("ulimit -S -c \"$(ulimit -H -c)\"")
+        self.with_ulimit("ulimit -S -c \"$(ulimit -H -c)\"")
     }
 
     /// Another release of it.
     #[allow(dead_code, reason = "an upgrade is tested where faults are")]
-    pub fn of_release(self, program: &Path) -> Self {
-        self.started_by(Command::new(program))
+    pub fn with_binary(self, program: &Path) -> Self {
+        self.with_program(Command::new(program))
     }
 
-    fn behind(self, limit: &str) -> Self {
+    fn with_ulimit(self, limit: &str) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]).arg(self.0.get_program());
-        self.started_by(shell)
+        self.with_program(shell)
     }
 
-    fn started_by(self, mut command: Command) -> Self {
+    fn with_program(self, mut command: Command) -> Self {
         command.args(self.0.get_args());
         for (name, value) in self.0.get_envs() {
             match value {
@@ -140,8 +140,8 @@ impl Passbook {
 
     /// Waits until it ends by itself.
     #[track_caller]
-    pub fn end(self) -> Ended {
-        self.spawn().end()
+    pub fn wait_for_exit(self) -> Exited {
+        self.spawn().wait_for_exit()
     }
 }
 
@@ -169,7 +169,7 @@ impl Process {
     }
 
     #[track_caller]
-    pub fn end(mut self) -> Ended {
+    pub fn wait_for_exit(mut self) -> Exited {
         let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
         let status = loop {
             match self.child.try_wait().unwrap() {
@@ -180,7 +180,7 @@ impl Process {
         };
         let stdout = self.stdout.take().unwrap().join().unwrap();
         self.stderr.take().unwrap().join().unwrap();
-        Ended { status, stdout, stderr: self.stderr() }
+        Exited { status, stdout, stderr: self.stderr() }
     }
 }
 
@@ -201,24 +201,24 @@ pub struct Running {
 
 impl Running {
     #[track_caller]
-    pub fn stop(self, signal: Signal) -> Ended {
+    pub fn stop(self, signal: Signal) -> Exited {
         self.process.signal(signal);
-        self.process.end()
+        self.process.wait_for_exit()
     }
 }
 
 /// What is left of a passbook.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Exited {
     pub status: ExitStatus,
     pub stdout: Vec<String>,
     pub stderr: String,
 }
 
-impl Ended {
+impl Exited {
     /// The one sentence with which it refused to work.
     #[track_caller]
-    pub fn refusal(&self) -> &str {
+    pub fn error_message(&self) -> &str {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         assert!(self.stdout.is_empty(), "{self:?}");
         // Log lines are for machines here, and begin with a brace.

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::{client::Client, folder::Folder, passbook::Passbook, servers::Server};
+use crate::{client::Client, folder::Folder, passbook::Passbook, postgres_server::PostgresServer};
 
 const PATIENCE_S_MAX: u64 = 60;
 const LOOK_MS: u64 = 2;
@@ -51,11 +51,11 @@ async fn balance(client: &Client, query: &str) -> i64 {
 #[tokio::test]
 async fn a_replica_answers_queries_while_it_is_there_and_near_and_nobody_misses_a_position() {
     let folder = Folder::empty();
-    let primary = Server::start(&folder).await;
+    let primary = PostgresServer::start(&folder).await;
     let mut replica = primary.standby(&folder).await;
-    let bank = Passbook::using(&primary.url()).set("PASSBOOK_READ_DATABASE_URL", replica.url()).start();
+    let bank = Passbook::with_database(&primary.url()).set("PASSBOOK_READ_DATABASE_URL", replica.url()).start();
     let client = &bank.client;
-    client.open().await;
+    client.open_account().await;
     let is_near = async |wanted: f64| (metric(client, "passbook_replica_near").await == wanted).then_some(());
     until("a replica that is near", || is_near(1.0)).await;
     until("the account", async || client.get(ACCOUNT).await.status().is_success().then_some(())).await;
@@ -109,10 +109,10 @@ async fn a_replica_answers_queries_while_it_is_there_and_near_and_nobody_misses_
 #[tokio::test]
 async fn a_primary_that_was_put_back_is_not_asked_any_more_though_it_answers() {
     let folder = Folder::empty();
-    let primary = Server::start(&folder).await;
+    let primary = PostgresServer::start(&folder).await;
     let standby = primary.standby(&folder).await;
-    let bank = Passbook::using(&format!("{},{}", primary.url(), standby.url())).start();
-    bank.client.open().await;
+    let bank = Passbook::with_database(&format!("{},{}", primary.url(), standby.url())).start();
+    bank.client.open_account().await;
     let first = deposit(&bank.client, "first").await.unwrap();
     let shown = async |receipt: &Value| {
         let path = format!("{ACCOUNT}?min_position={}", receipt["position"].as_str().unwrap());
@@ -120,7 +120,7 @@ async fn a_primary_that_was_put_back_is_not_asked_any_more_though_it_answers() {
     };
     until("the first deposit", || shown(&first)).await;
     until("the standby", async || {
-        let has_it = standby.ask("SELECT position = 2 FROM log_head").await;
+        let has_it = standby.query_bool("SELECT position = 2 FROM log_head").await;
         has_it.then_some(())
     })
     .await;
@@ -129,7 +129,7 @@ async fn a_primary_that_was_put_back_is_not_asked_any_more_though_it_answers() {
     primary.execute("ALTER SYSTEM SET default_transaction_read_only = on", "postgres").await;
     primary.execute("SELECT pg_reload_conf()", "postgres").await;
     until("the old one put back", async || {
-        let is_read_only = primary.ask("SELECT current_setting('transaction_read_only')::boolean").await;
+        let is_read_only = primary.query_bool("SELECT current_setting('transaction_read_only')::boolean").await;
         is_read_only.then_some(())
     })
     .await;
@@ -153,13 +153,13 @@ async fn a_primary_that_was_put_back_is_not_asked_any_more_though_it_answers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_primary_dies_under_load_the_bank_goes_on_at_the_standby_and_nothing_acknowledged_is_lost() {
     let folder = Folder::empty();
-    let mut primary = Server::start(&folder).await;
+    let mut primary = PostgresServer::start(&folder).await;
     let standby = primary.standby(&folder).await;
-    primary.waits_for_standby().await;
+    primary.require_synchronous_standby().await;
     // The standby stands first in the list, and is passed over as long as it takes no writes.
     let urls = format!("{},{}", standby.url(), primary.url());
-    let bank = Passbook::using(&urls).start();
-    bank.client.open().await;
+    let bank = Passbook::with_database(&urls).start();
+    bank.client.open_account().await;
 
     let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut writers = JoinSet::new();
@@ -215,6 +215,6 @@ async fn when_the_primary_dies_under_load_the_bank_goes_on_at_the_standby_and_no
         assert_eq!(events["data"][0]["id"], receipt["events"][0]["id"], "{receipt}");
     }
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
-    let verified = Passbook::using(&urls).argument("verify").end();
+    let verified = Passbook::with_database(&urls).argument("verify").wait_for_exit();
     assert_eq!(verified.status.code(), Some(0), "{verified:?}");
 }

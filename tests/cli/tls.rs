@@ -46,7 +46,7 @@ impl Identity {
     }
 
     /// Listens before a server that has no TLS itself.
-    pub async fn before(&self, server: SocketAddr) -> SocketAddr {
+    pub async fn proxy_to(&self, server: SocketAddr) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = self.acceptor.clone();

@@ -79,7 +79,7 @@ async fn nobody_undoes_with_a_second_click_what_they_have_just_done() {
     // And nobody undoes what a colleague has done meanwhile.
     browser.counter("Freeze").await;
     browser.fill("#freeze-reason", "lost card").await;
-    app.teller().freeze(ADA.parse().unwrap()).await.expect(200);
+    app.client().freeze(ADA.parse().unwrap()).await.expect(200);
     browser.sees_in(".account-head .status", "frozen").await;
     browser.sees_in(".actions summary", "Unfreeze").await;
     assert_eq!(browser.ask("document.querySelector('details[open] #unfreeze-reason')").await, json!(null));
@@ -163,15 +163,15 @@ async fn a_page_that_is_loaded_again_asks_for_the_answer_that_it_has_not_had() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bank_that_is_killed_in_the_middle_of_a_form_is_found_again() {
-    let folder = Folder::fresh();
+    let folder = Folder::migrated();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let start = || {
         let free = free.clone();
-        let starting = Passbook::on(&folder).set("PASSBOOK_LISTEN", free);
+        let starting = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", free);
         tokio::task::block_in_place(|| starting.start())
     };
     let bank = start();
-    let base = bank.client.base().to_owned();
+    let base = bank.client.base_url().to_owned();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let body = json!({"account_id": ADA, "currency": "EUR", "owner": "ada", "initial_deposit": 10_000});
     assert_eq!(client.post(format!("{base}/v1/accounts")).json(&body).send().await.unwrap().status(), 201);

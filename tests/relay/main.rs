@@ -7,26 +7,26 @@
 #[path = "../cli/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod client;
-#[path = "../chaos/dice.rs"]
+#[path = "../chaos/rng.rs"]
 #[allow(dead_code, reason = "shared with the chaos")]
-mod dice;
+mod rng;
 #[path = "../cli/folder.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod folder;
-mod killing;
+mod crash;
 mod nats;
-mod operator;
+mod nats_operator;
 #[path = "../cli/passbook.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod passbook;
 mod publishing;
-mod secured;
-#[path = "../cli/servers.rs"]
+mod tls_auth;
+#[path = "../cli/postgres_server.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
-mod servers;
-mod site;
-mod stopping;
+mod postgres_server;
+mod testbed;
+mod fatal_errors;
 #[path = "../cli/tls.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod tls;
-mod waiting;
+mod outages;

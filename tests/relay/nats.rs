@@ -57,13 +57,13 @@ impl Nats {
 
     /// With further arguments of the server's.
     pub async fn start_with(arguments: &[&str]) -> Self {
-        Self::guarded(arguments, Access::open()).await
+        Self::with_access(arguments, Access::open()).await
     }
 
     /// A server that does not let everybody in.
-    pub async fn guarded(arguments: &[&str], access: Access) -> Self {
+    pub async fn with_access(arguments: &[&str], access: Access) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self::of(vec![Server::new(free_ports(1)[0], arguments)], access).await
+        Self::launch(vec![Server::new(free_ports(1)[0], arguments)], access).await
     }
 
     /// Three servers that keep a stream together.
@@ -76,16 +76,16 @@ impl Nats {
             let told = ["--server_name", &name, "--cluster_name", "passbook", "--cluster", route, "--routes", &all];
             Server::new(*port, told.map(str::to_owned).into())
         });
-        Self::of(servers.collect(), Access::open()).await
+        Self::launch(servers.collect(), Access::open()).await
     }
 
-    async fn of(servers: Vec<Server>, access: Access) -> Self {
+    async fn launch(servers: Vec<Server>, access: Access) -> Self {
         let mut nats = Self { servers, access };
         for server in &mut nats.servers {
             server.restart();
         }
         for server in &nats.servers {
-            server.is_there().await;
+            server.wait_until_listening().await;
         }
         nats
     }
@@ -140,7 +140,7 @@ impl Nats {
     }
 
     /// Makes the relay's stream before the relay does. A cluster takes some time until one of them leads.
-    pub async fn make(&self, settings: Config) {
+    pub async fn create_stream(&self, settings: Config) {
         let settings = Config {
             name: STREAM.to_owned(),
             subjects: vec!["passbook.0.>".to_owned()],
@@ -155,11 +155,11 @@ impl Nats {
     }
 
     /// Where the first partition's stream ends, if it is there.
-    pub async fn last(&self) -> Option<u64> {
-        self.last_of(0).await
+    pub async fn last_sequence(&self) -> Option<u64> {
+        self.last_sequence_of(0).await
     }
 
-    pub async fn last_of(&self, partition: i16) -> Option<u64> {
+    pub async fn last_sequence_of(&self, partition: i16) -> Option<u64> {
         let stream = self.jetstream().await.get_stream(format!("passbook-{partition}")).await.ok()?;
         Some(stream.cached_info().state.last_sequence)
     }
@@ -196,7 +196,7 @@ impl Server {
         command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream", "--store_dir"]);
         command.arg(self.folder.path().join("store")).args(&self.arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.expect("nats-server is there: scripts/setup --test installs it"));
+        self.child = Some(child.expect("nats-server is there: scripts/install-deps --test installs it"));
     }
 
     fn kill(&mut self) {
@@ -206,7 +206,7 @@ impl Server {
         }
     }
 
-    async fn is_there(&self) {
+    async fn wait_until_listening(&self) {
         // Nobody is let in anywhere yet, but whoever is refused was answered.
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
@@ -222,7 +222,7 @@ fn free_ports(count: usize) -> Vec<u16> {
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-/// Where `scripts/setup --test` puts it, or on the path.
+/// Where `scripts/install-deps --test` puts it, or on the path.
 fn program() -> PathBuf {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats-server");
     if unpacked.exists() { unpacked } else { "nats-server".into() }

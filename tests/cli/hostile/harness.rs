@@ -31,7 +31,7 @@ const WINDOW_BYTES: usize = 4_096;
 /// Connections that are none of the crowd's: to the database, and the honest client's.
 const OTHER_CONNECTIONS: usize = 40;
 
-pub struct Siege {
+pub struct AbuseHarness {
     bank: Running,
     address: String,
     over: watch::Sender<bool>,
@@ -51,16 +51,16 @@ pub fn connections() -> usize {
     wanted
 }
 
-impl Siege {
+impl AbuseHarness {
     /// A bank with one account, and somebody who keeps using it.
-    pub async fn begin() -> Self {
-        let folder = Folder::fresh();
-        let bank = Passbook::on(&folder).set("PASSBOOK_LOG", "warn").start();
-        bank.client.is_ready().await;
-        bank.client.open().await;
-        let address = bank.client.base().strip_prefix("http://").unwrap().to_owned();
+    pub async fn start() -> Self {
+        let folder = Folder::migrated();
+        let bank = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "warn").start();
+        bank.client.wait_until_ready().await;
+        bank.client.open_account().await;
+        let address = bank.client.base_url().strip_prefix("http://").unwrap().to_owned();
         let (over, is_over) = watch::channel(false);
-        let honest = tokio::spawn(use_the_bank(bank.client.clone(), is_over));
+        let honest = tokio::spawn(run_honest_client(bank.client.clone(), is_over));
         Self { bank, address, over, honest, _folder: folder }
     }
 
@@ -76,14 +76,14 @@ impl Siege {
     }
 
     /// Somebody who says this, and perhaps no more.
-    pub fn say(&self, what: &str) -> TcpStream {
+    pub fn send(&self, what: &str) -> TcpStream {
         let mut stream = self.connect();
         stream.write_all(what.as_bytes()).unwrap();
         stream
     }
 
     /// Somebody who asks and never reads, but waits until there would be something.
-    pub fn ask_for_nothing(&self, request: &str) -> TcpStream {
+    pub fn send_without_reading(&self, request: &str) -> TcpStream {
         let mut stream = self.connect();
         setsockopt(&stream, RcvBuf, &WINDOW_BYTES).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -92,27 +92,27 @@ impl Siege {
     }
 
     /// Waits until the service has let go of the whole crowd, though nobody of it has left.
-    pub async fn has_let_go(&self) {
+    pub async fn connections_released(&self) {
         self.until(|held| held <= OTHER_CONNECTIONS).await;
     }
 
     async fn until(&self, reached: impl Fn(usize) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
-        while !reached(self.held()) {
-            assert!(Instant::now() < deadline, "after {PATIENCE_S} s it holds {} connections", self.held());
+        while !reached(self.socket_count()) {
+            assert!(Instant::now() < deadline, "after {PATIENCE_S} s it holds {} connections", self.socket_count());
             sleep(Duration::from_millis(200)).await;
         }
     }
 
     /// How many sockets the service has.
-    fn held(&self) -> usize {
+    fn socket_count(&self) -> usize {
         let descriptors = fs::read_dir(format!("/proc/{}/fd", self.bank.process.id())).unwrap();
         let targets = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
 
     /// What the kernel keeps of answers that nobody has read (proc_net(5): the second address is the client's).
-    pub fn sent_in_vain_kib(&self) -> u64 {
+    pub fn unread_send_queue_kib(&self) -> u64 {
         let port = self.address.rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
         let own = format!(":{port:04X}");
         let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
@@ -122,16 +122,16 @@ impl Siege {
     }
 
     /// The most memory that the service has had (proc_pid_status(5)).
-    fn memory_mib(&self) -> u64 {
+    fn peak_memory_mib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.bank.process.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
     }
 
     /// The honest client was answered all the time, and the service is whole and has had no more memory than that.
-    pub async fn end(self, memory_mib_max: u64) {
+    pub async fn finish(self, memory_mib_max: u64) {
         self.over.send_replace(true);
-        let memory_mib = self.memory_mib();
+        let memory_mib = self.peak_memory_mib();
         let (answers, slowest) = self.honest.await.unwrap();
         println!("{answers} honest answers, the slowest in {slowest:?}; the service had {memory_mib} MiB at the most");
         assert!(answers > 0);
@@ -143,13 +143,13 @@ impl Siege {
 }
 
 /// Pays in and looks at the accounts, again and again; how often, and how long the slowest took to be answered.
-async fn use_the_bank(client: Client, over: watch::Receiver<bool>) -> (usize, Duration) {
+async fn run_honest_client(client: Client, over: watch::Receiver<bool>) -> (usize, Duration) {
     let (mut answers, mut slowest) = (0, Duration::ZERO);
     while !*over.borrow() {
         let started = Instant::now();
-        client.deposit_at_last(&format!("honest-{answers}")).await;
+        client.deposit_with_retry(&format!("honest-{answers}")).await;
         let deposit = started.elapsed();
-        look(&client).await;
+        list_accounts(&client).await;
         slowest = slowest.max(deposit).max(started.elapsed() - deposit);
         answers += 2;
         sleep(Duration::from_millis(20)).await;
@@ -158,7 +158,7 @@ async fn use_the_bank(client: Client, over: watch::Receiver<bool>) -> (usize, Du
 }
 
 /// Who is told that there is too much to do comes again after a second, as `Retry-After` says.
-async fn look(client: &Client) {
+async fn list_accounts(client: &Client) {
     let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
     loop {
         let accounts = client.get("/v1/accounts").await;

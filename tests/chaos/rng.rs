@@ -1,4 +1,4 @@
-//! Numbers that a seed decides: who throws the same dice sends the same commands and injects the same faults.
+//! A seeded random number generator, so that a run can be repeated: the same seed gives the same commands and faults.
 
 use std::time::Duration;
 
@@ -6,43 +6,44 @@ use uuid::Uuid;
 
 /// SplitMix64: small, and every seed is as good as any other.
 #[derive(Clone)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Dice of its own for somebody who throws beside others: in whose order they throw changes nothing.
+    /// Returns a generator for another task. The order in which tasks draw numbers then changes nothing.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
 
-    /// A number below `sides`.
-    pub fn below(&mut self, sides: u64) -> u64 {
-        self.next() % sides
+    /// A number from 0 to `bound` - 1.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
     }
 
-    pub fn between(&mut self, least: u64, most: u64) -> u64 {
-        least + self.below(most - least + 1)
+    /// A number from `min` to `max`, both included.
+    pub fn between(&mut self, min: u64, max: u64) -> u64 {
+        min + self.below(max - min + 1)
     }
 
-    pub fn millis(&mut self, least: u64, most: u64) -> Duration {
-        Duration::from_millis(self.between(least, most))
+    pub fn millis(&mut self, min: u64, max: u64) -> Duration {
+        Duration::from_millis(self.between(min, max))
     }
 
-    /// True in `percent` of a hundred throws.
+    /// True with a probability of `percent` %.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    pub fn pick<'a, T>(&mut self, things: &'a [T]) -> &'a T {
-        &things[self.index(things.len())]
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.index(items.len())]
     }
 
-    pub fn shuffle<T>(&mut self, things: &mut [T]) {
-        for place in (1..things.len()).rev() {
-            things.swap(place, self.index(place + 1));
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.index(last + 1));
         }
     }
 

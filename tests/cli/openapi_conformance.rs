@@ -11,14 +11,14 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
-    access::{guarded, token},
+    access_control::{with_access_control, token},
     folder::Folder,
     passbook::{Passbook, Running},
 };
 
 /// How many cases there are at the least, over all that come; `make fuzz` asks for more.
 const CASES: usize = 2_000;
-/// Those who come: anybody to an open bank; a teller, a customer and nobody to a guarded one.
+/// Those who come: anybody to an open bank; a teller, a customer and nobody to a with_access_control one.
 const RUNS: usize = 4;
 /// What every run has before it begins to guess, about, and how many operations there are to guess for.
 const FIXED_CASES: usize = 1_200;
@@ -37,7 +37,7 @@ fn number(name: &str, default: usize) -> usize {
     env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-/// Where `scripts/setup --test` puts it.
+/// Where `scripts/install-deps --test` puts it.
 fn schemathesis() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join("schemathesis/bin/st")
@@ -57,15 +57,15 @@ fn try_all(bank: &Running, folder: &Folder, token: Option<&str>, options: &[&str
     if let Some(token) = token {
         settings.push_str(&format!("\n[auth.openapi.bearer]\nbearer = \"{token}\"\n"));
     }
-    let file = folder.beside("schemathesis.toml");
+    let file = folder.join("schemathesis.toml");
     fs::write(&file, settings).unwrap();
     let mut command = Command::new(schemathesis());
     command.current_dir(home).env("PYTHONDONTWRITEBYTECODE", "1");
-    command.env("HYPOTHESIS_STORAGE_DIRECTORY", folder.beside("hypothesis")).arg("--config-file").arg(file).arg("run");
-    command.arg(format!("{}/openapi.json", bank.client.base())).args(options);
+    command.env("HYPOTHESIS_STORAGE_DIRECTORY", folder.join("hypothesis")).arg("--config-file").arg(file).arg("run");
+    command.arg(format!("{}/openapi.json", bank.client.base_url())).args(options);
     command.args([format!("--max-examples={guesses}"), format!("--seed={seed}")]);
     let ended = command.output().unwrap_or_else(|error| {
-        panic!("{} does not run ({error}): scripts/setup --test installs it", schemathesis().display())
+        panic!("{} does not run ({error}): scripts/install-deps --test installs it", schemathesis().display())
     });
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success(), "{said}{}", String::from_utf8_lossy(&ended.stderr));
@@ -93,17 +93,17 @@ fn assert_no_fault(bank: Running) {
 
 #[test]
 fn an_open_bank_keeps_to_its_document_whatever_is_sent() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
     try_all(&bank, &folder, None, &WITHOUT_TOKENS);
     assert_no_fault(bank);
 }
 
 #[test]
 fn a_guarded_bank_keeps_to_its_document_whoever_sends_whatever() {
-    let folder = Folder::fresh();
+    let folder = Folder::migrated();
     let [teller, customer] = [("teller", EVERYTHING), ("c-17", A_CUSTOMERS)].map(|(who, may)| token(&folder, who, may));
-    let bank = guarded(&folder).start();
+    let bank = with_access_control(&folder).start();
     try_all(&bank, &folder, Some(&teller), &[]);
     try_all(&bank, &folder, Some(&customer), &[]);
     assert_no_fault(bank);
@@ -111,9 +111,9 @@ fn a_guarded_bank_keeps_to_its_document_whoever_sends_whatever() {
 
 #[test]
 fn nobody_gets_anything_out_of_a_guarded_bank_whatever_is_sent() {
-    let folder = Folder::fresh();
+    let folder = Folder::migrated();
     token(&folder, "teller", EVERYTHING);
-    let bank = guarded(&folder).start();
+    let bank = with_access_control(&folder).start();
     try_all(&bank, &folder, None, &[]);
     let answered = answered(&bank.process.stderr());
     let to_nobody = |(route, status): &&(String, u64)| route.starts_with("/v1") && !matches!(status, 401 | 405);

@@ -26,20 +26,20 @@ const START_S_MAX: u64 = 60;
 /// Sockets are told apart by their folders.
 const PORT: u16 = 5432;
 
-pub struct Server {
+pub struct PostgresServer {
     folder: PathBuf,
     port: u16,
     child: Child,
 }
 
-impl Server {
+impl PostgresServer {
     /// With an empty database `passbook`.
     pub async fn start(folder: &Folder) -> Self {
-        Self::first(folder, PORT, &[]).await
+        Self::initialize(folder, PORT, &[]).await
     }
 
     /// One that is also reached over TLS.
-    pub async fn secured(folder: &Folder, identity: &Identity) -> Self {
+    pub async fn with_tls(folder: &Folder, identity: &Identity) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let [certificate, key] = [identity.certificate(), identity.key()].map(|file| kept(&file, folder));
         let told = [
@@ -48,10 +48,10 @@ impl Server {
             ("ssl_cert_file", certificate.display().to_string()),
             ("ssl_key_file", key.display().to_string()),
         ];
-        Self::first(folder, port, &told).await
+        Self::initialize(folder, port, &told).await
     }
 
-    async fn first(folder: &Folder, port: u16, settings: &[(&str, String)]) -> Self {
+    async fn initialize(folder: &Folder, port: u16, settings: &[(&str, String)]) -> Self {
         let home = home(folder, "one");
         let data = home.join("data");
         run(program("initdb").arg("-D").arg(&data).args([
@@ -101,7 +101,7 @@ impl Server {
     }
 
     /// Nobody on the way can read or change anything.
-    pub fn secured_url(&self) -> String {
+    pub fn tls_url(&self) -> String {
         format!("postgres://passbook@127.0.0.1:{}/passbook?sslmode=verify-full", self.port)
     }
 
@@ -114,17 +114,17 @@ impl Server {
         query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
     }
 
-    pub async fn ask(&self, sql: &str) -> bool {
+    pub async fn query_bool(&self, sql: &str) -> bool {
         let mut connection = self.options("passbook").connect().await.unwrap();
         query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap()
     }
 
     /// From now on a commit is answered only once the other one has it.
-    pub async fn waits_for_standby(&self) {
+    pub async fn require_synchronous_standby(&self) {
         self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "postgres").await;
         self.execute("SELECT pg_reload_conf()", "postgres").await;
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
-        while !self.ask("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await {
+        while !self.query_bool("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await {
             assert!(Instant::now() < deadline, "no standby keeps in step");
             thread::sleep(Duration::from_millis(20));
         }
@@ -142,7 +142,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         // "Immediate": nothing in it is needed.
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGQUIT);
@@ -157,7 +157,7 @@ fn program(name: &str) -> Command {
         fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
     let set = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
     let folder = set.into_iter().chain(configured).chain(folders).find(|folder| folder.join(name).is_file());
-    let mut command = Command::new(folder.expect("Postgres is installed by scripts/setup").join(name));
+    let mut command = Command::new(folder.expect("Postgres is installed by scripts/install-deps").join(name));
     if let Some(user) = user() {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
@@ -172,7 +172,7 @@ fn user() -> Option<User> {
 
 /// A copy of a file that Postgres takes for well kept.
 fn kept(file: &Path, folder: &Folder) -> PathBuf {
-    let copy = folder.beside(file.file_name().unwrap().to_str().unwrap());
+    let copy = folder.join(file.file_name().unwrap().to_str().unwrap());
     fs::copy(file, &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
     hand_over(&copy);
@@ -180,7 +180,7 @@ fn kept(file: &Path, folder: &Folder) -> PathBuf {
 }
 
 fn home(folder: &Folder, name: &str) -> PathBuf {
-    let home = folder.beside(name);
+    let home = folder.join(name);
     fs::create_dir(&home).unwrap();
     fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
     hand_over(&home);

@@ -8,26 +8,26 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    collector::Collector,
+    otlp_collector::Collector,
     folder::Folder,
     passbook::{Passbook, Running},
-    servers::Server,
+    postgres_server::PostgresServer,
     tls::Identity,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_reach_a_collector_that_is_trusted() {
     let (identity, collector) = (Identity::new(), Collector::listen());
-    let secured = format!("https://{}", identity.before(collector.address()).await);
+    let secured = format!("https://{}", identity.proxy_to(collector.address()).await);
     for is_trusted in [false, true] {
-        let folder = Folder::fresh();
+        let folder = Folder::migrated();
         let mut bank =
-            Passbook::on(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", &secured).set("OTEL_TRACES_SAMPLER", "always_on");
+            Passbook::in_folder(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", &secured).set("OTEL_TRACES_SAMPLER", "always_on");
         if is_trusted {
             bank = bank.set("SSL_CERT_FILE", identity.certificate());
         }
         let bank = bank.start();
-        bank.client.open().await;
+        bank.client.open_account().await;
         assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
         assert_eq!(collector.spans().iter().any(|span| span.name == "POST /v1/accounts"), is_trusted);
     }
@@ -35,28 +35,28 @@ async fn spans_reach_a_collector_that_is_trusted() {
 
 #[tokio::test]
 async fn spans_are_sent_in_the_clear_from_a_machine_without_any_certificates() {
-    let (collector, folder) = (Collector::listen(), Folder::fresh());
-    let bank = Passbook::on(&folder)
+    let (collector, folder) = (Collector::listen(), Folder::migrated());
+    let bank = Passbook::in_folder(&folder)
         .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
         .set("OTEL_TRACES_SAMPLER", "always_on")
-        .set("SSL_CERT_FILE", folder.beside("none"))
-        .set("SSL_CERT_DIR", folder.beside("none"))
+        .set("SSL_CERT_FILE", folder.join("none"))
+        .set("SSL_CERT_DIR", folder.join("none"))
         .start();
-    bank.client.open().await;
+    bank.client.open_account().await;
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
     assert!(collector.spans().iter().any(|span| span.name == "POST /v1/accounts"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_from_a_provider_that_is_trusted() {
-    let (identity, folder) = (Identity::new(), Folder::fresh());
+    let (identity, folder) = (Identity::new(), Folder::migrated());
     let provider = TcpListener::bind("127.0.0.1:0").unwrap();
     provider.set_nonblocking(true).unwrap();
-    let issuer = format!("https://{}", identity.before(provider.local_addr().unwrap()).await);
+    let issuer = format!("https://{}", identity.proxy_to(provider.local_addr().unwrap()).await);
     let of_provider = |passbook: Passbook| {
         passbook.set("PASSBOOK_AUTH_ISSUER", &issuer).set("PASSBOOK_AUTH_AUDIENCE", "https://passbook.example")
     };
-    let made = of_provider(Passbook::on(&folder)).argument("token").argument("--sub=ada").end();
+    let made = of_provider(Passbook::in_folder(&folder)).argument("token").argument("--sub=ada").wait_for_exit();
     let token = made.stdout[0].clone();
     let keys: Value = serde_json::from_slice(&fs::read(folder.data().join("development.jwks.json")).unwrap()).unwrap();
     let found = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")});
@@ -66,33 +66,33 @@ async fn keys_come_from_a_provider_that_is_trusted() {
     let provider = tokio::net::TcpListener::from_std(provider).unwrap();
     tokio::spawn(async move { axum::serve(provider, documents).await });
 
-    let bank = of_provider(Passbook::on(&folder)).start();
+    let bank = of_provider(Passbook::in_folder(&folder)).start();
     assert_eq!(accounts(&bank, &token).await, 401, "nobody vouches for the keys");
     bank.stop(Signal::SIGTERM);
-    let bank = of_provider(Passbook::on(&folder)).set("SSL_CERT_FILE", identity.certificate()).start();
+    let bank = of_provider(Passbook::in_folder(&folder)).set("SSL_CERT_FILE", identity.certificate()).start();
     assert_eq!(accounts(&bank, &token).await, 200);
 }
 
 #[tokio::test]
 async fn the_log_is_in_a_database_that_is_trusted() {
     let (identity, folder) = (Identity::new(), Folder::empty());
-    let server = Server::secured(&folder, &identity).await;
-    let url = server.secured_url();
-    let migrate = |url: &str| Passbook::using(url).argument("migrate");
-    let ended = migrate(&url).end();
-    assert!(ended.refusal().contains("certificate"), "{ended:?}");
+    let server = PostgresServer::with_tls(&folder, &identity).await;
+    let url = server.tls_url();
+    let migrate = |url: &str| Passbook::with_database(url).argument("migrate");
+    let ended = migrate(&url).wait_for_exit();
+    assert!(ended.error_message().contains("certificate"), "{ended:?}");
     let certificate = identity.certificate();
     for trusting in [
         migrate(&url).set("SSL_CERT_FILE", &certificate),
         migrate(&format!("{url}&sslrootcert={}", certificate.display())),
     ] {
-        let ended = trusting.end();
+        let ended = trusting.wait_for_exit();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     }
 }
 
 async fn accounts(bank: &Running, token: &str) -> StatusCode {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let asked = http.get(format!("{}/v1/accounts", bank.client.base())).bearer_auth(token);
+    let asked = http.get(format!("{}/v1/accounts", bank.client.base_url())).bearer_auth(token);
     asked.send().await.unwrap().status()
 }

@@ -13,7 +13,7 @@ use std::{
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::{collector::Collector, folder::Folder, passbook::Passbook};
+use crate::{otlp_collector::Collector, folder::Folder, passbook::Passbook};
 
 /// Only a relay tells these.
 const TOLD_BY_OTHERS: [&str; 2] = ["passbook_relay_lag_seconds", "passbook_relay_published_total"];
@@ -37,7 +37,7 @@ fn promtool(text: &str) -> String {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool is installed by scripts/setup --test");
+        .expect("promtool is installed by scripts/install-deps --test");
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -47,11 +47,11 @@ fn promtool(text: &str) -> String {
 
 /// Those of a bank that takes its own database for its replica.
 async fn metrics() -> String {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).set("PASSBOOK_READ_DATABASE_URL", folder.database_url()).start();
-    bank.client.open().await;
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).set("PASSBOOK_READ_DATABASE_URL", folder.database_url()).start();
+    bank.client.open_account().await;
     bank.client.post("/v1/accounts", "a-key", &json!({"currency": "XXQ"})).await.unwrap();
-    bank.client.is_ready().await;
+    bank.client.wait_until_ready().await;
     let deadline = Instant::now() + Duration::from_secs(PATIENCE_S_MAX);
     loop {
         assert!(Instant::now() < deadline, "the replica is not told of");
@@ -115,8 +115,8 @@ fn promtool_finds_fault_with_a_metric_that_is_not_as_it_should_be() {
 #[tokio::test]
 async fn a_trace_leads_from_the_callers_request_through_command_and_batch_to_the_views() {
     let collector = Collector::listen();
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder)
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder)
         .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
         .set("OTEL_BSP_SCHEDULE_DELAY", "100")
         .start();
@@ -125,7 +125,7 @@ async fn a_trace_leads_from_the_callers_request_through_command_and_batch_to_the
     // The projector may read an event before the executor has told of its batch; not each time.
     for _ in 0..REPEATED {
         let opened = http
-            .post(format!("{}/v1/accounts", bank.client.base()))
+            .post(format!("{}/v1/accounts", bank.client.base_url()))
             .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"))
             .json(&json!({"currency": "EUR"}));
         assert_eq!(opened.send().await.unwrap().status(), 201);
@@ -133,7 +133,7 @@ async fn a_trace_leads_from_the_callers_request_through_command_and_batch_to_the
     let events: serde_json::Value = bank.client.get("/v1/events").await.json().await.unwrap();
     let causation = events["data"][0]["metadata"]["causation_id"].as_str().unwrap().replace('-', "");
     assert_eq!(causation, trace);
-    bank.client.is_ready().await;
+    bank.client.wait_until_ready().await;
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
 
     let spans = collector.spans();
@@ -162,16 +162,16 @@ async fn a_request_is_traced_as_its_caller_and_the_sampler_say() {
         ("always_on", "", true),
         ("always_off", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
     ] {
-        let (collector, folder) = (Collector::listen(), Folder::fresh());
-        let bank = Passbook::on(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
+        let (collector, folder) = (Collector::listen(), Folder::migrated());
+        let bank = Passbook::in_folder(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
         let bank = bank.set("OTEL_TRACES_SAMPLER", sampler).start();
-        let url = format!("{}/v1/accounts", bank.client.base());
+        let url = format!("{}/v1/accounts", bank.client.base_url());
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         for _ in 0..REPEATED {
             let open = http.post(&url).json(&json!({"currency": "EUR"})).header("traceparent", traceparent);
             assert_eq!(open.send().await.unwrap().status(), 201);
         }
-        bank.client.is_ready().await;
+        bank.client.wait_until_ready().await;
         assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
         let spans = collector.spans();
         for name in ["POST /v1/accounts", "command", "batch", "project"] {
@@ -184,6 +184,6 @@ async fn a_request_is_traced_as_its_caller_and_the_sampler_say() {
 #[test]
 fn an_endpoint_that_is_no_address_is_refused() {
     let folder = Folder::empty();
-    let ended = Passbook::on(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", "otel.example:4318").end();
-    assert!(ended.refusal().contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{ended:?}");
+    let ended = Passbook::in_folder(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", "otel.example:4318").wait_for_exit();
+    assert!(ended.error_message().contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{ended:?}");
 }

@@ -12,12 +12,12 @@ use nix::sys::signal::Signal;
 
 use crate::{
     folder::Folder,
-    passbook::{Ended, Passbook},
+    passbook::{Exited, Passbook},
 };
 
 #[track_caller]
-fn refused(ended: &Ended, parts: &[&str]) {
-    let sentence = ended.refusal();
+fn refused(ended: &Exited, parts: &[&str]) {
+    let sentence = ended.error_message();
     for part in parts {
         assert!(sentence.contains(part), "{part:?} is missing: {sentence}");
     }
@@ -35,7 +35,7 @@ fn a_busy_port_is_named_before_a_database_is_started() {
     let folder = Folder::empty();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let ended = Passbook::on(&folder).set("PASSBOOK_LISTEN", &address).end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", &address).wait_for_exit();
     refused(&ended, &[&address, "taken by another program", "PASSBOOK_LISTEN"]);
     assert!(!folder.data().exists());
 }
@@ -43,7 +43,7 @@ fn a_busy_port_is_named_before_a_database_is_started() {
 #[test]
 fn an_address_of_another_machine_cannot_be_listened_on() {
     let folder = Folder::empty();
-    let ended = Passbook::on(&folder).set("PASSBOOK_LISTEN", "192.0.2.1:8080").set("PASSBOOK_AUTH", "off").end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "192.0.2.1:8080").set("PASSBOOK_AUTH", "off").wait_for_exit();
     refused(&ended, &["192.0.2.1:8080", "cannot be listened on"]);
 }
 
@@ -51,17 +51,17 @@ fn an_address_of_another_machine_cannot_be_listened_on() {
 fn an_address_that_others_can_reach_is_refused_unless_access_control_is_off_in_so_many_words() {
     let folder = Folder::empty();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        let ended = Passbook::on(&folder).set("PASSBOOK_LISTEN", address).end();
+        let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", address).wait_for_exit();
         refused(&ended, &[address, "PASSBOOK_AUTH=off", "127.0.0.1"]);
     }
 }
 
 #[test]
 fn a_data_folder_in_use_is_refused_and_the_bank_in_it_goes_on() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
     for subcommand in ["serve", "migrate"] {
-        let ended = Passbook::on(&folder).argument(subcommand).end();
+        let ended = Passbook::in_folder(&folder).argument(subcommand).wait_for_exit();
         refused(&ended, &[folder.data().to_str().unwrap(), "in use by another passbook", "PASSBOOK_DATA_DIR"]);
     }
     let ended = bank.stop(Signal::SIGTERM);
@@ -70,10 +70,10 @@ fn a_data_folder_in_use_is_refused_and_the_bank_in_it_goes_on() {
 
 #[test]
 fn a_data_folder_of_another_major_is_refused_and_left_as_it_is() {
-    let folder = Folder::fresh();
+    let folder = Folder::migrated();
     let version = folder.data().join("postgres/PG_VERSION");
     fs::write(&version, "14\n").unwrap();
-    let ended = Passbook::on(&folder).end();
+    let ended = Passbook::in_folder(&folder).wait_for_exit();
     refused(&ended, &["written by Postgres 14", "never upgraded silently", folder.data().to_str().unwrap()]);
     assert_eq!(fs::read_to_string(version).unwrap(), "14\n");
 }
@@ -81,68 +81,68 @@ fn a_data_folder_of_another_major_is_refused_and_left_as_it_is() {
 #[test]
 fn a_folder_without_a_postgres_is_named() {
     let folder = Folder::empty();
-    let empty = folder.beside("bin");
+    let empty = folder.join("bin");
     fs::create_dir(&empty).unwrap();
-    let ended = Passbook::on(&folder).set("PASSBOOK_PG_BIN", &empty).end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_PG_BIN", &empty).wait_for_exit();
     refused(&ended, &[empty.to_str().unwrap(), "PASSBOOK_PG_BIN", "holds no working postgres and initdb"]);
 }
 
 #[test]
 fn a_postgres_that_is_too_old_is_named() {
     let folder = Folder::empty();
-    let bin = folder.beside("bin");
+    let bin = folder.join("bin");
     for program in ["postgres", "initdb"] {
         script(&bin.join(program), &format!("echo '{program} (PostgreSQL) 14.9'"));
     }
-    let ended = Passbook::on(&folder).set("PASSBOOK_PG_BIN", &bin).end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_PG_BIN", &bin).wait_for_exit();
     refused(&ended, &["only Postgres 14", bin.to_str().unwrap(), "15 or later"]);
 }
 
 #[test]
 fn an_initdb_that_fails_is_quoted_and_leaves_no_half_made_data() {
     let folder = Folder::empty();
-    let bin = folder.beside("bin");
+    let bin = folder.join("bin");
     script(&bin.join("postgres"), "echo 'postgres (PostgreSQL) 15.9'");
     script(
         &bin.join("initdb"),
         "echo 'initdb: error: could not create directory: No space left on device' >&2; exit 1",
     );
-    let ended = Passbook::on(&folder).set("PASSBOOK_PG_BIN", &bin).end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_PG_BIN", &bin).wait_for_exit();
     refused(&ended, &["could not be created", "No space left on device"]);
     assert!(!folder.data().join("postgres").exists());
 }
 
 #[test]
 fn a_postgres_that_does_not_start_is_quoted_with_its_log() {
-    let folder = Folder::fresh();
+    let folder = Folder::migrated();
     fs::write(folder.data().join("postgres/postgresql.conf"), "no_such_setting = 1\n").unwrap();
-    let ended = Passbook::on(&folder).end();
+    let ended = Passbook::in_folder(&folder).wait_for_exit();
     refused(&ended, &["Postgres did not start", "postgresql.conf", "contains errors", "postgres.log says more"]);
-    folder.is_left_alone();
+    folder.wait_until_unused();
 }
 
 #[test]
 fn a_file_in_the_place_of_the_data_folder_is_refused() {
     let folder = Folder::empty();
     fs::write(folder.data(), "not a folder").unwrap();
-    let ended = Passbook::on(&folder).end();
+    let ended = Passbook::in_folder(&folder).wait_for_exit();
     refused(&ended, &[folder.data().to_str().unwrap(), "PASSBOOK_DATA_DIR"]);
 }
 
 #[test]
 fn a_data_folder_that_postgres_cannot_reach_is_refused() {
     let folder = Folder::empty();
-    let closed = folder.beside("closed");
+    let closed = folder.join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
-    let ended = Passbook::on(&folder).set("PASSBOOK_DATA_DIR", closed.join("data")).end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_DATA_DIR", closed.join("data")).wait_for_exit();
     refused(&ended, &[closed.to_str().unwrap(), "PASSBOOK_DATA_DIR"]);
 }
 
 #[test]
 fn a_data_folder_of_postgres_itself_is_not_taken_for_one_of_passbook() {
-    let folder = Folder::fresh();
-    let ended = Passbook::on(&folder).set("PASSBOOK_DATA_DIR", folder.data().join("postgres")).end();
+    let folder = Folder::migrated();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_DATA_DIR", folder.data().join("postgres")).wait_for_exit();
     refused(&ended, &["is not a data folder of passbook", "PASSBOOK_DATA_DIR"]);
 }
 
@@ -151,7 +151,7 @@ fn a_database_url_that_is_none_is_refused_without_quoting_it() {
     for url in
         ["hunter2", "", "mysql://teller:hunter2@db.example/bank", "postgres://teller:hunter2@db.example:port/bank"]
     {
-        let ended = Passbook::using(url).end();
+        let ended = Passbook::with_database(url).wait_for_exit();
         refused(&ended, &["PASSBOOK_DATABASE_URL is not a Postgres URL", "postgres://user:password@host/database"]);
         assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
     }
@@ -162,7 +162,7 @@ fn a_database_that_cannot_be_reached_is_told_without_the_password_however_much_i
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("postgres://teller:hunter2@{closed}/bank");
     for subcommand in ["serve", "migrate"] {
-        let ended = Passbook::using(&url).set("PASSBOOK_LOG", "trace").argument(subcommand).end();
+        let ended = Passbook::with_database(&url).set("PASSBOOK_LOG", "trace").argument(subcommand).wait_for_exit();
         refused(&ended, &["the database of PASSBOOK_DATABASE_URL cannot be reached"]);
         assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
     }
@@ -173,7 +173,7 @@ fn a_database_that_accepts_and_says_nothing_is_given_up_after_a_while() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://teller:hunter2@{}/bank", silent.local_addr().unwrap());
     let started = Instant::now();
-    let ended = Passbook::using(&url).end();
+    let ended = Passbook::with_database(&url).wait_for_exit();
     refused(&ended, &["the database of PASSBOOK_DATABASE_URL cannot be reached"]);
     assert!(started.elapsed() < Duration::from_secs(30));
 }
@@ -181,14 +181,14 @@ fn a_database_that_accepts_and_says_nothing_is_given_up_after_a_while() {
 #[test]
 fn a_log_filter_that_cannot_be_read_is_named() {
     let folder = Folder::empty();
-    let ended = Passbook::on(&folder).set("PASSBOOK_LOG", "passbook=loud").end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "passbook=loud").wait_for_exit();
     refused(&ended, &["PASSBOOK_LOG", "passbook=loud", "is not a log filter"]);
 }
 
 #[test]
 fn a_setting_that_cannot_be_read_is_named_with_its_flag() {
     let folder = Folder::empty();
-    let ended = Passbook::on(&folder).set("PASSBOOK_LISTEN", "8080").end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "8080").wait_for_exit();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
     assert!(ended.stderr.contains("--listen") && ended.stderr.contains("8080"), "{ended:?}");
 }

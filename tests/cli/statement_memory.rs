@@ -21,10 +21,10 @@ fn peak_kb(process: u32) -> u64 {
 
 #[tokio::test]
 async fn a_long_statement_takes_no_more_memory_than_a_short_one() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
-    bank.client.open().await;
-    bank.client.deposit_now("first").await;
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    bank.client.deposit_ok("first").await;
     let list: Value = bank.client.get("/v1/accounts?min_position=2").await.json().await.unwrap();
     let account = list["data"][0]["account_id"].as_str().unwrap();
     let (version, balance) =

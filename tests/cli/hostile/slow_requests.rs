@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::siege::{Siege, connections};
+use super::harness::{AbuseHarness, connections};
 
 /// The headers of a request that is not whole are kept, 64 KiB a connection: of 500 (of 2 500) 31 MiB (156).
 const MEMORY_MIB_MAX: u64 = 500;
@@ -21,8 +21,8 @@ const BYTES: usize = 60;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_never_come_whole_are_given_up_and_harm_nobody() {
     let quarter = connections() / 4;
-    let siege = Siege::begin().await;
-    let crowd = |what: &str| -> Vec<TcpStream> { (0..quarter).map(|_| siege.say(what)).collect() };
+    let harness = AbuseHarness::start().await;
+    let crowd = |what: &str| -> Vec<TcpStream> { (0..quarter).map(|_| harness.send(what)).collect() };
     let mut dripping = crowd("GET /livez HTTP/1.1\r\nx-slow: ");
     let body = "POST /v1/accounts HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{";
     let bodies = crowd(body);
@@ -34,7 +34,7 @@ async fn requests_that_never_come_whole_are_given_up_and_harm_nobody() {
         dripping.iter_mut().for_each(|stream| drop(stream.write(b"a")));
         sleep(Duration::from_millis(BYTE_EVERY_MS)).await;
     }
-    siege.has_let_go().await;
+    harness.connections_released().await;
     for mut stream in bodies {
         let mut told = [0; 12];
         // What it did not read may have cut off its answer.
@@ -43,5 +43,5 @@ async fn requests_that_never_come_whole_are_given_up_and_harm_nobody() {
         }
     }
     drop((dripping, chunks, fat));
-    siege.end(MEMORY_MIB_MAX).await;
+    harness.finish(MEMORY_MIB_MAX).await;
 }

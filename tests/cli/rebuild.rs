@@ -5,40 +5,40 @@ use sqlx::{Connection, PgConnection};
 
 use crate::{
     folder::Folder,
-    passbook::{Ended, Passbook},
+    passbook::{Exited, Passbook},
 };
 
-fn rebuild(folder: &Folder, arguments: &[&str]) -> Ended {
-    let passbook = Passbook::on(folder).argument("rebuild");
-    arguments.iter().fold(passbook, |passbook, argument| passbook.argument(argument)).end()
+fn rebuild(folder: &Folder, arguments: &[&str]) -> Exited {
+    let passbook = Passbook::in_folder(folder).argument("rebuild");
+    arguments.iter().fold(passbook, |passbook, argument| passbook.argument(argument)).wait_for_exit()
 }
 
 #[tokio::test]
 async fn a_view_is_rebuilt_beside_the_bank_and_after_it_has_ended() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
-    bank.client.open().await;
-    bank.client.deposit_now("a-key").await;
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    bank.client.deposit_ok("a-key").await;
 
     let beside = rebuild(&folder, &["accounts"]);
     assert_eq!(beside.status.code(), Some(0), "{beside:?}");
     assert_eq!(beside.stdout, ["accounts is rebuilt: generation 2 is live at position 2"]);
-    bank.client.deposit_now("another-key").await;
+    bank.client.deposit_ok("another-key").await;
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
 
     let alone = rebuild(&folder, &["transactions", "--verify"]);
     assert_eq!(alone.status.code(), Some(0), "{alone:?}");
     assert_eq!(alone.stdout, ["transactions is rebuilt: generation 2 is live at position 3"]);
-    folder.is_left_alone();
+    folder.wait_until_unused();
 }
 
 #[tokio::test]
 async fn what_cannot_be_rebuilt_is_refused_in_a_sentence() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
-    bank.client.open().await;
-    assert!(rebuild(&folder, &["customers"]).refusal().contains("no projection"));
-    assert!(rebuild(&folder, &["accounts", "--resume"]).refusal().contains("no rebuild of accounts"));
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    assert!(rebuild(&folder, &["customers"]).error_message().contains("no projection"));
+    assert!(rebuild(&folder, &["accounts", "--resume"]).error_message().contains("no rebuild of accounts"));
 
     // As one that another process began and has not got far with.
     let mut superuser = PgConnection::connect(&folder.database_url()).await.unwrap();
@@ -47,18 +47,18 @@ async fn what_cannot_be_rebuilt_is_refused_in_a_sentence() {
                  WHERE name = 'accounts'";
     let mut other = PgConnection::connect(&folder.database_url()).await.unwrap();
     sqlx::raw_sql(begin).execute(&mut other).await.unwrap();
-    assert!(rebuild(&folder, &["accounts"]).refusal().contains("--resume"));
+    assert!(rebuild(&folder, &["accounts"]).error_message().contains("--resume"));
     superuser.close().await.unwrap();
 
     // Whichever of the two comes first, service or command line, it is built once.
     let resumed = rebuild(&folder, &["accounts", "--resume"]);
-    assert!(resumed.status.success() || resumed.refusal().contains("no rebuild of accounts"), "{resumed:?}");
+    assert!(resumed.status.success() || resumed.error_message().contains("no rebuild of accounts"), "{resumed:?}");
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
 }
 
 #[test]
 fn a_folder_without_a_bank_has_nothing_to_rebuild() {
     let folder = Folder::empty();
-    assert!(rebuild(&folder, &["accounts"]).refusal().contains("no bank"));
+    assert!(rebuild(&folder, &["accounts"]).error_message().contains("no bank"));
     assert!(!folder.data().exists());
 }

@@ -19,21 +19,21 @@ use crate::{
 #[track_caller]
 pub fn token(folder: &Folder, subject: &str, scope: &str) -> String {
     let made =
-        Passbook::on(folder).argument("token").argument("--sub").argument(subject).argument("--scope").argument(scope);
-    let ended = made.end();
+        Passbook::in_folder(folder).argument("token").argument("--sub").argument(subject).argument("--scope").argument(scope);
+    let ended = made.wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     let jwks = folder.data().join("development.jwks.json");
     assert!(ended.stderr.contains(&format!("PASSBOOK_AUTH_JWKS_FILE={}", jwks.display())), "{ended:?}");
     ended.stdout[0].clone()
 }
 
-pub fn guarded(folder: &Folder) -> Passbook {
-    Passbook::on(folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.data().join("development.jwks.json"))
+pub fn with_access_control(folder: &Folder) -> Passbook {
+    Passbook::in_folder(folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.data().join("development.jwks.json"))
 }
 
 async fn ask(bank: &Running, method: Method, path: &str, token: &str, body: &Value) -> StatusCode {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let request = http.request(method, format!("{}{path}", bank.client.base())).bearer_auth(token).json(body);
+    let request = http.request(method, format!("{}{path}", bank.client.base_url())).bearer_auth(token).json(body);
     request.send().await.unwrap().status()
 }
 
@@ -44,7 +44,7 @@ async fn a_token_of_a_new_folder_is_taken_by_the_bank_that_is_started_in_it() {
     let key = folder.data().join("development.key");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let kept = fs::read(&key).unwrap();
-    let bank = guarded(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").start();
+    let bank = with_access_control(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").start();
     let euros = json!({"currency": "EUR"});
     assert_eq!(ask(&bank, Method::POST, "/v1/accounts", &of_alice, &euros).await, 201);
     assert_eq!(ask(&bank, Method::POST, "/v1/accounts", "nonsense", &euros).await, 401);
@@ -59,24 +59,24 @@ async fn a_token_of_a_new_folder_is_taken_by_the_bank_that_is_started_in_it() {
 #[test]
 fn a_token_that_could_not_be_meant_is_refused() {
     let folder = Folder::empty();
-    let ended = Passbook::on(&folder).argument("token").argument("--sub=a").argument("--scope=accounts:reed").end();
-    assert!(ended.refusal().contains("accounts:reed") && ended.refusal().contains("accounts:read:any"), "{ended:?}");
+    let ended = Passbook::in_folder(&folder).argument("token").argument("--sub=a").argument("--scope=accounts:reed").wait_for_exit();
+    assert!(ended.error_message().contains("accounts:reed") && ended.error_message().contains("accounts:read:any"), "{ended:?}");
     assert!(!folder.data().exists());
-    let other = folder.beside("other.key");
+    let other = folder.join("other.key");
     fs::write(&other, "not a key").unwrap();
     let key = format!("--key={}", other.display());
-    let ended = Passbook::on(&folder).argument("token").argument("--sub=a").argument(&key).end();
-    assert!(ended.refusal().contains("--key"), "{ended:?}");
+    let ended = Passbook::in_folder(&folder).argument("token").argument("--sub=a").argument(&key).wait_for_exit();
+    assert!(ended.error_message().contains("--key"), "{ended:?}");
     assert_eq!(fs::read_to_string(&other).unwrap(), "not a key");
 }
 
 #[tokio::test]
 async fn every_refusal_leaves_a_line_with_who_what_and_why_and_no_token_however_much_is_logged() {
-    let folder = Folder::fresh();
+    let folder = Folder::migrated();
     let [alice, ben] = ["alice", "ben"].map(|subject| token(&folder, subject, "accounts:read accounts:write"));
-    let bank = guarded(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", "trace").start();
+    let bank = with_access_control(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", "trace").start();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let opened = http.post(format!("{}/v1/accounts", bank.client.base())).bearer_auth(&alice);
+    let opened = http.post(format!("{}/v1/accounts", bank.client.base_url())).bearer_auth(&alice);
     let opened: Value = opened.json(&json!({"currency": "EUR"})).send().await.unwrap().json().await.unwrap();
     let account = format!("/v1/accounts/{}", opened["account_id"].as_str().unwrap());
     let read = format!("{account}?min_position={}", opened["position"].as_str().unwrap());
@@ -118,27 +118,27 @@ async fn every_refusal_leaves_a_line_with_who_what_and_why_and_no_token_however_
 #[test]
 fn settings_that_contradict_one_another_are_refused_in_a_sentence() {
     let folder = Folder::empty();
-    let ended = Passbook::on(&folder).set("PASSBOOK_AUTH", "off").set("PASSBOOK_AUTH_JWKS_FILE", "/nowhere").end();
-    assert!(ended.refusal().contains("PASSBOOK_AUTH=off"), "{ended:?}");
-    let ended = Passbook::on(&folder).set("PASSBOOK_AUTH_ISSUER", "https://id.example").end();
-    assert!(ended.refusal().contains("PASSBOOK_AUTH_AUDIENCE"), "{ended:?}");
-    let ended = Passbook::on(&folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.beside("none")).end();
-    assert!(ended.refusal().contains(folder.beside("none").to_str().unwrap()), "{ended:?}");
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_AUTH", "off").set("PASSBOOK_AUTH_JWKS_FILE", "/nowhere").wait_for_exit();
+    assert!(ended.error_message().contains("PASSBOOK_AUTH=off"), "{ended:?}");
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_AUTH_ISSUER", "https://id.example").wait_for_exit();
+    assert!(ended.error_message().contains("PASSBOOK_AUTH_AUDIENCE"), "{ended:?}");
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.join("none")).wait_for_exit();
+    assert!(ended.error_message().contains(folder.join("none").to_str().unwrap()), "{ended:?}");
     assert!(!folder.data().exists(), "nothing was started");
 }
 
 #[test]
 fn a_proxy_that_is_no_network_is_refused() {
     let folder = Folder::empty();
-    let ended = Passbook::on(&folder).set("PASSBOOK_TRUSTED_PROXIES", "10.0.0.0/8,proxy.example").end();
+    let ended = Passbook::in_folder(&folder).set("PASSBOOK_TRUSTED_PROXIES", "10.0.0.0/8,proxy.example").wait_for_exit();
     assert!(ended.status.code() == Some(2) && ended.stderr.contains("proxy.example"), "{ended:?}");
 }
 
 /// Where the kernel would write one, as it does for a process that is told to abort.
 #[tokio::test]
 async fn what_the_process_knows_is_written_into_no_core_dump() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).with_core_dumps().start();
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).with_core_dumps().start();
     let limits = fs::read_to_string(format!("/proc/{}/limits", bank.process.id())).unwrap_or_default();
     if let Some(limit) = limits.lines().find(|line| line.starts_with("Max core file size")) {
         assert_eq!(limit.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{limit}");
@@ -150,32 +150,32 @@ async fn what_the_process_knows_is_written_into_no_core_dump() {
 
 #[tokio::test]
 async fn an_open_bank_says_so_loudly() {
-    let folder = Folder::fresh();
-    let ended = Passbook::on(&folder).start().stop(Signal::SIGTERM);
+    let folder = Folder::migrated();
+    let ended = Passbook::in_folder(&folder).start().stop(Signal::SIGTERM);
     assert!(ended.stderr.contains("access control is off"), "{}", ended.stderr);
     assert!(ended.stderr.contains("OFF: every program of this machine may do everything"), "{}", ended.stderr);
 }
 
 #[tokio::test]
 async fn the_database_is_read_from_a_file_and_its_password_told_nowhere() {
-    let folder = Folder::fresh();
-    let first = Passbook::on(&folder).start();
-    let file = folder.beside("url");
+    let folder = Folder::migrated();
+    let first = Passbook::in_folder(&folder).start();
+    let file = folder.join("url");
     fs::write(&file, format!("{}\n", folder.database_url())).unwrap();
     let second =
-        Passbook::bare().set("PASSBOOK_DATABASE_URL_FILE", &file).set("PASSBOOK_LISTEN", "127.0.0.1:0").start();
-    second.client.is_ready().await;
+        Passbook::new().set("PASSBOOK_DATABASE_URL_FILE", &file).set("PASSBOOK_LISTEN", "127.0.0.1:0").start();
+    second.client.wait_until_ready().await;
     drop((second, first));
 
     fs::write(&file, "postgres://teller:hunter2@127.0.0.1:1/bank").unwrap();
-    let ended = Passbook::bare()
+    let ended = Passbook::new()
         .set("PASSBOOK_DATABASE_URL_FILE", &file)
         .set("PASSBOOK_LOG", "trace")
         .argument("migrate")
-        .end();
-    assert!(ended.refusal().contains("cannot be reached") && !ended.stderr.contains("hunter2"), "{ended:?}");
-    let ended = Passbook::using("postgres:///bank").set("PASSBOOK_DATABASE_URL_FILE", &file).argument("migrate").end();
-    assert!(ended.refusal().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
-    let ended = Passbook::bare().set("PASSBOOK_DATABASE_URL_FILE", folder.beside("none")).argument("migrate").end();
-    assert!(ended.refusal().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
+        .wait_for_exit();
+    assert!(ended.error_message().contains("cannot be reached") && !ended.stderr.contains("hunter2"), "{ended:?}");
+    let ended = Passbook::with_database("postgres:///bank").set("PASSBOOK_DATABASE_URL_FILE", &file).argument("migrate").wait_for_exit();
+    assert!(ended.error_message().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
+    let ended = Passbook::new().set("PASSBOOK_DATABASE_URL_FILE", folder.join("none")).argument("migrate").wait_for_exit();
+    assert!(ended.error_message().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
 }

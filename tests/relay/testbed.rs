@@ -14,48 +14,48 @@ use crate::{
     client::Client,
     folder::Folder,
     nats::Nats,
-    passbook::{Ended, Passbook, Running},
+    passbook::{Exited, Passbook, Running},
 };
 
 /// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.
 const PATIENCE_S_MAX: u64 = 60;
 
 /// Fields are dropped in this order: whoever works in a folder ends before it is removed.
-pub struct Site {
+pub struct Testbed {
     pub bank: Option<Running>,
     pub nats: Nats,
     pub folder: Folder,
 }
 
-impl Site {
+impl Testbed {
     /// A bank with one account, whose events nobody has published yet.
     pub async fn new() -> Self {
         Self::with(Nats::start().await).await
     }
 
     pub async fn with(nats: Nats) -> Self {
-        let folder = spawn_blocking(Folder::fresh).await.unwrap();
-        let mut site = Self { bank: None, nats, folder };
-        site.open_bank().await;
-        site.client().open().await;
-        site
+        let folder = spawn_blocking(Folder::migrated).await.unwrap();
+        let mut testbed = Self { bank: None, nats, folder };
+        testbed.start_service().await;
+        testbed.client().open_account().await;
+        testbed
     }
 
     /// A bank over so many partitions, without an account.
-    pub async fn over(partitions: &str) -> Self {
+    pub async fn with_partitions(partitions: &str) -> Self {
         let folder = Folder::empty();
-        let passbook = Passbook::on(&folder).set("PASSBOOK_PARTITIONS", partitions);
+        let passbook = Passbook::in_folder(&folder).set("PASSBOOK_PARTITIONS", partitions);
         let bank = spawn_blocking(|| passbook.start()).await.unwrap();
         Self { bank: Some(bank), nats: Nats::start().await, folder }
     }
 
-    pub async fn open_bank(&mut self) {
-        let passbook = Passbook::on(&self.folder);
+    pub async fn start_service(&mut self) {
+        let passbook = Passbook::in_folder(&self.folder);
         self.bank = Some(spawn_blocking(|| passbook.start()).await.unwrap());
     }
 
     /// Ends the bank, and its database with it.
-    pub async fn close_bank(&mut self) {
+    pub async fn stop_service(&mut self) {
         let bank = self.bank.take().unwrap();
         let ended = spawn_blocking(move || bank.stop(Signal::SIGTERM)).await.unwrap();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
@@ -68,12 +68,12 @@ impl Site {
     /// So many deposits, one after the other.
     pub async fn deposit(&self, name: &str, count: usize) {
         for number in 0..count {
-            self.client().deposit_now(&format!("{name}-{number}")).await;
+            self.client().deposit_ok(&format!("{name}-{number}")).await;
         }
     }
 
-    pub fn relay(&self) -> Passbook {
-        Passbook::on(&self.folder)
+    pub fn relay_command(&self) -> Passbook {
+        Passbook::in_folder(&self.folder)
             .argument("relay")
             .argument("nats")
             .set("PASSBOOK_RELAY_NATS_URL", self.nats.url())
@@ -81,7 +81,7 @@ impl Site {
     }
 
     pub async fn start_relay(&self) -> Running {
-        let relay = self.relay();
+        let relay = self.relay_command();
         spawn_blocking(|| relay.start()).await.unwrap()
     }
 
@@ -105,16 +105,16 @@ impl Site {
     }
 
     /// Waits until each stream holds as many messages as its partition has events.
-    pub async fn is_published(&self) {
+    pub async fn wait_until_published(&self) {
         for (partition, head) in (0..).zip(self.heads().await) {
-            let is_full = async || self.nats.last_of(partition).await == Some(head.cast_unsigned());
+            let is_full = async || self.nats.last_sequence_of(partition).await == Some(head.cast_unsigned());
             eventually("the end of the log", is_full).await;
         }
     }
 
     /// Waits until the database remembers that everything is published.
-    pub async fn is_noted(&self) {
-        self.is_published().await;
+    pub async fn wait_for_checkpoint(&self) {
+        self.wait_until_published().await;
         for (partition, head) in (0i16..).zip(self.heads().await) {
             let noted = async || {
                 let noted = query_scalar("SELECT position FROM relay WHERE partition = $1").bind(partition);
@@ -125,21 +125,21 @@ impl Site {
     }
 
     /// A relay publishes so many deposits, and ends.
-    pub async fn relayed(&self, reference: &str, deposits: usize) {
+    pub async fn publish_deposits(&self, reference: &str, deposits: usize) {
         let relay = self.start_relay().await;
         self.deposit(reference, deposits).await;
-        self.is_noted().await;
+        self.wait_for_checkpoint().await;
         stop(relay).await;
     }
 
     /// Compares each stream with its partition of the log, message by message.
-    pub async fn stream_is_the_log(&self) {
+    pub async fn assert_streams_match_log(&self) {
         for partition in (0i16..).take(self.heads().await.len()) {
-            self.stream_is_the_log_of(partition).await;
+            self.assert_stream_matches(partition).await;
         }
     }
 
-    async fn stream_is_the_log_of(&self, partition: i16) {
+    async fn assert_stream_matches(&self, partition: i16) {
         let sql = "SELECT position, id::text, type, data::text, encode(hash, 'hex') AS hash FROM event
                    WHERE partition = $1 ORDER BY position";
         let events = query(sql).bind(partition).fetch_all(&mut self.superuser().await).await.unwrap();
@@ -165,7 +165,7 @@ impl Site {
 }
 
 /// Ends a relay in order.
-pub async fn stop(relay: Running) -> Ended {
+pub async fn stop(relay: Running) -> Exited {
     let ended = spawn_blocking(move || relay.stop(Signal::SIGTERM)).await.unwrap();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     ended
@@ -177,8 +177,8 @@ pub async fn kill(relay: Running) {
 }
 
 /// Waits until a relay ends by itself; the sentence with which it does.
-pub async fn refusal(relay: Running) -> String {
-    let ended = spawn_blocking(move || relay.process.end()).await.unwrap();
+pub async fn wait_for_error(relay: Running) -> String {
+    let ended = spawn_blocking(move || relay.process.wait_for_exit()).await.unwrap();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     // Log lines are for machines here, and begin with a brace.
     let said: Vec<&str> = ended.stderr.lines().filter(|line| !line.starts_with('{')).collect();

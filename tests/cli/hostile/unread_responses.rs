@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::siege::{Siege, connections};
+use super::harness::{AbuseHarness, connections};
 
 /// What the service needs for itself, and 256 MiB of large answers, however many were asked for.
 const MEMORY_MIB_MAX: u64 = 450;
@@ -19,13 +19,13 @@ const TEXT_CHARS_MAX: usize = 500;
 const QUESTIONS: usize = 400;
 
 /// An account with a long history.
-async fn long_history(siege: &Siege) -> String {
-    let opened = siege.client().post("/v1/accounts", "long", &json!({"currency": "EUR"})).await.unwrap();
+async fn long_history(harness: &AbuseHarness) -> String {
+    let opened = harness.client().post("/v1/accounts", "long", &json!({"currency": "EUR"})).await.unwrap();
     let opened: serde_json::Value = opened.json().await.unwrap();
     let account = format!("/v1/accounts/{}", opened["account_id"].as_str().unwrap());
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let (bank, deposits) = (siege.client().clone(), format!("{account}/deposits"));
+        let (bank, deposits) = (harness.client().clone(), format!("{account}/deposits"));
         clients.spawn(async move {
             let deposit = json!({"amount": 1, "reference": "€".repeat(TEXT_CHARS_MAX)});
             for turn in 0..MOVEMENTS / CLIENTS {
@@ -41,8 +41,8 @@ async fn long_history(siege: &Siege) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_reads_are_given_up_and_harm_nobody() {
     let readers = connections() / 32;
-    let siege = Siege::begin().await;
-    let account = long_history(&siege).await;
+    let harness = AbuseHarness::start().await;
+    let account = long_history(&harness).await;
     let get = |path: &str, accept: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n");
     let days = "from=2020-01-01&to=2100-01-01";
     let questions = [
@@ -54,12 +54,12 @@ async fn answers_that_nobody_reads_are_given_up_and_harm_nobody() {
     ];
     let mut unread = Vec::new();
     for question in questions {
-        unread.extend((0..readers).map(|_| siege.ask_for_nothing(&question)));
+        unread.extend((0..readers).map(|_| harness.send_without_reading(&question)));
     }
-    let each_kib = siege.sent_in_vain_kib() / unread.len() as u64;
+    let each_kib = harness.unread_send_queue_kib() / unread.len() as u64;
     println!("the kernel keeps {each_kib} KiB a connection");
     assert!(each_kib <= SENT_IN_VAIN_KIB_MAX);
-    siege.has_let_go().await;
+    harness.connections_released().await;
     drop(unread);
-    siege.end(MEMORY_MIB_MAX + FOLLOWER_MIB_MAX * readers as u64).await;
+    harness.finish(MEMORY_MIB_MAX + FOLLOWER_MIB_MAX * readers as u64).await;
 }

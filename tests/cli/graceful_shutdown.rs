@@ -1,4 +1,4 @@
-//! Told to end while it works, it ends in order: what it answered with success stands, and nothing is left running.
+//! Acknowledged to end while it works, it ends in order: what it answered with success stands, and nothing is left running.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,29 +26,29 @@ const CLIENTS: usize = 8;
 const ANSWERED_MIN: usize = 20;
 
 /// Clients that pay in one after the other until they are told that it is over.
-pub struct Crowd {
+pub struct Workload {
     over: Arc<AtomicBool>,
-    clients: JoinSet<Told>,
+    clients: JoinSet<Acknowledged>,
 }
 
 /// What clients were told.
 #[derive(Default)]
-pub struct Told {
+pub struct Acknowledged {
     /// The ids of the events that were answered with success.
     pub recorded: Vec<String>,
     /// The keys of the commands of which nothing was done.
-    pub nothing_done: Vec<String>,
+    pub not_executed: Vec<String>,
 }
 
-impl Crowd {
+impl Workload {
     /// Returns in the middle of the work.
-    pub async fn at_work(client: &Client) -> Self {
+    pub async fn start(client: &Client) -> Self {
         let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
             let (client, over, answered) = (client.clone(), Arc::clone(&over), Arc::clone(&answered));
             clients.spawn(async move {
-                let mut told = Told::default();
+                let mut told = Acknowledged::default();
                 for turn in 0.. {
                     if over.load(Ordering::Relaxed) {
                         break;
@@ -59,7 +59,7 @@ impl Crowd {
                             told.recorded.push(event_id);
                             answered.fetch_add(1, Ordering::Relaxed);
                         }
-                        Outcome::NothingDone => told.nothing_done.push(key),
+                        Outcome::NotExecuted => told.not_executed.push(key),
                         Outcome::Unknown => sleep(Duration::from_millis(5)).await,
                     }
                 }
@@ -75,22 +75,22 @@ impl Crowd {
     }
 
     /// Lets them go home and tell.
-    pub async fn told(self) -> Told {
+    pub async fn finish(self) -> Acknowledged {
         self.over.store(true, Ordering::Relaxed);
-        let mut all = Told::default();
+        let mut all = Acknowledged::default();
         for told in self.clients.join_all().await {
             all.recorded.extend(told.recorded);
-            all.nothing_done.extend(told.nothing_done);
+            all.not_executed.extend(told.not_executed);
         }
         assert!(all.recorded.len() >= ANSWERED_MIN, "only {} deposits were answered", all.recorded.len());
         all
     }
 }
 
-impl Told {
+impl Acknowledged {
     /// The bank knows everything that was answered with success, each once, and nothing of which nothing was done.
     #[track_caller]
-    pub fn agrees_with(&self, known: &[Deposit]) {
+    pub fn assert_matches(&self, known: &[Deposit]) {
         let mut times = HashMap::new();
         known.iter().for_each(|deposit| *times.entry(deposit.event_id.as_str()).or_insert(0) += 1);
         for id in &self.recorded {
@@ -98,29 +98,29 @@ impl Told {
         }
         let keys: HashSet<&str> = known.iter().map(|deposit| deposit.key.as_str()).collect();
         assert_eq!(keys.len(), known.len(), "a command was carried out twice");
-        for key in &self.nothing_done {
+        for key in &self.not_executed {
             assert!(!keys.contains(key.as_str()), "of {key} nothing was done");
         }
     }
 }
 
-/// A bank that starts again in this folder knows what the crowd knows.
-pub async fn nothing_is_lost(folder: &Folder, crowd: Crowd) {
-    let told = crowd.told().await;
-    let bank = Passbook::on(folder).start();
-    told.agrees_with(&bank.client.deposits().await);
+/// A bank that starts again in this folder knows what the workload knows.
+pub async fn assert_nothing_lost(folder: &Folder, workload: Workload) {
+    let told = workload.finish().await;
+    let bank = Passbook::in_folder(folder).start();
+    told.assert_matches(&bank.client.deposits().await);
 }
 
 async fn ends_in_order_at(signal: Signal) {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
-    bank.client.open().await;
-    let crowd = Crowd::at_work(&bank.client).await;
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    let workload = Workload::start(&bank.client).await;
     let ended = bank.stop(signal);
     assert!(folder.processes().is_empty(), "still working: {:?}", folder.processes());
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert_eq!(ended.stdout.len(), 1, "{ended:?}");
-    nothing_is_lost(&folder, crowd).await;
+    assert_nothing_lost(&folder, workload).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,10 +135,10 @@ async fn at_sigint_it_answers_what_it_accepted_and_ends_with_its_postgres() {
 
 #[tokio::test]
 async fn told_to_end_it_says_that_it_is_not_ready_and_serves_on_for_as_long_as_it_was_set() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).set("PASSBOOK_SHUTDOWN_DELAY_MS", "60000").start();
-    bank.client.open().await;
-    bank.client.is_ready().await;
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).set("PASSBOOK_SHUTDOWN_DELAY_MS", "60000").start();
+    bank.client.open_account().await;
+    bank.client.wait_until_ready().await;
     bank.process.signal(Signal::SIGTERM);
     let mut ready = bank.client.get("/readyz").await;
     while ready.status() == 200 {
@@ -147,32 +147,32 @@ async fn told_to_end_it_says_that_it_is_not_ready_and_serves_on_for_as_long_as_i
     }
     let problem: Value = ready.json().await.unwrap();
     assert_eq!((&problem["status"], &problem["code"]), (&json!(503), &json!("overloaded")), "{problem}");
-    bank.client.deposit_now("late").await;
+    bank.client.deposit_ok("late").await;
     // Whoever does not want to wait says it twice.
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(1));
-    folder.is_left_alone();
-    assert_eq!(Passbook::on(&folder).start().client.deposits().await.len(), 1);
+    folder.wait_until_unused();
+    assert_eq!(Passbook::in_folder(&folder).start().client.deposits().await.len(), 1);
 }
 
 #[tokio::test]
 async fn told_to_end_while_it_starts_it_ends_at_once_and_leaves_nothing_running() {
     let folder = Folder::empty();
-    let starting = Passbook::on(&folder).spawn();
+    let starting = Passbook::in_folder(&folder).spawn();
     // It has begun to make its database, and so listens to signals.
     while !folder.data().exists() {
         sleep(Duration::from_millis(5)).await;
     }
     starting.signal(Signal::SIGTERM);
-    let ended = starting.end();
+    let ended = starting.wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    folder.is_left_alone();
-    let bank = Passbook::on(&folder).start();
-    bank.client.is_ready().await;
+    folder.wait_until_unused();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.wait_until_ready().await;
 }
 
 /// A client that asks for more than both sides' buffers hold, and reads nothing of it.
 fn deaf_client(bank: &Running) -> TcpStream {
-    let mut deaf = TcpStream::connect(bank.client.base().strip_prefix("http://").unwrap()).unwrap();
+    let mut deaf = TcpStream::connect(bank.client.base_url().strip_prefix("http://").unwrap()).unwrap();
     let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n";
     deaf.write_all(request.repeat(20).as_bytes()).unwrap();
     thread::sleep(Duration::from_millis(300));
@@ -181,23 +181,23 @@ fn deaf_client(bank: &Running) -> TcpStream {
 
 #[test]
 fn a_client_that_never_reads_does_not_keep_it_from_ending() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
     let _deaf = deaf_client(&bank);
     let ended = bank.stop(Signal::SIGTERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    folder.is_left_alone();
+    folder.wait_until_unused();
 }
 
 #[test]
 fn told_to_end_a_second_time_it_waits_for_nobody() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
     let _deaf = deaf_client(&bank);
     bank.process.signal(Signal::SIGTERM);
     thread::sleep(Duration::from_millis(300));
     let ended = bank.stop(Signal::SIGINT);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("a second time"), "{ended:?}");
-    folder.is_left_alone();
+    folder.wait_until_unused();
 }

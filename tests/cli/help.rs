@@ -7,8 +7,8 @@ use crate::passbook::Passbook;
 
 #[track_caller]
 fn help(subcommand: Option<&str>) -> String {
-    let passbook = subcommand.map_or_else(Passbook::bare, |subcommand| Passbook::bare().argument(subcommand));
-    let ended = passbook.argument("--help").end();
+    let passbook = subcommand.map_or_else(Passbook::new, |subcommand| Passbook::new().argument(subcommand));
+    let ended = passbook.argument("--help").wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.stderr.is_empty(), "{ended:?}");
     ended.stdout.join("\n")
@@ -48,20 +48,20 @@ fn the_help_of_openapi_shows_how_to_use_it() {
 #[test]
 fn the_help_does_not_show_a_password_of_the_environment() {
     let url = "postgres://teller:hunter2@db.example/bank";
-    let ended = Passbook::using(url).argument("serve").argument("--help").end();
+    let ended = Passbook::with_database(url).argument("serve").argument("--help").wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(!ended.stdout.join("\n").contains("hunter2"), "{ended:?}");
 }
 
 #[test]
 fn the_version_is_told() {
-    let ended = Passbook::bare().argument("--version").end();
+    let ended = Passbook::new().argument("--version").wait_for_exit();
     assert_eq!(ended.stdout, [format!("passbook {}", env!("CARGO_PKG_VERSION"))]);
 }
 
 #[test]
 fn the_openapi_document_needs_no_database() {
-    let ended = Passbook::bare().set("PASSBOOK_PG_BIN", "/nowhere").argument("openapi").end();
+    let ended = Passbook::new().set("PASSBOOK_PG_BIN", "/nowhere").argument("openapi").wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     let document: serde_json::Value = serde_json::from_str(&ended.stdout.join("\n")).unwrap();
     assert_eq!(document["info"]["title"], "Passbook");
@@ -69,7 +69,7 @@ fn the_openapi_document_needs_no_database() {
 
 #[test]
 fn a_word_that_it_does_not_know_is_refused_with_a_hint() {
-    let ended = Passbook::bare().argument("serv").end();
+    let ended = Passbook::new().argument("serv").wait_for_exit();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
     assert!(ended.stderr.contains("'serve'"), "{ended:?}");
 }

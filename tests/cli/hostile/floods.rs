@@ -10,7 +10,7 @@ use nix::{
     sys::socket::{setsockopt, sockopt::Linger},
 };
 
-use super::siege::{Siege, connections};
+use super::harness::{AbuseHarness, connections};
 
 const MEMORY_MIB_MAX: u64 = 300;
 /// Questions in one breath.
@@ -33,28 +33,28 @@ fn answers(mut stream: TcpStream) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_resets_and_bombs_harm_nobody() {
     let crowd = connections();
-    let siege = Siege::begin().await;
+    let harness = AbuseHarness::start().await;
     let post = |headers: &str| {
         format!("POST /v1/accounts HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\r\n\r\n")
     };
     for words in ["", "GET /li", "GET /v1/accounts HTTP/1.1\r\nhost: localhost\r\n\r\n", &post("content-length: 30")] {
-        (0..crowd / 4).for_each(|_| reset(siege.say(words)));
+        (0..crowd / 4).for_each(|_| reset(harness.send(words)));
     }
 
     let question = "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let last = question.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
     let breath = question.repeat(QUESTIONS - 1) + &last;
-    for flood in (0..crowd / 100).map(|_| siege.say(&breath)).collect::<Vec<_>>() {
+    for flood in (0..crowd / 100).map(|_| harness.send(&breath)).collect::<Vec<_>>() {
         assert_eq!(answers(flood).matches("HTTP/1.1 200 ").count(), QUESTIONS);
     }
 
     let bomb = post(&format!("connection: close\r\ncontent-encoding: gzip\r\ncontent-length: {BOMB_BYTES}"));
     for _ in 0..BOMBS {
-        let mut stream = siege.say(&bomb);
+        let mut stream = harness.send(&bomb);
         // Whoever answers before it has read it all may not read the rest.
         let _ = stream.write_all(&vec![0x1f; BOMB_BYTES]);
         let told = answers(stream);
         assert!(told.is_empty() || told.starts_with("HTTP/1.1 415 "), "{told}");
     }
-    siege.end(MEMORY_MIB_MAX).await;
+    harness.finish(MEMORY_MIB_MAX).await;
 }

@@ -6,46 +6,46 @@ use sqlx::{Connection, PgConnection};
 
 use crate::{
     folder::Folder,
-    passbook::{Ended, Passbook},
+    passbook::{Exited, Passbook},
 };
 
-fn verify(folder: &Folder, arguments: &[&str]) -> Ended {
-    let passbook = Passbook::on(folder).argument("verify");
-    arguments.iter().fold(passbook, |passbook, argument| passbook.argument(argument)).end()
+fn verify(folder: &Folder, arguments: &[&str]) -> Exited {
+    let passbook = Passbook::in_folder(folder).argument("verify");
+    arguments.iter().fold(passbook, |passbook, argument| passbook.argument(argument)).wait_for_exit()
 }
 
-fn json(ended: &Ended) -> Value {
+fn json(ended: &Exited) -> Value {
     serde_json::from_str(&ended.stdout.join("")).unwrap()
 }
 
 #[tokio::test]
 async fn books_are_checked_beside_the_bank_and_after_it_has_ended() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
-    bank.client.open().await;
-    bank.client.deposit_now("a-key").await;
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    bank.client.deposit_ok("a-key").await;
 
     let beside = verify(&folder, &[]);
     assert_eq!(beside.status.code(), Some(0), "{beside:?}");
     assert!(beside.stdout[0].contains("in order"), "{beside:?}");
     let witness = beside.stdout.last().unwrap().rsplit_once(' ').unwrap().1.to_owned();
     // The bank did not lose its Postgres by it.
-    bank.client.deposit_now("another-key").await;
+    bank.client.deposit_ok("another-key").await;
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
 
     let alone = verify(&folder, &["--json", "--witness", &witness]);
     assert_eq!(alone.status.code(), Some(0), "{alone:?}");
     let report = json(&alone);
     assert_eq!((&report["verified"], &report["position"], &report["accounts"]), (&true.into(), &3.into(), &1.into()));
-    folder.is_left_alone();
+    folder.wait_until_unused();
 }
 
 #[tokio::test]
 async fn books_that_are_not_in_order_end_in_exit_code_1_and_the_first_broken_position() {
-    let folder = Folder::fresh();
-    let bank = Passbook::on(&folder).start();
-    bank.client.open().await;
-    bank.client.deposit_now("a-key").await;
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    bank.client.deposit_ok("a-key").await;
     let mut superuser = PgConnection::connect(&folder.database_url()).await.unwrap();
     sqlx::raw_sql(
         "ALTER TABLE event DISABLE TRIGGER event_immutable;
@@ -56,7 +56,7 @@ async fn books_that_are_not_in_order_end_in_exit_code_1_and_the_first_broken_pos
     .unwrap();
 
     let told = verify(&folder, &[]);
-    assert!(told.refusal().starts_with("position 2: "), "{told:?}");
+    assert!(told.error_message().starts_with("position 2: "), "{told:?}");
     let told = verify(&folder, &["--json"]);
     assert_eq!(told.status.code(), Some(1), "{told:?}");
     let finding = json(&told);
@@ -68,7 +68,7 @@ async fn books_that_are_not_in_order_end_in_exit_code_1_and_the_first_broken_pos
 fn a_witness_that_is_none_is_refused_before_anything_is_started() {
     let folder = Folder::empty();
     let ended = verify(&folder, &["--witness", "yesterday"]);
-    assert!(ended.refusal().contains("--witness"), "{ended:?}");
+    assert!(ended.error_message().contains("--witness"), "{ended:?}");
     assert!(!folder.data().exists());
 }
 
@@ -76,6 +76,6 @@ fn a_witness_that_is_none_is_refused_before_anything_is_started() {
 fn a_folder_without_a_bank_is_not_made_one() {
     let folder = Folder::empty();
     let ended = verify(&folder, &[]);
-    assert!(ended.refusal().contains("no bank"), "{ended:?}");
+    assert!(ended.error_message().contains("no bank"), "{ended:?}");
     assert!(!folder.data().exists());
 }

@@ -8,8 +8,8 @@ use crate::{
     folder::Folder,
     nats::Nats,
     passbook::Passbook,
-    servers::Server,
-    site::{Site, eventually, kill, stop},
+    postgres_server::PostgresServer,
+    testbed::{Testbed, eventually, kill, stop},
 };
 
 /// How often a log line says so.
@@ -17,7 +17,7 @@ fn told(stderr: &str, words: &str) -> usize {
     stderr.lines().filter(|line| line.contains(words)).count()
 }
 
-async fn figure(base: &str, name: &str) -> Option<f64> {
+async fn lag_metric(base: &str, name: &str) -> Option<f64> {
     let text = reqwest::get(format!("{base}/metrics")).await.unwrap().text().await.unwrap();
     let line = text.lines().find(|line| line.starts_with(&format!("{name}{{stream=\"passbook-0\"}}")))?;
     line.rsplit_once(' ')?.1.parse().ok()
@@ -25,21 +25,21 @@ async fn figure(base: &str, name: &str) -> Option<f64> {
 
 #[tokio::test]
 async fn while_nats_is_away_the_bank_goes_on_and_the_figures_say_how_far_the_stream_is_behind() {
-    let mut site = Site::new().await;
-    let relay = site.start_relay().await;
-    site.is_published().await;
-    site.nats.kill();
-    site.deposit("meanwhile", 7).await;
-    let base = relay.client.base().to_owned();
-    eventually("the lag", async || figure(&base, "passbook_relay_lag_events").await == Some(7.0)).await;
-    assert!(figure(&base, "passbook_relay_lag_seconds").await.unwrap() > 0.0);
+    let mut testbed = Testbed::new().await;
+    let relay = testbed.start_relay().await;
+    testbed.wait_until_published().await;
+    testbed.nats.kill();
+    testbed.deposit("meanwhile", 7).await;
+    let base = relay.client.base_url().to_owned();
+    eventually("the lag", async || lag_metric(&base, "passbook_relay_lag_events").await == Some(7.0)).await;
+    assert!(lag_metric(&base, "passbook_relay_lag_seconds").await.unwrap() > 0.0);
 
-    site.nats.restart();
-    site.is_noted().await;
-    eventually("no lag", async || figure(&base, "passbook_relay_lag_events").await == Some(0.0)).await;
-    assert_eq!(figure(&base, "passbook_relay_lag_seconds").await, Some(0.0));
-    assert_eq!(figure(&base, "passbook_relay_published_total").await, Some(8.0));
-    site.stream_is_the_log().await;
+    testbed.nats.restart();
+    testbed.wait_for_checkpoint().await;
+    eventually("no lag", async || lag_metric(&base, "passbook_relay_lag_events").await == Some(0.0)).await;
+    assert_eq!(lag_metric(&base, "passbook_relay_lag_seconds").await, Some(0.0));
+    assert_eq!(lag_metric(&base, "passbook_relay_published_total").await, Some(8.0));
+    testbed.assert_streams_match_log().await;
     let ended = stop(relay).await;
     assert_eq!(told(&ended.stderr, "stands still"), 1, "{}", ended.stderr);
     assert_eq!(told(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
@@ -47,103 +47,103 @@ async fn while_nats_is_away_the_bank_goes_on_and_the_figures_say_how_far_the_str
 
 #[tokio::test]
 async fn a_relay_may_be_started_first_and_ended_before_anything_is_there() {
-    let mut site = Site::new().await;
-    site.close_bank().await;
-    site.nats.kill();
-    let relay = site.start_relay().await;
-    let other = site.start_relay().await;
+    let mut testbed = Testbed::new().await;
+    testbed.stop_service().await;
+    testbed.nats.kill();
+    let relay = testbed.start_relay().await;
+    let other = testbed.start_relay().await;
     let waits = async || told(&relay.process.stderr(), "waits for the log") == 1;
     eventually("its word", waits).await;
     stop(other).await;
-    site.open_bank().await;
+    testbed.start_service().await;
     eventually("its word", async || told(&relay.process.stderr(), "stands still") == 1).await;
-    site.nats.restart();
-    site.is_published().await;
-    site.stream_is_the_log().await;
+    testbed.nats.restart();
+    testbed.wait_until_published().await;
+    testbed.assert_streams_match_log().await;
     stop(relay).await;
 }
 
 #[tokio::test]
 async fn what_was_published_before_the_relay_began_is_no_lag() {
-    let mut site = Site::new().await;
-    site.relayed("before", 3).await;
-    site.nats.kill();
-    site.deposit("after", 2).await;
-    let relay = site.start_relay().await;
-    let base = relay.client.base().to_owned();
-    eventually("a figure", async || figure(&base, "passbook_relay_lag_events").await.is_some()).await;
-    assert_eq!(figure(&base, "passbook_relay_lag_events").await, Some(2.0));
+    let mut testbed = Testbed::new().await;
+    testbed.publish_deposits("before", 3).await;
+    testbed.nats.kill();
+    testbed.deposit("after", 2).await;
+    let relay = testbed.start_relay().await;
+    let base = relay.client.base_url().to_owned();
+    eventually("a figure", async || lag_metric(&base, "passbook_relay_lag_events").await.is_some()).await;
+    assert_eq!(lag_metric(&base, "passbook_relay_lag_events").await, Some(2.0));
     stop(relay).await;
 }
 
 #[tokio::test]
 async fn of_several_servers_one_is_enough() {
-    let site = Site::new().await;
+    let testbed = Testbed::new().await;
     let away = (0..7).map(|_| {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         format!("nats://{free},")
     });
-    let relay = site.relay().set("PASSBOOK_RELAY_NATS_URL", away.chain([site.nats.url()]).collect::<String>());
+    let relay = testbed.relay_command().set("PASSBOOK_RELAY_NATS_URL", away.chain([testbed.nats.url()]).collect::<String>());
     let relay = spawn_blocking(|| relay.start()).await.unwrap();
-    site.is_noted().await;
+    testbed.wait_for_checkpoint().await;
     let ended = stop(relay).await;
     assert_eq!(told(&ended.stderr, "stands still"), 0, "{}", ended.stderr);
 }
 
 #[tokio::test]
 async fn a_log_of_which_not_all_is_copied_yet_is_not_published() {
-    let site = Site::new().await;
-    site.execute(
+    let testbed = Testbed::new().await;
+    testbed.execute(
         "INSERT INTO copy_progress (partition, source_partition, source_count, position, hash, compared, keys_at)
          VALUES (0, 0, 1, 0, '', 0, 'epoch')",
     )
     .await;
-    let relay = site.start_relay().await;
+    let relay = testbed.start_relay().await;
     eventually("its word", async || told(&relay.process.stderr(), "not all of it is here") == 1).await;
-    assert_eq!(site.nats.last().await, None);
-    site.execute("UPDATE copy_progress SET finished_at = now()").await;
-    site.is_noted().await;
-    site.stream_is_the_log().await;
+    assert_eq!(testbed.nats.last_sequence().await, None);
+    testbed.execute("UPDATE copy_progress SET finished_at = now()").await;
+    testbed.wait_for_checkpoint().await;
+    testbed.assert_streams_match_log().await;
     stop(relay).await;
 }
 
 #[tokio::test]
 async fn while_the_database_is_away_the_relay_waits_and_then_goes_on() {
-    let mut site = Site::new().await;
-    let relay = site.start_relay().await;
-    site.deposit("before", 3).await;
-    site.is_published().await;
-    site.close_bank().await;
+    let mut testbed = Testbed::new().await;
+    let relay = testbed.start_relay().await;
+    testbed.deposit("before", 3).await;
+    testbed.wait_until_published().await;
+    testbed.stop_service().await;
     eventually("its word", async || told(&relay.process.stderr(), "stands still") == 1).await;
-    site.open_bank().await;
-    site.deposit("after", 3).await;
-    site.is_noted().await;
-    site.stream_is_the_log().await;
+    testbed.start_service().await;
+    testbed.deposit("after", 3).await;
+    testbed.wait_for_checkpoint().await;
+    testbed.assert_streams_match_log().await;
     kill(relay).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_another_server_takes_over_the_log_the_relay_goes_on_there() {
     let (nats, folder) = (Nats::start().await, Folder::empty());
-    let mut primary = Server::start(&folder).await;
+    let mut primary = PostgresServer::start(&folder).await;
     let standby = primary.standby(&folder).await;
-    primary.waits_for_standby().await;
+    primary.require_synchronous_standby().await;
     let urls = format!("{},{}", primary.url(), standby.url());
-    let starting = Passbook::using(&urls);
+    let starting = Passbook::with_database(&urls);
     let bank = spawn_blocking(|| starting.start()).await.unwrap();
-    let relay = Passbook::using(&urls)
+    let relay = Passbook::with_database(&urls)
         .argument("relay")
         .argument("nats")
         .set("PASSBOOK_RELAY_NATS_URL", nats.url())
         .set("PASSBOOK_RELAY_LISTEN", "127.0.0.1:0");
     let relay = spawn_blocking(|| relay.start()).await.unwrap();
-    bank.client.open().await;
-    eventually("the opening", async || nats.last().await == Some(1)).await;
+    bank.client.open_account().await;
+    eventually("the opening", async || nats.last_sequence().await == Some(1)).await;
 
     primary.kill();
     standby.promote();
-    bank.client.deposit_now("after").await;
-    eventually("the deposit", async || nats.last().await == Some(2)).await;
+    bank.client.deposit_ok("after").await;
+    eventually("the deposit", async || nats.last_sequence().await == Some(2)).await;
     let deposit: serde_json::Value = serde_json::from_slice(&nats.messages(0).await[1].payload).unwrap();
     assert_eq!(deposit["position"], "2");
     let ended = stop(relay).await;

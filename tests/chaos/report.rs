@@ -1,0 +1,63 @@
+//! The summary of a chaos test: faults, commands and their outcomes, for a person to read.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use crate::{
+    fault::Fault,
+    workload::{CommandRecord, Outcome},
+};
+
+#[derive(Default)]
+pub struct Report {
+    pub rounds: u64,
+    pub faults: BTreeMap<Fault, u64>,
+    pub commands: u64,
+    pub acknowledged: u64,
+    pub rejected: u64,
+    /// Commands without a key whose outcome stays unknown.
+    pub unknown: u64,
+    pub retries: u64,
+    /// Commands with at least one attempt whose outcome was unknown.
+    pub with_unknown_attempt: u64,
+    /// Commands that committed after their last attempt had been rejected.
+    pub recorded_after_rejection: u64,
+    pub reads: u64,
+    pub events: usize,
+    /// The longest time that the views took to reach the log head after the testbed was restored.
+    pub caught_up_in: Duration,
+}
+
+impl Report {
+    pub fn count(&mut self, records: &[CommandRecord]) {
+        for record in records {
+            self.commands += 1;
+            self.retries += record.attempts - 1;
+            self.with_unknown_attempt += u64::from(record.had_unknown_attempt);
+            match record.outcome {
+                Outcome::Recorded(_) => self.acknowledged += 1,
+                Outcome::Rejected(_) => self.rejected += 1,
+                Outcome::Unknown => self.unknown += 1,
+            }
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut row = |name: &str, value: &dyn fmt::Display| writeln!(f, "  {name:<32}{value:>10}");
+        row("rounds", &self.rounds)?;
+        for (fault, times) in &self.faults {
+            row(&format!("{fault:?}"), times)?;
+        }
+        row("commands", &self.commands)?;
+        row("  acknowledged", &self.acknowledged)?;
+        row("  rejected", &self.rejected)?;
+        row("  outcome unknown", &self.unknown)?;
+        row("  with an unknown attempt", &self.with_unknown_attempt)?;
+        row("  recorded after a rejection", &self.recorded_after_rejection)?;
+        row("retries", &self.retries)?;
+        row("probe reads", &self.reads)?;
+        row("events in the log", &self.events)?;
+        row("slowest view catch-up (s)", &format!("{:.2}", self.caught_up_in.as_secs_f64()))
+    }
+}

@@ -1,0 +1,220 @@
+//! The system under test: instances of the service, their Postgres, and the proxies, the clock, the disk and the load
+//! balancer that faults act on.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process,
+    sync::{Arc, Mutex},
+};
+
+use passbook_embedded_postgres::{self as embedded, EmbeddedPostgres};
+use sqlx::PgConnection;
+use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
+
+use crate::{
+    balancer::{Balancer, free_address},
+    clock::Clock,
+    disk::{Disk, remove_abandoned},
+    eventually,
+    folder::Folder,
+    instance::Instance,
+    passbook::{Exited, Passbook},
+    postgres::Postgres,
+    proxy::Proxy,
+    settings::Settings,
+};
+
+/// Longer than HAProxy takes to notice that an instance shuts down.
+const SHUTDOWN_DELAY_MS: &str = "8000";
+
+/// Fields are dropped in this order: processes that use a folder must exit before it is removed.
+pub struct Testbed {
+    /// The permanent instances. Each one is started again after a fault.
+    pub instances: Vec<Arc<Instance>>,
+    /// An instance that runs only during the fault `TransientInstance`.
+    pub transient: Option<Arc<Instance>>,
+    /// The proxy between each instance and Postgres, in the order of the instances.
+    pub proxies: Vec<Proxy>,
+    /// Allows one message fault at a time.
+    pub message_fault_lock: AsyncMutex<()>,
+    /// The load balancer. `None` if clients choose an instance themselves.
+    pub balancer: Option<Balancer>,
+    /// The clock of the last instance.
+    pub clock: Option<Arc<Clock>>,
+    pub postgres: Postgres,
+    /// The shared Postgres. `None` if an instance runs the embedded one.
+    external: Option<EmbeddedPostgres>,
+    pub disk: Option<Disk>,
+    pub folder: Folder,
+}
+
+impl Testbed {
+    /// One instance with its embedded Postgres.
+    pub async fn with_embedded_postgres() -> Self {
+        let folder = spawn_blocking(Folder::migrated).await.unwrap();
+        let data = folder.data();
+        Self::on_embedded_postgres(folder, data, None).await
+    }
+
+    /// The same, with its data on a small disk that can be filled.
+    pub async fn with_small_disk() -> Self {
+        let folder = Folder::empty();
+        remove_abandoned("passbook-");
+        fs::write(folder.join("pid"), process::id().to_string()).unwrap();
+        let disk = Disk::mount(folder.join("disk"));
+        let data = disk.path().join("data");
+        Self::on_embedded_postgres(folder, data, Some(disk)).await
+    }
+
+    /// Three instances with a shared Postgres behind a load balancer, which receives all commands. Each start uses the
+    /// binary that `program` names at that time, or the current one if it is `None`.
+    pub async fn behind_balancer(program: Arc<Mutex<Option<PathBuf>>>) -> Self {
+        let folder = spawn_blocking(Folder::migrated).await.unwrap();
+        let (postgres, external) = postgres_in(&folder).await;
+        let addresses = [(); 3].map(|()| free_address());
+        let balancer = Balancer::start(&folder, &addresses).await;
+        let instances = ["first", "second", "third"].into_iter().zip(addresses).map(|(name, address)| {
+            let url = postgres.database_url();
+            let program = Arc::clone(&program);
+            let command = move || {
+                let passbook = prepared(Passbook::with_database(&url)).set("PASSBOOK_LISTEN", &address);
+                let passbook = passbook.set("PASSBOOK_SHUTDOWN_DELAY_MS", SHUTDOWN_DELAY_MS);
+                match &*program.lock().unwrap() {
+                    Some(program) => passbook.with_binary(program),
+                    None => passbook,
+                }
+            };
+            Arc::new(Instance::new(name, command))
+        });
+        let testbed = Self {
+            balancer: Some(balancer),
+            external: Some(external),
+            ..Self::minimal(instances.collect(), postgres, folder)
+        };
+        testbed.restore().await;
+        testbed
+    }
+
+    /// Two permanent instances and a transient one with a shared Postgres. Each permanent instance has its own proxy, and
+    /// the second one has its own clock.
+    pub async fn with_shared_postgres() -> Self {
+        let folder = spawn_blocking(Folder::migrated).await.unwrap();
+        let (postgres, external) = postgres_in(&folder).await;
+        let mut proxies = Vec::new();
+        for _ in 0..2 {
+            proxies.push(Proxy::start(postgres.socket()).await);
+        }
+        let clock = Arc::new(Clock::in_file(folder.join("clock")));
+        let [first, second] = [&proxies[0], &proxies[1]].map(Proxy::database_url);
+        let second_clock = Arc::clone(&clock);
+        let direct = postgres.database_url();
+        let instances = vec![
+            Instance::new("first", move || prepared(Passbook::with_database(&first))),
+            Instance::new("second", move || second_clock.apply_to(prepared(Passbook::with_database(&second)))),
+        ];
+        let transient = Instance::new("transient", move || prepared(Passbook::with_database(&direct)));
+        transient.set_target(false);
+        let testbed = Self {
+            transient: Some(Arc::new(transient)),
+            proxies,
+            clock: Some(clock),
+            external: Some(external),
+            ..Self::minimal(instances.into_iter().map(Arc::new).collect(), postgres, folder)
+        };
+        testbed.restore().await;
+        testbed
+    }
+
+    async fn on_embedded_postgres(folder: Folder, data: PathBuf, disk: Option<Disk>) -> Self {
+        let postgres = Postgres::in_folder(data.clone());
+        let command = move || prepared(Passbook::new().set("PASSBOOK_DATA_DIR", &data));
+        let testbed = Self { disk, ..Self::minimal(vec![Arc::new(Instance::new("only", command))], postgres, folder) };
+        testbed.restore().await;
+        testbed
+    }
+
+    /// Instances and Postgres, without any further component.
+    fn minimal(instances: Vec<Arc<Instance>>, postgres: Postgres, folder: Folder) -> Self {
+        Self {
+            instances,
+            transient: None,
+            proxies: vec![],
+            message_fault_lock: AsyncMutex::default(),
+            balancer: None,
+            clock: None,
+            postgres,
+            external: None,
+            disk: None,
+            folder,
+        }
+    }
+
+    /// Whether Postgres runs embedded, and so exits with its instance.
+    pub fn has_embedded_postgres(&self) -> bool {
+        self.external.is_none()
+    }
+
+    /// Ends every fault, and waits until all instances and Postgres respond.
+    pub async fn restore(&self) {
+        self.proxies.iter().for_each(Proxy::restore);
+        for instance in &self.instances {
+            instance.lock().await.start().await;
+        }
+        eventually("Postgres", async || self.postgres.connect().await.ok()).await;
+        if let Some(balancer) = &self.balancer {
+            balancer.wait_until_reachable().await;
+        }
+    }
+
+    /// Shuts everything down, and checks that no process is left.
+    pub async fn shut_down(mut self) {
+        for instance in self.instances.iter().chain(&self.transient) {
+            instance.lock().await.stop().await;
+        }
+        drop(self.balancer.take());
+        if let Some(external) = self.external.take() {
+            external.stop().await;
+        }
+        spawn_blocking(move || {
+            self.folder.wait_until_unused();
+            drop(self);
+        })
+        .await
+        .unwrap();
+    }
+
+    /// The permanent instances and the transient one.
+    pub fn all_instances(&self) -> Vec<Arc<Instance>> {
+        self.instances.iter().chain(&self.transient).cloned().collect()
+    }
+
+    /// A connection to Postgres without any proxy in between.
+    pub async fn database(&self) -> PgConnection {
+        eventually("Postgres", async || self.postgres.connect().await.ok()).await
+    }
+
+    /// Runs `passbook verify`.
+    pub async fn verify(&self) -> Exited {
+        let url = self.postgres.database_url();
+        spawn_blocking(move || Passbook::new().set("PASSBOOK_DATABASE_URL", url).argument("verify").wait_for_exit())
+            .await
+            .unwrap()
+    }
+}
+
+/// Starts the Postgres that several instances share.
+async fn postgres_in(folder: &Folder) -> (Postgres, EmbeddedPostgres) {
+    let parameters = [("max_connections", "200"), ("shared_buffers", "64MB")];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let settings = embedded::Settings { data_dir: folder.data(), bin: None, parameters };
+    let external = EmbeddedPostgres::start(&settings).await.unwrap();
+    (Postgres::in_folder(folder.data()), external)
+}
+
+/// Adds the settings that all instances share.
+fn prepared(passbook: Passbook) -> Passbook {
+    let partitions = Settings::read().partitions.to_string();
+    let passbook = passbook.set("PASSBOOK_LISTEN", "127.0.0.1:0").set("PASSBOOK_PARTITIONS", partitions);
+    passbook.set("PASSBOOK_LOG", "warn").set("PASSBOOK_SNAPSHOT_EVERY", "10")
+}

@@ -1,0 +1,54 @@
+//! Killed without a word, it loses nothing that it answered.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    graceful_shutdown::{Workload, assert_nothing_lost},
+    folder::Folder,
+    passbook::Passbook,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_passbook_leaves_no_postgres_behind_and_the_next_one_has_everything() {
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    let workload = Workload::start(&bank.client).await;
+    let ended = bank.stop(Signal::SIGKILL);
+    assert_eq!(ended.status.code(), None, "{ended:?}");
+    folder.wait_until_unused();
+    assert_nothing_lost(&folder, workload).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_passbook_started_right_after_one_was_killed_waits_for_the_old_postgres() {
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    let workload = Workload::start(&bank.client).await;
+    bank.stop(Signal::SIGKILL);
+    assert_nothing_lost(&folder, workload).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_postgres_is_started_again_and_commands_work_again_each_once() {
+    let folder = Folder::migrated();
+    let bank = Passbook::in_folder(&folder).start();
+    bank.client.open_account().await;
+    let before = folder.postmaster();
+    let workload = Workload::start(&bank.client).await;
+    kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
+
+    let after = bank.client.deposit_with_retry("after-the-crash").await;
+    let mut told = workload.finish().await;
+    told.recorded.push(after);
+    folder.wait_for_new_postmaster(before);
+    bank.client.wait_until_ready().await;
+    told.assert_matches(&bank.client.deposits().await);
+    let ended = bank.stop(Signal::SIGTERM);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    folder.wait_until_unused();
+}
