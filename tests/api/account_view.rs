@@ -5,18 +5,18 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{App, answer::is_time, spawn_app};
+use crate::support::{App, response::is_time, spawn_app};
 
 #[tokio::test]
 async fn an_account_is_shown_as_its_events_left_it() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     let body = json!({"currency": "EUR", "owner": "customer-17", "initial_deposit": 100});
-    let opened = teller.open(body).await.expect(201);
+    let opened = client.open(body).await.expect(201);
     let account = opened.account_id();
-    teller.withdraw(account, 100).await.expect(201);
-    let closed = teller.close(account).await.expect(200);
-    let seen = teller.account(account, closed.position()).await.expect(200);
+    client.withdraw(account, 100).await.expect(201);
+    let closed = client.close(account).await.expect(200);
+    let seen = client.get_account(account, closed.position()).await.expect(200);
     let expected = json!({
         "account_id": account, "owner": "customer-17", "currency": "EUR", "status": "closed", "balance": 0,
         "version": 3, "transaction_count": 2, "opened_at": opened.body["events"][0]["recorded_at"],
@@ -25,19 +25,19 @@ async fn an_account_is_shown_as_its_events_left_it() {
     });
     assert_eq!(seen.body, expected);
     assert!(is_time(&seen.body["opened_at"]));
-    assert_eq!((seen.header("etag"), seen.position()), (Some("\"3\""), &*app.position(account, 3)));
+    assert_eq!((seen.header("etag"), seen.position()), (Some("\"3\""), &*app.partition_position(account, 3)));
 }
 
 #[tokio::test]
 async fn only_movements_of_money_are_counted() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let (empty, full) = (teller.account_with(0).await, teller.account_with(10).await);
-    teller.freeze(empty).await.expect(200);
-    teller.unfreeze(empty).await.expect(200);
-    let moved = teller.transfer(full, empty, 10).await.expect(201);
+    let client = app.client();
+    let (empty, full) = (client.open_with_balance(0).await, client.open_with_balance(10).await);
+    client.freeze(empty).await.expect(200);
+    client.unfreeze(empty).await.expect(200);
+    let moved = client.transfer(full, empty, 10).await.expect(201);
     for (account, version, count, balance) in [(empty, 4, 1, 10), (full, 2, 2, 0)] {
-        let seen = teller.account(account, moved.position()).await.expect(200).body;
+        let seen = client.get_account(account, moved.position()).await.expect(200).body;
         assert_eq!(
             (&seen["version"], &seen["transaction_count"], &seen["balance"], &seen["closed_at"]),
             (&json!(version), &json!(count), &json!(balance), &Value::Null)
@@ -48,42 +48,42 @@ async fn only_movements_of_money_are_counted() {
 #[tokio::test]
 async fn an_account_that_has_not_changed_is_not_sent_again() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let account = teller.account_with(5).await;
-    let seen = teller.account(account, "1").await.expect(200);
+    let client = app.client();
+    let account = client.open_with_balance(5).await;
+    let seen = client.get_account(account, "1").await.expect(200);
     let etag = seen.header("etag").unwrap();
     for names_it in [etag, "*", "\"17\", \"1\"", "W/\"1\""] {
-        let same = teller.with("if-none-match", names_it).account(account, "1").await.expect(304);
+        let same = client.with_header("if-none-match", names_it).get_account(account, "1").await.expect(304);
         assert_eq!(
             (same.header("etag"), same.position(), same.bytes.len()),
-            (Some(etag), &*app.position(account, 1), 0),
+            (Some(etag), &*app.partition_position(account, 1), 0),
             "{names_it}"
         );
     }
-    let changed = teller.deposit(account, 1).await.expect(201);
-    let seen = teller.with("if-none-match", etag).account(account, changed.position()).await.expect(200);
+    let changed = client.deposit(account, 1).await.expect(201);
+    let seen = client.with_header("if-none-match", etag).get_account(account, changed.position()).await.expect(200);
     assert_eq!((seen.header("etag"), &seen.body["balance"]), (changed.header("etag"), &json!(6)));
-    teller.with("if-none-match", "1").account(account, "1").await.refused(400, "invalid_parameter");
+    client.with_header("if-none-match", "1").get_account(account, "1").await.expect_problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
 async fn an_account_that_nobody_opened_is_not_there() {
     let app = spawn_app().await;
     let nobody = Uuid::from_u128(404);
-    app.teller().get(&format!("/v1/accounts/{nobody}")).await.refused(404, "account_not_found");
-    app.teller().get(&format!("/v1/accounts/{nobody}/transactions")).await.refused(404, "account_not_found");
+    app.client().get(&format!("/v1/accounts/{nobody}")).await.expect_problem(404, "account_not_found");
+    app.client().get(&format!("/v1/accounts/{nobody}/transactions")).await.expect_problem(404, "account_not_found");
 }
 
 /// Seven accounts in three currencies of two owners, in the order of their opening.
 async fn seven_accounts(app: &App) -> Vec<Uuid> {
-    let teller = app.teller();
+    let client = app.client();
     let mut accounts = Vec::new();
     for n in 0..7 {
         let body = json!({"currency": (["EUR", "USD", "JPY"][n % 3]), "owner": (["anna", "bert"][n % 2])});
-        accounts.push(teller.open(body).await.expect(201).account_id());
+        accounts.push(client.open(body).await.expect(201).account_id());
     }
-    teller.freeze(accounts[0]).await.expect(200);
-    teller.close(accounts[1]).await.expect(200);
+    client.freeze(accounts[0]).await.expect(200);
+    client.close(accounts[1]).await.expect(200);
     accounts
 }
 
@@ -92,8 +92,8 @@ async fn walk(app: &App, query: &str) -> Vec<Uuid> {
     let mut after = String::new();
     let mut ids = Vec::new();
     loop {
-        let page = app.teller().get(&format!("/v1/accounts?{query}&limit=2&min_position=9{after}")).await.expect(200);
-        assert_eq!(page.position(), app.so_far());
+        let page = app.client().get(&format!("/v1/accounts?{query}&limit=2&min_position=9{after}")).await.expect(200);
+        assert_eq!(page.position(), app.latest_position());
         let rows = page.data();
         ids.extend(rows.iter().map(|account| account["account_id"].as_str().unwrap().parse::<Uuid>().unwrap()));
         match &page.body["next"] {
@@ -125,10 +125,10 @@ async fn the_list_is_walked_page_by_page_without_gap_or_double_newest_first() {
 #[tokio::test]
 async fn accounts_of_one_moment_are_walked_without_gap_or_double() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     // Openings of one batch share their time.
     let opened: HashSet<Uuid> =
-        futures_util::future::join_all((0..9).map(|_| teller.account_with(1))).await.into_iter().collect();
+        futures_util::future::join_all((0..9).map(|_| client.open_with_balance(1))).await.into_iter().collect();
     let walked = walk(&app, "").await;
     assert_eq!(walked.len(), 9);
     assert_eq!(walked.into_iter().collect::<HashSet<_>>(), opened);
@@ -138,10 +138,10 @@ async fn accounts_of_one_moment_are_walked_without_gap_or_double() {
 async fn an_account_opened_meanwhile_shifts_no_page() {
     let app = spawn_app().await;
     let accounts = seven_accounts(&app).await;
-    let first = app.teller().get("/v1/accounts?limit=3&min_position=9").await.expect(200);
-    let new = app.teller().open(json!({"currency": "EUR"})).await.expect(201);
+    let first = app.client().get("/v1/accounts?limit=3&min_position=9").await.expect(200);
+    let new = app.client().open(json!({"currency": "EUR"})).await.expect(201);
     let path = format!("/v1/accounts?limit=1000&after={}&min_position={}", first.text("/next"), new.position());
-    let rest = app.teller().get(&path).await.expect(200);
+    let rest = app.client().get(&path).await.expect(200);
     let ids: Vec<Uuid> = rest.data().iter().map(|row| row["account_id"].as_str().unwrap().parse().unwrap()).collect();
     assert_eq!(ids, [accounts[3], accounts[2], accounts[1], accounts[0]]);
     assert_eq!(rest.body["next"], Value::Null);
@@ -150,31 +150,31 @@ async fn an_account_opened_meanwhile_shifts_no_page() {
 #[tokio::test]
 async fn a_list_of_nothing_is_empty() {
     let app = spawn_app().await;
-    app.teller().account_with(0).await;
+    app.client().open_with_balance(0).await;
     for query in ["owner=nobody", "currency=CHF", "status=closed"] {
-        let list = app.teller().get(&format!("/v1/accounts?{query}&min_position=1")).await.expect(200);
-        assert_eq!((&list.body, list.position()), (&json!({"data": [], "next": null}), &*app.so_far()), "{query}");
+        let list = app.client().get(&format!("/v1/accounts?{query}&min_position=1")).await.expect(200);
+        assert_eq!((&list.body, list.position()), (&json!({"data": [], "next": null}), &*app.latest_position()), "{query}");
     }
 }
 
 #[tokio::test]
 async fn an_account_is_looked_up_by_its_key_however_full_the_view_has_become() {
     let mut app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     // Nobody tells the planner how full it is.
     app.sabotage("ALTER TABLE account_view SET (autovacuum_enabled = off)").await;
-    let account = teller.account_with(1).await;
-    teller.account(account, "1").await.expect(200);
+    let account = client.open_with_balance(1).await;
+    client.get_account(account, "1").await.expect(200);
     app.sabotage(
         "INSERT INTO account_view SELECT 0, 1, gen_random_uuid(), 'crowd', 'EUR', 'open', 0, 1, 0, now(), now(), NULL
          FROM generate_series(1, 20000)",
     )
     .await;
     for _ in 0..12 {
-        teller.get(&format!("/v1/accounts/{account}")).await.expect(200);
+        client.get(&format!("/v1/accounts/{account}")).await.expect(200);
     }
     app.stop().await;
-    app.is_disconnected().await;
+    app.wait_until_disconnected().await;
     let read_elsewhere: i64 = sqlx::query_scalar(
         "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE indexrelname IN ('account_view_opened', 'account_view_owner'))::bigint
               + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'account_view')",

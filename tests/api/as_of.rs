@@ -10,41 +10,41 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, App, Teller,
-    history::{events_of, history, view_of, written},
+    Response, App, ApiClient,
+    random_history::{account_events, history, expected_view, format_time},
     log::Event,
-    spawn_app, spawn_app_at_home,
+    spawn_app, spawn_app_in_one_partition,
 };
 
 /// Opened with nothing, 100 paid in, frozen, unfrozen, 100 paid out, closed: six versions, each at its own time.
 struct Life {
     app: App,
-    teller: Teller,
+    client: ApiClient,
     account: Uuid,
     events: Vec<Event>,
 }
 
 async fn life() -> Life {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(0).await;
-    teller.deposit(account, 100).await.expect(201);
-    teller.freeze(account).await.expect(200);
-    teller.unfreeze(account).await.expect(200);
-    teller.withdraw(account, 100).await.expect(201);
-    teller.close(account).await.expect(200);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    client.deposit(account, 100).await.expect(201);
+    client.freeze(account).await.expect(200);
+    client.unfreeze(account).await.expect(200);
+    client.withdraw(account, 100).await.expect(201);
+    client.close(account).await.expect(200);
     let events = app.log().await.events;
     assert!(events.windows(2).all(|pair| pair[0].recorded_at < pair[1].recorded_at));
-    Life { app, teller, account, events }
+    Life { app, client, account, events }
 }
 
 impl Life {
-    async fn seen(&self, query: &str) -> Answer {
-        self.teller.get(&format!("/v1/accounts/{}?min_position=6&{query}", self.account)).await
+    async fn seen(&self, query: &str) -> Response {
+        self.client.get(&format!("/v1/accounts/{}?min_position=6&{query}", self.account)).await
     }
 
-    async fn seen_at(&self, time: DateTime<Utc>) -> Answer {
-        self.seen(&format!("as_of={}", written(time))).await
+    async fn seen_at(&self, time: DateTime<Utc>) -> Response {
+        self.seen(&format!("as_of={}", format_time(time))).await
     }
 
     /// When it came to this version.
@@ -53,7 +53,7 @@ impl Life {
     }
 
     fn view(&self, version: usize) -> Value {
-        view_of(&self.events[..version]).unwrap()
+        expected_view(&self.events[..version]).unwrap()
     }
 }
 
@@ -74,19 +74,19 @@ async fn what_was_recorded_at_the_very_microsecond_is_included_and_nothing_later
 #[tokio::test]
 async fn before_its_opening_there_is_no_account() {
     let life = life().await;
-    let seen = life.seen_at(life.time(1) - Duration::microseconds(1)).await.refused(404, "account_not_found");
+    let seen = life.seen_at(life.time(1) - Duration::microseconds(1)).await.expect_problem(404, "account_not_found");
     assert_eq!(seen.position(), "6");
     for long_ago in ["1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0000-01-01T00:00:00%2B23:59"] {
-        life.seen(&format!("as_of={long_ago}")).await.refused(404, "account_not_found");
+        life.seen(&format!("as_of={long_ago}")).await.expect_problem(404, "account_not_found");
     }
     let nobody = format!("/v1/accounts/{}?as_of=9999-12-31T23:59:59Z", Uuid::from_u128(1));
-    life.teller.get(&nobody).await.refused(404, "account_not_found");
+    life.client.get(&nobody).await.expect_problem(404, "account_not_found");
 }
 
 #[tokio::test]
 async fn in_the_future_it_is_as_it_is_now() {
     let life = life().await;
-    let now = life.teller.account(life.account, "6").await.expect(200);
+    let now = life.client.get_account(life.account, "6").await.expect(200);
     for future in ["2999-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "9999-12-31T23:59:59-23:59"] {
         assert_eq!(life.seen(&format!("as_of={future}")).await.expect(200).body, now.body, "{future}");
     }
@@ -106,17 +106,17 @@ async fn the_time_may_be_told_in_any_zone() {
 async fn it_was_frozen_then_and_is_closed_since() {
     let life = life().await;
     let told =
-        |seen: &Answer| ["status", "balance", "transaction_count", "closed_at"].map(|key| seen.body[key].clone());
+        |seen: &Response| ["status", "balance", "transaction_count", "closed_at"].map(|key| seen.body[key].clone());
     let frozen = life.seen_at(life.time(3)).await.expect(200);
     assert_eq!(told(&frozen), [json!("frozen"), json!(100), json!(1), Value::Null]);
     let closed = life.seen_at(life.time(6)).await.expect(200);
-    assert_eq!(told(&closed), [json!("closed"), json!(0), json!(2), json!(written(life.time(6)))]);
+    assert_eq!(told(&closed), [json!("closed"), json!(0), json!(2), json!(format_time(life.time(6)))]);
 }
 
 #[tokio::test]
 async fn each_version_can_be_seen_and_one_that_has_not_come_yet_is_the_last() {
     let life = life().await;
-    life.seen("as_of_version=0").await.refused(404, "account_not_found");
+    life.seen("as_of_version=0").await.expect_problem(404, "account_not_found");
     for version in 1..=6 {
         let seen = life.seen(&format!("as_of_version={version}")).await.expect(200);
         assert_eq!((&seen.body, seen.header("etag")), (&life.view(version), Some(&*format!("\"{version}\""))));
@@ -147,7 +147,7 @@ async fn a_moment_that_is_none_is_refused() {
         "as_of_version=1&as_of_version=2",
     ];
     for query in wrong {
-        let refused = life.seen(query).await.refused(400, "invalid_parameter");
+        let refused = life.seen(query).await.expect_problem(400, "invalid_parameter");
         assert!(refused.text("/detail").contains("as_of"), "{query}: {}", refused.body);
     }
 }
@@ -155,21 +155,21 @@ async fn a_moment_that_is_none_is_refused() {
 #[tokio::test]
 async fn its_etag_is_the_version_that_it_had() {
     let life = life().await;
-    let query = format!("as_of={}", written(life.time(2)));
+    let query = format!("as_of={}", format_time(life.time(2)));
     assert_eq!(life.seen(&query).await.expect(200).header("etag"), Some("\"2\""));
     let path = format!("/v1/accounts/{}?{query}", life.account);
-    let same = life.teller.with("if-none-match", "\"2\"").get(&path).await.expect(304);
+    let same = life.client.with_header("if-none-match", "\"2\"").get(&path).await.expect(304);
     assert_eq!((same.position(), same.bytes.len()), ("6", 0));
-    life.teller.with("if-none-match", "\"6\"").get(&path).await.expect(200);
+    life.client.with_header("if-none-match", "\"6\"").get(&path).await.expect(200);
 }
 
 #[tokio::test]
 async fn it_waits_for_the_position_that_is_asked_for() {
     let life = life().await;
     let path = format!("/v1/accounts/{}?as_of_version=1&min_position=7", life.account);
-    life.teller.get(&path).await.refused(503, "projection_behind");
-    let another = life.teller.account_with(5).await;
-    let seen = life.teller.get(&format!("/v1/accounts/{another}?as_of_version=1&min_position=7")).await.expect(200);
+    life.client.get(&path).await.expect_problem(503, "projection_behind");
+    let another = life.client.open_with_balance(5).await;
+    let seen = life.client.get(&format!("/v1/accounts/{another}?as_of_version=1&min_position=7")).await.expect(200);
     assert_eq!((&seen.body["balance"], seen.position()), (&json!(5), "7"));
 }
 
@@ -181,11 +181,11 @@ fn at_any_time_and_version_it_is_what_the_events_until_then_make_of_it() {
     let config = Config { cases: 12, failure_persistence: None, ..Config::default() };
     let tried = TestRunner::new(config).run(&(history(40), moments), |(history, moments)| {
         runtime.block_on(async {
-            let accounts = history.happen(&app).await;
+            let accounts = history.run(&app).await;
             let log = app.log().await;
             let position = log.head.position;
             for account in accounts {
-                let events = events_of(&log, account);
+                let events = account_events(&log, account);
                 for (index, beside, within) in &moments {
                     // About one of the events, or anywhere between the first and the last.
                     let event = index.get(&log.events);
@@ -195,7 +195,7 @@ fn at_any_time_and_version_it_is_what_the_events_until_then_make_of_it() {
                     {
                         let until: Vec<Event> =
                             events.iter().filter(|event| event.recorded_at <= time).cloned().collect();
-                        check(&app, account, position, &format!("as_of={}", written(time)), &until).await;
+                        check(&app, account, position, &format!("as_of={}", format_time(time)), &until).await;
                     }
                     let version = index.index(events.len() + 2);
                     let until = &events[..version.min(events.len())];
@@ -211,9 +211,9 @@ fn at_any_time_and_version_it_is_what_the_events_until_then_make_of_it() {
 
 /// What is seen is what these events make.
 async fn check(app: &App, account: Uuid, position: i64, query: &str, events: &[Event]) {
-    let seen = app.teller().get(&format!("/v1/accounts/{account}?min_position={position}&{query}")).await;
-    match view_of(events) {
+    let seen = app.client().get(&format!("/v1/accounts/{account}?min_position={position}&{query}")).await;
+    match expected_view(events) {
         Some(view) => assert_eq!(seen.expect(200).body, view, "{query}"),
-        None => drop(seen.refused(404, "account_not_found")),
+        None => drop(seen.expect_problem(404, "account_not_found")),
     }
 }

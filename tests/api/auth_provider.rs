@@ -11,28 +11,28 @@ use passbook::service::Service;
 use serde_json::{Value, json};
 
 use crate::support::{
-    App, Teller, eventually,
-    provider::Provider,
+    App, ApiClient, eventually,
+    oidc_provider::OidcProvider,
     spawn_app, spawn_app_with,
-    tokens::{AUDIENCE, Signer, claims, claims_with, in_s},
+    tokens::{AUDIENCE, Signer, claims, claims_with, in_seconds},
 };
 
 async fn bank_of(issuer: &str) -> App {
     spawn_app_with(&[&format!("--auth-issuer={issuer}"), &format!("--auth-audience={AUDIENCE}")]).await
 }
 
-fn bearer(app: &App, token: &str) -> Teller {
-    app.teller().with("authorization", &format!("Bearer {token}"))
+fn client_with_token(app: &App, token: &str) -> ApiClient {
+    app.client().with_header("authorization", &format!("Bearer {token}"))
 }
 
 /// Whether the bank takes what this key signs. Each token is another one, so that none is remembered.
-async fn takes(app: &App, provider: &Provider, signer: &Signer, n: i64) -> bool {
-    let said = json!({"iss": provider.issuer(), "exp": in_s(600 + n)});
-    let answer = bearer(app, &signer.sign(&claims_with("ada", "accounts:read", &said))).get("/v1/accounts").await;
-    match answer.status {
+async fn takes(app: &App, provider: &OidcProvider, signer: &Signer, n: i64) -> bool {
+    let said = json!({"iss": provider.issuer(), "exp": in_seconds(600 + n)});
+    let response = client_with_token(app, &signer.sign(&claims_with("ada", "accounts:read", &said))).get("/v1/accounts").await;
+    match response.status {
         200 => true,
         _ => {
-            answer.refused(401, "unauthenticated");
+            response.expect_problem(401, "unauthenticated");
             false
         }
     }
@@ -41,56 +41,56 @@ async fn takes(app: &App, provider: &Provider, signer: &Signer, n: i64) -> bool 
 #[tokio::test]
 async fn a_provider_that_changes_its_keys_is_followed_but_not_asked_more_often_than_once_a_minute() {
     let [first, second, third] = ["first", "second", "third"].map(|id| Signer::new(id, Algorithm::ES256));
-    let provider = Provider::with(&[&first]).await;
+    let provider = OidcProvider::start(&[&first]).await;
     let app = bank_of(&provider.issuer()).await;
     assert!(takes(&app, &provider, &first, 0).await);
-    assert_eq!(provider.asked(), 1, "at the start");
+    assert_eq!(provider.request_count(), 1, "at the start");
     provider.publish(&[&first, &second]);
     assert!(takes(&app, &provider, &second, 0).await);
-    assert_eq!(provider.asked(), 2, "for the unknown key");
+    assert_eq!(provider.request_count(), 2, "for the unknown key");
     provider.publish(&[&second, &third]);
     for n in 0..20 {
         assert!(!takes(&app, &provider, &third, n).await);
         assert!(takes(&app, &provider, &first, n + 1).await);
     }
-    assert_eq!(provider.asked(), 2, "whatever anybody sends");
+    assert_eq!(provider.request_count(), 2, "whatever anybody sends");
 }
 
 #[tokio::test]
 async fn many_who_name_a_new_key_at_once_ask_the_provider_once() {
     let [first, second] = ["first", "second"].map(|id| Signer::new(id, Algorithm::ES256));
-    let provider = Provider::with(&[&first]).await;
+    let provider = OidcProvider::start(&[&first]).await;
     let app = bank_of(&provider.issuer()).await;
     provider.publish(&[&first, &second]);
     let all = (0..50).map(|n| takes(&app, &provider, &second, n));
     assert_eq!(futures_util::future::join_all(all).await, [true; 50]);
-    assert_eq!(provider.asked(), 2);
+    assert_eq!(provider.request_count(), 2);
 }
 
 #[tokio::test]
 async fn while_the_provider_is_away_the_keys_at_hand_stay_good() {
     let [known, unknown] = ["known", "unknown"].map(|id| Signer::new(id, Algorithm::ES256));
-    let mut provider = Provider::with(&[&known]).await;
+    let mut provider = OidcProvider::start(&[&known]).await;
     let app = bank_of(&provider.issuer()).await;
-    provider.goes_away().await;
+    provider.stop().await;
     for n in 0..3 {
         assert!(!takes(&app, &provider, &unknown, n).await);
         assert!(takes(&app, &provider, &known, n).await);
     }
-    app.teller().get("/readyz").await.expect(200);
+    app.client().get("/readyz").await.expect(200);
 }
 
 #[tokio::test]
 async fn a_bank_that_starts_while_the_provider_is_away_lets_nobody_in_until_it_comes_back() {
     let signer = Signer::new("key", Algorithm::ES256);
-    let mut provider = Provider::with(&[&signer]).await;
-    provider.goes_away().await;
+    let mut provider = OidcProvider::start(&[&signer]).await;
+    provider.stop().await;
     let app = bank_of(&provider.issuer()).await;
     assert!(!takes(&app, &provider, &signer, 0).await);
-    app.teller().get("/readyz").await.refused(503, "storage_unavailable");
-    provider.comes_back().await;
+    app.client().get("/readyz").await.expect_problem(503, "storage_unavailable");
+    provider.restart().await;
     eventually("the provider's keys", async || takes(&app, &provider, &signer, 0).await.then_some(())).await;
-    app.teller().get("/readyz").await.expect(200);
+    app.client().get("/readyz").await.expect(200);
 }
 
 #[tokio::test]
@@ -124,11 +124,11 @@ async fn settings_that_let_in_more_than_was_meant_are_refused() {
 #[tokio::test]
 async fn a_provider_under_another_name_is_not_believed() {
     let signer = Signer::new("key", Algorithm::ES256);
-    let provider = Provider::with(&[&signer]).await;
+    let provider = OidcProvider::start(&[&signer]).await;
     let app = bank_of(&provider.issuer().replace("127.0.0.1", "localhost")).await;
     assert!(!takes(&app, &provider, &signer, 0).await);
     let claims = claims("ada", "accounts:read");
-    bearer(&app, &signer.sign(&claims)).get("/v1/accounts").await.refused(401, "unauthenticated");
+    client_with_token(&app, &signer.sign(&claims)).get("/v1/accounts").await.expect_problem(401, "unauthenticated");
 }
 
 /// The npm package, as a process that ends with the test.
@@ -177,11 +177,11 @@ impl Real {
     }
 
     async fn token(&self) -> String {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
         let asked =
-            client.post(format!("{}/token", self.1)).header("content-type", "application/x-www-form-urlencoded");
-        let answer: Value = asked.body("grant_type=client_credentials").send().await.unwrap().json().await.unwrap();
-        answer["access_token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
+            http.post(format!("{}/token", self.1)).header("content-type", "application/x-www-form-urlencoded");
+        let response: Value = asked.body("grant_type=client_credentials").send().await.unwrap().json().await.unwrap();
+        response["access_token"].as_str().unwrap_or_else(|| panic!("no token: {response}")).to_owned()
     }
 }
 
@@ -194,9 +194,9 @@ async fn the_tokens_of_a_provider_that_others_wrote_are_taken() {
     let app = bank_of(&real.1).await;
     // It signs with each of its keys in turn.
     for _ in 0..8 {
-        let ada = bearer(&app, &real.token().await);
+        let ada = client_with_token(&app, &real.token().await);
         let opened = ada.open(json!({"currency": "EUR"})).await.expect(201);
-        let seen = ada.account(opened.account_id(), opened.position()).await.expect(200);
+        let seen = ada.get_account(opened.account_id(), opened.position()).await.expect(200);
         assert_eq!(seen.body["owner"], "ada");
     }
 }

@@ -6,8 +6,8 @@ use jsonwebtoken::{Algorithm, Header};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Teller, spawn_app_with, spawn_guarded,
-    tokens::{Signer, claims, claims_with, in_s, jwks},
+    ApiClient, spawn_app_with, spawn_auth_app,
+    tokens::{Signer, claims, claims_with, in_seconds, jwks},
 };
 
 async fn bank_with(keys: &[Value]) -> (crate::support::App, tempfile::TempDir) {
@@ -17,8 +17,8 @@ async fn bank_with(keys: &[Value]) -> (crate::support::App, tempfile::TempDir) {
     (spawn_app_with(&[&format!("--auth-jwks-file={}", file.display())]).await, folder)
 }
 
-fn bearer(app: &crate::support::App, token: &str) -> Teller {
-    app.teller().with("authorization", &format!("Bearer {token}"))
+fn client_with_token(app: &crate::support::App, token: &str) -> ApiClient {
+    app.client().with_header("authorization", &format!("Bearer {token}"))
 }
 
 #[tokio::test]
@@ -32,14 +32,14 @@ async fn every_algorithm_with_a_public_key_is_taken() {
     let (app, _folder) = bank_with(&keys).await;
     let said = claims("ada", "accounts:read");
     for signer in &signers {
-        bearer(&app, &signer.sign(&said)).get("/v1/accounts").await.expect(200);
+        client_with_token(&app, &signer.sign(&said)).get("/v1/accounts").await.expect(200);
     }
     for algorithm in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256] {
-        bearer(&app, &signers[0].with(algorithm).sign(&said)).get("/v1/accounts").await.expect(200);
+        client_with_token(&app, &signers[0].with_algorithm(algorithm).sign(&said)).get("/v1/accounts").await.expect(200);
     }
     for algorithm in [Algorithm::PS384, Algorithm::PS512] {
-        let refused = bearer(&app, &signers[0].with(algorithm).sign(&said)).get("/v1/accounts").await;
-        refused.refused(401, "unauthenticated");
+        let refused = client_with_token(&app, &signers[0].with_algorithm(algorithm).sign(&said)).get("/v1/accounts").await;
+        refused.expect_problem(401, "unauthenticated");
     }
 }
 
@@ -56,12 +56,12 @@ async fn a_key_is_good_for_nothing_but_what_it_says() {
     let keys: Vec<Value> = [rsa.jwk(), not_for_signing, shared].into_iter().chain(odd).collect();
     let (app, _folder) = bank_with(&keys).await;
     let said = claims("ada", "accounts:read");
-    bearer(&app, &rsa.sign(&said)).get("/v1/accounts").await.expect(200);
-    let with_secret = rsa.named("oct").sign_as_if_shared(&said, b"secret-that-is-long-enough-for-any");
+    client_with_token(&app, &rsa.sign(&said)).get("/v1/accounts").await.expect(200);
+    let with_secret = rsa.with_id("oct").sign_with_secret(&said, b"secret-that-is-long-enough-for-any");
     for token in
-        [rsa.with(Algorithm::RS512).sign(&said), encrypting.sign(&said), with_secret, rsa.named("odd").sign(&said)]
+        [rsa.with_algorithm(Algorithm::RS512).sign(&said), encrypting.sign(&said), with_secret, rsa.with_id("odd").sign(&said)]
     {
-        bearer(&app, &token).get("/v1/accounts").await.refused(401, "unauthenticated");
+        client_with_token(&app, &token).get("/v1/accounts").await.expect_problem(401, "unauthenticated");
     }
 }
 
@@ -75,31 +75,31 @@ async fn a_token_without_a_key_id_is_taken_where_only_one_key_can_be_meant() {
     let (app, _folder) = bank_with(&[ed.jwk(), p256.jwk(), other.jwk()]).await;
     let said = claims("ada", "accounts:read");
     let nameless = |signer: &Signer| signer.sign_with(&Header { kid: None, ..signer.header() }, &said);
-    bearer(&app, &nameless(&ed)).get("/v1/accounts").await.expect(200);
+    client_with_token(&app, &nameless(&ed)).get("/v1/accounts").await.expect(200);
     for ambiguous in [nameless(&p256), nameless(&other)] {
-        bearer(&app, &ambiguous).get("/v1/accounts").await.refused(401, "unauthenticated");
+        client_with_token(&app, &ambiguous).get("/v1/accounts").await.expect_problem(401, "unauthenticated");
     }
 }
 
 #[tokio::test]
 async fn clocks_may_be_a_minute_apart() {
-    let bank = spawn_guarded().await;
+    let bank = spawn_auth_app().await;
     for others in [
-        json!({"exp": in_s(-50)}),
-        json!({"nbf": in_s(50)}),
-        json!({"exp": in_s(600) as f64 + 0.5}),
+        json!({"exp": in_seconds(-50)}),
+        json!({"nbf": in_seconds(50)}),
+        json!({"exp": in_seconds(600) as f64 + 0.5}),
         json!({"exp": 1e18}),
     ] {
         let token = bank.signer.sign(&claims_with("ada", "accounts:read", &others));
         for _ in 0..2 {
-            bank.bearer(&token).get("/v1/accounts").await.expect(200);
+            bank.client_with_token(&token).get("/v1/accounts").await.expect(200);
         }
     }
 }
 
 #[tokio::test]
 async fn one_of_several_audiences_is_enough_and_scopes_come_in_any_form() {
-    let bank = spawn_guarded().await;
+    let bank = spawn_auth_app().await;
     for others in [
         json!({"aud": ["another-service", "passbook"]}),
         json!({"scope": null, "scp": "openid accounts:read"}),
@@ -107,16 +107,16 @@ async fn one_of_several_audiences_is_enough_and_scopes_come_in_any_form() {
         json!({"scope": "openid", "scp": ["accounts:read:any", "email"]}),
     ] {
         let token = bank.signer.sign(&claims_with("ada", "accounts:read", &others));
-        bank.bearer(&token).get("/v1/accounts").await.expect(200);
+        bank.client_with_token(&token).get("/v1/accounts").await.expect(200);
     }
 }
 
 #[tokio::test]
 async fn a_stream_ends_with_the_token() {
-    let bank = spawn_guarded().await;
-    bank.customer("ada").account_with(0).await;
+    let bank = spawn_auth_app().await;
+    bank.customer("ada").open_with_balance(0).await;
     // The clocks' difference is granted to a stream, too.
-    let token = bank.signer.sign(&claims_with("auditor", "audit:read", &json!({"exp": in_s(-50)})));
-    let mut reader = bank.bearer(&token).follow("").await;
+    let token = bank.signer.sign(&claims_with("auditor", "audit:read", &json!({"exp": in_seconds(-50)})));
+    let mut reader = bank.client_with_token(&token).subscribe("").await;
     assert_eq!(reader.rest().await.len(), 1);
 }

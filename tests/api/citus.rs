@@ -1,11 +1,11 @@
 //! What keeps the way to many nodes open. Citus itself is not here: the catalogue is looked at, and what would be asked of
 //! Citus is heard by functions of its names.
 
-use passbook::database::Database;
+use passbook_database::Database;
 use serde_json::json;
 use sqlx::{PgConnection, query_as, query_scalar, raw_sql};
 
-use crate::support::{App, app::no_log, spawn_app};
+use crate::support::{App, app::empty_database, spawn_app};
 
 async fn texts(connection: &mut PgConnection, sql: &'static str) -> Vec<String> {
     query_scalar(sql).fetch_all(connection).await.unwrap()
@@ -49,7 +49,7 @@ async fn there_is_no_sequence_no_reference_and_one_trigger_that_nothing_needs() 
         let error = raw_sql(denied).execute(&mut connection).await.expect_err(denied);
         assert_eq!(error.as_database_error().unwrap().code().as_deref(), Some("42501"), "{denied}");
     }
-    app.teller().open(json!({"currency": "EUR"})).await.expect(201);
+    app.client().open(json!({"currency": "EUR"})).await.expect(201);
 }
 
 /// Functions of Citus' names that write down what is asked of them.
@@ -69,8 +69,8 @@ const HEARING: &str = "
 
 #[tokio::test]
 async fn all_tables_are_distributed_by_partition_side_by_side_once_and_before_the_first_event() {
-    let (database, config) = no_log(&["--partitions=4"]).await;
-    let ours = Database::open(&config).await.unwrap();
+    let (database, config) = empty_database(&["--partitions=4"]).await;
+    let ours = Database::open(&config.database()).await.unwrap();
     let told = ours.distribute().await.expect_err("there is no Citus here").to_string();
     assert!(told.contains("CREATE EXTENSION citus"), "{told}");
     let mut connection = database.connect().await;
@@ -91,8 +91,8 @@ async fn all_tables_are_distributed_by_partition_side_by_side_once_and_before_th
     // Nodes let in whoever one is here.
     let can_login = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'";
     assert!(query_scalar::<_, bool>(can_login).fetch_one(&mut connection).await.unwrap());
-    let app: App = crate::support::app::serve(config, database).await;
-    app.teller().account_with(5).await;
+    let app: App = crate::support::app::start_app(config, database).await;
+    app.client().open_with_balance(5).await;
     crate::support::audit::audit(&app).await;
 
     // What a later migration brings comes beside it, and whatever the log holds is no hindrance.
@@ -107,8 +107,8 @@ async fn all_tables_are_distributed_by_partition_side_by_side_once_and_before_th
 #[tokio::test]
 async fn a_log_that_holds_events_is_not_distributed() {
     let app = spawn_app().await;
-    app.teller().account_with(5).await;
+    app.client().open_with_balance(5).await;
     app.sabotage(HEARING).await;
-    let told = Database::open(app.config()).await.unwrap().distribute().await.expect_err("it holds events").to_string();
+    let told = Database::open(&app.config().database()).await.unwrap().distribute().await.expect_err("it holds events").to_string();
     assert!(told.contains("passbook copy"), "{told}");
 }

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Answer,
-    answer::{is_id, is_time},
-    spawn_app, spawn_app_at_home,
+    Response,
+    response::{is_id, is_time},
+    spawn_app, spawn_app_in_one_partition,
 };
 
 /// A receipt of one event, whose own id and time are checked for their form.
@@ -33,99 +33,99 @@ fn assert_receipt(
 }
 
 #[track_caller]
-fn assert_headers(answer: &Answer, etag: Option<&str>, position: &str) {
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("etag"), etag);
-    assert_eq!(answer.header("passbook-position"), Some(position));
-    assert_eq!(answer.header("idempotency-replayed"), None);
+fn assert_headers(response: &Response, etag: Option<&str>, position: &str) {
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("etag"), etag);
+    assert_eq!(response.header("passbook-position"), Some(position));
+    assert_eq!(response.header("idempotency-replayed"), None);
 }
 
 #[tokio::test]
 async fn opening_an_account_answers_with_its_receipt_and_its_place() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app_in_one_partition().await;
     let body = json!({"currency": "JPY", "owner": "customer-17", "initial_deposit": 10_000});
-    let opened = app.teller().open(body).await.expect(201);
+    let opened = app.client().open(body).await.expect(201);
     let account = opened.account_id();
     assert_headers(&opened, Some("\"1\""), "1");
     assert_eq!(opened.header("location"), Some(format!("/v1/accounts/{account}").as_str()));
     assert_receipt(&opened.body, account, "AccountOpened", 1, "open", (10_000, "JPY", "1"));
     let facts = json!({"owner": "customer-17", "currency": "JPY", "initial_deposit": 10_000});
-    assert_eq!(app.log().await.facts(account), [("AccountOpened", facts)]);
+    assert_eq!(app.log().await.event_payloads(account), [("AccountOpened", facts)]);
 }
 
 #[tokio::test]
 async fn an_account_opened_without_more_belongs_to_the_caller_and_holds_nothing() {
-    let app = spawn_app_at_home().await;
-    let opened = app.teller().open(json!({"currency": "EUR"})).await.expect(201);
+    let app = spawn_app_in_one_partition().await;
+    let opened = app.client().open(json!({"currency": "EUR"})).await.expect(201);
     assert!(is_id(&opened.body["account_id"]), "{}", opened.body);
     assert_eq!(opened.body["balance"], 0);
     let facts = json!({"owner": "anonymous", "currency": "EUR", "initial_deposit": 0});
-    assert_eq!(app.log().await.facts(opened.account_id()), [("AccountOpened", facts)]);
+    assert_eq!(app.log().await.event_payloads(opened.account_id()), [("AccountOpened", facts)]);
 }
 
 #[tokio::test]
 async fn an_account_is_opened_under_the_id_that_the_caller_chose() {
     let app = spawn_app().await;
     let chosen = Uuid::from_u128(17);
-    let opened = app.teller().open(json!({"currency": "EUR", "account_id": chosen})).await.expect(201);
+    let opened = app.client().open(json!({"currency": "EUR", "account_id": chosen})).await.expect(201);
     assert_eq!(opened.account_id(), chosen);
-    app.teller().open(json!({"currency": "USD", "account_id": chosen})).await.refused(409, "account_exists");
+    app.client().open(json!({"currency": "USD", "account_id": chosen})).await.expect_problem(409, "account_exists");
     assert_eq!(app.log().await.head.position, 1);
 }
 
 #[tokio::test]
 async fn a_deposit_raises_the_balance() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(10_000).await;
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(10_000).await;
     let body = json!({"amount": 5_000, "currency": "EUR", "reference": "salary ✓"});
-    let deposited = teller.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
+    let deposited = client.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
     assert_headers(&deposited, Some("\"2\""), "2");
     assert_eq!(deposited.header("location"), None);
     assert_receipt(&deposited.body, account, "MoneyDeposited", 2, "open", (15_000, "EUR", "2"));
     let fact = json!({"amount": 5_000, "reference": "salary ✓"});
-    assert_eq!(app.log().await.facts(account)[1], ("MoneyDeposited", fact));
+    assert_eq!(app.log().await.event_payloads(account)[1], ("MoneyDeposited", fact));
 }
 
 #[tokio::test]
 async fn a_withdrawal_lowers_the_balance_down_to_nothing() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(10_000).await;
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(10_000).await;
     let body = json!({"amount": 10_000, "reference": "cash"});
-    let withdrawn = teller.command(&format!("/v1/accounts/{account}/withdrawals"), body).await.expect(201);
+    let withdrawn = client.command(&format!("/v1/accounts/{account}/withdrawals"), body).await.expect(201);
     assert_headers(&withdrawn, Some("\"2\""), "2");
     assert_receipt(&withdrawn.body, account, "MoneyWithdrawn", 2, "open", (0, "EUR", "2"));
     let fact = json!({"amount": 10_000, "reference": "cash"});
-    assert_eq!(app.log().await.facts(account)[1], ("MoneyWithdrawn", fact));
+    assert_eq!(app.log().await.event_payloads(account)[1], ("MoneyWithdrawn", fact));
 }
 
 #[tokio::test]
 async fn the_channel_that_a_movement_went_through_is_recorded_with_it() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(10).await;
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
     let channels = ["branch", "atm", "online"];
     for channel in channels {
         let body = || json!({"amount": 5, "channel": channel});
-        teller.command(&format!("/v1/accounts/{account}/deposits"), body()).await.expect(201);
-        teller.command(&format!("/v1/accounts/{account}/withdrawals"), body()).await.expect(201);
+        client.command(&format!("/v1/accounts/{account}/deposits"), body()).await.expect(201);
+        client.command(&format!("/v1/accounts/{account}/withdrawals"), body()).await.expect(201);
     }
     let log = app.log().await;
     let recorded = |channel| [("MoneyDeposited", channel), ("MoneyWithdrawn", channel)];
     let expected = channels.into_iter().flat_map(recorded);
     let expected: Vec<_> = expected.map(|(fact, channel)| (fact, json!({"amount": 5, "channel": channel}))).collect();
-    assert_eq!(log.facts(account)[1..], expected);
+    assert_eq!(log.event_payloads(account)[1..], expected);
     assert!(log.events[1..].iter().all(|event| event.schema_version == 2));
 }
 
 #[tokio::test]
 async fn a_transfer_changes_both_accounts_at_once() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let (from, to) = (teller.account_with(10_000).await, teller.account_with(0).await);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let (from, to) = (client.open_with_balance(10_000).await, client.open_with_balance(0).await);
     let body = json!({"from": from, "to": to, "amount": 2_500, "currency": "EUR", "reference": "rent"});
-    let moved = teller.command("/v1/transfers", body).await.expect(201);
+    let moved = client.command("/v1/transfers", body).await.expect(201);
     let transfer = moved.uuid("/transfer_id");
     assert_headers(&moved, None, "4");
     assert_eq!(moved.header("location"), Some(format!("/v1/transfers/{transfer}").as_str()));
@@ -141,16 +141,16 @@ async fn a_transfer_changes_both_accounts_at_once() {
     let log = app.log().await;
     let sent = json!({"transfer_id": transfer, "to": to, "amount": 2_500, "reference": "rent"});
     let received = json!({"transfer_id": transfer, "from": from, "amount": 2_500, "reference": "rent"});
-    assert_eq!(log.facts(from)[1], ("TransferSent", sent));
-    assert_eq!(log.facts(to)[1], ("TransferReceived", received));
+    assert_eq!(log.event_payloads(from)[1], ("TransferSent", sent));
+    assert_eq!(log.event_payloads(to)[1], ("TransferReceived", received));
     assert_eq!(log.events[2].recorded_at, log.events[3].recorded_at, "one transaction, one time");
 }
 
 #[tokio::test]
 async fn freezing_unfreezing_and_closing_change_the_status() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(0).await;
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
     let steps = [
         ("freeze", "AccountFrozen", "frozen", "lost card"),
         ("unfreeze", "AccountUnfrozen", "open", "card found"),
@@ -158,33 +158,33 @@ async fn freezing_unfreezing_and_closing_change_the_status() {
     ];
     for (version, (verb, event_type, status, reason)) in (2..).zip(steps) {
         let path = format!("/v1/accounts/{account}/{verb}");
-        let changed = teller.command(&path, json!({"reason": reason})).await.expect(200);
+        let changed = client.command(&path, json!({"reason": reason})).await.expect(200);
         assert_headers(&changed, Some(&format!("\"{version}\"")), &version.to_string());
         let rest = (0, "EUR", &*version.to_string());
         assert_receipt(&changed.body, account, event_type, version, status, rest);
         let log = app.log().await;
-        assert_eq!(log.facts(account).last(), Some(&(event_type, json!({"reason": reason}))));
+        assert_eq!(log.event_payloads(account).last(), Some(&(event_type, json!({"reason": reason}))));
     }
 }
 
 #[tokio::test]
 async fn a_change_of_status_needs_neither_reason_nor_body() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(0).await;
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
     for verb in ["freeze", "unfreeze", "close"] {
-        teller.send(reqwest::Method::POST, &format!("/v1/accounts/{account}/{verb}"), "").await.expect(200);
+        client.send(reqwest::Method::POST, &format!("/v1/accounts/{account}/{verb}"), "").await.expect(200);
         assert_eq!(app.log().await.events.last().unwrap().json(), json!({}));
     }
 }
 
 #[tokio::test]
 async fn texts_and_owners_may_be_as_long_as_the_contract_says() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let opened = teller.open(json!({"currency": "EUR", "owner": "ö".repeat(255)})).await.expect(201);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let opened = client.open(json!({"currency": "EUR", "owner": "ö".repeat(255)})).await.expect(201);
     let path = format!("/v1/accounts/{}/deposits", opened.account_id());
-    teller.command(&path, json!({"amount": 1, "reference": "😀".repeat(500)})).await.expect(201);
+    client.command(&path, json!({"amount": 1, "reference": "😀".repeat(500)})).await.expect(201);
     let reference = &app.log().await.events[1].json()["reference"];
     assert_eq!(*reference, "😀".repeat(500));
 }

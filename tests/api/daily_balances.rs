@@ -6,30 +6,30 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, App, Teller,
+    Response, App, ApiClient,
     audit::{audit, audit_views},
-    eventually, spawn_app_at_home,
+    eventually, spawn_app_in_one_partition,
 };
 
 /// An account with a history of four days in January 2026, and another one with money on the third alone.
 struct January {
     app: App,
-    teller: Teller,
+    client: ApiClient,
     account: Uuid,
     other: Uuid,
 }
 
 async fn january() -> January {
-    let mut app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(100).await;
-    teller.deposit(account, 20).await.expect(201);
-    teller.withdraw(account, 70).await.expect(201);
-    let other = teller.account_with(0).await;
-    teller.freeze(account).await.expect(200);
-    teller.unfreeze(account).await.expect(200);
-    teller.transfer(account, other, 50).await.expect(201);
-    teller.deposit(account, 5).await.expect(201);
+    let mut app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    client.deposit(account, 20).await.expect(201);
+    client.withdraw(account, 70).await.expect(201);
+    let other = client.open_with_balance(0).await;
+    client.freeze(account).await.expect(200);
+    client.unfreeze(account).await.expect(200);
+    client.transfer(account, other, 50).await.expect(201);
+    client.deposit(account, 5).await.expect(201);
     // Positions 1 and 2, 3 and 4, 5 to 8, and 9: the second day ends a microsecond before midnight.
     app.tamper(
         "BEGIN;
@@ -45,18 +45,18 @@ async fn january() -> January {
     // Everything is read anew, with the times that now stand in the log.
     app.restart().await;
     eventually("the views' catching up", async || {
-        let views = app.teller().get("/v1/projections").await;
+        let views = app.client().get("/v1/projections").await;
         let live = |view: &Value| view["state"] == "live" && view["position"] == "9";
         (views.status == 200 && views.data().iter().all(live)).then_some(())
     })
     .await;
-    let teller = app.teller();
-    January { app, teller, account, other }
+    let client = app.client();
+    January { app, client, account, other }
 }
 
 impl January {
-    async fn days(&self, account: Uuid, query: &str) -> Answer {
-        self.teller.get(&format!("/v1/accounts/{account}/daily-balances?min_position=9{query}")).await
+    async fn days(&self, account: Uuid, query: &str) -> Response {
+        self.client.get(&format!("/v1/accounts/{account}/daily-balances?min_position=9{query}")).await
     }
 
     async fn dates(&self, query: &str) -> Vec<u32> {
@@ -87,17 +87,17 @@ async fn each_day_with_movements_is_listed_with_what_it_opened_and_closed_with_o
 async fn the_days_agree_with_the_movements() {
     let january = january().await;
     // The day goes on where the view was read anew before, and today comes to it.
-    january.teller.withdraw(january.account, 2).await.expect(201);
-    january.teller.deposit(january.other, 7).await.expect(201);
+    january.client.withdraw(january.account, 2).await.expect(201);
+    january.client.deposit(january.other, 7).await.expect(201);
     for account in [january.account, january.other] {
         let path = format!("/v1/accounts/{account}/transactions?min_position=11");
-        let movements = january.teller.get(&path).await.expect(200);
+        let movements = january.client.get(&path).await.expect(200);
         let mut by_day: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
         for movement in movements.data().iter().rev() {
             by_day.entry(movement["recorded_at"].as_str().unwrap()[..10].to_owned()).or_default().push(movement);
         }
         let days =
-            january.teller.get(&format!("/v1/accounts/{account}/daily-balances?min_position=11")).await.expect(200);
+            january.client.get(&format!("/v1/accounts/{account}/daily-balances?min_position=11")).await.expect(200);
         let told =
             |day: &Value| (day["date"].as_str().unwrap().to_owned(), day["closing"].clone(), day["count"].clone());
         let expected: Vec<_> = by_day
@@ -139,24 +139,24 @@ async fn days_are_walked_page_by_page_without_gap_or_double() {
 
 #[tokio::test]
 async fn an_account_without_movements_has_no_days_and_one_that_never_was_is_not_found() {
-    let app = spawn_app_at_home().await;
-    let account = app.teller().account_with(0).await;
+    let app = spawn_app_in_one_partition().await;
+    let account = app.client().open_with_balance(0).await;
     let path = |account: Uuid| format!("/v1/accounts/{account}/daily-balances?min_position=1");
-    let days = app.teller().get(&path(account)).await.expect(200);
+    let days = app.client().get(&path(account)).await.expect(200);
     assert_eq!((&days.body, days.position()), (&json!({"data": [], "next": null}), "1"));
-    app.teller().get(&path(Uuid::from_u128(17))).await.refused(404, "account_not_found");
+    app.client().get(&path(Uuid::from_u128(17))).await.expect_problem(404, "account_not_found");
     // Frozen and unfrozen, and only then paid into.
-    app.teller().freeze(account).await.expect(200);
-    app.teller().unfreeze(account).await.expect(200);
-    app.teller().deposit(account, 3).await.expect(201);
+    app.client().freeze(account).await.expect(200);
+    app.client().unfreeze(account).await.expect(200);
+    app.client().deposit(account, 3).await.expect(201);
     audit(&app).await;
 }
 
 #[tokio::test]
 async fn more_may_come_and_go_in_a_day_than_one_balance_may_hold() {
-    let mut app = spawn_app_at_home().await;
-    let account = app.teller().account_with(0).await;
-    app.teller().account(account, "1").await.expect(200);
+    let mut app = spawn_app_in_one_partition().await;
+    let account = app.client().open_with_balance(0).await;
+    app.client().get_account(account, "1").await.expect(200);
     app.tamper(
         "INSERT INTO event
          SELECT partition, 1 + n, gen_random_uuid(), stream_id, 1 + n,
@@ -167,7 +167,7 @@ async fn more_may_come_and_go_in_a_day_than_one_balance_may_hold() {
     )
     .await;
     app.restart().await;
-    let days = app.teller().get(&format!("/v1/accounts/{account}/daily-balances?min_position=2201")).await.expect(200);
+    let days = app.client().get(&format!("/v1/accounts/{account}/daily-balances?min_position=2201")).await.expect(200);
     let told = String::from_utf8(days.bytes).unwrap();
     let sum = 9_007_199_254_740_991_i128 * 1_100;
     assert!(sum > i64::MAX.into() && told.contains(&format!("\"in\":{sum},\"out\":{sum},\"closing\":0")), "{told}");

@@ -1,9 +1,9 @@
-//! `?dry_run=true`: what a command would answer, and nothing recorded.
+//! `?dry_run=true`: what a command would response, and nothing recorded.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{App, Teller, spawn_app, spawn_app_at_home};
+use crate::support::{App, ApiClient, spawn_app, spawn_app_in_one_partition};
 
 /// The body of a dry run, checked for what all of them have in common.
 #[track_caller]
@@ -13,20 +13,20 @@ fn assert_imagined(receipt: &Value, event_type: &str, version: i64, position: &s
     assert_eq!(receipt["position"], position);
 }
 
-async fn three_accounts(app: &App) -> (Teller, Uuid, Uuid, Uuid) {
-    let teller = app.teller();
-    let (open, frozen) = (teller.account_with(100).await, teller.account_with(0).await);
-    let empty = teller.account_with(0).await;
-    teller.freeze(frozen).await.expect(200);
-    (teller, open, frozen, empty)
+async fn three_accounts(app: &App) -> (ApiClient, Uuid, Uuid, Uuid) {
+    let client = app.client();
+    let (open, frozen) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
+    let empty = client.open_with_balance(0).await;
+    client.freeze(frozen).await.expect(200);
+    (client, open, frozen, empty)
 }
 
 #[tokio::test]
 async fn every_command_can_be_tried_without_being_recorded() {
-    let app = spawn_app_at_home().await;
-    let (teller, open, frozen, empty) = three_accounts(&app).await;
+    let app = spawn_app_in_one_partition().await;
+    let (client, open, frozen, empty) = three_accounts(&app).await;
     let before = app.log().await;
-    let dry = teller.dry();
+    let dry = client.dry_run();
 
     let opened = dry.open(json!({"currency": "EUR", "initial_deposit": 7})).await.expect(200);
     assert_imagined(&opened.body, "AccountOpened", 1, "4");
@@ -40,11 +40,11 @@ async fn every_command_can_be_tried_without_being_recorded() {
         (dry.unfreeze(frozen).await, "AccountUnfrozen", 3, 0, "open"),
         (dry.close(empty).await, "AccountClosed", 2, 0, "closed"),
     ];
-    for (answer, event_type, version, balance, status) in cases {
-        let answer = answer.expect(200);
-        assert_imagined(&answer.body, event_type, version, "4");
-        assert_eq!((&answer.body["balance"], &answer.body["status"]), (&json!(balance), &json!(status)));
-        assert_eq!((answer.position(), answer.header("etag")), ("4", Some(format!("\"{version}\"").as_str())));
+    for (response, event_type, version, balance, status) in cases {
+        let response = response.expect(200);
+        assert_imagined(&response.body, event_type, version, "4");
+        assert_eq!((&response.body["balance"], &response.body["status"]), (&json!(balance), &json!(status)));
+        assert_eq!((response.position(), response.header("etag")), ("4", Some(format!("\"{version}\"").as_str())));
     }
 
     let moved = dry.transfer(open, empty, 50).await.expect(200);
@@ -58,48 +58,48 @@ async fn every_command_can_be_tried_without_being_recorded() {
 #[tokio::test]
 async fn a_dry_run_is_refused_as_the_command_would_be() {
     let app = spawn_app().await;
-    let (teller, open, frozen, _) = three_accounts(&app).await;
+    let (client, open, frozen, _) = three_accounts(&app).await;
     let before = app.log().await;
-    let dry = teller.dry();
-    dry.open(json!({"currency": "EUR", "account_id": open})).await.refused(409, "account_exists");
-    dry.withdraw(open, 101).await.refused(422, "insufficient_funds");
-    dry.deposit(frozen, 1).await.refused(422, "account_frozen");
-    dry.transfer(open, frozen, 1).await.refused(422, "account_frozen");
-    dry.close(open).await.refused(422, "balance_not_zero");
-    dry.unfreeze(open).await.refused(422, "account_not_frozen");
-    dry.if_match("\"7\"").freeze(open).await.refused(412, "version_mismatch");
-    dry.deposit(Uuid::from_u128(404), 1).await.refused(404, "account_not_found");
+    let dry = client.dry_run();
+    dry.open(json!({"currency": "EUR", "account_id": open})).await.expect_problem(409, "account_exists");
+    dry.withdraw(open, 101).await.expect_problem(422, "insufficient_funds");
+    dry.deposit(frozen, 1).await.expect_problem(422, "account_frozen");
+    dry.transfer(open, frozen, 1).await.expect_problem(422, "account_frozen");
+    dry.close(open).await.expect_problem(422, "balance_not_zero");
+    dry.unfreeze(open).await.expect_problem(422, "account_not_frozen");
+    dry.if_match("\"7\"").freeze(open).await.expect_problem(412, "version_mismatch");
+    dry.deposit(Uuid::from_u128(404), 1).await.expect_problem(404, "account_not_found");
     assert_eq!(app.log().await, before);
 }
 
 #[tokio::test]
 async fn a_dry_run_neither_takes_nor_heeds_a_key() {
     let app = spawn_app().await;
-    let (teller, open, ..) = three_accounts(&app).await;
-    let keyed = teller.keyed("one");
-    assert!(!keyed.dry().deposit(open, 50).await.expect(200).is_replay());
+    let (client, open, ..) = three_accounts(&app).await;
+    let keyed = client.with_key("one");
+    assert!(!keyed.dry_run().deposit(open, 50).await.expect(200).is_replay());
     assert!(!keyed.deposit(open, 50).await.expect(201).is_replay(), "the dry run left the key free");
-    let tried = keyed.dry().deposit(open, 60).await.expect(200);
+    let tried = keyed.dry_run().deposit(open, 60).await.expect(200);
     assert_eq!((tried.is_replay(), &tried.body["balance"]), (false, &json!(210)));
 }
 
 #[tokio::test]
 async fn a_dry_run_refuses_a_key_that_is_none_as_the_command_would() {
     let app = spawn_app().await;
-    let (teller, open, ..) = three_accounts(&app).await;
-    teller.keyed("two words").dry().deposit(open, 50).await.refused(400, "invalid_idempotency_key");
+    let (client, open, ..) = three_accounts(&app).await;
+    client.with_key("two words").dry_run().deposit(open, 50).await.expect_problem(400, "invalid_idempotency_key");
 }
 
 #[tokio::test]
 async fn a_dry_run_amid_commands_leaves_no_trace_in_them() {
     let app = spawn_app().await;
-    let (teller, open, ..) = three_accounts(&app).await;
-    let dry = teller.dry();
+    let (client, open, ..) = three_accounts(&app).await;
+    let dry = client.dry_run();
     let tries = futures_util::future::join_all((0..16).map(|_| dry.withdraw(open, 100)));
-    let deposits = futures_util::future::join_all((0..16).map(|_| teller.deposit(open, 1)));
+    let deposits = futures_util::future::join_all((0..16).map(|_| client.deposit(open, 1)));
     let (tries, deposits) = tokio::join!(tries, deposits);
-    assert!(tries.iter().all(|answer| answer.status == 200));
-    assert!(deposits.iter().all(|answer| answer.status == 201));
+    assert!(tries.iter().all(|response| response.status == 200));
+    assert!(deposits.iter().all(|response| response.status == 201));
     let log = crate::support::audit::audit(&app).await;
     assert_eq!(log.head.position, 4 + 16);
 }
@@ -107,12 +107,12 @@ async fn a_dry_run_amid_commands_leaves_no_trace_in_them() {
 #[tokio::test]
 async fn a_dry_run_is_asked_for_in_one_way_only() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     let before = app.log().await;
     for query in ["dry_run", "dry_run=", "dry_run=1", "dry_run=True", "dryrun=true", "dry_run=true&dry_run=true"] {
         let path = format!("/v1/accounts?{query}");
-        teller.post(&path, r#"{"currency": "EUR"}"#).await.refused(400, "invalid_parameter");
+        client.post(&path, r#"{"currency": "EUR"}"#).await.expect_problem(400, "invalid_parameter");
     }
     assert_eq!(app.log().await, before);
-    teller.post("/v1/accounts?dry_run=false", r#"{"currency": "EUR"}"#).await.expect(201);
+    client.post("/v1/accounts?dry_run=false", r#"{"currency": "EUR"}"#).await.expect(201);
 }

@@ -3,11 +3,11 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Answer, spawn_app, spawn_app_at_home};
+use crate::support::{Response, spawn_app, spawn_app_in_one_partition};
 
 /// Both tell the same, and the second says that it is told again.
 #[track_caller]
-fn assert_replayed(first: &Answer, again: &Answer) {
+fn assert_replayed(first: &Response, again: &Response) {
     assert_eq!((again.status, &again.body), (first.status, &first.body));
     for header in ["etag", "location", "passbook-position"] {
         assert_eq!(again.header(header), first.header(header), "{header}");
@@ -18,13 +18,13 @@ fn assert_replayed(first: &Answer, again: &Answer) {
 #[tokio::test]
 async fn sixty_four_identical_requests_at_once_record_one_event() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(0).await;
-    let keyed = app.teller().keyed("once");
-    let answers = join_all((0..64).map(|_| keyed.deposit(account, 5))).await;
-    let first = answers.iter().find(|answer| !answer.is_replay()).expect("a first");
+    let account = app.client().open_with_balance(0).await;
+    let keyed = app.client().with_key("once");
+    let responses = join_all((0..64).map(|_| keyed.deposit(account, 5))).await;
+    let first = responses.iter().find(|response| !response.is_replay()).expect("a first");
     assert_eq!(first.status, 201);
-    assert_eq!(answers.iter().filter(|answer| answer.is_replay()).count(), 63);
-    assert!(answers.iter().all(|answer| (answer.status, &answer.body) == (first.status, &first.body)));
+    assert_eq!(responses.iter().filter(|response| response.is_replay()).count(), 63);
+    assert!(responses.iter().all(|response| (response.status, &response.body) == (first.status, &first.body)));
     let log = app.log().await;
     assert_eq!((log.head.position, log.keys), (2, 1));
 }
@@ -32,20 +32,20 @@ async fn sixty_four_identical_requests_at_once_record_one_event() {
 #[tokio::test]
 async fn every_command_is_replayed_as_it_was_answered() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
-    let opening = teller.keyed("open");
+    let client = app.client();
+    let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
+    let opening = client.with_key("open");
     let first = opening.open(json!({"currency": "EUR"})).await.expect(201);
     assert_replayed(&first, &opening.open(json!({"currency": "EUR"})).await);
-    let keyed = teller.keyed("deposit");
+    let keyed = client.with_key("deposit");
     assert_replayed(&keyed.deposit(account, 1).await.expect(201), &keyed.deposit(account, 1).await);
-    let keyed = teller.keyed("withdraw");
+    let keyed = client.with_key("withdraw");
     assert_replayed(&keyed.withdraw(account, 1).await.expect(201), &keyed.withdraw(account, 1).await);
-    let keyed = teller.keyed("transfer");
+    let keyed = client.with_key("transfer");
     assert_replayed(&keyed.transfer(account, other, 1).await.expect(201), &keyed.transfer(account, other, 1).await);
-    let keyed = teller.keyed("freeze");
+    let keyed = client.with_key("freeze");
     assert_replayed(&keyed.freeze(account).await.expect(200), &keyed.freeze(account).await);
-    let keyed = teller.keyed("unfreeze");
+    let keyed = client.with_key("unfreeze");
     assert_replayed(&keyed.unfreeze(account).await.expect(200), &keyed.unfreeze(account).await);
     let log = app.log().await;
     assert_eq!((log.head.position, log.keys), (9, 6));
@@ -53,10 +53,10 @@ async fn every_command_is_replayed_as_it_was_answered() {
 
 #[tokio::test]
 async fn a_key_stands_for_one_request_only() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let (account, other) = (teller.account_with(100).await, teller.account_with(100).await);
-    let keyed = teller.keyed("one");
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(100).await);
+    let keyed = client.with_key("one");
     keyed.deposit(account, 5).await.expect(201);
     let before = app.log().await;
     for another in [
@@ -66,11 +66,11 @@ async fn a_key_stands_for_one_request_only() {
         keyed.if_match("\"1\"").deposit(account, 5).await,
         keyed.if_match("\"2\"").deposit(account, 5).await,
         keyed.transfer(account, other, 5).await,
-        keyed.open(json!({"currency": "EUR", "account_id": app.new_id()})).await,
+        keyed.open(json!({"currency": "EUR", "account_id": app.new_account_id()})).await,
         keyed.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": 5, "currency": "EUR"})).await,
         keyed.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": 5, "channel": "atm"})).await,
     ] {
-        another.refused(422, "idempotency_key_reused");
+        another.expect_problem(422, "idempotency_key_reused");
     }
     assert_eq!(app.log().await, before);
 }
@@ -78,9 +78,9 @@ async fn a_key_stands_for_one_request_only() {
 #[tokio::test]
 async fn white_space_and_the_order_of_members_make_no_other_request() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let path = format!("/v1/accounts/{}/deposits", teller.account_with(0).await);
-    let keyed = teller.keyed("one");
+    let client = app.client();
+    let path = format!("/v1/accounts/{}/deposits", client.open_with_balance(0).await);
+    let keyed = client.with_key("one");
     let first = keyed.post(&path, r#"{"amount": 5, "reference": "a"}"#).await.expect(201);
     assert_replayed(&first, &keyed.post(&path, "{ \"reference\":\"\\u0061\",\n \"amount\":5 }").await);
     assert_eq!(app.log().await.head.position, 2);
@@ -89,44 +89,44 @@ async fn white_space_and_the_order_of_members_make_no_other_request() {
 #[tokio::test]
 async fn a_replay_outlives_the_process() {
     let mut app = spawn_app().await;
-    let account = app.teller().account_with(0).await;
-    let first = app.teller().keyed("one").deposit(account, 5).await.expect(201);
+    let account = app.client().open_with_balance(0).await;
+    let first = app.client().with_key("one").deposit(account, 5).await.expect(201);
     app.restart().await;
-    assert_replayed(&first, &app.teller().keyed("one").deposit(account, 5).await);
-    app.teller().keyed("one").deposit(account, 6).await.refused(422, "idempotency_key_reused");
+    assert_replayed(&first, &app.client().with_key("one").deposit(account, 5).await);
+    app.client().with_key("one").deposit(account, 6).await.expect_problem(422, "idempotency_key_reused");
     assert_eq!(app.log().await.head.position, 2);
 }
 
 #[tokio::test]
 async fn another_server_replays_too() {
     let app = spawn_app().await;
-    let another = app.another().await;
-    let account = app.teller().account_with(100).await;
+    let peer = app.spawn_peer().await;
+    let account = app.client().open_with_balance(100).await;
     // Both know the head, so that neither is fresh.
-    another.teller().deposit(account, 1).await.expect(201);
-    let first = app.teller().keyed("one").withdraw(account, 101).await.expect(201);
-    assert_replayed(&first, &another.teller().keyed("one").withdraw(account, 101).await);
-    another.teller().keyed("one").withdraw(account, 100).await.refused(422, "idempotency_key_reused");
+    peer.client().deposit(account, 1).await.expect(201);
+    let first = app.client().with_key("one").withdraw(account, 101).await.expect(201);
+    assert_replayed(&first, &peer.client().with_key("one").withdraw(account, 101).await);
+    peer.client().with_key("one").withdraw(account, 100).await.expect_problem(422, "idempotency_key_reused");
     assert_eq!(app.log().await.head.position, 3);
 }
 
 #[tokio::test]
 async fn the_same_key_twice_in_one_batch_is_answered_alike() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
-    let turnstile = app.hold_turnstile().await;
+    let client = app.client();
+    let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
+    let log_head_lock = app.lock_log_heads().await;
     let release = async {
-        app.somebody_waits().await;
+        app.wait_for_blocked_writer().await;
         // The rest of them gather behind the one that waits.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        drop(turnstile);
+        drop(log_head_lock);
     };
-    let keyed = teller.keyed("one");
+    let keyed = client.with_key("one");
     let same = join_all([keyed.withdraw(account, 100), keyed.withdraw(account, 100)]);
-    let another = teller.keyed("two");
+    let another = client.with_key("two");
     let unlike = join_all([another.deposit(other, 1), another.deposit(other, 2)]);
-    let (_, blocker, same, unlike) = tokio::join!(release, teller.deposit(other, 1), same, unlike);
+    let (_, blocker, same, unlike) = tokio::join!(release, client.deposit(other, 1), same, unlike);
     blocker.expect(201);
     assert_replayed(&same[0], &same[1]);
     assert_eq!((unlike[0].status, unlike[1].status), (201, 422));
@@ -137,19 +137,19 @@ async fn the_same_key_twice_in_one_batch_is_answered_alike() {
 #[tokio::test]
 async fn a_retry_is_a_replay_even_where_the_state_would_refuse_it_now() {
     let mut app = spawn_app().await;
-    let teller = app.teller();
-    let account = teller.account_with(100).await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
     let opening = json!({"currency": "EUR", "account_id": uuid::Uuid::from_u128(17)});
-    let everything = teller.keyed("everything").withdraw(account, 100).await.expect(201);
-    let closed = teller.keyed("close").close(account).await.expect(200);
-    let opened = teller.keyed("open").open(opening.clone()).await.expect(201);
-    let conditional = teller.keyed("conditional").if_match("\"1\"").deposit(opened.account_id(), 1).await.expect(201);
+    let everything = client.with_key("everything").withdraw(account, 100).await.expect(201);
+    let closed = client.with_key("close").close(account).await.expect(200);
+    let opened = client.with_key("open").open(opening.clone()).await.expect(201);
+    let conditional = client.with_key("conditional").if_match("\"1\"").deposit(opened.account_id(), 1).await.expect(201);
     for _ in 0..2 {
-        let teller = app.teller();
-        assert_replayed(&everything, &teller.keyed("everything").withdraw(account, 100).await);
-        assert_replayed(&closed, &teller.keyed("close").close(account).await);
-        assert_replayed(&opened, &teller.keyed("open").open(opening.clone()).await);
-        let again = teller.keyed("conditional").if_match("\"1\"").deposit(opened.account_id(), 1).await;
+        let client = app.client();
+        assert_replayed(&everything, &client.with_key("everything").withdraw(account, 100).await);
+        assert_replayed(&closed, &client.with_key("close").close(account).await);
+        assert_replayed(&opened, &client.with_key("open").open(opening.clone()).await);
+        let again = client.with_key("conditional").if_match("\"1\"").deposit(opened.account_id(), 1).await;
         assert_replayed(&conditional, &again);
         app.restart().await;
     }
@@ -159,23 +159,23 @@ async fn a_retry_is_a_replay_even_where_the_state_would_refuse_it_now() {
 #[tokio::test]
 async fn a_key_is_the_same_bare_and_quoted() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(0).await;
-    let first = app.teller().keyed("a-key").deposit(account, 5).await.expect(201);
-    assert_replayed(&first, &app.teller().keyed("\"a-key\"").deposit(account, 5).await);
+    let account = app.client().open_with_balance(0).await;
+    let first = app.client().with_key("a-key").deposit(account, 5).await.expect(201);
+    assert_replayed(&first, &app.client().with_key("\"a-key\"").deposit(account, 5).await);
     let longest = "k".repeat(255);
-    let first = app.teller().keyed(&format!("\"{longest}\"")).deposit(account, 5).await.expect(201);
-    assert_replayed(&first, &app.teller().keyed(&longest).deposit(account, 5).await);
+    let first = app.client().with_key(&format!("\"{longest}\"")).deposit(account, 5).await.expect(201);
+    assert_replayed(&first, &app.client().with_key(&longest).deposit(account, 5).await);
 }
 
 #[tokio::test]
 async fn the_key_of_a_refused_command_is_judged_afresh() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let account = teller.account_with(0).await;
-    let keyed = teller.keyed("one");
-    keyed.withdraw(account, 100).await.refused(422, "insufficient_funds");
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    let keyed = client.with_key("one");
+    keyed.withdraw(account, 100).await.expect_problem(422, "insufficient_funds");
     assert_eq!(app.log().await.keys, 0);
-    teller.deposit(account, 100).await.expect(201);
+    client.deposit(account, 100).await.expect(201);
     let withdrawn = keyed.withdraw(account, 100).await.expect(201);
     assert_replayed(&withdrawn, &keyed.withdraw(account, 100).await);
 }
@@ -183,13 +183,13 @@ async fn the_key_of_a_refused_command_is_judged_afresh() {
 #[tokio::test]
 async fn a_key_that_is_none_is_refused() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(0).await;
+    let account = app.client().open_with_balance(0).await;
     let before = app.log().await;
     let too_long = "k".repeat(256);
     for broken in ["", "\"\"", &too_long, &format!("\"{too_long}\""), "a key", "\"open", "\"a\"b\"", "clé"] {
-        app.teller().keyed(broken).deposit(account, 1).await.refused(400, "invalid_idempotency_key");
+        app.client().with_key(broken).deposit(account, 1).await.expect_problem(400, "invalid_idempotency_key");
     }
-    let twice = app.teller().keyed("one").keyed("two");
-    twice.deposit(account, 1).await.refused(400, "invalid_idempotency_key");
+    let twice = app.client().with_key("one").with_key("two");
+    twice.deposit(account, 1).await.expect_problem(400, "invalid_idempotency_key");
     assert_eq!(app.log().await, before);
 }

@@ -3,11 +3,11 @@
 use chrono::DateTime;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Teller, answer::is_time, audit::audit_views, spawn_app, spawn_app_at_home};
+use crate::support::{Response, ApiClient, response::is_time, audit::audit_views, spawn_app, spawn_app_in_one_partition};
 
 /// The overview once the view has read `last`, without its commands.
-async fn totals(teller: &Teller, last: &Answer) -> (Value, Value) {
-    let overview = teller.get(&format!("/v1/overview?min_position={}", last.position())).await.expect(200);
+async fn totals(client: &ApiClient, last: &Response) -> (Value, Value) {
+    let overview = client.get(&format!("/v1/overview?min_position={}", last.position())).await.expect(200);
     assert_eq!(overview.position(), last.position());
     (overview.body["accounts"].clone(), overview.body["money"].clone())
 }
@@ -18,58 +18,58 @@ fn counts(open: i64, frozen: i64, closed: i64) -> Value {
 
 #[tokio::test]
 async fn an_empty_bank_has_nothing_and_says_so() {
-    let app = spawn_app_at_home().await;
-    let overview = app.teller().get("/v1/overview").await.expect(200);
+    let app = spawn_app_in_one_partition().await;
+    let overview = app.client().get("/v1/overview").await.expect(200);
     assert_eq!((&overview.body["accounts"], &overview.body["money"]), (&counts(0, 0, 0), &json!({})));
     assert_eq!(overview.position(), "0");
-    app.teller().get("/v1/overview?limit=1").await.refused(400, "invalid_parameter");
-    app.teller().get("/v1/overview?min_position=x").await.refused(400, "invalid_parameter");
+    app.client().get("/v1/overview?limit=1").await.expect_problem(400, "invalid_parameter");
+    app.client().get("/v1/overview?min_position=x").await.expect_problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
 async fn accounts_are_counted_by_status_and_money_by_currency_through_every_command() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let euro = teller.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);
-    assert_eq!(totals(&teller, &euro).await, (counts(1, 0, 0), json!({"EUR": 100})));
-    let other = teller.account_with(0).await;
-    let yen = teller.open(json!({"currency": "JPY", "initial_deposit": 7})).await.expect(201);
-    assert_eq!(totals(&teller, &yen).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 7})));
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let euro = client.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);
+    assert_eq!(totals(&client, &euro).await, (counts(1, 0, 0), json!({"EUR": 100})));
+    let other = client.open_with_balance(0).await;
+    let yen = client.open(json!({"currency": "JPY", "initial_deposit": 7})).await.expect(201);
+    assert_eq!(totals(&client, &yen).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 7})));
 
     let (euro, yen) = (euro.account_id(), yen.account_id());
-    let last = teller.deposit(yen, 3).await.expect(201);
-    assert_eq!(totals(&teller, &last).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 10})));
-    let last = teller.transfer(euro, other, 40).await.expect(201);
-    assert_eq!(totals(&teller, &last).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 10})));
-    let last = teller.withdraw(other, 40).await.expect(201);
-    assert_eq!(totals(&teller, &last).await, (counts(3, 0, 0), json!({"EUR": 60, "JPY": 10})));
-    let last = teller.freeze(euro).await.expect(200);
-    assert_eq!(totals(&teller, &last).await, (counts(2, 1, 0), json!({"EUR": 60, "JPY": 10})));
-    let last = teller.close(other).await.expect(200);
-    assert_eq!(totals(&teller, &last).await, (counts(1, 1, 1), json!({"EUR": 60, "JPY": 10})));
-    let last = teller.unfreeze(euro).await.expect(200);
-    assert_eq!(totals(&teller, &last).await, (counts(2, 0, 1), json!({"EUR": 60, "JPY": 10})));
+    let last = client.deposit(yen, 3).await.expect(201);
+    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 10})));
+    let last = client.transfer(euro, other, 40).await.expect(201);
+    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 10})));
+    let last = client.withdraw(other, 40).await.expect(201);
+    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": 60, "JPY": 10})));
+    let last = client.freeze(euro).await.expect(200);
+    assert_eq!(totals(&client, &last).await, (counts(2, 1, 0), json!({"EUR": 60, "JPY": 10})));
+    let last = client.close(other).await.expect(200);
+    assert_eq!(totals(&client, &last).await, (counts(1, 1, 1), json!({"EUR": 60, "JPY": 10})));
+    let last = client.unfreeze(euro).await.expect(200);
+    assert_eq!(totals(&client, &last).await, (counts(2, 0, 1), json!({"EUR": 60, "JPY": 10})));
     // A currency that was used once stays.
-    let last = teller.withdraw(yen, 10).await.expect(201);
-    assert_eq!(totals(&teller, &last).await, (counts(2, 0, 1), json!({"EUR": 60, "JPY": 0})));
+    let last = client.withdraw(yen, 10).await.expect(201);
+    assert_eq!(totals(&client, &last).await, (counts(2, 0, 1), json!({"EUR": 60, "JPY": 0})));
     audit_views(&app).await;
 }
 
 #[tokio::test]
 async fn the_currency_of_an_account_is_known_after_a_restart() {
-    let mut app = spawn_app_at_home().await;
-    let yen = app.teller().open(json!({"currency": "JPY", "initial_deposit": 7})).await.expect(201).account_id();
-    app.teller().account_with(5).await;
+    let mut app = spawn_app_in_one_partition().await;
+    let yen = app.client().open(json!({"currency": "JPY", "initial_deposit": 7})).await.expect(201).account_id();
+    app.client().open_with_balance(5).await;
     app.restart().await;
-    let last = app.teller().deposit(yen, 3).await.expect(201);
-    assert_eq!(totals(&app.teller(), &last).await, (counts(2, 0, 0), json!({"EUR": 5, "JPY": 10})));
+    let last = app.client().deposit(yen, 3).await.expect(201);
+    assert_eq!(totals(&app.client(), &last).await, (counts(2, 0, 0), json!({"EUR": 5, "JPY": 10})));
 }
 
 #[tokio::test]
 async fn all_accounts_together_may_hold_more_than_one_may() {
-    let mut app = spawn_app_at_home().await;
-    let opened = app.teller().open(json!({"currency": "EUR"})).await.expect(201);
-    totals(&app.teller(), &opened).await;
+    let mut app = spawn_app_in_one_partition().await;
+    let opened = app.client().open(json!({"currency": "EUR"})).await.expect(201);
+    totals(&app.client(), &opened).await;
     app.tamper(
         "INSERT INTO event
          SELECT partition, 1 + n, gen_random_uuid(), gen_random_uuid(), 1, type, 1,
@@ -79,7 +79,7 @@ async fn all_accounts_together_may_hold_more_than_one_may() {
     )
     .await;
     app.restart().await;
-    let overview = app.teller().get("/v1/overview?min_position=1101").await.expect(200);
+    let overview = app.client().get("/v1/overview?min_position=1101").await.expect(200);
     let told = String::from_utf8(overview.bytes).unwrap();
     let sum = 9_007_199_254_740_991_i128 * 1_100;
     assert!(sum > i64::MAX.into() && told.contains(&format!("\"money\":{{\"EUR\":{sum}}}")), "{told}");
@@ -87,8 +87,8 @@ async fn all_accounts_together_may_hold_more_than_one_may() {
 }
 
 /// The slices of the last minutes.
-async fn commands(teller: &Teller) -> Vec<Value> {
-    let overview = teller.get("/v1/overview").await.expect(200);
+async fn commands(client: &ApiClient) -> Vec<Value> {
+    let overview = client.get("/v1/overview").await.expect(200);
     overview.body["commands"].as_array().unwrap().clone()
 }
 
@@ -99,12 +99,12 @@ fn is_busy(slice: &Value) -> bool {
 #[tokio::test]
 async fn the_pace_is_told_in_even_slices_of_commands_carried_out_or_refused_by_the_state() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     let nobody = uuid::Uuid::from_u128(17);
-    teller.command("/v1/accounts", json!({"currency": "gold"})).await.refused(400, "invalid_currency");
-    teller.deposit(nobody, 0).await.refused(400, "invalid_amount");
-    teller.dry().open(json!({"currency": "EUR"})).await.expect(200);
-    let idle = commands(&teller).await;
+    client.command("/v1/accounts", json!({"currency": "gold"})).await.expect_problem(400, "invalid_currency");
+    client.deposit(nobody, 0).await.expect_problem(400, "invalid_amount");
+    client.dry_run().open(json!({"currency": "EUR"})).await.expect(200);
+    let idle = commands(&client).await;
     let time = |slice: &Value| DateTime::parse_from_rfc3339(slice["from"].as_str().unwrap()).unwrap().timestamp();
     assert_eq!(idle.len(), 60);
     assert!(idle.windows(2).all(|pair| time(&pair[1]) - time(&pair[0]) == 10), "{idle:?}");
@@ -116,11 +116,11 @@ async fn the_pace_is_told_in_even_slices_of_commands_carried_out_or_refused_by_t
         );
     }
 
-    teller.deposit(nobody, 1).await.refused(404, "account_not_found");
-    assert!(commands(&teller).await.iter().any(is_busy), "a refusal by the state counts");
-    let another = spawn_app().await;
-    another.teller().account_with(5).await;
-    let busy = commands(&another.teller()).await;
+    client.deposit(nobody, 1).await.expect_problem(404, "account_not_found");
+    assert!(commands(&client).await.iter().any(is_busy), "a refusal by the state counts");
+    let other_app = spawn_app().await;
+    other_app.client().open_with_balance(5).await;
+    let busy = commands(&other_app.client()).await;
     let slice = busy.iter().find(|slice| is_busy(slice)).expect("a slice with a command");
     let (p50, p99) = (slice["p50_ms"].as_f64().unwrap(), slice["p99_ms"].as_f64().unwrap());
     assert!(0.0 < p50 && p50 <= p99, "{slice}");

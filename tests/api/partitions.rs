@@ -4,23 +4,21 @@
 use std::collections::{BTreeMap, HashSet};
 
 use futures_util::future::join_all;
-use passbook::{
-    audit::verify,
-    event_store::Partitions,
-    service::{Error, Service},
-};
+use passbook_audit::verify;
+use passbook_event_store::Partitions;
+use passbook::service::{Error, Service};
 use serde_json::{Value, json};
 use sqlx::query_scalar;
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, App, Dice, Teller,
-    app::no_log,
-    audit::{audit, chain},
+    Response, App, Rng, ApiClient,
+    app::empty_database,
+    audit::{audit, expected_hashes},
     eventually,
     proxy::{
-        Flow::{self, Hold, Lose, Pass},
-        Link, Proxy,
+        Flow::{self, Hold, Discard, Pass},
+        ProxyConnection, Proxy,
     },
     spawn_app_behind_proxy, spawn_app_with,
 };
@@ -32,52 +30,52 @@ fn four() -> Partitions {
 }
 
 /// An account with this balance in a partition.
-async fn account_in(teller: &Teller, partition: i16, balance: i64) -> Uuid {
+async fn account_in(client: &ApiClient, partition: i16, balance: i64) -> Uuid {
     let body = json!({"currency": "EUR", "initial_deposit": balance, "account_id": four().new_id_in(partition)});
-    teller.open(body).await.expect(201).account_id()
+    client.open(body).await.expect(201).account_id()
 }
 
 #[tokio::test]
 async fn a_transfer_over_two_partitions_is_one_fact_in_both() {
     let app = spawn_app_with(&[FOUR]).await;
-    let teller = app.teller();
-    let (from, to) = (account_in(&teller, 0, 100).await, account_in(&teller, 3, 0).await);
-    let moved = teller.keyed("rent").transfer(from, to, 30).await.expect(201);
+    let client = app.client();
+    let (from, to) = (account_in(&client, 0, 100).await, account_in(&client, 3, 0).await);
+    let moved = client.with_key("rent").transfer(from, to, 30).await.expect(201);
     let body = &moved.body;
     assert_eq!((moved.position(), moved.text("/position")), ("0:2,3:2", "0:2,3:2"));
     assert_eq!((moved.text("/from/position"), moved.text("/to/position")), ("0:2", "3:2"));
     assert_eq!((&body["from"]["balance"], &body["to"]["balance"]), (&json!(70), &json!(30)));
     assert_eq!(body["from"]["events"][0]["recorded_at"], body["to"]["events"][0]["recorded_at"]);
     for (account, balance, position) in [(from, 70, "0:2"), (to, 30, "3:2")] {
-        let seen = teller.account(account, moved.position()).await.expect(200);
+        let seen = client.get_account(account, moved.position()).await.expect(200);
         assert_eq!((&seen.body["balance"], seen.position()), (&json!(balance), position));
     }
-    let again = teller.keyed("rent").transfer(from, to, 30).await.expect(201);
+    let again = client.with_key("rent").transfer(from, to, 30).await.expect(201);
     assert!(again.is_replay() && again.bytes == moved.bytes);
     let transfer = moved.uuid("/transfer_id");
     assert_eq!(four().of(transfer), 0, "it is looked for where the account that paid is");
-    let seen = teller.get(&format!("/v1/transfers/{transfer}?min_position={}", moved.position())).await.expect(200);
+    let seen = client.get(&format!("/v1/transfers/{transfer}?min_position={}", moved.position())).await.expect(200);
     assert_eq!((&seen.body["amount"], seen.position()), (&json!(30), "0:2"));
-    let dry = teller.dry().transfer(to, from, 1).await.expect(200);
+    let dry = client.dry_run().transfer(to, from, 1).await.expect(200);
     assert_eq!(dry.position(), "0:2,3:2", "the log's heads");
-    teller.transfer(from, to, 71).await.refused(422, "insufficient_funds");
+    client.transfer(from, to, 71).await.expect_problem(422, "insufficient_funds");
     assert_eq!(audit(&app).await.head.position, 4);
 }
 
 #[tokio::test]
 async fn transfers_in_all_directions_on_two_servers_keep_the_sum() {
     let app = spawn_app_with(&[FOUR, "--cache-accounts=8"]).await;
-    let another = app.another().await;
-    let teller = app.teller();
-    let accounts = join_all((0..12).map(|n| account_in(&teller, n % 4, 50))).await;
+    let peer = app.spawn_peer().await;
+    let client = app.client();
+    let accounts = join_all((0..12).map(|n| account_in(&client, n % 4, 50))).await;
     let crowd = (0..16).map(async |n| {
-        let teller = if n % 2 == 0 { app.teller() } else { another.teller() };
-        let mut dice = Dice::new(n);
+        let client = if n % 2 == 0 { app.client() } else { peer.client() };
+        let mut rng = Rng::new(n);
         for round in 0..12 {
-            let [from, to] = [(); 2].map(|()| accounts[usize::try_from(dice.throw(12)).unwrap()]);
-            let amount = i64::try_from(dice.throw(60)).unwrap() + 1;
-            let keyed = teller.keyed(&format!("{n}-{round}"));
-            let answer = match dice.throw(5) {
+            let [from, to] = [(); 2].map(|()| accounts[usize::try_from(rng.below(12)).unwrap()]);
+            let amount = i64::try_from(rng.below(60)).unwrap() + 1;
+            let keyed = client.with_key(&format!("{n}-{round}"));
+            let response = match rng.below(5) {
                 0 => keyed.deposit(from, amount).await,
                 1 => keyed.withdraw(from, amount).await,
                 _ if from == to => continue,
@@ -88,7 +86,7 @@ async fn transfers_in_all_directions_on_two_servers_keep_the_sum() {
                     first
                 }
             };
-            assert!(answer.status == 201 || answer.status == 422, "{}", answer.body);
+            assert!(response.status == 201 || response.status == 422, "{}", response.body);
         }
     });
     join_all(crowd).await;
@@ -107,7 +105,7 @@ async fn an_open_without_an_id_that_is_tried_again_opens_one_account() {
     let mut app = spawn_app_with(&[FOUR]).await;
     let mut seen = HashSet::new();
     for n in 0..12 {
-        let open = async |app: &App| app.teller().keyed(&format!("open-{n}")).open(json!({"currency": "EUR"})).await;
+        let open = async |app: &App| app.client().with_key(&format!("open-{n}")).open(json!({"currency": "EUR"})).await;
         let (one, two) = tokio::join!(open(&app), open(&app));
         assert_eq!(one.expect(201).account_id(), two.expect(201).account_id());
         if n == 5 {
@@ -122,12 +120,12 @@ async fn an_open_without_an_id_that_is_tried_again_opens_one_account() {
 }
 
 /// Two accounts in two partitions, and the connection on which the server writes to several.
-async fn across(flags: &[&str]) -> (App, Proxy, [Uuid; 2], Link) {
+async fn across(flags: &[&str]) -> (App, Proxy, [Uuid; 2], ProxyConnection) {
     let (app, proxy) = spawn_app_behind_proxy(&[&[FOUR], flags].concat()).await;
-    let teller = app.teller();
-    let accounts = [account_in(&teller, 1, 100).await, account_in(&teller, 2, 100).await];
-    teller.transfer(accounts[0], accounts[1], 1).await.expect(201);
-    let writer = proxy.link("passbook writer").await;
+    let client = app.client();
+    let accounts = [account_in(&client, 1, 100).await, account_in(&client, 2, 100).await];
+    client.transfer(accounts[0], accounts[1], 1).await.expect(201);
+    let writer = proxy.newest_connection("passbook writer").await;
     (app, proxy, accounts, writer)
 }
 
@@ -136,61 +134,61 @@ async fn fences(app: &App) -> Vec<i64> {
     fences.fetch_all(&mut app.database().await).await.unwrap()
 }
 
-async fn assert_moved_once(app: &App, answer: Answer, [from, to]: [Uuid; 2]) {
+async fn assert_moved_once(app: &App, response: Response, [from, to]: [Uuid; 2]) {
     let log = audit(app).await;
-    assert_eq!((log.facts(from).len(), log.facts(to).len()), (3, 3));
-    let told = answer.expect(201);
+    assert_eq!((log.event_payloads(from).len(), log.event_payloads(to).len()), (3, 3));
+    let told = response.expect(201);
     for (account, pointer) in [(from, "/from/events/0/id"), (to, "/to/events/0/id")] {
         let last = log.events.iter().rfind(|event| event.stream_id == account).unwrap();
         assert_eq!(told.uuid(pointer), last.id);
     }
 }
 
-async fn moved_although(requests: Flow, answers: Flow, is_recorded: bool) -> (App, Answer, [Uuid; 2]) {
+async fn moved_although(requests: Flow, responses: Flow, is_recorded: bool) -> (App, Response, [Uuid; 2]) {
     let (app, _proxy, accounts, writer) = across(&[]).await;
-    writer.flow_from("COMMIT", requests, answers);
-    let teller = app.teller();
+    writer.set_flow_from("COMMIT", requests, responses);
+    let client = app.client();
     let cut = async {
-        eventually("the commit", async || (!writer.awaits_turn()).then_some(())).await;
+        eventually("the commit", async || (!writer.awaits_trigger()).then_some(())).await;
         if is_recorded {
             eventually("the record", async || (app.log().await.head.position == 6).then_some(())).await;
         }
         writer.cut();
     };
-    let (answer, ()) = tokio::join!(teller.transfer(accounts[0], accounts[1], 30), cut);
-    (app, answer, accounts)
+    let (response, ()) = tokio::join!(client.transfer(accounts[0], accounts[1], 30), cut);
+    (app, response, accounts)
 }
 
 #[tokio::test]
 async fn a_transfer_that_stands_is_answered_although_its_answer_was_lost() {
-    let (app, answer, accounts) = moved_although(Pass, Lose, true).await;
-    assert_moved_once(&app, answer, accounts).await;
+    let (app, response, accounts) = moved_although(Pass, Discard, true).await;
+    assert_moved_once(&app, response, accounts).await;
     assert_eq!(fences(&app).await, [0, 0, 0, 0]);
 }
 
 #[tokio::test]
 async fn a_transfer_whose_commit_never_arrived_is_made_up_for_behind_new_fences() {
-    let (app, answer, accounts) = moved_although(Lose, Pass, false).await;
-    assert_moved_once(&app, answer, accounts).await;
+    let (app, response, accounts) = moved_although(Discard, Pass, false).await;
+    assert_moved_once(&app, response, accounts).await;
     assert_eq!(fences(&app).await, [0, 1, 1, 0], "both sides, and nobody else");
 }
 
 #[tokio::test]
 async fn a_transfer_whose_outcome_stays_unknown_is_carried_out_once_when_it_is_tried_again() {
-    for (requests, stands) in [(Pass, true), (Lose, false)] {
+    for (requests, stands) in [(Pass, true), (Discard, false)] {
         let (app, proxy, [from, to], writer) = across(&["--command-timeout-ms=2000"]).await;
-        writer.flow_from("COMMIT", requests, Lose);
-        let teller = app.teller().keyed("one");
+        writer.set_flow_from("COMMIT", requests, Discard);
+        let client = app.client().with_key("one");
         let part = async {
-            eventually("the commit", async || (!writer.awaits_turn()).then_some(())).await;
+            eventually("the commit", async || (!writer.awaits_trigger()).then_some(())).await;
             let position = if stands { 6 } else { 4 };
             eventually("the record", async || (app.log().await.head.position == position).then_some(())).await;
-            proxy.go_away();
+            proxy.disconnect();
         };
-        let (answer, ()) = tokio::join!(teller.transfer(from, to, 30), part);
-        answer.refused(503, "outcome_unknown");
-        proxy.come_back();
-        let again = teller.transfer(from, to, 30).await.expect(201);
+        let (response, ()) = tokio::join!(client.transfer(from, to, 30), part);
+        response.expect_problem(503, "outcome_unknown");
+        proxy.reconnect();
+        let again = client.transfer(from, to, 30).await.expect(201);
         assert!(again.is_replay() || !stands);
         assert_moved_once(&app, again, [from, to]).await;
     }
@@ -199,34 +197,34 @@ async fn a_transfer_whose_outcome_stays_unknown_is_carried_out_once_when_it_is_t
 #[tokio::test]
 async fn a_server_that_froze_inside_two_turnstiles_holds_nobody_up() {
     let (app, _proxy, [from, to], writer) = across(&[]).await;
-    let another = app.another().await;
-    writer.flow_from("COMMIT", Hold, Pass);
-    let teller = app.teller();
+    let peer = app.spawn_peer().await;
+    writer.set_flow_from("COMMIT", Hold, Pass);
+    let client = app.client();
     let others = async {
-        eventually("the commit", async || writer.holds_request().then_some(())).await;
-        let there = another.teller();
+        eventually("the commit", async || writer.is_holding_request().then_some(())).await;
+        let there = peer.client();
         for (account, key) in [(from, "one"), (to, "other")] {
-            let keyed = there.keyed(key);
+            let keyed = there.with_key(key);
             eventually("a way past", async || (keyed.deposit(account, 1).await.status == 201).then_some(())).await;
         }
-        writer.flow(Pass, Pass);
+        writer.set_flow(Pass, Pass);
     };
-    let (here, ()) = tokio::join!(teller.transfer(from, to, 1), others);
+    let (here, ()) = tokio::join!(client.transfer(from, to, 1), others);
     here.expect(201);
-    assert_eq!(audit(&app).await.facts(from).len(), 4);
+    assert_eq!(audit(&app).await.event_payloads(from).len(), 4);
 }
 
 #[tokio::test]
 async fn a_key_is_of_one_request_within_its_accounts_partition() {
     let app = spawn_app_with(&[FOUR]).await;
-    let teller = app.teller();
+    let client = app.client();
     let (here, beside, there) =
-        (account_in(&teller, 1, 100).await, account_in(&teller, 1, 0).await, account_in(&teller, 2, 100).await);
-    let keyed = teller.keyed("one");
+        (account_in(&client, 1, 100).await, account_in(&client, 1, 0).await, account_in(&client, 2, 100).await);
+    let keyed = client.with_key("one");
     keyed.deposit(here, 5).await.expect(201);
-    keyed.deposit(beside, 5).await.refused(422, "idempotency_key_reused");
-    keyed.transfer(here, there, 5).await.refused(422, "idempotency_key_reused");
-    keyed.transfer(here, beside, 5).await.refused(422, "idempotency_key_reused");
+    keyed.deposit(beside, 5).await.expect_problem(422, "idempotency_key_reused");
+    keyed.transfer(here, there, 5).await.expect_problem(422, "idempotency_key_reused");
+    keyed.transfer(here, beside, 5).await.expect_problem(422, "idempotency_key_reused");
     assert!(!keyed.transfer(there, here, 5).await.expect(201).is_replay());
     assert!(keyed.transfer(there, here, 5).await.expect(201).is_replay());
     assert!(keyed.deposit(here, 5).await.expect(201).is_replay());
@@ -236,24 +234,24 @@ async fn a_key_is_of_one_request_within_its_accounts_partition() {
 #[tokio::test]
 async fn the_same_key_on_transfers_from_two_partitions_in_one_batch_stands_for_both() {
     let app = spawn_app_with(&[FOUR]).await;
-    let teller = app.teller();
-    let (one, other) = (account_in(&teller, 0, 100).await, account_in(&teller, 3, 100).await);
-    let keyed = teller.keyed("same");
+    let client = app.client();
+    let (one, other) = (account_in(&client, 0, 100).await, account_in(&client, 3, 100).await);
+    let keyed = client.with_key("same");
     let (there, back, again) = app
-        .as_one_batch(async {
+        .run_as_one_batch(async {
             tokio::join!(keyed.transfer(one, other, 10), keyed.transfer(other, one, 20), keyed.transfer(one, other, 10))
         })
         .await;
     assert_eq!(there.expect(201).bytes, again.expect(201).bytes);
     assert_eq!(back.expect(201).body["amount"], 20);
     let log = audit(&app).await;
-    assert_eq!((log.facts(one).len(), log.facts(other).len(), log.keys), (3, 3, 2));
+    assert_eq!((log.event_payloads(one).len(), log.event_payloads(other).len(), log.keys), (3, 3, 2));
 }
 
 #[tokio::test]
 async fn another_number_of_partitions_is_refused_and_none_takes_what_is_there() {
     let mut app = spawn_app_with(&[FOUR]).await;
-    let account = account_in(&app.teller(), 3, 5).await;
+    let account = account_in(&app.client(), 3, 5).await;
     app.stop().await;
     for (partitions, fits) in [(Some(1), false), (Some(8), false), (Some(4), true), (None, true)] {
         let config = passbook::config::Config { partitions, ..app.config().clone() };
@@ -269,13 +267,13 @@ async fn another_number_of_partitions_is_refused_and_none_takes_what_is_there() 
             }
         }
     }
-    app.restart_stopped().await;
-    assert_eq!(app.teller().withdraw(account, 5).await.expect(201).body["balance"], 0);
+    app.start_again().await;
+    assert_eq!(app.client().withdraw(account, 5).await.expect(201).body["balance"], 0);
 }
 
 #[tokio::test]
 async fn of_servers_that_create_a_log_together_the_first_decides_for_all() {
-    let (_database, config) = no_log(&[]).await;
+    let (_database, config) = empty_database(&[]).await;
     let start = async |partitions| Service::start(&passbook::config::Config { partitions, ..config.clone() }).await;
     let (two, eight) = tokio::join!(start(Some(2)), start(Some(8)));
     assert_eq!(two.is_ok(), eight.is_err(), "one of both: {two:?} {eight:?}");
@@ -287,38 +285,38 @@ async fn of_servers_that_create_a_log_together_the_first_decides_for_all() {
 #[tokio::test]
 async fn positions_and_cursors_of_other_partitions_are_refused() {
     let app = spawn_app_with(&[FOUR]).await;
-    let account = account_in(&app.teller(), 2, 5).await;
-    let plain = Teller::new(reqwest::Client::new(), app.url());
+    let account = account_in(&app.client(), 2, 5).await;
+    let plain = ApiClient::new(reqwest::Client::new(), app.url());
     for position in ["1", "4:1", "0:1,9:1", "2:1,0:1", "2:x", "2:1,"] {
         for path in [format!("/v1/accounts/{account}?min_position="), "/v1/accounts?min_position=".to_owned()] {
-            plain.get(&format!("{path}{position}")).await.refused(400, "invalid_parameter");
+            plain.get(&format!("{path}{position}")).await.expect_problem(400, "invalid_parameter");
         }
-        plain.get(&format!("/v1/events?after={position}")).await.refused(400, "invalid_parameter");
-        plain.get(&format!("/v1/events/stream?after={position}")).await.refused(400, "invalid_parameter");
+        plain.get(&format!("/v1/events?after={position}")).await.expect_problem(400, "invalid_parameter");
+        plain.get(&format!("/v1/events/stream?after={position}")).await.expect_problem(400, "invalid_parameter");
     }
     for position in ["0", "2:1", "0:0,2:1"] {
         plain.get(&format!("/v1/accounts?min_position={position}")).await.expect(200);
         plain.get(&format!("/v1/events?after={position}")).await.expect(200);
     }
     plain.get(&format!("/v1/accounts/{account}?min_position=0:99")).await.expect(200);
-    plain.get(&format!("/v1/accounts/{account}?min_position=2:99")).await.refused(503, "projection_behind");
+    plain.get(&format!("/v1/accounts/{account}?min_position=2:99")).await.expect_problem(503, "projection_behind");
 }
 
 #[tokio::test]
 async fn lists_and_totals_are_of_all_partitions() {
     let app = spawn_app_with(&[FOUR]).await;
-    let teller = app.teller();
+    let client = app.client();
     let mut accounts = Vec::new();
     for n in 0..11 {
-        accounts.push(account_in(&teller, n % 4, 10).await);
+        accounts.push(account_in(&client, n % 4, 10).await);
     }
-    teller.freeze(accounts[6]).await.expect(200);
+    client.freeze(accounts[6]).await.expect(200);
     accounts.reverse();
     let mut walked: Vec<Uuid> = Vec::new();
     let mut after = String::new();
     while walked.len() < 100 {
-        let page = teller.get(&format!("/v1/accounts?limit=3&min_position=12{after}")).await.expect(200);
-        assert_eq!(page.position(), app.so_far());
+        let page = client.get(&format!("/v1/accounts?limit=3&min_position=12{after}")).await.expect(200);
+        assert_eq!(page.position(), app.latest_position());
         walked
             .extend(page.data().iter().map(|account| account["account_id"].as_str().unwrap().parse::<Uuid>().unwrap()));
         match page.body["next"].as_str() {
@@ -327,16 +325,16 @@ async fn lists_and_totals_are_of_all_partitions() {
         }
     }
     assert_eq!(walked, accounts, "newest first");
-    let overview = teller.get("/v1/overview?min_position=12").await.expect(200);
+    let overview = client.get("/v1/overview?min_position=12").await.expect(200);
     let expected = json!({"open": 10, "frozen": 1, "closed": 0});
     assert_eq!((&overview.body["accounts"], &overview.body["money"]), (&expected, &json!({"EUR": 110})));
-    assert_eq!(overview.position(), app.so_far());
-    let views = teller.get("/v1/projections?min_position=12").await.expect(200);
+    assert_eq!(overview.position(), app.latest_position());
+    let views = client.get("/v1/projections?min_position=12").await.expect(200);
     assert_eq!(views.data().len(), 4, "one row a view");
     for view in views.data() {
-        assert_eq!((&view["state"], &view["position"]), (&json!("live"), &json!(app.so_far())));
+        assert_eq!((&view["state"], &view["position"]), (&json!("live"), &json!(app.latest_position())));
     }
-    let heads = teller.get("/v1/log/head").await.expect(200);
+    let heads = client.get("/v1/log/head").await.expect(200);
     assert_eq!(
         heads.data().iter().map(|head| &head["position"]).collect::<Vec<_>>(),
         [3, 3, 4, 2].map(|n| json!(n)).iter().collect::<Vec<_>>()
@@ -358,7 +356,7 @@ fn assert_whole(told: &[Value], app_events: &[(i16, i64, Uuid)]) {
     assert_eq!(all, app_events);
 }
 
-async fn events_of(app: &App) -> Vec<(i16, i64, Uuid)> {
+async fn recorded_events(app: &App) -> Vec<(i16, i64, Uuid)> {
     let mut events: Vec<_> =
         app.log().await.events.iter().map(|event| (event.partition, event.position, event.id)).collect();
     events.sort_unstable();
@@ -366,12 +364,12 @@ async fn events_of(app: &App) -> Vec<(i16, i64, Uuid)> {
 }
 
 /// Something happens in every partition, and across.
-async fn bustle(teller: &Teller, accounts: &[Uuid], rounds: usize) {
+async fn bustle(client: &ApiClient, accounts: &[Uuid], rounds: usize) {
     for round in 0..rounds {
         let (from, to) = (accounts[round % accounts.len()], accounts[(round * 3 + 1) % accounts.len()]);
-        teller.deposit(from, 5).await.expect(201);
+        client.deposit(from, 5).await.expect(201);
         if from != to {
-            teller.transfer(from, to, 1).await.expect(201);
+            client.transfer(from, to, 1).await.expect(201);
         }
     }
 }
@@ -379,18 +377,18 @@ async fn bustle(teller: &Teller, accounts: &[Uuid], rounds: usize) {
 #[tokio::test]
 async fn pages_of_any_size_lead_over_all_partitions_without_loss_or_double() {
     let app = spawn_app_with(&[FOUR]).await;
-    let teller = app.teller();
+    let client = app.client();
     // One partition has most of it, and one has nothing.
-    let accounts = [account_in(&teller, 0, 9).await, account_in(&teller, 2, 9).await, account_in(&teller, 3, 9).await];
-    bustle(&teller, &accounts, 8).await;
+    let accounts = [account_in(&client, 0, 9).await, account_in(&client, 2, 9).await, account_in(&client, 3, 9).await];
+    bustle(&client, &accounts, 8).await;
     for _ in 0..30 {
-        teller.deposit(accounts[1], 1).await.expect(201);
+        client.deposit(accounts[1], 1).await.expect(201);
     }
-    let all = events_of(&app).await;
+    let all = recorded_events(&app).await;
     for limit in [1, 2, 3, 5, 7, 50, 1_000] {
         let (mut told, mut after) = (Vec::new(), "0".to_owned());
         loop {
-            let page = teller.get(&format!("/v1/events?limit={limit}&after={after}")).await.expect(200);
+            let page = client.get(&format!("/v1/events?limit={limit}&after={after}")).await.expect(200);
             assert!(page.data().len() <= limit);
             told.extend_from_slice(page.data());
             let next = page.text("/next").to_owned();
@@ -403,7 +401,7 @@ async fn pages_of_any_size_lead_over_all_partitions_without_loss_or_double() {
     }
     let (mut told, mut after) = (Vec::new(), "0".to_owned());
     loop {
-        let page = teller.get(&format!("/v1/events?limit=2&type=TransferSent&after={after}")).await.expect(200);
+        let page = client.get(&format!("/v1/events?limit=2&type=TransferSent&after={after}")).await.expect(200);
         told.extend_from_slice(page.data());
         let next = page.text("/next").to_owned();
         if next == after {
@@ -418,22 +416,22 @@ async fn pages_of_any_size_lead_over_all_partitions_without_loss_or_double() {
 #[tokio::test]
 async fn a_follower_that_comes_and_goes_is_told_every_event_of_every_partition_once() {
     let app = spawn_app_with(&[FOUR]).await;
-    let another = app.another().await;
-    let teller = app.teller();
-    let accounts = join_all((0..4).map(|partition| account_in(&teller, partition, 50))).await;
+    let peer = app.spawn_peer().await;
+    let client = app.client();
+    let accounts = join_all((0..4).map(|partition| account_in(&client, partition, 50))).await;
     let busy = async {
-        let (here, there) = (app.teller(), another.teller());
+        let (here, there) = (app.client(), peer.client());
         tokio::join!(bustle(&here, &accounts, 30), bustle(&there, &accounts, 30));
     };
     let follow = async |seed| {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let (mut told, mut last) = (Vec::new(), String::new());
         // 4 openings, 60 deposits, and two events for each of the 40 or so transfers that are over two accounts.
         let all = 4 + 2 * (0..30).map(|n| if n % 4 == (n * 3 + 1) % 4 { 1 } else { 3 }).sum::<usize>();
         while told.len() < all {
-            let mut follower = if last.is_empty() { teller.follow("").await } else { teller.resume(&last).await };
-            let some = usize::try_from(dice.throw(20)).unwrap() + 1;
-            for event in follower.take(some.min(all - told.len())).await {
+            let mut subscriber = if last.is_empty() { client.subscribe("").await } else { client.resume_after(&last).await };
+            let some = usize::try_from(rng.below(20)).unwrap() + 1;
+            for event in subscriber.take(some.min(all - told.len())).await {
                 last = event.id;
                 told.push(event.data);
             }
@@ -441,7 +439,7 @@ async fn a_follower_that_comes_and_goes_is_told_every_event_of_every_partition_o
         told
     };
     let ((), one, other) = tokio::join!(busy, follow(1), follow(2));
-    let all = events_of(&app).await;
+    let all = recorded_events(&app).await;
     assert_whole(&one, &all);
     assert_whole(&other, &all);
 }
@@ -449,14 +447,14 @@ async fn a_follower_that_comes_and_goes_is_told_every_event_of_every_partition_o
 #[tokio::test]
 async fn what_is_changed_in_any_partition_is_found_there() {
     let app = spawn_app_with(&[FOUR]).await;
-    let teller = app.teller();
-    let accounts = join_all((0..4).map(|partition| account_in(&teller, partition, 50))).await;
-    bustle(&teller.keyed("only-once"), &accounts[..1], 1).await;
-    teller.keyed("across").transfer(accounts[1], accounts[3], 7).await.expect(201);
+    let client = app.client();
+    let accounts = join_all((0..4).map(|partition| account_in(&client, partition, 50))).await;
+    bustle(&client.with_key("only-once"), &accounts[..1], 1).await;
+    client.with_key("across").transfer(accounts[1], accounts[3], 7).await.expect(201);
     audit(&app).await;
     let report = verify::verify(&app.auditor().await, four(), &[], |_, _| ()).await.unwrap();
     assert_eq!((report.events, report.receipts, report.partitions.len()), (7, 2, 4));
-    let witness: Vec<passbook::audit::Witness> =
+    let witness: Vec<passbook_audit::Witness> =
         report.witness().split(',').map(|witness| witness.parse().unwrap()).collect();
     verify::verify(&app.auditor().await, four(), &witness, |_, _| ()).await.unwrap();
 
@@ -484,14 +482,14 @@ async fn what_is_changed_in_any_partition_is_found_there() {
 #[tokio::test]
 async fn half_a_transfer_is_found_although_its_partition_is_whole() {
     let app = spawn_app_with(&[FOUR]).await;
-    let teller = app.teller();
-    let (from, to) = (account_in(&teller, 1, 50).await, account_in(&teller, 3, 50).await);
-    let moved = teller.transfer(from, to, 7).await.expect(201);
-    teller.account(to, moved.position()).await.expect(200);
+    let client = app.client();
+    let (from, to) = (account_in(&client, 1, 50).await, account_in(&client, 3, 50).await);
+    let moved = client.transfer(from, to, 7).await.expect(201);
+    client.get_account(to, moved.position()).await.expect(200);
     // A superuser who can count: another amount, fitting hashes, and no view that knows better.
     app.tamper("UPDATE event SET data = replace(data::text, '\"amount\":7', '\"amount\":8')::json WHERE partition = 3; DELETE FROM projection").await;
     let log = app.log().await;
-    for (event, hash) in log.events.iter().zip(chain(&log.events)).filter(|(event, _)| event.partition == 3) {
+    for (event, hash) in log.events.iter().zip(expected_hashes(&log.events)).filter(|(event, _)| event.partition == 3) {
         let hash = hex::encode(hash);
         let position = event.position;
         app.tamper(&format!("UPDATE event SET hash = decode('{hash}', 'hex') WHERE partition = 3 AND position = {position}; UPDATE log_head SET hash = decode('{hash}', 'hex') WHERE partition = 3")).await;
@@ -508,19 +506,19 @@ async fn half_a_transfer_is_found_although_its_partition_is_whole() {
 #[tokio::test]
 async fn a_view_is_rebuilt_in_all_partitions() {
     let app = spawn_app_with(&[FOUR]).await;
-    let teller = app.teller();
-    let accounts = join_all((0..3).map(|partition| account_in(&teller, partition, 50))).await;
-    bustle(&teller, &accounts, 6).await;
-    let started = teller.post("/v1/projections/accounts/rebuild?verify=true", "").await.expect(202);
+    let client = app.client();
+    let accounts = join_all((0..3).map(|partition| account_in(&client, partition, 50))).await;
+    bustle(&client, &accounts, 6).await;
+    let started = client.post("/v1/projections/accounts/rebuild?verify=true", "").await.expect(202);
     assert_eq!(started.body["generation"], 2);
     eventually("the next generation", async || {
-        let views = teller.get("/v1/projections").await.expect(200);
+        let views = client.get("/v1/projections").await.expect(200);
         let live = views.data().iter().filter(|view| view["name"] == "accounts" && view["state"] == "live");
         let live: Vec<_> = live.map(|view| view["generation"].as_i64().unwrap()).collect();
         (live == [2]).then_some(())
     })
     .await;
     audit(&app).await;
-    let seen = teller.get(&format!("/v1/accounts/{}", accounts[2])).await.expect(200);
+    let seen = client.get(&format!("/v1/accounts/{}", accounts[2])).await.expect(200);
     assert!(seen.header("etag").unwrap().ends_with(".2\""));
 }

@@ -1,11 +1,11 @@
 //! The log as release 0.1 wrote it, views, keys and snapshots among it: this release reads it, projects it, verifies it and
 //! goes on with it. `scripts/record-log` made the dump, and nobody ever changes it.
 
-use passbook::audit::verify::verify;
+use passbook_audit::verify::verify;
 use serde_json::{Value, json};
 use uuid::{Uuid, uuid};
 
-use crate::support::{App, audit::audit, eventually, spawn_app_on};
+use crate::support::{App, audit::audit, eventually, spawn_app_from_dump};
 
 const LOG_0_1: &str = include_str!("../fixtures/log_0_1.sql");
 const OPEN: Uuid = uuid!("01900000-0000-7000-8000-000000000001");
@@ -18,7 +18,7 @@ async fn the_accounts_are_what_they_were(app: &App) {
         (FROZEN, "customer-18", "EUR", "frozen", 1_200, 6),
         (CLOSED, "customer-19", "JPY", "closed", 0, 3),
     ] {
-        let view = app.teller().account(account, "15").await.expect(200);
+        let view = app.client().get_account(account, "15").await.expect(200);
         let expected = json!([owner, currency, status, balance, version]);
         let found = ["owner", "currency", "status", "balance", "version"].map(|member| &view.body[member]);
         assert_eq!(json!(found), expected);
@@ -26,7 +26,7 @@ async fn the_accounts_are_what_they_were(app: &App) {
 }
 
 async fn the_transactions_are_what_they_were(app: &App) {
-    let list = app.teller().get(&format!("/v1/accounts/{OPEN}/transactions?min_position=15")).await.expect(200);
+    let list = app.client().get(&format!("/v1/accounts/{OPEN}/transactions?min_position=15")).await.expect(200);
     let told = |row: &Value| json!([row["kind"], row["amount"], row["balance_after"], row["reference"]]);
     let expected = [
         json!(["deposit", 2, 9_003, null]),
@@ -41,24 +41,24 @@ async fn the_transactions_are_what_they_were(app: &App) {
 
 #[tokio::test]
 async fn what_release_0_1_left_is_read_and_gone_on_with() {
-    let app = spawn_app_on(LOG_0_1).await;
+    let app = spawn_app_from_dump(LOG_0_1).await;
     the_accounts_are_what_they_were(&app).await;
     the_transactions_are_what_they_were(&app).await;
 
     let deposits = format!("/v1/accounts/{OPEN}/deposits");
     let as_before = json!({"amount": 500, "currency": "EUR", "reference": "salary"});
-    let replay = app.teller().keyed("deposit-1").command(&deposits, as_before.clone()).await.expect(201);
+    let replay = app.client().with_key("deposit-1").command(&deposits, as_before.clone()).await.expect(201);
     assert!(replay.is_replay());
     assert_eq!((&replay.body["balance"], &replay.body["version"]), (&json!(10_500), &json!(2)));
     let mut with_channel = as_before;
     with_channel["channel"] = json!("atm");
-    let another = app.teller().keyed("deposit-1").command(&deposits, with_channel.clone()).await;
-    another.refused(422, "idempotency_key_reused");
+    let another = app.client().with_key("deposit-1").command(&deposits, with_channel.clone()).await;
+    another.expect_problem(422, "idempotency_key_reused");
 
-    let deposited = app.teller().command(&deposits, with_channel).await.expect(201);
+    let deposited = app.client().command(&deposits, with_channel).await.expect(201);
     assert_eq!((&deposited.body["balance"], deposited.position()), (&json!(9_503), "16"));
-    app.teller().deposit(FROZEN, 1).await.refused(422, "account_frozen");
-    app.teller().deposit(CLOSED, 1).await.refused(422, "account_closed");
+    app.client().deposit(FROZEN, 1).await.expect_problem(422, "account_frozen");
+    app.client().deposit(CLOSED, 1).await.expect_problem(422, "account_closed");
 
     let log = audit(&app).await;
     let versions: Vec<i16> = log.events.iter().map(|event| event.schema_version).collect();
@@ -69,12 +69,12 @@ async fn what_release_0_1_left_is_read_and_gone_on_with() {
 
 #[tokio::test]
 async fn the_views_are_projected_anew_from_the_log_of_release_0_1() {
-    let mut app = spawn_app_on(LOG_0_1).await;
+    let mut app = spawn_app_from_dump(LOG_0_1).await;
     app.stop().await;
     app.sabotage("TRUNCATE account_view, account_transaction, daily_balance, bank_total; DELETE FROM projection").await;
-    app.restart_stopped().await;
+    app.start_again().await;
     eventually("the views' catching up", async || {
-        let views = app.teller().get("/v1/projections").await;
+        let views = app.client().get("/v1/projections").await;
         views.data().iter().all(|view| view["state"] == "live").then_some(())
     })
     .await;

@@ -4,26 +4,26 @@ use futures_util::future::join_all;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Dice, audit::audit, spawn_app};
+use crate::support::{Rng, audit::audit, spawn_app};
 
 #[tokio::test]
 async fn closing_against_a_deposit_leaves_no_money_on_a_closed_account() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     for round in 0..20 {
-        let account = teller.account_with(0).await;
+        let account = client.open_with_balance(0).await;
         // Either may be first in the batch.
         let (closed, deposited) = match round % 2 {
-            0 => tokio::join!(teller.close(account), teller.deposit(account, 1)),
+            0 => tokio::join!(client.close(account), client.deposit(account, 1)),
             _ => {
-                let (deposited, closed) = tokio::join!(teller.deposit(account, 1), teller.close(account));
+                let (deposited, closed) = tokio::join!(client.deposit(account, 1), client.close(account));
                 (closed, deposited)
             }
         };
         match closed.status {
-            200 => drop(deposited.refused(422, "account_closed")),
+            200 => drop(deposited.expect_problem(422, "account_closed")),
             _ => {
-                closed.refused(422, "balance_not_zero");
+                closed.expect_problem(422, "balance_not_zero");
                 deposited.expect(201);
             }
         }
@@ -34,12 +34,12 @@ async fn closing_against_a_deposit_leaves_no_money_on_a_closed_account() {
 #[tokio::test]
 async fn of_many_who_open_the_same_id_one_succeeds() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     let body = json!({"currency": "EUR", "account_id": Uuid::from_u128(17), "initial_deposit": 5});
-    let answers = join_all((0..32).map(|_| teller.open(body.clone()))).await;
-    assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
-    for refused in answers.into_iter().filter(|answer| answer.status != 201) {
-        refused.refused(409, "account_exists");
+    let responses = join_all((0..32).map(|_| client.open(body.clone()))).await;
+    assert_eq!(responses.iter().filter(|response| response.status == 201).count(), 1);
+    for refused in responses.into_iter().filter(|response| response.status != 201) {
+        refused.expect_problem(409, "account_exists");
     }
     assert_eq!(audit(&app).await.head.position, 1);
 }
@@ -47,31 +47,31 @@ async fn of_many_who_open_the_same_id_one_succeeds() {
 #[tokio::test]
 async fn of_two_who_want_eighty_of_a_hundred_one_is_told_what_is_left() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     for _ in 0..20 {
-        let account = teller.account_with(100).await;
-        let (one, two) = tokio::join!(teller.withdraw(account, 80), teller.withdraw(account, 80));
+        let account = client.open_with_balance(100).await;
+        let (one, two) = tokio::join!(client.withdraw(account, 80), client.withdraw(account, 80));
         let (paid, refused) = if one.status == 201 { (one, two) } else { (two, one) };
         assert_eq!(paid.expect(201).body["balance"], 20);
-        assert_eq!(refused.refused(422, "insufficient_funds").body["balance"], 20);
+        assert_eq!(refused.expect_problem(422, "insufficient_funds").body["balance"], 20);
     }
 }
 
 #[tokio::test]
 async fn a_hot_account_refuses_nothing_but_what_it_has_not_got() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let hot = teller.account_with(1_000).await;
-    let clients = (0..64).map(async |client| {
-        let mut dice = Dice::new(client);
+    let client = app.client();
+    let hot = client.open_with_balance(1_000).await;
+    let clients = (0..64).map(async |seed| {
+        let mut rng = Rng::new(seed);
         for _ in 0..8 {
-            let amount = i64::try_from(dice.throw(400)).unwrap() + 1;
-            match dice.throw(2) {
-                0 => drop(teller.deposit(hot, amount).await.expect(201)),
-                _ => match teller.withdraw(hot, amount).await {
+            let amount = i64::try_from(rng.below(400)).unwrap() + 1;
+            match rng.below(2) {
+                0 => drop(client.deposit(hot, amount).await.expect(201)),
+                _ => match client.withdraw(hot, amount).await {
                     paid if paid.status == 201 => {}
                     refused => {
-                        let there = refused.refused(422, "insufficient_funds").body["balance"].as_i64().unwrap();
+                        let there = refused.expect_problem(422, "insufficient_funds").body["balance"].as_i64().unwrap();
                         assert!(there < amount, "{there} would have covered {amount}");
                     }
                 },
@@ -85,11 +85,11 @@ async fn a_hot_account_refuses_nothing_but_what_it_has_not_got() {
 #[tokio::test]
 async fn an_account_in_a_hurry_takes_every_deposit() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let hot = teller.account_with(0).await;
-    let answers = join_all((0..256).map(|_| teller.deposit(hot, 3))).await;
+    let client = app.client();
+    let hot = client.open_with_balance(0).await;
+    let responses = join_all((0..256).map(|_| client.deposit(hot, 3))).await;
     let mut versions: Vec<i64> =
-        answers.into_iter().map(|answer| answer.expect(201).body["version"].as_i64().unwrap()).collect();
+        responses.into_iter().map(|response| response.expect(201).body["version"].as_i64().unwrap()).collect();
     versions.sort_unstable();
     assert!(versions.into_iter().eq(2..=257), "each has a version of its own");
     let facts = audit(&app).await.events;

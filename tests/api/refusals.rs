@@ -3,17 +3,17 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, Teller, spawn_app};
+use crate::support::{Response, ApiClient, spawn_app};
 
 const CEILING: i64 = 9_007_199_254_740_991;
 
-async fn move_money(teller: &Teller, account: Uuid, verb: &str, amount: i64, currency: &str) -> Answer {
-    teller.command(&format!("/v1/accounts/{account}/{verb}"), json!({"amount": amount, "currency": currency})).await
+async fn move_money(client: &ApiClient, account: Uuid, verb: &str, amount: i64, currency: &str) -> Response {
+    client.command(&format!("/v1/accounts/{account}/{verb}"), json!({"amount": amount, "currency": currency})).await
 }
 
-async fn transfer(teller: &Teller, from: Uuid, to: Uuid, amount: i64, currency: &str) -> Answer {
+async fn transfer(client: &ApiClient, from: Uuid, to: Uuid, amount: i64, currency: &str) -> Response {
     let body = json!({"from": from, "to": to, "amount": amount, "currency": currency});
-    teller.command("/v1/transfers", body).await
+    client.command("/v1/transfers", body).await
 }
 
 /// Accounts in every state, each with a balance where one is possible.
@@ -26,25 +26,25 @@ struct Accounts {
     full: Uuid,
 }
 
-async fn accounts(teller: &Teller) -> Accounts {
+async fn accounts(client: &ApiClient) -> Accounts {
     let all = Accounts {
         nobody: Uuid::from_u128(404),
-        open: teller.account_with(100).await,
-        dollars: teller.open(json!({"currency": "USD", "initial_deposit": 100})).await.expect(201).account_id(),
-        frozen: teller.account_with(100).await,
-        closed: teller.account_with(0).await,
-        full: teller.account_with(CEILING).await,
+        open: client.open_with_balance(100).await,
+        dollars: client.open(json!({"currency": "USD", "initial_deposit": 100})).await.expect(201).account_id(),
+        frozen: client.open_with_balance(100).await,
+        closed: client.open_with_balance(0).await,
+        full: client.open_with_balance(CEILING).await,
     };
-    teller.freeze(all.frozen).await.expect(200);
-    teller.close(all.closed).await.expect(200);
+    client.freeze(all.frozen).await.expect(200);
+    client.close(all.closed).await.expect(200);
     all
 }
 
 #[tokio::test]
 async fn deposits_and_withdrawals_are_refused_by_the_first_reason_that_holds() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let Accounts { nobody, open, dollars, frozen, closed, full } = accounts(&teller).await;
+    let client = app.client();
+    let Accounts { nobody, open, dollars, frozen, closed, full } = accounts(&client).await;
     let before = app.log().await;
     let cases = [
         (nobody, "deposits", 1, "USD", 404, "account_not_found"),
@@ -60,18 +60,18 @@ async fn deposits_and_withdrawals_are_refused_by_the_first_reason_that_holds() {
         (full, "deposits", 1, "EUR", 422, "balance_limit_exceeded"),
     ];
     for (account, verb, amount, currency, status, code) in cases {
-        move_money(&teller, account, verb, amount, currency).await.refused(status, code);
+        move_money(&client, account, verb, amount, currency).await.expect_problem(status, code);
     }
     assert_eq!(app.log().await, before);
-    move_money(&teller, open, "deposits", CEILING - 100, "EUR").await.expect(201);
-    move_money(&teller, full, "withdrawals", CEILING, "EUR").await.expect(201);
+    move_money(&client, open, "deposits", CEILING - 100, "EUR").await.expect(201);
+    move_money(&client, full, "withdrawals", CEILING, "EUR").await.expect(201);
 }
 
 #[tokio::test]
 async fn transfers_are_refused_by_the_first_reason_that_holds_on_either_side() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let Accounts { nobody, open, dollars, frozen, closed, full } = accounts(&teller).await;
+    let client = app.client();
+    let Accounts { nobody, open, dollars, frozen, closed, full } = accounts(&client).await;
     let before = app.log().await;
     let cases = [
         (nobody, closed, 1, "EUR", 404, "account_not_found"),
@@ -88,31 +88,31 @@ async fn transfers_are_refused_by_the_first_reason_that_holds_on_either_side() {
         (open, full, 100, "EUR", 422, "balance_limit_exceeded"),
     ];
     for (from, to, amount, currency, status, code) in cases {
-        transfer(&teller, from, to, amount, currency).await.refused(status, code);
+        transfer(&client, from, to, amount, currency).await.expect_problem(status, code);
     }
     // Two accounts of different currencies, and nothing said of any.
-    teller.transfer(open, dollars, 1).await.refused(422, "currency_mismatch");
-    teller.transfer(open, open, 1).await.refused(400, "same_account");
+    client.transfer(open, dollars, 1).await.expect_problem(422, "currency_mismatch");
+    client.transfer(open, open, 1).await.expect_problem(400, "same_account");
     assert_eq!(app.log().await, before);
 }
 
 #[tokio::test]
 async fn a_change_of_status_is_refused_in_every_state_but_one() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let Accounts { nobody, open, frozen, closed, .. } = accounts(&teller).await;
+    let client = app.client();
+    let Accounts { nobody, open, frozen, closed, .. } = accounts(&client).await;
     let before = app.log().await;
-    for refused in [teller.freeze(nobody).await, teller.unfreeze(nobody).await, teller.close(nobody).await] {
-        refused.refused(404, "account_not_found");
+    for refused in [client.freeze(nobody).await, client.unfreeze(nobody).await, client.close(nobody).await] {
+        refused.expect_problem(404, "account_not_found");
     }
-    for refused in [teller.freeze(closed).await, teller.unfreeze(closed).await, teller.close(closed).await] {
-        refused.refused(422, "account_closed");
+    for refused in [client.freeze(closed).await, client.unfreeze(closed).await, client.close(closed).await] {
+        refused.expect_problem(422, "account_closed");
     }
-    for refused in [teller.freeze(frozen).await, teller.close(frozen).await] {
-        refused.refused(422, "account_frozen");
+    for refused in [client.freeze(frozen).await, client.close(frozen).await] {
+        refused.expect_problem(422, "account_frozen");
     }
-    teller.unfreeze(open).await.refused(422, "account_not_frozen");
-    let full = teller.close(open).await.refused(422, "balance_not_zero");
+    client.unfreeze(open).await.expect_problem(422, "account_not_frozen");
+    let full = client.close(open).await.expect_problem(422, "balance_not_zero");
     assert_eq!(full.body["balance"], 100);
     assert_eq!(app.log().await, before);
 }
@@ -120,12 +120,12 @@ async fn a_change_of_status_is_refused_in_every_state_but_one() {
 #[tokio::test]
 async fn a_lack_of_funds_says_what_is_there() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let (account, other) = (teller.account_with(100).await, teller.account_with(5).await);
-    let refused = teller.withdraw(account, 101).await.refused(422, "insufficient_funds");
+    let client = app.client();
+    let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(5).await);
+    let refused = client.withdraw(account, 101).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 100);
     assert_eq!(refused.body["instance"], format!("/v1/accounts/{account}/withdrawals"));
-    let refused = teller.transfer(other, account, 6).await.refused(422, "insufficient_funds");
+    let refused = client.transfer(other, account, 6).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 5);
     assert_eq!(refused.body["current_version"], Value::Null);
 }
@@ -133,11 +133,11 @@ async fn a_lack_of_funds_says_what_is_there() {
 #[tokio::test]
 async fn an_id_is_opened_once_whatever_became_of_the_account() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let Accounts { open, frozen, closed, .. } = accounts(&teller).await;
+    let client = app.client();
+    let Accounts { open, frozen, closed, .. } = accounts(&client).await;
     let before = app.log().await;
     for account in [open, frozen, closed] {
-        teller.open(json!({"currency": "EUR", "account_id": account})).await.refused(409, "account_exists");
+        client.open(json!({"currency": "EUR", "account_id": account})).await.expect_problem(409, "account_exists");
     }
     assert_eq!(app.log().await, before);
 }

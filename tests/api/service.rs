@@ -3,33 +3,31 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use passbook::{
-    application::{Bank, Error, QUEUE_COMMANDS_MAX, Reach, Request, Settings},
-    audit::{Audit, Trail, feed::Feed},
-    auth::Access,
-    database::Database,
-    domain::{Action, Amount, Command, command::Movement},
-    http::{self, Server, serve},
-    read_model::{Progress, ReadModel, Source},
-};
+use passbook_bank::{Bank, Error, QUEUE_COMMANDS_MAX, Reach, Request, Settings};
+use passbook_audit::{Audit, Trail, feed::Feed};
+use passbook_auth::Access;
+use passbook_database::Database;
+use passbook_domain::{Action, Amount, Command, command::Movement};
+use passbook::http::{self, Server, serve};
+use passbook_read_model::{Progress, ReadModel, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, App, Teller,
-    answer::{is_id, is_time},
+    Response, App, ApiClient,
+    response::{is_id, is_time},
     eventually,
     log::Event,
-    spawn_app, spawn_app_with, spawn_guarded,
+    spawn_app, spawn_app_with, spawn_auth_app,
 };
 
-/// Asks until the answer has this status.
-async fn asked_until(status: u16, teller: &Teller, path: &str) -> Answer {
+/// Asks until the response has this status.
+async fn asked_until(status: u16, client: &ApiClient, path: &str) -> Response {
     eventually(&format!("{status} of {path}"), async || {
-        let answer = teller.get(path).await;
-        (answer.status == status).then_some(answer)
+        let response = client.get(path).await;
+        (response.status == status).then_some(response)
     })
     .await
 }
@@ -37,30 +35,30 @@ async fn asked_until(status: u16, teller: &Teller, path: &str) -> Answer {
 #[tokio::test]
 async fn a_service_that_runs_is_alive_and_becomes_ready() {
     let app = spawn_app().await;
-    assert_eq!(app.teller().get("/livez").await.expect(200).body, json!({"status": "ok"}));
-    let ready = asked_until(200, &app.teller(), "/readyz").await;
+    assert_eq!(app.client().get("/livez").await.expect(200).body, json!({"status": "ok"}));
+    let ready = asked_until(200, &app.client(), "/readyz").await;
     assert_eq!(ready.body, json!({"status": "ok"}));
 }
 
 #[tokio::test]
 async fn a_service_whose_view_stands_still_is_not_ready_until_it_moves() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let account = teller.account_with(10).await;
-    asked_until(200, &teller, "/readyz").await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
+    asked_until(200, &client, "/readyz").await;
     app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
-    teller.deposit(account, 1).await.expect(201);
-    let waiting = asked_until(503, &teller, "/readyz").await.refused(503, "projection_behind");
+    client.deposit(account, 1).await.expect(201);
+    let waiting = asked_until(503, &client, "/readyz").await.expect_problem(503, "projection_behind");
     assert!(waiting.text("/detail").contains("is stopped"), "{}", waiting.body);
-    teller.get("/livez").await.expect(200);
+    client.get("/livez").await.expect(200);
     app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
-    asked_until(200, &teller, "/readyz").await;
+    asked_until(200, &client, "/readyz").await;
 }
 
 #[tokio::test]
 async fn a_service_without_its_database_is_alive_and_not_ready() {
     let app = spawn_app().await;
-    asked_until(200, &app.teller(), "/readyz").await;
+    asked_until(200, &app.client(), "/readyz").await;
     app.sabotage(
         "BEGIN;
          UPDATE pg_database SET datallowconn = false WHERE datname = current_database();
@@ -70,24 +68,24 @@ async fn a_service_without_its_database_is_alive_and_not_ready() {
     )
     .await;
     for _ in 0..3 {
-        app.teller().get("/readyz").await.refused(503, "storage_unavailable");
-        app.teller().get("/livez").await.expect(200);
+        app.client().get("/readyz").await.expect_problem(503, "storage_unavailable");
+        app.client().get("/livez").await.expect(200);
     }
 }
 
 #[tokio::test]
 async fn a_request_keeps_its_own_id_where_that_is_a_sane_one() {
     let app = spawn_app().await;
-    let sent = |id: &str| app.teller().with("x-request-id", id);
+    let sent = |id: &str| app.client().with_header("x-request-id", id);
     for sane in ["17", "a/b?c=\"d\"", &"i".repeat(128)] {
         assert_eq!(sent(sane).get("/livez").await.header("x-request-id"), Some(sane));
-        assert_eq!(sent(sane).get("/nowhere").await.refused(404, "not_found").body["request_id"], sane);
+        assert_eq!(sent(sane).get("/nowhere").await.expect_problem(404, "not_found").body["request_id"], sane);
     }
     for insane in ["", "a b", "clé", &"i".repeat(129)] {
-        let answer = sent(insane).get("/livez").await.expect(200);
-        assert!(is_id(&json!(answer.header("x-request-id"))), "{insane}: {:?}", answer.headers);
+        let response = sent(insane).get("/livez").await.expect(200);
+        assert!(is_id(&json!(response.header("x-request-id"))), "{insane}: {:?}", response.headers);
     }
-    let made = [app.teller().get("/livez").await, app.teller().get("/livez").await];
+    let made = [app.client().get("/livez").await, app.client().get("/livez").await];
     assert_ne!(made[0].header("x-request-id"), made[1].header("x-request-id"));
 }
 
@@ -98,11 +96,11 @@ fn metadata(event: &Event) -> Value {
 #[tokio::test]
 async fn an_event_tells_who_caused_it_and_by_which_request() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let (from, to) = (teller.account_with(10).await, teller.account_with(0).await);
+    let client = app.client();
+    let (from, to) = (client.open_with_balance(10).await, client.open_with_balance(0).await);
     let opened = app.log().await.events.iter().map(metadata).collect::<Vec<_>>();
-    teller.with("x-request-id", "visit-17").transfer(from, to, 5).await.expect(201);
-    let another = teller.with("x-request-id", "\"insane id\"").deposit(to, 5).await.expect(201);
+    client.with_header("x-request-id", "visit-17").transfer(from, to, 5).await.expect(201);
+    let another = client.with_header("x-request-id", "\"insane id\"").deposit(to, 5).await.expect(201);
     let events = app.log().await.events;
     let [sent, received, deposited] = [2, 3, 4].map(|place| metadata(&events[place]));
     let cause = &sent["causation_id"];
@@ -119,40 +117,40 @@ async fn an_event_tells_who_caused_it_and_by_which_request() {
 #[tokio::test]
 async fn an_answer_is_compressed_for_those_who_take_it_so() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(10).await;
+    let account = app.client().open_with_balance(10).await;
     let path = format!("/v1/accounts/{account}");
-    let plain = app.teller().get(&format!("{path}?min_position=1")).await.expect(200);
+    let plain = app.client().get(&format!("{path}?min_position=1")).await.expect(200);
     assert_eq!(plain.header("content-encoding"), None);
-    let packed = app.teller().with("accept-encoding", "gzip").get(&path).await.expect(200);
+    let packed = app.client().with_header("accept-encoding", "gzip").get(&path).await.expect(200);
     assert_eq!((packed.header("content-encoding"), packed.header("vary")), (Some("gzip"), Some("accept-encoding")));
     assert_eq!(packed.bytes[..2], [0x1f, 0x8b]);
     // This client asks for gzip and unpacks it by itself.
-    let unpacked = Teller::new(reqwest::Client::new(), app.url()).get(&path).await.expect(200);
+    let unpacked = ApiClient::new(reqwest::Client::new(), app.url()).get(&path).await.expect(200);
     assert_eq!(unpacked.body, plain.body);
-    let unasked = app.teller().with("accept-encoding", "identity").get(&path).await.expect(200);
+    let unasked = app.client().with_header("accept-encoding", "identity").get(&path).await.expect(200);
     assert_eq!((unasked.header("content-encoding"), &unasked.bytes), (None, &plain.bytes));
 }
 
 #[tokio::test]
 async fn pages_of_other_origins_are_given_no_leave() {
-    let bank = spawn_guarded().await;
-    let elsewhere = bank.customer("ada").with("origin", "https://elsewhere.example");
-    let preflight = elsewhere.with("access-control-request-method", "POST");
-    for answer in [
+    let bank = spawn_auth_app().await;
+    let elsewhere = bank.customer("ada").with_header("origin", "https://elsewhere.example");
+    let preflight = elsewhere.with_header("access-control-request-method", "POST");
+    for response in [
         elsewhere.get("/v1/accounts").await.expect(200),
         elsewhere.open(json!({"currency": "EUR"})).await.expect(201),
         elsewhere.get("/nowhere").await.expect(404),
         preflight.send(Method::OPTIONS, "/v1/accounts", "").await.expect(405),
     ] {
-        let leave = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
+        let leave = response.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
         assert_eq!(leave, None);
     }
 }
 
 /// A fault of ours, told without a word of what is behind it.
 #[track_caller]
-fn assert_discreet(answer: Answer, status: u16, code: &str) {
-    let told = String::from_utf8_lossy(&answer.refused(status, code).bytes).to_lowercase();
+fn assert_discreet(response: Response, status: u16, code: &str) {
+    let told = String::from_utf8_lossy(&response.expect_problem(status, code).bytes).to_lowercase();
     let inside = ["sql", "select", "relation", "constraint", "table", "event", "column", "elsewhere", "unheard"];
     for word in inside.into_iter().chain(["postgres", "passbook", ".rs", "/tmp", "src/", "panic"]) {
         assert!(!told.contains(word), "{word} in {told}");
@@ -162,23 +160,23 @@ fn assert_discreet(answer: Answer, status: u16, code: &str) {
 #[tokio::test]
 async fn a_fault_of_the_service_says_nothing_of_its_inside() {
     let mut app = spawn_app().await;
-    let account = app.teller().account_with(10).await;
-    app.teller().account(account, "1").await.expect(200);
+    let account = app.client().open_with_balance(10).await;
+    app.client().get_account(account, "1").await.expect(200);
 
     app.sabotage("ALTER TABLE account_view RENAME TO elsewhere").await;
-    assert_discreet(app.teller().get("/v1/accounts").await, 503, "storage_unavailable");
+    assert_discreet(app.client().get("/v1/accounts").await, 503, "storage_unavailable");
     app.sabotage("ALTER TABLE projection RENAME TO elsewhere_too").await;
-    assert_discreet(app.teller().get("/readyz").await, 503, "storage_unavailable");
+    assert_discreet(app.client().get("/readyz").await, 503, "storage_unavailable");
 
     app.sabotage("ALTER TABLE event ADD CONSTRAINT elsewhere CHECK (type <> 'MoneyDeposited')").await;
-    assert_discreet(app.teller().deposit(account, 1).await, 500, "internal_error");
+    assert_discreet(app.client().deposit(account, 1).await, 500, "internal_error");
 
     app.tamper("UPDATE event SET type = 'Unheard'").await;
     app.restart().await;
-    assert_discreet(app.teller().withdraw(account, 1).await, 500, "internal_error");
+    assert_discreet(app.client().withdraw(account, 1).await, 500, "internal_error");
 
     app.sabotage("ALTER TABLE event RENAME TO elsewhere_as_well").await;
-    assert_discreet(app.teller().open(json!({"currency": "EUR"})).await, 503, "storage_unavailable");
+    assert_discreet(app.client().open(json!({"currency": "EUR"})).await, 503, "storage_unavailable");
 }
 
 #[tokio::test]
@@ -186,9 +184,9 @@ async fn the_document_is_served_and_shown() {
     let app = spawn_app().await;
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
     let committed: Value = serde_json::from_str(&fs::read_to_string(committed).unwrap()).unwrap();
-    assert_eq!(app.teller().get("/openapi.json").await.expect(200).body, committed);
+    assert_eq!(app.client().get("/openapi.json").await.expect(200).body, committed);
     for path in ["/swagger-ui", "/swagger-ui/"] {
-        let shown = app.teller().get(path).await.expect(200);
+        let shown = app.client().get(path).await.expect(200);
         assert!(shown.header("content-type").unwrap().starts_with("text/html"), "{:?}", shown.headers);
         assert!(String::from_utf8(shown.bytes).unwrap().contains("swagger-ui"));
     }
@@ -197,50 +195,50 @@ async fn the_document_is_served_and_shown() {
 #[tokio::test]
 async fn a_time_has_six_fractional_digits_even_where_they_are_zeros() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let account = teller.account_with(10).await;
-    teller.account(account, "1").await.expect(200);
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
+    client.get_account(account, "1").await.expect(200);
     app.sabotage(
         "UPDATE account_view SET opened_at = '2026-01-31T12:00:00Z', last_activity_at = '2026-01-31T12:00:00.5Z'",
     )
     .await;
     app.sabotage("UPDATE account_transaction SET recorded_at = '2026-01-31T13:00:00+01:00'").await;
-    let seen = teller.get(&format!("/v1/accounts/{account}")).await.expect(200).body;
+    let seen = client.get(&format!("/v1/accounts/{account}")).await.expect(200).body;
     assert_eq!(seen["opened_at"], "2026-01-31T12:00:00.000000Z");
     assert_eq!(seen["last_activity_at"], "2026-01-31T12:00:00.500000Z");
     assert!(is_time(&seen["opened_at"]) && seen["closed_at"].is_null());
-    let listed = teller.get(&format!("/v1/accounts/{account}/transactions")).await.expect(200);
+    let listed = client.get(&format!("/v1/accounts/{account}/transactions")).await.expect(200);
     assert_eq!(listed.data()[0]["recorded_at"], "2026-01-31T12:00:00.000000Z");
 }
 
 /// Opens an account, however often that takes.
-async fn opened(teller: &Teller) -> Uuid {
-    let keyed = teller.keyed("open");
+async fn opened(client: &ApiClient) -> Uuid {
+    let keyed = client.with_key("open");
     answered(async || keyed.open(json!({"currency": "EUR"})).await).await.account_id()
 }
 
 /// Asks under one key until the outcome is known.
-async fn answered(ask: impl AsyncFn() -> Answer) -> Answer {
-    eventually("a definite answer", async || Some(ask().await).filter(|answer| answer.status != 503)).await
+async fn answered(ask: impl AsyncFn() -> Response) -> Response {
+    eventually("a definite response", async || Some(ask().await).filter(|response| response.status != 503)).await
 }
 
 #[tokio::test]
 async fn a_command_that_waits_too_long_is_told_so_and_its_key_later_tells_the_outcome() {
     let app = spawn_app_with(&["--command-timeout-ms=300"]).await;
-    let account = opened(&app.teller()).await;
-    let turnstile = app.hold_turnstile().await;
-    let keyed = app.teller().keyed("deposit");
-    keyed.deposit(account, 5).await.refused(503, "outcome_unknown");
+    let account = opened(&app.client()).await;
+    let log_head_lock = app.lock_log_heads().await;
+    let keyed = app.client().with_key("deposit");
+    keyed.deposit(account, 5).await.expect_problem(503, "outcome_unknown");
     assert_eq!(app.log().await.head.position, 1);
-    drop(turnstile);
+    drop(log_head_lock);
     let told = answered(async || keyed.deposit(account, 5).await).await;
     assert_eq!((told.status, &told.body["balance"]), (201, &json!(5)));
     assert_eq!(app.log().await.head.position, 2);
 }
 
 /// A server whose bank the test has in its own hands, on the database of `app`.
-async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
-    let database = Database::open(app.config()).await.unwrap();
+async fn serve_with_bank(app: &App) -> (Server, ApiClient, Bank) {
+    let database = Database::open(&app.config().database()).await.unwrap();
     let partitions = app.partitions();
     let settings =
         Settings { partitions, command_timeout: Duration::from_secs(10), snapshot_every: 100, cache_accounts: 100 };
@@ -258,11 +256,11 @@ async fn serve_with_bank(app: &App) -> (Server, Teller, Bank) {
     let feed = Feed::new(Trail::new(database.trail(), partitions), partitions, database.feed(), appended);
     let audit = Audit::new(queries, partitions);
     let server = serve(listener, http::Rooms::new(bank.clone(), read_model, audit, feed, Access::Off));
-    (server, Teller::new(reqwest::Client::new(), url), bank)
+    (server, ApiClient::new(reqwest::Client::new(), url), bank)
 }
 
 /// A deposit past HTTP.
-async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook::application::Answer, Error> {
+async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook_bank::Answer, Error> {
     let amount = Amount::try_from(1).unwrap();
     let action = Action::Deposit(Movement { amount, currency: None, reference: None }, None);
     let request = Request {
@@ -280,21 +278,21 @@ async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook::application:
 #[tokio::test]
 async fn a_full_queue_turns_commands_away_at_once_and_nothing_of_them_is_recorded() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(0).await;
-    let (server, teller, bank) = serve_with_bank(&app).await;
-    let turnstile = app.hold_turnstile().await;
+    let account = app.client().open_with_balance(0).await;
+    let (server, client, bank) = serve_with_bank(&app).await;
+    let log_head_lock = app.lock_log_heads().await;
     let turned_away = async {
-        app.somebody_waits().await;
+        app.wait_for_blocked_writer().await;
         let crowd = join_all((0..QUEUE_COMMANDS_MAX).map(|_| deposit(&bank, account)));
         let late = async {
-            teller.deposit(account, 1).await.refused(503, "overloaded");
-            drop(turnstile);
+            client.deposit(account, 1).await.expect_problem(503, "overloaded");
+            drop(log_head_lock);
         };
         tokio::join!(crowd, late).0
     };
     let (first, crowd) = tokio::join!(deposit(&bank, account), turned_away);
     assert!(first.is_ok() && crowd.iter().all(Result::is_ok));
-    let last = teller.deposit(account, 1).await.expect(201);
+    let last = client.deposit(account, 1).await.expect(201);
     assert_eq!(last.body["balance"], 1 + QUEUE_COMMANDS_MAX + 1);
     server.stop().await;
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::support::{
     App,
     audit::{audit, fold},
-    spawn_app_at_home_with, spawn_app_with,
+    spawn_app_in_one_partition_with, spawn_app_with,
 };
 
 /// What is kept of an account.
@@ -35,9 +35,9 @@ async fn kept(app: &App, account: Uuid) -> i64 {
 
 /// An account at version 5 with a balance of 104, and a snapshot of its version 4.
 async fn account_with_snapshot(app: &App) -> Uuid {
-    let account = app.teller().account_with(100).await;
+    let account = app.client().open_with_balance(100).await;
     for _ in 2..=5 {
-        app.teller().deposit(account, 1).await.expect(201);
+        app.client().deposit(account, 1).await.expect(201);
     }
     assert_eq!(kept(app, account).await, 4);
     account
@@ -51,45 +51,45 @@ async fn spawn_app_that_keeps_every_second() -> App {
 #[tokio::test]
 async fn a_snapshot_is_written_each_time_so_many_versions_are_passed() {
     let app = spawn_app_with(&["--snapshot-every=3"]).await;
-    let teller = app.teller();
-    let (account, other) = (teller.account_with(10).await, teller.account_with(0).await);
+    let client = app.client();
+    let (account, other) = (client.open_with_balance(10).await, client.open_with_balance(0).await);
     let mut versions = vec![kept(&app, account).await];
     for _ in 2..=7 {
-        teller.deposit(account, 1).await.expect(201);
+        client.deposit(account, 1).await.expect(201);
         versions.push(kept(&app, account).await);
     }
     assert_eq!(versions, [0, 0, 3, 3, 3, 6, 6]);
     for _ in 0..2 {
-        teller.transfer(account, other, 1).await.expect(201);
+        client.transfer(account, other, 1).await.expect(201);
     }
     assert_eq!((kept(&app, account).await, kept(&app, other).await), (9, 3), "both sides of a transfer");
-    teller.dry().deposit(account, 1).await.expect(200);
-    teller.withdraw(account, 1_000).await.refused(422, "insufficient_funds");
+    client.dry_run().deposit(account, 1).await.expect(200);
+    client.withdraw(account, 1_000).await.expect_problem(422, "insufficient_funds");
     assert_eq!(kept(&app, account).await, 9);
 }
 
 #[tokio::test]
 async fn a_batch_that_passes_several_keeps_its_last_state() {
     let app = spawn_app_with(&["--snapshot-every=3"]).await;
-    let teller = app.teller();
-    let account = teller.account_with(10).await;
-    app.as_one_batch(join_all((2..=8).map(|_| teller.deposit(account, 1)))).await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
+    app.run_as_one_batch(join_all((2..=8).map(|_| client.deposit(account, 1)))).await;
     assert_eq!(kept(&app, account).await, 8);
 }
 
 #[tokio::test]
 async fn a_snapshot_is_the_fold_of_the_events_up_to_its_version() {
     let app = spawn_app_with(&["--snapshot-every=1"]).await;
-    let teller = app.teller();
+    let client = app.client();
     let body = json!({"currency": "USD", "owner": "customer-17", "initial_deposit": 100});
-    let account = teller.open(body).await.expect(201).account_id();
+    let account = client.open(body).await.expect(201).account_id();
     for command in ["deposit", "freeze", "unfreeze", "withdraw", "close"] {
         match command {
-            "deposit" => teller.deposit(account, 5).await,
-            "withdraw" => teller.withdraw(account, 105).await,
-            "freeze" => teller.freeze(account).await,
-            "unfreeze" => teller.unfreeze(account).await,
-            _ => teller.close(account).await,
+            "deposit" => client.deposit(account, 5).await,
+            "withdraw" => client.withdraw(account, 105).await,
+            "freeze" => client.freeze(account).await,
+            "unfreeze" => client.unfreeze(account).await,
+            _ => client.close(account).await,
         };
         let folded = fold(&app.log().await.events).remove(&account).unwrap();
         let snapshot = snapshot(&app, account).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_load_begins_at_the_snapshot() {
     // Without the snapshot nothing could be made of the rest.
     app.tamper("DELETE FROM event WHERE version <= 4").await;
     app.restart().await;
-    let withdrawn = app.teller().withdraw(account, 104).await.expect(201);
+    let withdrawn = app.client().withdraw(account, 104).await.expect(201);
     assert_eq!((&withdrawn.body["version"], &withdrawn.body["balance"]), (&json!(6), &json!(0)));
     assert_eq!(kept(&app, account).await, 6);
 }
@@ -117,25 +117,25 @@ async fn a_load_begins_at_the_snapshot() {
 #[tokio::test]
 async fn everything_that_decisions_rest_on_is_in_the_snapshot() {
     let mut app = spawn_app_with(&["--snapshot-every=1"]).await;
-    let teller = app.teller();
+    let client = app.client();
     let opening = json!({"currency": "USD", "initial_deposit": 50, "account_id": Uuid::from_u128(17)});
-    let frozen = teller.open(opening.clone()).await.expect(201).account_id();
-    teller.freeze(frozen).await.expect(200);
-    let closed = teller.account_with(0).await;
-    teller.close(closed).await.expect(200);
+    let frozen = client.open(opening.clone()).await.expect(201).account_id();
+    client.freeze(frozen).await.expect(200);
+    let closed = client.open_with_balance(0).await;
+    client.close(closed).await.expect(200);
     audit(&app).await;
     app.tamper("DELETE FROM event").await;
     app.restart().await;
-    let teller = app.teller();
-    teller.deposit(closed, 1).await.refused(422, "account_closed");
-    teller.open(opening).await.refused(409, "account_exists");
-    teller.if_match("\"1\"").unfreeze(frozen).await.refused(412, "version_mismatch");
-    teller.deposit(frozen, 1).await.refused(422, "account_frozen");
-    teller.unfreeze(frozen).await.expect(200);
+    let client = app.client();
+    client.deposit(closed, 1).await.expect_problem(422, "account_closed");
+    client.open(opening).await.expect_problem(409, "account_exists");
+    client.if_match("\"1\"").unfreeze(frozen).await.expect_problem(412, "version_mismatch");
+    client.deposit(frozen, 1).await.expect_problem(422, "account_frozen");
+    client.unfreeze(frozen).await.expect(200);
     let path = format!("/v1/accounts/{frozen}/deposits");
-    teller.command(&path, json!({"amount": 1, "currency": "EUR"})).await.refused(422, "currency_mismatch");
-    teller.withdraw(frozen, 51).await.refused(422, "insufficient_funds");
-    assert_eq!(teller.withdraw(frozen, 50).await.expect(201).body["version"], 4);
+    client.command(&path, json!({"amount": 1, "currency": "EUR"})).await.expect_problem(422, "currency_mismatch");
+    client.withdraw(frozen, 51).await.expect_problem(422, "insufficient_funds");
+    assert_eq!(client.withdraw(frozen, 50).await.expect(201).body["version"], 4);
 }
 
 #[tokio::test]
@@ -191,20 +191,20 @@ async fn one_unreadable_snapshot_keeps_nobody_else_of_the_batch_from_theirs() {
     )
     .await;
     app.restart().await;
-    let teller = app.teller();
-    let answers = app.as_one_batch(join_all(accounts.map(|account| teller.withdraw(account, 104)))).await;
-    for answer in answers {
-        assert_eq!(answer.expect(201).body["version"], 6);
+    let client = app.client();
+    let responses = app.run_as_one_batch(join_all(accounts.map(|account| client.withdraw(account, 104)))).await;
+    for response in responses {
+        assert_eq!(response.expect(201).body["version"], 6);
     }
 }
 
 /// Its balance is what the events say, and the next command but one leaves a snapshot that is right.
 async fn assert_goes_on(app: &App, account: Uuid) {
     let before = fold(&app.log().await.events).remove(&account).unwrap();
-    let answers =
-        [app.teller().deposit(account, 1).await.expect(201), app.teller().deposit(account, 1).await.expect(201)];
-    assert_eq!(answers[0].body["balance"], before.balance + 1);
-    assert_eq!(answers[1].body["version"], before.version + 2);
+    let responses =
+        [app.client().deposit(account, 1).await.expect(201), app.client().deposit(account, 1).await.expect(201)];
+    assert_eq!(responses[0].body["balance"], before.balance + 1);
+    assert_eq!(responses[1].body["version"], before.version + 2);
     let last_even = (before.version + 2) / 2 * 2;
     let snapshot = snapshot(app, account).await.unwrap();
     assert_eq!((snapshot.version, snapshot.state_version), (last_even, 1));
@@ -213,14 +213,14 @@ async fn assert_goes_on(app: &App, account: Uuid) {
 
 /// Every statement of the executor, for one account and for many, often enough for Postgres to settle on a plan.
 async fn ask_everything(app: &App, round: &str) {
-    let teller = app.teller();
+    let client = app.client();
     for turn in 0..8 {
-        join_all((0..=turn).map(async |client| {
-            let keyed = |what| teller.keyed(&format!("{round}-{turn}-{client}-{what}"));
+        join_all((0..=turn).map(async |n| {
+            let keyed = |what| client.with_key(&format!("{round}-{turn}-{n}-{what}"));
             let account = keyed("open").open(json!({"currency": "EUR"})).await.expect(201).account_id();
             keyed("deposit").deposit(account, 1).await.expect(201);
             assert!(keyed("deposit").deposit(account, 1).await.expect(201).is_replay());
-            keyed("refused").deposit(Uuid::from_u128(client), 1).await.refused(404, "account_not_found");
+            keyed("refused").deposit(Uuid::from_u128(n), 1).await.expect_problem(404, "account_not_found");
         }))
         .await;
     }
@@ -228,7 +228,7 @@ async fn ask_everything(app: &App, round: &str) {
 
 #[tokio::test]
 async fn statements_prepared_on_empty_tables_read_only_what_they_need_when_those_are_full() {
-    let mut app = spawn_app_at_home_with(&["--cache-accounts=1", "--snapshot-every=1"]).await;
+    let mut app = spawn_app_in_one_partition_with(&["--cache-accounts=1", "--snapshot-every=1"]).await;
     // Nobody tells the planner later how full the tables are.
     app.sabotage(
         "ALTER TABLE event SET (autovacuum_enabled = off);
@@ -237,10 +237,10 @@ async fn statements_prepared_on_empty_tables_read_only_what_they_need_when_those
     )
     .await;
     // Each sends the other the slow way.
-    let mut another = app.another().await;
+    let mut peer = app.spawn_peer().await;
     for round in ["empty", "empty-again"] {
         ask_everything(&app, &format!("here-{round}")).await;
-        ask_everything(&another, &format!("there-{round}")).await;
+        ask_everything(&peer, &format!("there-{round}")).await;
     }
     // The views are taken for having read it all.
     app.sabotage(
@@ -261,11 +261,11 @@ async fn statements_prepared_on_empty_tables_read_only_what_they_need_when_those
     .await;
     for round in ["full", "full-again"] {
         ask_everything(&app, &format!("here-{round}")).await;
-        ask_everything(&another, &format!("there-{round}")).await;
+        ask_everything(&peer, &format!("there-{round}")).await;
     }
     // To the end of the log: the projectors' statements are watched, too.
     app.stop().await;
-    another.stop().await;
+    peer.stop().await;
     for (table, rows) in rows_read(&app).await {
         assert!((1..50_000).contains(&rows), "{rows} rows of {table} were read");
     }
@@ -273,7 +273,7 @@ async fn statements_prepared_on_empty_tables_read_only_what_they_need_when_those
 
 /// How many rows of each table were read, in any way, once every connection's own count has been added up.
 async fn rows_read(app: &App) -> Vec<(String, i64)> {
-    app.is_disconnected().await;
+    app.wait_until_disconnected().await;
     let tables: Vec<(String, i64)> = query_as(
         "SELECT relname::text, (seq_tup_read + idx_tup_fetch)::int8 FROM pg_stat_user_tables
          WHERE relname IN ('event', 'idempotency_key', 'snapshot')",

@@ -15,10 +15,10 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, App, Teller,
-    history::{events_of, history, statement_of},
+    Response, App, ApiClient,
+    random_history::{account_events, history, expected_statement},
     log::{Event, Log},
-    spawn_app, spawn_app_at_home,
+    spawn_app, spawn_app_in_one_partition,
 };
 
 const ALL_DAYS: &str = "from=0001-01-01&to=9999-12-31";
@@ -31,10 +31,10 @@ fn beginning(day: NaiveDate) -> DateTime<Utc> {
     day.and_time(NaiveTime::MIN).and_utc()
 }
 
-/// The rows of a CSV answer, by the names of its columns.
-fn rows(answer: &Answer) -> Vec<Value> {
-    assert!(answer.header("content-type").unwrap().starts_with("text/csv"));
-    let mut reader = csv::Reader::from_reader(&*answer.bytes);
+/// The rows of a CSV response, by the names of its columns.
+fn rows(response: &Response) -> Vec<Value> {
+    assert!(response.header("content-type").unwrap().starts_with("text/csv"));
+    let mut reader = csv::Reader::from_reader(&*response.bytes);
     let names = reader.headers().unwrap().clone();
     let rows = reader.records().map(|row| {
         let row = row.unwrap();
@@ -73,33 +73,33 @@ fn as_rows(body: &Value) -> Vec<Value> {
 }
 
 /// No cache takes one form for the other.
-fn varies(answer: &Answer) {
-    let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+fn varies(response: &Response) {
+    let vary: Vec<_> = response.headers.get_all("vary").iter().collect();
     assert_eq!(vary, ["accept", "accept-encoding"]);
 }
 
 /// Opened with 100, one movement of each kind, frozen and unfrozen in between; 7 events of its own.
-async fn busy(app: &App) -> (Teller, Uuid, Vec<Event>) {
-    let teller = app.teller();
-    let other = teller.account_with(50).await;
-    let account = teller.account_with(100).await;
+async fn busy(app: &App) -> (ApiClient, Uuid, Vec<Event>) {
+    let client = app.client();
+    let other = client.open_with_balance(50).await;
+    let account = client.open_with_balance(100).await;
     let body = json!({"amount": 20, "reference": "salary"});
-    teller.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
-    teller.freeze(account).await.expect(200);
-    teller.unfreeze(account).await.expect(200);
-    teller.withdraw(account, 5).await.expect(201);
-    teller.transfer(other, account, 50).await.expect(201);
-    teller.transfer(account, other, 7).await.expect(201);
-    let events = events_of(&app.log().await, account);
-    (teller, account, events)
+    client.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
+    client.freeze(account).await.expect(200);
+    client.unfreeze(account).await.expect(200);
+    client.withdraw(account, 5).await.expect(201);
+    client.transfer(other, account, 50).await.expect(201);
+    client.transfer(account, other, 7).await.expect(201);
+    let events = account_events(&app.log().await, account);
+    (client, account, events)
 }
 
 #[tokio::test]
 async fn a_statement_leads_from_one_balance_to_the_other_by_every_movement_oldest_first() {
-    let app = spawn_app_at_home().await;
-    let (teller, account, events) = busy(&app).await;
-    let drawn = teller.get(&path(account, &format!("{ALL_DAYS}&min_position=10"))).await.expect(200);
-    let mut expected = statement_of(&events, DateTime::UNIX_EPOCH, DateTime::<Utc>::MAX_UTC);
+    let app = spawn_app_in_one_partition().await;
+    let (client, account, events) = busy(&app).await;
+    let drawn = client.get(&path(account, &format!("{ALL_DAYS}&min_position=10"))).await.expect(200);
+    let mut expected = expected_statement(&events, DateTime::UNIX_EPOCH, DateTime::<Utc>::MAX_UTC);
     assert_eq!(expected["lines"].as_array().unwrap().len(), 5);
     for (member, value) in [
         ("account_id", json!(account)),
@@ -123,14 +123,14 @@ async fn a_statement_leads_from_one_balance_to_the_other_by_every_movement_oldes
 #[tokio::test]
 async fn a_period_without_movements_has_the_balance_and_no_lines() {
     let app = spawn_app().await;
-    let (teller, account, _) = busy(&app).await;
+    let (client, account, _) = busy(&app).await;
     for (query, balance) in [
         ("from=2001-01-01&to=2001-01-01", 0),
         ("from=2001-01-01&to=2002-01-01", 0),
         ("from=9998-01-01&to=9999-12-31", 158),
         ("from=9999-12-31&to=9999-12-31", 158),
     ] {
-        let drawn = teller.get(&path(account, &format!("{query}&min_position=10"))).await.expect(200);
+        let drawn = client.get(&path(account, &format!("{query}&min_position=10"))).await.expect(200);
         let told = json!([0, 0, balance, balance, []]);
         let members = ["total_in", "total_out", "opening_balance", "closing_balance", "lines"];
         assert_eq!(json!(members.map(|member| &drawn.body[member])), told, "{query}");
@@ -140,7 +140,7 @@ async fn a_period_without_movements_has_the_balance_and_no_lines() {
 #[tokio::test]
 async fn days_that_are_none_are_refused() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(1).await;
+    let account = app.client().open_with_balance(1).await;
     let wrong = [
         "",
         "0000-00-00",
@@ -163,7 +163,7 @@ async fn days_that_are_none_are_refused() {
         for (query, field) in
             [(format!("from={day}&to=2026-02-01"), "from"), (format!("from=2026-01-01&to={day}"), "to")]
         {
-            let refused = app.teller().get(&path(account, &query)).await.refused(400, "invalid_parameter");
+            let refused = app.client().get(&path(account, &query)).await.expect_problem(400, "invalid_parameter");
             assert_eq!(refused.text("/errors/0/field"), field, "{query}");
         }
     }
@@ -176,47 +176,47 @@ async fn days_that_are_none_are_refused() {
         "from=2026-01-01&to=2026-02-01&limit=5",
         "from=2026-01-01&to=2026-02-01&min_position=x",
     ] {
-        app.teller().get(&path(account, query)).await.refused(400, "invalid_parameter");
+        app.client().get(&path(account, query)).await.expect_problem(400, "invalid_parameter");
     }
 }
 
 #[tokio::test]
 async fn no_account_has_no_statement() {
-    let app = spawn_app_at_home().await;
-    app.teller().account_with(1).await;
+    let app = spawn_app_in_one_partition().await;
+    app.client().open_with_balance(1).await;
     let query = format!("{ALL_DAYS}&min_position=1");
-    let refused = app.teller().get(&path(app.new_id(), &query)).await.refused(404, "account_not_found");
+    let refused = app.client().get(&path(app.new_account_id(), &query)).await.expect_problem(404, "account_not_found");
     assert_eq!(refused.position(), "1");
-    app.teller().get("/v1/accounts/1/statement").await.refused(400, "invalid_parameter");
+    app.client().get("/v1/accounts/1/statement").await.expect_problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
 async fn it_waits_for_the_position_that_is_asked_for() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(1).await;
+    let account = app.client().open_with_balance(1).await;
     let query = format!("{ALL_DAYS}&min_position=2");
-    app.teller().get(&path(account, &query)).await.refused(503, "projection_behind");
-    let position = app.teller().deposit(account, 1).await.expect(201).position().to_owned();
-    let drawn = app.teller().get(&path(account, &query)).await.expect(200);
+    app.client().get(&path(account, &query)).await.expect_problem(503, "projection_behind");
+    let position = app.client().deposit(account, 1).await.expect(201).position().to_owned();
+    let drawn = app.client().get(&path(account, &query)).await.expect(200);
     assert_eq!((drawn.position(), &drawn.body["closing_balance"]), (&*position, &json!(2)));
 }
 
 #[tokio::test]
 async fn a_view_that_knows_no_frozen_times_draws_no_statement() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(1).await;
-    app.is_projected().await;
+    let account = app.client().open_with_balance(1).await;
+    app.wait_until_projected().await;
     app.sabotage("UPDATE projection SET schema_version = 1 WHERE name = 'transactions'").await;
-    app.teller().get(&path(account, ALL_DAYS)).await.refused(503, "projection_behind");
+    app.client().get(&path(account, ALL_DAYS)).await.expect_problem(503, "projection_behind");
 }
 
 #[tokio::test]
 async fn as_csv_it_is_a_file_with_the_same_rows() {
-    let app = spawn_app_at_home().await;
-    let (teller, account, _) = busy(&app).await;
+    let app = spawn_app_in_one_partition().await;
+    let (client, account, _) = busy(&app).await;
     let path = path(account, "from=2020-01-01&to=2199-01-01&min_position=10");
-    let drawn = teller.get(&path).await.expect(200);
-    let csv = teller.with("accept", "text/csv").get(&path).await.expect(200);
+    let drawn = client.get(&path).await.expect(200);
+    let csv = client.with_header("accept", "text/csv").get(&path).await.expect(200);
     assert_eq!(rows(&csv), as_rows(&drawn.body));
     assert_eq!(csv.position(), "10");
     varies(&csv);
@@ -232,15 +232,15 @@ async fn as_csv_it_is_a_file_with_the_same_rows() {
 #[tokio::test]
 async fn a_text_survives_csv_and_is_no_formula_there() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let account = teller.account_with(0).await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
     let harmless = ["a, b; c", "say \"x\"", "two\nlines", "two\r\nlines", "ends in '", "1-2=3", "Grüße €"];
     let formulas = ["=1+1", "+49 30", "-5", "@SUM(A1)", "\tx", "\rx", " =1", "\"=1\"", "'=1", "\u{ff1d}1"];
     for reference in harmless.iter().chain(&formulas) {
         let body = json!({"amount": 1, "reference": reference});
-        teller.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
+        client.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
     }
-    let csv = teller.with("accept", "text/csv").get(&path(account, &format!("{ALL_DAYS}&min_position=18"))).await;
+    let csv = client.with_header("accept", "text/csv").get(&path(account, &format!("{ALL_DAYS}&min_position=18"))).await;
     let cells: Vec<Value> = rows(&csv.expect(200))[1..18].iter().map(|row| row["reference"].clone()).collect();
     let defused = formulas.map(|formula| format!("'{formula}"));
     let expected: Vec<Value> = harmless.map(String::from).iter().chain(&defused).map(|text| json!(text)).collect();
@@ -250,9 +250,9 @@ async fn a_text_survives_csv_and_is_no_formula_there() {
 #[tokio::test]
 async fn the_form_is_the_one_that_accept_prefers() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(1).await;
+    let account = app.client().open_with_balance(1).await;
     let path = path(account, &format!("{ALL_DAYS}&min_position=1"));
-    let get = async |accept| app.teller().with("accept", accept).get(&path).await;
+    let get = async |accept| app.client().with_header("accept", accept).get(&path).await;
     for accept in ["*/*", "application/json", "text/csv;q=0.4, application/json;q=0.5", "text/html, */*;q=0.8", ""] {
         assert_eq!(get(accept).await.expect(200).header("content-type"), Some("application/json"), "{accept}");
     }
@@ -263,24 +263,24 @@ async fn the_form_is_the_one_that_accept_prefers() {
         assert!(kind.starts_with("text/csv"), "{accept}");
     }
     for accept in ["text/html", "application/pdf, image/*", "text/csv;q=0, application/*;q=0"] {
-        get(accept).await.refused(406, "not_acceptable");
+        get(accept).await.expect_problem(406, "not_acceptable");
     }
     // What is wrong with the question comes first.
-    app.teller()
-        .with("accept", "text/html")
+    app.client()
+        .with_header("accept", "text/html")
         .get(&format!("/v1/accounts/{account}/statement"))
         .await
-        .refused(400, "invalid_parameter");
-    let two = app.teller().with("accept", "application/json;q=0.1").with("accept", "text/csv").get(&path).await;
+        .expect_problem(400, "invalid_parameter");
+    let two = app.client().with_header("accept", "application/json;q=0.1").with_header("accept", "text/csv").get(&path).await;
     assert!(two.expect(200).header("content-type").unwrap().starts_with("text/csv"));
 }
 
 #[tokio::test]
 async fn turnovers_have_no_ceiling() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app_in_one_partition().await;
     let most: i64 = 9_007_199_254_740_991;
-    let account = app.teller().account_with(most).await;
-    app.is_projected().await;
+    let account = app.client().open_with_balance(most).await;
+    app.wait_until_projected().await;
     // As often as makes more than fits into 63 bits.
     let turns = format!(
         "INSERT INTO account_transaction
@@ -290,7 +290,7 @@ async fn turnovers_have_no_ceiling() {
          FROM generate_series(2, 2501) AS n"
     );
     app.tamper(&turns).await;
-    let drawn = app.teller().get(&path(account, ALL_DAYS)).await.expect(200);
+    let drawn = app.client().get(&path(account, ALL_DAYS)).await.expect(200);
     let text = String::from_utf8(drawn.bytes).unwrap();
     let (total_in, total_out) = (1_251 * i128::from(most), 1_250 * i128::from(most));
     assert!(text.contains(&format!("\"total_in\":{total_in},\"total_out\":{total_out},\"closing_balance\":{most},")));
@@ -298,18 +298,18 @@ async fn turnovers_have_no_ceiling() {
 
 #[tokio::test]
 async fn a_statement_that_is_drawn_while_money_moves_ends_where_it_says() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(1).await;
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(1).await;
     let moving = async {
         for _ in 0..60 {
-            teller.deposit(account, 1).await.expect(201);
+            client.deposit(account, 1).await.expect(201);
         }
     };
     let drawing = async {
         let mut drawn = Vec::new();
         for _ in 0..60 {
-            drawn.push(teller.get(&path(account, &format!("{ALL_DAYS}&min_position=1"))).await.expect(200));
+            drawn.push(client.get(&path(account, &format!("{ALL_DAYS}&min_position=1"))).await.expect(200));
         }
         drawn
     };
@@ -323,8 +323,8 @@ async fn a_statement_that_is_drawn_while_money_moves_ends_where_it_says() {
 
 /// The statement is what these events of its account make.
 #[track_caller]
-fn agrees(statement: &Answer, events: &[Event], from: NaiveDate, to: NaiveDate) {
-    let expected = statement_of(events, beginning(from), beginning(to));
+fn agrees(statement: &Response, events: &[Event], from: NaiveDate, to: NaiveDate) {
+    let expected = expected_statement(events, beginning(from), beginning(to));
     for (member, value) in expected.as_object().unwrap() {
         assert_eq!(&statement.body[member], value, "{member} from {from} to {to}");
     }
@@ -374,19 +374,19 @@ async fn spread(app: &App, log: &Log, steps: &[Later]) {
 /// Each account's statements over consecutive days.
 async fn check(app: &App, accounts: &[Uuid], log: &Log, bounds: &[NaiveDate]) {
     for account in accounts {
-        let events = events_of(log, *account);
+        let events = account_events(log, *account);
         let (mut balance, mut lines) = (json!(0), vec![]);
         for days in bounds.windows(2) {
             let query = format!("from={}&to={}&min_position={}", days[0], days[1], log.head.position);
-            let drawn = app.teller().get(&path(*account, &query)).await.expect(200);
+            let drawn = app.client().get(&path(*account, &query)).await.expect(200);
             agrees(&drawn, &events, days[0], days[1]);
             assert_eq!(drawn.body["opening_balance"], balance, "what one ends with the next begins with");
             balance = drawn.body["closing_balance"].clone();
             lines.extend(drawn.body["lines"].as_array().unwrap().clone());
-            let csv = app.teller().with("accept", "text/csv").get(&path(*account, &query)).await.expect(200);
+            let csv = app.client().with_header("accept", "text/csv").get(&path(*account, &query)).await.expect(200);
             assert_eq!(rows(&csv), as_rows(&drawn.body));
         }
-        let whole = statement_of(&events, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
+        let whole = expected_statement(&events, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
         assert_eq!((&balance, &json!(lines)), (&whole["closing_balance"], &whole["lines"]), "without gap or overlap");
     }
 }
@@ -398,9 +398,9 @@ fn statements_over_consecutive_days_join_and_are_what_the_events_of_their_days_m
     let strategy = (history(60), vec(later(), 40), vec((any::<Index>(), 0..2u64), 1..10));
     let tried = TestRunner::new(config).run(&strategy, |(history, steps, days)| {
         runtime.block_on(async {
-            let app = spawn_app_at_home().await;
-            let accounts = history.happen(&app).await;
-            app.is_projected().await;
+            let app = spawn_app_in_one_partition().await;
+            let accounts = history.run(&app).await;
+            app.wait_until_projected().await;
             spread(&app, &app.log().await, &steps).await;
             let log = app.log().await;
             // The days of some events and those after them, between two that hold all of them.

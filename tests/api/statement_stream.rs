@@ -11,7 +11,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::support::{App, eventually, spawn_app, spawn_app_at_home};
+use crate::support::{App, eventually, spawn_app, spawn_app_in_one_partition};
 
 const LINES: i64 = 200_000;
 /// Far more than the buffers on the way to a slow reader hold.
@@ -24,8 +24,8 @@ const QUERY: &str = "statement?from=2000-01-01&to=2200-01-01";
 /// An account with a statement of so many lines: opened with 1, and paid 1 again and again. Only the view of movements
 /// knows.
 async fn rich(app: &App, lines: i64) -> Uuid {
-    let account = app.teller().account_with(1).await;
-    app.is_projected().await;
+    let account = app.client().open_with_balance(1).await;
+    app.wait_until_projected().await;
     app.tamper(&format!(
         "INSERT INTO account_transaction
              (partition, generation, account_id, version, kind, amount, balance_after, reference, recorded_at, event_id, status, transaction_count)
@@ -64,9 +64,9 @@ impl SlowReader {
 }
 
 /// Whether the body came to its end: the last chunk is empty.
-fn is_whole(answer: &str) -> bool {
-    let is_told = answer.contains(&format!("\"closing_balance\":{LINES_TO_WAIT_FOR},\"position\":\""));
-    assert_eq!(answer.ends_with("\r\n0\r\n\r\n"), is_told);
+fn is_whole(response: &str) -> bool {
+    let is_told = response.contains(&format!("\"closing_balance\":{LINES_TO_WAIT_FOR},\"position\":\""));
+    assert_eq!(response.ends_with("\r\n0\r\n\r\n"), is_told);
     is_told
 }
 
@@ -83,15 +83,15 @@ async fn busy_connections(app: &App) -> i64 {
 
 #[tokio::test]
 async fn a_statement_of_many_lines_comes_whole_in_either_form() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app_in_one_partition().await;
     let account = rich(&app, LINES).await;
     let path = format!("/v1/accounts/{account}/{QUERY}");
-    let json = app.teller().get(&path).await.expect(200);
+    let json = app.client().get(&path).await.expect(200);
     let lines = json.body["lines"].as_array().unwrap();
     assert_eq!(json!([lines.len(), json.body["total_in"], json.body["closing_balance"]]), json!([LINES, LINES, LINES]));
     assert!((1..).zip(lines).all(|(version, line)| line["version"] == version && line["balance_after"] == version));
 
-    let csv = app.teller().with("accept", "text/csv").get(&path).await.expect(200);
+    let csv = app.client().with_header("accept", "text/csv").get(&path).await.expect(200);
     let mut reader = csv::Reader::from_reader(&*csv.bytes);
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), usize::try_from(LINES).unwrap() + 4);
@@ -101,22 +101,22 @@ async fn a_statement_of_many_lines_comes_whole_in_either_form() {
 
 #[tokio::test]
 async fn those_who_read_slowly_hold_no_connection_to_the_database() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app_in_one_partition().await;
     let account = rich(&app, LINES_TO_WAIT_FOR).await;
     let mut readers = join_all((0..SLOW_READERS).map(|_| SlowReader::begin(&app, account))).await;
     eventually("idle connections", async || (busy_connections(&app).await == 0).then_some(())).await;
     // Others are served meanwhile, those who want a statement among them.
-    let teller = app.teller();
-    let others = join_all((0..20).map(|_| teller.account(account, "1"))).await;
-    assert!(others.iter().all(|answer| answer.status == 200));
-    teller.get(&format!("/v1/accounts/{account}/statement?from=2000-01-01&to=2000-02-01")).await.expect(200);
+    let client = app.client();
+    let others = join_all((0..20).map(|_| client.get_account(account, "1"))).await;
+    assert!(others.iter().all(|response| response.status == 200));
+    client.get(&format!("/v1/accounts/{account}/statement?from=2000-01-01&to=2000-02-01")).await.expect(200);
     eventually("idle connections again", async || (busy_connections(&app).await == 0).then_some(())).await;
     assert!(is_whole(&readers.pop().unwrap().read_on().await));
 }
 
 #[tokio::test]
 async fn statements_leave_connections_for_other_queries_however_many_are_read() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app_in_one_partition().await;
     let account = rich(&app, LINES_TO_WAIT_FOR).await;
     let readers = join_all((0..SLOW_READERS).map(|_| SlowReader::begin(&app, account))).await;
     let mut lock = app.database().await;
@@ -126,14 +126,14 @@ async fn statements_leave_connections_for_other_queries_however_many_are_read() 
     tokio::time::sleep(Duration::from_millis(300)).await;
     let waiting = busy_connections(&app).await;
     assert!(waiting <= 4, "{waiting} connections are taken");
-    app.teller().account(account, "1").await.expect(200);
+    app.client().get_account(account, "1").await.expect(200);
     lock.close().await.unwrap();
     reading.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_statement_is_read_no_faster_than_it_is_taken_and_broken_off_where_it_would_be_wrong() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app_in_one_partition().await;
     let account = rich(&app, LINES_TO_WAIT_FOR).await;
     let right = "CREATE TABLE history AS SELECT * FROM account_transaction";
     app.tamper(right).await;
@@ -160,21 +160,21 @@ async fn a_statement_is_read_no_faster_than_it_is_taken_and_broken_off_where_it_
         app.tamper("TRUNCATE account_transaction; INSERT INTO account_transaction SELECT * FROM history").await;
     }
     // Everybody else goes on.
-    app.teller().account(account, "1").await.expect(200);
+    app.client().get_account(account, "1").await.expect(200);
 }
 
 #[tokio::test]
 async fn what_is_wrong_on_the_first_page_is_said_by_the_status() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(1).await;
-    app.is_projected().await;
+    let account = app.client().open_with_balance(1).await;
+    app.wait_until_projected().await;
     app.sabotage("UPDATE account_transaction SET amount = 2").await;
-    app.teller().get(&format!("/v1/accounts/{account}/{QUERY}")).await.refused(500, "internal_error");
+    app.client().get(&format!("/v1/accounts/{account}/{QUERY}")).await.expect_problem(500, "internal_error");
 }
 
 #[tokio::test]
 async fn a_view_that_is_replaced_by_its_next_generation_meanwhile_changes_nothing() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app_in_one_partition().await;
     let account = rich(&app, LINES_TO_WAIT_FOR).await;
     let reader = SlowReader::begin(&app, account).await;
     app.sabotage(
@@ -196,18 +196,18 @@ async fn a_view_that_is_replaced_by_its_next_generation_meanwhile_changes_nothin
 async fn ask(app: &App, paths: &[String]) {
     for _ in 0..8 {
         for path in paths {
-            assert_ne!(app.teller().get(path).await.body, Value::Null, "{path}");
+            assert_ne!(app.client().get(path).await.body, Value::Null, "{path}");
         }
     }
 }
 
 #[tokio::test]
 async fn statements_prepared_on_an_empty_history_read_only_what_they_need_when_it_is_full() {
-    let mut app = spawn_app_at_home().await;
+    let mut app = spawn_app_in_one_partition().await;
     // Nobody tells the planner later how full it is.
     app.sabotage("ALTER TABLE account_transaction SET (autovacuum_enabled = off)").await;
-    let account = app.teller().account_with(1).await;
-    app.is_projected().await;
+    let account = app.client().open_with_balance(1).await;
+    app.wait_until_projected().await;
     let paths = [
         "?as_of=2030-01-01T00:00:00Z",
         "?as_of_version=150000",
@@ -234,10 +234,10 @@ async fn statements_prepared_on_an_empty_history_read_only_what_they_need_when_i
     .await;
     let before = rows_read(&app).await;
     ask(&app, &paths).await;
-    let day = app.teller().get(&paths[2]).await.expect(200);
+    let day = app.client().get(&paths[2]).await.expect(200);
     assert_eq!((day.body["lines"].as_array().unwrap().len(), &day.body["opening_balance"]), (1_440, &json!(84_959)));
     app.stop().await;
-    app.is_disconnected().await;
+    app.wait_until_disconnected().await;
     let read = rows_read(&app).await - before;
     // Nine days of 1440 lines, and some 20 rows for each time that is looked for.
     assert!((12_960..25_000).contains(&read), "{read} rows were read");

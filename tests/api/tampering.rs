@@ -1,33 +1,33 @@
 //! What a superuser changes behind the bank's back is found and named by `verify`; what the service itself could try is
 //! refused by the database.
 
-use passbook::audit::{Finding, Report, verify};
+use passbook_audit::{Finding, Report, verify};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::support::{App, eventually, spawn_app, spawn_app_at_home_with};
+use crate::support::{App, eventually, spawn_app, spawn_app_in_one_partition_with};
 
 /// A bank with some history, all of it projected: two accounts, a transfer, keys and snapshots.
 ///
 /// Positions: 1 opens the first account (100), 2 the second, 3 deposits 5, 4 and 5 transfer 10, 6 withdraws 1 under a key.
 async fn bank() -> (App, Uuid, Uuid) {
-    let app = spawn_app_at_home_with(&["--snapshot-every=2"]).await;
-    let teller = app.teller();
-    let (first, second) = (teller.account_with(100).await, teller.account_with(0).await);
-    teller.keyed("deposit").deposit(first, 5).await.expect(201);
-    teller.keyed("transfer").transfer(first, second, 10).await.expect(201);
-    let last = teller.keyed("withdraw").withdraw(second, 1).await.expect(201);
+    let app = spawn_app_in_one_partition_with(&["--snapshot-every=2"]).await;
+    let client = app.client();
+    let (first, second) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
+    client.with_key("deposit").deposit(first, 5).await.expect(201);
+    client.with_key("transfer").transfer(first, second, 10).await.expect(201);
+    let last = client.with_key("withdraw").withdraw(second, 1).await.expect(201);
     for account in [first, second] {
-        teller.account(account, last.position()).await.expect(200);
-        teller.get(&format!("/v1/accounts/{account}/transactions?min_position=6")).await.expect(200);
+        client.get_account(account, last.position()).await.expect(200);
+        client.get(&format!("/v1/accounts/{account}/transactions?min_position=6")).await.expect(200);
     }
     (app, first, second)
 }
 
 impl App {
     async fn verify(&self, witness: Option<&str>) -> Result<Report, Finding> {
-        let witness = witness.map(|text| self.place(text).parse().unwrap());
+        let witness = witness.map(|text| self.qualify(text).parse().unwrap());
         match verify::verify(&self.auditor().await, self.partitions(), witness.as_slice(), |_, _| ()).await {
             Ok(report) => Ok(report),
             Err(verify::Error::Broken(finding)) => Err(finding),
@@ -65,7 +65,7 @@ async fn an_empty_log_is_in_order() {
 async fn a_view_that_is_behind_is_compared_at_its_own_position() {
     let (app, first, _) = bank().await;
     app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
-    app.teller().deposit(first, 1).await.expect(201);
+    app.client().deposit(first, 1).await.expect(201);
     app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
     app.verify(None).await.unwrap();
 }
@@ -193,7 +193,7 @@ async fn a_receipt_that_was_written_into_is_found() {
         App::found(app.verify(None).await, position, key);
     }
     let (app, _, _) = bank().await;
-    let (six, seven) = (app.place("6"), app.place("7"));
+    let (six, seven) = (app.qualify("6"), app.qualify("7"));
     app.tamper(&format!(
         r#"UPDATE idempotency_key SET receipt = replace(receipt::text, '"position":"{six}"', '"position":"{seven}"')::json"#
     ))
@@ -206,9 +206,9 @@ async fn a_receipt_that_was_written_into_is_found() {
 #[tokio::test]
 async fn a_witness_finds_a_log_that_was_rewritten_with_fitting_hashes() {
     let (app, _, _) = bank().await;
-    let heads = app.teller().get("/v1/log/head").await.expect(200);
-    let head = &heads.data()[usize::try_from(app.home()).unwrap()];
-    assert_eq!((&head["partition"], &head["position"]), (&json!(app.home()), &json!(6)));
+    let heads = app.client().get("/v1/log/head").await.expect(200);
+    let head = &heads.data()[usize::try_from(app.partition_under_test()).unwrap()];
+    assert_eq!((&head["partition"], &head["position"]), (&json!(app.partition_under_test()), &json!(6)));
     let hash = head["hash"].as_str().unwrap();
     let witness = format!("6-{hash}");
     app.verify(Some(&witness)).await.unwrap();
@@ -221,19 +221,19 @@ async fn a_witness_finds_a_log_that_was_rewritten_with_fitting_hashes() {
 #[tokio::test]
 async fn an_account_is_verified_while_the_bank_runs() {
     let (app, first, second) = bank().await;
-    let teller = app.teller();
+    let client = app.client();
     let path = |account: Uuid| format!("/v1/accounts/{account}/verification");
-    let whole = teller.get(&path(first)).await.expect(200);
+    let whole = client.get(&path(first)).await.expect(200);
     assert_eq!(whole.body, json!({"account_id": first, "verified": true, "events": 3, "finding": null}));
-    teller.get(&path(Uuid::from_u128(17))).await.refused(404, "account_not_found");
+    client.get(&path(Uuid::from_u128(17))).await.expect_problem(404, "account_not_found");
 
     app.tamper(&format!("UPDATE account_view SET balance = 1 WHERE account_id = '{first}'")).await;
-    let broken = teller.get(&path(first)).await.expect(200);
+    let broken = client.get(&path(first)).await.expect(200);
     assert_eq!(broken.body["verified"], false);
     assert!(broken.text("/finding").contains("view"), "{}", broken.body);
 
     app.tamper("UPDATE event SET data = replace(data::text, '10', '11')::json WHERE position = 5").await;
-    let broken = teller.get(&path(second)).await.expect(200);
+    let broken = client.get(&path(second)).await.expect(200);
     assert!(broken.text("/finding").contains("position 5"), "{}", broken.body);
 }
 
@@ -272,11 +272,11 @@ async fn a_running_service_has_taken_its_role_on_every_connection() {
     let (app, _, _) = bank().await;
     // As the service sees itself: it may not look at what a trigger would refuse the owner.
     app.sabotage("REVOKE INSERT ON event FROM passbook_service").await;
-    let refused = app.teller().open(json!({"currency": "EUR"})).await;
+    let refused = app.client().open(json!({"currency": "EUR"})).await;
     assert!(refused.status >= 500, "{}", refused.body);
     app.sabotage("GRANT INSERT ON event TO passbook_service").await;
     eventually("a bank that heals", async || {
-        (app.teller().open(json!({"currency": "EUR"})).await.status == 201).then_some(())
+        (app.client().open(json!({"currency": "EUR"})).await.status == 201).then_some(())
     })
     .await;
 }

@@ -3,38 +3,38 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, App, Teller, spawn_app_at_home};
+use crate::support::{Response, App, ApiClient, spawn_app_in_one_partition};
 
 /// An account with one movement of each kind, at versions 1, 2, 4, 5 and 6; frozen and unfrozen are no movements.
 struct Busy {
     app: App,
-    teller: Teller,
+    client: ApiClient,
     account: Uuid,
     other: Uuid,
-    answers: Vec<Answer>,
+    responses: Vec<Response>,
 }
 
 async fn busy() -> Busy {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let other = teller.account_with(50).await;
-    let opened = teller.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let other = client.open_with_balance(50).await;
+    let opened = client.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);
     let account = opened.account_id();
     let body = json!({"amount": 20, "reference": "salary"});
-    let deposited = teller.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
-    teller.freeze(account).await.expect(200);
-    teller.unfreeze(account).await.expect(200);
-    let withdrawn = teller.withdraw(account, 5).await.expect(201);
-    let received = teller.transfer(other, account, 50).await.expect(201);
+    let deposited = client.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
+    client.freeze(account).await.expect(200);
+    client.unfreeze(account).await.expect(200);
+    let withdrawn = client.withdraw(account, 5).await.expect(201);
+    let received = client.transfer(other, account, 50).await.expect(201);
     let body = json!({"from": account, "to": other, "amount": 7, "reference": "rent"});
-    let sent = teller.command("/v1/transfers", body).await.expect(201);
-    Busy { app, teller, account, other, answers: vec![opened, deposited, withdrawn, received, sent] }
+    let sent = client.command("/v1/transfers", body).await.expect(201);
+    Busy { app, client, account, other, responses: vec![opened, deposited, withdrawn, received, sent] }
 }
 
 impl Busy {
-    async fn list(&self, query: &str) -> Answer {
-        let position = self.answers.last().unwrap().position();
-        self.teller.get(&format!("/v1/accounts/{}/transactions?min_position={position}{query}", self.account)).await
+    async fn list(&self, query: &str) -> Response {
+        let position = self.responses.last().unwrap().position();
+        self.client.get(&format!("/v1/accounts/{}/transactions?min_position={position}{query}", self.account)).await
     }
 
     async fn versions(&self, query: &str) -> Vec<i64> {
@@ -47,16 +47,16 @@ impl Busy {
 async fn every_movement_is_listed_with_the_balance_after_it_newest_first() {
     let busy = busy().await;
     let list = busy.list("").await.expect(200);
-    assert_eq!(list.position(), busy.answers[4].position());
+    assert_eq!(list.position(), busy.responses[4].position());
     assert_eq!(list.body["next"], Value::Null);
-    let (received, sent) = (busy.answers[3].uuid("/transfer_id"), busy.answers[4].uuid("/transfer_id"));
+    let (received, sent) = (busy.responses[3].uuid("/transfer_id"), busy.responses[4].uuid("/transfer_id"));
     let other = busy.other;
     let rows = [
-        (7, "transfer_out", 7, 158, json!(sent), json!(other), json!("rent"), &busy.answers[4].body["from"]),
-        (6, "transfer_in", 50, 165, json!(received), json!(other), Value::Null, &busy.answers[3].body["to"]),
-        (5, "withdrawal", 5, 115, Value::Null, Value::Null, Value::Null, &busy.answers[2].body),
-        (2, "deposit", 20, 120, Value::Null, Value::Null, json!("salary"), &busy.answers[1].body),
-        (1, "opening_deposit", 100, 100, Value::Null, Value::Null, Value::Null, &busy.answers[0].body),
+        (7, "transfer_out", 7, 158, json!(sent), json!(other), json!("rent"), &busy.responses[4].body["from"]),
+        (6, "transfer_in", 50, 165, json!(received), json!(other), Value::Null, &busy.responses[3].body["to"]),
+        (5, "withdrawal", 5, 115, Value::Null, Value::Null, Value::Null, &busy.responses[2].body),
+        (2, "deposit", 20, 120, Value::Null, Value::Null, json!("salary"), &busy.responses[1].body),
+        (1, "opening_deposit", 100, 100, Value::Null, Value::Null, Value::Null, &busy.responses[0].body),
     ];
     let rows = rows.map(|(version, kind, amount, balance_after, transfer, counterparty, reference, receipt)| {
         json!({
@@ -89,7 +89,7 @@ async fn movements_are_picked_by_their_kind() {
         assert_eq!(busy.versions(&format!("&kind={kind}")).await, [version], "{kind}");
     }
     assert_eq!(busy.versions("&kind=deposit&limit=1").await, [2]);
-    busy.list("&kind=gift").await.refused(400, "invalid_parameter");
+    busy.list("&kind=gift").await.expect_problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
@@ -115,24 +115,24 @@ async fn a_period_has_its_beginning_and_not_its_end() {
 
 #[tokio::test]
 async fn an_account_without_movements_has_an_empty_list() {
-    let app = spawn_app_at_home().await;
-    let account = app.teller().account_with(0).await;
-    let list = app.teller().get(&format!("/v1/accounts/{account}/transactions?min_position=1")).await.expect(200);
+    let app = spawn_app_in_one_partition().await;
+    let account = app.client().open_with_balance(0).await;
+    let list = app.client().get(&format!("/v1/accounts/{account}/transactions?min_position=1")).await.expect(200);
     assert_eq!((&list.body, list.position()), (&json!({"data": [], "next": null}), "1"));
 }
 
 #[tokio::test]
 async fn a_transfer_is_found_by_its_id() {
     let busy = busy().await;
-    let sent = &busy.answers[4];
+    let sent = &busy.responses[4];
     let place = sent.header("location").unwrap();
-    let seen = busy.teller.get(&format!("{place}?min_position={}", sent.position())).await.expect(200);
+    let seen = busy.client.get(&format!("{place}?min_position={}", sent.position())).await.expect(200);
     let expected = json!({
         "transfer_id": sent.body["transfer_id"], "from": busy.account, "to": busy.other, "amount": 7,
         "currency": "EUR", "reference": "rent", "recorded_at": sent.body["from"]["events"][0]["recorded_at"],
     });
     assert_eq!((&seen.body, seen.position()), (&expected, sent.position()));
     let nothing = format!("/v1/transfers/{}", busy.account);
-    busy.teller.get(&nothing).await.refused(404, "not_found");
+    busy.client.get(&nothing).await.expect_problem(404, "not_found");
     drop(busy.app);
 }

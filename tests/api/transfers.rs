@@ -3,22 +3,22 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Dice, audit::audit, audit::fold, spawn_app, spawn_app_with};
+use crate::support::{Rng, audit::audit, audit::fold, spawn_app, spawn_app_with};
 
 #[tokio::test]
 async fn crossing_transfers_neither_lose_nor_make_money() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let accounts = join_all((0..12).map(|_| teller.account_with(1_000))).await;
-    let clients = (0..16).map(async |client| {
-        let mut dice = Dice::new(client);
+    let client = app.client();
+    let accounts = join_all((0..12).map(|_| client.open_with_balance(1_000))).await;
+    let clients = (0..16).map(async |seed| {
+        let mut rng = Rng::new(seed);
         for _ in 0..20 {
-            let from = dice.throw(12) as usize;
-            let to = (from + 1 + dice.throw(11) as usize) % 12;
-            let amount = i64::try_from(dice.throw(600)).unwrap() + 1;
-            let moved = teller.transfer(accounts[from], accounts[to], amount).await;
+            let from = rng.below(12) as usize;
+            let to = (from + 1 + rng.below(11) as usize) % 12;
+            let amount = i64::try_from(rng.below(600)).unwrap() + 1;
+            let moved = client.transfer(accounts[from], accounts[to], amount).await;
             if moved.status != 201 {
-                moved.refused(422, "insufficient_funds");
+                moved.expect_problem(422, "insufficient_funds");
             }
         }
     });
@@ -32,12 +32,12 @@ async fn crossing_transfers_neither_lose_nor_make_money() {
 #[tokio::test]
 async fn two_accounts_that_pay_each_other_at_once_both_succeed() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let (one, two) = (teller.account_with(100).await, teller.account_with(100).await);
-    let there = join_all((0..16).map(|_| teller.transfer(one, two, 5)));
-    let back = join_all((0..16).map(|_| teller.transfer(two, one, 5)));
+    let client = app.client();
+    let (one, two) = (client.open_with_balance(100).await, client.open_with_balance(100).await);
+    let there = join_all((0..16).map(|_| client.transfer(one, two, 5)));
+    let back = join_all((0..16).map(|_| client.transfer(two, one, 5)));
     let (there, back) = tokio::join!(there, back);
-    assert!(there.iter().chain(&back).all(|answer| answer.status == 201));
+    assert!(there.iter().chain(&back).all(|response| response.status == 201));
     let balances: Vec<i64> = fold(&audit(&app).await.events).values().map(|account| account.balance).collect();
     assert_eq!(balances, [100, 100]);
 }
@@ -45,17 +45,17 @@ async fn two_accounts_that_pay_each_other_at_once_both_succeed() {
 #[tokio::test]
 async fn a_chain_of_transfers_in_one_batch_is_decided_link_by_link() {
     let app = spawn_app_with(&["--cache-accounts=1"]).await;
-    let teller = app.teller();
-    let mut accounts = vec![teller.account_with(100).await];
+    let client = app.client();
+    let mut accounts = vec![client.open_with_balance(100).await];
     for _ in 0..8 {
-        accounts.push(teller.account_with(0).await);
+        accounts.push(client.open_with_balance(0).await);
     }
-    let turnstile = app.hold_turnstile().await;
-    let links = join_all(accounts.windows(2).map(|pair| teller.transfer(pair[0], pair[1], 100)));
+    let log_head_lock = app.lock_log_heads().await;
+    let links = join_all(accounts.windows(2).map(|pair| client.transfer(pair[0], pair[1], 100)));
     let release = async {
-        app.somebody_waits().await;
+        app.wait_for_blocked_writer().await;
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        drop(turnstile);
+        drop(log_head_lock);
     };
     let (links, ()) = tokio::join!(links, release);
     // Each link needs the money of the one before it, so they stand in the order of their arrival or not at all.
@@ -68,11 +68,11 @@ async fn a_chain_of_transfers_in_one_batch_is_decided_link_by_link() {
 #[tokio::test]
 async fn both_sides_of_a_transfer_stand_in_one_transaction() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let (from, to) = (teller.account_with(100).await, teller.account_with(0).await);
+    let client = app.client();
+    let (from, to) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
     let body = json!({"from": from, "to": to, "amount": 30});
-    teller.keyed("one").command("/v1/transfers", body.clone()).await.expect(201);
-    teller.keyed("one").command("/v1/transfers", body).await.expect(201);
+    client.with_key("one").command("/v1/transfers", body.clone()).await.expect(201);
+    client.with_key("one").command("/v1/transfers", body).await.expect(201);
     // A reader who sees one side sees the other.
     let log = app.log().await;
     assert_eq!(log.events.len(), 4);

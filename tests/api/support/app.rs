@@ -1,4 +1,4 @@
-//! A server of the test's own, in this process, on a port and a database of its own.
+//! The app under test: a service in this process, with a port and a database for one test.
 
 use std::{
     env,
@@ -8,62 +8,60 @@ use std::{
 };
 
 use clap::{Args, Command, FromArgMatches, builder::Resettable};
-use passbook::{
-    config::Config,
-    database::Database,
-    event_store::{Partitions, Primary},
-    service::Service,
-};
+use passbook::config::Config;
+use passbook_database::Database;
+use passbook_event_store::{Partitions, Primary};
+use passbook::service::Service;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    Teller,
-    cluster::OwnDatabase,
-    heard::Heard,
-    home::Home,
+    ApiClient,
+    cluster::TestDatabase,
     log::{Log, read},
+    partition_view::PartitionView,
+    position_tracker::PositionTracker,
     proxy::Proxy,
 };
 
-/// For so long commands gather before they are carried out as one batch.
-const GATHERING_MS: u64 = 250;
+/// The time for commands to reach the queue before they are executed as one batch.
+const BATCH_FILL_MS: u64 = 250;
 
-/// A running server and its database, which it may share with [`another`](App::another).
+/// A running instance and its database, which it may share with a [peer](App::spawn_peer).
 pub struct App {
     service: Option<Service>,
     config: Config,
-    database: Arc<OwnDatabase>,
-    client: reqwest::Client,
-    heard: Heard,
-    home: Option<Home>,
+    database: Arc<TestDatabase>,
+    http: reqwest::Client,
+    tracker: PositionTracker,
+    view: Option<PartitionView>,
 }
 
-/// A server with an empty log.
+/// Starts an app with an empty log.
 pub async fn spawn_app() -> App {
     spawn_app_with(&[]).await
 }
 
-/// The same for a test that looks into the tables: all its accounts are in one partition.
-pub async fn spawn_app_at_home() -> App {
-    spawn_app().await.at_home()
+/// Starts an app for a test that reads tables: all accounts are in one partition (see [`PartitionView`]).
+pub async fn spawn_app_in_one_partition() -> App {
+    spawn_app().await.in_one_partition()
 }
 
-/// The same with settings of its own.
-pub async fn spawn_app_at_home_with(flags: &[&str]) -> App {
-    spawn_app_with(flags).await.at_home()
+/// Like [`spawn_app_in_one_partition`], with more flags.
+pub async fn spawn_app_in_one_partition_with(flags: &[&str]) -> App {
+    spawn_app_with(flags).await.in_one_partition()
 }
 
-/// The same behind a proxy.
-pub async fn spawn_app_at_home_behind_proxy(flags: &[&str]) -> (App, Proxy) {
+/// Like [`spawn_app_in_one_partition_with`], with a proxy in front of the database.
+pub async fn spawn_app_in_one_partition_behind_proxy(flags: &[&str]) -> (App, Proxy) {
     let (app, proxy) = spawn_app_behind_proxy(flags).await;
-    (app.at_home(), proxy)
+    (app.in_one_partition(), proxy)
 }
 
-/// The same with settings of its own: `--cache-accounts=2`.
+/// Starts an app with flags such as `--cache-accounts=2`.
 pub async fn spawn_app_with(flags: &[&str]) -> App {
-    let database = Arc::new(OwnDatabase::create().await);
-    let config = config(&database.url(), &divided(flags));
+    let database = Arc::new(TestDatabase::create().await);
+    let config = config(&database.url(), &with_partitions(flags));
     App::start(config, database).await
 }
 
@@ -71,170 +69,165 @@ fn partitions_of(config: &Config) -> Partitions {
     config.partitions.map_or(Partitions::ONE, |count| Partitions::new(i16::from(count)).unwrap())
 }
 
-/// Keeps every executor busy with something that waits at the turnstile.
-async fn occupy(teller: Teller, partitions: Partitions) {
+/// Gives every executor a command, which blocks if the log heads are locked.
+async fn block_executors(client: ApiClient, partitions: Partitions) {
     if !partitions.are_several() {
-        teller.account_with(0).await;
+        client.open_with_balance(0).await;
         return;
     }
-    let of = |partition| partitions.new_id_in(partition);
+    let new_id_in = |partition| partitions.new_id_in(partition);
     let openings = partitions.all().map(|partition| {
-        let body = serde_json::json!({"currency": "EUR", "account_id": of(partition)});
-        let teller = teller.clone();
-        async move { teller.open(body).await.expect(201) }
+        let body = serde_json::json!({"currency": "EUR", "account_id": new_id_in(partition)});
+        let client = client.clone();
+        async move { client.open(body).await.expect(201) }
     });
-    // Nobody's accounts: a refusal waits like everybody else.
-    let across = teller.transfer(of(0), of(1), 1);
-    let (_, refused) = tokio::join!(futures_util::future::join_all(openings), across);
-    refused.refused(404, "account_not_found");
+    // The accounts do not exist. A refusal also waits for the lock.
+    let transfer = client.transfer(new_id_in(0), new_id_in(1), 1);
+    let (_, refused) = tokio::join!(futures_util::future::join_all(openings), transfer);
+    refused.expect_problem(404, "account_not_found");
 }
 
-/// A new log is divided as the run wants it, unless the test says how.
-fn divided<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+/// Adds the run's number of partitions unless the test sets one.
+fn with_partitions<'a>(flags: &[&'a str]) -> Vec<&'a str> {
     static FLAG: LazyLock<String> = LazyLock::new(|| format!("--partitions={}", partitions().count()));
-    let ours = (!flags.iter().any(|flag| flag.starts_with("--partitions="))).then_some(FLAG.as_str());
-    flags.iter().copied().chain(ours).collect()
+    let added = (!flags.iter().any(|flag| flag.starts_with("--partitions="))).then_some(FLAG.as_str());
+    flags.iter().copied().chain(added).collect()
 }
 
-/// A database without a log, and the settings of a server on it.
-pub async fn no_log(flags: &[&str]) -> (Arc<OwnDatabase>, Config) {
-    let database = Arc::new(OwnDatabase::create().await);
+/// Creates a database without a log, and a configuration for it.
+pub async fn empty_database(flags: &[&str]) -> (Arc<TestDatabase>, Config) {
+    let database = Arc::new(TestDatabase::create().await);
     let config = config(&database.url(), flags);
     (database, config)
 }
 
-/// A server on a database of the test's.
-pub async fn serve(config: Config, database: Arc<OwnDatabase>) -> App {
+/// Starts an app on a database that the test has created.
+pub async fn start_app(config: Config, database: Arc<TestDatabase>) -> App {
     App::start(config, database).await
 }
 
-/// A server on a database that was dumped.
-pub async fn spawn_app_on(dump: &'static str) -> App {
-    let database = Arc::new(OwnDatabase::restore(dump).await);
+/// Starts an app on a database restored from a dump.
+pub async fn spawn_app_from_dump(dump: &'static str) -> App {
+    let database = Arc::new(TestDatabase::restore(dump).await);
     let config = config(&database.url(), &[]);
     App::start(config, database).await
 }
 
-/// A server that reaches its database through a proxy.
+/// Starts an app that reaches its database through a proxy.
 pub async fn spawn_app_behind_proxy(flags: &[&str]) -> (App, Proxy) {
-    let database = Arc::new(OwnDatabase::create().await);
-    let proxy = Proxy::before(database.socket()).await;
-    let config = config(&database.url_through(proxy.address()), &divided(flags));
+    let database = Arc::new(TestDatabase::create().await);
+    let proxy = Proxy::start(database.socket()).await;
+    let config = config(&database.url_through(proxy.address()), &with_partitions(flags));
     (App::start(config, database).await, proxy)
 }
 
-/// Into how many partitions the logs of this run are divided: `PASSBOOK_TEST_PARTITIONS`, or one.
+/// The number of partitions of new logs in this run: `PASSBOOK_TEST_PARTITIONS`, by default one.
 pub fn partitions() -> Partitions {
     let count = env::var("PASSBOOK_TEST_PARTITIONS").map_or(1, |count| count.parse().unwrap());
     Partitions::new(count).unwrap()
 }
 
-/// The settings as the command line makes them, whatever stands in the environment of whoever runs the tests.
+/// Parses the flags like the command line does, but ignores environment variables.
 pub fn config(database_url: &str, flags: &[&str]) -> Config {
     let command = Config::augment_args(Command::new("passbook").no_binary_name(true));
     let command = command.mut_args(|argument| argument.env(Resettable::Reset));
-    let ours = ["--listen", "127.0.0.1:0", "--database-url", database_url];
-    let matches = command.try_get_matches_from(ours.iter().chain(flags)).unwrap();
+    let fixed = ["--listen", "127.0.0.1:0", "--database-url", database_url];
+    let matches = command.try_get_matches_from(fixed.iter().chain(flags)).unwrap();
     Config::from_arg_matches(&matches).unwrap()
 }
 
 impl App {
-    async fn start(config: Config, database: Arc<OwnDatabase>) -> Self {
+    async fn start(config: Config, database: Arc<TestDatabase>) -> Self {
         let service = Some(Service::start(&config).await.unwrap());
-        // Compressed answers are the subject of one test alone.
-        let client = reqwest::Client::builder().no_gzip().build().unwrap();
-        let heard = Heard::nothing_yet(partitions_of(&config));
-        Self { service, config, database, client, heard, home: None }
+        // Only one test is about compression.
+        let http = reqwest::Client::builder().no_gzip().build().unwrap();
+        let tracker = PositionTracker::new(partitions_of(&config));
+        Self { service, config, database, http, tracker, view: None }
     }
 
-    fn at_home(self) -> Self {
-        Self { home: Home::of(self.partitions()), ..self }
+    fn in_one_partition(self) -> Self {
+        Self { view: PartitionView::of_last(self.partitions()), ..self }
     }
 
-    /// The partition that a test is about which looks into the tables.
-    pub fn home(&self) -> i16 {
-        self.home.map_or(0, |home| home.partition)
+    /// The partition of all accounts in a test that reads tables.
+    pub fn partition_under_test(&self) -> i16 {
+        self.view.map_or(0, |view| view.partition)
     }
 
-    /// A second server on the same database, as another process would be. No proxy stands between the two.
-    pub async fn another(&self) -> Self {
+    /// Starts another instance on the same database, without a proxy.
+    pub async fn spawn_peer(&self) -> Self {
         let config = Config { database_url: Some(self.database.url().into()), ..self.config.clone() };
-        let another = Self::start(config, Arc::clone(&self.database)).await;
-        Self { heard: self.heard.clone(), home: self.home, ..another }
+        let peer = Self::start(config, Arc::clone(&self.database)).await;
+        Self { tracker: self.tracker.clone(), view: self.view, ..peer }
     }
 
-    /// Ends the server in order and starts it again: what it held in memory is gone.
+    /// Shuts the service down and starts it again, with empty caches.
     pub async fn restart(&mut self) {
         self.stop().await;
-        self.restart_stopped().await;
+        self.start_again().await;
     }
 
-    /// Starts a server that was ended again.
-    pub async fn restart_stopped(&mut self) {
+    /// Starts the service after [`stop`](Self::stop).
+    pub async fn start_again(&mut self) {
         self.service = Some(Service::start(&self.config).await.unwrap());
     }
 
-    /// Ends the server in order.
+    /// Shuts the service down.
     pub async fn stop(&mut self) {
-        self.take().stop().await;
+        self.service.take().expect("the service is running").stop().await;
     }
 
-    /// The server itself, to be ended by the test.
-    pub fn take(&mut self) -> Service {
-        self.service.take().expect("the server runs")
-    }
-
-    /// Where it listens.
+    /// The base URL of the service.
     pub fn url(&self) -> String {
-        format!("http://{}", self.service.as_ref().expect("the server runs").address())
+        format!("http://{}", self.service.as_ref().expect("the service is running").address())
     }
 
-    /// A client who may do everything.
-    pub fn teller(&self) -> Teller {
-        let teller = Teller::new(self.client.clone(), self.url());
-        match self.home {
-            Some(home) => teller.at_home(home),
-            None => teller.hearing(self.heard.clone()),
+    /// A client without a token. It may do everything if access control is off.
+    pub fn client(&self) -> ApiClient {
+        let client = ApiClient::new(self.http.clone(), self.url());
+        match self.view {
+            Some(view) => client.viewing(view),
+            None => client.tracking(self.tracker.clone()),
         }
     }
 
-    /// The settings that the server was started with.
+    /// The configuration with which the service was started.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// A connection to the database, as the superuser.
+    /// Connects to the database as the superuser. In a test of one partition the tables of positions show only that one.
     pub async fn database(&self) -> PgConnection {
         let mut connection = self.database.connect().await;
-        if let Some(home) = self.home {
-            // Other partitions are not there for this test. Their heads are as they were made.
+        if let Some(view) = self.view {
             let sql = format!(
                 "CREATE TEMP VIEW log_head AS SELECT * FROM public.log_head WHERE partition = {0};
                  CREATE TEMP VIEW projection AS SELECT * FROM public.projection WHERE partition = {0}",
-                home.partition
+                view.partition
             );
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         }
         connection
     }
 
-    /// Runs SQL that no server would: sabotage.
+    /// Executes SQL that damages the database.
     pub async fn sabotage(&self, sql: &'static str) {
         self.execute(sql).await;
     }
 
-    /// What is said of partition 0 is meant for the one that the test is about; what moves whole tables, for all of them.
+    /// Executes SQL in which partition 0 stands for the partition under test. Statements on whole tables are for all partitions.
     async fn execute(&self, sql: &str) {
-        let is_of_all = sql.contains("TRUNCATE ") || sql.contains("saved.");
-        let mut connection = if is_of_all { self.database.connect().await } else { self.database().await };
-        let home = self.home();
-        let sql =
-            sql.replace("SELECT 0,", &format!("SELECT {home},")).replace("VALUES (0,", &format!("VALUES ({home},"));
+        let is_for_all_partitions = sql.contains("TRUNCATE ") || sql.contains("saved.");
+        let mut connection = if is_for_all_partitions { self.database.connect().await } else { self.database().await };
+        let partition = self.partition_under_test();
+        let sql = sql
+            .replace("SELECT 0,", &format!("SELECT {partition},"))
+            .replace("VALUES (0,", &format!("VALUES ({partition},"));
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     }
 
-    /// Changes what only a superuser can, the events among it.
+    /// Executes SQL with the trigger disabled that makes events immutable.
     pub async fn tamper(&self, sql: &str) {
         let sql = format!(
             "ALTER TABLE event DISABLE TRIGGER event_immutable; {sql}; ALTER TABLE event ENABLE ALWAYS TRIGGER event_immutable"
@@ -242,8 +235,8 @@ impl App {
         self.execute(&sql).await;
     }
 
-    /// Changes a setting of the database, and lets every server connect anew to notice.
-    pub async fn alter(&self, setting: &str) {
+    /// Changes a setting of the database and ends all service connections, so that new ones use it.
+    pub async fn alter_database(&self, setting: &str) {
         let mut connection = self.database().await;
         let sql = format!(
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {setting}', current_database()); END $$;
@@ -255,12 +248,12 @@ impl App {
         connection.close().await.unwrap();
     }
 
-    /// How whoever checks the books connects.
+    /// The connector that verification uses.
     pub async fn auditor(&self) -> Primary {
-        Database::open(&self.config).await.unwrap().auditor()
+        Database::open(&self.config.database()).await.unwrap().auditor()
     }
 
-    /// Everything that is recorded. Equal before and after means that nothing was.
+    /// Reads the recorded log. If two reads are equal, nothing was recorded between them.
     pub async fn log(&self) -> Log {
         let mut connection = self.database().await;
         let log = read(&mut connection).await;
@@ -268,34 +261,34 @@ impl App {
         log
     }
 
-    /// How many partitions its log has.
+    /// The number of partitions of the log.
     pub fn partitions(&self) -> Partitions {
         partitions_of(&self.config)
     }
 
-    /// The id of an account that would be where this test looks.
-    pub fn new_id(&self) -> Uuid {
-        self.partitions().new_id_in(self.home())
+    /// A new account id in the partition under test.
+    pub fn new_account_id(&self) -> Uuid {
+        self.partitions().new_id_in(self.partition_under_test())
     }
 
-    /// A position or a cursor of the partition that the test is about, as a server takes it.
-    pub fn place(&self, text: &str) -> String {
-        self.home.map_or_else(|| text.to_owned(), |home| home.place(text))
+    /// A position or cursor of the partition under test in the service's form.
+    pub fn qualify(&self, text: &str) -> String {
+        self.view.map_or_else(|| text.to_owned(), |view| view.qualify(text))
     }
 
-    /// How far the log is with every command that was answered, as it is told.
-    pub fn so_far(&self) -> String {
-        self.heard.to_string()
+    /// The latest position that the responses to all commands of this test reported.
+    pub fn latest_position(&self) -> String {
+        self.tracker.to_string()
     }
 
-    /// The position of a partition that holds this account, as it is told.
-    pub fn position(&self, account: Uuid, position: i64) -> String {
+    /// A position in the account's partition, in the service's form.
+    pub fn partition_position(&self, account: Uuid, position: i64) -> String {
         self.partitions().position(self.partitions().of(account), position).to_string()
     }
 
-    /// Waits until every view is live and has read the whole log, so that a test can change its rows.
-    pub async fn is_projected(&self) {
-        super::eventually("live views", async || {
+    /// Waits until every view is live and has read the whole log.
+    pub async fn wait_until_projected(&self) {
+        super::eventually("live views that have read the whole log", async || {
             let behind: i64 = sqlx::query_scalar(
                 "SELECT count(DISTINCT (partition, name)) - count(*) FILTER (WHERE state = 'live' AND projection.position = log_head.position)
                  FROM projection JOIN log_head USING (partition)",
@@ -308,9 +301,9 @@ impl App {
         .await;
     }
 
-    /// Waits until no server is connected any more, and every count of theirs has been added up.
-    pub async fn is_disconnected(&self) {
-        super::eventually("the end of all connections", async || {
+    /// Waits until no instance is connected. Postgres has then added the connections' counts to its statistics.
+    pub async fn wait_until_disconnected(&self) {
+        super::eventually("the end of all service connections", async || {
             let connected: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM pg_stat_activity
                  WHERE datname = current_database() AND application_name LIKE 'passbook%'",
@@ -323,8 +316,8 @@ impl App {
         .await;
     }
 
-    /// Keeps every command waiting at the turnstile until the returned connection is closed.
-    pub async fn hold_turnstile(&self) -> PgConnection {
+    /// Locks the log heads, which blocks every append until the returned connection is closed.
+    pub async fn lock_log_heads(&self) -> PgConnection {
         let mut connection = self.database().await;
         sqlx::raw_sql("BEGIN; SELECT FROM log_head ORDER BY partition FOR UPDATE")
             .execute(&mut connection)
@@ -333,29 +326,28 @@ impl App {
         connection
     }
 
-    /// Lets what `commands` send gather in the queue, behind an opening that waits at the turnstile, so that it is
-    /// carried out as one batch.
-    pub async fn as_one_batch<T>(&self, commands: impl Future<Output = T>) -> T {
-        self.as_one_batch_behind(self.teller(), commands).await
+    /// Blocks the executors with an opening until `commands` are in the queue, so that they are executed as one batch.
+    pub async fn run_as_one_batch<T>(&self, commands: impl Future<Output = T>) -> T {
+        self.run_as_one_batch_after(self.client(), commands).await
     }
 
-    /// The same where not everybody may open an account.
-    pub async fn as_one_batch_behind<T>(&self, teller: Teller, commands: impl Future<Output = T>) -> T {
-        let turnstile = self.hold_turnstile().await;
-        let opening = tokio::spawn(occupy(teller, self.home.map_or(self.partitions(), |_| Partitions::ONE)));
-        self.somebody_waits().await;
+    /// Like [`run_as_one_batch`](Self::run_as_one_batch); `client` sends the opening that blocks.
+    pub async fn run_as_one_batch_after<T>(&self, client: ApiClient, commands: impl Future<Output = T>) -> T {
+        let log_head_lock = self.lock_log_heads().await;
+        let blocking = tokio::spawn(block_executors(client, self.view.map_or(self.partitions(), |_| Partitions::ONE)));
+        self.wait_for_blocked_writer().await;
         let release = async {
-            tokio::time::sleep(Duration::from_millis(GATHERING_MS)).await;
-            turnstile.close().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(BATCH_FILL_MS)).await;
+            log_head_lock.close().await.unwrap();
         };
-        let ((), answers) = tokio::join!(release, commands);
-        opening.await.unwrap();
-        answers
+        let ((), responses) = tokio::join!(release, commands);
+        blocking.await.unwrap();
+        responses
     }
 
-    /// Waits until a server stands before the turnstile that is held.
-    pub async fn somebody_waits(&self) {
-        super::eventually("a waiting writer", async || {
+    /// Waits until an executor's connection waits for a lock.
+    pub async fn wait_for_blocked_writer(&self) {
+        super::eventually("a writer that waits for a lock", async || {
             let mut connection = self.database().await;
             let waiting: bool = sqlx::query_scalar(
                 "SELECT EXISTS (

@@ -1,4 +1,4 @@
-//! An auditor who shares no code with the bank: recomputes the chain, folds the log in a way of its own, and compares
+//! Checks a log and its views without any code of the service: recomputes the hash chain, folds the events, and compares
 //! every row of the views with the fold.
 
 use std::collections::BTreeMap;
@@ -13,9 +13,9 @@ use super::{
     log::{Event, Log, read},
 };
 
-/// An account as the log tells it.
+/// The state of an account, folded from its events.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Folded {
+pub struct AccountFold {
     pub owner: String,
     pub currency: String,
     pub status: String,
@@ -24,41 +24,41 @@ pub struct Folded {
     pub transaction_count: i64,
 }
 
-/// Everything that must hold of a log and of views that have caught up with it.
+/// Asserts every invariant of the log, waits until the views have read it, and compares them with the fold.
 pub async fn audit(app: &App) -> Log {
     let mut connection = app.database().await;
     let log = read(&mut connection).await;
     check_order(&log);
-    assert_eq!(chain(&log.events).last(), log.events.last().map(|event| event.hash.clone()).as_ref());
-    for (event, expected) in log.events.iter().zip(chain(&log.events)) {
-        assert_eq!(event.hash, expected, "the link at position {}", event.position);
+    assert_eq!(expected_hashes(&log.events).last(), log.events.last().map(|event| event.hash.clone()).as_ref());
+    for (event, expected) in log.events.iter().zip(expected_hashes(&log.events)) {
+        assert_eq!(event.hash, expected, "hash of the event at position {}", event.position);
     }
     for head in &log.heads {
         let last = log.events.iter().rfind(|event| event.partition == head.partition);
-        assert_eq!(head.hash, last.map_or(vec![0; 32], |event| event.hash.clone()), "the head's hash");
+        assert_eq!(head.hash, last.map_or(vec![0; 32], |event| event.hash.clone()), "the hash in log_head is that of the last event");
     }
     check_transfers(&log.events);
 
     let accounts = fold(&log.events);
     assert!(accounts.values().all(|account| account.balance >= 0), "no balance is negative: {accounts:?}");
     let balances: i64 = accounts.values().map(|account| account.balance).sum();
-    assert_eq!(balances, money_in(&log.events) - money_out(&log.events), "no money is lost or made");
+    assert_eq!(balances, money_in(&log.events) - money_out(&log.events), "the balances equal deposits minus withdrawals");
     check_views(&mut connection, &log, &accounts).await;
     log
 }
 
-/// What was sent was received, by id, in whichever partition.
+/// Each sent transfer was received with the same amount, also in another partition.
 fn check_transfers(events: &[Event]) {
     let mut open: BTreeMap<String, i64> = BTreeMap::new();
     for event in events.iter().filter(|event| event.event_type.starts_with("Transfer")) {
-        *open.entry(event.json()["transfer_id"].to_string()).or_default() += signed_amount(event);
+        *open.entry(event.json()["transfer_id"].to_string()).or_default() += balance_change(event);
     }
-    assert!(open.values().all(|rest| *rest == 0), "half a transfer: {open:?}");
+    assert!(open.values().all(|rest| *rest == 0), "transfers whose two sides differ: {open:?}");
 }
 
-/// The hash of each event, by the rule that the log documents: SHA-256 over the hash before it in its partition and the
-/// fields, each after its length.
-pub fn chain(events: &[Event]) -> Vec<Vec<u8>> {
+/// Recomputes the hash of each event: SHA-256 over the hash of the previous event of its partition and the event's fields,
+/// each prefixed by its length.
+pub fn expected_hashes(events: &[Event]) -> Vec<Vec<u8>> {
     let mut last: BTreeMap<i16, Vec<u8>> = BTreeMap::new();
     let mut hashes = Vec::new();
     for event in events {
@@ -84,34 +84,34 @@ pub fn chain(events: &[Event]) -> Vec<Vec<u8>> {
     hashes
 }
 
-/// Positions without holes, versions without gaps, times that never go back.
+/// Asserts dense positions, dense versions, and times that never decrease.
 fn check_order(log: &Log) {
     let mut versions: BTreeMap<Uuid, i64> = BTreeMap::new();
     let mut ends: BTreeMap<i16, (i64, DateTime<Utc>)> = BTreeMap::new();
     for event in &log.events {
         let (position, recorded_at) = ends.entry(event.partition).or_insert((0, DateTime::UNIX_EPOCH));
         assert_eq!(event.position, *position + 1, "positions are dense");
-        assert!(event.recorded_at >= *recorded_at, "time goes forward");
+        assert!(event.recorded_at >= *recorded_at, "recorded_at never decreases");
         (*position, *recorded_at) = (event.position, event.recorded_at);
         let version = versions.entry(event.stream_id).or_default();
         *version += 1;
-        assert_eq!(event.version, *version, "versions are gapless in {}", event.stream_id);
+        assert_eq!(event.version, *version, "versions are dense in {}", event.stream_id);
     }
     for head in &log.heads {
         let last = ends.get(&head.partition).map_or(0, |end| end.0);
-        assert_eq!(head.position, last, "the head is the last position");
+        assert_eq!(head.position, last, "the position in log_head is that of the last event");
     }
 }
 
-/// What the log says of each account.
-pub fn fold(events: &[Event]) -> BTreeMap<Uuid, Folded> {
-    let mut accounts: BTreeMap<Uuid, Folded> = BTreeMap::new();
+/// Folds the events of each account.
+pub fn fold(events: &[Event]) -> BTreeMap<Uuid, AccountFold> {
+    let mut accounts: BTreeMap<Uuid, AccountFold> = BTreeMap::new();
     for event in events {
         let account = accounts.entry(event.stream_id).or_default();
-        let moved = signed_amount(event);
+        let change = balance_change(event);
         account.version += 1;
-        account.balance += moved;
-        account.transaction_count += i64::from(moved != 0);
+        account.balance += change;
+        account.transaction_count += i64::from(change != 0);
         match event.event_type.as_str() {
             "AccountOpened" => {
                 let data = event.json();
@@ -128,38 +128,38 @@ pub fn fold(events: &[Event]) -> BTreeMap<Uuid, Folded> {
     accounts
 }
 
-/// What the balance gains by an event.
-pub fn signed_amount(event: &Event) -> i64 {
+/// The change of the balance by an event; negative for a debit.
+pub fn balance_change(event: &Event) -> i64 {
     let data = event.json();
     match event.event_type.as_str() {
         "AccountOpened" => data["initial_deposit"].as_i64().unwrap(),
         "MoneyDeposited" | "TransferReceived" => data["amount"].as_i64().unwrap(),
         "MoneyWithdrawn" | "TransferSent" => -data["amount"].as_i64().unwrap(),
         "AccountFrozen" | "AccountUnfrozen" | "AccountClosed" => 0,
-        unknown => panic!("{unknown} is no type of event"),
+        unknown => panic!("unknown event type {unknown}"),
     }
 }
 
 fn money_in(events: &[Event]) -> i64 {
-    let into_the_bank = |event: &&Event| matches!(event.event_type.as_str(), "AccountOpened" | "MoneyDeposited");
-    events.iter().filter(into_the_bank).map(signed_amount).sum()
+    let is_deposit = |event: &&Event| matches!(event.event_type.as_str(), "AccountOpened" | "MoneyDeposited");
+    events.iter().filter(is_deposit).map(balance_change).sum()
 }
 
 fn money_out(events: &[Event]) -> i64 {
-    -events.iter().filter(|event| event.event_type == "MoneyWithdrawn").map(signed_amount).sum::<i64>()
+    -events.iter().filter(|event| event.event_type == "MoneyWithdrawn").map(balance_change).sum::<i64>()
 }
 
-/// Compares the views with a log whose chain is of no interest: its times may have been shifted.
+/// Compares the views with the fold but does not check the hash chain, because the test changed the times of events.
 pub async fn audit_views(app: &App) {
     let mut connection = app.database().await;
     let log = read(&mut connection).await;
     check_views(&mut connection, &log, &fold(&log.events)).await;
 }
 
-/// Waits until the views have read the log, then compares every row.
-async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeMap<Uuid, Folded>) {
+/// Waits until the views have read the log, then compares every row with the fold.
+async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeMap<Uuid, AccountFold>) {
     let connection = tokio::sync::Mutex::new(connection);
-    eventually("the views' catching up", async || {
+    eventually("views that have read the whole log", async || {
         let mut connection = connection.lock().await;
         let behind = "SELECT count(*)
                       FROM (SELECT DISTINCT name FROM projection) AS view
@@ -185,13 +185,13 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     .fetch_all(&mut *connection)
     .await
     .unwrap();
-    let views: BTreeMap<Uuid, Folded> = views
+    let views: BTreeMap<Uuid, AccountFold> = views
         .into_iter()
         .map(|(id, owner, currency, status, balance, version, transaction_count)| {
-            (id, Folded { owner, currency, status, balance, version, transaction_count })
+            (id, AccountFold { owner, currency, status, balance, version, transaction_count })
         })
         .collect();
-    assert_eq!(&views, accounts, "the view of accounts is the fold");
+    assert_eq!(&views, accounts, "account_view equals the fold");
 
     let movements: Vec<(Uuid, i64, i64, i64, Uuid)> = query_as(
         "SELECT account_id, version, amount, balance_after, event_id
@@ -202,15 +202,15 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     .fetch_all(&mut *connection)
     .await
     .unwrap();
-    assert_eq!(movements, movements_of(&log.events), "the view of movements is the fold");
+    assert_eq!(movements, expected_movements(&log.events), "account_transaction equals the fold");
     check_days(&mut *connection, &log.events).await;
     check_totals(connection, accounts).await;
 }
 
-/// Open, frozen and closed accounts of a currency, and their money.
+/// The numbers of open, frozen and closed accounts of a currency, and the sum of their balances.
 type Total = (i64, i64, i64, i128);
 
-async fn check_totals(connection: &mut PgConnection, accounts: &BTreeMap<Uuid, Folded>) {
+async fn check_totals(connection: &mut PgConnection, accounts: &BTreeMap<Uuid, AccountFold>) {
     let rows: Vec<(String, i64, i64, i64, String)> = query_as(
         "SELECT currency, sum(open)::bigint, sum(frozen)::bigint, sum(closed)::bigint, sum(money)::text
          FROM bank_total JOIN projection USING (partition, generation)
@@ -234,10 +234,10 @@ async fn check_totals(connection: &mut PgConnection, accounts: &BTreeMap<Uuid, F
         }
         *money += i128::from(account.balance);
     }
-    assert_eq!(totals, expected, "the bank's totals are the fold");
+    assert_eq!(totals, expected, "bank_total equals the fold");
 }
 
-/// Opening, in, out, closing and count of an account's day.
+/// Opening balance, money in, money out, closing balance and number of movements of an account's day.
 type Day = (i64, i128, i128, i64, i64);
 
 async fn check_days(connection: &mut PgConnection, events: &[Event]) {
@@ -255,36 +255,36 @@ async fn check_days(connection: &mut PgConnection, events: &[Event]) {
             ((id, day), (opening, money_in.parse().unwrap(), money_out.parse().unwrap(), closing, count))
         })
         .collect();
-    assert_eq!(days, days_of(events), "the view of daily balances is the fold");
+    assert_eq!(days, expected_days(events), "daily_balance equals the fold");
 }
 
-fn days_of(events: &[Event]) -> BTreeMap<(Uuid, NaiveDate), Day> {
+fn expected_days(events: &[Event]) -> BTreeMap<(Uuid, NaiveDate), Day> {
     let mut balances: BTreeMap<Uuid, i64> = BTreeMap::new();
     let mut days: BTreeMap<(Uuid, NaiveDate), Day> = BTreeMap::new();
-    for event in events.iter().filter(|event| signed_amount(event) != 0) {
-        let moved = signed_amount(event);
+    for event in events.iter().filter(|event| balance_change(event) != 0) {
+        let change = balance_change(event);
         let balance = balances.entry(event.stream_id).or_default();
         let day =
             days.entry((event.stream_id, event.recorded_at.date_naive())).or_insert((*balance, 0, 0, *balance, 0));
-        *balance += moved;
-        match moved > 0 {
-            true => day.1 += i128::from(moved),
-            false => day.2 += i128::from(moved.abs()),
+        *balance += change;
+        match change > 0 {
+            true => day.1 += i128::from(change),
+            false => day.2 += i128::from(change.abs()),
         }
         (day.3, day.4) = (*balance, day.4 + 1);
     }
     days
 }
 
-fn movements_of(events: &[Event]) -> Vec<(Uuid, i64, i64, i64, Uuid)> {
+fn expected_movements(events: &[Event]) -> Vec<(Uuid, i64, i64, i64, Uuid)> {
     let mut balances: BTreeMap<Uuid, i64> = BTreeMap::new();
     let mut movements = Vec::new();
     for event in events {
-        let moved = signed_amount(event);
+        let change = balance_change(event);
         let balance = balances.entry(event.stream_id).or_default();
-        *balance += moved;
-        if moved != 0 {
-            movements.push((event.stream_id, event.version, moved.abs(), *balance, event.id));
+        *balance += change;
+        if change != 0 {
+            movements.push((event.stream_id, event.version, change.abs(), *balance, event.id));
         }
     }
     movements.sort_unstable();

@@ -1,4 +1,4 @@
-//! One Postgres for the whole run, and a database for each test: a clone of a template that was migrated once.
+//! One Postgres cluster for the whole test run, and a database for each test, cloned from a migrated template.
 
 use std::{
     env, fs, mem,
@@ -13,10 +13,8 @@ use std::{
     thread,
 };
 
-use passbook::database::{
-    Database,
-    embedded::{EmbeddedPostgres, Error, Settings},
-};
+use passbook_database::Database;
+use passbook_embedded_postgres::{EmbeddedPostgres, Error, Settings};
 use sha2::{Digest, Sha256};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query, query_scalar, raw_sql,
@@ -26,81 +24,81 @@ use tokio::{runtime::Builder, sync::Mutex};
 use super::app::config;
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
-/// A template can be cloned by one at a time.
+/// Postgres clones a template only while no other session uses it, so clones are serialized.
 static CLONING: Mutex<()> = Mutex::const_new(());
 static CLONES: AtomicU32 = AtomicU32::new(0);
 
-/// The run's Postgres. It ends with this process, however that ends.
+/// The Postgres of this run. It ends with this process, also if the process is killed.
 struct Cluster {
     options: PgConnectOptions,
     socket_dir: PathBuf,
     template: String,
-    /// Names of databases that nobody needs any more.
-    done_with: Sender<String>,
+    /// Receives the names of databases to drop.
+    to_drop: Sender<String>,
 }
 
-/// A test's own database; dropped with the last server on it.
-pub struct OwnDatabase {
+/// The database of one test. It is dropped with the last app that uses it.
+pub struct TestDatabase {
     name: String,
 }
 
-impl OwnDatabase {
-    /// A new database with the schema and nothing in it.
+impl TestDatabase {
+    /// Creates a database with the schema and no rows.
     pub async fn create() -> Self {
         Self::clone_of(&CLUSTER.template).await
     }
 
-    /// A new database with what was dumped from another.
+    /// Creates a database from a dump.
     pub async fn restore(dump: &'static str) -> Self {
-        let own = Self::clone_of("template0").await;
-        let mut connection = own.connect().await;
+        let database = Self::clone_of("template0").await;
+        let mut connection = database.connect().await;
         raw_sql(dump).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
-        own
+        database
     }
 
     async fn clone_of(template: &str) -> Self {
         let name = format!("test_{}", CLONES.fetch_add(1, Ordering::Relaxed));
-        let _turn = CLONING.lock().await;
+        let _lock = CLONING.lock().await;
         let mut admin = CLUSTER.options.clone().database("postgres").connect().await.unwrap();
         execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         admin.close().await.unwrap();
         Self { name }
     }
 
-    /// How a server is told to reach it.
+    /// The URL of the database.
     pub fn url(&self) -> String {
         url(&CLUSTER.socket_dir, &self.name)
     }
 
-    /// How a server is told to reach it through a proxy.
+    /// The URL of the database through a proxy.
     pub fn url_through(&self, proxy: SocketAddr) -> String {
         format!("postgres://passbook@{proxy}/{}?sslmode=disable", self.name)
     }
 
-    /// Where Postgres listens.
+    /// The socket on which Postgres listens.
     pub fn socket(&self) -> PathBuf {
         CLUSTER.socket_dir.join(".s.PGSQL.5432")
     }
 
-    /// A connection of the test's own, as the superuser.
+    /// Connects as the superuser.
     pub async fn connect(&self) -> PgConnection {
         CLUSTER.options.clone().database(&self.name).connect().await.unwrap()
     }
 }
 
-impl Drop for OwnDatabase {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // Where nobody listens any more, the next run drops it.
-        let _ = CLUSTER.done_with.send(mem::take(&mut self.name));
+        // If the cluster's thread has ended, the next run drops the database.
+        let _ = CLUSTER.to_drop.send(mem::take(&mut self.name));
     }
 }
 
 impl Cluster {
-    /// On a thread and a runtime that outlive those of every test.
+    /// Starts Postgres on a thread and a runtime that outlive those of each test.
     fn start() -> Self {
         let (started, cluster) = channel();
-        let (done_with, names) = channel::<String>();
+        let (to_drop, names) = channel::<String>();
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
@@ -109,9 +107,9 @@ impl Cluster {
                 let socket_dir = options.get_socket().cloned().unwrap_or_else(|| data_dir.join("run"));
                 let mut admin = options.clone().database("postgres").connect().await.unwrap();
                 let template = prepare(&mut admin, &socket_dir).await;
-                started.send(Cluster { options, socket_dir, template, done_with }).unwrap();
+                started.send(Cluster { options, socket_dir, template, to_drop }).unwrap();
                 while let Ok(name) = names.recv() {
-                    // Best effort: the next run drops what is left.
+                    // Best effort: the next run drops databases that remain.
                     let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
                     let _ = query(AssertSqlSafe(drop)).execute(&mut admin).await;
                 }
@@ -122,7 +120,7 @@ impl Cluster {
     }
 }
 
-/// In the folder that runs share, or where another run is using it, in one of this process alone.
+/// Starts Postgres in the data folder that runs share, or in a folder of this process if another run uses the shared one.
 async fn start_postgres() -> (EmbeddedPostgres, PathBuf) {
     let shared = env::temp_dir().join(format!("passbook-tests-{}-api", nix::unistd::getuid()));
     remove_abandoned(&shared);
@@ -145,20 +143,20 @@ fn settings(data_dir: &Path) -> Settings {
     }
 }
 
-/// Folders that earlier runs had to themselves, and did not live to remove.
+/// Removes the folders of earlier runs whose process has ended.
 fn remove_abandoned(shared: &Path) {
     let prefix = format!("{}-", shared.display());
     for entry in fs::read_dir(env::temp_dir()).unwrap().flatten() {
         let path = entry.path();
         let pid = path.to_str().and_then(|path| path.strip_prefix(&prefix)?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // Somebody else may be removing it.
+            // Another run may remove it at the same time.
             let _ = fs::remove_dir_all(path);
         }
     }
 }
 
-/// Drops what the run before left, and migrates a template unless there is one of these migrations.
+/// Drops databases of earlier runs, and creates the template unless one with the current migrations exists.
 async fn prepare(admin: &mut PgConnection, socket_dir: &Path) -> String {
     let template = format!("template_{}", hash_of_migrations());
     let found: Vec<String> = query_scalar("SELECT datname::text FROM pg_database WHERE datname ~ '^(test|template)_'")
@@ -169,9 +167,9 @@ async fn prepare(admin: &mut PgConnection, socket_dir: &Path) -> String {
         execute(admin, format!("DROP DATABASE {stale} WITH (FORCE)")).await;
     }
     if !found.contains(&template) {
-        // Named a template only once it is one.
+        // It gets its final name only after all migrations have succeeded.
         execute(admin, "CREATE DATABASE template_unfinished".to_owned()).await;
-        let database = Database::open(&config(&url(socket_dir, "template_unfinished"), &[])).await.unwrap();
+        let database = Database::open(&config(&url(socket_dir, "template_unfinished"), &[]).database()).await.unwrap();
         database.migrate().await.unwrap();
         database.close().await;
         execute(admin, "ALTER DATABASE template_unfinished WITH ALLOW_CONNECTIONS false".to_owned()).await;

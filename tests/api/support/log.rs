@@ -1,24 +1,24 @@
-//! What is recorded, read past the service.
+//! Reads the recorded log from the database, without the service.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection, query_as, query_scalar};
 use uuid::Uuid;
 
-/// The whole log. Two that are equal mean that nothing was recorded between them.
+/// The whole log. If two reads are equal, nothing was recorded between them.
 #[derive(Debug, PartialEq)]
 pub struct Log {
-    /// Over all partitions: how many events there are, all hashes, and the latest time.
+    /// All partitions together: the number of events, all hashes concatenated, and the latest time.
     pub head: Head,
-    /// Of each partition.
+    /// The head of each partition.
     pub heads: Vec<Head>,
-    /// In the order in which they happened; of a partition by their positions.
+    /// By position within a partition, and by time across partitions.
     pub events: Vec<Event>,
-    /// How many idempotency keys are recorded.
+    /// The number of recorded idempotency keys.
     pub keys: i64,
 }
 
-/// Where a partition's log ends.
+/// The end of a partition's log.
 #[derive(Clone, Debug, FromRow, PartialEq)]
 pub struct Head {
     pub partition: i16,
@@ -45,21 +45,21 @@ pub struct Event {
 }
 
 impl Log {
-    /// The facts of one account, as type and data.
-    pub fn facts(&self, account: Uuid) -> Vec<(&str, Value)> {
+    /// Type and data of each event of one account.
+    pub fn event_payloads(&self, account: Uuid) -> Vec<(&str, Value)> {
         let own = self.events.iter().filter(|event| event.stream_id == account);
         own.map(|event| (event.event_type.as_str(), event.json())).collect()
     }
 }
 
 impl Event {
-    /// The data.
+    /// The data as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.data).unwrap()
     }
 }
 
-/// Reads it all at one moment.
+/// Reads the log in one snapshot.
 pub async fn read(connection: &mut PgConnection) -> Log {
     use sqlx::Connection;
     let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();

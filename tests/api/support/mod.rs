@@ -1,19 +1,19 @@
-//! What the tests stand on: a cluster, an app of one's own, clients by role, and the log as it is recorded.
+//! Shared by the API tests: the Postgres cluster, the app under test, HTTP clients by role, and direct reads of the log.
 
-pub mod answer;
 pub mod app;
 pub mod audit;
+pub mod auth_app;
+pub mod bulk_events;
+pub mod client;
 pub mod cluster;
-pub mod follower;
-pub mod guarded;
-pub mod heard;
-pub mod history;
-pub mod home;
+pub mod feed_subscriber;
 pub mod log;
-pub mod many;
-pub mod provider;
+pub mod oidc_provider;
+pub mod partition_view;
+pub mod position_tracker;
 pub mod proxy;
-pub mod teller;
+pub mod random_history;
+pub mod response;
 pub mod tokens;
 
 use std::{
@@ -21,44 +21,44 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use answer::Answer;
 pub use app::{
-    App, spawn_app, spawn_app_at_home, spawn_app_at_home_behind_proxy, spawn_app_at_home_with, spawn_app_behind_proxy,
-    spawn_app_on, spawn_app_with,
+    App, spawn_app, spawn_app_behind_proxy, spawn_app_from_dump, spawn_app_in_one_partition,
+    spawn_app_in_one_partition_behind_proxy, spawn_app_in_one_partition_with, spawn_app_with,
 };
-pub use follower::{Follower, Told};
-pub use guarded::{Guarded, spawn_guarded, spawn_guarded_with};
-pub use teller::Teller;
+pub use auth_app::{AuthApp, spawn_auth_app, spawn_auth_app_with};
+pub use client::ApiClient;
+pub use feed_subscriber::{FeedEvent, FeedSubscriber};
+pub use response::Response;
 
-/// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.
-pub const PATIENCE_S_MAX: u64 = 120;
+/// How long a test waits for something that must happen. It is long, so that a slow machine fails no test.
+pub const WAIT_S_MAX: u64 = 120;
 
-/// Looks until `look` finds something.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE_S_MAX);
+/// Polls `check` every 10 ms until it returns a value.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(WAIT_S_MAX);
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = check().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what} never came");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Throws the same numbers on every run.
-pub struct Dice(u64);
+/// A random number generator (xorshift) that yields the same numbers in every run.
+pub struct Rng(u64);
 
-impl Dice {
-    /// Dice of their own for each `seed`.
+impl Rng {
+    /// A generator with a sequence of its own for each `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// A number below `sides`.
-    pub fn throw(&mut self, sides: u64) -> u64 {
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        (self.0 >> 11) % sides
+        (self.0 >> 11) % bound
     }
 }

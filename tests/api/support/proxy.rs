@@ -1,7 +1,7 @@
-//! A proxy before Postgres, where connections are cut, held up, and robbed of what they carry.
+//! A proxy in front of Postgres that cuts connections and holds or discards bytes.
 //!
-//! Each connection is a [`Link`], and each of its two directions has a [`Flow`]. A link that is cut ends for the client
-//! alone: what the client has sent is still on its way and may arrive later, as in a real network.
+//! Each [`ProxyConnection`] has a [`Flow`] for each of its two directions. Cutting a connection ends it for the client only:
+//! bytes that the client has sent may still arrive at the server later, as in a real network.
 
 use std::{
     net::SocketAddr,
@@ -20,168 +20,168 @@ use tokio::{
 
 use super::eventually;
 
-/// What becomes of the bytes in one direction.
+/// The treatment of bytes in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// They arrive.
+    /// Forward them.
     Pass,
-    /// They arrive once the flow is another one.
+    /// Keep them until the flow changes.
     Hold,
-    /// They are lost.
-    Lose,
+    /// Drop them.
+    Discard,
 }
 
-/// Listens where a server believes the database to be.
+/// A listener that forwards connections to Postgres.
 pub struct Proxy {
     address: SocketAddr,
-    door: Arc<Mutex<Door>>,
+    state: Arc<Mutex<ProxyState>>,
 }
 
-struct Door {
-    open: bool,
-    /// How both directions of a new connection flow.
+struct ProxyState {
+    is_accepting: bool,
+    /// The initial flow of both directions of a new connection.
     flow: Flow,
-    links: Vec<Link>,
+    connections: Vec<ProxyConnection>,
 }
 
-/// One connection, also after it has ended.
+/// One proxied connection; the handle stays valid after the connection has closed.
 #[derive(Clone)]
-pub struct Link(Arc<Connection>);
+pub struct ProxyConnection(Arc<ConnectionState>);
 
-struct Connection {
-    /// The `application_name` that the client gave.
+struct ConnectionState {
+    /// The client's `application_name`.
     name: String,
-    /// Requests and answers.
+    /// The flows of requests and of responses.
     flows: watch::Sender<[Flow; 2]>,
-    /// The flows from the request on that contains these words.
-    turn: Mutex<Option<(&'static str, [Flow; 2])>>,
+    /// A text, and the flows to set when a request contains it.
+    trigger: Mutex<Option<(&'static str, [Flow; 2])>>,
     cut: Notify,
-    holding: [AtomicBool; 2],
-    over: AtomicBool,
+    is_holding: [AtomicBool; 2],
+    is_closed: AtomicBool,
 }
 
 const REQUESTS: usize = 0;
-const ANSWERS: usize = 1;
+const RESPONSES: usize = 1;
 
 impl Proxy {
-    /// A proxy before the Postgres that listens on `socket`.
-    pub async fn before(socket: PathBuf) -> Self {
+    /// Starts a proxy for the Postgres that listens on `socket`.
+    pub async fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let door = Arc::new(Mutex::new(Door { open: true, flow: Flow::Pass, links: vec![] }));
-        tokio::spawn(take_in(listener, socket, Arc::clone(&door)));
-        Self { address, door }
+        let state = Arc::new(Mutex::new(ProxyState { is_accepting: true, flow: Flow::Pass, connections: vec![] }));
+        tokio::spawn(accept_loop(listener, socket, Arc::clone(&state)));
+        Self { address, state }
     }
 
-    /// Where it listens.
+    /// The address on which the proxy listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Every connection that has not ended.
-    pub fn links(&self) -> Vec<Link> {
-        self.door.lock().unwrap().links.iter().filter(|link| !link.is_over()).cloned().collect()
+    /// Every open connection.
+    pub fn connections(&self) -> Vec<ProxyConnection> {
+        self.state.lock().unwrap().connections.iter().filter(|connection| !connection.is_closed()).cloned().collect()
     }
 
-    /// Every connection of this `application_name` that has not ended.
-    pub fn links_of(&self, name: &str) -> Vec<Link> {
-        self.links().into_iter().filter(|link| link.0.name == name).collect()
+    /// Every open connection with this `application_name`.
+    pub fn connections_named(&self, name: &str) -> Vec<ProxyConnection> {
+        self.connections().into_iter().filter(|connection| connection.0.name == name).collect()
     }
 
-    /// The newest connection of this `application_name`.
-    pub async fn link(&self, name: &str) -> Link {
-        eventually(name, async || self.links().into_iter().rfind(|link| link.0.name == name)).await
+    /// The newest open connection with this `application_name`; waits for one.
+    pub async fn newest_connection(&self, name: &str) -> ProxyConnection {
+        eventually(name, async || self.connections().into_iter().rfind(|connection| connection.0.name == name)).await
     }
 
-    /// The database goes away: every connection is cut, and new ones are turned away at the door.
-    pub fn go_away(&self) {
-        self.door.lock().unwrap().open = false;
-        self.links().iter().for_each(Link::cut);
+    /// Simulates an unreachable database: cuts every connection and rejects new ones.
+    pub fn disconnect(&self) {
+        self.state.lock().unwrap().is_accepting = false;
+        self.connections().iter().for_each(ProxyConnection::cut);
     }
 
-    /// The database is back.
-    pub fn come_back(&self) {
-        self.door.lock().unwrap().open = true;
+    /// Accepts connections again.
+    pub fn reconnect(&self) {
+        self.state.lock().unwrap().is_accepting = true;
     }
 
-    /// The database takes everything, new connections too, and moves no more.
+    /// Simulates a frozen database: accepts connections and bytes but forwards nothing.
     pub fn freeze(&self) {
-        self.flow(Flow::Hold);
+        self.set_flow(Flow::Hold);
     }
 
-    /// The database goes on where it stood still.
+    /// Forwards all held bytes, and new ones.
     pub fn thaw(&self) {
-        self.flow(Flow::Pass);
+        self.set_flow(Flow::Pass);
     }
 
-    fn flow(&self, flow: Flow) {
-        self.door.lock().unwrap().flow = flow;
-        self.links().iter().for_each(|link| link.flow(flow, flow));
+    fn set_flow(&self, flow: Flow) {
+        self.state.lock().unwrap().flow = flow;
+        self.connections().iter().for_each(|connection| connection.set_flow(flow, flow));
     }
 }
 
-impl Link {
-    /// What becomes of requests and answers from now on.
-    pub fn flow(&self, requests: Flow, answers: Flow) {
-        self.0.flows.send_replace([requests, answers]);
+impl ProxyConnection {
+    /// Sets the flows of requests and responses.
+    pub fn set_flow(&self, requests: Flow, responses: Flow) {
+        self.0.flows.send_replace([requests, responses]);
     }
 
-    /// What becomes of them from the request on that contains `words`.
-    pub fn flow_from(&self, words: &'static str, requests: Flow, answers: Flow) {
-        *self.0.turn.lock().unwrap() = Some((words, [requests, answers]));
+    /// Sets the flows when a request contains `text`, that request included.
+    pub fn set_flow_from(&self, text: &'static str, requests: Flow, responses: Flow) {
+        *self.0.trigger.lock().unwrap() = Some((text, [requests, responses]));
     }
 
-    /// Whether the request that [`flow_from`](Self::flow_from) waits for is yet to come.
-    pub fn awaits_turn(&self) -> bool {
-        self.0.turn.lock().unwrap().is_some()
+    /// Whether the request that [`set_flow_from`](Self::set_flow_from) waits for has not come yet.
+    pub fn awaits_trigger(&self) -> bool {
+        self.0.trigger.lock().unwrap().is_some()
     }
 
-    /// Ends it for the client.
+    /// Ends the connection for the client.
     pub fn cut(&self) {
         self.0.cut.notify_one();
     }
 
-    /// Whether a request is being held.
-    pub fn holds_request(&self) -> bool {
-        self.0.holding[REQUESTS].load(Ordering::Relaxed)
+    /// Whether the proxy holds a request.
+    pub fn is_holding_request(&self) -> bool {
+        self.0.is_holding[REQUESTS].load(Ordering::Relaxed)
     }
 
-    /// Whether both ends have closed: whatever arrived at the server has been carried out.
-    pub fn is_over(&self) -> bool {
-        self.0.over.load(Ordering::Relaxed)
+    /// Whether both ends have closed. The server has then executed every request that it received.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed.load(Ordering::Relaxed)
     }
 
     async fn serve(&self, client: TcpStream, server: UnixStream) {
         let (from_client, mut to_client) = client.into_split();
         let (mut from_server, to_server) = server.into_split();
-        let answers = async {
+        let responses = async {
             tokio::select! {
-                () = self.carry(&mut from_server, &mut to_client, ANSWERS) => {}
+                () = self.forward(&mut from_server, &mut to_client, RESPONSES) => {}
                 () = self.0.cut.notified() => {
                     let _ = to_client.shutdown().await;
-                    // Nobody is told any more, and the server is not kept from going on.
+                    // Read and drop the responses, so that a full socket does not stop the server.
                     let _ = io::copy(&mut from_server, &mut io::sink()).await;
                 }
             }
         };
-        tokio::join!(self.carry(from_client, to_server, REQUESTS), answers);
-        self.0.over.store(true, Ordering::Relaxed);
+        tokio::join!(self.forward(from_client, to_server, REQUESTS), responses);
+        self.0.is_closed.store(true, Ordering::Relaxed);
     }
 
-    /// Carries bytes one way until either end closes.
-    async fn carry(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, way: usize) {
+    /// Forwards bytes in one direction until either end closes.
+    async fn forward(&self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, direction: usize) {
         let mut flows = self.0.flows.subscribe();
         let mut buffer = vec![0; 64 << 10];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let bytes = &buffer[..length];
-            if way == REQUESTS {
-                self.take_turn(bytes);
+            if direction == REQUESTS {
+                self.check_trigger(bytes);
             }
-            self.0.holding[way].store(flows.borrow()[way] == Flow::Hold, Ordering::Relaxed);
-            let Ok(flow) = flows.wait_for(|flows| flows[way] != Flow::Hold).await.map(|flows| flows[way]) else {
+            self.0.is_holding[direction].store(flows.borrow()[direction] == Flow::Hold, Ordering::Relaxed);
+            let Ok(flow) = flows.wait_for(|flows| flows[direction] != Flow::Hold).await.map(|flows| flows[direction]) else {
                 break;
             };
-            self.0.holding[way].store(false, Ordering::Relaxed);
+            self.0.is_holding[direction].store(false, Ordering::Relaxed);
             if flow == Flow::Pass && to.write_all(bytes).await.is_err() {
                 break;
             }
@@ -189,56 +189,56 @@ impl Link {
         let _ = to.shutdown().await;
     }
 
-    fn take_turn(&self, request: &[u8]) {
-        let mut turn = self.0.turn.lock().unwrap();
-        if let Some((_, flows)) = turn.take_if(|(words, _)| contains(request, words)) {
+    fn check_trigger(&self, request: &[u8]) {
+        let mut trigger = self.0.trigger.lock().unwrap();
+        if let Some((_, flows)) = trigger.take_if(|(text, _)| contains(request, text)) {
             self.0.flows.send_replace(flows);
         }
     }
 }
 
-async fn take_in(listener: TcpListener, socket: PathBuf, door: Arc<Mutex<Door>>) {
+async fn accept_loop(listener: TcpListener, socket: PathBuf, state: Arc<Mutex<ProxyState>>) {
     while let Ok((client, _)) = listener.accept().await {
-        // Dropped at a closed door, which the client sees as a connection that ends.
-        if door.lock().unwrap().open {
-            let (socket, door) = (socket.clone(), Arc::clone(&door));
+        // A rejected connection is dropped; the client sees that it ends.
+        if state.lock().unwrap().is_accepting {
+            let (socket, state) = (socket.clone(), Arc::clone(&state));
             tokio::spawn(async move {
                 let server = UnixStream::connect(socket).await.unwrap();
                 let name = application_name(&client).await;
-                let link = door.lock().unwrap().enter(name);
-                link.serve(client, server).await;
+                let connection = state.lock().unwrap().register(name);
+                connection.serve(client, server).await;
             });
         }
     }
 }
 
-impl Door {
-    fn enter(&mut self, name: String) -> Link {
-        let link = Link(Arc::new(Connection {
+impl ProxyState {
+    fn register(&mut self, name: String) -> ProxyConnection {
+        let connection = ProxyConnection(Arc::new(ConnectionState {
             name,
             flows: watch::Sender::new([self.flow; 2]),
-            turn: Mutex::new(None),
+            trigger: Mutex::new(None),
             cut: Notify::new(),
-            holding: Default::default(),
-            over: AtomicBool::new(false),
+            is_holding: Default::default(),
+            is_closed: AtomicBool::new(false),
         }));
-        if !self.open {
-            // Closed since it was passed.
-            link.cut();
+        if !self.is_accepting {
+            // `disconnect` was called after the connection was accepted.
+            connection.cut();
         }
-        self.links.push(link.clone());
-        link
+        self.connections.push(connection.clone());
+        connection
     }
 }
 
-/// As the first message of the protocol tells it: names and values, each ended by a zero.
+/// Reads the name from the start-up message, which is a list of names and values, each terminated by a zero byte.
 async fn application_name(client: &TcpStream) -> String {
     let mut buffer = [0; 1024];
     let length = client.peek(&mut buffer).await.unwrap_or(0);
-    let mut words = buffer[..length].split(|byte| *byte == 0).skip_while(|word| *word != b"application_name");
-    String::from_utf8_lossy(words.nth(1).unwrap_or_default()).into_owned()
+    let mut fields = buffer[..length].split(|byte| *byte == 0).skip_while(|field| *field != b"application_name");
+    String::from_utf8_lossy(fields.nth(1).unwrap_or_default()).into_owned()
 }
 
-fn contains(bytes: &[u8], words: &str) -> bool {
-    bytes.windows(words.len()).any(|window| window == words.as_bytes())
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! Whoever issues tokens: keys of every kind that is taken, and tokens of every kind that is not.
+//! A token issuer: keys for every supported algorithm, and tokens that must be rejected.
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
@@ -10,13 +10,13 @@ use chrono::Utc;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use serde_json::{Value, json};
 
-/// What stands before the key itself in a PKCS #8 document of an RSA key of 2048 bits.
+/// The length of the PKCS #8 header before the key itself, for an RSA key of 2048 bits.
 const RSA_2048_PREFIX_BYTES: usize = 26;
 
 pub const ISSUER: &str = "https://id.example";
 pub const AUDIENCE: &str = "passbook";
 
-/// A private key with an id.
+/// A private key with a key id.
 #[derive(Clone)]
 pub struct Signer {
     id: String,
@@ -46,7 +46,7 @@ impl Signer {
         Self { id: id.to_owned(), algorithm, key }
     }
 
-    /// The public half.
+    /// The public key.
     pub fn jwk(&self) -> Value {
         let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&self.key, self.algorithm).unwrap()).unwrap();
         jwk["kid"] = json!(self.id);
@@ -54,13 +54,13 @@ impl Signer {
         jwk
     }
 
-    /// The same key, which may be good for other algorithms of its kind.
-    pub fn with(&self, algorithm: Algorithm) -> Self {
+    /// The same key with another algorithm of its kind.
+    pub fn with_algorithm(&self, algorithm: Algorithm) -> Self {
         Self { algorithm, ..self.clone() }
     }
 
-    /// The same key under another id.
-    pub fn named(&self, id: &str) -> Self {
+    /// The same key under another key id.
+    pub fn with_id(&self, id: &str) -> Self {
         Self { id: id.to_owned(), ..self.clone() }
     }
 
@@ -76,13 +76,13 @@ impl Signer {
         encode(header, claims, &self.key).unwrap()
     }
 
-    /// A token whose signature is made of what everybody knows.
-    pub fn sign_as_if_shared(&self, claims: &Value, secret: &[u8]) -> String {
+    /// A token signed by HMAC with this secret.
+    pub fn sign_with_secret(&self, claims: &Value, secret: &[u8]) -> String {
         let header = Header { alg: Algorithm::HS256, ..self.header() };
         encode(&header, claims, &EncodingKey::from_secret(secret)).unwrap()
     }
 
-    /// A token without a signature that says that it needs none.
+    /// A token without a signature, with the algorithm `none`.
     pub fn unsigned(&self, claims: &Value) -> String {
         let signed = self.sign(claims);
         let payload = signed.split('.').nth(1).unwrap();
@@ -96,12 +96,12 @@ pub fn jwks(keys: &[Value]) -> String {
     json!({"keys": keys}).to_string()
 }
 
-/// What a good token says.
+/// The claims of a valid token.
 pub fn claims(subject: &str, scope: &str) -> Value {
-    json!({"sub": subject, "scope": scope, "iss": ISSUER, "aud": AUDIENCE, "iat": in_s(0), "exp": in_s(600)})
+    json!({"sub": subject, "scope": scope, "iss": ISSUER, "aud": AUDIENCE, "iat": in_seconds(0), "exp": in_seconds(600)})
 }
 
-/// The same but for some claims; `null` leaves one out.
+/// The claims of a valid token with some replaced; `null` removes a claim.
 pub fn claims_with(subject: &str, scope: &str, others: &Value) -> Value {
     let mut claims = claims(subject, scope);
     for (name, value) in others.as_object().unwrap() {
@@ -113,7 +113,7 @@ pub fn claims_with(subject: &str, scope: &str, others: &Value) -> Value {
     claims
 }
 
-/// So many seconds from now, as tokens tell time.
-pub fn in_s(seconds: i64) -> i64 {
+/// The Unix time in `seconds` seconds.
+pub fn in_seconds(seconds: i64) -> i64 {
     Utc::now().timestamp() + seconds
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::query_scalar;
 use uuid::Uuid;
 
-use crate::support::{Answer, App, Teller, audit::audit, spawn_app, spawn_app_at_home};
+use crate::support::{Response, App, ApiClient, audit::audit, spawn_app, spawn_app_in_one_partition};
 
 /// An event whose reference is an SQLSTATE is refused with it. Those of class 40 are, after three refusals, no more.
 async fn refuse_by_reference(app: &App) {
@@ -27,39 +27,39 @@ async fn refuse_by_reference(app: &App) {
     .await;
 }
 
-async fn deposit_with_reference(teller: &Teller, account: Uuid, reference: &str) -> Answer {
+async fn deposit_with_reference(client: &ApiClient, account: Uuid, reference: &str) -> Response {
     let body = json!({"amount": 50, "reference": reference});
-    teller.command(&format!("/v1/accounts/{account}/deposits"), body).await
+    client.command(&format!("/v1/accounts/{account}/deposits"), body).await
 }
 
 #[tokio::test]
 async fn what_the_database_refuses_fails_alone_and_nothing_stands_on_it() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     refuse_by_reference(&app).await;
-    let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
-    let range_error = deposit_with_reference(&teller, account, "22003");
-    let keyed = teller.keyed("guilty");
+    let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
+    let range_error = deposit_with_reference(&client, account, "22003");
+    let keyed = client.with_key("guilty");
     let check_violation = deposit_with_reference(&keyed, account, "23514");
     let innocent = async {
         tokio::join!(
-            teller.withdraw(account, 101),
-            teller.transfer(account, other, 30),
-            teller.withdraw(account, 70),
-            deposit_with_reference(&teller, other, "innocent"),
-            teller.deposit(other, 1),
+            client.withdraw(account, 101),
+            client.transfer(account, other, 30),
+            client.withdraw(account, 70),
+            deposit_with_reference(&client, other, "innocent"),
+            client.deposit(other, 1),
         )
     };
     let ((one, another), (dear, moved, paid, noted, given)) =
-        app.as_one_batch(async { tokio::join!(async { tokio::join!(range_error, check_violation) }, innocent) }).await;
-    one.refused(500, "internal_error");
-    another.refused(500, "internal_error");
-    dear.refused(422, "insufficient_funds");
-    for answer in [&moved, &paid, &noted, &given] {
-        assert_eq!(answer.status, 201, "{}", answer.body);
+        app.run_as_one_batch(async { tokio::join!(async { tokio::join!(range_error, check_violation) }, innocent) }).await;
+    one.expect_problem(500, "internal_error");
+    another.expect_problem(500, "internal_error");
+    dear.expect_problem(422, "insufficient_funds");
+    for response in [&moved, &paid, &noted, &given] {
+        assert_eq!(response.status, 201, "{}", response.body);
     }
     let log = audit(&app).await;
-    assert_eq!((log.facts(account).len(), log.facts(other).len(), log.keys), (3, 4, 0));
+    assert_eq!((log.event_payloads(account).len(), log.event_payloads(other).len(), log.keys), (3, 4, 0));
     let refusals: i64 =
         query_scalar("SELECT last_value FROM refusal").fetch_one(&mut app.database().await).await.unwrap();
     assert!(refusals > 2, "they were found among others, and not each by itself");
@@ -68,26 +68,26 @@ async fn what_the_database_refuses_fails_alone_and_nothing_stands_on_it() {
 #[tokio::test]
 async fn an_error_that_is_not_of_the_data_is_sat_out() {
     let app = spawn_app().await;
-    let teller = app.teller();
+    let client = app.client();
     refuse_by_reference(&app).await;
-    let account = teller.account_with(100).await;
-    let unlucky = deposit_with_reference(&teller, account, "40001");
-    let (unlucky, other) = app.as_one_batch(async { tokio::join!(unlucky, teller.deposit(account, 1)) }).await;
+    let account = client.open_with_balance(100).await;
+    let unlucky = deposit_with_reference(&client, account, "40001");
+    let (unlucky, other) = app.run_as_one_batch(async { tokio::join!(unlucky, client.deposit(account, 1)) }).await;
     assert_eq!((unlucky.status, other.status), (201, 201));
-    deposit_with_reference(&teller, account, "53100").await.refused(503, "storage_unavailable");
-    assert_eq!(teller.deposit(account, 1).await.expect(201).body["balance"], 152);
+    deposit_with_reference(&client, account, "53100").await.expect_problem(503, "storage_unavailable");
+    assert_eq!(client.deposit(account, 1).await.expect(201).body["balance"], 152);
     audit(&app).await;
 }
 
 #[tokio::test]
 async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
-    let mut app = spawn_app_at_home().await;
-    let teller = app.teller();
+    let mut app = spawn_app_in_one_partition().await;
+    let client = app.client();
     let mut unreadable = vec![];
     for _ in 0..3 {
-        unreadable.push(teller.account_with(100).await);
+        unreadable.push(client.open_with_balance(100).await);
     }
-    let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
+    let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
     audit(&app).await;
     app.tamper(
         "UPDATE event SET type = 'MoneyFound' WHERE position = 1;
@@ -96,17 +96,17 @@ async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
     )
     .await;
     app.restart().await;
-    let teller = app.teller();
+    let client = app.client();
     let lost = join_all(unreadable.iter().map(async |lost| {
-        let keyed = teller.keyed(&lost.to_string());
-        tokio::join!(keyed.deposit(*lost, 1), teller.transfer(account, *lost, 1), teller.transfer(*lost, account, 1))
+        let keyed = client.with_key(&lost.to_string());
+        tokio::join!(keyed.deposit(*lost, 1), client.transfer(account, *lost, 1), client.transfer(*lost, account, 1))
     }));
-    let readable = async { tokio::join!(teller.withdraw(account, 99), teller.transfer(account, other, 1)) };
-    let (lost, (paid, moved)) = app.as_one_batch(async { tokio::join!(lost, readable) }).await;
+    let readable = async { tokio::join!(client.withdraw(account, 99), client.transfer(account, other, 1)) };
+    let (lost, (paid, moved)) = app.run_as_one_batch(async { tokio::join!(lost, readable) }).await;
     for (deposited, received, sent) in lost {
-        deposited.refused(500, "internal_error");
-        received.refused(500, "internal_error");
-        sent.refused(500, "internal_error");
+        deposited.expect_problem(500, "internal_error");
+        received.expect_problem(500, "internal_error");
+        sent.expect_problem(500, "internal_error");
     }
     assert_eq!((paid.status, moved.status), (201, 201));
     let log = app.log().await;

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, Guarded, Teller, spawn_guarded,
-    tokens::{Signer, claims, claims_with, in_s},
+    Response, AuthApp, ApiClient, spawn_auth_app,
+    tokens::{Signer, claims, claims_with, in_seconds},
 };
 
 const SCOPES: [&str; 7] = [
@@ -81,7 +81,7 @@ const TABLE: &[Row] = &[
 
 /// A bank with an account of Ada's, one of Ben's, and a transfer between two accounts of Ada's.
 struct Scene {
-    bank: Guarded,
+    bank: AuthApp,
     ada: Uuid,
     to: Uuid,
     transfer: Uuid,
@@ -89,16 +89,16 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Self {
-        let bank = spawn_guarded().await;
+        let bank = spawn_auth_app().await;
         let customer = bank.customer("ada");
-        let (ada, to) = (customer.account_with(1_000).await, customer.account_with(0).await);
+        let (ada, to) = (customer.open_with_balance(1_000).await, customer.open_with_balance(0).await);
         let sent = customer.transfer(ada, to, 1).await.expect(201);
-        customer.account(ada, sent.position()).await.expect(200);
+        customer.get_account(ada, sent.position()).await.expect(200);
         Self { transfer: sent.uuid("/transfer_id"), bank, ada, to }
     }
 
     /// Asks for the operation on Ada's account.
-    async fn ask(&self, who: &Teller, operation: &str) -> Answer {
+    async fn ask(&self, who: &ApiClient, operation: &str) -> Response {
         let (method, path) = operation.split_once(' ').unwrap();
         let path = path
             .replace("{account_id}", &self.ada.to_string())
@@ -120,8 +120,8 @@ impl Scene {
 }
 
 /// Every operation of the document: `post /v1/accounts`.
-async fn operations(bank: &Guarded) -> BTreeSet<String> {
-    let document = bank.app.teller().get("/openapi.json").await.expect(200).body;
+async fn operations(bank: &AuthApp) -> BTreeSet<String> {
+    let document = bank.app.client().get("/openapi.json").await.expect(200).body;
     let paths = document["paths"].as_object().unwrap().iter();
     paths
         .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| format!("{method} {path}")))
@@ -129,9 +129,9 @@ async fn operations(bank: &Guarded) -> BTreeSet<String> {
 }
 
 #[track_caller]
-fn unauthenticated(answer: Answer, error: Option<&str>, told: &str) {
-    let challenge = answer.header("www-authenticate").unwrap_or_else(|| panic!("{told}: no challenge")).to_owned();
-    answer.refused(401, "unauthenticated");
+fn unauthenticated(response: Response, error: Option<&str>, told: &str) {
+    let challenge = response.header("www-authenticate").unwrap_or_else(|| panic!("{told}: no challenge")).to_owned();
+    response.expect_problem(401, "unauthenticated");
     assert!(challenge.starts_with("Bearer realm=\"passbook\""), "{told}: {challenge}");
     match error {
         Some(error) => assert!(challenge.contains(&format!("error=\"{error}\"")), "{told}: {challenge}"),
@@ -161,11 +161,11 @@ fn bad_tokens(signer: &Signer) -> Vec<(&'static str, String)> {
             let payload = other.split('.').nth(1).unwrap().to_owned();
             format!("{}.{payload}.{signature}", message.split('.').next().unwrap())
         }),
-        ("expired", with(json!({"exp": in_s(-61 - 5)}))),
+        ("expired", with(json!({"exp": in_seconds(-61 - 5)}))),
         ("without an end", with(json!({"exp": null}))),
         ("with an end that is no number", with(json!({"exp": "never"}))),
         ("with a negative end", with(json!({"exp": -1}))),
-        ("not yet valid", with(json!({"nbf": in_s(3_600)}))),
+        ("not yet valid", with(json!({"nbf": in_seconds(3_600)}))),
         ("with a beginning that is no number", with(json!({"nbf": "now"}))),
         ("wrong issuer", with(json!({"iss": "https://evil.example"}))),
         ("several issuers", with(json!({"iss": [crate::support::tokens::ISSUER, "https://evil.example"]}))),
@@ -179,7 +179,7 @@ fn bad_tokens(signer: &Signer) -> Vec<(&'static str, String)> {
         ("a subject with a line break", with(json!({"sub": "ada\nben"}))),
         ("a long subject", with(json!({"sub": "a".repeat(256)}))),
         ("scopes that are no words", with(json!({"scope": 7}))),
-        ("unknown key", signer.named("key-9").sign(&good)),
+        ("unknown key", signer.with_id("key-9").sign(&good)),
         ("another key under the id of a known one", stranger.sign(&good)),
         ("wrong algorithm: none", signer.unsigned(&good)),
         ("wrong algorithm: RS256 under the id of an Ed25519 key", rsa.sign(&good)),
@@ -190,14 +190,14 @@ fn bad_tokens(signer: &Signer) -> Vec<(&'static str, String)> {
     ];
     // What everybody can read, in each form in which somebody might take it for a secret.
     for secret in [x.to_owned(), public.to_string(), serde_json::to_string_pretty(&public).unwrap(), String::new()] {
-        bad.push(("wrong algorithm: HS256 with the public key", signer.sign_as_if_shared(&good, secret.as_bytes())));
+        bad.push(("wrong algorithm: HS256 with the public key", signer.sign_with_secret(&good, secret.as_bytes())));
     }
     bad
 }
 
 #[tokio::test]
 async fn the_table_knows_every_operation_of_the_document_and_no_other() {
-    let bank = spawn_guarded().await;
+    let bank = spawn_auth_app().await;
     let known: BTreeSet<String> = TABLE.iter().map(|row| row.operation.to_owned()).collect();
     assert_eq!(operations(&bank).await, known);
 }
@@ -208,16 +208,16 @@ async fn nobody_without_a_good_token_gets_anything_but_health() {
     let before = scene.bank.app.log().await;
     let bad = bad_tokens(&scene.bank.signer);
     for Row { operation, scope, .. } in TABLE {
-        let nobody = scene.ask(&scene.bank.app.teller(), operation).await;
+        let nobody = scene.ask(&scene.bank.app.client(), operation).await;
         match scope {
             Some(_) => unauthenticated(nobody, None, operation),
             None => drop(nobody.expect(200)),
         }
         for (name, token) in &bad {
-            let answer = scene.ask(&scene.bank.bearer(token), operation).await;
+            let response = scene.ask(&scene.bank.client_with_token(token), operation).await;
             match scope {
-                Some(_) => unauthenticated(answer, Some("invalid_token"), &format!("{operation}: {name}")),
-                None => drop(answer.expect(200)),
+                Some(_) => unauthenticated(response, Some("invalid_token"), &format!("{operation}: {name}")),
+                None => drop(response.expect(200)),
             }
         }
     }
@@ -226,9 +226,9 @@ async fn nobody_without_a_good_token_gets_anything_but_health() {
 
 #[tokio::test]
 async fn a_header_that_does_not_hold_one_bearer_token_is_refused() {
-    let bank = spawn_guarded().await;
+    let bank = spawn_auth_app().await;
     let token = bank.signer.sign(&claims("ada", "accounts:read"));
-    let teller = bank.app.teller();
+    let client = bank.app.client();
     for header in [
         String::new(),
         "Bearer".to_owned(),
@@ -238,16 +238,16 @@ async fn a_header_that_does_not_hold_one_bearer_token_is_refused() {
         "Bearer\u{e9} x".to_owned(),
     ] {
         unauthenticated(
-            teller.with("authorization", &header).get("/v1/accounts").await,
+            client.with_header("authorization", &header).get("/v1/accounts").await,
             Some("invalid_token"),
             &header,
         );
     }
-    let twice = bank.bearer(&token).with("authorization", &format!("Bearer {token}"));
+    let twice = bank.client_with_token(&token).with_header("authorization", &format!("Bearer {token}"));
     unauthenticated(twice.get("/v1/accounts").await, Some("invalid_token"), "two tokens");
-    unauthenticated(teller.get(&format!("/v1/accounts?access_token={token}")).await, None, "in the query");
+    unauthenticated(client.get(&format!("/v1/accounts?access_token={token}")).await, None, "in the query");
     for scheme in ["Bearer", "bearer", "BEARER"] {
-        teller.with("authorization", &format!("{scheme} {token}")).get("/v1/accounts").await.expect(200);
+        client.with_header("authorization", &format!("{scheme} {token}")).get("/v1/accounts").await.expect(200);
     }
 }
 
@@ -261,16 +261,16 @@ async fn every_scope_gives_what_it_says_and_nothing_else() {
         let others: Vec<&str> = SCOPES.into_iter().filter(|held| !gives(held)).collect();
         let all_others = others.join(" ");
         for held in others.into_iter().chain([all_others.as_str(), "", "openid profile", "accounts:*"]) {
-            let refused = scene.ask(&scene.bank.holder("ada", held), operation).await;
+            let refused = scene.ask(&scene.bank.client_with_scope("ada", held), operation).await;
             let challenge = refused.header("www-authenticate").unwrap_or_default().to_owned();
-            refused.refused(403, "forbidden");
+            refused.expect_problem(403, "forbidden");
             assert!(challenge.contains("error=\"insufficient_scope\""), "{operation} with {held:?}: {challenge}");
             assert!(challenge.contains(&format!("scope=\"{scope}\"")), "{operation} with {held:?}: {challenge}");
         }
-        scene.ask(&scene.bank.holder("ada", scope), operation).await.expect(*own);
+        scene.ask(&scene.bank.client_with_scope("ada", scope), operation).await.expect(*own);
         if SCOPES.contains(&wider.as_str()) {
             let scene = Scene::set().await;
-            scene.ask(&scene.bank.holder("clerk", &wider), operation).await.expect(*own);
+            scene.ask(&scene.bank.client_with_scope("clerk", &wider), operation).await.expect(*own);
         }
     }
 }
@@ -281,11 +281,11 @@ async fn on_the_account_of_somebody_else_a_scope_gives_nothing_unless_it_is_one_
         let Some(scope) = scope else { continue };
         let scene = Scene::set().await;
         let before = scene.bank.app.log().await;
-        let answer = scene.ask(&scene.bank.holder("ben", scope), operation).await;
+        let response = scene.ask(&scene.bank.client_with_scope("ben", scope), operation).await;
         match others {
-            Others::Alike => drop(answer.expect(*own)),
+            Others::Alike => drop(response.expect(*own)),
             Others::NotFound(code) => {
-                answer.refused(404, code);
+                response.expect_problem(404, code);
                 assert_eq!(scene.bank.app.log().await, before, "{operation}");
             }
         }
@@ -294,8 +294,8 @@ async fn on_the_account_of_somebody_else_a_scope_gives_nothing_unless_it_is_one_
 
 #[tokio::test]
 async fn the_document_names_the_scope_of_every_operation_and_its_refusals() {
-    let bank = spawn_guarded().await;
-    let document = bank.app.teller().get("/openapi.json").await.expect(200).body;
+    let bank = spawn_auth_app().await;
+    let document = bank.app.client().get("/openapi.json").await.expect(200).body;
     let scheme = &document["components"]["securitySchemes"]["bearer"];
     assert_eq!((&scheme["type"], &scheme["scheme"]), (&json!("http"), &json!("bearer")));
     for Row { operation, scope, .. } in TABLE {
@@ -319,11 +319,11 @@ async fn the_document_names_the_scope_of_every_operation_and_its_refusals() {
 
 #[tokio::test]
 async fn what_explains_the_service_is_open_to_everybody() {
-    let bank = spawn_guarded().await;
+    let bank = spawn_auth_app().await;
     for path in
         ["/livez", "/readyz", "/openapi.json", "/swagger-ui/", "/problems/unauthenticated", "/problems/forbidden"]
     {
-        bank.app.teller().get(path).await.expect(200);
+        bank.app.client().get(path).await.expect(200);
     }
-    bank.app.teller().get("/nowhere").await.refused(404, "not_found");
+    bank.app.client().get("/nowhere").await.expect_problem(404, "not_found");
 }

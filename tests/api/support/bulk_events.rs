@@ -1,27 +1,27 @@
-//! Events by the thousand, written past the service.
+//! Inserts thousands of events by SQL, without the service.
 
 use sqlx::{AssertSqlSafe, Connection, raw_sql};
 
 use super::App;
 
 impl App {
-    /// Records so many deposits more on the account that was opened first, each with a reference of so many bytes. What
-    /// is recorded can be read, and its hashes are no chain.
-    pub async fn record_deposits(&self, count: i64, reference_bytes: usize) {
-        let home = self.home();
+    /// Appends `count` deposits to the account that was opened first, each with a reference of this size. The events are
+    /// readable, but their hashes form no chain.
+    pub async fn insert_deposits(&self, count: i64, reference_bytes: usize) {
+        let partition = self.partition_under_test();
         let sql = format!(
-            "WITH head AS (SELECT position AS last FROM log_head WHERE partition = {home}),
+            "WITH head AS (SELECT position AS last FROM log_head WHERE partition = {partition}),
                   stream AS (SELECT stream_id AS id, max(version) AS last FROM event
-                             WHERE partition = {home} AND stream_id = (SELECT stream_id FROM event WHERE partition = {home} AND position = 1)
+                             WHERE partition = {partition} AND stream_id = (SELECT stream_id FROM event WHERE partition = {partition} AND position = 1)
                              GROUP BY stream_id)
              INSERT INTO event
-             SELECT {home}, head.last + n, gen_random_uuid(), stream.id, stream.last + n, 'MoneyDeposited', 1,
+             SELECT {partition}, head.last + n, gen_random_uuid(), stream.id, stream.last + n, 'MoneyDeposited', 1,
                     ('{{\"amount\":1,\"reference\":\"' || repeat('x', {reference_bytes}) || '\"}}')::json,
-                    '{{\"user_id\":\"anonymous\",\"correlation_id\":\"many\",\"causation_id\":\"many\"}}',
+                    '{{\"user_id\":\"anonymous\",\"correlation_id\":\"bulk\",\"causation_id\":\"bulk\"}}',
                     (SELECT recorded_at FROM log_head) + interval '1 microsecond', sha256((head.last + n)::text::bytea)
              FROM head, stream, generate_series(1, {count}) AS n;
              UPDATE log_head SET position = position + {count}, recorded_at = recorded_at + interval '1 microsecond',
-                    hash = (SELECT hash FROM event WHERE partition = {home} ORDER BY position DESC LIMIT 1)"
+                    hash = (SELECT hash FROM event WHERE partition = {partition} ORDER BY position DESC LIMIT 1)"
         );
         let mut connection = self.database().await;
         let mut transaction = connection.begin().await.unwrap();
@@ -31,7 +31,7 @@ impl App {
         connection.close().await.unwrap();
     }
 
-    /// Puts another event in the place of the last one, as a restore does after which the log went another way.
+    /// Replaces the last event, as happens if a backup is restored and other commands follow.
     pub async fn replace_last_event(&self) {
         self.tamper(
             "UPDATE event SET hash = sha256('another') WHERE position = (SELECT position FROM log_head);

@@ -3,17 +3,17 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{answer::Answer, eventually, spawn_app, spawn_app_at_home};
+use crate::support::{response::Response, eventually, spawn_app, spawn_app_in_one_partition};
 
 #[tokio::test]
 async fn a_read_that_asks_for_its_own_write_sees_it() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(0).await;
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
     for balance in 1..=20 {
-        let deposited = teller.deposit(account, 1).await.expect(201);
+        let deposited = client.deposit(account, 1).await.expect(201);
         assert_eq!(deposited.position(), deposited.text("/position"));
-        let seen = teller.account(account, deposited.position()).await.expect(200);
+        let seen = client.get_account(account, deposited.position()).await.expect(200);
         assert_eq!(seen.body["balance"], balance);
         assert!(seen.position().parse::<i64>().unwrap() > balance);
     }
@@ -21,10 +21,10 @@ async fn a_read_that_asks_for_its_own_write_sees_it() {
 
 #[tokio::test]
 async fn every_read_model_answer_says_how_far_its_view_has_read() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let (from, to) = (teller.account_with(10).await, teller.account_with(0).await);
-    let moved = teller.transfer(from, to, 5).await.expect(201);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let (from, to) = (client.open_with_balance(10).await, client.open_with_balance(0).await);
+    let moved = client.transfer(from, to, 5).await.expect(201);
     let transfer = moved.uuid("/transfer_id");
     for path in [
         format!("/v1/accounts/{from}"),
@@ -32,7 +32,7 @@ async fn every_read_model_answer_says_how_far_its_view_has_read() {
         "/v1/accounts".to_owned(),
         format!("/v1/transfers/{transfer}"),
     ] {
-        let seen = teller.get(&format!("{path}?min_position=4")).await.expect(200);
+        let seen = client.get(&format!("{path}?min_position=4")).await.expect(200);
         assert_eq!(seen.position(), "4", "{path}");
     }
 }
@@ -40,8 +40,8 @@ async fn every_read_model_answer_says_how_far_its_view_has_read() {
 #[tokio::test]
 async fn a_position_beyond_the_head_is_waited_for_and_then_given_up() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let account = teller.account_with(10).await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
     let paths = [
         format!("/v1/accounts/{account}?min_position=2"),
         format!("/v1/accounts/{account}/transactions?min_position=9223372036854775807"),
@@ -49,29 +49,29 @@ async fn a_position_beyond_the_head_is_waited_for_and_then_given_up() {
         format!("/v1/transfers/{account}?min_position=2"),
     ];
     let started = std::time::Instant::now();
-    for behind in futures_util::future::join_all(paths.iter().map(|path| teller.get(path))).await {
-        behind.refused(503, "projection_behind");
+    for behind in futures_util::future::join_all(paths.iter().map(|path| client.get(path))).await {
+        behind.expect_problem(503, "projection_behind");
     }
     assert!(started.elapsed().as_millis() >= 2_000, "it was waited for");
     // A command that comes meanwhile is what was waited for.
-    let (seen, _) = tokio::join!(teller.account(account, "2"), teller.deposit(account, 1));
+    let (seen, _) = tokio::join!(client.get_account(account, "2"), client.deposit(account, 1));
     assert_eq!(seen.expect(200).body["balance"], 11);
 }
 
 #[tokio::test]
 async fn a_view_that_does_not_move_is_not_waited_for_without_need() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(10).await;
-    teller.account(account, "1").await.expect(200);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
+    client.get_account(account, "1").await.expect(200);
     app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
-    teller.deposit(account, 1).await.expect(201);
-    teller.account(account, "2").await.refused(503, "projection_behind");
-    let seen = teller.account(account, "1").await.expect(200);
+    client.deposit(account, 1).await.expect(201);
+    client.get_account(account, "2").await.expect_problem(503, "projection_behind");
+    let seen = client.get_account(account, "1").await.expect(200);
     assert_eq!((&seen.body["balance"], seen.position()), (&json!(10), "1"));
     app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
     let seen = eventually("the healed view", async || {
-        let seen = teller.account(account, "2").await;
+        let seen = client.get_account(account, "2").await;
         (seen.status == 200).then_some(seen)
     })
     .await;
@@ -82,23 +82,23 @@ async fn a_view_that_does_not_move_is_not_waited_for_without_need() {
 #[tokio::test]
 async fn a_position_that_is_none_is_refused() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(10).await;
+    let account = app.client().open_with_balance(10).await;
     for broken in ["", "x", "-1", "1.0", "%2B1", "0x1", "9223372036854775808", "1&min_position=1"] {
         for path in [format!("/v1/accounts/{account}"), "/v1/accounts".to_owned()] {
-            let answer: Answer = app.teller().get(&format!("{path}?min_position={broken}")).await;
-            answer.refused(400, "invalid_parameter");
+            let response: Response = app.client().get(&format!("{path}?min_position={broken}")).await;
+            response.expect_problem(400, "invalid_parameter");
         }
     }
 }
 
 #[tokio::test]
 async fn the_projections_say_how_far_they_are() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(10).await;
-    teller.account(account, "1").await.expect(200);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
+    client.get_account(account, "1").await.expect(200);
     let list = eventually("views that have caught up", async || {
-        let list = teller.send(Method::GET, "/v1/projections", "").await.expect(200);
+        let list = client.send(Method::GET, "/v1/projections", "").await.expect(200);
         list.data().iter().all(|view| view["position"] == "1").then_some(list)
     })
     .await;

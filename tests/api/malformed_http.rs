@@ -1,4 +1,4 @@
-//! What the libraries below answer by themselves: in the one form of all errors, wherever they let us choose it; and
+//! What the libraries below response by themselves: in the one form of all errors, wherever they let us choose it; and
 //! requests that are hardly HTTP, which must harm nobody else.
 
 use std::{
@@ -14,7 +14,7 @@ use crate::support::{App, spawn_app};
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const OPENING: &str = r#"{"currency": "EUR"}"#;
 
-/// What the server answers to these bytes, up to the end of the connection.
+/// What the server responses to these bytes, up to the end of the connection.
 async fn exchange(app: &App, bytes: impl Into<Vec<u8>>) -> String {
     converse(app, bytes.into(), |_| {}).await
 }
@@ -33,9 +33,9 @@ async fn converse(app: &App, bytes: Vec<u8>, end: fn(&TcpStream)) -> String {
         if stream.write_all(&bytes).is_ok() {
             end(&stream);
         }
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
+        String::from_utf8_lossy(&response).into_owned()
     };
     tokio::task::spawn_blocking(conversation).await.unwrap()
 }
@@ -57,28 +57,28 @@ fn chunked(body: &str) -> String {
 }
 
 #[track_caller]
-fn assert_problem(answer: &str, status: u16, code: &str) {
-    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-    assert!(answer.contains("\r\ncontent-type: application/problem+json\r\n"), "{answer}");
-    assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
+fn assert_problem(response: &str, status: u16, code: &str) {
+    assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+    assert!(response.contains("\r\ncontent-type: application/problem+json\r\n"), "{response}");
+    assert!(response.contains(&format!("\"code\":\"{code}\"")), "{response}");
 }
 
 #[tokio::test]
 async fn a_path_that_leads_nowhere_is_not_found_by_any_method() {
     let app = spawn_app().await;
-    let account = format!("/v1/accounts/{}", app.teller().account_with(0).await);
+    let account = format!("/v1/accounts/{}", app.client().open_with_balance(0).await);
     let before = app.log().await;
     let own =
         [format!("{account}/"), format!("{account}/burn"), format!("{account}/deposits/1"), format!("/{account}")];
     let fixed = ["/v1", "/v1/", "/v2/accounts", "/V1/accounts", "/v1/account", "/v1/accounts/", "/v1/accounts%2F"];
     let pages = ["/problems", "/problems/", "/problems/nonsense", "/swagger-ui/nonsense", "/livez/", "/etc/passwd"];
     for path in own.iter().map(String::as_str).chain(fixed).chain(pages) {
-        let missing = app.teller().get(path).await.refused(404, "not_found");
+        let missing = app.client().get(path).await.expect_problem(404, "not_found");
         assert_eq!(missing.body["instance"], path);
     }
     for path in own.iter().map(String::as_str).chain(fixed) {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
-            app.teller().send(method, path, OPENING).await.refused(404, "not_found");
+            app.client().send(method, path, OPENING).await.expect_problem(404, "not_found");
         }
     }
     assert_eq!(app.log().await, before);
@@ -87,7 +87,7 @@ async fn a_path_that_leads_nowhere_is_not_found_by_any_method() {
 #[tokio::test]
 async fn a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has() {
     let app = spawn_app().await;
-    let account = format!("/v1/accounts/{}", app.teller().account_with(0).await);
+    let account = format!("/v1/accounts/{}", app.client().open_with_balance(0).await);
     let before = app.log().await;
     let brew = Method::from_bytes(b"BREW").unwrap();
     let cases = [
@@ -105,7 +105,7 @@ async fn a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has() 
         (Method::POST, "/openapi.json".to_owned(), "GET,HEAD"),
     ];
     for (method, path, allowed) in cases {
-        let refused = app.teller().send(method.clone(), &path, OPENING).await.refused(405, "method_not_allowed");
+        let refused = app.client().send(method.clone(), &path, OPENING).await.expect_problem(405, "method_not_allowed");
         let mut methods: Vec<&str> = refused.header("allow").unwrap().split(',').map(str::trim).collect();
         methods.sort_unstable();
         assert_eq!(methods.join(","), allowed, "{method} {path}");
@@ -116,8 +116,8 @@ async fn a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has() 
 #[tokio::test]
 async fn head_answers_as_get_does_and_without_a_body() {
     let app = spawn_app().await;
-    let account = format!("/v1/accounts/{}", app.teller().account_with(0).await);
-    app.teller().get(&format!("{account}?min_position=1")).await.expect(200);
+    let account = format!("/v1/accounts/{}", app.client().open_with_balance(0).await);
+    app.client().get(&format!("{account}?min_position=1")).await.expect(200);
     for (path, status) in [
         (&*account, 200),
         ("/v1/accounts", 200),
@@ -126,8 +126,8 @@ async fn head_answers_as_get_does_and_without_a_body() {
         ("/nowhere", 404),
         ("/v1/transfers", 405),
     ] {
-        let whole = app.teller().get(path).await.expect(status);
-        let head = app.teller().send(Method::HEAD, path, "").await.expect(status);
+        let whole = app.client().get(path).await.expect(status);
+        let head = app.client().send(Method::HEAD, path, "").await.expect(status);
         assert_eq!(head.bytes, b"", "{path}");
         for name in ["content-type", "etag", "passbook-position", "allow"] {
             assert_eq!(head.header(name), whole.header(name), "{name} of {path}");
@@ -139,20 +139,20 @@ async fn head_answers_as_get_does_and_without_a_body() {
 #[tokio::test]
 async fn a_body_that_is_not_said_to_be_json_is_refused() {
     let app = spawn_app().await;
-    let account = app.teller().account_with(0).await;
+    let account = app.client().open_with_balance(0).await;
     let before = app.log().await;
     let paths = ["deposits", "freeze"].map(|verb| format!("/v1/accounts/{account}/{verb}"));
     let types = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a", "text/json"];
     for path in paths.iter().map(String::as_str).chain(["/v1/accounts", "/v1/transfers"]) {
         for kind in types.into_iter().chain(["application/jsonp", "application/problem+json", "json", ""]) {
-            let teller = app.teller().with("content-type", kind);
-            teller.send(Method::POST, path, OPENING).await.refused(415, "unsupported_media_type");
+            let client = app.client().with_header("content-type", kind);
+            client.send(Method::POST, path, OPENING).await.expect_problem(415, "unsupported_media_type");
         }
-        app.teller().send(Method::POST, path, OPENING).await.refused(415, "unsupported_media_type");
+        app.client().send(Method::POST, path, OPENING).await.expect_problem(415, "unsupported_media_type");
     }
     assert_eq!(app.log().await, before);
     for kind in ["application/json; charset=utf-8", "Application/JSON"] {
-        app.teller().with("content-type", kind).send(Method::POST, "/v1/accounts", OPENING).await.expect(201);
+        app.client().with_header("content-type", kind).send(Method::POST, "/v1/accounts", OPENING).await.expect(201);
     }
 }
 
@@ -167,8 +167,8 @@ fn openings_of(bytes: usize) -> [String; 2] {
 async fn a_body_up_to_the_limit_is_read_and_one_byte_more_is_refused() {
     let app = spawn_app().await;
     for just_right in openings_of(BODY_BYTES_MAX) {
-        let answer = exchange(&app, just_right).await;
-        assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+        let response = exchange(&app, just_right).await;
+        assert!(response.starts_with("HTTP/1.1 201 "), "{response}");
     }
     let before = app.log().await;
     for too_large in openings_of(BODY_BYTES_MAX + 1) {
@@ -195,21 +195,21 @@ async fn a_body_that_never_arrives_whole_records_nothing() {
     break_off(&app, opening("transfer-encoding: chunked", &chunked(OPENING))).await;
     break_off(&app, opening("transfer-encoding: chunked", &format!("{}nonsense", chunked(OPENING)))).await;
     assert_eq!(app.log().await, before);
-    app.teller().account_with(0).await;
+    app.client().open_with_balance(0).await;
 }
 
 #[tokio::test]
 async fn a_path_or_query_that_is_no_text_is_refused() {
     let app = spawn_app().await;
     for path in ["/v1/accounts/%ff", "/v1/accounts/%zz", "/v1/accounts/%", "/v1/transfers/%c3%28"] {
-        app.teller().get(path).await.refused(400, "invalid_parameter");
+        app.client().get(path).await.expect_problem(400, "invalid_parameter");
     }
-    app.teller().get("/problems/%ff").await.refused(400, "malformed_request");
-    app.teller().get("/problems/%zz").await.refused(404, "not_found");
+    app.client().get("/problems/%ff").await.expect_problem(400, "malformed_request");
+    app.client().get("/problems/%zz").await.expect_problem(404, "not_found");
     let long = "a".repeat(60_000);
-    app.teller().get(&format!("/{long}")).await.refused(404, "not_found");
-    app.teller().get(&format!("/v1/accounts/{long}")).await.refused(400, "invalid_parameter");
-    app.teller().get(&format!("/v1/accounts?owner={long}")).await.refused(400, "invalid_parameter");
+    app.client().get(&format!("/{long}")).await.expect_problem(404, "not_found");
+    app.client().get(&format!("/v1/accounts/{long}")).await.expect_problem(400, "invalid_parameter");
+    app.client().get(&format!("/v1/accounts?owner={long}")).await.expect_problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
@@ -236,12 +236,12 @@ async fn what_is_no_http_is_turned_away_and_harms_nobody() {
         (with_header(&format!("x-long: {}", "a".repeat(2_000_000))), "431"),
     ];
     for (request, status) in cases {
-        let answer = exchange(&app, request.as_bytes()).await;
+        let response = exchange(&app, request.as_bytes()).await;
         let told = &request[..request.len().min(80)];
-        assert_eq!(answer.split(' ').nth(1).unwrap_or_default(), status, "{told:?}: {answer}");
+        assert_eq!(response.split(' ').nth(1).unwrap_or_default(), status, "{told:?}: {response}");
         // A status without a body says nothing of the inside.
-        assert!(answer.is_empty() || answer.ends_with("\r\n\r\n"), "{told:?}: {answer}");
-        app.teller().get("/livez").await.expect(200);
+        assert!(response.is_empty() || response.ends_with("\r\n\r\n"), "{told:?}: {response}");
+        app.client().get("/livez").await.expect(200);
     }
     assert_eq!(app.log().await, before);
 }
@@ -288,24 +288,24 @@ async fn what_somebody_between_could_take_for_two_requests_is_one_at_the_most() 
     ];
     let before = app.log().await;
     for request in refused {
-        let answer = exchange(&app, request.clone()).await;
+        let response = exchange(&app, request.clone()).await;
         let told = &request[90..request.len().min(200)];
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{told:?}: {answer}");
-        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{told:?}: {answer}");
+        assert!(response.starts_with("HTTP/1.1 400 "), "{told:?}: {response}");
+        assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{told:?}: {response}");
     }
     assert_eq!(app.log().await, before);
     // The chunks count, and nothing behind them (RFC 9112, section 6.1).
     for both in ["content-length: 4\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"] {
-        let answer = exchange(&app, post(both, &body)).await;
-        assert!(answer.starts_with("HTTP/1.1 201 ") && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
+        let response = exchange(&app, post(both, &body)).await;
+        assert!(response.starts_with("HTTP/1.1 201 ") && response.matches("HTTP/1.1 ").count() == 1, "{response}");
     }
     // A body that nobody asked for is passed over as the body that it is.
     let quiet = format!(
         "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{hidden}",
         hidden.len()
     );
-    let answer = exchange(&app, quiet).await;
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
+    let response = exchange(&app, quiet).await;
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.matches("HTTP/1.1 ").count() == 1, "{response}");
 }
 
 #[tokio::test]
@@ -319,10 +319,10 @@ async fn unusual_http_is_answered_as_such() {
         ("GET /livez HTTP/1.0", "200"),
     ];
     for (line, status) in cases {
-        let answer = exchange(&app, format!("{line}\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await;
-        assert_eq!(answer.split(' ').nth(1), Some(status), "{line}: {answer}");
+        let response = exchange(&app, format!("{line}\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await;
+        assert_eq!(response.split(' ').nth(1), Some(status), "{line}: {response}");
     }
-    let long = app.teller().with("x-long", &"a".repeat(20_000)).get("/livez").await;
+    let long = app.client().with_header("x-long", &"a".repeat(20_000)).get("/livez").await;
     assert_eq!(long.expect(200).body["status"], "ok");
 }
 
@@ -330,8 +330,8 @@ async fn unusual_http_is_answered_as_such() {
 async fn a_request_without_one_host_is_refused() {
     let app = spawn_app().await;
     for hosts in ["", "host: a\r\nhost: b\r\n"] {
-        let answer = exchange(&app, format!("GET /livez HTTP/1.1\r\n{hosts}connection: close\r\n\r\n")).await;
-        assert_problem(&answer, 400, "malformed_request");
+        let response = exchange(&app, format!("GET /livez HTTP/1.1\r\n{hosts}connection: close\r\n\r\n")).await;
+        assert_problem(&response, 400, "malformed_request");
     }
 }
 
@@ -339,19 +339,19 @@ async fn a_request_without_one_host_is_refused() {
 async fn what_encodings_a_client_takes_decides_nothing_but_the_encoding() {
     let app = spawn_app().await;
     for wanted in ["identity;q=0", "*;q=0", "br, *;q=0", "gzip;q=0", "deflate, br;q=1, *;q=0", "nonsense", ""] {
-        let opened = app.teller().with("accept-encoding", wanted).open(serde_json::json!({"currency": "EUR"})).await;
+        let opened = app.client().with_header("accept-encoding", wanted).open(serde_json::json!({"currency": "EUR"})).await;
         assert_eq!(opened.expect(201).header("content-encoding"), None, "{wanted}");
     }
-    let encoded = app.teller().with("content-encoding", "gzip").open(serde_json::json!({"currency": "EUR"})).await;
-    encoded.refused(415, "unsupported_media_type");
+    let encoded = app.client().with_header("content-encoding", "gzip").open(serde_json::json!({"currency": "EUR"})).await;
+    encoded.expect_problem(415, "unsupported_media_type");
 }
 
 #[tokio::test]
 async fn a_client_that_closes_its_side_once_it_has_asked_is_answered() {
     let app = spawn_app().await;
     let length = format!("content-length: {}", OPENING.len());
-    let answer = break_off(&app, opening(&length, OPENING)).await;
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let response = break_off(&app, opening(&length, OPENING)).await;
+    assert!(response.starts_with("HTTP/1.1 201"), "{response}");
     assert_eq!(app.log().await.head.position, 1);
 }
 
@@ -379,7 +379,7 @@ async fn every_code_of_the_contract_has_its_page() {
     ];
     for (status, codes) in codes {
         for code in codes.split(' ') {
-            let page = app.teller().get(&format!("/problems/{code}")).await.expect(200);
+            let page = app.client().get(&format!("/problems/{code}")).await.expect(200);
             assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
             let page = String::from_utf8(page.bytes).unwrap();
             assert!(page.contains(code) && page.contains(&format!("status {status}")), "{page}");

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, query_scalar, raw_sql};
 use uuid::Uuid;
 
-use crate::support::{App, audit::audit, eventually, spawn_app, spawn_app_at_home, spawn_app_with};
+use crate::support::{App, audit::audit, eventually, spawn_app, spawn_app_in_one_partition, spawn_app_with};
 
 /// The row of one view in `GET /v1/projections`.
 async fn status(app: &App, name: &str) -> Value {
-    let list = app.teller().get("/v1/projections").await.expect(200);
+    let list = app.client().get("/v1/projections").await.expect(200);
     list.data().iter().find(|view| view["name"] == name).unwrap().clone()
 }
 
@@ -22,9 +22,9 @@ async fn begin(app: &App, sql: &'static str) -> PgConnection {
 #[tokio::test]
 async fn what_another_process_wrote_is_projected_though_nobody_wakes_the_projector() {
     let app = spawn_app().await;
-    let mut writer = app.another().await;
-    let account = writer.teller().account_with(100).await;
-    let last = writer.teller().deposit(account, 1).await.expect(201);
+    let mut writer = app.spawn_peer().await;
+    let account = writer.client().open_with_balance(100).await;
+    let last = writer.client().deposit(account, 1).await.expect(201);
     // Its own projector has no part in it: only the poll of the other one is left.
     writer.stop().await;
     app.sabotage(
@@ -32,7 +32,7 @@ async fn what_another_process_wrote_is_projected_though_nobody_wakes_the_project
     )
     .await;
     let seen = eventually("the projected write", async || {
-        let seen = app.teller().get(&format!("/v1/accounts/{account}")).await;
+        let seen = app.client().get(&format!("/v1/accounts/{account}")).await;
         (seen.status == 200 && seen.position() == last.position()).then_some(seen)
     })
     .await;
@@ -42,10 +42,10 @@ async fn what_another_process_wrote_is_projected_though_nobody_wakes_the_project
 
 #[tokio::test]
 async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_nothing() {
-    let app = spawn_app_at_home().await;
-    let elsewhere = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(100).await;
+    let app = spawn_app_in_one_partition().await;
+    let elsewhere = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
     // One writes in another database of the cluster and does not end; one takes positions here, and gives up.
     let idle = begin(&elsewhere, "CREATE TABLE idle AS SELECT 1").await;
     let own_idle = begin(&app, "CREATE TABLE idle AS SELECT 1").await;
@@ -57,9 +57,9 @@ async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_not
     )
     .await;
     rolled_back.close().await.unwrap();
-    let deposited = teller.deposit(account, 1).await.expect(201);
+    let deposited = client.deposit(account, 1).await.expect(201);
     assert_eq!(deposited.position(), "2", "positions have no holes");
-    assert_eq!(teller.account(account, "2").await.expect(200).body["balance"], 101);
+    assert_eq!(client.get_account(account, "2").await.expect(200).body["balance"], 101);
     audit(&app).await;
     idle.close().await.unwrap();
     own_idle.close().await.unwrap();
@@ -67,10 +67,10 @@ async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_not
 
 #[tokio::test]
 async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let account = teller.account_with(100).await;
-    teller.account(account, "1").await.expect(200);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    client.get_account(account, "1").await.expect(200);
     app.sabotage(
         "INSERT INTO event
          SELECT partition, n, gen_random_uuid(), stream_id, n, 'MoneyDeposited', 1, '{\"amount\":1}', metadata, now(), hash
@@ -80,9 +80,9 @@ async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
     .await;
     eventually("views that are there", async || (status(&app, "accounts").await["lag_events"] == 0).then_some(()))
         .await;
-    let seen = teller.account(account, "65000").await.expect(200);
+    let seen = client.get_account(account, "65000").await.expect(200);
     assert_eq!((&seen.body["balance"], &seen.body["transaction_count"]), (&json!(65_099), &json!(65_000)));
-    let newest = teller.get(&format!("/v1/accounts/{account}/transactions?limit=1")).await.expect(200);
+    let newest = client.get(&format!("/v1/accounts/{account}/transactions?limit=1")).await.expect(200);
     assert_eq!(newest.data()[0]["balance_after"], 65_099);
     let rows = "SELECT count(*) FROM account_transaction";
     assert_eq!(query_scalar::<_, i64>(rows).fetch_one(&mut app.database().await).await.unwrap(), 65_000);
@@ -90,10 +90,10 @@ async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
 
 #[tokio::test]
 async fn an_event_that_cannot_be_applied_stops_the_views_and_not_the_bank_until_it_can() {
-    let app = spawn_app_at_home().await;
-    let teller = app.teller();
-    let (sick, healthy) = (teller.account_with(100).await, teller.account_with(100).await);
-    teller.account(healthy, "2").await.expect(200);
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let (sick, healthy) = (client.open_with_balance(100).await, client.open_with_balance(100).await);
+    client.get_account(healthy, "2").await.expect(200);
     app.tamper(
         "UPDATE projection SET position = 1;
          DELETE FROM account_view WHERE account_id = (SELECT stream_id FROM event WHERE position = 2);
@@ -111,36 +111,36 @@ async fn an_event_that_cannot_be_applied_stops_the_views_and_not_the_bank_until_
     .await;
     assert_eq!((&stopped["position"], &stopped["lag_events"]), (&json!("1"), &json!(1)));
     assert!(stopped["lag_seconds"].as_f64().unwrap() > 0.0);
-    let degraded = teller.get("/readyz").await.refused(503, "projection_behind");
+    let degraded = client.get("/readyz").await.expect_problem(503, "projection_behind");
     assert!(degraded.text("/detail").contains("stopped"), "{}", degraded.body);
     // Still serving writes.
-    teller.deposit(sick, 1).await.expect(201);
+    client.deposit(sick, 1).await.expect(201);
     assert_eq!(status(&app, "transactions").await["position"], "1");
 
     app.tamper("UPDATE event SET type = 'AccountOpened' WHERE position = 2").await;
-    eventually("a view that goes on", async || (teller.get("/readyz").await.status == 200).then_some(())).await;
+    eventually("a view that goes on", async || (client.get("/readyz").await.status == 200).then_some(())).await;
     assert_eq!(status(&app, "accounts").await["state"], "live");
-    let opened: Uuid = teller.account(healthy, "3").await.expect(200).account_id();
+    let opened: Uuid = client.get_account(healthy, "3").await.expect(200).account_id();
     assert_eq!(opened, healthy);
 }
 
 #[tokio::test]
 async fn an_outage_is_told_by_its_reason_and_heals_without_a_command() {
     let app = spawn_app_with(&["--command-timeout-ms=5000"]).await;
-    let teller = app.teller();
-    let account = teller.account_with(100).await;
-    teller.account(account, "1").await.expect(200);
-    app.alter("SET default_transaction_read_only = on").await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    client.get_account(account, "1").await.expect(200);
+    app.alter_database("SET default_transaction_read_only = on").await;
     // The connection was gone before it was used, which nobody can tell from one that went while it was used.
-    let keyed = teller.keyed("one");
+    let keyed = client.with_key("one");
     assert_eq!(keyed.deposit(account, 1).await.status, 503);
-    keyed.deposit(account, 1).await.refused(503, "storage_unavailable");
-    let told = teller.get("/readyz").await.refused(503, "storage_unavailable");
+    keyed.deposit(account, 1).await.expect_problem(503, "storage_unavailable");
+    let told = client.get("/readyz").await.expect_problem(503, "storage_unavailable");
     assert_eq!(told.text("/detail"), "the database is read-only");
     // What was read so far can be read still.
-    assert_eq!(teller.account(account, "1").await.expect(200).body["balance"], 100);
-    app.alter("RESET default_transaction_read_only").await;
-    eventually("a bank that is ready", async || (teller.get("/readyz").await.status == 200).then_some(())).await;
+    assert_eq!(client.get_account(account, "1").await.expect(200).body["balance"], 100);
+    app.alter_database("RESET default_transaction_read_only").await;
+    eventually("a bank that is ready", async || (client.get("/readyz").await.status == 200).then_some(())).await;
     assert_eq!(keyed.deposit(account, 1).await.expect(201).body["balance"], 101);
     audit(&app).await;
 }
@@ -148,15 +148,15 @@ async fn an_outage_is_told_by_its_reason_and_heals_without_a_command() {
 #[tokio::test]
 async fn a_caller_who_hangs_up_does_not_cancel_a_command_that_was_taken() {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let account = teller.account_with(100).await;
-    let turnstile = app.hold_turnstile().await;
-    let keyed = teller.keyed("one");
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    let log_head_lock = app.lock_log_heads().await;
+    let keyed = client.with_key("one");
     tokio::select! {
-        answer = keyed.deposit(account, 5) => panic!("nobody passes the turnstile, and this did: {}", answer.body),
-        () = app.somebody_waits() => {}
+        response = keyed.deposit(account, 5) => panic!("nobody passes the log_head_lock, and this did: {}", response.body),
+        () = app.wait_for_blocked_writer() => {}
     }
-    turnstile.close().await.unwrap();
+    log_head_lock.close().await.unwrap();
     eventually("the deposit", async || (app.log().await.head.position == 2).then_some(())).await;
     assert!(keyed.deposit(account, 5).await.expect(201).is_replay());
     audit(&app).await;

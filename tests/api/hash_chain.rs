@@ -10,17 +10,17 @@ use sqlx::query_scalar;
 use uuid::Uuid;
 
 use crate::support::{
-    App, Teller,
-    audit::{audit, chain},
+    App, ApiClient,
+    audit::{audit, expected_hashes},
     eventually,
     log::{Event, Log},
     proxy::Flow,
-    spawn_app, spawn_app_at_home, spawn_app_behind_proxy,
+    spawn_app, spawn_app_in_one_partition, spawn_app_behind_proxy,
 };
 
 /// The first position whose hash is not the one recomputed; for a log that was cut off, the head's.
 fn first_break(log: &Log) -> Option<i64> {
-    let hashes = chain(&log.events);
+    let hashes = expected_hashes(&log.events);
     let broken = log.events.iter().zip(&hashes).find(|(event, hash)| event.hash != **hash);
     let beheaded = hashes.last() != Some(&log.head.hash);
     broken.map(|(event, _)| event.position).or(beheaded.then_some(log.head.position))
@@ -28,28 +28,28 @@ fn first_break(log: &Log) -> Option<i64> {
 
 #[tokio::test]
 async fn every_event_from_the_first_on_is_linked_over_batches_restarts_and_servers() {
-    let mut app = spawn_app_at_home().await;
-    let another = app.another().await;
-    let account = app.teller().account_with(100).await;
+    let mut app = spawn_app_in_one_partition().await;
+    let peer = app.spawn_peer().await;
+    let account = app.client().open_with_balance(100).await;
     assert_eq!(first_break(&app.log().await), None, "one event makes a chain");
-    let (here, there) = (app.teller(), another.teller());
-    app.as_one_batch(join_all((0..8).map(|_| here.deposit(account, 1)))).await;
+    let (here, there) = (app.client(), peer.client());
+    app.run_as_one_batch(join_all((0..8).map(|_| here.deposit(account, 1)))).await;
     for _ in 0..3 {
-        there.transfer(account, there.account_with(0).await, 1).await.expect(201);
+        there.transfer(account, there.open_with_balance(0).await, 1).await.expect(201);
         here.withdraw(account, 1).await.expect(201);
     }
     app.restart().await;
-    app.teller().deposit(account, 1).await.expect(201);
-    there.close(account).await.refused(422, "balance_not_zero");
+    app.client().deposit(account, 1).await.expect(201);
+    there.close(account).await.expect_problem(422, "balance_not_zero");
     assert_eq!(audit(&app).await.head.position, 1 + 9 + 3 * 4 + 1);
 }
 
 #[tokio::test]
 async fn what_is_changed_removed_or_cut_off_is_found() {
-    let app = spawn_app_at_home().await;
-    let account = app.teller().account_with(100).await;
+    let app = spawn_app_in_one_partition().await;
+    let account = app.client().open_with_balance(100).await;
     for amount in 1..=4 {
-        app.teller().deposit(account, amount).await.expect(201);
+        app.client().deposit(account, amount).await.expect(201);
     }
     save(&app).await;
     for (sabotage, found) in [
@@ -75,7 +75,7 @@ async fn what_is_changed_removed_or_cut_off_is_found() {
 #[tokio::test]
 async fn the_chain_covers_every_column() {
     let app = spawn_app().await;
-    app.teller().account_with(100).await;
+    app.client().open_with_balance(100).await;
     let columns: Vec<String> = query_scalar(
         "SELECT column_name::text FROM information_schema.columns
          WHERE table_schema = 'public' AND table_name = 'event' ORDER BY ordinal_position",
@@ -105,17 +105,17 @@ async fn the_chain_covers_every_column() {
         let mut events = app.log().await.events;
         assert_eq!(events, written);
         change(&mut events[0]);
-        assert_ne!(chain(&events)[0], written[0].hash, "{column}");
+        assert_ne!(expected_hashes(&events)[0], written[0].hash, "{column}");
     }
 }
 
 #[tokio::test]
 async fn a_batch_has_one_time_and_each_is_later_than_the_one_before() {
     let app = spawn_app().await;
-    let another = app.another().await;
-    let (here, there) = (app.teller(), another.teller());
-    let (account, other) = (here.account_with(100).await, there.account_with(0).await);
-    app.as_one_batch(join_all((0..8).map(|_| here.transfer(account, other, 1)))).await;
+    let peer = app.spawn_peer().await;
+    let (here, there) = (app.client(), peer.client());
+    let (account, other) = (here.open_with_balance(100).await, there.open_with_balance(0).await);
+    app.run_as_one_batch(join_all((0..8).map(|_| here.transfer(account, other, 1)))).await;
     for _ in 0..20 {
         tokio::join!(here.deposit(account, 1), there.deposit(other, 1));
     }
@@ -137,19 +137,19 @@ async fn a_batch_has_one_time_and_each_is_later_than_the_one_before() {
 #[tokio::test]
 async fn a_batch_is_later_than_a_head_that_lies_in_the_future() {
     let mut app = spawn_app().await;
-    let another = app.another().await;
-    let account = another.teller().account_with(100).await;
+    let peer = app.spawn_peer().await;
+    let account = peer.client().open_with_balance(100).await;
     app.sabotage("UPDATE log_head SET recorded_at = recorded_at + interval '1 hour'").await;
     let future = app.log().await.head.recorded_at;
     app.restart().await;
-    let first = app.teller().deposit(account, 1).await.expect(201);
+    let first = app.client().deposit(account, 1).await.expect(201);
     // The other server still remembers the head as it was.
-    another.teller().deposit(account, 1).await.expect(201);
-    app.teller().deposit(account, 1).await.expect(201);
+    peer.client().deposit(account, 1).await.expect(201);
+    app.client().deposit(account, 1).await.expect(201);
     let log = audit(&app).await;
     let times: Vec<_> = log.events[1..].iter().map(|event| event.recorded_at).collect();
     assert_eq!(times, [1, 2, 3].map(|step| future + Duration::microseconds(step)));
-    assert_eq!(first.body["events"][0]["recorded_at"], passbook::timestamp::format(&times[0]));
+    assert_eq!(first.body["events"][0]["recorded_at"], passbook_event_store::timestamp::format(&times[0]));
     assert_eq!(log.head.recorded_at, times[2]);
 }
 
@@ -163,12 +163,12 @@ struct Past {
 }
 
 impl Past {
-    async fn after(forgotten: impl AsyncFn(&Teller, Uuid)) -> Self {
-        let app = spawn_app_at_home().await;
-        let teller = app.teller();
-        let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
+    async fn after(forgotten: impl AsyncFn(&ApiClient, Uuid)) -> Self {
+        let app = spawn_app_in_one_partition().await;
+        let client = app.client();
+        let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
         save(&app).await;
-        forgotten(&teller, account).await;
+        forgotten(&client, account).await;
         assert_eq!(audit(&app).await.head.position, 3);
         put_back(&app).await;
         assert_eq!(app.log().await.head.position, 2);
@@ -176,53 +176,53 @@ impl Past {
     }
 
     /// Another history, written by a server that knows no other.
-    async fn goes_on(&self, differently: impl AsyncFn(&Teller)) {
-        let another = self.app.another().await;
-        differently(&another.teller()).await;
+    async fn goes_on(&self, differently: impl AsyncFn(&ApiClient)) {
+        let another = self.app.spawn_peer().await;
+        differently(&peer.client()).await;
     }
 }
 
 #[tokio::test]
 async fn nothing_is_paid_out_of_a_balance_that_was_put_back() {
-    let past = Past::after(async |teller, account| drop(teller.deposit(account, 400).await.expect(201))).await;
-    past.goes_on(async |teller| drop(teller.withdraw(past.account, 60).await.expect(201))).await;
+    let past = Past::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    past.goes_on(async |client| drop(client.withdraw(past.account, 60).await.expect(201))).await;
     // The position is the one that the server remembers, and only the hash tells.
-    let refused = past.app.teller().withdraw(past.account, 500).await.refused(422, "insufficient_funds");
+    let refused = past.app.client().withdraw(past.account, 500).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 40);
     assert_eq!(audit(&past.app).await.head.position, 3);
 }
 
 #[tokio::test]
 async fn no_refusal_stands_on_a_balance_that_was_put_back() {
-    let past = Past::after(async |teller, account| drop(teller.withdraw(account, 100).await.expect(201))).await;
-    past.goes_on(async |teller| drop(teller.deposit(past.other, 1).await.expect(201))).await;
-    let dry = past.app.teller().dry().withdraw(past.account, 30).await.expect(200);
+    let past = Past::after(async |client, account| drop(client.withdraw(account, 100).await.expect(201))).await;
+    past.goes_on(async |client| drop(client.deposit(past.other, 1).await.expect(201))).await;
+    let dry = past.app.client().dry_run().withdraw(past.account, 30).await.expect(200);
     assert_eq!(dry.body["balance"], 70);
-    assert_eq!(past.app.teller().withdraw(past.account, 100).await.expect(201).body["balance"], 0);
+    assert_eq!(past.app.client().withdraw(past.account, 100).await.expect(201).body["balance"], 0);
     assert_eq!(audit(&past.app).await.head.position, 4);
 }
 
 #[tokio::test]
 async fn a_history_put_back_and_gone_further_is_not_taken_for_a_continuation() {
-    let past = Past::after(async |teller, account| drop(teller.deposit(account, 400).await.expect(201))).await;
-    past.goes_on(async |teller| {
-        teller.withdraw(past.account, 60).await.expect(201);
-        teller.deposit(past.other, 1).await.expect(201);
+    let past = Past::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    past.goes_on(async |client| {
+        client.withdraw(past.account, 60).await.expect(201);
+        client.deposit(past.other, 1).await.expect(201);
     })
     .await;
     // What comes after the position remembered names another account only.
-    past.app.teller().deposit(past.other, 1).await.expect(201);
-    let refused = past.app.teller().withdraw(past.account, 500).await.refused(422, "insufficient_funds");
+    past.app.client().deposit(past.other, 1).await.expect(201);
+    let refused = past.app.client().withdraw(past.account, 500).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 40);
     audit(&past.app).await;
 }
 
 #[tokio::test]
 async fn a_shorter_history_is_not_taken_for_the_one_remembered() {
-    let past = Past::after(async |teller, account| drop(teller.deposit(account, 400).await.expect(201))).await;
-    let refused = past.app.teller().withdraw(past.account, 500).await.refused(422, "insufficient_funds");
+    let past = Past::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    let refused = past.app.client().withdraw(past.account, 500).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 100);
-    let paid = past.app.teller().withdraw(past.account, 100).await.expect(201);
+    let paid = past.app.client().withdraw(past.account, 100).await.expect(201);
     assert_eq!((&paid.body["version"], paid.position()), (&json!(2), "3"));
     audit(&past.app).await;
 }
@@ -230,22 +230,22 @@ async fn a_shorter_history_is_not_taken_for_the_one_remembered() {
 #[tokio::test]
 async fn no_view_goes_on_from_rows_of_a_history_that_was_put_back() {
     let (app, proxy) = spawn_app_behind_proxy(&[]).await;
-    let account = app.teller().account_with(100).await;
+    let account = app.client().open_with_balance(100).await;
     save(&app).await;
-    app.teller().deposit(account, 400).await.expect(201);
+    app.client().deposit(account, 400).await.expect(201);
     audit(&app).await;
-    let broken = proxy.link("passbook projector").await;
+    let broken = proxy.newest_connection("passbook projector").await;
     put_back(&app).await;
-    eventually("the end of the connection", async || broken.is_over().then_some(())).await;
+    eventually("the end of the connection", async || broken.is_closed().then_some(())).await;
     // While the projector stands still, somebody else's brings the views to the position that it remembers.
-    let projector = proxy.link("passbook projector").await;
-    projector.flow(Flow::Hold, Flow::Hold);
-    let mut another = app.another().await;
-    another.teller().withdraw(account, 60).await.expect(201);
-    another.stop().await;
+    let projector = proxy.newest_connection("passbook projector").await;
+    projector.set_flow(Flow::Hold, Flow::Hold);
+    let mut peer = app.spawn_peer().await;
+    peer.client().withdraw(account, 60).await.expect(201);
+    peer.stop().await;
     audit(&app).await;
-    projector.flow(Flow::Pass, Flow::Pass);
-    app.teller().deposit(account, 1).await.expect(201);
+    projector.set_flow(Flow::Pass, Flow::Pass);
+    app.client().deposit(account, 1).await.expect(201);
     audit(&app).await;
 }
 

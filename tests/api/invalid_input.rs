@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Answer, App, Teller, log::Log, spawn_app};
+use crate::support::{Response, App, ApiClient, log::Log, spawn_app};
 
 /// A command that is well-formed as it stands, with each member of its body as JSON text.
 struct Command {
@@ -22,7 +22,7 @@ impl Command {
     }
 
     fn body(&self) -> String {
-        self.with("", "")
+        self.with_header("", "")
     }
 
     /// The body with another value for `field`.
@@ -46,7 +46,7 @@ fn object(members: impl Iterator<Item = String>) -> String {
 /// A bank with two accounts, and every command on them.
 struct Counter {
     app: App,
-    teller: Teller,
+    client: ApiClient,
     account: Uuid,
     commands: Vec<Command>,
     before: Log,
@@ -54,8 +54,8 @@ struct Counter {
 
 async fn counter() -> Counter {
     let app = spawn_app().await;
-    let teller = app.teller();
-    let (account, other) = (teller.account_with(100).await, teller.account_with(100).await);
+    let client = app.client();
+    let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(100).await);
     let (from, to) = (format!("\"{account}\""), format!("\"{other}\""));
     let new = json!(Uuid::from_u128(17)).to_string();
     let movement = [("amount", "1"), ("currency", "\"EUR\""), ("reference", "\"rent\"")];
@@ -72,7 +72,7 @@ async fn counter() -> Counter {
     commands
         .extend(["freeze", "unfreeze", "close"].map(|verb| Command::new(on_account(verb), &[("reason", "\"why\"")])));
     let before = app.log().await;
-    Counter { app, teller, account, commands, before }
+    Counter { app, client, account, commands, before }
 }
 
 impl Counter {
@@ -81,8 +81,8 @@ impl Counter {
         self.commands.iter().filter(move |command| command.takes(field))
     }
 
-    async fn refuses(&self, path: &str, body: impl Into<Vec<u8>>, code: &str) -> Answer {
-        refuses(&self.teller, path, body, code).await
+    async fn refuses(&self, path: &str, body: impl Into<Vec<u8>>, code: &str) -> Response {
+        refuses(&self.client, path, body, code).await
     }
 
     /// Each of `values`, which stand apart by spaces, in the place of `field` in every command that has it.
@@ -101,20 +101,20 @@ impl Counter {
     }
 }
 
-async fn refuses(teller: &Teller, path: &str, body: impl Into<Vec<u8>>, code: &str) -> Answer {
+async fn refuses(client: &ApiClient, path: &str, body: impl Into<Vec<u8>>, code: &str) -> Response {
     let body = body.into();
     let sent = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-    let answer = teller.post(path, body).await;
-    assert_eq!(answer.body["code"], code, "{path} {sent}: {} {}", answer.status, answer.body);
-    answer.refused(400, code)
+    let response = client.post(path, body).await;
+    assert_eq!(response.body["code"], code, "{path} {sent}: {} {}", response.status, response.body);
+    response.expect_problem(400, code)
 }
 
 #[tokio::test]
 async fn what_is_altered_below_is_well_formed_as_it_stands() {
     let counter = counter().await;
     for command in &counter.commands {
-        let answer = counter.teller.post(&format!("{}?dry_run=true", command.path), command.body()).await;
-        assert!([200, 422].contains(&answer.status), "{}: {}", command.path, answer.body);
+        let response = counter.client.post(&format!("{}?dry_run=true", command.path), command.body()).await;
+        assert!([200, 422].contains(&response.status), "{}: {}", command.path, response.body);
     }
 }
 
@@ -138,7 +138,7 @@ async fn a_currency_is_an_iso_code() {
     let counter = counter().await;
     let none = r#""eur" "XYZW" "XYZ" "EU" "" "EUR\u0020" "€" 17 true ["EUR"] {}"#;
     counter.refuses_each("currency", none, "invalid_currency").await;
-    let null = counter.commands[0].with("currency", "null");
+    let null = counter.commands[0].with_header("currency", "null");
     counter.refuses("/v1/accounts", null, "invalid_currency").await;
     counter.has_recorded_nothing().await;
 }
@@ -189,8 +189,8 @@ async fn an_id_is_a_hyphenated_uuid() {
             ["/v1/accounts/{account_id}", "/v1/accounts/{account_id}/transactions", "/v1/transfers/{transfer_id}"]
         {
             let field = path.split(['{', '}']).nth(1).unwrap();
-            let refused = counter.teller.get(&path.replace(&format!("{{{field}}}"), text)).await;
-            let refused = refused.refused(400, "invalid_parameter");
+            let refused = counter.client.get(&path.replace(&format!("{{{field}}}"), text)).await;
+            let refused = refused.expect_problem(400, "invalid_parameter");
             assert!(text.starts_with('%') || refused.body["errors"][0]["field"] == field, "{}", refused.body);
         }
     }
@@ -258,7 +258,7 @@ async fn deep_nesting_in_the_place_of_any_value_is_refused() {
     for command in &counter.commands {
         for (field, _) in &command.members {
             for deep in [deep("[", "]"), deep("{\"a\":", "}")] {
-                let keyed = counter.teller.keyed("deep");
+                let keyed = counter.client.with_key("deep");
                 let refused = keyed.post(&command.path, command.with(field, &deep)).await;
                 assert_eq!(refused.status, 400, "{field}: {}", refused.body);
             }
@@ -271,13 +271,13 @@ async fn deep_nesting_in_the_place_of_any_value_is_refused() {
 async fn null_says_no_more_than_nothing_where_a_field_may_be_absent() {
     let counter = counter().await;
     let nothing = r#"{"currency": "EUR", "owner": null, "initial_deposit": null, "account_id": null}"#;
-    let opened = counter.teller.post("/v1/accounts", nothing).await.expect(201);
+    let opened = counter.client.post("/v1/accounts", nothing).await.expect(201);
     let facts = json!({"owner": "anonymous", "currency": "EUR", "initial_deposit": 0});
-    assert_eq!(counter.app.log().await.facts(opened.account_id()), [("AccountOpened", facts)]);
+    assert_eq!(counter.app.log().await.event_payloads(opened.account_id()), [("AccountOpened", facts)]);
     let deposits = format!("/v1/accounts/{}/deposits", counter.account);
     let nothing = r#"{"amount": 1, "currency": null, "reference": null, "channel": null}"#;
-    counter.teller.post(&deposits, nothing).await.expect(201);
-    assert_eq!(counter.app.log().await.facts(counter.account)[1], ("MoneyDeposited", json!({"amount": 1})));
+    counter.client.post(&deposits, nothing).await.expect(201);
+    assert_eq!(counter.app.log().await.event_payloads(counter.account)[1], ("MoneyDeposited", json!({"amount": 1})));
 }
 
 #[tokio::test]
@@ -287,9 +287,9 @@ async fn every_command_refuses_what_its_query_and_headers_cannot_say() {
         for query in ["dry_run=maybe", "dry_run=", "dryrun=true", "limit=1", "dry_run=true&dry_run=true"] {
             counter.refuses(&format!("{}?{query}", command.path), command.body(), "invalid_parameter").await;
         }
-        let too_long = counter.teller.keyed(&"k".repeat(256));
+        let too_long = counter.client.with_key(&"k".repeat(256));
         refuses(&too_long, &command.path, command.body(), "invalid_idempotency_key").await;
-        refuses(&counter.teller.if_match("1"), &command.path, command.body(), "invalid_parameter").await;
+        refuses(&counter.client.if_match("1"), &command.path, command.body(), "invalid_parameter").await;
     }
     counter.has_recorded_nothing().await;
 }
@@ -324,32 +324,32 @@ async fn a_query_says_what_its_operation_understands() {
         (&transfer, "limit=1"),
     ] {
         for query in queries.split(' ') {
-            let answer = counter.teller.get(&format!("{path}?{query}")).await;
-            assert_eq!(answer.status, 400, "{path}?{query}: {}", answer.body);
-            answer.refused(400, "invalid_parameter");
+            let response = counter.client.get(&format!("{path}?{query}")).await;
+            assert_eq!(response.status, 400, "{path}?{query}: {}", response.body);
+            response.expect_problem(400, "invalid_parameter");
         }
     }
-    counter.teller.get("/v1/accounts?currency=eur").await.refused(400, "invalid_currency");
+    counter.client.get("/v1/accounts?currency=eur").await.expect_problem(400, "invalid_currency");
     counter.has_recorded_nothing().await;
 }
 
 #[tokio::test]
 async fn a_cursor_leads_on_in_its_own_list_alone() {
     let counter = counter().await;
-    let deposited = counter.teller.deposit(counter.account, 1).await.expect(201);
+    let deposited = counter.client.deposit(counter.account, 1).await.expect(201);
     let (accounts, movements) = ("/v1/accounts", &*format!("/v1/accounts/{}/transactions", counter.account));
     let days = &*format!("/v1/accounts/{}/daily-balances", counter.account);
     // The one day there is has no page behind it.
     let minimum = deposited.position();
-    counter.teller.get(&format!("{days}?after=d2026-01-31&min_position={minimum}")).await.expect(200);
+    counter.client.get(&format!("{days}?after=d2026-01-31&min_position={minimum}")).await.expect(200);
     for path in [accounts, movements] {
-        counter.teller.get(&format!("{path}?after=d2026-01-31")).await.refused(400, "invalid_parameter");
+        counter.client.get(&format!("{path}?after=d2026-01-31")).await.expect_problem(400, "invalid_parameter");
     }
     for (path, another) in [(accounts, movements), (movements, accounts), (movements, days)] {
-        let page = counter.teller.get(&format!("{path}?limit=1&min_position={}", deposited.position())).await;
+        let page = counter.client.get(&format!("{path}?limit=1&min_position={}", deposited.position())).await;
         let page = page.expect(200);
         let next = page.text("/next");
-        counter.teller.get(&format!("{path}?after={next}")).await.expect(200);
-        counter.teller.get(&format!("{another}?after={next}")).await.refused(400, "invalid_parameter");
+        counter.client.get(&format!("{path}?after={next}")).await.expect(200);
+        counter.client.get(&format!("{another}?after={next}")).await.expect_problem(400, "invalid_parameter");
     }
 }

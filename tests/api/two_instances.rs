@@ -1,4 +1,4 @@
-//! Two servers on one database. What one holds of an account, the other may have changed: every answer rests on the
+//! Two servers on one database. What one holds of an account, the other may have changed: every response rests on the
 //! state as it is. Between the change and the question the first server passes the slow way for *another* account,
 //! which is where a held state would be forgotten about.
 
@@ -7,23 +7,23 @@ use serde_json::json;
 use sqlx::query_scalar;
 use uuid::Uuid;
 
-use crate::support::{App, Teller, audit::audit, spawn_app_at_home};
+use crate::support::{App, ApiClient, audit::audit, spawn_app_in_one_partition};
 
 /// Two servers, an account that the first holds, and another that takes the first over the slow way.
 struct Scene {
     _app: App,
     _another: App,
-    first: Teller,
-    second: Teller,
+    first: ApiClient,
+    second: ApiClient,
     held: Uuid,
     other: Uuid,
 }
 
 async fn scene() -> Scene {
-    let app = spawn_app_at_home().await;
-    let another = app.another().await;
-    let (first, second) = (app.teller(), another.teller());
-    let (held, other) = (first.account_with(100).await, first.account_with(0).await);
+    let app = spawn_app_in_one_partition().await;
+    let peer = app.spawn_peer().await;
+    let (first, second) = (app.client(), peer.client());
+    let (held, other) = (first.open_with_balance(100).await, first.open_with_balance(0).await);
     Scene { _app: app, _another: another, first, second, held, other }
 }
 
@@ -39,7 +39,7 @@ async fn a_withdrawal_is_judged_on_what_the_other_server_left() {
     let scene = scene().await;
     scene.second.withdraw(scene.held, 80).await.expect(201);
     scene.first_looks_elsewhere().await;
-    let refused = scene.first.withdraw(scene.held, 80).await.refused(422, "insufficient_funds");
+    let refused = scene.first.withdraw(scene.held, 80).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 20);
     let paid = scene.first.withdraw(scene.held, 20).await.expect(201);
     assert_eq!((&paid.body["balance"], &paid.body["version"]), (&json!(0), &json!(3)));
@@ -64,11 +64,11 @@ async fn a_close_is_judged_on_what_the_other_server_left() {
     scene.first.withdraw(scene.held, 100).await.expect(201);
     scene.second.deposit(scene.held, 1).await.expect(201);
     scene.first_looks_elsewhere().await;
-    scene.first.close(scene.held).await.refused(422, "balance_not_zero");
+    scene.first.close(scene.held).await.expect_problem(422, "balance_not_zero");
     scene.second.withdraw(scene.held, 1).await.expect(201);
     scene.first_looks_elsewhere().await;
     scene.first.close(scene.held).await.expect(200);
-    scene.second.deposit(scene.held, 1).await.refused(422, "account_closed");
+    scene.second.deposit(scene.held, 1).await.expect_problem(422, "account_closed");
     audit(&scene._app).await;
 }
 
@@ -77,7 +77,7 @@ async fn a_condition_is_judged_at_the_version_that_the_other_server_left() {
     let scene = scene().await;
     scene.second.deposit(scene.held, 1).await.expect(201);
     scene.first_looks_elsewhere().await;
-    let late = scene.first.if_match("\"1\"").deposit(scene.held, 1).await.refused(412, "version_mismatch");
+    let late = scene.first.if_match("\"1\"").deposit(scene.held, 1).await.expect_problem(412, "version_mismatch");
     assert_eq!(late.body["current_version"], 2);
     scene.first.if_match("\"2\"").deposit(scene.held, 1).await.expect(201);
     audit(&scene._app).await;
@@ -87,12 +87,12 @@ async fn a_condition_is_judged_at_the_version_that_the_other_server_left() {
 async fn a_dry_run_is_judged_on_what_the_other_server_left() {
     let scene = scene().await;
     scene.second.withdraw(scene.held, 80).await.expect(201);
-    let imagined = scene.first.dry().withdraw(scene.held, 20).await.expect(200);
+    let imagined = scene.first.dry_run().withdraw(scene.held, 20).await.expect(200);
     assert_eq!((&imagined.body["balance"], &imagined.body["version"]), (&json!(0), &json!(3)));
     assert_eq!(imagined.position(), "3");
     scene.second.deposit(scene.held, 1).await.expect(201);
     scene.first_looks_elsewhere().await;
-    scene.first.dry().withdraw(scene.held, 22).await.refused(422, "insufficient_funds");
+    scene.first.dry_run().withdraw(scene.held, 22).await.expect_problem(422, "insufficient_funds");
 }
 
 #[tokio::test]
@@ -100,22 +100,22 @@ async fn the_first_question_after_a_change_is_answered_on_the_change() {
     let scene = scene().await;
     // No look elsewhere: the fast way itself must notice.
     scene.second.withdraw(scene.held, 80).await.expect(201);
-    let refused = scene.first.withdraw(scene.held, 80).await.refused(422, "insufficient_funds");
+    let refused = scene.first.withdraw(scene.held, 80).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 20);
     scene.second.deposit(scene.held, 60).await.expect(201);
     scene.first.withdraw(scene.held, 80).await.expect(201);
     scene.second.if_match("\"4\"").close(scene.held).await.expect(200);
-    scene.first.freeze(scene.held).await.refused(422, "account_closed");
+    scene.first.freeze(scene.held).await.expect_problem(422, "account_closed");
     audit(&scene._app).await;
 }
 
 #[tokio::test]
 async fn an_account_opened_at_one_server_is_known_at_the_other() {
     let scene = scene().await;
-    let id = scene._app.new_id();
-    scene.first.deposit(id, 1).await.refused(404, "account_not_found");
+    let id = scene._app.new_account_id();
+    scene.first.deposit(id, 1).await.expect_problem(404, "account_not_found");
     scene.second.open(json!({"currency": "EUR", "account_id": id})).await.expect(201);
-    scene.first.open(json!({"currency": "EUR", "account_id": id})).await.refused(409, "account_exists");
+    scene.first.open(json!({"currency": "EUR", "account_id": id})).await.expect_problem(409, "account_exists");
     scene.first.deposit(id, 1).await.expect(201);
     audit(&scene._app).await;
 }
@@ -129,7 +129,7 @@ async fn after_the_other_server_has_fallen_silent_the_fast_way_is_right_again() 
         scene.first.deposit(scene.other, 1).await.expect(201);
     }
     scene.second.withdraw(scene.held, 101).await.expect(201);
-    let refused = scene.first.withdraw(scene.held, 1).await.refused(422, "insufficient_funds");
+    let refused = scene.first.withdraw(scene.held, 1).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 0);
     audit(&scene._app).await;
 }
@@ -138,9 +138,9 @@ async fn after_the_other_server_has_fallen_silent_the_fast_way_is_right_again() 
 async fn a_transfer_is_judged_on_what_the_other_server_left_on_both_sides() {
     let scene = scene().await;
     scene.second.withdraw(scene.held, 99).await.expect(201);
-    scene.first.transfer(scene.held, scene.other, 2).await.refused(422, "insufficient_funds");
+    scene.first.transfer(scene.held, scene.other, 2).await.expect_problem(422, "insufficient_funds");
     scene.second.freeze(scene.other).await.expect(200);
-    scene.first.transfer(scene.held, scene.other, 1).await.refused(422, "account_frozen");
+    scene.first.transfer(scene.held, scene.other, 1).await.expect_problem(422, "account_frozen");
     scene.second.unfreeze(scene.other).await.expect(200);
     let moved = scene.first.transfer(scene.held, scene.other, 1).await.expect(201);
     assert_eq!((&moved.body["from"]["balance"], &moved.body["to"]["balance"]), (&json!(0), &json!(1)));
@@ -155,8 +155,8 @@ async fn who_comes_while_a_batch_waits_for_its_turn_goes_along() {
     let app = &scene._app;
     let before = app.log().await.events.len();
     let deposits = join_all((0..20).map(|_| scene.first.deposit(scene.held, 1)));
-    for answer in app.as_one_batch(deposits).await {
-        answer.expect(201);
+    for response in app.run_as_one_batch(deposits).await {
+        response.expect(201);
     }
     // The opening that waited first is among them.
     assert_eq!(app.log().await.events.len(), before + 21);
@@ -164,21 +164,21 @@ async fn who_comes_while_a_batch_waits_for_its_turn_goes_along() {
                             SELECT xmin FROM event WHERE partition = $1 ORDER BY position DESC LIMIT 21
                         ) AS last";
     let transactions: i64 =
-        query_scalar(transactions).bind(app.home()).fetch_one(&mut app.database().await).await.unwrap();
+        query_scalar(transactions).bind(app.partition_under_test()).fetch_one(&mut app.database().await).await.unwrap();
     assert_eq!(transactions, 1);
     audit(app).await;
 }
 
 #[tokio::test]
 async fn a_server_that_the_other_had_overtaken_leaves_nothing_unprojected_when_it_ends_last() {
-    let mut app = spawn_app_at_home().await;
-    let mut another = app.another().await;
-    let account = app.teller().account_with(1).await;
-    app.is_projected().await;
-    another.teller().deposit(account, 1).await.expect(201);
-    app.is_projected().await;
-    another.stop().await;
-    app.teller().deposit(account, 1).await.expect(201);
+    let mut app = spawn_app_in_one_partition().await;
+    let mut peer = app.spawn_peer().await;
+    let account = app.client().open_with_balance(1).await;
+    app.wait_until_projected().await;
+    peer.client().deposit(account, 1).await.expect(201);
+    app.wait_until_projected().await;
+    peer.stop().await;
+    app.client().deposit(account, 1).await.expect(201);
     app.stop().await;
     let behind = "SELECT count(*) FROM projection JOIN log_head USING (partition)
                   WHERE projection.position <> log_head.position";

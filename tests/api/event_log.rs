@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::query_as;
 use uuid::Uuid;
 
-use crate::support::{App, Teller, log::Event, spawn_app, spawn_app_at_home, spawn_app_at_home_behind_proxy};
+use crate::support::{App, ApiClient, log::Event, spawn_app, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy};
 
 /// An event as the API must show it, from the row.
 pub fn shown(event: &Event) -> Value {
@@ -18,7 +18,7 @@ pub fn shown(event: &Event) -> Value {
         "schema_version": event.schema_version,
         "data": event.json(),
         "metadata": serde_json::from_str::<Value>(&event.metadata).unwrap(),
-        "recorded_at": passbook::timestamp::format(&event.recorded_at),
+        "recorded_at": passbook_event_store::timestamp::format(&event.recorded_at),
         "hash": hex::encode(&event.hash),
     })
 }
@@ -29,14 +29,14 @@ pub fn cursor(event: &Event) -> String {
 }
 
 /// Every kind of event, on two accounts.
-pub async fn history(teller: &Teller) -> (Uuid, Uuid) {
-    let (account, other) = (teller.account_with(100).await, teller.account_with(0).await);
-    teller.deposit(account, 5).await.expect(201);
-    teller.withdraw(account, 5).await.expect(201);
-    teller.transfer(account, other, 100).await.expect(201);
-    teller.freeze(account).await.expect(200);
-    teller.unfreeze(account).await.expect(200);
-    teller.close(account).await.expect(200);
+pub async fn history(client: &ApiClient) -> (Uuid, Uuid) {
+    let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
+    client.deposit(account, 5).await.expect(201);
+    client.withdraw(account, 5).await.expect(201);
+    client.transfer(account, other, 100).await.expect(201);
+    client.freeze(account).await.expect(200);
+    client.unfreeze(account).await.expect(200);
+    client.close(account).await.expect(200);
     (account, other)
 }
 
@@ -45,11 +45,11 @@ async fn all(app: &App) -> Vec<Value> {
 }
 
 /// Every page from `query` on until one is empty, and where that leads.
-async fn walk(teller: &Teller, query: &str, limit: usize) -> (Vec<Value>, String) {
+async fn walk(client: &ApiClient, query: &str, limit: usize) -> (Vec<Value>, String) {
     let mut found = Vec::new();
     let mut after = "0-00000000".to_owned();
     loop {
-        let page = teller.get(&format!("/v1/events?after={after}&limit={limit}{query}")).await.expect(200);
+        let page = client.get(&format!("/v1/events?after={after}&limit={limit}{query}")).await.expect(200);
         assert!(page.data().len() <= limit, "{}", page.body);
         found.extend_from_slice(page.data());
         let next = page.text("/next").to_owned();
@@ -62,9 +62,9 @@ async fn walk(teller: &Teller, query: &str, limit: usize) -> (Vec<Value>, String
 
 #[tokio::test]
 async fn the_log_is_shown_in_order_and_as_it_was_recorded() {
-    let app = spawn_app_at_home().await;
-    history(&app.teller()).await;
-    let page = app.teller().get("/v1/events").await.expect(200);
+    let app = spawn_app_in_one_partition().await;
+    history(&app.client()).await;
+    let page = app.client().get("/v1/events").await.expect(200);
     assert_eq!(page.data(), all(&app).await);
     let members = ["id", "position", "aggregate_type", "aggregate_id", "version", "type", "schema_version"];
     let members = members.iter().chain(&["data", "metadata", "recorded_at", "hash"]);
@@ -77,12 +77,12 @@ async fn the_log_is_shown_in_order_and_as_it_was_recorded() {
 #[tokio::test]
 async fn data_are_shown_byte_for_byte() {
     let app = spawn_app().await;
-    app.teller().account_with(1).await;
+    app.client().open_with_balance(1).await;
     let odd = "{ \"initial_deposit\":1.0,\n\"owner\" :\"\\u0041\", \"more\":1e400 }";
     app.tamper(&format!("UPDATE event SET data = '{odd}'")).await;
     let account = app.log().await.events[0].stream_id;
     for path in ["/v1/events", &format!("/v1/accounts/{account}/events")] {
-        let page = app.teller().get(path).await.expect(200);
+        let page = app.client().get(path).await.expect(200);
         let text = String::from_utf8(page.bytes).unwrap();
         assert!(text.contains(&format!("\"data\":{odd},")), "{text}");
     }
@@ -90,97 +90,97 @@ async fn data_are_shown_byte_for_byte() {
 
 #[tokio::test]
 async fn pages_of_any_size_lead_over_the_whole_log_and_stand_at_its_end() {
-    let app = spawn_app_at_home().await;
-    history(&app.teller()).await;
+    let app = spawn_app_in_one_partition().await;
+    history(&app.client()).await;
     for limit in [1, 2, 3, 9, 1000] {
-        let (found, next) = walk(&app.teller(), "", limit).await;
+        let (found, next) = walk(&app.client(), "", limit).await;
         assert_eq!(found, all(&app).await, "pages of {limit}");
         assert_eq!(next, cursor(app.log().await.events.last().unwrap()));
     }
-    let (_, end) = walk(&app.teller(), "", 100).await;
-    app.teller().account_with(0).await;
-    let more = app.teller().get(&format!("/v1/events?after={end}")).await.expect(200);
+    let (_, end) = walk(&app.client(), "", 100).await;
+    app.client().open_with_balance(0).await;
+    let more = app.client().get(&format!("/v1/events?after={end}")).await.expect(200);
     assert_eq!(more.data(), &all(&app).await[9..]);
 }
 
 #[tokio::test]
 async fn an_empty_log_has_an_empty_page_that_leads_on() {
-    let app = spawn_app_at_home().await;
+    let app = spawn_app_in_one_partition().await;
     for query in ["", "?after=0", "?after=0-00000000", "?type=AccountOpened", "?since=2020-01-01T00:00:00Z"] {
-        let page = app.teller().get(&format!("/v1/events{query}")).await.expect(200);
+        let page = app.client().get(&format!("/v1/events{query}")).await.expect(200);
         assert_eq!(page.body, json!({"data": [], "next": "0-00000000"}), "{query}");
     }
-    app.teller().get("/v1/events?after=1").await.refused(400, "invalid_parameter");
+    app.client().get("/v1/events?after=1").await.expect_problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
 async fn an_accounts_events_come_by_version_and_end() {
-    let app = spawn_app_at_home().await;
-    let (account, other) = history(&app.teller()).await;
+    let app = spawn_app_in_one_partition().await;
+    let (account, other) = history(&app.client()).await;
     for account in [account, other] {
         let path = format!("/v1/accounts/{account}/events");
         let log = app.log().await;
         let own: Vec<Value> = log.events.iter().filter(|event| event.stream_id == account).map(shown).collect();
-        let whole = app.teller().get(&path).await.expect(200);
+        let whole = app.client().get(&path).await.expect(200);
         assert_eq!(whole.body, json!({"data": own, "next": null}));
         let mut found = Vec::new();
         let mut next = json!("0");
         while let Some(after) = next.as_str() {
-            let page = app.teller().get(&format!("{path}?limit=1&after_version={after}")).await.expect(200);
+            let page = app.client().get(&format!("{path}?limit=1&after_version={after}")).await.expect(200);
             assert_eq!(page.data().len(), 1);
             found.extend_from_slice(page.data());
             next = page.body["next"].clone();
         }
         assert_eq!(found, own);
         for beyond in [own.len() as i64, 99, i64::MAX] {
-            let page = app.teller().get(&format!("{path}?after_version={beyond}")).await.expect(200);
+            let page = app.client().get(&format!("{path}?after_version={beyond}")).await.expect(200);
             assert_eq!(page.body, json!({"data": [], "next": null}));
         }
     }
     for path in ["events", "events?after_version=1"] {
         let nobody = format!("/v1/accounts/{}/{path}", Uuid::from_u128(404));
-        app.teller().get(&nobody).await.refused(404, "account_not_found");
+        app.client().get(&nobody).await.expect_problem(404, "account_not_found");
     }
 }
 
 #[tokio::test]
 async fn a_cursor_is_of_one_history_and_a_position_of_any() {
-    let app = spawn_app_at_home().await;
-    history(&app.teller()).await;
+    let app = spawn_app_in_one_partition().await;
+    history(&app.client()).await;
     let events = app.log().await.events;
     let (third, last) = (cursor(&events[2]), cursor(events.last().unwrap()));
     for after in [third.as_str(), "3"] {
-        let page = app.teller().get(&format!("/v1/events?after={after}")).await.expect(200);
+        let page = app.client().get(&format!("/v1/events?after={after}")).await.expect(200);
         assert_eq!(page.data(), &all(&app).await[3..]);
     }
     app.replace_last_event().await;
-    let teller = app.teller();
+    let client = app.client();
     for query in ["", "&type=AccountOpened", "&type=MoneyDeposited", "&since=2020-01-01T00:00:00Z"] {
-        let refused = teller.get(&format!("/v1/events?after={last}{query}")).await.refused(400, "invalid_parameter");
+        let refused = client.get(&format!("/v1/events?after={last}{query}")).await.expect_problem(400, "invalid_parameter");
         assert!(refused.text("/detail").contains("another history"), "{}", refused.body);
         assert_eq!(refused.body["errors"][0]["field"], "after");
-        let refused = teller.get(&format!("/v1/events?after=10{query}")).await.refused(400, "invalid_parameter");
+        let refused = client.get(&format!("/v1/events?after=10{query}")).await.expect_problem(400, "invalid_parameter");
         assert!(refused.text("/detail").contains("beyond the log's head"), "{}", refused.body);
-        teller.get(&format!("/v1/events?after={third}{query}")).await.expect(200);
-        teller.get(&format!("/v1/events?after=9{query}")).await.expect(200);
+        client.get(&format!("/v1/events?after={third}{query}")).await.expect(200);
+        client.get(&format!("/v1/events?after=9{query}")).await.expect(200);
     }
 }
 
 #[tokio::test]
 async fn a_time_is_where_reading_begins() {
-    let app = spawn_app_at_home().await;
-    history(&app.teller()).await;
-    app.as_one_batch(async { app.teller().account_with(0).await }).await;
+    let app = spawn_app_in_one_partition().await;
+    history(&app.client()).await;
+    app.run_as_one_batch(async { app.client().open_with_balance(0).await }).await;
     let events = app.log().await.events;
     let since = async |time: &str, more: &str| {
         let path = format!("/v1/events?since={}{more}", time.replace('+', "%2B"));
-        app.teller().get(&path).await.expect(200)
+        app.client().get(&path).await.expect(200)
     };
     for event in &events {
         let expected: Vec<Value> = events.iter().filter(|e| e.recorded_at >= event.recorded_at).map(shown).collect();
-        let time = passbook::timestamp::format(&event.recorded_at);
+        let time = passbook_event_store::timestamp::format(&event.recorded_at);
         assert_eq!(since(&time, "").await.data(), expected, "{time}");
-        let before = passbook::timestamp::format(&(event.recorded_at - chrono::Duration::microseconds(1)));
+        let before = passbook_event_store::timestamp::format(&(event.recorded_at - chrono::Duration::microseconds(1)));
         assert_eq!(since(&before, "").await.data(), expected, "{before}");
         let elsewhere = event.recorded_at.with_timezone(&chrono::FixedOffset::east_opt(7_200).unwrap()).to_rfc3339();
         assert_eq!(since(&elsewhere, "").await.data(), expected, "{elsewhere}");
@@ -195,15 +195,15 @@ async fn a_time_is_where_reading_begins() {
         assert_eq!(since(future, "").await.body, json!({"data": [], "next": head}));
         assert_eq!(since(future, "&after=1").await.body, json!({"data": [], "next": head}));
     }
-    let fifth = passbook::timestamp::format(&events[4].recorded_at);
+    let fifth = passbook_event_store::timestamp::format(&events[4].recorded_at);
     assert_eq!(since(&fifth, "&after=1").await.data(), &all(&app).await[4..]);
     assert_eq!(since(&fifth, "&after=7").await.data(), &all(&app).await[7..]);
 }
 
 #[tokio::test]
 async fn each_type_is_found_alone() {
-    let app = spawn_app_at_home().await;
-    history(&app.teller()).await;
+    let app = spawn_app_in_one_partition().await;
+    history(&app.client()).await;
     let all = all(&app).await;
     for event_type in
         "AccountOpened MoneyDeposited MoneyWithdrawn TransferSent TransferReceived AccountFrozen AccountUnfrozen AccountClosed"
@@ -212,12 +212,12 @@ async fn each_type_is_found_alone() {
         let expected: Vec<&Value> = all.iter().filter(|event| event["type"] == event_type).collect();
         assert!(!expected.is_empty());
         for limit in [1, 2, 100] {
-            let (found, next) = walk(&app.teller(), &format!("&type={event_type}"), limit).await;
+            let (found, next) = walk(&app.client(), &format!("&type={event_type}"), limit).await;
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{event_type}");
             assert_eq!(next, cursor(app.log().await.events.last().unwrap()), "what was passed over is not read again");
         }
     }
-    let refused = app.teller().get("/v1/events?type=MoneyStolen").await.refused(400, "invalid_parameter");
+    let refused = app.client().get("/v1/events?type=MoneyStolen").await.expect_problem(400, "invalid_parameter");
     for known in ["MoneyStolen", "AccountOpened", "TransferReceived", "AccountClosed"] {
         assert!(refused.text("/detail").contains(known), "{}", refused.body);
     }
@@ -236,23 +236,23 @@ async fn scans(app: &App) -> (i64, i64) {
 
 #[tokio::test]
 async fn the_log_is_read_through_its_keys_also_if_it_was_empty_when_the_statements_were_planned() {
-    let mut app = spawn_app_at_home().await;
+    let mut app = spawn_app_in_one_partition().await;
     let queries =
         ["after=0", "after=0&type=AccountClosed", "after=0&type=MoneyDeposited", "since=2020-01-01T00:00:00Z"];
     for _ in 0..10 {
         for query in queries {
-            app.teller().get(&format!("/v1/events?{query}")).await.expect(200);
+            app.client().get(&format!("/v1/events?{query}")).await.expect(200);
         }
-        app.teller().get(&format!("/v1/accounts/{}/events", Uuid::from_u128(404))).await.expect(404);
+        app.client().get(&format!("/v1/accounts/{}/events", Uuid::from_u128(404))).await.expect(404);
     }
-    history(&app.teller()).await;
-    app.record_deposits(30_000, 10).await;
-    app.teller().account_with(0).await;
+    history(&app.client()).await;
+    app.insert_deposits(30_000, 10).await;
+    app.client().open_with_balance(0).await;
     for query in queries {
-        app.teller().get(&format!("/v1/events?{query}")).await.expect(200);
+        app.client().get(&format!("/v1/events?{query}")).await.expect(200);
     }
     app.stop().await;
-    app.is_disconnected().await;
+    app.wait_until_disconnected().await;
     let (rare, read) = scans(&app).await;
     assert!(rare >= 11, "the index of rare types was used {rare} times");
     assert!(read < 30_000, "{read} events were read without an index");
@@ -260,14 +260,14 @@ async fn the_log_is_read_through_its_keys_also_if_it_was_empty_when_the_statemen
 
 #[tokio::test]
 async fn a_page_of_a_common_type_is_bounded_in_what_it_reads_and_leads_on() {
-    let app = spawn_app_at_home().await;
-    let account = app.teller().account_with(1).await;
-    app.record_deposits(25_000, 10).await;
+    let app = spawn_app_in_one_partition().await;
+    let account = app.client().open_with_balance(1).await;
+    app.insert_deposits(25_000, 10).await;
     app.restart_on_what_is_there(account).await;
     let mut pages = 0;
     let mut after = "0".to_owned();
     let withdrawn = loop {
-        let page = app.teller().get(&format!("/v1/events?after={after}&type=MoneyWithdrawn")).await.expect(200);
+        let page = app.client().get(&format!("/v1/events?after={after}&type=MoneyWithdrawn")).await.expect(200);
         pages += 1;
         after = page.text("/next").to_owned();
         if let [only] = page.data() {
@@ -276,25 +276,25 @@ async fn a_page_of_a_common_type_is_bounded_in_what_it_reads_and_leads_on() {
         assert!(page.data().is_empty() && after.starts_with(&format!("{}0000-", pages)), "{after}");
     };
     assert_eq!((pages, withdrawn["position"].as_str()), (3, Some("25002")));
-    let rare = app.teller().get("/v1/events?after=1&type=AccountFrozen").await.expect(200);
+    let rare = app.client().get("/v1/events?after=1&type=AccountFrozen").await.expect(200);
     assert_eq!(rare.data()[0]["position"], "25003");
 }
 
 impl App {
     /// Withdraws and freezes behind what was written past the service.
     async fn restart_on_what_is_there(&self, account: Uuid) {
-        self.teller().withdraw(account, 1).await.expect(201);
-        self.teller().freeze(account).await.expect(200);
+        self.client().withdraw(account, 1).await.expect(201);
+        self.client().freeze(account).await.expect(200);
     }
 }
 
 #[tokio::test]
 async fn a_question_that_cannot_be_understood_is_refused() {
     let app = spawn_app().await;
-    let (account, _) = history(&app.teller()).await;
+    let (account, _) = history(&app.client()).await;
     let (log, one) = ("/v1/events", &*format!("/v1/accounts/{account}/events"));
-    let movement = app.teller().get(&format!("/v1/accounts/{account}/transactions?limit=1&min_position=9")).await;
-    let accounts = app.teller().get("/v1/accounts?limit=1&min_position=9").await;
+    let movement = app.client().get(&format!("/v1/accounts/{account}/transactions?limit=1&min_position=9")).await;
+    let accounts = app.client().get("/v1/accounts?limit=1&min_position=9").await;
     let foreign = format!("after={} after={}", movement.text("/next"), accounts.text("/next"));
     let cursors = "after= after=x after=-1 after=%2B1 after=1.0 after=0x1 after=1- after=1-9f86d0 after=1-zzzzzzzz \
                    after=1-00000000 after=0-00000001 after=10 after=10-00000000 after=9223372036854775807 \
@@ -307,25 +307,25 @@ async fn a_question_that_cannot_be_understood_is_refused() {
                   after_version=v1 limit=0 limit=1001 after=1 type=MoneyDeposited since=2026-01-31T12:00:00Z";
     for (path, queries) in [(log, cursors), (log, &foreign), (log, others), (one, of_one)] {
         for query in queries.split_whitespace() {
-            let answer = app.teller().get(&format!("{path}?{query}")).await;
-            assert_eq!(answer.status, 400, "{path}?{query}: {}", answer.body);
-            answer.refused(400, "invalid_parameter");
+            let response = app.client().get(&format!("{path}?{query}")).await;
+            assert_eq!(response.status, 400, "{path}?{query}: {}", response.body);
+            response.expect_problem(400, "invalid_parameter");
         }
     }
-    let mine = app.teller().get(&format!("{log}?limit=1")).await.text("/next").to_owned();
-    app.teller().get(&format!("/v1/accounts?after={mine}")).await.refused(400, "invalid_parameter");
-    app.teller().get("/v1/accounts/17/events").await.refused(400, "invalid_parameter");
-    app.teller().post(log, "{}").await.refused(405, "method_not_allowed");
+    let mine = app.client().get(&format!("{log}?limit=1")).await.text("/next").to_owned();
+    app.client().get(&format!("/v1/accounts?after={mine}")).await.expect_problem(400, "invalid_parameter");
+    app.client().get("/v1/accounts/17/events").await.expect_problem(400, "invalid_parameter");
+    app.client().post(log, "{}").await.expect_problem(405, "method_not_allowed");
 }
 
 #[tokio::test]
 async fn without_its_database_the_log_is_not_shown_and_nothing_is_made_up() {
-    let (app, proxy) = spawn_app_at_home_behind_proxy(&[]).await;
-    let account = app.teller().account_with(1).await;
-    proxy.go_away();
+    let (app, proxy) = spawn_app_in_one_partition_behind_proxy(&[]).await;
+    let account = app.client().open_with_balance(1).await;
+    proxy.disconnect();
     for path in ["/v1/events".to_owned(), format!("/v1/accounts/{account}/events"), "/v1/events/stream".to_owned()] {
-        app.teller().get(&path).await.refused(503, "storage_unavailable");
+        app.client().get(&path).await.expect_problem(503, "storage_unavailable");
     }
-    proxy.come_back();
-    assert_eq!(app.teller().get("/v1/events").await.expect(200).data(), all(&app).await);
+    proxy.reconnect();
+    assert_eq!(app.client().get("/v1/events").await.expect(200).data(), all(&app).await);
 }

@@ -1,4 +1,4 @@
-//! An OpenID Connect provider of the test's own: it publishes keys, counts who asks, changes them, and goes away.
+//! An OpenID Connect provider for tests: it publishes keys, counts requests for them, rotates them, and can be stopped.
 
 use std::{
     net::SocketAddr,
@@ -14,57 +14,57 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::tokens::Signer;
 
-/// A provider that is there.
-pub struct Provider {
+/// A provider on a port of its own.
+pub struct OidcProvider {
     address: SocketAddr,
     keys: Arc<Mutex<Vec<Value>>>,
-    asked: Arc<AtomicUsize>,
+    request_count: Arc<AtomicUsize>,
     server: Option<JoinHandle<()>>,
 }
 
-impl Provider {
-    pub async fn with(signers: &[&Signer]) -> Self {
+impl OidcProvider {
+    pub async fn start(signers: &[&Signer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut provider = Self { address, keys: Arc::default(), asked: Arc::default(), server: None };
+        let mut provider = Self { address, keys: Arc::default(), request_count: Arc::default(), server: None };
         provider.publish(signers);
         provider.server = Some(provider.serve(listener));
         provider
     }
 
-    /// What it calls itself.
+    /// The issuer in the provider's discovery document.
     pub fn issuer(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// These keys, and no others.
+    /// Replaces the published keys.
     pub fn publish(&self, signers: &[&Signer]) {
         *self.keys.lock().unwrap() = signers.iter().map(|signer| signer.jwk()).collect();
     }
 
-    /// How often somebody read its keys.
-    pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    /// How often the keys were requested.
+    pub fn request_count(&self) -> usize {
+        self.request_count.load(Ordering::SeqCst)
     }
 
-    /// Nobody answers any more.
-    pub async fn goes_away(&mut self) {
+    /// Stops listening.
+    pub async fn stop(&mut self) {
         let server = self.server.take().unwrap();
         server.abort();
         let _ = server.await;
     }
 
-    /// The same provider, back again.
-    pub async fn comes_back(&mut self) {
+    /// Listens on the same address again.
+    pub async fn restart(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.server = Some(self.serve(listener));
     }
 
     fn serve(&self, listener: TcpListener) -> JoinHandle<()> {
-        let (issuer, keys, asked) = (self.issuer(), Arc::clone(&self.keys), Arc::clone(&self.asked));
+        let (issuer, keys, request_count) = (self.issuer(), Arc::clone(&self.keys), Arc::clone(&self.request_count));
         let discovery = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")});
         let published = move || {
-            asked.fetch_add(1, Ordering::SeqCst);
+            request_count.fetch_add(1, Ordering::SeqCst);
             let keys = keys.lock().unwrap().clone();
             async move { Json(json!({"keys": keys})) }
         };

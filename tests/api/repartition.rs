@@ -4,20 +4,18 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use passbook::{
-    audit::verify,
-    config::Config,
-    copy::{Copy, Error, Views},
-    database::Database,
-    event_store::{Partitions, Position},
-    service,
-};
+use passbook_audit::verify;
+use passbook::config::Config;
+use passbook_repartition::{Copy, Error, Views};
+use passbook_database::Database;
+use passbook_event_store::{Partitions, Position};
+use passbook::service;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, App, Dice, Teller,
-    app::{no_log, serve},
+    Response, App, Rng, ApiClient,
+    app::{empty_database, start_app},
     audit::audit,
     cluster::OwnDatabase,
     spawn_app_with,
@@ -34,19 +32,19 @@ struct Target {
 
 impl Target {
     async fn new(partitions: i16) -> Self {
-        let (database, config) = no_log(&[&format!("--partitions={partitions}")]).await;
+        let (database, config) = empty_database(&[&format!("--partitions={partitions}")]).await;
         Self { database, config, partitions: Partitions::new(partitions).unwrap() }
     }
 
     async fn open(&self, source: &App) -> Result<Copy, Error> {
-        let (from, to) = (Database::open(source.config()).await.unwrap(), Database::open(&self.config).await.unwrap());
+        let (from, to) = (Database::open(&source.config().database()).await.unwrap(), Database::open(&self.config.database()).await.unwrap());
         Copy::open(&from.writer(), &to.writer(), source.partitions(), self.partitions).await
     }
 
     /// All of it, with the views.
-    async fn finish(&self, source: &App) -> Result<passbook::copy::Copied, Error> {
+    async fn finish(&self, source: &App) -> Result<passbook_repartition::Copied, Error> {
         let copy = self.open(source).await?;
-        let to = Database::open(&self.config).await.unwrap();
+        let to = Database::open(&self.config.database()).await.unwrap();
         let views = Views::keep(&to.projector(), self.partitions).await.unwrap();
         let copied = copy.finish(|_, _| ()).await?;
         views.finish().await;
@@ -54,14 +52,14 @@ impl Target {
     }
 
     async fn serve(self) -> App {
-        serve(self.config, self.database).await
+        start_app(self.config, self.database).await
     }
 }
 
-/// Commands with keys and without, on some accounts; their answers by key.
-async fn history(app: &App, seed: u64) -> (Vec<Uuid>, BTreeMap<String, Answer>) {
-    let teller = app.teller();
-    let mut answers = BTreeMap::new();
+/// Commands with keys and without, on some accounts; their responses by key.
+async fn history(app: &App, seed: u64) -> (Vec<Uuid>, BTreeMap<String, Response>) {
+    let client = app.client();
+    let mut responses = BTreeMap::new();
     let mut accounts = Vec::new();
     for n in 0..8 {
         let key = format!("open-{seed}-{n}");
@@ -69,27 +67,27 @@ async fn history(app: &App, seed: u64) -> (Vec<Uuid>, BTreeMap<String, Answer>) 
         if n % 2 == 0 {
             body["account_id"] = json!(Uuid::from_u128(u128::from(seed) * 100 + n));
         }
-        let opened = teller.keyed(&key).open(body).await.expect(201);
+        let opened = client.with_key(&key).open(body).await.expect(201);
         accounts.push(opened.account_id());
-        answers.insert(key, opened);
+        responses.insert(key, opened);
     }
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     for n in 0..60 {
-        let [from, to] = [(); 2].map(|()| accounts[usize::try_from(dice.throw(8)).unwrap()]);
+        let [from, to] = [(); 2].map(|()| accounts[usize::try_from(rng.below(8)).unwrap()]);
         let key = format!("do-{seed}-{n}");
-        let answer = repeat(&teller.keyed(&key), n, from, to).await;
-        if answer.status == 201 {
-            answers.insert(key, answer);
+        let response = repeat(&client.with_key(&key), n, from, to).await;
+        if response.status == 201 {
+            responses.insert(key, response);
         }
     }
-    (accounts, answers)
+    (accounts, responses)
 }
 
-async fn repeat(teller: &Teller, n: usize, from: Uuid, to: Uuid) -> Answer {
+async fn repeat(client: &ApiClient, n: usize, from: Uuid, to: Uuid) -> Response {
     match n % 3 {
-        0 => teller.deposit(from, 5).await,
-        1 => teller.withdraw(from, 3).await,
-        _ => teller.transfer(from, to, 2).await,
+        0 => client.deposit(from, 5).await,
+        1 => client.withdraw(from, 3).await,
+        _ => client.transfer(from, to, 2).await,
     }
 }
 
@@ -100,7 +98,7 @@ fn kept(app: &crate::support::log::Log) -> Vec<(Uuid, Uuid, i64, String, String,
         .iter()
         .map(|event| {
             let event = event.clone();
-            let time = passbook::timestamp::format(&event.recorded_at);
+            let time = passbook_event_store::timestamp::format(&event.recorded_at);
             (event.id, event.stream_id, event.version, event.event_type, event.data, event.metadata, time)
         })
         .collect();
@@ -109,8 +107,8 @@ fn kept(app: &crate::support::log::Log) -> Vec<(Uuid, Uuid, i64, String, String,
 }
 
 /// A receipt without its positions, and these.
-fn taken_apart(answer: &Answer) -> (Value, Vec<Position>) {
-    let mut body = answer.body.clone();
+fn taken_apart(response: &Response) -> (Value, Vec<Position>) {
+    let mut body = response.body.clone();
     let mut positions = Vec::new();
     for pointer in ["", "/from", "/to"] {
         if let Some(position) = body.pointer_mut(&format!("{pointer}/position")) {
@@ -125,10 +123,10 @@ fn taken_apart(answer: &Answer) -> (Value, Vec<Position>) {
 async fn everything_but_positions_and_hashes_is_what_it_was() {
     for (from, to) in [(1, 4), (2, 4), (4, 4), (1, 16)] {
         let mut old = spawn_app_with(&[&format!("--partitions={from}"), "--snapshot-every=5"]).await;
-        let (accounts, answers) = history(&old, 1).await;
+        let (accounts, responses) = history(&old, 1).await;
         let before = audit(&old).await;
         old.stop().await;
-        old.is_disconnected().await;
+        old.wait_until_disconnected().await;
         let target = Target::new(to).await;
         let copied = target.finish(&old).await.unwrap();
         assert_eq!(copied.events, i64::try_from(before.events.len()).unwrap());
@@ -138,46 +136,46 @@ async fn everything_but_positions_and_hashes_is_what_it_was() {
         let partitions = new.partitions();
         verify::verify(&new.auditor().await, partitions, &[], |_, _| ()).await.unwrap();
 
-        // Whoever tries again is answered as before; the positions are of the log that answers.
-        let mut dice = Dice::new(1);
-        let teller = new.teller();
+        // Whoever tries again is answered as before; the positions are of the log that responses.
+        let mut rng = Rng::new(1);
+        let client = new.client();
         for n in 0..8 {
             let mut body = json!({"currency": "EUR", "initial_deposit": 100});
             if n % 2 == 0 {
                 body["account_id"] = json!(Uuid::from_u128(100 + n));
             }
-            assert_replayed(&answers, &format!("open-1-{n}"), async |keyed| keyed.open(body.clone()).await, &teller)
+            assert_replayed(&responses, &format!("open-1-{n}"), async |keyed| keyed.open(body.clone()).await, &client)
                 .await;
         }
         for n in 0..60 {
-            let [from, to] = [(); 2].map(|()| accounts[usize::try_from(dice.throw(8)).unwrap()]);
+            let [from, to] = [(); 2].map(|()| accounts[usize::try_from(rng.below(8)).unwrap()]);
             let key = format!("do-1-{n}");
-            if answers.contains_key(&key) {
-                assert_replayed(&answers, &key, async |keyed| repeat(keyed, n, from, to).await, &teller).await;
+            if responses.contains_key(&key) {
+                assert_replayed(&responses, &key, async |keyed| repeat(keyed, n, from, to).await, &client).await;
             }
         }
         assert_eq!(new.log().await.head.position, before.head.position, "nothing was carried out twice");
 
         // And it goes on.
-        let transfer = answers.values().find(|answer| answer.body["transfer_id"].is_string()).unwrap();
-        teller.get(&format!("/v1/transfers/{}", transfer.text("/transfer_id"))).await.expect(200);
-        join_all(accounts.iter().map(|account| async { teller.deposit(*account, 1).await.expect(201) })).await;
+        let transfer = responses.values().find(|response| response.body["transfer_id"].is_string()).unwrap();
+        client.get(&format!("/v1/transfers/{}", transfer.text("/transfer_id"))).await.expect(200);
+        join_all(accounts.iter().map(|account| async { client.deposit(*account, 1).await.expect(201) })).await;
         audit(&new).await;
     }
 }
 
 async fn assert_replayed(
-    answers: &BTreeMap<String, Answer>,
+    responses: &BTreeMap<String, Response>,
     key: &str,
-    again: impl AsyncFn(&Teller) -> Answer,
-    teller: &Teller,
+    again: impl AsyncFn(&ApiClient) -> Response,
+    client: &ApiClient,
 ) {
-    let again = again(&teller.keyed(key)).await.expect(201);
+    let again = again(&client.with_key(key)).await.expect(201);
     assert!(again.is_replay(), "{key}: {}", again.body);
-    let ((then, _), (now, positions)) = (taken_apart(&answers[key]), taken_apart(&again));
+    let ((then, _), (now, positions)) = (taken_apart(&responses[key]), taken_apart(&again));
     assert_eq!(then, now);
     let account = again.body["account_id"].as_str().or(again.body["from"]["account_id"].as_str()).unwrap();
-    teller.account(account.parse().unwrap(), &positions[0].to_string()).await.expect(200);
+    client.get_account(account.parse().unwrap(), &positions[0].to_string()).await.expect(200);
 }
 
 #[tokio::test]
@@ -196,18 +194,18 @@ async fn a_copy_follows_a_bank_that_goes_on_and_is_interrupted_and_resumed() {
     }
     let refused = target.finish(&old).await.expect_err("the old service writes");
     assert!(matches!(refused, Error::StillServed), "{refused}");
-    let (_, answers) = history(&old, 4).await;
+    let (_, responses) = history(&old, 4).await;
     let before = old.log().await;
     assert!(before.head.position > total);
     old.stop().await;
-    old.is_disconnected().await;
+    old.wait_until_disconnected().await;
     target.finish(&old).await.unwrap();
     let again = target.open(&old).await.err().expect("it is finished");
     assert!(matches!(again, Error::Finished(_)), "{again}");
     let new = target.serve().await;
     let after = audit(&new).await;
     assert_eq!((kept(&after), after.keys >= before.keys), (kept(&before), true));
-    assert!(answers.len() > 20);
+    assert!(responses.len() > 20);
     verify::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
 }
 
@@ -220,19 +218,19 @@ async fn an_opening_is_found_again_after_a_second_copy_where_its_key_is_kept_apa
     let mut keys = (0..).map(|n| format!("open-{n}"));
     let (key, opened) = loop {
         let key = keys.next().unwrap();
-        let opened = app.teller().keyed(&key).open(body.clone()).await.expect(201);
+        let opened = app.client().with_key(&key).open(body.clone()).await.expect(201);
         if four.of_key("anonymous", &key) != four.of(opened.account_id()) {
             break (key, opened);
         }
     };
     for partitions in [4, 8] {
         app.stop().await;
-        app.is_disconnected().await;
+        app.wait_until_disconnected().await;
         let target = Target::new(partitions).await;
         target.finish(&app).await.unwrap();
         app = target.serve().await;
     }
-    let again = app.teller().keyed(&key).open(body).await.expect(201);
+    let again = app.client().with_key(&key).open(body).await.expect(201);
     assert!(again.is_replay(), "{}", again.body);
     assert_eq!(again.account_id(), opened.account_id());
 }
@@ -241,9 +239,9 @@ async fn an_opening_is_found_again_after_a_second_copy_where_its_key_is_kept_apa
 async fn what_was_asked_after_a_copy_that_broke_off_at_its_end_is_answered_again_after_the_next() {
     let mut old = spawn_app_with(&["--partitions=1"]).await;
     let target = Target::new(2).await;
-    let account = old.teller().account_with(100).await;
+    let account = old.client().open_with_balance(100).await;
     old.stop().await;
-    old.is_disconnected().await;
+    old.wait_until_disconnected().await;
     // Everything is there, keys included, and then the two are found not to be equal.
     let mut copied = target.database.connect().await;
     target.open(&old).await.unwrap().round(|_, _| ()).await.unwrap();
@@ -251,13 +249,13 @@ async fn what_was_asked_after_a_copy_that_broke_off_at_its_end_is_answered_again
     target.finish(&old).await.expect_err("the new log holds more than the old one");
     sqlx::raw_sql("UPDATE log_head SET position = position - 1").execute(&mut copied).await.unwrap();
 
-    let mut old = old.another().await;
-    let answered = old.teller().keyed("after").deposit(account, 5).await.expect(201);
+    let mut old = old.spawn_peer().await;
+    let answered = old.client().with_key("after").deposit(account, 5).await.expect(201);
     old.stop().await;
-    old.is_disconnected().await;
+    old.wait_until_disconnected().await;
     target.finish(&old).await.unwrap();
     let new = target.serve().await;
-    let again = new.teller().keyed("after").deposit(account, 5).await.expect(201);
+    let again = new.client().with_key("after").deposit(account, 5).await.expect(201);
     assert!(again.is_replay(), "{}", again.body);
     assert_eq!(again.body["events"], answered.body["events"]);
 }
@@ -271,8 +269,8 @@ async fn what_cannot_be_a_copy_is_refused() {
     assert!(matches!(told, Error::NotAMultiple { from: 4, to: 6 }), "{told}");
     let mut served = spawn_app_with(&["--partitions=8"]).await;
     served.stop().await;
-    let own = Database::open(served.config()).await.unwrap();
-    let from = Database::open(old.config()).await.unwrap();
+    let own = Database::open(&served.config().database()).await.unwrap();
+    let from = Database::open(&old.config().database()).await.unwrap();
     let told = Copy::open(&from.writer(), &own.writer(), old.partitions(), served.partitions()).await;
     assert!(matches!(told, Err(Error::NotEmpty)));
     let target = Target::new(8).await;
@@ -282,14 +280,14 @@ async fn what_cannot_be_a_copy_is_refused() {
     assert!(matches!(told, Error::Another { begun: 4, found: 1 }), "{told}");
     let told = Copy::open(
         &from.writer(),
-        &Database::open(&target.config).await.unwrap().writer(),
+        &Database::open(&target.config.database()).await.unwrap().writer(),
         old.partitions(),
         Partitions::new(16).unwrap(),
     )
     .await;
     assert!(matches!(told, Err(Error::Begun { begun: 8, asked: 16 })));
-    let half = Database::open(&target.config).await.unwrap();
-    let own = Database::open(&Target::new(8).await.config).await.unwrap();
+    let half = Database::open(&target.config.database()).await.unwrap();
+    let own = Database::open(&Target::new(8).await.config.database()).await.unwrap();
     let told = Copy::open(&half.writer(), &own.writer(), target.partitions, target.partitions).await;
     assert!(matches!(told, Err(Error::SourceUnfinished)));
 }
@@ -304,7 +302,7 @@ async fn an_idle_service_is_connected_too() {
     let refused = target.finish(&old).await.expect_err("its projector is there");
     assert!(matches!(refused, Error::StillServed), "{refused}");
     old.stop().await;
-    old.is_disconnected().await;
+    old.wait_until_disconnected().await;
     target.finish(&old).await.unwrap();
 }
 
@@ -322,7 +320,7 @@ async fn what_a_failover_has_lost_after_it_was_copied_is_noticed() {
         let target = Target::new(2).await;
         target.open(&old).await.unwrap().round(|_, _| ()).await.unwrap();
         old.stop().await;
-        old.is_disconnected().await;
+        old.wait_until_disconnected().await;
         old.tamper(change).await;
         let told = target.finish(&old).await.expect_err("another history");
         assert!(matches!(told, Error::Lost(Position::Only(_))), "{told}");

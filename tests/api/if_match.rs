@@ -1,0 +1,99 @@
+//! `If-Match`: a command is carried out at the version that its caller saw, or not at all.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::spawn_app;
+
+#[tokio::test]
+async fn a_command_at_the_current_version_is_carried_out() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    let first = client.if_match("\"1\"").deposit(account, 1).await.expect(201);
+    client.if_match(first.header("etag").unwrap()).withdraw(account, 1).await.expect(201);
+    client.if_match("*").deposit(account, 1).await.expect(201);
+    client.if_match("\"17\", \"4\"").deposit(account, 1).await.expect(201);
+    // What stands behind the dot is the view's generation.
+    client.if_match("\"5.2\"").deposit(account, 1).await.expect(201);
+    assert_eq!(app.log().await.head.position, 6);
+}
+
+#[tokio::test]
+async fn a_stale_version_is_refused_with_the_current_one_and_changes_nothing() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    client.deposit(account, 1).await.expect(201);
+    client.withdraw(account, 1).await.expect(201);
+    let before = app.log().await;
+    let late = client.if_match("\"2\"");
+    for refused in [
+        late.deposit(account, 1).await,
+        late.withdraw(account, 1).await,
+        late.freeze(account).await,
+        late.unfreeze(account).await,
+        late.close(account).await,
+        client.if_match("\"4\"").deposit(account, 1).await,
+        client.if_match("W/\"3\"").deposit(account, 1).await,
+        client.if_match("\"not ours\"").deposit(account, 1).await,
+    ] {
+        assert_eq!(refused.expect_problem(412, "version_mismatch").body["current_version"], 3);
+    }
+    assert_eq!(app.log().await, before);
+}
+
+#[tokio::test]
+async fn the_version_is_judged_after_the_existence_and_before_the_state() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let (closed, frozen) = (client.open_with_balance(0).await, client.open_with_balance(100).await);
+    client.close(closed).await.expect(200);
+    client.freeze(frozen).await.expect(200);
+    let late = client.if_match("\"1\"");
+    late.deposit(Uuid::from_u128(404), 1).await.expect_problem(404, "account_not_found");
+    client.if_match("*").deposit(Uuid::from_u128(404), 1).await.expect_problem(404, "account_not_found");
+    late.deposit(closed, 1).await.expect_problem(412, "version_mismatch");
+    late.withdraw(frozen, 101).await.expect_problem(412, "version_mismatch");
+    client.if_match("\"2\"").deposit(closed, 1).await.expect_problem(422, "account_closed");
+}
+
+#[tokio::test]
+async fn of_many_who_saw_the_same_version_one_wins() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    let seen = client.if_match("\"1\"");
+    let responses = futures_util::future::join_all((0..16).map(|_| seen.deposit(account, 1))).await;
+    assert_eq!(responses.iter().filter(|response| response.status == 201).count(), 1);
+    for refused in responses.into_iter().filter(|response| response.status != 201) {
+        assert_eq!(refused.expect_problem(412, "version_mismatch").body["current_version"], 2);
+    }
+}
+
+#[tokio::test]
+async fn openings_and_transfers_take_no_condition() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let (from, to) = (client.open_with_balance(10).await, client.open_with_balance(0).await);
+    let before = app.log().await;
+    for condition in ["*", "\"1\"", "\"0\""] {
+        let conditional = client.if_match(condition);
+        conditional.open(json!({"currency": "EUR"})).await.expect_problem(400, "invalid_parameter");
+        conditional.transfer(from, to, 1).await.expect_problem(400, "invalid_parameter");
+    }
+    assert_eq!(app.log().await, before);
+}
+
+#[tokio::test]
+async fn a_condition_that_is_none_is_refused() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    let before = app.log().await;
+    for broken in ["", "1", "\"1", "1\"", "\"1\" \"2\"", "W/1", "null"] {
+        let refused = client.if_match(broken).deposit(account, 1).await.expect_problem(400, "invalid_parameter");
+        assert_eq!(refused.body["errors"][0]["field"], "If-Match", "{broken}");
+    }
+    assert_eq!(app.log().await, before);
+}
