@@ -4,18 +4,16 @@ use std::{io::Write, process::ExitCode, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, setrlimit};
-use passbook::{
-    audit::{InvalidWitness, Witness, verify},
-    auth::development,
-    config::{Cli, Config, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify},
-    copy::{Copied, Copy, Views},
-    database::{self, Database},
-    event_store::Partitions,
-    http,
-    read_model::rebuild,
-    service::{self, Service, publish},
-    telemetry,
-};
+use passbook::config::{Cli, Config, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify};
+use passbook::http;
+use passbook::service::{self, Service, publish};
+use passbook_audit::{InvalidWitness, Witness, verify};
+use passbook_auth::development;
+use passbook_database::{self as database, Database};
+use passbook_event_store::Partitions;
+use passbook_read_model::rebuild;
+use passbook_repartition::{Copied, Copy, Views};
+use passbook_telemetry as telemetry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -53,7 +51,7 @@ async fn main() -> ExitCode {
 
 async fn serve(config: Config) -> Result<(), String> {
     keep_to_itself()?;
-    let _lines = telemetry::start(&config)?;
+    let _lines = telemetry::start(&config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
 
@@ -87,8 +85,8 @@ fn keep_to_itself() -> Result<(), String> {
 
 async fn migrate(wanted: Migrate) -> Result<(), String> {
     let Migrate { distribute, config } = wanted;
-    let _lines = telemetry::start(&config)?;
-    let database = Database::open(&config).await.map_err(|error| error.to_string())?;
+    let _lines = telemetry::start(&config.log())?;
+    let database = Database::open(&config.database()).await.map_err(|error| error.to_string())?;
     let mut migrated = database.migrate().await;
     if distribute && migrated.is_ok() {
         migrated = database.distribute().await;
@@ -101,8 +99,8 @@ async fn verify(wanted: Verify) -> Result<(), String> {
     let Verify { witness, json, config } = wanted;
     let witnesses = witness.iter().flat_map(|list| list.split(',')).map(str::parse).collect();
     let witnesses: Vec<Witness> = Result::map_err(witnesses, |error: InvalidWitness| format!("--witness: {error}"))?;
-    let _lines = telemetry::start(&config)?;
-    let database = Database::open_existing(&config).await.map_err(|error| error.to_string())?;
+    let _lines = telemetry::start(&config.log())?;
+    let database = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
     let outcome = check_books(&database, &witnesses, json).await;
     database.close().await;
     outcome
@@ -131,9 +129,9 @@ async fn check_books(database: &Database, witnesses: &[Witness], json: bool) -> 
 
 async fn rebuild(wanted: Rebuild) -> Result<(), String> {
     let Rebuild { projection, verify, resume, config } = wanted;
-    let _lines = telemetry::start(&config)?;
+    let _lines = telemetry::start(&config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let database = Database::open_existing(&config).await.map_err(|error| error.to_string())?;
+    let database = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
     let outcome = tokio::select! {
         outcome = build(&database, &projection, verify, resume) => outcome,
         _ = interrupt.recv() => Err(format!("stopped half-way: `passbook rebuild {projection} --resume` goes on")),
@@ -159,12 +157,12 @@ async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> R
 
 async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
     let passbook::config::Copy { to, follow, config } = wanted;
-    let _lines = telemetry::start(&config)?;
+    let _lines = telemetry::start(&config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let partitions = config.partitions.and_then(|count| Partitions::new(count.into()));
     let partitions = partitions.ok_or("--partitions says how many the new log gets, and is missing")?;
     let new = Config { database_url: Some(to), database_url_file: None, ..config.clone() };
-    let source = Database::open_existing(&config).await.map_err(|error| error.to_string())?;
+    let source = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
     let outcome = tokio::select! {
         outcome = copy_into(&source, &new, partitions, follow) => outcome,
         // What is copied stands with how far it has come: a step that is given up is as if it had not begun.
@@ -182,7 +180,7 @@ async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
 
 async fn copy_into(source: &Database, new: &Config, partitions: Partitions, follow: bool) -> Result<(), String> {
     source.check().await.map_err(|error| error.to_string())?;
-    let target = Database::open(new).await.map_err(|error| format!("--to: {error}"))?;
+    let target = Database::open(&new.database()).await.map_err(|error| format!("--to: {error}"))?;
     target.prepare().await.map_err(|error| format!("--to: {error}"))?;
     let from = service::partitions_of(source).await.map_err(|error| error.to_string())?;
     let copying = Copy::open(&source.writer(), &target.writer(), from, partitions).await;
@@ -211,7 +209,7 @@ async fn copy_into(source: &Database, new: &Config, partitions: Partitions, foll
 
 async fn relay(wanted: RelayNats) -> Result<(), String> {
     keep_to_itself()?;
-    let _lines = telemetry::start(&wanted.config)?;
+    let _lines = telemetry::start(&wanted.config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let (stop, stopping) = watch::channel(false);
@@ -229,7 +227,7 @@ async fn relay(wanted: RelayNats) -> Result<(), String> {
 
 fn token(wanted: &Token) -> Result<(), String> {
     let Token { sub, scope, lasts_s, key, config } = wanted;
-    let key = key.clone().unwrap_or_else(|| database::data_dir(config).join(development::KEY_FILE));
+    let key = key.clone().unwrap_or_else(|| database::data_dir(&config.database()).join(development::KEY_FILE));
     let claims = development::Wanted {
         subject: sub,
         scope,

@@ -5,13 +5,13 @@ use std::hint::black_box;
 
 use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use passbook::domain::account::Account;
-use passbook::domain::channel::Channel;
-use passbook::domain::command::{Action, Movement};
-use passbook::domain::event::Event;
-use passbook::domain::money::{Amount, Currency};
-use passbook::event_store::chain::{Link, hash};
-use passbook::metrics::METRICS;
+use passbook_domain::account::Account;
+use passbook_domain::channel::Channel;
+use passbook_domain::command::{Action, Movement};
+use passbook_domain::event::Event;
+use passbook_domain::money::{Amount, Currency};
+use passbook_event_store::chain::{Link, hash};
+use passbook_telemetry::metrics::METRICS;
 use uuid::Uuid;
 
 const FOLDED_EVENTS: usize = 1_000;

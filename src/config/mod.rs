@@ -99,6 +99,25 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
 }
 
+impl Config {
+    /// Which database to use.
+    pub fn database(&self) -> passbook_database::Settings {
+        passbook_database::Settings {
+            url: self.database_url.clone(),
+            url_file: self.database_url_file.clone(),
+            read_url: self.read_database_url.clone(),
+            data_dir: self.data_dir.clone(),
+            pg_bin: self.pg_bin.clone(),
+        }
+    }
+
+    /// What is logged, and how.
+    pub fn log(&self) -> passbook_telemetry::LogSettings {
+        let is_json = self.log_format.map(|format| format == LogFormat::Json);
+        passbook_telemetry::LogSettings { filter: self.log.clone(), is_json }
+    }
+}
+
 /// A network, or one address.
 fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();

@@ -13,11 +13,9 @@ use super::{
     parameters::{CurrencyCode, Id, MinorUnits, channel, owner, text, uuid},
     problem::Problem,
 };
-use crate::{
-    application::{AccountReceipt, Reach},
-    auth::{Caller, Scope},
-    domain::{Action, Channel, Command, command::Movement},
-};
+use passbook_auth::{Caller, Scope};
+use passbook_bank::{AccountReceipt, Reach};
+use passbook_domain::{Action, Channel, Command, command::Movement};
 
 /// Opens an account.
 #[derive(Debug, Deserialize, ToSchema)]

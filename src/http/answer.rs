@@ -9,11 +9,9 @@ use axum::{
 use serde::Serialize;
 
 use super::headers::etag;
-use crate::{
-    application::{Answer, Receipt},
-    event_store::Position,
-    read_model::Seen,
-};
+use passbook_bank::{Answer, Receipt};
+use passbook_event_store::Position;
+use passbook_read_model::Seen;
 
 /// How far the log, or a view of it, has come.
 pub const PASSBOOK_POSITION: HeaderName = HeaderName::from_static("passbook-position");

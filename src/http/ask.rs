@@ -15,15 +15,14 @@ use uuid::Uuid;
 
 use super::{
     App,
+    caller::reach,
     envelope::RequestId,
     headers::{idempotency_key, if_match, if_match_text, traceparent},
     parameters::invalid_query,
     problem::{Code, Problem},
 };
-use crate::{
-    application::{IdempotencyKey, Reach, Request},
-    auth::Caller,
-};
+use passbook_auth::Caller;
+use passbook_bank::{IdempotencyKey, Reach, Request};
 
 /// How long a body may take to arrive.
 const BODY_MS_MAX: u64 = 10_000;
@@ -83,7 +82,7 @@ impl<B: DeserializeOwned> FromRequest<App> for Ask<B> {
         };
         let request = Request {
             caller: Arc::clone(caller.subject()),
-            reach: caller.reach(),
+            reach: reach(&caller),
             correlation_id,
             causation_id: traceparent(&headers).map_or_else(Uuid::now_v7, |parent| Uuid::from_bytes(parent.trace_id())),
             idempotency_key,

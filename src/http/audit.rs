@@ -10,10 +10,8 @@ use super::{
     parameters::{Id, Nothing, Parameters},
     problem::{Code, Problem},
 };
-use crate::{
-    audit::{LogHead, Verification},
-    auth::{Caller, Scope},
-};
+use passbook_audit::{LogHead, Verification};
+use passbook_auth::{Caller, Scope};
 
 /// Where the log ends.
 #[derive(Debug, Serialize, ToSchema)]

@@ -13,11 +13,9 @@ use super::{
     limit::NotTaken,
     problem::{ANOTHERS_ACCOUNT, Code, Problem},
 };
-use crate::{
-    application::Reach,
-    auth::{Access, Authority, Caller, Scope},
-    read_model::{Seen, accounts::AccountView},
-};
+use passbook_auth::{Access, Authority, Caller, MissingScope, Scope};
+use passbook_bank::Reach;
+use passbook_read_model::{Seen, accounts::AccountView};
 
 const CHALLENGE: &str = "Bearer realm=\"passbook\"";
 
@@ -73,21 +71,17 @@ async fn holder(authority: &Authority, app: &App, parts: &Parts) -> Result<Calle
     })
 }
 
-impl Caller {
-    /// Refuses who does not hold `scope`.
-    pub fn require(&self, scope: Scope) -> Result<(), Problem> {
-        if self.may(scope) {
-            return Ok(());
-        }
+impl From<MissingScope> for Problem {
+    fn from(MissingScope(scope): MissingScope) -> Self {
         let word = scope.word();
         let challenge = format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{word}\"");
-        Err(Problem::forbidden(format!("the token lacks the scope {word}"), Some(challenge)))
+        Self::forbidden(format!("the token lacks the scope {word}"), Some(challenge))
     }
+}
 
-    /// Whose accounts they may command.
-    pub fn reach(&self) -> Reach {
-        if self.may(Scope::AccountsWriteAny) { Reach::Any } else { Reach::Own }
-    }
+/// The accounts that the caller may send commands to.
+pub fn reach(caller: &Caller) -> Reach {
+    if caller.may(Scope::AccountsWriteAny) { Reach::Any } else { Reach::Own }
 }
 
 /// The account that a view showed, if the caller may see it. One that is another's and one that is not there are answered

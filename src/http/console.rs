@@ -19,7 +19,7 @@ use super::{
     headers::none_match,
     problem::{Code, Problem},
 };
-use crate::domain::money::{Currency, currencies as every_currency, digits};
+use passbook_domain::money::{Currency, currencies as every_currency, digits};
 
 #[derive(RustEmbed)]
 #[folder = "console/"]

@@ -7,10 +7,8 @@ use super::{
     parameters::calendar_date,
     problem::{Code, Problem},
 };
-use crate::{
-    audit::{Bookmark, InvalidCursor},
-    read_model::accounts::Mark,
-};
+use passbook_audit::{Bookmark, InvalidCursor};
+use passbook_read_model::accounts::Mark;
 
 /// Behind an account in the list of accounts.
 pub fn after_account((opened_at, account_id): Mark) -> String {

@@ -13,10 +13,8 @@ use super::{
     parameters::{Id, Parameters, date, limit, min_position},
     problem::{Code, Problem},
 };
-use crate::{
-    auth::{Caller, Scope},
-    read_model::daily_balances::{DailyBalance, Period},
-};
+use passbook_auth::{Caller, Scope};
+use passbook_read_model::daily_balances::{DailyBalance, Period};
 
 /// Which days.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -14,7 +14,7 @@ use axum::{
 };
 
 use super::problem::Problem;
-use crate::auth::Access;
+use passbook_auth::Access;
 
 /// Turns away who comes by a wrong name, or from another site.
 pub async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {

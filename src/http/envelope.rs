@@ -23,10 +23,8 @@ use super::{
     limit::{RATELIMIT, RATELIMIT_POLICY},
     problem::{Code, PROBLEM_JSON, Problem},
 };
-use crate::{
-    metrics::METRICS,
-    telemetry::trace::{self, TARGET},
-};
+use passbook_telemetry::metrics::METRICS;
+use passbook_telemetry::trace::{self, TARGET};
 
 const REQUEST_ID: &str = "x-request-id";
 /// How long a read may take.

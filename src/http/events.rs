@@ -12,11 +12,9 @@ use super::{
     parameters::{Id, Parameters, limit, time},
     problem::{Code, Problem},
 };
-use crate::{
-    audit::{EventRecord, Filter},
-    auth::{Caller, Scope},
-    domain::EventType,
-};
+use passbook_audit::{EventRecord, Filter};
+use passbook_auth::{Caller, Scope};
+use passbook_domain::EventType;
 
 /// Which events of an account.
 #[derive(Debug, Deserialize, IntoParams)]

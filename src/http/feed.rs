@@ -21,11 +21,9 @@ use super::{
     problem::{Code, Problem},
     serve::Endless,
 };
-use crate::{
-    audit::{self, Bookmark, Filter},
-    auth::{Caller, Scope},
-    domain::EventType,
-};
+use passbook_audit::{self as audit, Bookmark, Filter};
+use passbook_auth::{Caller, Scope};
+use passbook_domain::EventType;
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Tells a proxy of the nginx kind to pass on each piece as it comes.

@@ -10,7 +10,7 @@ use super::{
     operations::TEXT_0_0_4,
     serve::{ACCEPT_RETRY_MS, HEADER_READ_MS_MAX, http1, with_write_timeout},
 };
-use crate::metrics::METRICS;
+use passbook_telemetry::metrics::METRICS;
 
 /// How many may look at once; others are cut off.
 const CONNECTIONS_MAX: usize = 16;

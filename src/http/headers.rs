@@ -4,7 +4,8 @@
 use axum::http::{HeaderMap, header};
 
 use super::problem::{Code, Problem};
-use crate::{application::IfMatch, telemetry::trace::Traceparent};
+use passbook_bank::IfMatch;
+use passbook_telemetry::trace::Traceparent;
 
 const KEY_LENGTH_MAX: usize = 255;
 

@@ -27,7 +27,7 @@ use super::{
     address::Client,
     problem::{Code, Problem},
 };
-use crate::auth::{Access, Caller};
+use passbook_auth::{Access, Caller};
 
 /// How many tokens that are not taken an address may send at once and in a minute.
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not zero");

@@ -46,12 +46,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::problem::{Code, Problem};
-use crate::{
-    application::Bank,
-    audit::{Audit, Trail, feed::Feed},
-    auth::Access,
-    read_model::ReadModel,
-};
+use passbook_audit::{Audit, Trail, feed::Feed};
+use passbook_auth::Access;
+use passbook_bank::Bank;
+use passbook_read_model::ReadModel;
 
 pub use address::Proxies;
 pub use figures::serve_metrics;

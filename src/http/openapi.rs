@@ -16,7 +16,7 @@ use super::{
     App, api,
     problem::{Code, FieldError, ProblemBody},
 };
-use crate::auth::Scope;
+use passbook_auth::Scope;
 
 /// What the document calls the way in which tokens come.
 const BEARER: &str = "bearer";

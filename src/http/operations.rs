@@ -19,11 +19,9 @@ use super::{
     problem::{Code, Problem},
     queries::Freshness,
 };
-use crate::{
-    auth::{Access, Caller, Scope},
-    metrics::METRICS,
-    read_model::status::{Begun, ProjectionStatus},
-};
+use passbook_auth::{Access, Caller, Scope};
+use passbook_read_model::status::{Begun, ProjectionStatus};
+use passbook_telemetry::metrics::METRICS;
 
 /// The media type of Prometheus's text format.
 pub(super) const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";

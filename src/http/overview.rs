@@ -7,13 +7,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{App, answer::view, openapi::ListProblems, parameters::Parameters, problem::Problem, queries::Freshness};
-use crate::{
-    application::Slice,
-    auth::{Caller, Scope},
-    read_model::{
-        Sum,
-        bank_totals::{AccountsByStatus, Totals},
-    },
+use passbook_auth::{Caller, Scope};
+use passbook_bank::Slice;
+use passbook_read_model::{
+    Sum,
+    bank_totals::{AccountsByStatus, Totals},
 };
 
 /// The bank at a glance.

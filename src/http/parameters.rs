@@ -11,10 +11,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
-use crate::{
-    domain::{Amount, Channel, Currency, money::MINOR_UNITS_MAX},
-    event_store::Position,
-};
+use passbook_domain::{Amount, Channel, Currency, money::MINOR_UNITS_MAX};
+use passbook_event_store::Position;
 
 /// How many characters a reference or a reason may have.
 pub const TEXT_CHARS_MAX: usize = 500;
@@ -81,7 +79,7 @@ pub fn limit(limit: Option<i64>) -> Result<i64, Problem> {
 /// The position that a read asks for.
 pub fn min_position(text: Option<&str>) -> Result<Option<Position>, Problem> {
     let parsed = text.map(str::parse).transpose();
-    parsed.map_err(|error: crate::event_store::InvalidPosition| {
+    parsed.map_err(|error: passbook_event_store::InvalidPosition| {
         Problem::field(Code::InvalidParameter, "min_position", error.to_string())
     })
 }

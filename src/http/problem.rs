@@ -12,7 +12,11 @@ use utoipa::ToSchema;
 
 use super::answer::PASSBOOK_POSITION;
 pub use super::code::Code;
-use crate::{application, audit, domain::Rejection, event_store::Position, read_model};
+use passbook_audit as audit;
+use passbook_bank as application;
+use passbook_domain::Rejection;
+use passbook_event_store::Position;
+use passbook_read_model as read_model;
 
 /// The media type of RFC 9457.
 pub const PROBLEM_JSON: &str = "application/problem+json";

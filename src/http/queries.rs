@@ -18,15 +18,13 @@ use super::{
     parameters::{Id, Parameters, currency, limit, min_position, owner, time},
     problem::{Code, Problem},
 };
-use crate::{
-    auth::{Caller, Scope},
-    domain::Status,
-    event_store::Position,
-    read_model::{
-        Seen,
-        accounts::{self, AccountView, as_of::Moment},
-        transactions::transfer::TransferView,
-    },
+use passbook_auth::{Caller, Scope};
+use passbook_domain::Status;
+use passbook_event_store::Position;
+use passbook_read_model::{
+    Seen,
+    accounts::{self, AccountView, as_of::Moment},
+    transactions::transfer::TransferView,
 };
 
 /// How fresh an answer must be.
@@ -210,7 +208,10 @@ pub async fn get_transfer(
 fn listed_owner(caller: &Caller, asked: Option<String>) -> Result<Option<String>, Problem> {
     match asked {
         Some(owner) if *owner == **caller.subject() => Ok(Some(owner)),
-        Some(owner) => caller.require(Scope::AccountsReadAny).map(|()| Some(owner)),
+        Some(owner) => {
+            caller.require(Scope::AccountsReadAny)?;
+            Ok(Some(owner))
+        }
         None if caller.may(Scope::AccountsReadAny) => Ok(None),
         None => Ok(Some(caller.subject().to_string())),
     }

@@ -36,7 +36,7 @@ use super::{
     address::Peer,
     unread::{Budget, Unread},
 };
-use crate::metrics::METRICS;
+use passbook_telemetry::metrics::METRICS;
 
 /// How many connections are served at once, as far as the process may have so many file descriptors.
 const CONNECTIONS_MAX: usize = 16_384;

@@ -14,10 +14,8 @@ use super::{
     parameters::{Id, Parameters, limit, min_position, time},
     problem::Problem,
 };
-use crate::{
-    auth::{Caller, Scope},
-    read_model::transactions::{self, Kind, TransactionView},
-};
+use passbook_auth::{Caller, Scope};
+use passbook_read_model::transactions::{self, Kind, TransactionView};
 
 /// Which movements.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -13,11 +13,9 @@ use super::{
     parameters::{CurrencyCode, MinorUnits, uuid},
     problem::{Code, Problem},
 };
-use crate::{
-    application::{Receipt, TransferReceipt},
-    auth::{Caller, Scope},
-    domain::{Command, Transfer},
-};
+use passbook_auth::{Caller, Scope};
+use passbook_bank::{Receipt, TransferReceipt};
+use passbook_domain::{Command, Transfer};
 
 /// Moves money from one account to another.
 #[derive(Debug, Deserialize, ToSchema)]

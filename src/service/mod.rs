@@ -15,19 +15,17 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{
-    application::{self, Bank},
-    audit::{Audit, Trail, feed::Feed},
-    auth::{self, Access, Authority},
-    config::{Auth, Config},
-    database::{self, Database},
-    event_store::{Partitions, copied, layout},
-    http,
-    read_model::{
-        self, Progress, ReadModel, Source,
-        builder::{self, Builder},
-        projector::Projector,
-    },
+use crate::config::{Auth, Config};
+use crate::http;
+use passbook_audit::{Audit, Trail, feed::Feed};
+use passbook_auth::{self as auth, Access, Authority};
+use passbook_bank::{self as application, Bank};
+use passbook_database::{self as database, Database};
+use passbook_event_store::{Partitions, copied, layout};
+use passbook_read_model::{
+    self as read_model, Progress, ReadModel, Source,
+    builder::{self, Builder},
+    projector::Projector,
 };
 
 pub use publish::publish;
@@ -88,7 +86,7 @@ impl Service {
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let listener = listen(config).await?;
         let access = access(config).await?;
-        let database = Database::open(config).await?;
+        let database = Database::open(&config.database()).await?;
         match Self::start_on(config, listener, access, &database).await {
             Ok((address, running)) => {
                 if !controls_access(config) {
@@ -178,7 +176,7 @@ impl Service {
 pub fn welcome(config: &Config, address: SocketAddr) -> String {
     let data = match config.database_url.is_some() || config.database_url_file.is_some() {
         true => "in the Postgres of PASSBOOK_DATABASE_URL".to_owned(),
-        false => database::data_dir(config).display().to_string(),
+        false => database::data_dir(&config.database()).display().to_string(),
     };
     let access = match (controls_access(config), config.auth) {
         (true, _) => "by bearer tokens",

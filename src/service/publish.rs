@@ -5,12 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use sqlx::PgConnection;
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 
-use crate::{
-    config::RelayNats,
-    database::{self, Database},
-    event_store::{Partitions, copied, layout},
-    http, relay,
-};
+use crate::config::RelayNats;
+use crate::http;
+use passbook_database::{self as database, Database};
+use passbook_event_store::{Partitions, copied, layout};
+use passbook_relay as relay;
 
 /// Pause before a database that is away is looked for again.
 const DATABASE_RETRY_MS: u64 = 500;
@@ -32,7 +31,7 @@ pub async fn publish(
         listens(address)?;
     }
     let _figures = listener.map(|listener| tokio::spawn(http::serve_metrics(listener)));
-    let database = Database::expect(&wanted.config).map_err(|error| error.to_string())?;
+    let database = Database::expect(&wanted.config.database()).map_err(|error| error.to_string())?;
     let partitions = tokio::select! {
         partitions = partitions_once_there(&database) => partitions?,
         _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),

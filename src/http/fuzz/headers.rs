@@ -11,7 +11,7 @@ use super::{
     super::{accept::preferred, caller::bearer, door::is_loopback, envelope, headers::*},
     bytes, mutated,
 };
-use crate::application::IfMatch;
+use passbook_bank::IfMatch;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 

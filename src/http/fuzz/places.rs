@@ -9,7 +9,7 @@ use super::{
     super::{cursor::*, feed::last_event_id, parameters::min_position},
     bytes, mutated,
 };
-use crate::event_store::Position;
+use passbook_event_store::Position;
 
 fn anything() -> impl Strategy<Value = String> {
     "\\PC{0,60}"

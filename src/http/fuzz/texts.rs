@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{super::parameters::*, mutated};
-use crate::domain::money::MINOR_UNITS_MAX;
+use passbook_domain::money::MINOR_UNITS_MAX;
 
 fn anything() -> impl Strategy<Value = String> {
     "\\PC{0,60}"

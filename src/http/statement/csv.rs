@@ -6,10 +6,8 @@ use csv::{Terminator, WriterBuilder};
 use uuid::Uuid;
 
 use super::Form;
-use crate::{
-    read_model::transactions::{Totals, TransactionView, statement::Statement},
-    timestamp,
-};
+use passbook_event_store::timestamp;
+use passbook_read_model::transactions::{Totals, TransactionView, statement::Statement};
 
 const COLUMNS: [&str; 9] = [
     "kind",

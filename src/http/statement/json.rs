@@ -6,12 +6,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Form;
-use crate::{
-    event_store::Position,
-    read_model::transactions::{
-        Totals, TransactionView,
-        statement::{Period, Statement},
-    },
+use passbook_event_store::Position;
+use passbook_read_model::transactions::{
+    Totals, TransactionView,
+    statement::{Period, Statement},
 };
 
 /// A statement that is being written as JSON.

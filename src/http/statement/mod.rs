@@ -24,14 +24,12 @@ use super::{
     parameters::{Id, Parameters, date, min_position},
     problem::{Code, Problem},
 };
-use crate::{
-    auth::{Caller, Scope},
-    read_model::{
-        Error, Seen,
-        transactions::{
-            Totals, TransactionView,
-            statement::{Lines, Period, Statement},
-        },
+use passbook_auth::{Caller, Scope};
+use passbook_read_model::{
+    Error, Seen,
+    transactions::{
+        Totals, TransactionView,
+        statement::{Lines, Period, Statement},
     },
 };
 

@@ -1,0 +1,131 @@
+//! Money in and out of one account.
+
+use passbook_domain::{
+    Action, Channel, Currency, Event, Rejection, command::Movement, event::MoneyMoved, money::MINOR_UNITS_MAX,
+};
+
+use crate::{given::given, words::*};
+
+fn referenced(minor_units: i64) -> Movement {
+    Movement { reference: Some("invoice 2026-17".into()), ..movement(minor_units) }
+}
+
+#[test]
+fn a_deposit_is_recorded_with_its_reference() {
+    let amount = amount(500);
+    given([opened(0)]).when(Action::Deposit(referenced(500), None)).then(Event::MoneyDeposited(MoneyMoved {
+        amount,
+        reference: Some("invoice 2026-17".into()),
+        channel: None,
+    }));
+}
+
+#[test]
+fn a_withdrawal_is_recorded_with_its_reference() {
+    let amount = amount(500);
+    given([opened(500)]).when(Action::Withdraw(referenced(500), None)).then(Event::MoneyWithdrawn(MoneyMoved {
+        amount,
+        reference: Some("invoice 2026-17".into()),
+        channel: None,
+    }));
+}
+
+#[test]
+fn the_channel_that_was_said_is_recorded() {
+    for channel in [Channel::Branch, Channel::Atm, Channel::Online] {
+        let moved = MoneyMoved { amount: amount(5), reference: None, channel: Some(channel) };
+        let (deposit, withdrawal) =
+            (Action::Deposit(movement(5), Some(channel)), Action::Withdraw(movement(5), Some(channel)));
+        given([opened(5)]).when(deposit).then(Event::MoneyDeposited(moved.clone()));
+        given([opened(5)]).when(withdrawal).then(Event::MoneyWithdrawn(moved));
+    }
+}
+
+#[test]
+fn a_withdrawal_may_empty_the_account() {
+    given([opened(0), deposited(300), received(200)]).when(withdraw(500)).then(withdrawn(500));
+}
+
+#[test]
+fn a_withdrawal_above_the_balance_is_refused_with_the_balance() {
+    given([opened(500)]).when(withdraw(501)).then_refused(Rejection::InsufficientFunds { balance: 500 });
+}
+
+#[test]
+fn what_was_withdrawn_cannot_be_withdrawn_again() {
+    given([opened(500), withdrawn(400)])
+        .when(withdraw(101))
+        .then_refused(Rejection::InsufficientFunds { balance: 100 });
+}
+
+#[test]
+fn what_was_sent_cannot_be_withdrawn() {
+    given([opened(500), sent(500)]).when(withdraw(1)).then_refused(Rejection::InsufficientFunds { balance: 0 });
+}
+
+#[test]
+fn a_deposit_up_to_the_ceiling_is_accepted() {
+    given([opened(1)]).when(deposit(MINOR_UNITS_MAX - 1)).then(deposited(MINOR_UNITS_MAX - 1));
+}
+
+#[test]
+fn a_deposit_past_the_ceiling_is_refused() {
+    given([opened(1)]).when(deposit(MINOR_UNITS_MAX)).then_refused(Rejection::BalanceLimitExceeded);
+}
+
+#[test]
+fn money_in_the_currency_of_the_account_moves() {
+    let euros = || in_currency(Currency::EUR, 100);
+    given([opened(100)]).when(Action::Deposit(euros(), None)).then(deposited(100));
+    given([opened(100)]).when(Action::Withdraw(euros(), None)).then(withdrawn(100));
+}
+
+#[test]
+fn money_in_another_currency_does_not_move() {
+    let dollars = || in_currency(Currency::USD, 100);
+    given([opened(100)]).when(Action::Deposit(dollars(), None)).then_refused(Rejection::CurrencyMismatch);
+    given([opened(100)]).when(Action::Withdraw(dollars(), None)).then_refused(Rejection::CurrencyMismatch);
+}
+
+#[test]
+fn no_money_moves_on_a_frozen_account() {
+    for action in [deposit(1), withdraw(1)] {
+        given([opened(100), frozen()]).when(action).then_refused(Rejection::AccountFrozen);
+    }
+}
+
+#[test]
+fn no_money_moves_on_a_closed_account() {
+    for action in [deposit(1), withdraw(1)] {
+        given([opened(0), closed()]).when(action).then_refused(Rejection::AccountClosed);
+    }
+}
+
+#[test]
+fn money_moves_again_on_an_unfrozen_account() {
+    given([opened(100), frozen(), unfrozen()]).when(withdraw(100)).then(withdrawn(100));
+}
+
+#[test]
+fn closed_is_said_before_another_currency_and_before_missing_funds() {
+    let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
+    given([opened(0), closed()]).when(dollars).then_refused(Rejection::AccountClosed);
+}
+
+#[test]
+fn frozen_is_said_before_another_currency_and_before_missing_funds() {
+    let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
+    given([opened(0), frozen()]).when(dollars).then_refused(Rejection::AccountFrozen);
+}
+
+#[test]
+fn another_currency_is_said_before_missing_funds() {
+    let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
+    given([opened(0)]).when(dollars).then_refused(Rejection::CurrencyMismatch);
+}
+
+#[test]
+fn another_currency_is_said_before_the_ceiling() {
+    let dollars = Action::Deposit(in_currency(Currency::USD, 100), None);
+    given([opened(MINOR_UNITS_MAX)]).when(dollars).then_refused(Rejection::CurrencyMismatch);
+}
