@@ -54,6 +54,19 @@ fn the_example_of_an_environment_says_of_each_setting_what_the_command_line_says
 }
 
 #[test]
+fn configuration_page_lists_every_setting_and_its_default() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md")).unwrap();
+    for setting in settings() {
+        let start = format!("| `{}` | ", variable(&setting));
+        let row = page.lines().find_map(|line| line.strip_prefix(&start));
+        let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row that starts with {start:?}"));
+        let default: Vec<_> = setting.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
+        let expected = if default.is_empty() { String::new() } else { format!("`{}` |", default.join(",")) };
+        assert!(row.starts_with(&expected), "docs/configuration.md: the default of {start:?} is not {default:?}");
+    }
+}
+
+#[test]
 fn every_setting_is_an_environment_variable_and_in_lower_case_without_the_prefix_a_flag() {
     for setting in settings() {
         let flag = setting.get_long().unwrap_or_else(|| panic!("{} is no flag", setting.get_id()));

@@ -286,6 +286,35 @@ fn a_target_that_does_not_exist_is_found() {
     Reader::new().follow("```sh\nmake no-such-target\n```");
 }
 
+/// The Markdown files of the project: those of the root, of `docs/` and of `migrations/`.
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["", "docs", "docs/decisions", "migrations"];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|kind| kind == "md")).collect()
+}
+
+/// The targets of the links in a Markdown text that are files, without their anchors.
+fn linked_files(markdown: &str) -> Vec<&str> {
+    let targets = markdown.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    let files = targets.map(|(target, _)| target.split('#').next().unwrap_or_default());
+    files.filter(|file| !file.is_empty() && !file.contains("://")).collect()
+}
+
+#[test]
+fn every_link_between_the_documents_leads_to_a_file() {
+    let mut links = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for file in linked_files(&text) {
+            links += 1;
+            let target = document.parent().unwrap().join(file);
+            assert!(target.exists(), "{} links to {file}, which does not exist", document.display());
+        }
+    }
+    assert!(links > 30, "only {links} links were found");
+}
+
 #[test]
 fn every_command_of_the_readme_works() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
