@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 pub use partition::{PARTITIONS_MAX, Partitions};
 pub use position::{InvalidPosition, Position, partition_number};
-pub use primary::{Moves, Primary};
+pub use primary::{Moves, Primary, with_timeout};
 
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];

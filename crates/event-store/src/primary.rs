@@ -133,3 +133,15 @@ async fn follow(
         moving.send_replace(Some(Instant::now()));
     }
 }
+
+/// Runs database work with a time limit. Every other crate that bounds a statement uses this function.
+///
+/// # Errors
+/// The error of the work, or [`sqlx::Error::Io`] of kind [`io::ErrorKind::TimedOut`] after `limit`. The connection is then in
+/// an unknown state: close it, do not reuse it.
+pub async fn with_timeout<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {limit:?}");
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message)))
+    })
+}
