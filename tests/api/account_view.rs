@@ -1,4 +1,4 @@
-//! The view of accounts: one by one with its ETag, and in lists.
+//! The account view: single accounts with their ETags, and lists.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::support::{App, response::is_time, spawn_app};
 
 #[tokio::test]
-async fn an_account_is_shown_as_its_events_left_it() {
+async fn account_view_equals_fold_of_its_events() {
     let app = spawn_app().await;
     let client = app.client();
     let body = json!({"currency": "EUR", "owner": "customer-17", "initial_deposit": 100});
@@ -29,7 +29,7 @@ async fn an_account_is_shown_as_its_events_left_it() {
 }
 
 #[tokio::test]
-async fn only_movements_of_money_are_counted() {
+async fn transaction_count_counts_only_movements_of_money() {
     let app = spawn_app().await;
     let client = app.client();
     let (empty, full) = (client.open_with_balance(0).await, client.open_with_balance(10).await);
@@ -46,18 +46,18 @@ async fn only_movements_of_money_are_counted() {
 }
 
 #[tokio::test]
-async fn an_account_that_has_not_changed_is_not_sent_again() {
+async fn if_none_match_with_current_etag_gives_304() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(5).await;
     let seen = client.get_account(account, "1").await.expect(200);
     let etag = seen.header("etag").unwrap();
-    for names_it in [etag, "*", "\"17\", \"1\"", "W/\"1\""] {
-        let same = client.with_header("if-none-match", names_it).get_account(account, "1").await.expect(304);
+    for matching in [etag, "*", "\"17\", \"1\"", "W/\"1\""] {
+        let same = client.with_header("if-none-match", matching).get_account(account, "1").await.expect(304);
         assert_eq!(
             (same.header("etag"), same.position(), same.bytes.len()),
             (Some(etag), &*app.partition_position(account, 1), 0),
-            "{names_it}"
+            "{matching}"
         );
     }
     let changed = client.deposit(account, 1).await.expect(201);
@@ -67,14 +67,14 @@ async fn an_account_that_has_not_changed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn an_account_that_nobody_opened_is_not_there() {
+async fn unknown_account_gives_404() {
     let app = spawn_app().await;
-    let nobody = Uuid::from_u128(404);
-    app.client().get(&format!("/v1/accounts/{nobody}")).await.expect_problem(404, "account_not_found");
-    app.client().get(&format!("/v1/accounts/{nobody}/transactions")).await.expect_problem(404, "account_not_found");
+    let unknown = Uuid::from_u128(404);
+    app.client().get(&format!("/v1/accounts/{unknown}")).await.expect_problem(404, "account_not_found");
+    app.client().get(&format!("/v1/accounts/{unknown}/transactions")).await.expect_problem(404, "account_not_found");
 }
 
-/// Seven accounts in three currencies of two owners, in the order of their opening.
+/// Opens seven accounts in three currencies for two owners, freezes the first and closes the second.
 async fn seven_accounts(app: &App) -> Vec<Uuid> {
     let client = app.client();
     let mut accounts = Vec::new();
@@ -87,7 +87,7 @@ async fn seven_accounts(app: &App) -> Vec<Uuid> {
     accounts
 }
 
-/// The ids of all pages of a list, page by page.
+/// Reads all pages of a list and returns the account ids.
 async fn walk(app: &App, query: &str) -> Vec<Uuid> {
     let mut after = String::new();
     let mut ids = Vec::new();
@@ -110,7 +110,7 @@ async fn walk(app: &App, query: &str) -> Vec<Uuid> {
 }
 
 #[tokio::test]
-async fn the_list_is_walked_page_by_page_without_gap_or_double_newest_first() {
+async fn pages_of_the_account_list_are_complete_and_newest_first() {
     let app = spawn_app().await;
     let mut accounts = seven_accounts(&app).await;
     accounts.reverse();
@@ -123,10 +123,10 @@ async fn the_list_is_walked_page_by_page_without_gap_or_double_newest_first() {
 }
 
 #[tokio::test]
-async fn accounts_of_one_moment_are_walked_without_gap_or_double() {
+async fn accounts_opened_at_the_same_time_are_each_listed_once() {
     let app = spawn_app().await;
     let client = app.client();
-    // Openings of one batch share their time.
+    // Openings of one batch have the same time.
     let opened: HashSet<Uuid> =
         futures_util::future::join_all((0..9).map(|_| client.open_with_balance(1))).await.into_iter().collect();
     let walked = walk(&app, "").await;
@@ -135,7 +135,7 @@ async fn accounts_of_one_moment_are_walked_without_gap_or_double() {
 }
 
 #[tokio::test]
-async fn an_account_opened_meanwhile_shifts_no_page() {
+async fn account_opened_between_pages_does_not_shift_them() {
     let app = spawn_app().await;
     let accounts = seven_accounts(&app).await;
     let first = app.client().get("/v1/accounts?limit=3&min_position=9").await.expect(200);
@@ -148,25 +148,29 @@ async fn an_account_opened_meanwhile_shifts_no_page() {
 }
 
 #[tokio::test]
-async fn a_list_of_nothing_is_empty() {
+async fn list_without_matching_accounts_is_empty() {
     let app = spawn_app().await;
     app.client().open_with_balance(0).await;
-    for query in ["owner=nobody", "currency=CHF", "status=closed"] {
+    for query in ["owner=unknown", "currency=CHF", "status=closed"] {
         let list = app.client().get(&format!("/v1/accounts?{query}&min_position=1")).await.expect(200);
-        assert_eq!((&list.body, list.position()), (&json!({"data": [], "next": null}), &*app.latest_position()), "{query}");
+        assert_eq!(
+            (&list.body, list.position()),
+            (&json!({"data": [], "next": null}), &*app.latest_position()),
+            "{query}"
+        );
     }
 }
 
 #[tokio::test]
-async fn an_account_is_looked_up_by_its_key_however_full_the_view_has_become() {
+async fn account_lookup_uses_the_primary_key_after_the_view_has_grown() {
     let mut app = spawn_app().await;
     let client = app.client();
-    // Nobody tells the planner how full it is.
+    // Without autovacuum the planner does not learn how many rows the table has.
     app.sabotage("ALTER TABLE account_view SET (autovacuum_enabled = off)").await;
     let account = client.open_with_balance(1).await;
     client.get_account(account, "1").await.expect(200);
     app.sabotage(
-        "INSERT INTO account_view SELECT 0, 1, gen_random_uuid(), 'crowd', 'EUR', 'open', 0, 1, 0, now(), now(), NULL
+        "INSERT INTO account_view SELECT 0, 1, gen_random_uuid(), 'other', 'EUR', 'open', 0, 1, 0, now(), now(), NULL
          FROM generate_series(1, 20000)",
     )
     .await;
@@ -175,12 +179,12 @@ async fn an_account_is_looked_up_by_its_key_however_full_the_view_has_become() {
     }
     app.stop().await;
     app.wait_until_disconnected().await;
-    let read_elsewhere: i64 = sqlx::query_scalar(
+    let rows_read: i64 = sqlx::query_scalar(
         "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE indexrelname IN ('account_view_opened', 'account_view_owner'))::bigint
               + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'account_view')",
     )
     .fetch_one(&mut app.database().await)
     .await
     .unwrap();
-    assert!(read_elsewhere < 1_000, "{read_elsewhere} rows were read past the key");
+    assert!(rows_read < 1_000, "{rows_read} rows were read without the primary key");
 }

@@ -1,4 +1,4 @@
-//! Keys that come from an OpenID Connect provider: found, changed, and remembered while it is away.
+//! Keys from an OpenID Connect provider: discovery, rotation, and caching while the provider is unreachable.
 
 use std::{
     io::{BufRead, BufReader},
@@ -11,13 +11,13 @@ use passbook::service::Service;
 use serde_json::{Value, json};
 
 use crate::support::{
-    App, ApiClient, eventually,
+    ApiClient, App, eventually,
     oidc_provider::OidcProvider,
     spawn_app, spawn_app_with,
     tokens::{AUDIENCE, Signer, claims, claims_with, in_seconds},
 };
 
-async fn bank_of(issuer: &str) -> App {
+async fn spawn_app_for(issuer: &str) -> App {
     spawn_app_with(&[&format!("--auth-issuer={issuer}"), &format!("--auth-audience={AUDIENCE}")]).await
 }
 
@@ -25,10 +25,11 @@ fn client_with_token(app: &App, token: &str) -> ApiClient {
     app.client().with_header("authorization", &format!("Bearer {token}"))
 }
 
-/// Whether the bank takes what this key signs. Each token is another one, so that none is remembered.
-async fn takes(app: &App, provider: &OidcProvider, signer: &Signer, n: i64) -> bool {
-    let said = json!({"iss": provider.issuer(), "exp": in_seconds(600 + n)});
-    let response = client_with_token(app, &signer.sign(&claims_with("ada", "accounts:read", &said))).get("/v1/accounts").await;
+/// Whether the app accepts a token of this signer. A different `n` gives a different token, which is not in the token cache.
+async fn accepts(app: &App, provider: &OidcProvider, signer: &Signer, n: i64) -> bool {
+    let claims = json!({"iss": provider.issuer(), "exp": in_seconds(600 + n)});
+    let response =
+        client_with_token(app, &signer.sign(&claims_with("ada", "accounts:read", &claims))).get("/v1/accounts").await;
     match response.status {
         200 => true,
         _ => {
@@ -39,68 +40,68 @@ async fn takes(app: &App, provider: &OidcProvider, signer: &Signer, n: i64) -> b
 }
 
 #[tokio::test]
-async fn a_provider_that_changes_its_keys_is_followed_but_not_asked_more_often_than_once_a_minute() {
+async fn new_keys_are_fetched_at_most_once_a_minute() {
     let [first, second, third] = ["first", "second", "third"].map(|id| Signer::new(id, Algorithm::ES256));
     let provider = OidcProvider::start(&[&first]).await;
-    let app = bank_of(&provider.issuer()).await;
-    assert!(takes(&app, &provider, &first, 0).await);
+    let app = spawn_app_for(&provider.issuer()).await;
+    assert!(accepts(&app, &provider, &first, 0).await);
     assert_eq!(provider.request_count(), 1, "at the start");
     provider.publish(&[&first, &second]);
-    assert!(takes(&app, &provider, &second, 0).await);
-    assert_eq!(provider.request_count(), 2, "for the unknown key");
+    assert!(accepts(&app, &provider, &second, 0).await);
+    assert_eq!(provider.request_count(), 2, "one more for the unknown key");
     provider.publish(&[&second, &third]);
     for n in 0..20 {
-        assert!(!takes(&app, &provider, &third, n).await);
-        assert!(takes(&app, &provider, &first, n + 1).await);
+        assert!(!accepts(&app, &provider, &third, n).await);
+        assert!(accepts(&app, &provider, &first, n + 1).await);
     }
-    assert_eq!(provider.request_count(), 2, "whatever anybody sends");
+    assert_eq!(provider.request_count(), 2, "no further request for unknown keys");
 }
 
 #[tokio::test]
-async fn many_who_name_a_new_key_at_once_ask_the_provider_once() {
+async fn concurrent_tokens_with_a_new_key_cause_one_fetch() {
     let [first, second] = ["first", "second"].map(|id| Signer::new(id, Algorithm::ES256));
     let provider = OidcProvider::start(&[&first]).await;
-    let app = bank_of(&provider.issuer()).await;
+    let app = spawn_app_for(&provider.issuer()).await;
     provider.publish(&[&first, &second]);
-    let all = (0..50).map(|n| takes(&app, &provider, &second, n));
+    let all = (0..50).map(|n| accepts(&app, &provider, &second, n));
     assert_eq!(futures_util::future::join_all(all).await, [true; 50]);
     assert_eq!(provider.request_count(), 2);
 }
 
 #[tokio::test]
-async fn while_the_provider_is_away_the_keys_at_hand_stay_good() {
+async fn cached_keys_stay_valid_while_the_provider_is_unreachable() {
     let [known, unknown] = ["known", "unknown"].map(|id| Signer::new(id, Algorithm::ES256));
     let mut provider = OidcProvider::start(&[&known]).await;
-    let app = bank_of(&provider.issuer()).await;
+    let app = spawn_app_for(&provider.issuer()).await;
     provider.stop().await;
     for n in 0..3 {
-        assert!(!takes(&app, &provider, &unknown, n).await);
-        assert!(takes(&app, &provider, &known, n).await);
+        assert!(!accepts(&app, &provider, &unknown, n).await);
+        assert!(accepts(&app, &provider, &known, n).await);
     }
     app.client().get("/readyz").await.expect(200);
 }
 
 #[tokio::test]
-async fn a_bank_that_starts_while_the_provider_is_away_lets_nobody_in_until_it_comes_back() {
+async fn start_without_provider_refuses_all_tokens_until_it_returns() {
     let signer = Signer::new("key", Algorithm::ES256);
     let mut provider = OidcProvider::start(&[&signer]).await;
     provider.stop().await;
-    let app = bank_of(&provider.issuer()).await;
-    assert!(!takes(&app, &provider, &signer, 0).await);
+    let app = spawn_app_for(&provider.issuer()).await;
+    assert!(!accepts(&app, &provider, &signer, 0).await);
     app.client().get("/readyz").await.expect_problem(503, "storage_unavailable");
     provider.restart().await;
-    eventually("the provider's keys", async || takes(&app, &provider, &signer, 0).await.then_some(())).await;
+    eventually("the provider's keys", async || accepts(&app, &provider, &signer, 0).await.then_some(())).await;
     app.client().get("/readyz").await.expect(200);
 }
 
 #[tokio::test]
-async fn settings_that_let_in_more_than_was_meant_are_refused() {
+async fn incomplete_auth_settings_fail_the_start() {
     let app = spawn_app().await;
     let start = async |flags: &[&str]| {
         let mut config = crate::support::app::config("postgres:///nowhere", flags);
         config.listen = "127.0.0.1:0".parse().unwrap();
         match Service::start(&config).await {
-            Ok(_) => panic!("it starts with {flags:?}"),
+            Ok(_) => panic!("the service starts with {flags:?}"),
             Err(error) => error.to_string(),
         }
     };
@@ -115,26 +116,26 @@ async fn settings_that_let_in_more_than_was_meant_are_refused() {
         (&["--listen=0.0.0.0:0", "--auth-jwks-file=/nowhere"], "/nowhere"),
     ] {
         let flags: Vec<&str> = flags.iter().copied().filter(|flag| !flag.starts_with("--listen")).collect();
-        let told = start(&flags).await;
-        assert!(told.contains(part), "{flags:?}: {told}");
+        let error = start(&flags).await;
+        assert!(error.contains(part), "{flags:?}: {error}");
     }
     drop(app);
 }
 
 #[tokio::test]
-async fn a_provider_under_another_name_is_not_believed() {
+async fn provider_with_another_issuer_name_is_not_trusted() {
     let signer = Signer::new("key", Algorithm::ES256);
     let provider = OidcProvider::start(&[&signer]).await;
-    let app = bank_of(&provider.issuer().replace("127.0.0.1", "localhost")).await;
-    assert!(!takes(&app, &provider, &signer, 0).await);
+    let app = spawn_app_for(&provider.issuer().replace("127.0.0.1", "localhost")).await;
+    assert!(!accepts(&app, &provider, &signer, 0).await);
     let claims = claims("ada", "accounts:read");
     client_with_token(&app, &signer.sign(&claims)).get("/v1/accounts").await.expect_problem(401, "unauthenticated");
 }
 
-/// The npm package, as a process that ends with the test.
-struct Real(Child, String);
+/// The npm package `oauth2-mock-server` as a child process, and its issuer URL.
+struct MockServer(Child, String);
 
-impl Drop for Real {
+impl Drop for MockServer {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -155,8 +156,8 @@ const { OAuth2Server } = require('oauth2-mock-server');
 })();
 ";
 
-impl Real {
-    /// Installed anew in a folder of its own; a machine without npm or its registry fails here, and says so.
+impl MockServer {
+    /// Installs the package into `folder` and starts it. Fails on a machine without npm or without access to its registry.
     fn start(folder: &std::path::Path) -> Self {
         let mut install = Command::new("npm");
         install
@@ -178,23 +179,22 @@ impl Real {
 
     async fn token(&self) -> String {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
-        let asked =
-            http.post(format!("{}/token", self.1)).header("content-type", "application/x-www-form-urlencoded");
-        let response: Value = asked.body("grant_type=client_credentials").send().await.unwrap().json().await.unwrap();
+        let request = http.post(format!("{}/token", self.1)).header("content-type", "application/x-www-form-urlencoded");
+        let response: Value = request.body("grant_type=client_credentials").send().await.unwrap().json().await.unwrap();
         response["access_token"].as_str().unwrap_or_else(|| panic!("no token: {response}")).to_owned()
     }
 }
 
 #[tokio::test]
-async fn the_tokens_of_a_provider_that_others_wrote_are_taken() {
+async fn tokens_of_a_third_party_provider_are_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    let real = tokio::task::spawn_blocking(move || Real::start(&path)).await.unwrap();
-    assert!(real.1.starts_with("http://127.0.0.1:"), "the provider does not say where it is: {:?}", real.1);
-    let app = bank_of(&real.1).await;
-    // It signs with each of its keys in turn.
+    let server = tokio::task::spawn_blocking(move || MockServer::start(&path)).await.unwrap();
+    assert!(server.1.starts_with("http://127.0.0.1:"), "the provider does not print its URL: {:?}", server.1);
+    let app = spawn_app_for(&server.1).await;
+    // The server signs with each of its keys in turn.
     for _ in 0..8 {
-        let ada = client_with_token(&app, &real.token().await);
+        let ada = client_with_token(&app, &server.token().await);
         let opened = ada.open(json!({"currency": "EUR"})).await.expect(201);
         let seen = ada.get_account(opened.account_id(), opened.position()).await.expect(200);
         assert_eq!(seen.body["owner"], "ada");

@@ -1,14 +1,15 @@
-//! What the database refuses, and what it holds and nobody can read, fails its own commands alone: those that shared a
-//! batch with them stand, and nothing stands on what was refused.
+//! A command that the database rejects, or whose account cannot be decoded, fails alone: the other commands of its batch are
+//! committed, and none of them is decided on the rejected events.
 
 use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::query_scalar;
 use uuid::Uuid;
 
-use crate::support::{Response, App, ApiClient, audit::audit, spawn_app, spawn_app_in_one_partition};
+use crate::support::{ApiClient, App, Response, audit::audit, spawn_app, spawn_app_in_one_partition};
 
-/// An event whose reference is an SQLSTATE is refused with it. Those of class 40 are, after three refusals, no more.
+/// Installs a trigger that rejects an event whose reference is an SQLSTATE, with that code. After three rejections it accepts
+/// codes of class 40.
 async fn refuse_by_reference(app: &App) {
     app.sabotage(
         "CREATE SEQUENCE refusal;
@@ -33,28 +34,29 @@ async fn deposit_with_reference(client: &ApiClient, account: Uuid, reference: &s
 }
 
 #[tokio::test]
-async fn what_the_database_refuses_fails_alone_and_nothing_stands_on_it() {
+async fn command_rejected_by_the_database_fails_alone() {
     let app = spawn_app().await;
     let client = app.client();
     refuse_by_reference(&app).await;
     let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
     let range_error = deposit_with_reference(&client, account, "22003");
-    let keyed = client.with_key("guilty");
+    let keyed = client.with_key("rejected");
     let check_violation = deposit_with_reference(&keyed, account, "23514");
-    let innocent = async {
+    let accepted = async {
         tokio::join!(
             client.withdraw(account, 101),
             client.transfer(account, other, 30),
             client.withdraw(account, 70),
-            deposit_with_reference(&client, other, "innocent"),
+            deposit_with_reference(&client, other, "accepted"),
             client.deposit(other, 1),
         )
     };
-    let ((one, another), (dear, moved, paid, noted, given)) =
-        app.run_as_one_batch(async { tokio::join!(async { tokio::join!(range_error, check_violation) }, innocent) }).await;
+    let ((one, another), (overdrawn, moved, paid, noted, given)) = app
+        .run_as_one_batch(async { tokio::join!(async { tokio::join!(range_error, check_violation) }, accepted) })
+        .await;
     one.expect_problem(500, "internal_error");
     another.expect_problem(500, "internal_error");
-    dear.expect_problem(422, "insufficient_funds");
+    overdrawn.expect_problem(422, "insufficient_funds");
     for response in [&moved, &paid, &noted, &given] {
         assert_eq!(response.status, 201, "{}", response.body);
     }
@@ -62,11 +64,11 @@ async fn what_the_database_refuses_fails_alone_and_nothing_stands_on_it() {
     assert_eq!((log.event_payloads(account).len(), log.event_payloads(other).len(), log.keys), (3, 4, 0));
     let refusals: i64 =
         query_scalar("SELECT last_value FROM refusal").fetch_one(&mut app.database().await).await.unwrap();
-    assert!(refusals > 2, "they were found among others, and not each by itself");
+    assert!(refusals > 2, "the rejected commands were isolated within a batch");
 }
 
 #[tokio::test]
-async fn an_error_that_is_not_of_the_data_is_sat_out() {
+async fn transient_database_errors_are_retried() {
     let app = spawn_app().await;
     let client = app.client();
     refuse_by_reference(&app).await;
@@ -80,7 +82,7 @@ async fn an_error_that_is_not_of_the_data_is_sat_out() {
 }
 
 #[tokio::test]
-async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
+async fn account_that_cannot_be_decoded_fails_only_its_commands() {
     let mut app = spawn_app_in_one_partition().await;
     let client = app.client();
     let mut unreadable = vec![];
@@ -97,13 +99,13 @@ async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
     .await;
     app.restart().await;
     let client = app.client();
-    let lost = join_all(unreadable.iter().map(async |lost| {
-        let keyed = client.with_key(&lost.to_string());
-        tokio::join!(keyed.deposit(*lost, 1), client.transfer(account, *lost, 1), client.transfer(*lost, account, 1))
+    let failing = join_all(unreadable.iter().map(async |account_id| {
+        let keyed = client.with_key(&account_id.to_string());
+        tokio::join!(keyed.deposit(*account_id, 1), client.transfer(account, *account_id, 1), client.transfer(*account_id, account, 1))
     }));
     let readable = async { tokio::join!(client.withdraw(account, 99), client.transfer(account, other, 1)) };
-    let (lost, (paid, moved)) = app.run_as_one_batch(async { tokio::join!(lost, readable) }).await;
-    for (deposited, received, sent) in lost {
+    let (failed, (paid, moved)) = app.run_as_one_batch(async { tokio::join!(failing, readable) }).await;
+    for (deposited, received, sent) in failed {
         deposited.expect_problem(500, "internal_error");
         received.expect_problem(500, "internal_error");
         sent.expect_problem(500, "internal_error");
@@ -113,6 +115,6 @@ async fn an_account_that_cannot_be_read_fails_its_own_commands_alone() {
     assert_eq!(
         (log.head.position, log.keys),
         (9, 0),
-        "five openings, the one that led the batch, and what was readable"
+        "five openings, the opening that blocked the executor, and the accepted commands"
     );
 }

@@ -1,5 +1,5 @@
-//! What keeps the way to many nodes open. Citus itself is not here: the catalogue is looked at, and what would be asked of
-//! Citus is heard by functions of its names.
+//! The schema's rules for distribution by Citus. Citus itself is not installed: the tests read the catalogue and replace
+//! Citus's functions by ones that record their calls.
 
 use passbook_database::Database;
 use serde_json::json;
@@ -32,18 +32,18 @@ async fn every_key_and_index_begins_with_the_partition() {
 }
 
 #[tokio::test]
-async fn there_is_no_sequence_no_reference_and_one_trigger_that_nothing_needs() {
+async fn schema_has_no_sequences_foreign_keys_or_needed_triggers() {
     let app = spawn_app().await;
     let mut connection = app.database().await;
-    let of_ours = "SELECT relname::text FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace";
-    assert_eq!(texts(&mut connection, of_ours).await, [""; 0]);
+    let sequences = "SELECT relname::text FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace";
+    assert_eq!(texts(&mut connection, sequences).await, [""; 0]);
     let constraints = texts(&mut connection, "SELECT conname::text FROM pg_constraint WHERE contype = 'f'").await;
     assert_eq!(constraints, [""; 0]);
     let generated = "SELECT attname::text FROM pg_attribute WHERE attidentity <> '' OR attgenerated <> ''";
     assert_eq!(texts(&mut connection, generated).await, [""; 0]);
     let triggers = texts(&mut connection, "SELECT tgname::text FROM pg_trigger WHERE NOT tgisinternal").await;
     assert_eq!(triggers, ["event_immutable"]);
-    // Without it the service still cannot change what is recorded.
+    // Without the trigger the service's role still has no privilege to change events.
     raw_sql("DROP TRIGGER event_immutable ON event; SET ROLE passbook_service").execute(&mut connection).await.unwrap();
     for denied in ["UPDATE event SET data = '{}'", "DELETE FROM event", "TRUNCATE event"] {
         let error = raw_sql(denied).execute(&mut connection).await.expect_err(denied);
@@ -52,63 +52,69 @@ async fn there_is_no_sequence_no_reference_and_one_trigger_that_nothing_needs() 
     app.client().open(json!({"currency": "EUR"})).await.expect(201);
 }
 
-/// Functions of Citus' names that write down what is asked of them.
-const HEARING: &str = "
-    CREATE SCHEMA citus_ear;
-    CREATE TABLE citus_ear.heard (asked text);
+/// Replacements of Citus's functions that record their calls.
+const RECORDING_FUNCTIONS: &str = "
+    CREATE SCHEMA citus_stub;
+    CREATE TABLE citus_stub.calls (call text);
     CREATE TABLE pg_dist_partition (logicalrelid regclass);
     CREATE TABLE pg_dist_object (classid oid, objid oid, distribution_argument_index int);
     CREATE FUNCTION create_distributed_table(t regclass, c text, colocate_with text) RETURNS void LANGUAGE sql AS $$
-        INSERT INTO citus_ear.heard VALUES (format('%s by %s beside %s', t, c, colocate_with));
+        INSERT INTO citus_stub.calls VALUES (format('%s by %s beside %s', t, c, colocate_with));
         INSERT INTO pg_dist_partition VALUES (t);
     $$;
     CREATE FUNCTION create_distributed_function(f regprocedure, a text, colocate_with text) RETURNS void LANGUAGE sql AS $$
-        INSERT INTO citus_ear.heard VALUES (format('%s by %s beside %s', f::oid::regproc, a, colocate_with));
+        INSERT INTO citus_stub.calls VALUES (format('%s by %s beside %s', f::oid::regproc, a, colocate_with));
         INSERT INTO pg_dist_object VALUES ('pg_proc'::regclass, f, 0);
     $$";
 
 #[tokio::test]
-async fn all_tables_are_distributed_by_partition_side_by_side_once_and_before_the_first_event() {
+async fn every_table_and_function_is_distributed_by_partition_once() {
     let (database, config) = empty_database(&["--partitions=4"]).await;
-    let ours = Database::open(&config.database()).await.unwrap();
-    let told = ours.distribute().await.expect_err("there is no Citus here").to_string();
-    assert!(told.contains("CREATE EXTENSION citus"), "{told}");
+    let service_database = Database::open(&config.database()).await.unwrap();
+    let error = service_database.distribute().await.expect_err("Citus is not installed").to_string();
+    assert!(error.contains("CREATE EXTENSION citus"), "{error}");
     let mut connection = database.connect().await;
-    raw_sql(HEARING).execute(&mut connection).await.unwrap();
+    raw_sql(RECORDING_FUNCTIONS).execute(&mut connection).await.unwrap();
     for _ in 0..2 {
-        ours.distribute().await.unwrap();
+        service_database.distribute().await.unwrap();
     }
-    let heard = texts(&mut connection, "SELECT asked FROM citus_ear.heard").await;
+    let calls = texts(&mut connection, "SELECT call FROM citus_stub.calls").await;
     let tables = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
                   AND relname NOT IN ('_sqlx_migrations', 'pg_dist_partition', 'pg_dist_object') ORDER BY relname <> 'log_head', relname";
     let tables = texts(&mut connection, tables).await;
-    let beside = |table: &String| if table == "log_head" { "none" } else { "log_head" };
+    let colocated_with = |table: &String| if table == "log_head" { "none" } else { "log_head" };
     let mut expected: Vec<String> =
-        tables.iter().map(|table| format!("{table} by partition beside {}", beside(table))).collect();
+        tables.iter().map(|table| format!("{table} by partition beside {}", colocated_with(table))).collect();
     let functions = ["append_batch", "take_turn", "version_at", "position_at"];
     expected.extend(functions.map(|function| format!("{function} by p_partition beside log_head")));
-    assert_eq!(heard, expected);
-    // Nodes let in whoever one is here.
+    assert_eq!(calls, expected);
+    // Citus connects to other nodes as the service's role, so the role may log in.
     let can_login = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'";
     assert!(query_scalar::<_, bool>(can_login).fetch_one(&mut connection).await.unwrap());
     let app: App = crate::support::app::start_app(config, database).await;
     app.client().open_with_balance(5).await;
     crate::support::audit::audit(&app).await;
 
-    // What a later migration brings comes beside it, and whatever the log holds is no hindrance.
-    let later = "DELETE FROM citus_ear.heard; CREATE TABLE later_view (partition smallint PRIMARY KEY);
+    // Tables and functions of later migrations are distributed too, also when the log has events.
+    let later = "DELETE FROM citus_stub.calls; CREATE TABLE later_view (partition smallint PRIMARY KEY);
                  DELETE FROM pg_dist_object WHERE objid = 'version_at'::regproc";
     raw_sql(later).execute(&mut connection).await.unwrap();
-    ours.distribute().await.unwrap();
-    let heard = texts(&mut connection, "SELECT asked FROM citus_ear.heard").await;
-    assert_eq!(heard, ["later_view by partition beside log_head", "version_at by p_partition beside log_head"]);
+    service_database.distribute().await.unwrap();
+    let calls = texts(&mut connection, "SELECT call FROM citus_stub.calls").await;
+    assert_eq!(calls, ["later_view by partition beside log_head", "version_at by p_partition beside log_head"]);
 }
 
 #[tokio::test]
-async fn a_log_that_holds_events_is_not_distributed() {
+async fn log_with_events_is_not_distributed() {
     let app = spawn_app().await;
     app.client().open_with_balance(5).await;
-    app.sabotage(HEARING).await;
-    let told = Database::open(&app.config().database()).await.unwrap().distribute().await.expect_err("it holds events").to_string();
-    assert!(told.contains("passbook copy"), "{told}");
+    app.sabotage(RECORDING_FUNCTIONS).await;
+    let error = Database::open(&app.config().database())
+        .await
+        .unwrap()
+        .distribute()
+        .await
+        .expect_err("the log has events")
+        .to_string();
+    assert!(error.contains("passbook copy"), "{error}");
 }

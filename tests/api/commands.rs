@@ -1,4 +1,4 @@
-//! Each command when it succeeds: status, headers, the exact receipt, and the fact recorded.
+//! Each command when it succeeds: status, headers, the exact receipt, and the recorded event.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::support::{
     spawn_app, spawn_app_in_one_partition,
 };
 
-/// A receipt of one event, whose own id and time are checked for their form.
+/// Asserts the whole receipt of one event; of the event's id and time only the form.
 #[track_caller]
 fn assert_receipt(
     receipt: &Value,
@@ -41,7 +41,7 @@ fn assert_headers(response: &Response, etag: Option<&str>, position: &str) {
 }
 
 #[tokio::test]
-async fn opening_an_account_answers_with_its_receipt_and_its_place() {
+async fn open_gives_receipt_and_location() {
     let app = spawn_app_in_one_partition().await;
     let body = json!({"currency": "JPY", "owner": "customer-17", "initial_deposit": 10_000});
     let opened = app.client().open(body).await.expect(201);
@@ -49,22 +49,22 @@ async fn opening_an_account_answers_with_its_receipt_and_its_place() {
     assert_headers(&opened, Some("\"1\""), "1");
     assert_eq!(opened.header("location"), Some(format!("/v1/accounts/{account}").as_str()));
     assert_receipt(&opened.body, account, "AccountOpened", 1, "open", (10_000, "JPY", "1"));
-    let facts = json!({"owner": "customer-17", "currency": "JPY", "initial_deposit": 10_000});
-    assert_eq!(app.log().await.event_payloads(account), [("AccountOpened", facts)]);
+    let data = json!({"owner": "customer-17", "currency": "JPY", "initial_deposit": 10_000});
+    assert_eq!(app.log().await.event_payloads(account), [("AccountOpened", data)]);
 }
 
 #[tokio::test]
-async fn an_account_opened_without_more_belongs_to_the_caller_and_holds_nothing() {
+async fn open_defaults_to_the_caller_as_owner_and_balance_0() {
     let app = spawn_app_in_one_partition().await;
     let opened = app.client().open(json!({"currency": "EUR"})).await.expect(201);
     assert!(is_id(&opened.body["account_id"]), "{}", opened.body);
     assert_eq!(opened.body["balance"], 0);
-    let facts = json!({"owner": "anonymous", "currency": "EUR", "initial_deposit": 0});
-    assert_eq!(app.log().await.event_payloads(opened.account_id()), [("AccountOpened", facts)]);
+    let data = json!({"owner": "anonymous", "currency": "EUR", "initial_deposit": 0});
+    assert_eq!(app.log().await.event_payloads(opened.account_id()), [("AccountOpened", data)]);
 }
 
 #[tokio::test]
-async fn an_account_is_opened_under_the_id_that_the_caller_chose() {
+async fn open_uses_the_given_account_id() {
     let app = spawn_app().await;
     let chosen = Uuid::from_u128(17);
     let opened = app.client().open(json!({"currency": "EUR", "account_id": chosen})).await.expect(201);
@@ -74,7 +74,7 @@ async fn an_account_is_opened_under_the_id_that_the_caller_chose() {
 }
 
 #[tokio::test]
-async fn a_deposit_raises_the_balance() {
+async fn deposit_raises_the_balance() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(10_000).await;
@@ -83,12 +83,12 @@ async fn a_deposit_raises_the_balance() {
     assert_headers(&deposited, Some("\"2\""), "2");
     assert_eq!(deposited.header("location"), None);
     assert_receipt(&deposited.body, account, "MoneyDeposited", 2, "open", (15_000, "EUR", "2"));
-    let fact = json!({"amount": 5_000, "reference": "salary ✓"});
-    assert_eq!(app.log().await.event_payloads(account)[1], ("MoneyDeposited", fact));
+    let data = json!({"amount": 5_000, "reference": "salary ✓"});
+    assert_eq!(app.log().await.event_payloads(account)[1], ("MoneyDeposited", data));
 }
 
 #[tokio::test]
-async fn a_withdrawal_lowers_the_balance_down_to_nothing() {
+async fn withdrawal_can_take_the_whole_balance() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(10_000).await;
@@ -96,12 +96,12 @@ async fn a_withdrawal_lowers_the_balance_down_to_nothing() {
     let withdrawn = client.command(&format!("/v1/accounts/{account}/withdrawals"), body).await.expect(201);
     assert_headers(&withdrawn, Some("\"2\""), "2");
     assert_receipt(&withdrawn.body, account, "MoneyWithdrawn", 2, "open", (0, "EUR", "2"));
-    let fact = json!({"amount": 10_000, "reference": "cash"});
-    assert_eq!(app.log().await.event_payloads(account)[1], ("MoneyWithdrawn", fact));
+    let data = json!({"amount": 10_000, "reference": "cash"});
+    assert_eq!(app.log().await.event_payloads(account)[1], ("MoneyWithdrawn", data));
 }
 
 #[tokio::test]
-async fn the_channel_that_a_movement_went_through_is_recorded_with_it() {
+async fn channel_is_recorded_with_deposits_and_withdrawals() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(10).await;
@@ -114,13 +114,13 @@ async fn the_channel_that_a_movement_went_through_is_recorded_with_it() {
     let log = app.log().await;
     let recorded = |channel| [("MoneyDeposited", channel), ("MoneyWithdrawn", channel)];
     let expected = channels.into_iter().flat_map(recorded);
-    let expected: Vec<_> = expected.map(|(fact, channel)| (fact, json!({"amount": 5, "channel": channel}))).collect();
+    let expected: Vec<_> = expected.map(|(event_type, channel)| (event_type, json!({"amount": 5, "channel": channel}))).collect();
     assert_eq!(log.event_payloads(account)[1..], expected);
     assert!(log.events[1..].iter().all(|event| event.schema_version == 2));
 }
 
 #[tokio::test]
-async fn a_transfer_changes_both_accounts_at_once() {
+async fn transfer_changes_both_accounts_in_one_batch() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let (from, to) = (client.open_with_balance(10_000).await, client.open_with_balance(0).await);
@@ -143,18 +143,18 @@ async fn a_transfer_changes_both_accounts_at_once() {
     let received = json!({"transfer_id": transfer, "from": from, "amount": 2_500, "reference": "rent"});
     assert_eq!(log.event_payloads(from)[1], ("TransferSent", sent));
     assert_eq!(log.event_payloads(to)[1], ("TransferReceived", received));
-    assert_eq!(log.events[2].recorded_at, log.events[3].recorded_at, "one transaction, one time");
+    assert_eq!(log.events[2].recorded_at, log.events[3].recorded_at, "both sides have the time of one batch");
 }
 
 #[tokio::test]
-async fn freezing_unfreezing_and_closing_change_the_status() {
+async fn freeze_unfreeze_and_close_change_the_status() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(0).await;
     let steps = [
         ("freeze", "AccountFrozen", "frozen", "lost card"),
         ("unfreeze", "AccountUnfrozen", "open", "card found"),
-        ("close", "AccountClosed", "closed", "asked by its owner"),
+        ("close", "AccountClosed", "closed", "owner's request"),
     ];
     for (version, (verb, event_type, status, reason)) in (2..).zip(steps) {
         let path = format!("/v1/accounts/{account}/{verb}");
@@ -168,7 +168,7 @@ async fn freezing_unfreezing_and_closing_change_the_status() {
 }
 
 #[tokio::test]
-async fn a_change_of_status_needs_neither_reason_nor_body() {
+async fn status_commands_need_neither_reason_nor_body() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(0).await;
@@ -179,7 +179,7 @@ async fn a_change_of_status_needs_neither_reason_nor_body() {
 }
 
 #[tokio::test]
-async fn texts_and_owners_may_be_as_long_as_the_contract_says() {
+async fn owner_and_reference_may_have_their_maximum_length() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let opened = client.open(json!({"currency": "EUR", "owner": "ö".repeat(255)})).await.expect(201);

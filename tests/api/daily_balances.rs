@@ -1,4 +1,4 @@
-//! The view of daily balances: what an account had before and after each day on which money moved.
+//! The daily balances view: opening and closing balance of an account for each day with movements.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Response, App, ApiClient,
+    ApiClient, App, Response,
     audit::{audit, audit_views},
     eventually, spawn_app_in_one_partition,
 };
 
-/// An account with a history of four days in January 2026, and another one with money on the third alone.
+/// An account with movements on four days of January 2026, and another one with a movement on January 3 only.
 struct January {
     app: App,
     client: ApiClient,
@@ -30,7 +30,7 @@ async fn january() -> January {
     client.unfreeze(account).await.expect(200);
     client.transfer(account, other, 50).await.expect(201);
     client.deposit(account, 5).await.expect(201);
-    // Positions 1 and 2, 3 and 4, 5 to 8, and 9: the second day ends a microsecond before midnight.
+    // Days by position: 1-2, 3-4, 5-8, 9. The events of the second day are a microsecond before midnight.
     app.tamper(
         "BEGIN;
          UPDATE event SET recorded_at = (CASE
@@ -42,9 +42,9 @@ async fn january() -> January {
          COMMIT",
     )
     .await;
-    // Everything is read anew, with the times that now stand in the log.
+    // The projector reads the log again, with the changed times.
     app.restart().await;
-    eventually("the views' catching up", async || {
+    eventually("views that have read the whole log", async || {
         let views = app.client().get("/v1/projections").await;
         let live = |view: &Value| view["state"] == "live" && view["position"] == "9";
         (views.status == 200 && views.data().iter().all(live)).then_some(())
@@ -67,7 +67,7 @@ impl January {
 }
 
 #[tokio::test]
-async fn each_day_with_movements_is_listed_with_what_it_opened_and_closed_with_oldest_first() {
+async fn days_with_movements_are_listed_oldest_first() {
     let january = january().await;
     let days = january.days(january.account, "").await.expect(200);
     let expected = json!({"data": [
@@ -84,9 +84,9 @@ async fn each_day_with_movements_is_listed_with_what_it_opened_and_closed_with_o
 }
 
 #[tokio::test]
-async fn the_days_agree_with_the_movements() {
+async fn daily_balances_agree_with_the_transactions() {
     let january = january().await;
-    // The day goes on where the view was read anew before, and today comes to it.
+    // These movements add the current day to the view.
     january.client.withdraw(january.account, 2).await.expect(201);
     january.client.deposit(january.other, 7).await.expect(201);
     for account in [january.account, january.other] {
@@ -98,19 +98,19 @@ async fn the_days_agree_with_the_movements() {
         }
         let days =
             january.client.get(&format!("/v1/accounts/{account}/daily-balances?min_position=11")).await.expect(200);
-        let told =
+        let summary =
             |day: &Value| (day["date"].as_str().unwrap().to_owned(), day["closing"].clone(), day["count"].clone());
         let expected: Vec<_> = by_day
             .into_iter()
             .map(|(day, movements)| (day, movements.last().unwrap()["balance_after"].clone(), json!(movements.len())))
             .collect();
-        assert_eq!(days.data().iter().map(told).collect::<Vec<_>>(), expected);
+        assert_eq!(days.data().iter().map(summary).collect::<Vec<_>>(), expected);
     }
     audit_views(&january.app).await;
 }
 
 #[tokio::test]
-async fn a_period_of_days_has_its_beginning_and_not_its_end() {
+async fn from_is_inclusive_and_to_is_exclusive() {
     let january = january().await;
     assert_eq!(january.dates("&from=2026-01-02").await, [2, 3, 31]);
     assert_eq!(january.dates("&to=2026-01-03").await, [1, 2]);
@@ -121,31 +121,31 @@ async fn a_period_of_days_has_its_beginning_and_not_its_end() {
 }
 
 #[tokio::test]
-async fn days_are_walked_page_by_page_without_gap_or_double() {
+async fn pages_contain_each_day_once() {
     let january = january().await;
-    let mut walked = Vec::new();
+    let mut read = Vec::new();
     let mut cursor = String::new();
     loop {
         let page = january.days(january.account, &format!("&limit=1&from=2026-01-01{cursor}")).await.expect(200);
-        walked.extend(page.data().to_vec());
+        read.extend(page.data().to_vec());
         match page.body["next"].as_str() {
             Some(next) => cursor = format!("&after={next}"),
             None => break,
         }
     }
-    assert_eq!(walked, january.days(january.account, "").await.expect(200).data());
+    assert_eq!(read, january.days(january.account, "").await.expect(200).data());
     assert_eq!(january.days(january.account, "&limit=4").await.expect(200).body["next"], Value::Null);
 }
 
 #[tokio::test]
-async fn an_account_without_movements_has_no_days_and_one_that_never_was_is_not_found() {
+async fn account_without_movements_has_no_days() {
     let app = spawn_app_in_one_partition().await;
     let account = app.client().open_with_balance(0).await;
     let path = |account: Uuid| format!("/v1/accounts/{account}/daily-balances?min_position=1");
     let days = app.client().get(&path(account)).await.expect(200);
     assert_eq!((&days.body, days.position()), (&json!({"data": [], "next": null}), "1"));
     app.client().get(&path(Uuid::from_u128(17))).await.expect_problem(404, "account_not_found");
-    // Frozen and unfrozen, and only then paid into.
+    // Status changes before the first movement add no day.
     app.client().freeze(account).await.expect(200);
     app.client().unfreeze(account).await.expect(200);
     app.client().deposit(account, 3).await.expect(201);
@@ -153,7 +153,7 @@ async fn an_account_without_movements_has_no_days_and_one_that_never_was_is_not_
 }
 
 #[tokio::test]
-async fn more_may_come_and_go_in_a_day_than_one_balance_may_hold() {
+async fn daily_sums_may_exceed_the_balance_limit() {
     let mut app = spawn_app_in_one_partition().await;
     let account = app.client().open_with_balance(0).await;
     app.client().get_account(account, "1").await.expect(200);
@@ -168,8 +168,8 @@ async fn more_may_come_and_go_in_a_day_than_one_balance_may_hold() {
     .await;
     app.restart().await;
     let days = app.client().get(&format!("/v1/accounts/{account}/daily-balances?min_position=2201")).await.expect(200);
-    let told = String::from_utf8(days.bytes).unwrap();
+    let text = String::from_utf8(days.bytes).unwrap();
     let sum = 9_007_199_254_740_991_i128 * 1_100;
-    assert!(sum > i64::MAX.into() && told.contains(&format!("\"in\":{sum},\"out\":{sum},\"closing\":0")), "{told}");
+    assert!(sum > i64::MAX.into() && text.contains(&format!("\"in\":{sum},\"out\":{sum},\"closing\":0")), "{text}");
     audit_views(&app).await;
 }

@@ -1,13 +1,13 @@
-//! `?dry_run=true`: what a command would response, and nothing recorded.
+//! `?dry_run=true`: the response that a command would get, without recording anything.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{App, ApiClient, spawn_app, spawn_app_in_one_partition};
+use crate::support::{ApiClient, App, spawn_app, spawn_app_in_one_partition};
 
-/// The body of a dry run, checked for what all of them have in common.
+/// Asserts the members that all receipts of dry runs have in common.
 #[track_caller]
-fn assert_imagined(receipt: &Value, event_type: &str, version: i64, position: &str) {
+fn assert_dry_receipt(receipt: &Value, event_type: &str, version: i64, position: &str) {
     assert_eq!(receipt["events"], json!([{"type": event_type, "version": version}]));
     assert_eq!(receipt["version"], version);
     assert_eq!(receipt["position"], position);
@@ -22,14 +22,14 @@ async fn three_accounts(app: &App) -> (ApiClient, Uuid, Uuid, Uuid) {
 }
 
 #[tokio::test]
-async fn every_command_can_be_tried_without_being_recorded() {
+async fn every_command_supports_dry_run() {
     let app = spawn_app_in_one_partition().await;
     let (client, open, frozen, empty) = three_accounts(&app).await;
     let before = app.log().await;
     let dry = client.dry_run();
 
     let opened = dry.open(json!({"currency": "EUR", "initial_deposit": 7})).await.expect(200);
-    assert_imagined(&opened.body, "AccountOpened", 1, "4");
+    assert_dry_receipt(&opened.body, "AccountOpened", 1, "4");
     assert_eq!((opened.header("location"), opened.position()), (None, "4"));
     assert_eq!(opened.body["balance"], 7);
 
@@ -42,21 +42,21 @@ async fn every_command_can_be_tried_without_being_recorded() {
     ];
     for (response, event_type, version, balance, status) in cases {
         let response = response.expect(200);
-        assert_imagined(&response.body, event_type, version, "4");
+        assert_dry_receipt(&response.body, event_type, version, "4");
         assert_eq!((&response.body["balance"], &response.body["status"]), (&json!(balance), &json!(status)));
         assert_eq!((response.position(), response.header("etag")), ("4", Some(format!("\"{version}\"").as_str())));
     }
 
     let moved = dry.transfer(open, empty, 50).await.expect(200);
-    assert_imagined(&moved.body["from"], "TransferSent", 2, "4");
-    assert_imagined(&moved.body["to"], "TransferReceived", 2, "4");
+    assert_dry_receipt(&moved.body["from"], "TransferSent", 2, "4");
+    assert_dry_receipt(&moved.body["to"], "TransferReceived", 2, "4");
     assert_eq!((moved.text("/position"), moved.position(), moved.header("location")), ("4", "4", None));
     assert_eq!((&moved.body["from"]["balance"], &moved.body["to"]["balance"]), (&json!(50), &json!(50)));
     assert_eq!(app.log().await, before);
 }
 
 #[tokio::test]
-async fn a_dry_run_is_refused_as_the_command_would_be() {
+async fn dry_run_gets_the_refusal_of_the_command() {
     let app = spawn_app().await;
     let (client, open, frozen, _) = three_accounts(&app).await;
     let before = app.log().await;
@@ -73,25 +73,25 @@ async fn a_dry_run_is_refused_as_the_command_would_be() {
 }
 
 #[tokio::test]
-async fn a_dry_run_neither_takes_nor_heeds_a_key() {
+async fn dry_run_ignores_idempotency_keys() {
     let app = spawn_app().await;
     let (client, open, ..) = three_accounts(&app).await;
     let keyed = client.with_key("one");
     assert!(!keyed.dry_run().deposit(open, 50).await.expect(200).is_replay());
-    assert!(!keyed.deposit(open, 50).await.expect(201).is_replay(), "the dry run left the key free");
+    assert!(!keyed.deposit(open, 50).await.expect(201).is_replay(), "the dry run did not record the key");
     let tried = keyed.dry_run().deposit(open, 60).await.expect(200);
     assert_eq!((tried.is_replay(), &tried.body["balance"]), (false, &json!(210)));
 }
 
 #[tokio::test]
-async fn a_dry_run_refuses_a_key_that_is_none_as_the_command_would() {
+async fn dry_run_refuses_a_malformed_key() {
     let app = spawn_app().await;
     let (client, open, ..) = three_accounts(&app).await;
     client.with_key("two words").dry_run().deposit(open, 50).await.expect_problem(400, "invalid_idempotency_key");
 }
 
 #[tokio::test]
-async fn a_dry_run_amid_commands_leaves_no_trace_in_them() {
+async fn dry_runs_do_not_affect_concurrent_commands() {
     let app = spawn_app().await;
     let (client, open, ..) = three_accounts(&app).await;
     let dry = client.dry_run();
@@ -105,7 +105,7 @@ async fn a_dry_run_amid_commands_leaves_no_trace_in_them() {
 }
 
 #[tokio::test]
-async fn a_dry_run_is_asked_for_in_one_way_only() {
+async fn only_exact_values_of_dry_run_are_accepted() {
     let app = spawn_app().await;
     let client = app.client();
     let before = app.log().await;

@@ -16,8 +16,8 @@ use tokio::{
 use crate::{
     event_log::{cursor, history, shown},
     support::{
-        App, Rng, FeedSubscriber, WAIT_S_MAX, ApiClient, FeedEvent, eventually, proxy::Flow, spawn_app_in_one_partition,
-        spawn_app_in_one_partition_behind_proxy,
+        ApiClient, App, FeedEvent, FeedSubscriber, Rng, WAIT_S_MAX, eventually, proxy::Flow,
+        spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
     },
 };
 
@@ -117,15 +117,25 @@ async fn what_cannot_be_followed_is_refused_before_the_stream_begins() {
     let cursors =
         ["", "x", "-1", "v1", "1-", "1-0000000", "10", "10-00000000", "9223372036854775808", "1-zzzzzzzz", &last];
     for wrong in cursors {
-        let refused = client.get(&format!("/v1/events/stream?after={wrong}")).await.expect_problem(400, "invalid_parameter");
+        let refused =
+            client.get(&format!("/v1/events/stream?after={wrong}")).await.expect_problem(400, "invalid_parameter");
         assert_eq!(refused.body["errors"][0]["field"], "after", "{wrong}");
         let header = client.with_header("last-event-id", wrong);
         // The header goes before a cursor that is right.
         let refused = header.get("/v1/events/stream?after=1").await.expect_problem(400, "invalid_parameter");
         assert_eq!(refused.body["errors"][0]["field"], "Last-Event-ID", "{wrong}");
     }
-    client.with_header("last-event-id", "1").with_header("last-event-id", "1").get("/v1/events/stream").await.expect(400);
-    client.with_header("last-event-id", "1").get("/v1/events/stream?after=x").await.expect_problem(400, "invalid_parameter");
+    client
+        .with_header("last-event-id", "1")
+        .with_header("last-event-id", "1")
+        .get("/v1/events/stream")
+        .await
+        .expect(400);
+    client
+        .with_header("last-event-id", "1")
+        .get("/v1/events/stream?after=x")
+        .await
+        .expect_problem(400, "invalid_parameter");
     for wrong in
         ["type=MoneyStolen", "type=", "since=now", "since=", "limit=1", "afer=1", "after=1&after=1", "after=%FF"]
     {
@@ -301,7 +311,8 @@ async fn a_server_that_stops_ends_its_followers_at_once_and_they_go_on_with_the_
     let account = app.client().open_with_balance(0).await;
     app.insert_deposits(200, 40_000).await;
     let not_reading = deaf(&app).await;
-    let mut subscribers: Vec<FeedSubscriber> = join_all((0..5).map(async |_| app.client().subscribe("?after=1").await)).await;
+    let mut subscribers: Vec<FeedSubscriber> =
+        join_all((0..5).map(async |_| app.client().subscribe("?after=1").await)).await;
     for subscriber in &mut subscribers {
         subscriber.take(1).await;
     }

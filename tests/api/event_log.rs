@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use sqlx::query_as;
 use uuid::Uuid;
 
-use crate::support::{App, ApiClient, log::Event, spawn_app, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy};
+use crate::support::{
+    ApiClient, App, log::Event, spawn_app, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
+};
 
 /// An event as the API must show it, from the row.
 pub fn shown(event: &Event) -> Value {
@@ -156,7 +158,8 @@ async fn a_cursor_is_of_one_history_and_a_position_of_any() {
     app.replace_last_event().await;
     let client = app.client();
     for query in ["", "&type=AccountOpened", "&type=MoneyDeposited", "&since=2020-01-01T00:00:00Z"] {
-        let refused = client.get(&format!("/v1/events?after={last}{query}")).await.expect_problem(400, "invalid_parameter");
+        let refused =
+            client.get(&format!("/v1/events?after={last}{query}")).await.expect_problem(400, "invalid_parameter");
         assert!(refused.text("/detail").contains("another history"), "{}", refused.body);
         assert_eq!(refused.body["errors"][0]["field"], "after");
         let refused = client.get(&format!("/v1/events?after=10{query}")).await.expect_problem(400, "invalid_parameter");

@@ -1,5 +1,5 @@
-//! The hash chain and the time of batches: what was written stays as it was written, in the order in which it was, and
-//! a history that was put back is not taken for the one that a server remembers.
+//! The hash chain, the recorded times of batches, and restored backups: an instance notices that the log differs from the one
+//! in its cache.
 
 use std::collections::BTreeSet;
 
@@ -10,42 +10,42 @@ use sqlx::query_scalar;
 use uuid::Uuid;
 
 use crate::support::{
-    App, ApiClient,
+    ApiClient, App,
     audit::{audit, expected_hashes},
     eventually,
     log::{Event, Log},
     proxy::Flow,
-    spawn_app, spawn_app_in_one_partition, spawn_app_behind_proxy,
+    spawn_app, spawn_app_behind_proxy, spawn_app_in_one_partition,
 };
 
-/// The first position whose hash is not the one recomputed; for a log that was cut off, the head's.
+/// The first position whose hash differs from the recomputed one; the head's position if the last event is missing.
 fn first_break(log: &Log) -> Option<i64> {
     let hashes = expected_hashes(&log.events);
     let broken = log.events.iter().zip(&hashes).find(|(event, hash)| event.hash != **hash);
-    let beheaded = hashes.last() != Some(&log.head.hash);
-    broken.map(|(event, _)| event.position).or(beheaded.then_some(log.head.position))
+    let is_truncated = hashes.last() != Some(&log.head.hash);
+    broken.map(|(event, _)| event.position).or(is_truncated.then_some(log.head.position))
 }
 
 #[tokio::test]
-async fn every_event_from_the_first_on_is_linked_over_batches_restarts_and_servers() {
+async fn chain_is_unbroken_over_batches_restarts_and_instances() {
     let mut app = spawn_app_in_one_partition().await;
     let peer = app.spawn_peer().await;
     let account = app.client().open_with_balance(100).await;
-    assert_eq!(first_break(&app.log().await), None, "one event makes a chain");
-    let (here, there) = (app.client(), peer.client());
-    app.run_as_one_batch(join_all((0..8).map(|_| here.deposit(account, 1)))).await;
+    assert_eq!(first_break(&app.log().await), None, "a chain of one event");
+    let (client, peer_client) = (app.client(), peer.client());
+    app.run_as_one_batch(join_all((0..8).map(|_| client.deposit(account, 1)))).await;
     for _ in 0..3 {
-        there.transfer(account, there.open_with_balance(0).await, 1).await.expect(201);
-        here.withdraw(account, 1).await.expect(201);
+        peer_client.transfer(account, peer_client.open_with_balance(0).await, 1).await.expect(201);
+        client.withdraw(account, 1).await.expect(201);
     }
     app.restart().await;
     app.client().deposit(account, 1).await.expect(201);
-    there.close(account).await.expect_problem(422, "balance_not_zero");
+    peer_client.close(account).await.expect_problem(422, "balance_not_zero");
     assert_eq!(audit(&app).await.head.position, 1 + 9 + 3 * 4 + 1);
 }
 
 #[tokio::test]
-async fn what_is_changed_removed_or_cut_off_is_found() {
+async fn changed_removed_and_truncated_events_break_the_chain() {
     let app = spawn_app_in_one_partition().await;
     let account = app.client().open_with_balance(100).await;
     for amount in 1..=4 {
@@ -68,12 +68,12 @@ async fn what_is_changed_removed_or_cut_off_is_found() {
         assert_eq!(first_break(&app.log().await), None);
         app.tamper(sabotage).await;
         assert_eq!(first_break(&app.log().await), Some(found), "{sabotage}");
-        put_back(&app).await;
+        restore(&app).await;
     }
 }
 
 #[tokio::test]
-async fn the_chain_covers_every_column() {
+async fn hash_covers_every_column_of_an_event() {
     let app = spawn_app().await;
     app.client().open_with_balance(100).await;
     let columns: Vec<String> = query_scalar(
@@ -92,7 +92,7 @@ async fn the_chain_covers_every_column() {
         ("version", |event| event.version += 1),
         ("type", |event| event.event_type.push('s')),
         ("schema_version", |event| event.schema_version += 1),
-        // White space, too: what is hashed are the bytes as they were written.
+        // The hash covers the stored bytes, white space included.
         ("data", |event| event.data.push(' ')),
         ("metadata", |event| event.metadata.push(' ')),
         ("recorded_at", |event| event.recorded_at += Duration::microseconds(1)),
@@ -110,32 +110,32 @@ async fn the_chain_covers_every_column() {
 }
 
 #[tokio::test]
-async fn a_batch_has_one_time_and_each_is_later_than_the_one_before() {
+async fn each_batch_has_one_time_later_than_the_previous() {
     let app = spawn_app().await;
     let peer = app.spawn_peer().await;
-    let (here, there) = (app.client(), peer.client());
-    let (account, other) = (here.open_with_balance(100).await, there.open_with_balance(0).await);
-    app.run_as_one_batch(join_all((0..8).map(|_| here.transfer(account, other, 1)))).await;
+    let (client, peer_client) = (app.client(), peer.client());
+    let (account, other) = (client.open_with_balance(100).await, peer_client.open_with_balance(0).await);
+    app.run_as_one_batch(join_all((0..8).map(|_| client.transfer(account, other, 1)))).await;
     for _ in 0..20 {
-        tokio::join!(here.deposit(account, 1), there.deposit(other, 1));
+        tokio::join!(client.deposit(account, 1), peer_client.deposit(other, 1));
     }
     let log = audit(&app).await;
     let batches: Vec<&[Event]> = log.events.chunk_by(|one, next| one.recorded_at == next.recorded_at).collect();
     assert!(batches.is_sorted_by(|one, next| one[0].recorded_at < next[0].recorded_at));
     let times: BTreeSet<DateTime<Utc>> = log.events.iter().map(|event| event.recorded_at).collect();
-    assert_eq!(times.len(), batches.len(), "no time comes twice");
-    assert!(batches.iter().any(|batch| batch.len() > 2), "transfers that arrived together share a time");
+    assert_eq!(times.len(), batches.len(), "no two batches have the same time");
+    assert!(batches.iter().any(|batch| batch.len() > 2), "concurrent transfers are in one batch");
     for sent in log.events.iter().filter(|event| event.event_type == "TransferSent") {
         let is_other = |event: &&Event| {
             event.event_type == "TransferReceived" && event.json()["transfer_id"] == sent.json()["transfer_id"]
         };
         let received = log.events.iter().find(is_other).unwrap();
-        assert_eq!(sent.recorded_at, received.recorded_at, "both sides of a transfer share a time");
+        assert_eq!(sent.recorded_at, received.recorded_at, "both sides of a transfer have the same time");
     }
 }
 
 #[tokio::test]
-async fn a_batch_is_later_than_a_head_that_lies_in_the_future() {
+async fn batch_time_is_later_than_a_head_time_in_the_future() {
     let mut app = spawn_app().await;
     let peer = app.spawn_peer().await;
     let account = peer.client().open_with_balance(100).await;
@@ -143,7 +143,7 @@ async fn a_batch_is_later_than_a_head_that_lies_in_the_future() {
     let future = app.log().await.head.recorded_at;
     app.restart().await;
     let first = app.client().deposit(account, 1).await.expect(201);
-    // The other server still remembers the head as it was.
+    // The peer's cached head still has the earlier time.
     peer.client().deposit(account, 1).await.expect(201);
     app.client().deposit(account, 1).await.expect(201);
     let log = audit(&app).await;
@@ -153,91 +153,91 @@ async fn a_batch_is_later_than_a_head_that_lies_in_the_future() {
     assert_eq!(log.head.recorded_at, times[2]);
 }
 
-/// A server that remembers what was done after the log was saved; then the log was put back.
-struct Past {
+/// An instance whose cache contains events that a restored backup has removed from the log.
+struct RestoredBackup {
     app: App,
-    /// Holds 100 again. The server remembers something else.
+    /// The balance is 100 in the restored log and another value in the cache.
     account: Uuid,
-    /// Holds 0.
+    /// The balance is 0.
     other: Uuid,
 }
 
-impl Past {
-    async fn after(forgotten: impl AsyncFn(&ApiClient, Uuid)) -> Self {
+impl RestoredBackup {
+    async fn after(lost_commands: impl AsyncFn(&ApiClient, Uuid)) -> Self {
         let app = spawn_app_in_one_partition().await;
         let client = app.client();
         let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
         save(&app).await;
-        forgotten(&client, account).await;
+        lost_commands(&client, account).await;
         assert_eq!(audit(&app).await.head.position, 3);
-        put_back(&app).await;
+        restore(&app).await;
         assert_eq!(app.log().await.head.position, 2);
         Self { app, account, other }
     }
 
-    /// Another history, written by a server that knows no other.
-    async fn goes_on(&self, differently: impl AsyncFn(&ApiClient)) {
+    /// Sends commands through a peer that has an empty cache.
+    async fn continue_by_peer(&self, commands: impl AsyncFn(&ApiClient)) {
         let another = self.app.spawn_peer().await;
-        differently(&peer.client()).await;
+        commands(&peer.client()).await;
     }
 }
 
 #[tokio::test]
-async fn nothing_is_paid_out_of_a_balance_that_was_put_back() {
-    let past = Past::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
-    past.goes_on(async |client| drop(client.withdraw(past.account, 60).await.expect(201))).await;
-    // The position is the one that the server remembers, and only the hash tells.
-    let refused = past.app.client().withdraw(past.account, 500).await.expect_problem(422, "insufficient_funds");
+async fn cached_balance_is_not_paid_out_after_a_restore() {
+    let restored = RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    restored.continue_by_peer(async |client| drop(client.withdraw(restored.account, 60).await.expect(201))).await;
+    // The position equals the cached one; only the hash differs.
+    let refused = restored.app.client().withdraw(restored.account, 500).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 40);
-    assert_eq!(audit(&past.app).await.head.position, 3);
+    assert_eq!(audit(&restored.app).await.head.position, 3);
 }
 
 #[tokio::test]
-async fn no_refusal_stands_on_a_balance_that_was_put_back() {
-    let past = Past::after(async |client, account| drop(client.withdraw(account, 100).await.expect(201))).await;
-    past.goes_on(async |client| drop(client.deposit(past.other, 1).await.expect(201))).await;
-    let dry = past.app.client().dry_run().withdraw(past.account, 30).await.expect(200);
+async fn cached_balance_causes_no_refusal_after_a_restore() {
+    let restored = RestoredBackup::after(async |client, account| drop(client.withdraw(account, 100).await.expect(201))).await;
+    restored.continue_by_peer(async |client| drop(client.deposit(restored.other, 1).await.expect(201))).await;
+    let dry = restored.app.client().dry_run().withdraw(restored.account, 30).await.expect(200);
     assert_eq!(dry.body["balance"], 70);
-    assert_eq!(past.app.client().withdraw(past.account, 100).await.expect(201).body["balance"], 0);
-    assert_eq!(audit(&past.app).await.head.position, 4);
+    assert_eq!(restored.app.client().withdraw(restored.account, 100).await.expect(201).body["balance"], 0);
+    assert_eq!(audit(&restored.app).await.head.position, 4);
 }
 
 #[tokio::test]
-async fn a_history_put_back_and_gone_further_is_not_taken_for_a_continuation() {
-    let past = Past::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
-    past.goes_on(async |client| {
-        client.withdraw(past.account, 60).await.expect(201);
-        client.deposit(past.other, 1).await.expect(201);
+async fn restored_log_that_has_grown_invalidates_the_cache() {
+    let restored = RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    restored.continue_by_peer(async |client| {
+        client.withdraw(restored.account, 60).await.expect(201);
+        client.deposit(restored.other, 1).await.expect(201);
     })
     .await;
-    // What comes after the position remembered names another account only.
-    past.app.client().deposit(past.other, 1).await.expect(201);
-    let refused = past.app.client().withdraw(past.account, 500).await.expect_problem(422, "insufficient_funds");
+    // The only event after the cached position is of another account.
+    restored.app.client().deposit(restored.other, 1).await.expect(201);
+    let refused = restored.app.client().withdraw(restored.account, 500).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 40);
-    audit(&past.app).await;
+    audit(&restored.app).await;
 }
 
 #[tokio::test]
-async fn a_shorter_history_is_not_taken_for_the_one_remembered() {
-    let past = Past::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
-    let refused = past.app.client().withdraw(past.account, 500).await.expect_problem(422, "insufficient_funds");
+async fn restored_shorter_log_invalidates_the_cache() {
+    let restored = RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    let refused = restored.app.client().withdraw(restored.account, 500).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 100);
-    let paid = past.app.client().withdraw(past.account, 100).await.expect(201);
+    let paid = restored.app.client().withdraw(restored.account, 100).await.expect(201);
     assert_eq!((&paid.body["version"], paid.position()), (&json!(2), "3"));
-    audit(&past.app).await;
+    audit(&restored.app).await;
 }
 
 #[tokio::test]
-async fn no_view_goes_on_from_rows_of_a_history_that_was_put_back() {
+async fn projector_reloads_its_state_after_a_restore() {
     let (app, proxy) = spawn_app_behind_proxy(&[]).await;
     let account = app.client().open_with_balance(100).await;
     save(&app).await;
     app.client().deposit(account, 400).await.expect(201);
     audit(&app).await;
-    let broken = proxy.newest_connection("passbook projector").await;
-    put_back(&app).await;
-    eventually("the end of the connection", async || broken.is_closed().then_some(())).await;
-    // While the projector stands still, somebody else's brings the views to the position that it remembers.
+    let old_connection = proxy.newest_connection("passbook projector").await;
+    restore(&app).await;
+    eventually("the end of the projector's connection", async || old_connection.is_closed().then_some(())).await;
+    // While this projector is blocked, the peer's projector moves the views to the position that this one has cached.
     let projector = proxy.newest_connection("passbook projector").await;
     projector.set_flow(Flow::Hold, Flow::Hold);
     let mut peer = app.spawn_peer().await;
@@ -249,7 +249,7 @@ async fn no_view_goes_on_from_rows_of_a_history_that_was_put_back() {
     audit(&app).await;
 }
 
-/// Copies all tables as they are.
+/// Copies all tables.
 async fn save(app: &App) {
     app.sabotage(
         "BEGIN ISOLATION LEVEL REPEATABLE READ;
@@ -268,9 +268,9 @@ async fn save(app: &App) {
     .await;
 }
 
-/// Puts the copies back under the servers that run. Their writers notice nothing; their projectors lose their
-/// connections, as after any failover.
-async fn put_back(app: &App) {
+/// Restores the copies while instances run. The executors keep their connections; the projectors lose theirs, as in a
+/// failover.
+async fn restore(app: &App) {
     app.tamper(
         "BEGIN;
          TRUNCATE projection, event, account_view, account_transaction, daily_balance, bank_total, log_head, idempotency_key, snapshot;

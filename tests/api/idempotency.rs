@@ -143,7 +143,8 @@ async fn a_retry_is_a_replay_even_where_the_state_would_refuse_it_now() {
     let everything = client.with_key("everything").withdraw(account, 100).await.expect(201);
     let closed = client.with_key("close").close(account).await.expect(200);
     let opened = client.with_key("open").open(opening.clone()).await.expect(201);
-    let conditional = client.with_key("conditional").if_match("\"1\"").deposit(opened.account_id(), 1).await.expect(201);
+    let conditional =
+        client.with_key("conditional").if_match("\"1\"").deposit(opened.account_id(), 1).await.expect(201);
     for _ in 0..2 {
         let client = app.client();
         assert_replayed(&everything, &client.with_key("everything").withdraw(account, 100).await);

@@ -339,10 +339,12 @@ async fn a_request_without_one_host_is_refused() {
 async fn what_encodings_a_client_takes_decides_nothing_but_the_encoding() {
     let app = spawn_app().await;
     for wanted in ["identity;q=0", "*;q=0", "br, *;q=0", "gzip;q=0", "deflate, br;q=1, *;q=0", "nonsense", ""] {
-        let opened = app.client().with_header("accept-encoding", wanted).open(serde_json::json!({"currency": "EUR"})).await;
+        let opened =
+            app.client().with_header("accept-encoding", wanted).open(serde_json::json!({"currency": "EUR"})).await;
         assert_eq!(opened.expect(201).header("content-encoding"), None, "{wanted}");
     }
-    let encoded = app.client().with_header("content-encoding", "gzip").open(serde_json::json!({"currency": "EUR"})).await;
+    let encoded =
+        app.client().with_header("content-encoding", "gzip").open(serde_json::json!({"currency": "EUR"})).await;
     encoded.expect_problem(415, "unsupported_media_type");
 }
 

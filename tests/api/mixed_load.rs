@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Response, App, Rng, ApiClient, audit::audit, spawn_app, spawn_app_with};
+use crate::support::{ApiClient, App, Response, Rng, audit::audit, spawn_app, spawn_app_with};
 
 const CLIENTS: u64 = 12;
 const COMMANDS: u64 = 25;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::{Connection, raw_sql};
 
-use crate::support::{App, ApiClient, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
+use crate::support::{ApiClient, App, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
 
 /// The log and the views as a release left them that knew nothing of these two.
 const AS_BEFORE: &str = "BEGIN;

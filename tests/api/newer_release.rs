@@ -4,7 +4,7 @@
 use sqlx::{query_scalar, raw_sql};
 use uuid::Uuid;
 
-use crate::support::{App, ApiClient, audit::audit, eventually, spawn_app_in_one_partition};
+use crate::support::{ApiClient, App, audit::audit, eventually, spawn_app_in_one_partition};
 
 const UNREADABLE: &str = "UPDATE event SET schema_version = 99 WHERE position = 2";
 const READABLE: &str = "UPDATE event SET schema_version = 2 WHERE position = 2";

@@ -9,12 +9,12 @@ use sqlx::{Connection, query_scalar};
 use uuid::Uuid;
 
 use crate::support::{
-    Response, App,
+    App, Response,
     audit::audit,
     eventually,
     proxy::{
-        Flow::{Hold, Discard, Pass},
-        ProxyConnection, Proxy,
+        Flow::{Discard, Hold, Pass},
+        Proxy, ProxyConnection,
     },
     spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
 };

@@ -3,7 +3,9 @@
 use chrono::DateTime;
 use serde_json::{Value, json};
 
-use crate::support::{Response, ApiClient, response::is_time, audit::audit_views, spawn_app, spawn_app_in_one_partition};
+use crate::support::{
+    ApiClient, Response, audit::audit_views, response::is_time, spawn_app, spawn_app_in_one_partition,
+};
 
 /// The overview once the view has read `last`, without its commands.
 async fn totals(client: &ApiClient, last: &Response) -> (Value, Value) {

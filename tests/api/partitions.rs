@@ -4,21 +4,21 @@
 use std::collections::{BTreeMap, HashSet};
 
 use futures_util::future::join_all;
+use passbook::service::{Error, Service};
 use passbook_audit::verify;
 use passbook_event_store::Partitions;
-use passbook::service::{Error, Service};
 use serde_json::{Value, json};
 use sqlx::query_scalar;
 use uuid::Uuid;
 
 use crate::support::{
-    Response, App, Rng, ApiClient,
+    ApiClient, App, Response, Rng,
     app::empty_database,
     audit::{audit, expected_hashes},
     eventually,
     proxy::{
-        Flow::{self, Hold, Discard, Pass},
-        ProxyConnection, Proxy,
+        Flow::{self, Discard, Hold, Pass},
+        Proxy, ProxyConnection,
     },
     spawn_app_behind_proxy, spawn_app_with,
 };
@@ -429,7 +429,8 @@ async fn a_follower_that_comes_and_goes_is_told_every_event_of_every_partition_o
         // 4 openings, 60 deposits, and two events for each of the 40 or so transfers that are over two accounts.
         let all = 4 + 2 * (0..30).map(|n| if n % 4 == (n * 3 + 1) % 4 { 1 } else { 3 }).sum::<usize>();
         while told.len() < all {
-            let mut subscriber = if last.is_empty() { client.subscribe("").await } else { client.resume_after(&last).await };
+            let mut subscriber =
+                if last.is_empty() { client.subscribe("").await } else { client.resume_after(&last).await };
             let some = usize::try_from(rng.below(20)).unwrap() + 1;
             for event in subscriber.take(some.min(all - told.len())).await {
                 last = event.id;

@@ -4,7 +4,7 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Response, ApiClient, spawn_app_with, spawn_auth_app_with, tokens::claims_with};
+use crate::support::{ApiClient, Response, spawn_app_with, spawn_auth_app_with, tokens::claims_with};
 
 /// More than are given back while a test runs.
 const MANY: usize = 200;
@@ -104,12 +104,13 @@ async fn after_many_bad_tokens_an_address_may_try_no_new_one_and_who_was_known_g
     let known = bank.customer("ada");
     known.get("/v1/accounts").await.expect(200);
     // One is given back each second: at once, whatever a second is worth here.
-    let expired = (0..2 * FAILURES).map(|n| bank.client_with_token(&bank.signer.sign(&json!({"sub": "ada", "exp": 1, "n": n}))));
+    let expired =
+        (0..2 * FAILURES).map(|n| bank.client_with_token(&bank.signer.sign(&json!({"sub": "ada", "exp": 1, "n": n}))));
     let refusals = join_all(expired.map(async |client| client.get("/v1/accounts").await.status)).await;
     assert!(refusals.iter().all(|status| [401, 429].contains(status)), "{refusals:?}");
     assert!(refusals.iter().filter(|status| **status == 401).count() >= FAILURES);
-    let of_ben =
-        (0..20).map(|n| bank.client_with_token(&bank.signer.sign(&claims_with("ben", "accounts:read", &json!({"n": n})))));
+    let of_ben = (0..20)
+        .map(|n| bank.client_with_token(&bank.signer.sign(&claims_with("ben", "accounts:read", &json!({"n": n})))));
     let barred = join_all(of_ben.map(async |client| client.get("/v1/accounts").await)).await;
     assert!(refused(&barred) > 0, "a good token that nobody has seen yet");
     known.get("/v1/accounts").await.expect(200);

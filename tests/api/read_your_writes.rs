@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{response::Response, eventually, spawn_app, spawn_app_in_one_partition};
+use crate::support::{eventually, response::Response, spawn_app, spawn_app_in_one_partition};
 
 #[tokio::test]
 async fn a_read_that_asks_for_its_own_write_sees_it() {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, raw_sql};
 use uuid::Uuid;
 
-use crate::support::{Response, App, ApiClient, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
+use crate::support::{ApiClient, App, Response, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
 
 const VIEWS: [&str; 4] = ["accounts", "transactions", "daily_balances", "bank_totals"];
 

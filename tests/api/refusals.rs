@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Response, ApiClient, spawn_app};
+use crate::support::{ApiClient, Response, spawn_app};
 
 const CEILING: i64 = 9_007_199_254_740_991;
 

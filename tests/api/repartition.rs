@@ -1,20 +1,20 @@
-//! A log copied into one with more partitions: everything but positions and hashes stays, and what a caller was told stays
-//! true.
+//! `passbook copy`: copies a log into one with more partitions. All data except positions and hashes stays the same, and
+//! earlier receipts stay valid.
 
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use passbook_audit::verify;
 use passbook::config::Config;
-use passbook_repartition::{Copy, Error, Views};
+use passbook::service;
+use passbook_audit::verify;
 use passbook_database::Database;
 use passbook_event_store::{Partitions, Position};
-use passbook::service;
+use passbook_repartition::{Copy, Error, Views};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    Response, App, Rng, ApiClient,
+    ApiClient, App, Response, Rng,
     app::{empty_database, start_app},
     audit::audit,
     cluster::OwnDatabase,
@@ -23,7 +23,7 @@ use crate::support::{
 
 use std::sync::Arc;
 
-/// A database for the new log.
+/// The database of the new log.
 struct Target {
     database: Arc<OwnDatabase>,
     config: Config,
@@ -37,11 +37,14 @@ impl Target {
     }
 
     async fn open(&self, source: &App) -> Result<Copy, Error> {
-        let (from, to) = (Database::open(&source.config().database()).await.unwrap(), Database::open(&self.config.database()).await.unwrap());
+        let (from, to) = (
+            Database::open(&source.config().database()).await.unwrap(),
+            Database::open(&self.config.database()).await.unwrap(),
+        );
         Copy::open(&from.writer(), &to.writer(), source.partitions(), self.partitions).await
     }
 
-    /// All of it, with the views.
+    /// Copies the rest of the log and projects the views.
     async fn finish(&self, source: &App) -> Result<passbook_repartition::Copied, Error> {
         let copy = self.open(source).await?;
         let to = Database::open(&self.config.database()).await.unwrap();
@@ -56,7 +59,7 @@ impl Target {
     }
 }
 
-/// Commands with keys and without, on some accounts; their responses by key.
+/// Runs commands with idempotency keys on eight accounts; returns the accounts and the responses by key.
 async fn history(app: &App, seed: u64) -> (Vec<Uuid>, BTreeMap<String, Response>) {
     let client = app.client();
     let mut responses = BTreeMap::new();
@@ -75,7 +78,7 @@ async fn history(app: &App, seed: u64) -> (Vec<Uuid>, BTreeMap<String, Response>
     for n in 0..60 {
         let [from, to] = [(); 2].map(|()| accounts[usize::try_from(rng.below(8)).unwrap()]);
         let key = format!("do-{seed}-{n}");
-        let response = repeat(&client.with_key(&key), n, from, to).await;
+        let response = send_command(&client.with_key(&key), n, from, to).await;
         if response.status == 201 {
             responses.insert(key, response);
         }
@@ -83,7 +86,7 @@ async fn history(app: &App, seed: u64) -> (Vec<Uuid>, BTreeMap<String, Response>
     (accounts, responses)
 }
 
-async fn repeat(client: &ApiClient, n: usize, from: Uuid, to: Uuid) -> Response {
+async fn send_command(client: &ApiClient, n: usize, from: Uuid, to: Uuid) -> Response {
     match n % 3 {
         0 => client.deposit(from, 5).await,
         1 => client.withdraw(from, 3).await,
@@ -91,9 +94,9 @@ async fn repeat(client: &ApiClient, n: usize, from: Uuid, to: Uuid) -> Response 
     }
 }
 
-/// What an event keeps.
-fn kept(app: &crate::support::log::Log) -> Vec<(Uuid, Uuid, i64, String, String, String, String)> {
-    let mut kept: Vec<_> = app
+/// The parts of each event that a copy preserves.
+fn preserved(log: &crate::support::log::Log) -> Vec<(Uuid, Uuid, i64, String, String, String, String)> {
+    let mut preserved: Vec<_> = log
         .events
         .iter()
         .map(|event| {
@@ -102,12 +105,12 @@ fn kept(app: &crate::support::log::Log) -> Vec<(Uuid, Uuid, i64, String, String,
             (event.id, event.stream_id, event.version, event.event_type, event.data, event.metadata, time)
         })
         .collect();
-    kept.sort_unstable();
-    kept
+    preserved.sort_unstable();
+    preserved
 }
 
-/// A receipt without its positions, and these.
-fn taken_apart(response: &Response) -> (Value, Vec<Position>) {
+/// A receipt without its positions, and the positions.
+fn split_positions(response: &Response) -> (Value, Vec<Position>) {
     let mut body = response.body.clone();
     let mut positions = Vec::new();
     for pointer in ["", "/from", "/to"] {
@@ -120,7 +123,7 @@ fn taken_apart(response: &Response) -> (Value, Vec<Position>) {
 }
 
 #[tokio::test]
-async fn everything_but_positions_and_hashes_is_what_it_was() {
+async fn copy_preserves_all_but_positions_and_hashes() {
     for (from, to) in [(1, 4), (2, 4), (4, 4), (1, 16)] {
         let mut old = spawn_app_with(&[&format!("--partitions={from}"), "--snapshot-every=5"]).await;
         let (accounts, responses) = history(&old, 1).await;
@@ -132,11 +135,11 @@ async fn everything_but_positions_and_hashes_is_what_it_was() {
         assert_eq!(copied.events, i64::try_from(before.events.len()).unwrap());
         let new = target.serve().await;
         let after = audit(&new).await;
-        assert_eq!(kept(&after), kept(&before));
+        assert_eq!(preserved(&after), preserved(&before));
         let partitions = new.partitions();
         verify::verify(&new.auditor().await, partitions, &[], |_, _| ()).await.unwrap();
 
-        // Whoever tries again is answered as before; the positions are of the log that responses.
+        // Retries are replayed; their positions are those of the new log.
         let mut rng = Rng::new(1);
         let client = new.client();
         for n in 0..8 {
@@ -151,12 +154,12 @@ async fn everything_but_positions_and_hashes_is_what_it_was() {
             let [from, to] = [(); 2].map(|()| accounts[usize::try_from(rng.below(8)).unwrap()]);
             let key = format!("do-1-{n}");
             if responses.contains_key(&key) {
-                assert_replayed(&responses, &key, async |keyed| repeat(keyed, n, from, to).await, &client).await;
+                assert_replayed(&responses, &key, async |keyed| send_command(keyed, n, from, to).await, &client).await;
             }
         }
-        assert_eq!(new.log().await.head.position, before.head.position, "nothing was carried out twice");
+        assert_eq!(new.log().await.head.position, before.head.position, "no command was executed twice");
 
-        // And it goes on.
+        // The new log accepts commands.
         let transfer = responses.values().find(|response| response.body["transfer_id"].is_string()).unwrap();
         client.get(&format!("/v1/transfers/{}", transfer.text("/transfer_id"))).await.expect(200);
         join_all(accounts.iter().map(|account| async { client.deposit(*account, 1).await.expect(201) })).await;
@@ -167,19 +170,19 @@ async fn everything_but_positions_and_hashes_is_what_it_was() {
 async fn assert_replayed(
     responses: &BTreeMap<String, Response>,
     key: &str,
-    again: impl AsyncFn(&ApiClient) -> Response,
+    retry: impl AsyncFn(&ApiClient) -> Response,
     client: &ApiClient,
 ) {
-    let again = again(&client.with_key(key)).await.expect(201);
+    let again = retry(&client.with_key(key)).await.expect(201);
     assert!(again.is_replay(), "{key}: {}", again.body);
-    let ((then, _), (now, positions)) = (taken_apart(&responses[key]), taken_apart(&again));
-    assert_eq!(then, now);
+    let ((before, _), (after, positions)) = (split_positions(&responses[key]), split_positions(&again));
+    assert_eq!(before, after);
     let account = again.body["account_id"].as_str().or(again.body["from"]["account_id"].as_str()).unwrap();
     client.get_account(account.parse().unwrap(), &positions[0].to_string()).await.expect(200);
 }
 
 #[tokio::test]
-async fn a_copy_follows_a_bank_that_goes_on_and_is_interrupted_and_resumed() {
+async fn copy_of_a_running_service_can_be_interrupted_and_resumed() {
     let mut old = spawn_app_with(&["--partitions=2"]).await;
     let target = Target::new(8).await;
     let mut total = 0;
@@ -187,12 +190,12 @@ async fn a_copy_follows_a_bank_that_goes_on_and_is_interrupted_and_resumed() {
         history(&old, seed).await;
         let mut copy = target.open(&old).await.unwrap();
         copy.round(|_, _| ()).await.unwrap();
-        // Dropped here: what it has is in the target, and nobody may serve it yet.
-        let told = service::Service::start(&target.config).await.expect_err("not all of it is here").to_string();
-        assert!(told.contains("being copied"), "{told}");
+        // The copy is dropped here. The target keeps its part of the log but cannot be served yet.
+        let error = service::Service::start(&target.config).await.expect_err("the copy is incomplete").to_string();
+        assert!(error.contains("being copied"), "{error}");
         total = old.log().await.head.position;
     }
-    let refused = target.finish(&old).await.expect_err("the old service writes");
+    let refused = target.finish(&old).await.expect_err("the old service is running");
     assert!(matches!(refused, Error::StillServed), "{refused}");
     let (_, responses) = history(&old, 4).await;
     let before = old.log().await;
@@ -200,21 +203,21 @@ async fn a_copy_follows_a_bank_that_goes_on_and_is_interrupted_and_resumed() {
     old.stop().await;
     old.wait_until_disconnected().await;
     target.finish(&old).await.unwrap();
-    let again = target.open(&old).await.err().expect("it is finished");
+    let again = target.open(&old).await.err().expect("the copy is finished");
     assert!(matches!(again, Error::Finished(_)), "{again}");
     let new = target.serve().await;
     let after = audit(&new).await;
-    assert_eq!((kept(&after), after.keys >= before.keys), (kept(&before), true));
+    assert_eq!((preserved(&after), after.keys >= before.keys), (preserved(&before), true));
     assert!(responses.len() > 20);
     verify::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_opening_is_found_again_after_a_second_copy_where_its_key_is_kept_apart_from_it() {
+async fn keyed_opening_is_replayed_after_two_copies() {
     let mut app = spawn_app_with(&["--partitions=1"]).await;
     let four = Partitions::new(4).unwrap();
     let body = json!({"currency": "EUR", "initial_deposit": 100});
-    // The last one's key will stand in a partition whose own events are all older.
+    // Finds an opening whose key and account will be in different partitions.
     let mut keys = (0..).map(|n| format!("open-{n}"));
     let (key, opened) = loop {
         let key = keys.next().unwrap();
@@ -236,70 +239,70 @@ async fn an_opening_is_found_again_after_a_second_copy_where_its_key_is_kept_apa
 }
 
 #[tokio::test]
-async fn what_was_asked_after_a_copy_that_broke_off_at_its_end_is_answered_again_after_the_next() {
+async fn commands_after_a_failed_copy_are_replayed_by_the_next_one() {
     let mut old = spawn_app_with(&["--partitions=1"]).await;
     let target = Target::new(2).await;
     let account = old.client().open_with_balance(100).await;
     old.stop().await;
     old.wait_until_disconnected().await;
-    // Everything is there, keys included, and then the two are found not to be equal.
-    let mut copied = target.database.connect().await;
+    // The copy has all events and keys, but its final comparison fails.
+    let mut connection = target.database.connect().await;
     target.open(&old).await.unwrap().round(|_, _| ()).await.unwrap();
-    sqlx::raw_sql("UPDATE log_head SET position = position + 1").execute(&mut copied).await.unwrap();
-    target.finish(&old).await.expect_err("the new log holds more than the old one");
-    sqlx::raw_sql("UPDATE log_head SET position = position - 1").execute(&mut copied).await.unwrap();
+    sqlx::raw_sql("UPDATE log_head SET position = position + 1").execute(&mut connection).await.unwrap();
+    target.finish(&old).await.expect_err("the new log is longer than the old one");
+    sqlx::raw_sql("UPDATE log_head SET position = position - 1").execute(&mut connection).await.unwrap();
 
     let mut old = old.spawn_peer().await;
-    let answered = old.client().with_key("after").deposit(account, 5).await.expect(201);
+    let first = old.client().with_key("after").deposit(account, 5).await.expect(201);
     old.stop().await;
     old.wait_until_disconnected().await;
     target.finish(&old).await.unwrap();
     let new = target.serve().await;
     let again = new.client().with_key("after").deposit(account, 5).await.expect(201);
     assert!(again.is_replay(), "{}", again.body);
-    assert_eq!(again.body["events"], answered.body["events"]);
+    assert_eq!(again.body["events"], first.body["events"]);
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_copy_is_refused() {
+async fn invalid_sources_and_targets_are_refused() {
     let mut old = spawn_app_with(&["--partitions=4"]).await;
     history(&old, 1).await;
     old.stop().await;
-    let told = Target::new(6).await.open(&old).await.err().expect("no multiple");
-    assert!(matches!(told, Error::NotAMultiple { from: 4, to: 6 }), "{told}");
+    let result = Target::new(6).await.open(&old).await.err().expect("not a multiple");
+    assert!(matches!(result, Error::NotAMultiple { from: 4, to: 6 }), "{result}");
     let mut served = spawn_app_with(&["--partitions=8"]).await;
     served.stop().await;
     let own = Database::open(&served.config().database()).await.unwrap();
     let from = Database::open(&old.config().database()).await.unwrap();
-    let told = Copy::open(&from.writer(), &own.writer(), old.partitions(), served.partitions()).await;
-    assert!(matches!(told, Err(Error::NotEmpty)));
+    let result = Copy::open(&from.writer(), &own.writer(), old.partitions(), served.partitions()).await;
+    assert!(matches!(result, Err(Error::NotEmpty)));
     let target = Target::new(8).await;
     target.open(&old).await.unwrap();
     let other = spawn_app_with(&["--partitions=1"]).await;
-    let told = target.open(&other).await.err().expect("another log");
-    assert!(matches!(told, Error::Another { begun: 4, found: 1 }), "{told}");
-    let told = Copy::open(
+    let result = target.open(&other).await.err().expect("another log");
+    assert!(matches!(result, Error::Another { begun: 4, found: 1 }), "{result}");
+    let result = Copy::open(
         &from.writer(),
         &Database::open(&target.config.database()).await.unwrap().writer(),
         old.partitions(),
         Partitions::new(16).unwrap(),
     )
     .await;
-    assert!(matches!(told, Err(Error::Begun { begun: 8, asked: 16 })));
+    assert!(matches!(result, Err(Error::Begun { begun: 8, asked: 16 })));
     let half = Database::open(&target.config.database()).await.unwrap();
     let own = Database::open(&Target::new(8).await.config.database()).await.unwrap();
-    let told = Copy::open(&half.writer(), &own.writer(), target.partitions, target.partitions).await;
-    assert!(matches!(told, Err(Error::SourceUnfinished)));
+    let result = Copy::open(&half.writer(), &own.writer(), target.partitions, target.partitions).await;
+    assert!(matches!(result, Err(Error::SourceUnfinished)));
 }
 
 #[tokio::test]
-async fn an_idle_service_is_connected_too() {
+async fn copy_is_not_finished_while_an_idle_service_is_connected() {
     let mut old = spawn_app_with(&["--partitions=1"]).await;
     let idle = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
                 WHERE datname = current_database() AND application_name = 'passbook writer'";
     sqlx::query(idle).execute(&mut old.database().await).await.unwrap();
     let target = Target::new(2).await;
-    let refused = target.finish(&old).await.expect_err("its projector is there");
+    let refused = target.finish(&old).await.expect_err("the projector is connected");
     assert!(matches!(refused, Error::StillServed), "{refused}");
     old.stop().await;
     old.wait_until_disconnected().await;
@@ -307,7 +310,7 @@ async fn an_idle_service_is_connected_too() {
 }
 
 #[tokio::test]
-async fn what_a_failover_has_lost_after_it_was_copied_is_noticed() {
+async fn copied_events_lost_by_a_failover_are_detected() {
     let changes = [
         "UPDATE event SET hash = sha256(hash) WHERE position = (SELECT position FROM log_head);
          UPDATE log_head SET hash = sha256(hash)",
@@ -322,21 +325,21 @@ async fn what_a_failover_has_lost_after_it_was_copied_is_noticed() {
         old.stop().await;
         old.wait_until_disconnected().await;
         old.tamper(change).await;
-        let told = target.finish(&old).await.expect_err("another history");
-        assert!(matches!(told, Error::Lost(Position::Only(_))), "{told}");
-        let told = target.open(&old).await.unwrap().round(|_, _| ()).await.expect_err("while it follows, too");
-        assert!(matches!(told, Error::Lost(_)), "{told}");
+        let result = target.finish(&old).await.expect_err("the source has another history");
+        assert!(matches!(result, Error::Lost(Position::Only(_))), "{result}");
+        let result = target.open(&old).await.unwrap().round(|_, _| ()).await.expect_err("the source has another history");
+        assert!(matches!(result, Error::Lost(_)), "{result}");
     }
 }
 
 #[tokio::test]
-async fn a_log_that_was_tampered_with_is_not_copied() {
+async fn log_with_a_broken_hash_chain_is_not_copied() {
     let mut old = spawn_app_with(&["--partitions=1"]).await;
     history(&old, 1).await;
     old.stop().await;
     old.tamper("UPDATE event SET data = replace(data::text, '100', '101')::json WHERE position = 3").await;
     let target = Target::new(4).await;
-    let told = target.finish(&old).await.expect_err("it is not in order");
-    assert!(matches!(&told, Error::Broken(position) if *position == Position::Only(3)), "{told}");
+    let result = target.finish(&old).await.expect_err("the hash chain is broken");
+    assert!(matches!(&result, Error::Broken(position) if *position == Position::Only(3)), "{result}");
     assert!(service::Service::start(&target.config).await.is_err());
 }

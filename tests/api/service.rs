@@ -3,12 +3,12 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use passbook_bank::{Bank, Error, QUEUE_COMMANDS_MAX, Reach, Request, Settings};
+use passbook::http::{self, Server, serve};
 use passbook_audit::{Audit, Trail, feed::Feed};
 use passbook_auth::Access;
+use passbook_bank::{Bank, Error, QUEUE_COMMANDS_MAX, Reach, Request, Settings};
 use passbook_database::Database;
 use passbook_domain::{Action, Amount, Command, command::Movement};
-use passbook::http::{self, Server, serve};
 use passbook_read_model::{Progress, ReadModel, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -16,10 +16,9 @@ use tokio::{net::TcpListener, sync::watch};
 use uuid::Uuid;
 
 use crate::support::{
-    Response, App, ApiClient,
-    response::{is_id, is_time},
-    eventually,
+    ApiClient, App, Response, eventually,
     log::Event,
+    response::{is_id, is_time},
     spawn_app, spawn_app_with, spawn_auth_app,
 };
 

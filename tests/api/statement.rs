@@ -15,9 +15,9 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::support::{
-    Response, App, ApiClient,
-    random_history::{account_events, history, expected_statement},
+    ApiClient, App, Response,
     log::{Event, Log},
+    random_history::{account_events, expected_statement, history},
     spawn_app, spawn_app_in_one_partition,
 };
 
@@ -240,7 +240,8 @@ async fn a_text_survives_csv_and_is_no_formula_there() {
         let body = json!({"amount": 1, "reference": reference});
         client.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);
     }
-    let csv = client.with_header("accept", "text/csv").get(&path(account, &format!("{ALL_DAYS}&min_position=18"))).await;
+    let csv =
+        client.with_header("accept", "text/csv").get(&path(account, &format!("{ALL_DAYS}&min_position=18"))).await;
     let cells: Vec<Value> = rows(&csv.expect(200))[1..18].iter().map(|row| row["reference"].clone()).collect();
     let defused = formulas.map(|formula| format!("'{formula}"));
     let expected: Vec<Value> = harmless.map(String::from).iter().chain(&defused).map(|text| json!(text)).collect();
@@ -271,7 +272,8 @@ async fn the_form_is_the_one_that_accept_prefers() {
         .get(&format!("/v1/accounts/{account}/statement"))
         .await
         .expect_problem(400, "invalid_parameter");
-    let two = app.client().with_header("accept", "application/json;q=0.1").with_header("accept", "text/csv").get(&path).await;
+    let two =
+        app.client().with_header("accept", "application/json;q=0.1").with_header("accept", "text/csv").get(&path).await;
     assert!(two.expect(200).header("content-type").unwrap().starts_with("text/csv"));
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Response, App, ApiClient, spawn_app_in_one_partition};
+use crate::support::{ApiClient, App, Response, spawn_app_in_one_partition};
 
 /// An account with one movement of each kind, at versions 1, 2, 4, 5 and 6; frozen and unfrozen are no movements.
 struct Busy {

@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::query_scalar;
 use uuid::Uuid;
 
-use crate::support::{App, ApiClient, audit::audit, spawn_app_in_one_partition};
+use crate::support::{ApiClient, App, audit::audit, spawn_app_in_one_partition};
 
 /// Two servers, an account that the first holds, and another that takes the first over the slow way.
 struct Scene {

@@ -9,9 +9,9 @@ use std::{
 
 use clap::{Args, Command, FromArgMatches, builder::Resettable};
 use passbook::config::Config;
+use passbook::service::Service;
 use passbook_database::Database;
 use passbook_event_store::{Partitions, Primary};
-use passbook::service::Service;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 

@@ -35,14 +35,22 @@ pub async fn audit(app: &App) -> Log {
     }
     for head in &log.heads {
         let last = log.events.iter().rfind(|event| event.partition == head.partition);
-        assert_eq!(head.hash, last.map_or(vec![0; 32], |event| event.hash.clone()), "the hash in log_head is that of the last event");
+        assert_eq!(
+            head.hash,
+            last.map_or(vec![0; 32], |event| event.hash.clone()),
+            "the hash in log_head is that of the last event"
+        );
     }
     check_transfers(&log.events);
 
     let accounts = fold(&log.events);
     assert!(accounts.values().all(|account| account.balance >= 0), "no balance is negative: {accounts:?}");
     let balances: i64 = accounts.values().map(|account| account.balance).sum();
-    assert_eq!(balances, money_in(&log.events) - money_out(&log.events), "the balances equal deposits minus withdrawals");
+    assert_eq!(
+        balances,
+        money_in(&log.events) - money_out(&log.events),
+        "the balances equal deposits minus withdrawals"
+    );
     check_views(&mut connection, &log, &accounts).await;
     log
 }

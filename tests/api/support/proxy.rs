@@ -178,7 +178,8 @@ impl ProxyConnection {
                 self.check_trigger(bytes);
             }
             self.0.is_holding[direction].store(flows.borrow()[direction] == Flow::Hold, Ordering::Relaxed);
-            let Ok(flow) = flows.wait_for(|flows| flows[direction] != Flow::Hold).await.map(|flows| flows[direction]) else {
+            let Ok(flow) = flows.wait_for(|flows| flows[direction] != Flow::Hold).await.map(|flows| flows[direction])
+            else {
                 break;
             };
             self.0.is_holding[direction].store(false, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     App,
-    audit::{fold, balance_change},
+    audit::{balance_change, fold},
     log::{Event, Log},
 };
 
