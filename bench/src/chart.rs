@@ -1,6 +1,6 @@
-//! A chart as SVG text: panels side by side over one kind of x, which is logarithmic.
+//! Draws a chart as SVG: two panels side by side with the same logarithmic x axis.
 //!
-//! It brings its own background and follows the reader's choice of light or dark.
+//! The chart has its own background, and follows the reader's light or dark colour scheme.
 
 use std::fmt::Write;
 
@@ -13,10 +13,10 @@ const PANEL_LEFT: [f64; 2] = [70.0, 530.0];
 const TOP: f64 = 104.0;
 const BOTTOM: f64 = 356.0;
 const TICKS_ABOUT: f64 = 5.0;
-/// Of most letters at most.
+/// An upper estimate of the width of a letter in the legend.
 const LETTER_WIDTH: f64 = 7.5;
 
-/// Colours that can be told apart in both and by most eyes (Okabe and Ito), and a shape each.
+/// Colours of Okabe and Ito, which colour-blind readers can distinguish in both schemes.
 const STYLE: &str = "<style>\
     .back{fill:#fff}text{font:13px system-ui,'DejaVu Sans',sans-serif;fill:#1f2328}.title{font-size:16px;font-weight:600}\
     .grid{stroke:#d1d9e0}.axis{stroke:#1f2328}polyline.line{fill:none;stroke-width:2.2}\
@@ -24,6 +24,7 @@ const STYLE: &str = "<style>\
     @media(prefers-color-scheme:dark){.back{fill:#0d1117}text{fill:#e6edf3}.grid{stroke:#30363d}.axis{stroke:#e6edf3}\
     .s0{stroke:#56b4e9;fill:#56b4e9}.s1{stroke:#9aa4af;fill:#9aa4af}.s2{stroke:#e69f00;fill:#e69f00}}</style>";
 
+/// A chart of two panels with a common title and x axis.
 pub struct Chart<'a> {
     pub title: &'a str,
     pub x_label: &'a str,
@@ -48,7 +49,7 @@ pub struct Point {
     pub y: f64,
 }
 
-/// From values to places along one side.
+/// Maps values to coordinates along one axis.
 struct Scale {
     from: f64,
     to: f64,
@@ -99,13 +100,13 @@ impl Panel<'_> {
 
         let mut svg = format!("<text x=\"{left}\" y=\"{}\">{}</text>\n", TOP - 14.0, self.title);
         for tick in ticks {
-            let (at, label) = (y.place(tick), label(tick));
+            let (at, label) = (y.coordinate(tick), label(tick));
             let _ = writeln!(svg, "<line class=\"grid\" x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>");
             let _ =
                 writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", left - 8.0, at + 4.0);
         }
         for tick in xs {
-            let (at, label) = (x.place(tick), label(tick));
+            let (at, label) = (x.coordinate(tick), label(tick));
             let _ = writeln!(
                 svg,
                 "<line class=\"axis\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{BOTTOM}\" y2=\"{}\"/>",
@@ -115,10 +116,11 @@ impl Panel<'_> {
         }
         let _ = writeln!(svg, "<line class=\"axis\" x1=\"{left}\" x2=\"{right}\" y1=\"{BOTTOM}\" y2=\"{BOTTOM}\"/>");
         for (index, series) in self.series.iter().enumerate() {
-            let places: Vec<_> = series.points.iter().map(|point| (x.place(point.x), y.place(point.y))).collect();
-            let path: Vec<_> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            let coordinates: Vec<_> =
+                series.points.iter().map(|point| (x.coordinate(point.x), y.coordinate(point.y))).collect();
+            let path: Vec<_> = coordinates.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
             let _ = writeln!(svg, "<polyline class=\"s{index} line\" points=\"{}\"/>", path.join(" "));
-            places.iter().for_each(|(x, y)| svg.push_str(&mark(index, *x, *y)));
+            coordinates.iter().for_each(|(x, y)| svg.push_str(&mark(index, *x, *y)));
         }
         svg
     }
@@ -127,7 +129,7 @@ impl Panel<'_> {
         self.series.iter().flat_map(|series| series.points.iter().copied())
     }
 
-    /// Round numbers that enclose all values.
+    /// Round numbers whose range contains all values.
     fn ticks(&self) -> Vec<f64> {
         let most = self.points().map(|point| point.y).fold(f64::MIN_POSITIVE, f64::max);
         let least = self.points().map(|point| point.y).fold(most, f64::min);
@@ -141,10 +143,10 @@ impl Panel<'_> {
 }
 
 impl Scale {
-    fn place(&self, value: f64) -> f64 {
-        let bend = |value: f64| if self.is_logarithmic { value.ln() } else { value };
-        let span = bend(self.to) - bend(self.from);
-        let share = if span > 0.0 { (bend(value) - bend(self.from)) / span } else { 0.5 };
+    fn coordinate(&self, value: f64) -> f64 {
+        let transform = |value: f64| if self.is_logarithmic { value.ln() } else { value };
+        let span = transform(self.to) - transform(self.from);
+        let share = if span > 0.0 { (transform(value) - transform(self.from)) / span } else { 0.5 };
         self.start + share * (self.end - self.start)
     }
 }
@@ -160,7 +162,7 @@ fn label(value: f64) -> String {
     if value >= 1.0 || value == 0.0 { grouped(value.round() as u64) } else { value.to_string() }
 }
 
-/// A shape of its own for each series, for those who cannot tell the colours.
+/// The marker of a series. Each series has a different shape, so that readers do not depend on colours.
 fn mark(series: usize, x: f64, y: f64) -> String {
     match series {
         0 => format!("<circle class=\"s0\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>\n"),
@@ -179,15 +181,15 @@ mod tests {
     }
 
     #[test]
-    fn the_ticks_are_round_and_enclose_all_values() {
+    fn ticks_are_round_numbers_around_all_values() {
         assert_eq!(panel(false, &[1_700.0, 23_000.0]).ticks(), [0.0, 5_000.0, 10_000.0, 15_000.0, 20_000.0, 25_000.0]);
         assert_eq!(panel(true, &[0.3, 36.0]).ticks(), [0.1, 1.0, 10.0, 100.0]);
         assert!((round_step(4_600.0) - 5_000.0).abs() < 0.001);
     }
 
     #[test]
-    fn a_logarithmic_scale_halves_at_the_geometric_mean() {
+    fn the_middle_of_a_logarithmic_scale_is_the_geometric_mean() {
         let scale = Scale { from: 1.0, to: 256.0, start: 0.0, end: 100.0, is_logarithmic: true };
-        assert!((scale.place(16.0) - 50.0).abs() < 0.001);
+        assert!((scale.coordinate(16.0) - 50.0).abs() < 0.001);
     }
 }

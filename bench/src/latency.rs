@@ -1,21 +1,36 @@
-//! Latencies as a histogram of microseconds with three significant digits: what a percentile is
-//! taken from, whoever measured it.
+//! The results of a load generator: a latency histogram, and the summary that each generator returns.
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 const LATENCY_US_MAX: u64 = 600_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
+/// The summary of one run of a load generator.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadSummary {
+    pub requests: u64,
+    /// Successful responses per second.
+    pub per_second: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    /// Responses with an error status.
+    pub refused: u64,
+    /// Requests without a response: the connection failed or timed out.
+    pub broken: u64,
+}
+
+/// A histogram of latencies in microseconds, with three significant digits.
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {
     pub fn new() -> Result<Self> {
         let histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS);
-        Ok(Self(histogram.context("cannot make a histogram")?))
+        Ok(Self(histogram.context("cannot create a histogram")?))
     }
 
-    /// A latency above the bound counts as the bound.
+    /// Records a latency. A latency above `LATENCY_US_MAX` counts as that limit.
     pub fn record_us(&mut self, microseconds: u64) {
         self.0.saturating_record(microseconds);
     }
@@ -28,12 +43,12 @@ impl Latencies {
         self.0.len()
     }
 
-    /// 0 when empty.
+    /// The greatest latency in milliseconds; 0 if the histogram is empty.
     pub fn max_ms(&self) -> f64 {
         self.0.max() as f64 / 1000.0
     }
 
-    /// The latency in milliseconds that `percent` of all answers stayed within; 0 when empty.
+    /// The latency in milliseconds at this percentile (0 to 100); 0 if the histogram is empty.
     pub fn percentile_ms(&self, percent: f64) -> f64 {
         self.0.value_at_percentile(percent) as f64 / 1000.0
     }
@@ -44,18 +59,18 @@ mod tests {
     use super::Latencies;
 
     #[test]
-    fn percentiles_are_taken_over_everything_added() {
+    fn percentiles_cover_all_added_histograms() {
         let mut all = Latencies::new().expect("a histogram");
         let mut other = Latencies::new().expect("a histogram");
         (1..=500).for_each(|n| all.record_us(n * 10));
         (501..=1000).for_each(|n| other.record_us(n * 10));
-        all.add(&other).expect("both are of one kind");
+        all.add(&other).expect("both histograms have the same bounds");
         assert!((all.percentile_ms(50.0) - 5.0).abs() < 0.01);
         assert!((all.percentile_ms(99.0) - 9.9).abs() < 0.01);
     }
 
     #[test]
-    fn a_histogram_without_answers_has_the_percentile_0() {
+    fn percentile_of_an_empty_histogram_is_zero() {
         let none = Latencies::new().expect("a histogram");
         assert!(none.percentile_ms(99.0).abs() < f64::EPSILON);
     }

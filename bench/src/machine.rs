@@ -1,4 +1,4 @@
-//! The machine and the settings that figures were taken with, since without them they say nothing.
+//! Describes the machine and the settings of a measurement. Figures are comparable only with this context.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,11 +8,12 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::postgres::Postgres;
-use crate::tools::said;
+use crate::process::stdout_if_ok;
 
-/// Settings of Postgres without which a commit is no promise.
+/// The Postgres settings that a durable commit depends on.
 const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
 
+/// The context of a report. A value that cannot be read is `unknown`.
 #[derive(Default, Serialize)]
 pub struct Machine {
     pub cpu: String,
@@ -28,11 +29,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// To be asked before anything is started, since it tells how busy the machine was.
+    /// The system's load average. Read it before anything is started: it shows how busy the machine was.
     pub async fn load_average() -> String {
         match fs::read_to_string("/proc/loadavg") {
             Ok(text) => text.split(' ').take(3).collect::<Vec<_>>().join(" "),
-            Err(_) => known(said("sysctl", &["-n", "vm.loadavg"]).await),
+            Err(_) => known(stdout_if_ok("sysctl", &["-n", "vm.loadavg"]).await),
         }
     }
 
@@ -45,17 +46,18 @@ impl Machine {
         Ok(Self {
             cpu: cpu_model().await,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
-            kernel: known(said("uname", &["-sr"]).await),
-            file_system: known(said("findmnt", &["-no", "FSTYPE", "-T", &data]).await),
+            kernel: known(stdout_if_ok("uname", &["-sr"]).await),
+            file_system: known(stdout_if_ok("findmnt", &["-no", "FSTYPE", "-T", &data]).await),
             postgres: postgres.setting("server_version").await?,
             durability: durability.join(", "),
-            date: known(said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]).await),
+            date: known(stdout_if_ok("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]).await),
             load_average,
-            commit: known(said("git", &["describe", "--always", "--dirty"]).await),
+            commit: known(stdout_if_ok("git", &["describe", "--always", "--dirty"]).await),
             settings: settings(),
         })
     }
 
+    /// The description in one line.
     pub fn line(&self) -> String {
         let mut line = format!(
             "{}, {} cores, {}, data on {}, Postgres {} ({}), {}, load before {}, commit {}",
@@ -81,15 +83,15 @@ async fn cpu_model() -> String {
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
     match model.and_then(|rest| rest.split_once(": ")) {
         Some((_, model)) => model.to_owned(),
-        None => known(said("sysctl", &["-n", "machdep.cpu.brand_string"]).await),
+        None => known(stdout_if_ok("sysctl", &["-n", "machdep.cpu.brand_string"]).await),
     }
 }
 
-/// The settings that the service takes over from the environment of `bench`.
+/// The settings that the service inherits from the environment of `bench`.
 fn settings() -> BTreeMap<String, String> {
-    std::env::vars().filter(|(name, _)| crate::service::is_passed_on(name)).collect()
+    std::env::vars().filter(|(name, _)| crate::service::is_forwarded(name)).collect()
 }
 
-fn known(said: Option<String>) -> String {
-    said.unwrap_or_else(|| "unknown".to_owned())
+fn known(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "unknown".to_owned())
 }

@@ -1,24 +1,24 @@
-//! `bench replay` drives a file of real movements through a running Passbook and checks every
-//! balance; `bench run` measures a fresh Passbook beside bare Postgres and a peer on the same server;
-//! `bench grow` measures what a large log changes; `bench feed` measures how soon many readers have what was recorded;
-//! `bench relay` how fast the log gets to NATS; `bench scale` what instances, partitions and traces change.
+//! The benchmarks of Passbook. One module per subcommand: `replay` checks balances against recorded movements, `run`
+//! compares with bare Postgres and a peer, `large_log` (`bench grow`) measures a large log, `feed` the event stream,
+//! `relay` the relay to NATS, and `scale` instances, partitions and traces.
 //!
-//! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `server`, `rig`, `wrk`,
-//! `yardstick`, `row`, `tokens`, `steady`, `open_model`, `projections`, `peer`), then `grow` (`fill`), and what they tell (`report`,
-//! `growth`, `table`, `chart`, `publish`).
+//! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `process`, `harness`, `seed`, `wrk`,
+//! `baseline`, `constant_rate`, `open_loop`, `projections`, `other_servers`), then the output (`result_row`, `report`,
+//! `large_log_report`, `table`, `chart`, `publish`).
 
-mod accounts;
+mod baseline;
 mod chart;
 mod client;
+mod constant_rate;
 mod feed;
-mod fill;
-mod grow;
-mod growth;
+mod harness;
+mod large_log;
+mod large_log_report;
 mod latency;
 mod machine;
 mod movements;
-mod open_model;
-mod peer;
+mod open_loop;
+mod other_servers;
 mod postgres;
 mod process;
 mod projections;
@@ -26,25 +26,21 @@ mod publish;
 mod relay;
 mod replay;
 mod report;
-mod rig;
-mod row;
+mod resource_usage;
+mod result_row;
 mod run;
 mod scale;
 mod schedule;
-mod server;
+mod seed;
 mod service;
-mod steady;
 mod table;
-mod tokens;
-mod tools;
 mod wrk;
-mod yardstick;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Replays real movements through Passbook, and measures it beside bare Postgres.
+/// Benchmarks Passbook, and replays recorded movements.
 #[derive(Parser)]
 #[command(name = "bench", arg_required_else_help = true)]
 struct Arguments {
@@ -56,7 +52,7 @@ struct Arguments {
 enum Command {
     Replay(replay::Options),
     Run(run::Options),
-    Grow(grow::Options),
+    Grow(large_log::Options),
     Feed(feed::Options),
     Relay(relay::Options),
     Scale(scale::Options),
@@ -67,7 +63,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Replay(options) => replay::replay(options).await,
         Command::Run(options) => run::run(options).await,
-        Command::Grow(options) => grow::grow(options).await,
+        Command::Grow(options) => large_log::grow(options).await,
         Command::Feed(options) => feed::feed(options).await,
         Command::Relay(options) => relay::relay(options).await,
         Command::Scale(options) => scale::scale(options).await,
@@ -86,7 +82,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_arguments_are_well_formed() {
+    fn the_command_line_definition_is_valid() {
         super::Arguments::command().debug_assert();
     }
 }

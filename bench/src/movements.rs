@@ -1,7 +1,6 @@
-//! A file of real movements, parsed once: each account with its movements in the file's order, and
-//! the commands that play them.
+//! Parses a file of recorded movements into accounts, and creates their commands.
 //!
-//! Ids and keys are derived from the file alone, so the same file played again makes the same
+//! Account ids and idempotency keys are derived from the file alone, so that a second run of the same file sends the same
 //! commands.
 
 use std::collections::HashMap;
@@ -28,13 +27,13 @@ pub struct Movement {
     balance_minor: u64,
 }
 
-/// An account and its movements, oldest first, never empty.
+/// An account with at least one movement, oldest first.
 pub struct Account {
     pub number: String,
     pub movements: Vec<Movement>,
 }
 
-/// A command to send, and the balance that its receipt has to show.
+/// A command, and the balance that its receipt must have.
 pub struct Command {
     pub name: String,
     pub path: String,
@@ -43,7 +42,7 @@ pub struct Command {
     pub balance: u64,
 }
 
-/// Reads a CSV file, packed with gzip or not, into accounts in the order of their first lines.
+/// Reads a CSV file, optionally compressed with gzip. The accounts are in the order of their first lines.
 pub fn read(path: &Path) -> Result<Vec<Account>> {
     let name = path.display();
     let mut file = File::open(path).with_context(|| format!("cannot open {name}"))?;
@@ -59,22 +58,22 @@ fn parse(text: impl Read) -> Result<Vec<Account>> {
     let columns: Vec<_> = lines.headers()?.iter().map(str::to_owned).collect();
     ensure!(
         COLUMNS.iter().all(|needed| columns.iter().any(|column| column == needed)),
-        "its first line must name the columns {}, but reads {:?}",
+        "the first line must contain the columns {}, but it is {:?}",
         COLUMNS.join(","),
         columns.join(","),
     );
     let mut accounts: Vec<Account> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut indexes: HashMap<String, usize> = HashMap::new();
     for (index, line) in lines.deserialize::<Movement>().enumerate() {
         let movement = line?;
         movement.check().with_context(|| format!("movement {}", index + 1))?;
-        let place = *places.entry(movement.account.clone()).or_insert_with(|| {
+        let account = *indexes.entry(movement.account.clone()).or_insert_with(|| {
             accounts.push(Account { number: movement.account.clone(), movements: Vec::new() });
             accounts.len() - 1
         });
-        accounts[place].movements.push(movement);
+        accounts[account].movements.push(movement);
     }
-    ensure!(!accounts.is_empty(), "it holds no movement");
+    ensure!(!accounts.is_empty(), "the file contains no movement");
     Ok(accounts)
 }
 
@@ -83,28 +82,28 @@ impl Movement {
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
         ensure!(
             self.date.len() == 6 && self.date.bytes().all(|b| b.is_ascii_digit()),
-            "date {:?} is not of the form yymmdd",
+            "date {:?} must have the form yymmdd",
             self.date
         );
         ensure!(
             visible(&self.trans_id) && self.trans_id.len() <= 255,
-            "trans_id {:?} is no Idempotency-Key: 1 to 255 visible ASCII characters",
+            "trans_id {:?} must be a valid Idempotency-Key: 1 to 255 visible ASCII characters",
             self.trans_id
         );
-        ensure!(visible(&self.account), "account {:?} is no account number", self.account);
-        ensure!(self.delta_minor != 0, "delta_minor is 0, which moves nothing");
+        ensure!(visible(&self.account), "account {:?} must consist of visible ASCII characters", self.account);
+        ensure!(self.delta_minor != 0, "delta_minor must not be 0");
         Ok(())
     }
 }
 
 impl Account {
-    /// The same id for the same number, for ever.
+    /// The account's id, derived from its number.
     pub fn id(&self) -> Uuid {
         let name = format!("passbook/replay/{}", self.number);
         Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
     }
 
-    /// The opening, then every movement in order.
+    /// The command that opens the account, then one command per movement.
     pub fn commands(&self) -> impl Iterator<Item = Command> {
         let id = self.id();
         let opening = Command {
@@ -143,15 +142,15 @@ mod tests {
     const HEAD: &str = "date,trans_id,account,delta_minor,balance_minor\n";
 
     fn accounts(lines: &str) -> Vec<Account> {
-        parse(format!("{HEAD}{lines}").as_bytes()).expect("a file that can be read")
+        parse(format!("{HEAD}{lines}").as_bytes()).expect("a valid file")
     }
 
-    fn complaint(text: &str) -> String {
-        format!("{:#}", parse(text.as_bytes()).err().expect("a file that is refused"))
+    fn error(text: &str) -> String {
+        format!("{:#}", parse(text.as_bytes()).err().expect("an invalid file"))
     }
 
     #[test]
-    fn movements_are_grouped_by_account_in_the_order_of_the_file() {
+    fn movements_are_grouped_by_account_in_file_order() {
         let accounts = accounts("930101,1,7,500,500\n930101,2,8,90,90\n930102,3,7,-200,300\n");
         assert_eq!(accounts.len(), 2);
         assert_eq!(accounts[0].number, "7");
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_opened_first_and_its_signs_become_deposits_and_withdrawals() {
+    fn commands_are_an_opening_then_deposits_and_withdrawals() {
         let accounts = accounts("930101,1,7,500,500\n930102,3,7,-200,300\n");
         let commands: Vec<_> = accounts[0].commands().collect();
         let id = accounts[0].id();
@@ -173,33 +172,33 @@ mod tests {
     }
 
     #[test]
-    fn an_account_number_has_the_same_id_for_ever() {
+    fn the_id_of_an_account_number_never_changes() {
         let account = Account { number: "2378".to_owned(), movements: Vec::new() };
         assert_eq!(account.id().to_string(), "6f701b09-b40e-5778-bc77-d2241d30d8bf");
     }
 
     #[test]
-    fn wrong_columns_are_named() {
-        assert!(complaint("a,b\n1,2\n").contains("date,trans_id,account,delta_minor,balance_minor, but reads \"a,b\""));
+    fn an_error_names_the_expected_and_the_found_columns() {
+        assert!(error("a,b\n1,2\n").contains("date,trans_id,account,delta_minor,balance_minor, but it is \"a,b\""));
     }
 
     #[test]
-    fn a_file_without_movements_is_refused() {
-        assert_eq!(complaint(HEAD), "it holds no movement");
+    fn a_file_without_movements_is_invalid() {
+        assert_eq!(error(HEAD), "the file contains no movement");
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_is_named() {
+    fn an_error_names_the_invalid_line() {
         let cases = [
-            ("930101,1,7,0,500\n", "movement 1: delta_minor is 0"),
+            ("930101,1,7,0,500\n", "movement 1: delta_minor must not be 0"),
             ("1993-01-01,1,7,5,5\n", "movement 1: date"),
             ("930101,a b,7,5,5\n", "movement 1: trans_id"),
             ("930101,1,7,five,5\n", "line: 2"),
             ("930101,1,7,5,-5\n", "line: 2"),
         ];
         for (line, expected) in cases {
-            let complaint = complaint(&format!("{HEAD}{line}"));
-            assert!(complaint.contains(expected), "{complaint}");
+            let error = error(&format!("{HEAD}{line}"));
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The Postgres that the service runs, reached by psql and pgbench as its superuser.
+//! Access to the Postgres that the service runs, with psql and pgbench as its superuser.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tokio::process::Command;
 
-use crate::tools;
+use crate::process;
 
-/// The database that holds the bank.
-pub const BANK: &str = "passbook";
+/// The database of the service.
+pub const PASSBOOK_DATABASE: &str = "passbook";
 const USER: &str = "passbook";
 
-/// psql and pgbench, and the way to the server.
+/// The folder of psql and pgbench, and the address of the server.
 #[derive(Clone)]
 pub struct Postgres {
     binaries: PathBuf,
@@ -20,17 +20,17 @@ pub struct Postgres {
     port: String,
 }
 
-/// Finds the folder that holds pgbench and psql.
+/// Finds the folder that contains pgbench and psql.
 pub async fn find() -> Result<PathBuf> {
     let set = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
-    let configured = tools::said("pg_config", &["--bindir"]).await.map(PathBuf::from);
-    let on_path = tools::on_path("pgbench").and_then(|path| Some(path.parent()?.to_owned()));
+    let configured = process::stdout_if_ok("pg_config", &["--bindir"]).await.map(PathBuf::from);
+    let on_path = process::on_path("pgbench").and_then(|path| Some(path.parent()?.to_owned()));
     set.into_iter()
         .chain(configured)
         .chain(newest_of_debian())
         .chain(on_path)
         .find(|folder| folder.join("pgbench").is_file() && folder.join("psql").is_file())
-        .context("pgbench and psql are not there: they come with Postgres (`apt-get install postgresql`)")
+        .context("pgbench and psql were not found; install them with Postgres (`apt-get install postgresql`)")
 }
 
 fn newest_of_debian() -> Option<PathBuf> {
@@ -42,42 +42,44 @@ fn newest_of_debian() -> Option<PathBuf> {
 }
 
 impl Postgres {
-    /// Reaches the server whose socket is in `socket_folder`.
-    pub fn reach(binaries: PathBuf, socket_folder: PathBuf) -> Result<Self> {
+    /// Uses the server whose socket is in `socket_folder`.
+    pub fn connect(binaries: PathBuf, socket_folder: PathBuf) -> Result<Self> {
         let port = port_of(&socket_folder)?;
         Ok(Self { binaries, socket_folder, port })
     }
 
-    /// Makes a database beside the bank's.
+    /// Creates another database on the server.
     pub async fn create(&self, database: &str) -> Result<()> {
-        self.bank(&format!("CREATE DATABASE {database}")).await.map(|_| ())
+        self.execute(&format!("CREATE DATABASE {database}")).await.map(|_| ())
     }
 
-    /// Asks the server for the value of one setting.
+    /// The value of a Postgres setting.
     pub async fn setting(&self, name: &str) -> Result<String> {
-        self.bank(&format!("SHOW {name}")).await
+        self.execute(&format!("SHOW {name}")).await
     }
 
-    /// In how many transactions the events after a position were written.
+    /// The number of transactions that wrote the events after a position.
     pub async fn commits_after(&self, position: u64) -> Result<u64> {
         let transactions =
             format!("SELECT xmin FROM event WHERE partition = 0 AND position > {position} GROUP BY xmin");
-        let count = self.bank(&format!("SELECT count(*) FROM ({transactions}) AS written")).await?;
-        count.parse().with_context(|| format!("{count:?} is no number"))
+        let count = self.execute(&format!("SELECT count(*) FROM ({transactions}) AS written")).await?;
+        count.parse().with_context(|| format!("psql printed {count:?} instead of a number"))
     }
 
-    /// Carries out statements on the bank's database, all of them in one transaction.
-    pub async fn bank(&self, statements: &str) -> Result<String> {
-        self.psql(BANK, &["--command", statements]).await
+    /// Executes statements in the service's database, all of them in one transaction.
+    pub async fn execute(&self, statements: &str) -> Result<String> {
+        self.psql(PASSBOOK_DATABASE, &["--command", statements]).await
     }
 
-    pub async fn psql(&self, database: &str, what: &[&str]) -> Result<String> {
+    /// Runs psql with these arguments and returns its output.
+    pub async fn psql(&self, database: &str, arguments: &[&str]) -> Result<String> {
         let mut psql = self.command("psql");
         psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
-        psql.args(["--set", "ON_ERROR_STOP=1", "--dbname", database]).args(what);
-        tools::output(&mut psql).await
+        psql.args(["--set", "ON_ERROR_STOP=1", "--dbname", database]).args(arguments);
+        process::run(&mut psql).await
     }
 
+    /// A command of Postgres with the connection arguments.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.binaries.join(program));
         command.arg("--host").arg(&self.socket_folder);
@@ -85,13 +87,13 @@ impl Postgres {
         command
     }
 
-    /// How others reach a database of this server.
+    /// The URL of a database of this server.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}@localhost/{database}?host={}&port={}", self.socket_folder.display(), self.port)
     }
 }
 
-/// A server's socket is a file whose name ends in the port: `.s.PGSQL.5432`.
+/// The port, which is the suffix of the socket's file name: `.s.PGSQL.5432`.
 fn port_of(socket_folder: &Path) -> Result<String> {
     let shown = socket_folder.display();
     let names = fs::read_dir(socket_folder)

@@ -1,4 +1,4 @@
-//! How far the projections are behind the log: after a load, during one, and after they were emptied.
+//! Measures how far the projections are behind the log: after a load, during a load, and during a rebuild.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -16,11 +16,12 @@ const CATCH_UP_SECONDS_MAX: u64 = 1_800;
 const CATCH_UP_POLL_MS: u64 = 10;
 const SAMPLE_MS: u64 = 20;
 
-/// Makes every view start over, with locks in the projector's order. The service goes on, and answers reads 503 meanwhile.
+/// Resets every view. The statements lock tables in the projector's order, so the service keeps running; it responds to
+/// queries with 503 until the views are rebuilt.
 const EMPTY_VIEWS: &str = "UPDATE projection SET position = 0, state = 'building';
                            TRUNCATE account_view, account_transaction";
 
-/// How far the projections were behind when the load ended, and how long they took to catch up.
+/// The greatest lag at the end of a load, and the time until it was 0.
 #[derive(Clone, Debug, Serialize)]
 pub struct Lag {
     pub events: u64,
@@ -28,7 +29,7 @@ pub struct Lag {
     pub caught_up_after_ms: f64,
 }
 
-/// For how long the oldest event that a view had not read was waiting, by samples during a load.
+/// The age of the oldest unprojected event, sampled during a load.
 #[derive(Clone, Debug, Serialize)]
 pub struct SampledLag {
     pub samples: u64,
@@ -37,7 +38,7 @@ pub struct SampledLag {
     pub max_ms: f64,
 }
 
-/// How fast the projections read the whole log.
+/// The speed at which the projections read the whole log.
 #[derive(Clone, Debug, Serialize)]
 pub struct CatchUp {
     pub events: u64,
@@ -45,7 +46,7 @@ pub struct CatchUp {
     pub per_second: f64,
 }
 
-/// The lag now, and how long it takes until there is none.
+/// Reads the lag, and waits until it is 0.
 pub async fn catch_up(passbook: &Passbook) -> Result<Lag> {
     let started = Instant::now();
     let (events, seconds) = lag(passbook).await?;
@@ -61,35 +62,35 @@ pub async fn catch_up(passbook: &Passbook) -> Result<Lag> {
     Ok(Lag { events, seconds, caught_up_after_ms })
 }
 
-/// Looks at the lag again and again while `load` runs elsewhere, from when it has `begun`.
-pub async fn sampled<T>(
+/// Samples the lag while `load` runs. Sampling starts when `started` receives a message.
+pub async fn sample_lag<T>(
     passbook: &Passbook,
     load: impl Future<Output = Result<T>>,
-    mut begun: oneshot::Receiver<()>,
+    mut started: oneshot::Receiver<()>,
 ) -> Result<(T, SampledLag)> {
     let mut load = pin!(load);
-    let mut has_begun = false;
-    let mut sampled = Latencies::new()?;
+    let mut has_started = false;
+    let mut samples = Latencies::new()?;
     let mut ticks = interval(Duration::from_millis(SAMPLE_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             outcome = &mut load => return Ok((outcome?, SampledLag {
-                samples: sampled.count(),
-                p50_ms: sampled.percentile_ms(50.0),
-                p99_ms: sampled.percentile_ms(99.0),
-                max_ms: sampled.max_ms(),
+                samples: samples.count(),
+                p50_ms: samples.percentile_ms(50.0),
+                p99_ms: samples.percentile_ms(99.0),
+                max_ms: samples.max_ms(),
             })),
-            _ = &mut begun, if !has_begun => has_begun = true,
-            _ = ticks.tick(), if has_begun => sampled.record_us((lag(passbook).await?.1 * 1e6) as u64),
+            _ = &mut started, if !has_started => has_started = true,
+            _ = ticks.tick(), if has_started => samples.record_us((lag(passbook).await?.1 * 1e6) as u64),
         }
     }
 }
 
-/// Has every view read the whole log anew.
+/// Resets every view and measures how fast the projections read the whole log.
 pub async fn rebuild(passbook: &Passbook, postgres: &Postgres) -> Result<CatchUp> {
     let events = passbook.head().await?;
-    postgres.bank(EMPTY_VIEWS).await?;
+    postgres.execute(EMPTY_VIEWS).await?;
     let started = Instant::now();
     catch_up(passbook).await?;
     let seconds = started.elapsed().as_secs_f64();
@@ -99,7 +100,7 @@ pub async fn rebuild(passbook: &Passbook, postgres: &Postgres) -> Result<CatchUp
 /// The greatest lag of any projection, in events and in seconds.
 async fn lag(passbook: &Passbook) -> Result<(u64, f64)> {
     let projections = passbook.projections().await?;
-    ensure!(!projections.is_empty(), "GET /v1/projections names no projection");
+    ensure!(!projections.is_empty(), "GET /v1/projections returned no projection");
     let events = projections.iter().map(|projection| projection.lag_events).max();
     let seconds = projections.iter().filter_map(|projection| projection.lag_seconds);
     Ok((events.unwrap_or(0), seconds.fold(0.0, f64::max)))

@@ -1,7 +1,7 @@
-//! `bench replay`: plays a file of real movements through a running Passbook, many accounts at
-//! once and each account's movements in order, and compares every balance with the file's.
+//! `bench replay`: sends the movements of a file to a running Passbook and compares every balance with the file's.
 //!
-//! The second time every answer is a replay and nothing changes: that is what the keys are for.
+//! Accounts run concurrently; the movements of one account run in order. A second run of the same file changes nothing,
+//! because every command is repeated with its idempotency key.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,33 +12,33 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::client::{AccountView, Passbook, Receipt, side_by_side};
+use crate::client::{AccountView, Passbook, Receipt, run_concurrently};
 use crate::latency::Latencies;
 use crate::movements::{self, Account, Command};
 use crate::table::grouped;
 
 const MISMATCHES_SHOWN_MAX: usize = 5;
 
-/// Replay a file of real movements through a running Passbook and check every balance.
+/// Send the movements of a file to a running Passbook and check every balance.
 ///
 /// Opens each account in CZK at its first line, then deposits and withdraws with trans_id as the
-/// Idempotency-Key. Checks each receipt's balance against the file, and at the end each account's
-/// read view. 503, 429 and lost connections are retried with the same key. Replaying the same file
-/// again changes nothing. Ends with exit code 1 if anything disagrees.
+/// Idempotency-Key. Compares the balance of each receipt, and at the end each account's view, with
+/// the file. 503, 429 and connection errors are retried with the same key. A second run of the same
+/// file changes nothing. The exit code is 1 if any value differs.
 #[derive(Args)]
 pub struct Options {
-    /// CSV, packed with gzip or not: date (yymmdd), trans_id, account, delta_minor, balance_minor
+    /// CSV file, optionally compressed with gzip: date (yymmdd), trans_id, account, delta_minor, balance_minor
     file: PathBuf,
-    /// Where Passbook listens
+    /// URL of the running service
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// How many accounts are played at once
+    /// Number of accounts that run concurrently
     #[arg(long, default_value = "64", value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
     concurrency: usize,
 }
 
-/// What the commands of one account, or of all, came to.
-struct Tally {
+/// The results of the commands of one account, or of all.
+struct ReplayStats {
     movements: u64,
     commands: u64,
     replayed: u64,
@@ -50,93 +50,97 @@ struct Tally {
 pub async fn replay(options: Options) -> Result<ExitCode> {
     let accounts = movements::read(&options.file)?;
     let passbook = Passbook::new(&options.url)?;
-    passbook.greet().await?;
+    passbook.check_reachable().await?;
 
     let opened = accounts.len() as u64;
     let expected: u64 = accounts.iter().map(|account| account.movements.len() as u64).sum();
     let bar = progress_bar(expected)?;
     let started = Instant::now();
-    let mut total = Tally::new()?;
-    let mut played = Vec::new();
-    let jobs = accounts.into_iter().map(|account| play(passbook.clone(), account, bar.clone()));
-    side_by_side(options.concurrency, jobs, |(tally, account)| {
-        played.extend(account);
-        total.add(tally)
+    let mut total = ReplayStats::new()?;
+    let mut completed = Vec::new();
+    let jobs = accounts.into_iter().map(|account| replay_account(passbook.clone(), account, bar.clone()));
+    run_concurrently(options.concurrency, jobs, |(stats, account)| {
+        completed.extend(account);
+        total.add(stats)
     })
     .await?;
     let elapsed = started.elapsed();
     bar.finish_and_clear();
 
-    let jobs = played.into_iter().map(|(account, last)| view(passbook.clone(), account, last));
-    side_by_side(options.concurrency, jobs, |tally| total.add(tally)).await?;
+    let jobs = completed.into_iter().map(|(account, last)| check_view(passbook.clone(), account, last));
+    run_concurrently(options.concurrency, jobs, |stats| total.add(stats)).await?;
     total.print(opened, expected, elapsed);
     Ok(if total.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Plays one account; with its last receipt, if no command was refused. A refusal ends the
-/// account: what follows would only be refused as well.
-async fn play(passbook: Passbook, account: Account, bar: ProgressBar) -> Result<(Tally, Option<(Account, Receipt)>)> {
-    let mut tally = Tally::new()?;
+/// Sends the commands of one account. Returns the account with its last receipt, or `None` if a command was refused: the
+/// later commands of the account would be refused as well.
+async fn replay_account(
+    passbook: Passbook,
+    account: Account,
+    bar: ProgressBar,
+) -> Result<(ReplayStats, Option<(Account, Receipt)>)> {
+    let mut stats = ReplayStats::new()?;
     let mut last = None;
     for command in account.commands() {
-        last = tally.send(&passbook, &command).await?;
+        last = stats.send(&passbook, &command).await?;
         if last.is_none() {
-            return Ok((tally, None));
+            return Ok((stats, None));
         }
-        if tally.commands > 1 {
-            tally.movements += 1;
+        if stats.commands > 1 {
+            stats.movements += 1;
             bar.inc(1);
         }
     }
-    Ok((tally, last.map(|receipt| (account, receipt))))
+    Ok((stats, last.map(|receipt| (account, receipt))))
 }
 
-/// Reads one account's view, not older than its last receipt, and compares it with the file.
-async fn view(passbook: Passbook, account: Account, last: Receipt) -> Result<Tally> {
-    let mut tally = Tally::new()?;
+/// Reads one account's view at the position of its last receipt or later, and compares it with the file.
+async fn check_view(passbook: Passbook, account: Account, last: Receipt) -> Result<ReplayStats> {
+    let mut stats = ReplayStats::new()?;
     let name = format!("view of account {}", account.number);
     let path = format!("/v1/accounts/{}?min_position={}", account.id(), last.position);
-    let answer = passbook.get(&path).await?;
-    tally.retries += u64::from(answer.retries);
-    if !answer.status.is_success() {
-        tally.mismatches.push(format!("{name}: {}", answer.refusal()));
-        return Ok(tally);
+    let response = passbook.get(&path).await?;
+    stats.retries += u64::from(response.retries);
+    if !response.status.is_success() {
+        stats.mismatches.push(format!("{name}: {}", response.problem()));
+        return Ok(stats);
     }
-    let view: AccountView = answer.read()?;
-    tally.compare(&name, "balance", view.balance, account.closing_balance());
-    tally.compare(&name, "version", view.version, last.version);
+    let view: AccountView = response.read()?;
+    stats.compare(&name, "balance", view.balance, account.closing_balance());
+    stats.compare(&name, "version", view.version, last.version);
     let count = account.movements.len() as u64;
-    tally.compare(&name, "transaction_count", view.transaction_count, count);
-    Ok(tally)
+    stats.compare(&name, "transaction_count", view.transaction_count, count);
+    Ok(stats)
 }
 
-impl Tally {
+impl ReplayStats {
     fn new() -> Result<Self> {
         let latencies = Latencies::new()?;
         let mismatches = Vec::new();
         Ok(Self { movements: 0, commands: 0, replayed: 0, retries: 0, mismatches, latencies })
     }
 
-    /// Sends one command and checks its receipt's balance; `None` if it was refused.
+    /// Sends one command and compares its receipt's balance with the file. Returns `None` if it was refused.
     async fn send(&mut self, passbook: &Passbook, command: &Command) -> Result<Option<Receipt>> {
         let started = Instant::now();
-        let answer = passbook.command(&command.path, &command.key, &command.body).await?;
+        let response = passbook.command(&command.path, &command.key, &command.body).await?;
         self.latencies.record_us(started.elapsed().as_micros() as u64);
         self.commands += 1;
-        self.replayed += u64::from(answer.replayed);
-        self.retries += u64::from(answer.retries);
-        if !answer.status.is_success() {
-            self.mismatches.push(format!("{}: {}", command.name, answer.refusal()));
+        self.replayed += u64::from(response.replayed);
+        self.retries += u64::from(response.retries);
+        if !response.status.is_success() {
+            self.mismatches.push(format!("{}: {}", command.name, response.problem()));
             return Ok(None);
         }
-        let receipt: Receipt = answer.read()?;
+        let receipt: Receipt = response.read()?;
         self.compare(&command.name, "balance", receipt.balance, command.balance);
         Ok(Some(receipt))
     }
 
-    fn compare(&mut self, name: &str, what: &str, found: u64, expected: u64) {
+    fn compare(&mut self, name: &str, field: &str, found: u64, expected: u64) {
         if found != expected {
-            self.mismatches.push(format!("{name}: {what} {found}, expected {expected}"));
+            self.mismatches.push(format!("{name}: {field} {found}, expected {expected}"));
         }
     }
 
@@ -157,10 +161,10 @@ impl Tally {
         println!("mismatches           {:>10}", grouped(self.mismatches.len() as u64));
         let nothing_new = self.replayed == self.commands && self.mismatches.is_empty();
         println!(
-            "replayed answers     {:>10}  of {}{}",
+            "replayed responses   {:>10}  of {}{}",
             grouped(self.replayed),
             grouped(self.commands),
-            if nothing_new { ": every answer was a replay, nothing changed" } else { "" },
+            if nothing_new { ": every response was a replay, nothing changed" } else { "" },
         );
         println!("retries              {:>10}", grouped(self.retries));
         println!("commands per second  {:>10}", grouped(per_second.round() as u64));
@@ -182,13 +186,13 @@ fn progress_bar(movements: u64) -> Result<ProgressBar> {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use super::ReplayStats;
 
     #[test]
-    fn a_balance_that_disagrees_is_a_mismatch_and_says_both() {
-        let mut tally = Tally::new().expect("an empty tally");
-        tally.compare("movement 1 of account 7", "balance", 500, 500);
-        tally.compare("movement 2 of account 7", "balance", 300, 400);
-        assert_eq!(tally.mismatches, ["movement 2 of account 7: balance 300, expected 400"]);
+    fn a_mismatch_names_the_found_and_the_expected_balance() {
+        let mut stats = ReplayStats::new().expect("empty stats");
+        stats.compare("movement 1 of account 7", "balance", 500, 500);
+        stats.compare("movement 2 of account 7", "balance", 300, 400);
+        assert_eq!(stats.mismatches, ["movement 2 of account 7: balance 300, expected 400"]);
     }
 }

@@ -1,5 +1,7 @@
-//! `bench run`: a fresh Passbook with durable settings, loaded row by row between two passes of the
-//! yardstick on the same Postgres; then at constant rates, rebuilt and started again.
+//! `bench run`: measures a fresh Passbook with durable settings.
+//!
+//! The rows are measured between two runs of the baseline on the same Postgres. Constant rates, a rebuild of the views and
+//! restarts follow.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,69 +9,67 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::accounts::{self, ACCOUNTS};
+use crate::baseline::Baseline;
+use crate::constant_rate;
+use crate::harness::{Harness, Tools, Workload, measure_starts, workload};
 use crate::machine::Machine;
-use crate::peer;
+use crate::other_servers::{self, PEER_BINARY};
 use crate::projections::{catch_up, rebuild};
 use crate::publish::publish;
 use crate::report::Report;
-use crate::rig::{Plan, Rig, Tools, plan};
-use crate::row::{Row, compare};
-use crate::service::{Service, with_fresh};
-use crate::steady;
-use crate::tokens;
-use crate::yardstick::Yardstick;
+use crate::result_row::{ResultRow, set_ratios};
+use crate::seed::{self, ACCOUNTS};
+use crate::service::{Service, with_fresh_service};
 
 const WARM_UP_CONNECTIONS: u32 = 32;
 const WARM_UP_SECONDS_MAX: u32 = 5;
-const STARTS: usize = 3;
 
-/// Measure a fresh Passbook on its own embedded Postgres, beside pgbench and a peer on the same server.
+/// Measure a fresh Passbook on its embedded Postgres, with pgbench and a peer on the same Postgres for comparison.
 ///
-/// Opens 5 000 accounts, warms up, and measures commands and reads with wrk, row by row; before and
-/// after, pgbench appends one event per transaction to a bare table, and selects by key. Then come
-/// deposits at constant rates with the projections' lag, a rebuild of the views, and starts on the
-/// data that are there. Writes tables, chart and JSON into a folder. Takes about 25 times --seconds.
-/// Ends with exit code 1 if any answer of Passbook was no success. PASSBOOK_* settings in the
-/// environment are passed on and reported, but for those that name another database, or that would
-/// refuse requests.
+/// Opens 5 000 accounts, warms up, and measures commands and reads with wrk, row by row. Before and
+/// after these rows, pgbench appends one event per transaction to a bare table, and selects by key.
+/// Then it measures deposits at constant rates with the projections' lag, a rebuild of the views,
+/// and restarts on the existing data. It writes tables, a chart and JSON into a folder. A run takes
+/// about 25 times --seconds. The exit code is 1 if any response of Passbook was an error.
+/// PASSBOOK_* settings in the environment are forwarded and reported, except settings that select
+/// another database or enable authentication or a rate limit.
 #[derive(Args)]
 pub struct Options {
     /// The service to measure; build it with --release
     #[arg(long, default_value = "target/release/passbook")]
     passbook: PathBuf,
-    /// The peer to measure beside it; left out where it is not built
-    #[arg(long, default_value = peer::BINARY)]
+    /// The peer to compare with; skipped if the file does not exist
+    #[arg(long, default_value = PEER_BINARY)]
     peer: PathBuf,
-    /// How long each row is measured
+    /// Duration of each row, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
-    /// Where benchmarks.md (between its markers), benchmarks.svg and benchmarks.json are written
+    /// Folder for benchmarks.md (the text between its markers), benchmarks.svg and benchmarks.json
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
-    /// On which disk: the parent of the temporary data folder, to be reached by the Postgres user
+    /// Parent of the temporary data folder; it selects the disk, and the Postgres user must be able to enter it
     #[arg(long, default_value = "/tmp")]
     folder: PathBuf,
 }
 
-const PLANS: [Plan; 8] = [
-    plan("deposits, 5 000 accounts", "deposits.lua", 1, Yardstick::AppendBy1),
-    plan("deposits, 5 000 accounts", "deposits.lua", 32, Yardstick::AppendBy64),
-    plan("deposits, 5 000 accounts", "deposits.lua", 128, Yardstick::AppendBy64),
-    plan("deposits, 5 000 accounts", "deposits.lua", 256, Yardstick::AppendBy64),
-    plan("deposits, each with a key", "deposits_with_key.lua", 128, Yardstick::AppendBy64),
-    plan("deposits, all to one account", "deposits_to_one.lua", 128, Yardstick::AppendBy64),
-    plan("transfers, 5 000 accounts", "transfers.lua", 128, Yardstick::AppendBy64),
-    plan("GET one of 5 000 accounts", "reads.lua", 32, Yardstick::SelectBy32),
+const WORKLOADS: [Workload; 8] = [
+    workload("deposits, 5 000 accounts", "deposits.lua", 1, Baseline::AppendBy1),
+    workload("deposits, 5 000 accounts", "deposits.lua", 32, Baseline::AppendBy64),
+    workload("deposits, 5 000 accounts", "deposits.lua", 128, Baseline::AppendBy64),
+    workload("deposits, 5 000 accounts", "deposits.lua", 256, Baseline::AppendBy64),
+    workload("deposits, each with a key", "deposits_with_key.lua", 128, Baseline::AppendBy64),
+    workload("deposits, all to one account", "deposits_to_one.lua", 128, Baseline::AppendBy64),
+    workload("transfers, 5 000 accounts", "transfers.lua", 128, Baseline::AppendBy64),
+    workload("GET one of 5 000 accounts", "reads.lua", 32, Baseline::SelectBy32),
 ];
 
-/// The row that the constant rates are a part of.
+/// The workload whose throughput is the maximum for the constant rates: 128 connections.
 const MAXIMUM: usize = 2;
 
 pub async fn run(options: Options) -> Result<ExitCode> {
     let tools = Tools::find().await?;
     let load_average = Machine::load_average().await;
-    let report = with_fresh(&options.passbook, &options.folder, &[], async |service| {
+    let report = with_fresh_service(&options.passbook, &options.folder, &[], async |service| {
         measure(service, tools, &options, load_average).await
     })
     .await?;
@@ -80,56 +80,46 @@ pub async fn run(options: Options) -> Result<ExitCode> {
 }
 
 async fn measure(service: &mut Service, tools: Tools, options: &Options, load_average: String) -> Result<Report> {
-    let rig = Rig::new(tools, service, options.seconds).await?;
-    let machine = Machine::describe(load_average, &rig.postgres, &service.folder).await?;
-    warm_up(&rig, service).await?;
+    let harness = Harness::new(tools, service, options.seconds).await?;
+    let machine = Machine::describe(load_average, &harness.postgres, &service.folder).await?;
+    warm_up(&harness, service).await?;
 
-    let mut rows = measure_yardsticks(&rig, service).await?;
-    let mut ours = Vec::new();
-    for plan in &PLANS {
-        ours.push(rig.row(plan, ACCOUNTS, service).await?);
+    let mut rows = measure_baselines(&harness, service).await?;
+    let mut passbook = Vec::new();
+    for workload in &WORKLOADS {
+        passbook.push(harness.measure_passbook(workload, ACCOUNTS, service).await?);
     }
-    ours.extend(tokens::measure(&rig, service).await?);
-    let steady = steady::measure_all(&rig, service, ours[MAXIMUM].load.per_second).await?;
-    rows.append(&mut ours);
-    rows.extend(peer::measure(&options.peer, &rig, service).await?);
-    rows.extend(measure_yardsticks(&rig, service).await?);
-    compare(&mut rows);
+    passbook.extend(other_servers::measure_with_tokens(&harness, service).await?);
+    let max_per_second = passbook[MAXIMUM].load.per_second;
+    let constant_rates = constant_rate::measure_all(&harness, service, max_per_second).await?;
+    rows.append(&mut passbook);
+    rows.extend(other_servers::measure_peer(&options.peer, &harness, service).await?);
+    rows.extend(measure_baselines(&harness, service).await?);
+    set_ratios(&mut rows);
 
     eprintln!("rebuilding the views");
-    let catch_up = rebuild(&rig.passbook, &rig.postgres).await?;
-    let starts_ms = starts(service).await?;
-    let report = Report { machine, seconds_per_row: options.seconds, rows, steady, catch_up, starts_ms };
+    let catch_up = rebuild(&harness.passbook, &harness.postgres).await?;
+    let starts_ms = measure_starts(service).await?;
+    let report = Report { machine, seconds_per_row: options.seconds, rows, constant_rates, catch_up, starts_ms };
     if report.failed() {
         service.server.show_log();
     }
     Ok(report)
 }
 
-async fn warm_up(rig: &Rig, service: &Service) -> Result<()> {
+async fn warm_up(harness: &Harness, service: &Service) -> Result<()> {
     eprintln!("opening {ACCOUNTS} accounts and warming up");
-    accounts::open(&rig.passbook, 1..=ACCOUNTS).await?;
-    let seconds = rig.seconds.min(WARM_UP_SECONDS_MAX);
-    rig.wrk.run(PLANS[0].script, ACCOUNTS, WARM_UP_CONNECTIONS, seconds, &service.server.url).await?;
-    catch_up(&rig.passbook).await?;
+    seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
+    let seconds = harness.seconds.min(WARM_UP_SECONDS_MAX);
+    harness.wrk.run(WORKLOADS[0].script, ACCOUNTS, WARM_UP_CONNECTIONS, seconds, &service.server.url).await?;
+    catch_up(&harness.passbook).await?;
     Ok(())
 }
 
-async fn measure_yardsticks(rig: &Rig, service: &Service) -> Result<Vec<Row>> {
+async fn measure_baselines(harness: &Harness, service: &Service) -> Result<Vec<ResultRow>> {
     let mut rows = Vec::new();
-    for yardstick in Yardstick::ALL {
-        rows.push(rig.yardstick(yardstick, service).await?);
+    for baseline in Baseline::ALL {
+        rows.push(harness.measure_baseline(baseline, service).await?);
     }
     Ok(rows)
-}
-
-/// How long the service takes until it listens again, in milliseconds and in ascending order.
-pub async fn starts(service: &mut Service) -> Result<Vec<f64>> {
-    eprintln!("starting {STARTS} times on the data that are there");
-    let mut starts = Vec::new();
-    for _ in 0..STARTS {
-        starts.push(service.restart().await?);
-    }
-    starts.sort_by(f64::total_cmp);
-    Ok(starts)
 }

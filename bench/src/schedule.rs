@@ -1,4 +1,4 @@
-//! When each request of a constant rate has its time.
+//! The schedule of a constant rate: request `n` is due `n / rate` seconds after the start.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ impl Schedule {
         Self { per_second, total: (per_second * f64::from(seconds)).round() as u64, next: 0 }
     }
 
-    /// The next request, if its time has come `elapsed` after the start: its number and its time.
+    /// The number and due time of the next request, if it is due `elapsed` after the start.
     pub fn next_due(&mut self, elapsed: Duration) -> Option<(u64, Duration)> {
         let due = Duration::from_secs_f64(self.next as f64 / self.per_second);
         if self.is_over() || due > elapsed {
@@ -23,6 +23,7 @@ impl Schedule {
         Some((self.next - 1, due))
     }
 
+    /// Whether every request has been returned.
     pub fn is_over(&self) -> bool {
         self.next == self.total
     }
@@ -35,7 +36,7 @@ mod tests {
     use super::Schedule;
 
     #[test]
-    fn a_request_is_due_at_its_time_and_not_before() {
+    fn a_request_is_not_due_before_its_time() {
         let mut schedule = Schedule::new(1_000.0, 1);
         assert_eq!(schedule.next_due(Duration::ZERO), Some((0, Duration::ZERO)));
         assert_eq!(schedule.next_due(Duration::from_micros(999)), None);
@@ -43,14 +44,14 @@ mod tests {
     }
 
     #[test]
-    fn after_a_stall_all_that_were_missed_are_due_at_their_own_times() {
+    fn missed_requests_keep_their_due_times_after_a_stall() {
         let mut schedule = Schedule::new(100.0, 1);
         let due: Vec<_> = std::iter::from_fn(|| schedule.next_due(Duration::from_millis(25))).collect();
         assert_eq!(due, [(0, 0), (1, 10), (2, 20)].map(|(number, at)| (number, Duration::from_millis(at))));
     }
 
     #[test]
-    fn it_is_over_after_rate_times_seconds() {
+    fn a_schedule_has_rate_times_seconds_requests() {
         let mut schedule = Schedule::new(30.0, 2);
         let due = std::iter::from_fn(|| schedule.next_due(Duration::from_secs(10)));
         assert_eq!(due.count(), 60);

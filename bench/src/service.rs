@@ -1,7 +1,7 @@
-//! A Passbook of our own: started with its embedded Postgres in a fresh folder, and nothing of it left behind.
+//! Starts a Passbook with its embedded Postgres in a temporary folder, and removes both afterwards.
 //!
-//! The folder may be entered by everybody, because a service run by root starts Postgres as another
-//! user; what is private inside it the service sees to itself.
+//! The folder is accessible to all users, because a service that runs as root starts Postgres as another user. The service
+//! restricts access to its data folder itself.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,11 +12,11 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::postgres::{BANK, Postgres};
-use crate::server::{Server, built, free_address};
+use crate::postgres::{PASSBOOK_DATABASE, Postgres};
+use crate::process::{Server, built_binary, free_address};
 
-/// Settings that must not come from the caller's environment: they would lead to a database that
-/// is not ours, or refuse our requests.
+/// Settings that are not inherited from the environment: they would select another database, or refuse the requests of
+/// the benchmark.
 const SETTINGS_CLEARED: [&str; 7] = [
     "PASSBOOK_DATABASE_URL",
     "PASSBOOK_READ_DATABASE_URL",
@@ -27,6 +27,7 @@ const SETTINGS_CLEARED: [&str; 7] = [
     "PASSBOOK_RATE_LIMIT_PER_SECOND",
 ];
 
+/// The measured service.
 pub struct Service {
     binary: PathBuf,
     address: String,
@@ -35,11 +36,11 @@ pub struct Service {
     pub server: Server,
 }
 
-/// Environment variables for a service.
+/// Environment variables of a service.
 type Settings = [(&'static str, String)];
 
-/// Starts a fresh Passbook below `parent`, does `work` with it, and stops it, whatever came of the work.
-pub async fn with_fresh<T>(
+/// Starts a service in a temporary folder below `parent`, runs `work`, and stops the service even if `work` fails.
+pub async fn with_fresh_service<T>(
     binary: &Path,
     parent: &Path,
     settings: &Settings,
@@ -47,14 +48,14 @@ pub async fn with_fresh<T>(
 ) -> Result<T> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
-    let folder = fresh_folder(parent).with_context(|| format!("cannot make a folder in {}", parent.display()))?;
+    let folder = fresh_folder(parent).with_context(|| format!("cannot create a folder in {}", parent.display()))?;
     eprintln!("starting {}", binary.display());
     let mut service = Service::start(binary, folder.path(), settings).await?;
     let mut failed = false;
     let outcome = tokio::select! {
         outcome = work(&mut service) => outcome.inspect_err(|_| failed = true),
-        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; the service is stopped and its folder removed")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("terminated; the service is stopped and its folder removed")),
+        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted; the service was stopped and its folder removed")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("terminated; the service was stopped and its folder removed")),
     };
     if failed {
         service.server.show_log();
@@ -69,13 +70,13 @@ pub async fn with_fresh<T>(
 
 impl Service {
     async fn start(binary: &Path, folder: &Path, settings: &Settings) -> Result<Self> {
-        let (binary, folder, address) = (built(binary)?, folder.to_owned(), free_address()?);
+        let (binary, folder, address) = (built_binary(binary)?, folder.to_owned(), free_address()?);
         let mut command = serve(&binary, &folder, &address, settings);
         let server = Server::start(&mut command, folder.join("passbook.log")).await?;
         Ok(Self { binary, address, settings: settings.to_vec(), folder, server })
     }
 
-    /// Stops the service and starts it on the same data and address; in milliseconds, how long until it listened again.
+    /// Restarts the service on the same data and address. Returns the time to ready in milliseconds.
     pub async fn restart(&mut self) -> Result<f64> {
         self.server.stop().await?;
         let mut command = serve(&self.binary, &self.folder, &self.address, &self.settings);
@@ -83,28 +84,28 @@ impl Service {
         Ok(self.server.ready_after_ms)
     }
 
-    /// Another instance on the same database, with settings of its own.
-    pub async fn another(&self, postgres: &Postgres, name: &str, settings: &Settings) -> Result<Server> {
+    /// Starts another instance on the same database, with these settings.
+    pub async fn start_instance(&self, postgres: &Postgres, name: &str, settings: &Settings) -> Result<Server> {
         let mut command = serve(&self.binary, &self.folder, &free_address()?, settings);
-        command.env("PASSBOOK_DATABASE_URL", postgres.url(BANK));
+        command.env("PASSBOOK_DATABASE_URL", postgres.url(PASSBOOK_DATABASE));
         Server::start(&mut command, self.folder.join(format!("{name}.log"))).await
     }
 
-    /// Another command of the same binary on the same data, while the service runs.
+    /// Another command of the same binary on the same data.
     pub fn command(&self, name: &str) -> Command {
         passbook(&self.binary, &self.folder, name)
     }
 
-    /// Where the embedded Postgres has its socket.
+    /// The folder of the embedded Postgres's socket.
     pub fn socket_folder(&self) -> PathBuf {
         self.folder.join("data").join("run")
     }
 }
 
-/// Whether a service started here takes this variable over from the caller's environment.
-pub fn is_passed_on(variable: &str) -> bool {
-    let ours = ["PASSBOOK_DATA_DIR", "PASSBOOK_LISTEN"];
-    variable.starts_with("PASSBOOK_") && !SETTINGS_CLEARED.contains(&variable) && !ours.contains(&variable)
+/// Whether the service inherits this variable from the environment of `bench`.
+pub fn is_forwarded(variable: &str) -> bool {
+    let overridden = ["PASSBOOK_DATA_DIR", "PASSBOOK_LISTEN"];
+    variable.starts_with("PASSBOOK_") && !SETTINGS_CLEARED.contains(&variable) && !overridden.contains(&variable)
 }
 
 fn serve(binary: &Path, folder: &Path, address: &str, settings: &Settings) -> Command {
@@ -122,7 +123,7 @@ fn passbook(binary: &Path, folder: &Path, name: &str) -> Command {
     command
 }
 
-/// A folder that everybody may enter, whatever the umask.
+/// Creates a folder that every user may enter, regardless of the umask.
 fn fresh_folder(parent: &Path) -> std::io::Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("passbook-bench-").tempdir_in(parent.canonicalize()?)?;
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;

@@ -1,6 +1,6 @@
-//! Tables in Markdown, readable as they stand.
+//! Formats Markdown tables with aligned columns, and the numbers in them.
 
-/// A table, the first column to the left and figures to the right.
+/// A table with the first column aligned to the left and the others to the right.
 pub fn aligned<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let head = head.map(str::to_owned);
     let width = |column: usize| {
@@ -23,7 +23,7 @@ pub fn aligned<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String 
     line(&head) + &rule + &rows.iter().map(line).collect::<String>()
 }
 
-/// A whole number with a blank between thousands: `22 281`.
+/// An integer with blanks between groups of three digits: `22 281`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -36,12 +36,12 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A rate, to the whole number.
+/// A rate, rounded to an integer.
 pub fn rate(per_second: f64) -> String {
     grouped(per_second.round() as u64)
 }
 
-/// What is not known or does not apply is a dash.
+/// The text, or a dash for a missing value.
 pub fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "–".to_owned())
 }
@@ -51,13 +51,13 @@ mod tests {
     use super::{aligned, grouped};
 
     #[test]
-    fn thousands_are_set_apart() {
+    fn groups_of_three_digits_are_separated() {
         let texts = [0, 999, 1_000, 22_281, 1_234_567].map(grouped);
         assert_eq!(texts, ["0", "999", "1 000", "22 281", "1 234 567"]);
     }
 
     #[test]
-    fn a_table_is_aligned_by_its_widest_cells() {
+    fn columns_are_as_wide_as_their_widest_cell() {
         let table = aligned(["row", "µs"], &[["deposits", "7"].map(str::to_owned)]);
         assert_eq!(table, "| row      | µs |\n|----------|---:|\n| deposits |  7 |\n");
     }

@@ -1,7 +1,7 @@
-//! wrk, which makes the load over HTTP, and its scripts.
+//! Runs wrk, the HTTP load generator, with its Lua scripts.
 //!
-//! One thread: load, service and Postgres share the same few cores. The scripts are part of this
-//! binary and are written beside the service's data before wrk reads them.
+//! wrk runs with one thread, because it shares the machine's cores with the service and Postgres. The scripts are embedded
+//! in this binary and written into the service's folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::row::Load;
-use crate::tools;
+use crate::latency::LoadSummary;
+use crate::process;
 
-const SCRIPTS: [(&str, &str); 8] = [
+/// The scripts by file name, `common.lua` first.
+pub const SCRIPTS: [(&str, &str); 8] = [
     ("common.lua", include_str!("../lua/common.lua")),
     ("deposits.lua", include_str!("../lua/deposits.lua")),
     ("deposits_spread.lua", include_str!("../lua/deposits_spread.lua")),
@@ -29,7 +30,7 @@ pub struct Wrk {
     scripts: PathBuf,
 }
 
-/// What `done` in `common.lua` prints.
+/// The summary that `done` in `common.lua` prints.
 #[derive(Deserialize)]
 struct Summary {
     requests: u64,
@@ -40,30 +41,38 @@ struct Summary {
     broken: u64,
 }
 
-/// Finds wrk, or says how to install it.
+/// Finds wrk on PATH.
 pub fn find() -> Result<PathBuf> {
-    tools::on_path("wrk")
-        .context("wrk is not on PATH: install it with `apt-get install wrk` (Debian, Ubuntu) or `brew install wrk`")
+    process::on_path("wrk")
+        .context("wrk is not on PATH; install it with `apt-get install wrk` (Debian, Ubuntu) or `brew install wrk`")
 }
 
 impl Wrk {
+    /// Writes the scripts into a subfolder of `folder`.
     pub fn new(program: PathBuf, folder: &Path) -> Result<Self> {
         let scripts = folder.join("lua");
-        fs::create_dir(&scripts).context("cannot make a folder for the scripts")?;
+        fs::create_dir(&scripts).context("cannot create the folder for the scripts")?;
         for (name, text) in SCRIPTS {
             fs::write(scripts.join(name), text).with_context(|| format!("cannot write {name}"))?;
         }
         Ok(Self { program, scripts })
     }
 
-    /// Lays a file beside the scripts, for them to read.
-    pub fn keep(&self, name: &str, text: &str) -> Result<()> {
+    /// Writes a file that a script reads into the folder of the scripts.
+    pub fn add_file(&self, name: &str, text: &str) -> Result<()> {
         fs::write(self.scripts.join(name), text).with_context(|| format!("cannot write {name}"))
     }
 
-    /// `accounts` is read by `deposits_spread.lua` alone.
-    pub async fn run(&self, script: &str, accounts: u32, connections: u32, seconds: u32, url: &str) -> Result<Load> {
-        let output = tools::output(
+    /// Runs a script against `url`. Only `deposits_spread.lua` reads `accounts`.
+    pub async fn run(
+        &self,
+        script: &str,
+        accounts: u32,
+        connections: u32,
+        seconds: u32,
+        url: &str,
+    ) -> Result<LoadSummary> {
+        let output = process::run(
             Command::new(&self.program)
                 .current_dir(&self.scripts)
                 .args(["--threads", "1", "--timeout", "30s", "--script", script])
@@ -72,15 +81,15 @@ impl Wrk {
                 .args([url, "--", &accounts.to_string()]),
         )
         .await?;
-        load(&output)
+        parse_summary(&output)
     }
 }
 
-fn load(output: &str) -> Result<Load> {
+fn parse_summary(output: &str) -> Result<LoadSummary> {
     let line = output.lines().rev().find(|line| line.starts_with('{'));
     let summary: Summary = serde_json::from_str(line.context("wrk printed no summary")?)
-        .with_context(|| format!("wrk's summary cannot be read: {output}"))?;
-    Ok(Load {
+        .with_context(|| format!("cannot parse wrk's summary: {output}"))?;
+    Ok(LoadSummary {
         requests: summary.requests,
         per_second: summary.requests.saturating_sub(summary.refused) as f64 * 1e6 / summary.microseconds.max(1) as f64,
         p50_ms: summary.p50_us / 1000.0,
@@ -92,24 +101,15 @@ fn load(output: &str) -> Result<Load> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SCRIPTS, load};
-    use crate::accounts::{ACCOUNTS, account_id};
+    use super::parse_summary;
 
     #[test]
-    fn the_summary_is_the_last_line_in_braces() {
+    fn the_summary_is_the_last_line_that_begins_with_a_brace() {
         let text = "Running 10s test\n{\"requests\":1000,\"microseconds\":500000,\"p50_us\":1500,\
                     \"p99_us\":9000,\"refused\":2,\"broken\":1}\n";
-        let load = load(text).expect("a summary");
+        let load = parse_summary(text).expect("a summary");
         assert_eq!((load.requests, load.refused, load.broken), (1000, 2, 1));
         assert!((load.per_second - 1996.0).abs() < 0.001);
         assert!((load.p99_ms - 9.0).abs() < 0.001);
-    }
-
-    #[test]
-    fn the_scripts_use_the_accounts_that_are_opened() {
-        let common = SCRIPTS[0].1;
-        assert!(common.contains(&format!("accounts = {ACCOUNTS}\n")));
-        let format = account_id(0).replace("000000000000", "%012x");
-        assert!(common.contains(&format!("\"{format}\"")));
     }
 }

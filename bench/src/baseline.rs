@@ -1,8 +1,7 @@
-//! The yardstick: pgbench on the very Postgres that the service uses, with bare tables of the same
-//! shape. One event per transaction stands against commands, a select by key against reads.
+//! The baseline of each measurement: pgbench on the Postgres that the service uses, with bare tables of the same shape.
 //!
-//! What Passbook reaches is told as a ratio to it, since absolute figures say more about the
-//! machine than about Passbook.
+//! Commands are compared with one event per transaction, queries with a select by key. Reports give Passbook's rate as a
+//! ratio to the baseline, because absolute figures depend mostly on the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,18 +9,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::latency::Latencies;
+use crate::latency::{Latencies, LoadSummary};
 use crate::postgres::Postgres;
-use crate::row::Load;
-use crate::tools;
+use crate::process;
 
-const TABLES: &str = include_str!("../sql/tables.sql");
-const APPEND: &str = include_str!("../sql/append.sql");
-const SELECT: &str = include_str!("../sql/select.sql");
-const DATABASE: &str = "yardstick";
+pub const TABLES: &str = include_str!("../sql/tables.sql");
+pub const APPEND: &str = include_str!("../sql/append.sql");
+pub const SELECT: &str = include_str!("../sql/select.sql");
+const DATABASE: &str = "baseline";
 
+/// The pgbench workloads, named by statement and number of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub enum Yardstick {
+pub enum Baseline {
     #[serde(rename = "append_by_1")]
     AppendBy1,
     #[serde(rename = "append_by_64")]
@@ -30,7 +29,7 @@ pub enum Yardstick {
     SelectBy32,
 }
 
-impl Yardstick {
+impl Baseline {
     pub const ALL: [Self; 3] = [Self::AppendBy1, Self::AppendBy64, Self::SelectBy32];
 
     pub fn name(self) -> &'static str {
@@ -56,29 +55,30 @@ impl Yardstick {
     }
 }
 
-/// pgbench beside the bank, in a database of its own.
+/// Runs pgbench in a separate database of the service's Postgres.
 pub struct Pgbench {
     pub postgres: Postgres,
     folder: PathBuf,
 }
 
 impl Pgbench {
-    /// `folder` takes scripts and logs.
+    /// Creates the database. pgbench's scripts and logs go into a subfolder of `folder`.
     pub async fn new(postgres: Postgres, folder: &Path) -> Result<Self> {
         let folder = folder.join("pgbench");
-        fs::create_dir(&folder).context("cannot make a folder for pgbench")?;
+        fs::create_dir(&folder).context("cannot create the folder for pgbench")?;
         postgres.create(DATABASE).await?;
         Ok(Self { postgres, folder })
     }
 
-    pub async fn measure(&self, yardstick: Yardstick, seconds: u32) -> Result<Load> {
+    /// Creates the tables anew and runs one workload.
+    pub async fn measure(&self, baseline: Baseline, seconds: u32) -> Result<LoadSummary> {
         let (tables, script) = (self.folder.join("tables.sql"), self.folder.join("script.sql"));
-        fs::write(&tables, TABLES).context("cannot write the yardstick's tables")?;
-        fs::write(&script, yardstick.script()).context("cannot write pgbench's script")?;
+        fs::write(&tables, TABLES).context("cannot write tables.sql")?;
+        fs::write(&script, baseline.script()).context("cannot write script.sql")?;
         self.postgres.psql(DATABASE, &["--file", &tables.to_string_lossy()]).await?;
-        let log = format!("log-of-{}", yardstick.clients());
-        let clients = yardstick.clients().to_string();
-        let output = tools::output(
+        let log = format!("log-of-{}", baseline.clients());
+        let clients = baseline.clients().to_string();
+        let output = process::run(
             self.postgres
                 .command("pgbench")
                 .current_dir(&self.folder)
@@ -89,11 +89,11 @@ impl Pgbench {
                 .arg(DATABASE),
         )
         .await?;
-        self.load(&output, &log)
+        self.summarize(&output, &log)
     }
 
-    fn load(&self, output: &str, log: &str) -> Result<Load> {
-        let per_second = tps(output).with_context(|| format!("pgbench said no tps: {output}"))?;
+    fn summarize(&self, output: &str, log: &str) -> Result<LoadSummary> {
+        let per_second = tps(output).with_context(|| format!("pgbench printed no tps: {output}"))?;
         let mut latencies = Latencies::new()?;
         let mut requests = 0;
         for entry in fs::read_dir(&self.folder).context("cannot read pgbench's folder")? {
@@ -109,7 +109,7 @@ impl Pgbench {
             fs::remove_file(&path).context("cannot remove pgbench's log")?;
         }
         ensure!(requests > 0, "pgbench logged no transaction");
-        Ok(Load {
+        Ok(LoadSummary {
             requests,
             per_second,
             p50_ms: latencies.percentile_ms(50.0),
@@ -125,18 +125,17 @@ fn tps(output: &str) -> Option<f64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// The third field of a line of pgbench's log: how long the transaction took.
+/// The latency of a transaction, which is the third field of a line in pgbench's log.
 fn latency_us(line: &str) -> Option<u64> {
     line.split_ascii_whitespace().nth(2)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{APPEND, SELECT, TABLES, latency_us, tps};
-    use crate::accounts::{ACCOUNTS, account_id};
+    use super::{latency_us, tps};
 
     #[test]
-    fn the_rate_is_read_from_what_pgbench_prints() {
+    fn the_rate_is_parsed_from_pgbench_output() {
         let output = "number of transactions actually processed: 9\nlatency average = 0.4 ms\n\
                       tps = 2356.250000 (without initial connection time)\n";
         assert_eq!(tps(output), Some(2356.25));
@@ -147,15 +146,5 @@ mod tests {
     fn a_latency_is_the_third_field_of_a_log_line() {
         assert_eq!(latency_us("0 199 2241 0 1175850568 995598"), Some(2241));
         assert_eq!(latency_us("0 201 failed 0 1175850569 2"), None);
-    }
-
-    #[test]
-    fn the_yardstick_spreads_over_as_many_accounts_as_passbook() {
-        let prefix = account_id(0).replace("000000000000", "");
-        for script in [APPEND, SELECT] {
-            assert!(script.contains(&format!("random(1, {ACCOUNTS})")));
-            assert!(script.contains(&format!("'{prefix}'")));
-        }
-        assert!(TABLES.contains(&format!("generate_series(1, {ACCOUNTS})")));
     }
 }

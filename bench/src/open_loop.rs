@@ -1,8 +1,7 @@
-//! Load at a constant rate: requests are sent when their time has come, whether or not others were
-//! answered. Latency counts from the time that the schedule says, so a stall counts for all who
-//! would have come during it (no coordinated omission).
+//! An open-loop load generator: it sends each request at its scheduled time, even if earlier ones have no response yet.
 //!
-//! One thread with a runtime of its own, since the generator shares the cores with what it measures.
+//! Latency counts from the scheduled time, so that a stall delays every request scheduled during it (no coordinated
+//! omission). The generator runs on one thread with its own runtime, because it shares the cores with the service.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,31 +22,33 @@ use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 
-use crate::accounts::{ACCOUNTS, account_id};
 use crate::latency::Latencies;
 use crate::schedule::Schedule;
+use crate::seed::{ACCOUNTS, account_id};
 
-/// Enough for a stall of 0.2 s at 10 000 a second; a request that finds none free waits and is counted.
+/// Enough for a stall of 0.2 s at 10 000 requests per second. A request without a free connection waits and is counted.
 const CONNECTIONS: usize = 2_048;
-/// Open files beside the connections.
+/// Open files in addition to the connections.
 const OTHER_FILES: u64 = 256;
-/// How late a request may leave by this clock; a timer of tokio is four times coarser.
+/// The interval of the generator's clock, which delays requests. tokio's timers are four times coarser.
 const TICK: Duration = Duration::from_micros(250);
-const ANSWER_SECONDS_MAX: u64 = 30;
-/// So that the service has taken all connections in before the first request's time.
+const RESPONSE_SECONDS_MAX: u64 = 30;
+/// Time for the service to accept all connections before the first request.
 const SETTLE: Duration = Duration::from_millis(300);
 
 type Connection = SendRequest<Full<Bytes>>;
 
-/// What became of all requests.
+/// The result of a run.
 pub struct Outcome {
     pub latencies: Latencies,
     pub requests: u64,
-    /// From the first request's time to the last answer.
+    /// The time from the first scheduled request to the last response.
     pub seconds: f64,
-    /// Requests that found no connection free.
+    /// Requests that had to wait for a free connection.
     pub waited: u64,
+    /// Responses with an error status.
     pub refused: u64,
+    /// Requests without a response.
     pub broken: u64,
 }
 
@@ -56,36 +57,37 @@ struct Generator {
     paths: Vec<String>,
     started: Instant,
     state: RefCell<State>,
-    /// Told when the last request was answered.
-    settled: Notify,
+    /// Notified when no request is outstanding.
+    completed: Notify,
 }
 
 struct State {
     free: Vec<Connection>,
     waiting: VecDeque<(u64, Duration)>,
-    unanswered: u64,
+    outstanding: u64,
     outcome: Outcome,
 }
 
-/// Deposits spread over all accounts, so many a second for so long; `begun` is told when the first has its time.
-pub async fn deposits(url: &str, per_second: f64, seconds: u32, begun: oneshot::Sender<()>) -> Result<Outcome> {
-    let address = url.strip_prefix("http://").context("the service has no http:// URL")?.to_owned();
-    // Dropped with this future, so that the thread ends when the caller gives up.
-    let (_wanted, given_up) = oneshot::channel::<()>();
-    let generating = spawn_blocking(move || {
-        let runtime = Builder::new_current_thread().enable_all().build().context("no runtime for the generator")?;
+/// Sends deposits spread over all accounts at a constant rate. `started` receives a message before the first request.
+pub async fn deposits(url: &str, per_second: f64, seconds: u32, started: oneshot::Sender<()>) -> Result<Outcome> {
+    let address = url.strip_prefix("http://").context("the service's URL must begin with http://")?.to_owned();
+    // The sender is dropped with this future, so that the thread stops when the caller cancels it.
+    let (_cancel_on_drop, cancelled) = oneshot::channel::<()>();
+    let generator = spawn_blocking(move || {
+        let runtime =
+            Builder::new_current_thread().enable_all().build().context("cannot create the generator's runtime")?;
         LocalSet::new().block_on(&runtime, async {
             tokio::select! {
-                outcome = generate(address, Schedule::new(per_second, seconds), begun) => outcome,
-                _ = given_up => bail!("the load was given up"),
+                outcome = generate(address, Schedule::new(per_second, seconds), started) => outcome,
+                _ = cancelled => bail!("the load was cancelled"),
             }
         })
     });
-    generating.await.context("the generator failed")?
+    generator.await.context("the generator failed")?
 }
 
-async fn generate(address: String, mut schedule: Schedule, begun: oneshot::Sender<()>) -> Result<Outcome> {
-    allow_open_files()?;
+async fn generate(address: String, mut schedule: Schedule, started: oneshot::Sender<()>) -> Result<Outcome> {
+    raise_open_file_limit()?;
     let mut free = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
         free.push(connect(&address).await?);
@@ -96,37 +98,38 @@ async fn generate(address: String, mut schedule: Schedule, begun: oneshot::Sende
         address,
         paths: (1..=ACCOUNTS).map(|n| format!("/v1/accounts/{}/deposits", account_id(n))).collect(),
         started: Instant::now(),
-        state: RefCell::new(State { free, waiting: VecDeque::new(), unanswered: 0, outcome }),
-        settled: Notify::new(),
+        state: RefCell::new(State { free, waiting: VecDeque::new(), outstanding: 0, outcome }),
+        completed: Notify::new(),
     });
     let tick = ticker();
-    // Whoever does not want to know has dropped the receiver.
-    let _ = begun.send(());
+    // An error means that the caller dropped the receiver and needs no message.
+    let _ = started.send(());
     while !schedule.is_over() {
         while let Some((number, due)) = schedule.next_due(generator.started.elapsed()) {
             generator.clone().send(number, due);
         }
         tick.notified().await;
     }
-    let settled = async {
-        while generator.state.borrow().unanswered > 0 {
-            generator.settled.notified().await;
+    let completed = async {
+        while generator.state.borrow().outstanding > 0 {
+            generator.completed.notified().await;
         }
     };
-    // Whoever has no answer by then counts as broken.
-    let _ = tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), settled).await;
+    // Requests without a response after the timeout count as broken.
+    let _ = tokio::time::timeout(Duration::from_secs(RESPONSE_SECONDS_MAX), completed).await;
     generator.outcome()
 }
 
 impl Generator {
+    /// Sends a request on a free connection, or queues it.
     fn send(self: Rc<Self>, number: u64, due: Duration) {
         let mut state = self.state.borrow_mut();
         state.outcome.requests += 1;
-        state.unanswered += 1;
+        state.outstanding += 1;
         match state.free.pop() {
             Some(connection) => {
                 drop(state);
-                spawn_local(self.carry(connection, number, due));
+                spawn_local(self.run_connection(connection, number, due));
             }
             None => {
                 state.outcome.waited += 1;
@@ -135,12 +138,12 @@ impl Generator {
         }
     }
 
-    /// Sends one request, and then those that wait for a connection.
-    async fn carry(self: Rc<Self>, mut connection: Connection, mut number: u64, mut due: Duration) {
+    /// Sends one request, then the queued requests, and returns the connection to the free ones.
+    async fn run_connection(self: Rc<Self>, mut connection: Connection, mut number: u64, mut due: Duration) {
         loop {
-            let answer = self.ask(&mut connection, number).await;
-            let is_usable = answer.is_ok();
-            self.note(answer, due);
+            let response = self.deposit(&mut connection, number).await;
+            let is_usable = response.is_ok();
+            self.record(response, due);
             let mut state = self.state.borrow_mut();
             if !is_usable {
                 return;
@@ -152,27 +155,27 @@ impl Generator {
         }
     }
 
-    async fn ask(&self, connection: &mut Connection, number: u64) -> Result<StatusCode> {
-        // One that nobody used for some seconds may have been closed.
+    async fn deposit(&self, connection: &mut Connection, number: u64) -> Result<StatusCode> {
+        // The service may have closed an idle connection.
         if connection.is_closed() {
             *connection = connect(&self.address).await?;
         }
         connection.ready().await?;
-        let request = Request::post(self.paths[any_of(self.paths.len(), number)].as_str())
+        let request = Request::post(self.paths[pseudo_random_index(self.paths.len(), number)].as_str())
             .header("host", &self.address)
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from_static(b"{\"amount\":1}")))?;
-        let mut answer = connection.send_request(request).await?;
-        while let Some(frame) = answer.frame().await {
+        let mut response = connection.send_request(request).await?;
+        while let Some(frame) = response.frame().await {
             frame?;
         }
-        Ok(answer.status())
+        Ok(response.status())
     }
 
-    fn note(&self, answer: Result<StatusCode>, due: Duration) {
+    fn record(&self, response: Result<StatusCode>, due: Duration) {
         let mut state = self.state.borrow_mut();
         let elapsed = self.started.elapsed();
-        match answer {
+        match response {
             Ok(status) => {
                 state.outcome.latencies.record_us((elapsed - due).as_micros() as u64);
                 state.outcome.refused += u64::from(!status.is_success());
@@ -180,25 +183,25 @@ impl Generator {
             Err(_) => state.outcome.broken += 1,
         }
         state.outcome.seconds = elapsed.as_secs_f64();
-        state.unanswered -= 1;
-        if state.unanswered == 0 {
-            self.settled.notify_one();
+        state.outstanding -= 1;
+        if state.outstanding == 0 {
+            self.completed.notify_one();
         }
     }
 
     fn outcome(&self) -> Result<Outcome> {
-        let State { outcome, unanswered, .. } = &mut *self.state.borrow_mut();
+        let State { outcome, outstanding, .. } = &mut *self.state.borrow_mut();
         let latencies = std::mem::replace(&mut outcome.latencies, Latencies::new()?);
-        Ok(Outcome { latencies, broken: outcome.broken + *unanswered, ..*outcome })
+        Ok(Outcome { latencies, broken: outcome.broken + *outstanding, ..*outcome })
     }
 }
 
-/// Many systems allow fewer open files than there are connections, unless they are asked.
-fn allow_open_files() -> Result<()> {
+/// Raises the soft limit of open files, which is below the number of connections on many systems.
+fn raise_open_file_limit() -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = (CONNECTIONS as u64 + OTHER_FILES).min(hard);
     if soft < wanted {
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("cannot open so many connections")?;
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("cannot raise the limit of open files")?;
     }
     Ok(())
 }
@@ -211,12 +214,12 @@ async fn connect(address: &str) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Notifies every TICK, until nobody holds what it notifies.
+/// Returns a `Notify` that is notified every `TICK` until it is dropped.
 fn ticker() -> Arc<Notify> {
     let tick = Arc::new(Notify::new());
-    let notified: Weak<Notify> = Arc::downgrade(&tick);
+    let weak: Weak<Notify> = Arc::downgrade(&tick);
     thread::spawn(move || {
-        while let Some(tick) = notified.upgrade() {
+        while let Some(tick) = weak.upgrade() {
             tick.notify_one();
             drop(tick);
             thread::sleep(TICK);
@@ -225,8 +228,8 @@ fn ticker() -> Arc<Notify> {
     tick
 }
 
-/// An account for the request of this number, as if by chance (the mixing of SplitMix64).
-fn any_of(count: usize, number: u64) -> usize {
+/// A pseudo-random index below `count` for the request with this number (the mixing function of SplitMix64).
+fn pseudo_random_index(count: usize, number: u64) -> usize {
     let mut mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -235,12 +238,12 @@ fn any_of(count: usize, number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::any_of;
+    use super::pseudo_random_index;
 
     #[test]
-    fn every_account_has_its_share() {
+    fn requests_are_spread_evenly_over_the_accounts() {
         let mut hits = [0; 10];
-        (0..10_000).for_each(|number| hits[any_of(10, number)] += 1);
+        (0..10_000).for_each(|number| hits[pseudo_random_index(10, number)] += 1);
         assert!(hits.iter().all(|count| (900..1_100).contains(count)), "{hits:?}");
     }
 }
