@@ -1,5 +1,5 @@
-//! What one command costs before any database is asked: decide, evolve, hash, encode and decode.
-//! `cargo bench --package bench` measures it.
+//! Benchmarks of the pure functions that a command calls before the database: decide, evolve, hash, encode and decode.
+//! Run them with `cargo bench --package bench`.
 
 use std::hint::black_box;
 
@@ -22,25 +22,25 @@ fn opening() -> Action {
 }
 
 fn deposit() -> Action {
-    let amount = Amount::try_from(500).expect("is an amount");
+    let amount = Amount::try_from(500).expect("a valid amount");
     let reference = Some("invoice 4711".to_owned());
     Action::Deposit(Movement { amount, currency: Some(Currency::EUR), reference }, Some(Channel::Branch))
 }
 
 fn encode(event: &Event) -> String {
-    serde_json::to_string(event).expect("is JSON")
+    serde_json::to_string(event).expect("an event serializes to JSON")
 }
 
-fn decided(account: &Account, action: &Action) -> Event {
-    account.decide(action).expect("is allowed")
+fn decide_event(account: &Account, action: &Action) -> Event {
+    account.decide(action).expect("the command is valid")
 }
 
-/// An opened account, and the event of one deposit on it.
+/// An open account, and the event of a deposit to it.
 fn account() -> (Account, Event) {
     let account = Account::default();
-    let opened = decided(&account, &opening());
+    let opened = decide_event(&account, &opening());
     let account = account.evolve(&opened);
-    let deposited = decided(&account, &deposit());
+    let deposited = decide_event(&account, &deposit());
     (account, deposited)
 }
 
@@ -80,7 +80,7 @@ fn hash_event(c: &mut Criterion) {
     c.bench_function("hash an event", |b| b.iter(|| hash(black_box(&[7; 32]), black_box(link))));
 }
 
-fn write_and_read(c: &mut Criterion) {
+fn encode_and_decode(c: &mut Criterion) {
     let (_, event) = account();
     let data = encode(&event);
     c.bench_function("encode an event", |b| b.iter(|| encode(black_box(&event))));
@@ -89,14 +89,14 @@ fn write_and_read(c: &mut Criterion) {
     });
 }
 
-/// What one request of a batch counts.
-fn count(c: &mut Criterion) {
-    let count = || {
+/// The metrics that one request updates.
+fn update_metrics(c: &mut Criterion) {
+    let update = || {
         METRICS.requests.with_label_values(black_box(&["POST", "/v1/accounts/{id}/deposits", "201"])).observe(0.004);
         METRICS.replays.inc_by(0);
     };
-    c.bench_function("count a request", |b| b.iter(count));
+    c.bench_function("update the metrics of a request", |b| b.iter(update));
 }
 
-criterion_group!(pure, decide, fold, hash_event, write_and_read, count);
+criterion_group!(pure, decide, fold, hash_event, encode_and_decode, update_metrics);
 criterion_main!(pure);

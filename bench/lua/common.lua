@@ -1,5 +1,5 @@
--- What the scripts share: the accounts that `bench run` opens, and the summary it reads.
--- By hand: cd bench/lua && wrk -t1 -c32 -d10s -s deposits.lua http://127.0.0.1:8080
+-- Shared by all scripts: the ids of the accounts that `bench run` opens, and the summary that it parses.
+-- To run a script by hand: cd bench/lua && wrk -t1 -c32 -d10s -s deposits.lua http://127.0.0.1:8080
 
 local common = {}
 
@@ -13,7 +13,7 @@ function common.any_account()
    return math.random(common.accounts)
 end
 
--- One request for each account, made beforehand so that wrk spends its time on sending.
+-- Creates one request per account in advance, so that wrk spends its time on sending.
 function common.for_each_account(make)
    local requests = {}
    for n = 1, common.accounts do
@@ -32,13 +32,13 @@ function common.deposit(id, headers)
    return common.post("/v1/accounts/" .. id .. "/deposits", '{"amount":1}', headers)
 end
 
--- Splits a request around a marker of the same length as what will stand in its place.
+-- Splits a request around a marker. The text that replaces the marker must have the same length (Content-Length).
 function common.around(request, marker)
    local first, last = string.find(request, marker, 1, true)
    return string.sub(request, 1, first - 1), string.sub(request, last + 1)
 end
 
--- `refused` are answers above 399, `broken` are connections that failed or timed out.
+-- `refused` counts responses with a status above 399, `broken` counts connections that failed or timed out.
 function done(summary, latency, requests)
    local errors = summary.errors
    io.write(string.format(

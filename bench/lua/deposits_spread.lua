@@ -1,5 +1,5 @@
--- Deposits spread over as many accounts as the first argument says: too many to make the requests beforehand.
--- By hand: wrk -t1 -c32 -d10s -s deposits_spread.lua http://127.0.0.1:8080 -- 1000000
+-- Deposits spread over a number of accounts, the first argument. It is too large to create the requests in advance.
+-- To run it by hand: wrk -t1 -c32 -d10s -s deposits_spread.lua http://127.0.0.1:8080 -- 1000000
 local common = require("common")
 local accounts, head, tail
 

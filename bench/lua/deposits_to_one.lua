@@ -1,4 +1,4 @@
--- Every client deposits to the same account.
+-- Deposits to one account.
 local common = require("common")
 local deposit
 

@@ -1,4 +1,4 @@
--- Deposits spread over all accounts, each with an Idempotency-Key that was never used before.
+-- Deposits spread over all accounts, each with a new Idempotency-Key.
 local common = require("common")
 local marker = "key-of-this-request"
 local heads, tails, prefix, sent = {}, {}, "", 0

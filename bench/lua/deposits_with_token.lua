@@ -1,4 +1,4 @@
--- Deposits spread over all accounts, by tellers with the tokens that stand in the file `tokens`, one a line.
+-- Deposits spread over all accounts, with the bearer tokens in the file `tokens`, one per line.
 local common = require("common")
 local requests = {}
 

@@ -1,4 +1,4 @@
--- Reads of one account by its id, spread over all accounts.
+-- GET requests for one account by id, spread over all accounts.
 local common = require("common")
 local requests
 

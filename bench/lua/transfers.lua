@@ -1,4 +1,4 @@
--- Transfers between any two accounts.
+-- Transfers between two random accounts.
 local common = require("common")
 local ids, head, tail
 

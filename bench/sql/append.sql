@@ -1,4 +1,4 @@
--- A colon in JSON is followed by a blank: pgbench would take `:name` for a variable.
+-- Appends one event. Each colon in the JSON is followed by a blank, because pgbench reads `:name` as a variable.
 \set account random(1, 5000)
 INSERT INTO event
 VALUES (0, nextval('event_position'), gen_random_uuid(),

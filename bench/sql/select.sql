@@ -1,3 +1,4 @@
+-- Selects one account by key.
 \set account random(1, 5000)
 SELECT account_id, owner, currency, status, balance, version, transaction_count,
        opened_at, last_activity_at, closed_at

@@ -1,5 +1,5 @@
--- Bare tables of the same shape as Passbook's: no function, no trigger, no other role.
--- Vacuum stays away, so that the yardstick does no work while Passbook is measured.
+-- Tables with the same columns as Passbook's, without functions, triggers and roles. Autovacuum is off, so that no
+-- background work on these tables runs while Passbook is measured.
 SET client_min_messages = warning;
 
 DROP TABLE IF EXISTS event, account;

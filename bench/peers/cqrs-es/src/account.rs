@@ -1,13 +1,13 @@
-//! An account as cqrs-es wants it: commands, events, the aggregate between them, and the view.
+//! The account for cqrs-es: commands, events, the aggregate and the view.
 //!
-//! Events carry the balance after them, as the crate's own demo has it. It must be so: cqrs-es 0.5.0
-//! applies an event once when it is written and again to the snapshot, so a sum would count twice.
+//! Each event contains the balance after it, as in the crate's own demo. cqrs-es 0.5.0 applies an event when it is written
+//! and again to the snapshot, so an aggregate that adds amounts would count an event twice.
 
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent, EventEnvelope, View};
 use serde::{Deserialize, Serialize};
 
-/// The same ceiling as Passbook's, in minor units.
+/// The greatest balance in minor units, the same as Passbook's.
 const BALANCE_MAX: u64 = (1 << 53) - 1;
 
 pub enum Command {
@@ -25,15 +25,15 @@ pub enum Event {
 
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum Rejection {
-    #[error("there is no such account")]
+    #[error("the account does not exist")]
     AccountNotFound,
-    #[error("the account exists already")]
+    #[error("the account already exists")]
     AccountExists,
-    #[error("an amount is at least 1")]
+    #[error("the amount must be at least 1")]
     InvalidAmount,
-    #[error("the balance does not cover it")]
+    #[error("the balance is lower than the amount")]
     InsufficientFunds,
-    #[error("the balance would pass 2^53 - 1")]
+    #[error("the balance would exceed 2^53 - 1")]
     BalanceLimitExceeded,
 }
 
@@ -115,7 +115,7 @@ impl DomainEvent for Event {
     }
 }
 
-/// What `GET /v1/accounts/{id}` answers.
+/// The response of `GET /v1/accounts/{id}`.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct AccountView {
     account_id: String,
@@ -130,7 +130,7 @@ impl View<Account> for AccountView {
             self.account_id.clone_from(&event.aggregate_id);
             self.currency.clone_from(currency);
         }
-        // Two events may come out of order, since a view is written after its event's commit.
+        // Two events may arrive out of order, because the view is written after the event's commit.
         if event.sequence > self.version {
             self.version = event.sequence;
             self.balance = event.payload.balance();

@@ -1,4 +1,4 @@
--- The tables that postgres-es asks for, as its db/init.sql has them.
+-- The tables of postgres-es, from its db/init.sql.
 CREATE TABLE IF NOT EXISTS events (
     aggregate_type text NOT NULL,
     aggregate_id text NOT NULL,
@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS events (
     PRIMARY KEY (aggregate_type, aggregate_id, sequence)
 );
 
--- Unused when every event is replayed.
+-- Not used with PEER_STORE=events.
 CREATE TABLE IF NOT EXISTS snapshots (
     aggregate_type text NOT NULL,
     aggregate_id text NOT NULL,
