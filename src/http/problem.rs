@@ -231,8 +231,8 @@ impl From<Rejection> for Problem {
             Rejection::AccountFrozen => (Code::AccountFrozen, None),
             Rejection::AccountNotFrozen => (Code::AccountNotFrozen, None),
             Rejection::CurrencyMismatch => (Code::CurrencyMismatch, None),
-            Rejection::InsufficientFunds { balance } => (Code::InsufficientFunds, Some(balance)),
-            Rejection::BalanceNotZero { balance } => (Code::BalanceNotZero, Some(balance)),
+            Rejection::InsufficientFunds { balance, .. } => (Code::InsufficientFunds, Some(balance)),
+            Rejection::BalanceNotZero { balance, .. } => (Code::BalanceNotZero, Some(balance)),
             Rejection::BalanceLimitExceeded => (Code::BalanceLimitExceeded, None),
         };
         Self { balance, ..Self::new(code, rejection.to_string()) }

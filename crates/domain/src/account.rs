@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     command::{Action, Movement},
     event::{AccountOpened, Event, MoneyMoved, StatusChanged},
-    money::{Amount, Currency, MINOR_UNITS_MAX},
+    money::{Amount, Currency, MINOR_UNITS_MAX, in_major_units},
 };
 
 /// The version of [`Account`]'s shape in snapshots. Raise it with every change of the shape: snapshots of another
@@ -72,37 +72,50 @@ impl Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Rejection {
     /// An account is opened once.
-    #[error("an account with this id exists")]
+    #[error("An account with this id already exists.")]
     AccountExists,
     /// Nothing was ever opened under this id.
-    #[error("there is no account with this id")]
+    #[error("No account has this id.")]
     AccountNotFound,
     /// A closed account stays closed.
-    #[error("the account is closed")]
+    #[error("The account is closed. A closed account cannot be reopened.")]
     AccountClosed,
     /// No money moves, and the account cannot be closed or frozen again.
-    #[error("the account is frozen")]
+    #[error("The account is frozen. Unfreeze it before you move money or close it.")]
     AccountFrozen,
     /// Only a frozen account can be unfrozen.
-    #[error("the account is not frozen")]
+    #[error("The account is not frozen, so it cannot be unfrozen.")]
     AccountNotFrozen,
     /// An account has one currency for life.
-    #[error("the account is held in another currency")]
+    #[error("The account has another currency than the request or the other account.")]
     CurrencyMismatch,
     /// More is asked than is there.
-    #[error("the balance of {balance} does not cover the amount")]
+    #[error(
+        "The balance of {} does not cover {}.",
+        in_major_units(*balance, *currency),
+        in_major_units(amount.minor_units(), *currency)
+    )]
     InsufficientFunds {
         /// The balance, in minor units.
         balance: i64,
+        /// The amount to be debited.
+        amount: Amount,
+        /// The account's currency.
+        currency: Currency,
     },
     /// Only an empty account can be closed.
-    #[error("the account holds {balance}; it can be closed at 0 only")]
+    #[error(
+        "The account has a balance of {}. Only an account with a zero balance can be closed.",
+        in_major_units(*balance, *currency)
+    )]
     BalanceNotZero {
         /// The balance, in minor units.
         balance: i64,
+        /// The account's currency.
+        currency: Currency,
     },
     /// The balance would pass [`MINOR_UNITS_MAX`].
-    #[error("the balance would pass {MINOR_UNITS_MAX}")]
+    #[error("The balance would exceed {MINOR_UNITS_MAX} minor units.")]
     BalanceLimitExceeded,
 }
 
@@ -156,7 +169,7 @@ impl Account {
                 book.must_be_open()?;
                 match book.balance {
                     0 => Ok(Event::AccountClosed(StatusChanged { reason: reason.clone() })),
-                    balance => Err(Rejection::BalanceNotZero { balance }),
+                    balance => Err(Rejection::BalanceNotZero { balance, currency: book.currency }),
                 }
             }
         }
@@ -220,7 +233,8 @@ impl Book {
     /// Refuses what the balance does not cover.
     pub(super) fn debit(&self, amount: Amount) -> Result<(), Rejection> {
         if self.balance < amount.minor_units() {
-            return Err(Rejection::InsufficientFunds { balance: self.balance });
+            let (balance, currency) = (self.balance, self.currency);
+            return Err(Rejection::InsufficientFunds { balance, amount, currency });
         }
         Ok(())
     }

@@ -15,6 +15,20 @@ pub fn digits(currency: Currency) -> u16 {
     currency.exponent().unwrap_or(0)
 }
 
+/// An amount in major units with its currency, such as `125.50 EUR`, `-0.05 EUR` or `500 JPY`.
+pub fn in_major_units(minor_units: i64, currency: Currency) -> String {
+    let (sign, magnitude) = (if minor_units < 0 { "-" } else { "" }, minor_units.unsigned_abs());
+    let code = currency.code();
+    match digits(currency) {
+        0 => format!("{sign}{magnitude} {code}"),
+        digits => {
+            let unit = 10_u64.pow(digits.into());
+            let (whole, fraction) = (magnitude / unit, magnitude % unit);
+            format!("{sign}{whole}.{fraction:0width$} {code}", width = digits.into())
+        }
+    }
+}
+
 /// The most that one amount or one balance may be, in minor units: 2^53 - 1, the largest integer that every JSON
 /// client holds exactly (RFC 8259, section 6).
 pub const MINOR_UNITS_MAX: i64 = 9_007_199_254_740_991;
@@ -50,5 +64,26 @@ impl TryFrom<i64> for Amount {
 impl From<Amount> for i64 {
     fn from(amount: Amount) -> i64 {
         amount.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_in_major_units_has_the_digits_of_its_currency() {
+        for (minor_units, currency, text) in [
+            (12_550, Currency::EUR, "125.50 EUR"),
+            (5, Currency::EUR, "0.05 EUR"),
+            (0, Currency::EUR, "0.00 EUR"),
+            (-105, Currency::EUR, "-1.05 EUR"),
+            (500, Currency::JPY, "500 JPY"),
+            (1_234, Currency::KWD, "1.234 KWD"),
+            (MINOR_UNITS_MAX, Currency::EUR, "90071992547409.91 EUR"),
+            (i64::MIN, Currency::JPY, "-9223372036854775808 JPY"),
+        ] {
+            assert_eq!(in_major_units(minor_units, currency), text);
+        }
     }
 }

@@ -39,7 +39,7 @@ fn an_empty_account_can_be_closed() {
 
 #[test]
 fn an_account_with_money_is_not_closed() {
-    given([opened(5)]).when(close()).then_refused(Rejection::BalanceNotZero { balance: 5 });
+    given([opened(5)]).when(close()).then_refused(balance_not_zero(5));
 }
 
 #[test]

@@ -48,19 +48,17 @@ fn a_withdrawal_may_empty_the_account() {
 
 #[test]
 fn a_withdrawal_above_the_balance_is_refused_with_the_balance() {
-    given([opened(500)]).when(withdraw(501)).then_refused(Rejection::InsufficientFunds { balance: 500 });
+    given([opened(500)]).when(withdraw(501)).then_refused(insufficient_funds(500, 501));
 }
 
 #[test]
 fn what_was_withdrawn_cannot_be_withdrawn_again() {
-    given([opened(500), withdrawn(400)])
-        .when(withdraw(101))
-        .then_refused(Rejection::InsufficientFunds { balance: 100 });
+    given([opened(500), withdrawn(400)]).when(withdraw(101)).then_refused(insufficient_funds(100, 101));
 }
 
 #[test]
 fn what_was_sent_cannot_be_withdrawn() {
-    given([opened(500), sent(500)]).when(withdraw(1)).then_refused(Rejection::InsufficientFunds { balance: 0 });
+    given([opened(500), sent(500)]).when(withdraw(1)).then_refused(insufficient_funds(0, 1));
 }
 
 #[test]

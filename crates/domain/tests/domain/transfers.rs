@@ -31,10 +31,7 @@ fn a_transfer_in_the_currency_of_both_accounts_is_recorded() {
 
 #[test]
 fn a_transfer_above_the_senders_balance_is_refused_with_that_balance() {
-    given([opened(4)])
-        .and([opened(9)])
-        .when(transfer(movement(5)))
-        .then_refused(Rejection::InsufficientFunds { balance: 4 });
+    given([opened(4)]).and([opened(9)]).when(transfer(movement(5))).then_refused(insufficient_funds(4, 5));
 }
 
 #[test]
@@ -79,7 +76,7 @@ fn faults(at_the_limit: (Event, Rejection)) -> Vec<(Vec<Event>, Rejection)> {
 
 #[test]
 fn whatever_is_wrong_with_both_sides_the_highest_rank_is_the_answer() {
-    let poor = (opened(99), Rejection::InsufficientFunds { balance: 99 });
+    let poor = (opened(99), insufficient_funds(99, 100));
     let full = (opened(MINOR_UNITS_MAX - 99), Rejection::BalanceLimitExceeded);
     for (sender_rank, (from, of_sender)) in faults(poor).into_iter().enumerate() {
         for (receiver_rank, (to, of_receiver)) in faults(full.clone()).into_iter().enumerate() {
@@ -92,7 +89,7 @@ fn whatever_is_wrong_with_both_sides_the_highest_rank_is_the_answer() {
 
 #[test]
 fn a_fault_of_one_side_alone_refuses_the_transfer() {
-    let poor = (opened(99), Rejection::InsufficientFunds { balance: 99 });
+    let poor = (opened(99), insufficient_funds(99, 100));
     for (from, refusal) in faults(poor) {
         given(from).and([opened(0)]).when(transfer(in_currency(Currency::EUR, 100))).then_refused(refusal);
     }

@@ -1,7 +1,7 @@
 //! The words that the rules are written in: wishes as verbs, facts in the past tense.
 
 use passbook_domain::{
-    Action, Amount, Currency, Event, Transfer,
+    Action, Amount, Currency, Event, Rejection, Transfer,
     command::Movement,
     event::{AccountOpened, MoneyMoved, StatusChanged, TransferReceived, TransferSent},
 };
@@ -52,6 +52,16 @@ pub fn close() -> Action {
 
 pub fn transfer(movement: Movement) -> Transfer {
     Transfer { transfer_id: TRANSFER, from: FROM, to: TO, movement }
+}
+
+// Refusals, on accounts in EUR.
+
+pub fn insufficient_funds(balance: i64, minor_units: i64) -> Rejection {
+    Rejection::InsufficientFunds { balance, amount: amount(minor_units), currency: Currency::EUR }
+}
+
+pub fn balance_not_zero(balance: i64) -> Rejection {
+    Rejection::BalanceNotZero { balance, currency: Currency::EUR }
 }
 
 // What has happened.
