@@ -1,40 +1,40 @@
-// Finding an account, and opening one.
+// The account list: search, filters, and the form that opens an account.
 
-import { AccountLink, Failure, Field, Money, More, OwnerLink, Status, Time, described, html, useCurrencies, useEffect, usePages, useRef, useState } from './parts.js';
+import { AccountLink, Field, ListFooter, Money, OwnerLink, Status, Time, html, inputProps, useCurrencies, useEffect, usePages, useRef, useState } from './components.js';
 import { read } from './api.js';
 import { AmountField, Form, useForm } from './form.js';
-import { go } from './route.js';
+import { navigate } from './route.js';
 
-const ROWS = 100;
-export const ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const PAGE_ROWS = 100;
+export const ACCOUNT_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 export function Accounts({ query }) {
   const { owner, status, currency } = query;
   const list = usePages(
-    (after, signal) => read('/v1/accounts', { owner, status, currency, after, limit: ROWS }, { signal }),
+    (after, signal) => read('/v1/accounts', { owner, status, currency, after, limit: PAGE_ROWS }, { signal }),
     [owner, status, currency],
   );
   return html`<h1 tabindex="-1">Accounts</h1>
-    <${Find} query=${query} />
-    <details class="card" open=${query.open === 'yes'}><summary>Open an account</summary><${Open} /></details>
+    <${SearchForm} query=${query} />
+    <details class="card" open=${query.open === 'yes'}><summary>Open an account</summary><${OpenAccountForm} /></details>
     <section class="card" aria-labelledby="list">
       <h2 id="list">${owner ? html`Accounts of <span class="id">${owner}</span>` : 'Newest accounts first'}</h2>
-      <div class="wide" tabindex="0" role="group" aria-label="Accounts">
+      <div class="table-scroll" tabindex="0" role="group" aria-label="Accounts">
         <table>
-          <caption class="unseen">Accounts, newest opening first</caption>
+          <caption class="visually-hidden">Accounts, newest first</caption>
           <thead><tr><th scope="col">Account</th><th scope="col">Owner</th><th scope="col" class="end">Balance</th><th scope="col">Status</th><th scope="col">Opened</th><th scope="col">Last activity</th></tr></thead>
-          <tbody>${list.rows.map((account) => html`<${Row} key=${account.account_id} account=${account} />`)}</tbody>
+          <tbody>${list.rows.map((account) => html`<${AccountRow} key=${account.account_id} account=${account} />`)}</tbody>
         </table>
       </div>
-      ${!list.isLoading && !list.error && list.rows.length === 0 && html`<p class="faint">There is no such account.</p>`}
-      <${More} list=${list} what="accounts" unasked />
+      ${!list.isLoading && !list.error && list.rows.length === 0 && html`<p class="muted">No accounts match.</p>`}
+      <${ListFooter} list=${list} itemsLabel="accounts" autoLoad />
     </section>`;
 }
 
-function Row({ account }) {
+function AccountRow({ account }) {
   return html`<tr>
     <th scope="row"><${AccountLink} id=${account.account_id} /></th>
-    <td class="by"><${OwnerLink} owner=${account.owner} /></td>
+    <td class="name"><${OwnerLink} owner=${account.owner} /></td>
     <td class="end"><${Money} minor=${account.balance} currency=${account.currency} /></td>
     <td><${Status} status=${account.status} /></td>
     <td><${Time} at=${account.opened_at} /></td>
@@ -42,60 +42,61 @@ function Row({ account }) {
   </tr>`;
 }
 
-/** One field for an id or an owner: what looks like an id is one, but for the owner whose accounts are shown. */
-function Find({ query }) {
+/** One search field for account IDs and owners. Text in the form of an ID opens that account, unless it is the owner already searched for. */
+function SearchForm({ query }) {
   const list = useCurrencies();
   const form = useRef(null);
-  // The way back leads to what was asked for then. Currencies that come late touch nothing that is being written.
+  // Restores the fields after back navigation. The currency has its own effect, so that a late currency list does not
+  // overwrite text that is being typed.
   useEffect(() => {
-    form.current.elements.find.value = query.owner ?? '';
+    form.current.elements.search.value = query.owner ?? '';
     form.current.elements.status.value = query.status ?? '';
   }, [query.owner, query.status]);
   useEffect(() => void (form.current.elements.currency.value = query.currency ?? ''), [query.currency, list]);
   const submit = (event) => {
     event?.preventDefault();
-    const { find, status, currency } = form.current.elements;
-    const text = find.value.trim();
-    if (ID.test(text) && text !== query.owner) return go(`#/accounts/${text.toLowerCase()}`);
-    const asked = new URLSearchParams(Object.entries({ owner: text, status: status.value, currency: currency.value }).filter(([, value]) => value));
-    go(`#/accounts${asked.size ? `?${asked}` : ''}`);
+    const { search, status, currency } = form.current.elements;
+    const text = search.value.trim();
+    if (ACCOUNT_ID.test(text) && text !== query.owner) return navigate(`#/accounts/${text.toLowerCase()}`);
+    const filters = new URLSearchParams(Object.entries({ owner: text, status: status.value, currency: currency.value }).filter(([, value]) => value));
+    navigate(`#/accounts${filters.size ? `?${filters}` : ''}`);
   };
-  return html`<form class="find card" role="search" ref=${form} onSubmit=${submit}>
-    <div class="field grow"><label for="find">Account id or owner</label>
-      <input id="find" name="find" autocomplete="off" spellcheck="false" aria-describedby="find-hint" />
-      <p class="hint" id="find-hint">The whole id, or the owner exactly as it was written</p></div>
+  return html`<form class="search card" role="search" ref=${form} onSubmit=${submit}>
+    <div class="field grow"><label for="search">Account ID or owner</label>
+      <input id="search" name="search" autocomplete="off" spellcheck="false" aria-describedby="search-hint" />
+      <p class="hint" id="search-hint">The full account ID, or the exact name of the owner</p></div>
     <div class="field"><label for="status">Status</label>
       <select id="status" name="status" onChange=${submit}><option value="">Any</option><option value="open">Open</option><option value="frozen">Frozen</option><option value="closed">Closed</option></select></div>
     <div class="field"><label for="currency">Currency</label>
       <select id="currency" name="currency" onChange=${submit}><option value="">Any</option>${[...(list?.keys() ?? [])].map((code) => html`<option value=${code}>${code}</option>`)}</select></div>
-    <button>Find</button>
+    <button>Search</button>
   </form>`;
 }
 
-function Open() {
+function OpenAccountForm() {
   const list = useCurrencies();
   const [code, setCode] = useState('EUR');
   const currency = list?.get(code);
   const form = useForm({
     fieldOf: { invalid_amount: 'initial_deposit', invalid_currency: 'currency' },
-    async submit({ owner, initial_deposit: deposit }, { amount, send }) {
-      const minor = deposit.trim() === '' ? 0 : amount('initial_deposit', deposit, currency, true);
+    async submit({ owner, initial_deposit: deposit }, { readAmount, send }) {
+      const minor = deposit.trim() === '' ? 0 : readAmount('initial_deposit', deposit, currency, true);
       const body = { currency: code, ...(owner.trim() && { owner: owner.trim() }), ...(minor > 0 && { initial_deposit: minor }) };
-      const receipt = await send({ path: '/v1/accounts', body, says: `Open an account in ${code}` });
-      go(`#/accounts/${receipt.account_id}`);
+      const receipt = await send({ path: '/v1/accounts', body, label: `Open account in ${code}` });
+      navigate(`#/accounts/${receipt.account_id}`);
     },
   });
-  return html`<${Form} form=${form} button="Open the account">
+  return html`<${Form} form=${form} button="Open account">
     <div class="row">
-      <${Field} id="open-owner" label="Owner" error=${form.errors.owner} hint="A customer's id without personal data; empty: yourself">
-        <input ...${described('open-owner', form.errors.owner, true)} name="owner" maxlength="255" autocomplete="off" spellcheck="false" />
+      <${Field} id="open-owner" label="Owner" error=${form.errors.owner} hint="Customer ID without personal data. Leave empty to open the account for yourself.">
+        <input ...${inputProps('open-owner', form.errors.owner, true)} name="owner" maxlength="255" autocomplete="off" spellcheck="false" />
       </${Field}>
-      <${Field} id="open-currency" label="Currency" error=${form.errors.currency} hint="For the life of the account">
-        <select ...${described('open-currency', form.errors.currency, true)} name="currency" value=${code} onChange=${(event) => setCode(event.target.value)}>
+      <${Field} id="open-currency" label="Currency" error=${form.errors.currency} hint="Cannot be changed later">
+        <select ...${inputProps('open-currency', form.errors.currency, true)} name="currency" value=${code} onChange=${(event) => setCode(event.target.value)}>
           ${[...(list?.values() ?? [])].map(({ code: each, name }) => html`<option value=${each} selected=${each === code}>${each} – ${name}</option>`)}
         </select>
       </${Field}>
-      <${AmountField} id="open-deposit" name="initial_deposit" label="Paid in at once" hint="May be empty" form=${form} currency=${currency} zero />
+      <${AmountField} id="open-deposit" name="initial_deposit" label="Opening deposit" hint="Optional" form=${form} currency=${currency} zero />
     </div>
   </${Form}>`;
 }

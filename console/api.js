@@ -1,17 +1,17 @@
-// The way to the API: every request of the console passes here. It has the caller's token, and no other power.
+// The API client: every request of the console goes through this file, with the caller's token and no other privilege.
 
 import { parse } from './json.js';
-import { later } from './position.js';
+import { maxPosition } from './position.js';
 
-const TOKEN = 'passbook.token';
-/** A view that is behind waits 2 s by itself; a caller who asks too often waits here. So often they are asked again. */
+const TOKEN_STORAGE_KEY = 'passbook.token';
+/** Tries per read. The server waits 2 s for a view that lags; after `rate_limited` the client waits before the next try. */
 const TRIES_MAX = 5;
 const READ_MS_MAX = 30_000;
 
-/** An answer other than success, in the API's own words. */
-export class Refusal extends Error {
+/** An unsuccessful response, with the fields of its problem document. */
+export class ApiError extends Error {
   constructor(status, problem = {}, retryAfterS = 1) {
-    super(problem.detail || problem.title || `The service answered with status ${status}.`);
+    super(problem.detail || problem.title || `The service responded with status ${status}.`);
     this.status = status;
     this.code = problem.code;
     this.title = problem.title;
@@ -23,18 +23,18 @@ export class Refusal extends Error {
   }
 }
 
-// ---- The token: kept for this tab alone, and gone with it.
+// ---- The token. It is stored for this tab only and is removed with it.
 
-let token = sessionStorage.getItem(TOKEN) ?? '';
-let asking = null;
+let token = sessionStorage.getItem(TOKEN_STORAGE_KEY) ?? '';
+let tokenPrompt = null;
 let isDeclined = false;
-let callers = 0;
+let callerChanges = 0;
 const listeners = new Set();
 
 export const access = {
-  /** Whether a token is kept. */
-  has: () => token !== '',
-  /** Who the token names; the service alone judges whether that is true. */
+  /** Whether a token is stored. */
+  hasToken: () => token !== '',
+  /** The subject claim of the token. It is not verified here: only the service verifies tokens. */
   subject() {
     try {
       const claims = token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
@@ -43,64 +43,64 @@ export const access = {
       return '';
     }
   },
-  /** How many this tab has had: what one of them has read or typed no other sees. */
-  callers: () => callers,
-  /** What is wrong with the token, while somebody has to give one. */
-  get question() {
-    return asking?.reason;
+  /** How often the caller of this tab has changed. Pages are remounted on a change, so no caller sees another's data. */
+  callerChanges: () => callerChanges,
+  /** While the token prompt is open: why a token is needed. Otherwise `undefined`. */
+  get promptReason() {
+    return tokenPrompt?.reason;
   },
-  give(given) {
+  setToken(text) {
     const before = access.subject();
-    token = given.trim().replace(/^bearer /i, '');
-    sessionStorage.setItem(TOKEN, token);
-    if (before && access.subject() !== before) callers++;
+    token = text.trim().replace(/^bearer /i, '');
+    sessionStorage.setItem(TOKEN_STORAGE_KEY, token);
+    if (before && access.subject() !== before) callerChanges++;
     isDeclined = false;
-    settle(true);
+    closePrompt(true);
   },
   decline() {
     isDeclined = true;
-    settle(false);
+    closePrompt(false);
   },
-  forget() {
+  removeToken() {
     token = '';
-    sessionStorage.removeItem(TOKEN);
-    callers++;
-    ask('The token was forgotten.');
+    sessionStorage.removeItem(TOKEN_STORAGE_KEY);
+    callerChanges++;
+    openPrompt('The token was removed.');
   },
-  /** Asks for a token although nobody has refused one. */
-  ask: () => ask(''),
+  /** Opens the token prompt without a preceding 401 response. */
+  prompt: () => openPrompt(''),
   onChange(listener) {
     listeners.add(listener);
     return () => listeners.delete(listener);
   },
 };
 
-/** Whether a token was given. */
-function ask(reason) {
-  if (!asking) {
-    asking = { reason };
-    asking.answer = new Promise((resolve) => (asking.resolve = resolve));
+/** Opens the token prompt. Resolves to whether the user entered a token. */
+function openPrompt(reason) {
+  if (!tokenPrompt) {
+    tokenPrompt = { reason };
+    tokenPrompt.answer = new Promise((resolve) => (tokenPrompt.resolve = resolve));
     listeners.forEach((listener) => listener());
   }
-  return asking.answer;
+  return tokenPrompt.answer;
 }
 
-function settle(given) {
-  const was = asking;
-  asking = null;
-  was?.resolve(given);
+function closePrompt(hasToken) {
+  const closed = tokenPrompt;
+  tokenPrompt = null;
+  closed?.resolve(hasToken);
   listeners.forEach((listener) => listener());
 }
 
 // ---- Requests
 
 /**
- * Sends a request with the token. Where the token is refused the question comes back, and the request goes on with the
- * new one. Throws as `fetch` does where no answer comes; otherwise the answer is returned, whatever it says.
+ * Sends a request with the token. After a 401 response the token prompt opens, and the request is sent again with the new
+ * token. Returns every other response, whatever its status. Throws as `fetch` does if there is no response.
  * @param {string} path
- * @param {object} [options] those of `fetch`
- * @param {number} [options.timeoutMs] how long an answer may take, each time; nobody is hurried who looks for a token
- * @param {() => void} [options.onSend] hears of each time before it; what it throws keeps the request back
+ * @param {object} [options] the options of `fetch`
+ * @param {number} [options.timeoutMs] timeout of each attempt; the time that the token prompt is open does not count
+ * @param {() => void} [options.onSend] called before each attempt; if it throws, the attempt is not sent
  */
 export async function request(path, { headers = {}, signal, timeoutMs, onSend, ...options } = {}) {
   for (;;) {
@@ -112,71 +112,74 @@ export async function request(path, { headers = {}, signal, timeoutMs, onSend, .
     if (response.status !== 401) return response;
     if (token !== sent) continue;
     if (options.method === 'POST') isDeclined = false;
-    const refusal = await refusalOf(response);
-    if (isDeclined || !(await ask(refusal.message))) throw refusal;
+    const error = await toApiError(response);
+    if (isDeclined || !(await openPrompt(error.message))) throw error;
   }
 }
 
-/** What an answer that is no success says. */
-export async function refusalOf(response) {
+/** Converts an unsuccessful response into an `ApiError`. */
+export async function toApiError(response) {
   const problem = await response.text().then(parse).catch(() => ({}));
-  return new Refusal(response.status, problem, Number(response.headers.get('retry-after')) || 1);
+  return new ApiError(response.status, problem, Number(response.headers.get('retry-after')) || 1);
 }
 
-/** A path with a query; what is empty is left out. */
+/** A path with query parameters; empty ones are omitted. */
 export function url(path, query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== '');
-  const text = new URLSearchParams(given).toString();
+  const entries = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== '');
+  const text = new URLSearchParams(entries).toString();
   return text ? `${path}?${text}` : path;
 }
 
-/** What a query answers, as new as every write of this tab. Throws a `Refusal`, or as `fetch` does. */
-export async function answerTo(path, query = {}, { fresh = true, ...options } = {}) {
+/**
+ * The response to a GET request. With `fresh`, it includes every write of this tab. Throws an `ApiError`, or what `fetch`
+ * throws.
+ */
+export async function get(path, query = {}, { fresh = true, ...options } = {}) {
   for (let tries = 1; ; tries++) {
-    const response = await request(url(path, fresh ? { ...query, min_position: written } : query), options);
+    const response = await request(url(path, fresh ? { ...query, min_position: lastWrite } : query), options);
     if (response.ok) return response;
-    const refusal = await refusalOf(response);
-    if (!['projection_behind', 'rate_limited'].includes(refusal.code) || tries === TRIES_MAX) {
-      if (fresh && refusal.code === 'projection_behind') await forgetWhatIsLost().catch(() => {});
-      throw refusal;
+    const error = await toApiError(response);
+    if (!['projection_behind', 'rate_limited'].includes(error.code) || tries === TRIES_MAX) {
+      if (fresh && error.code === 'projection_behind') await discardLostPosition().catch(() => {});
+      throw error;
     }
-    if (refusal.status === 429) await new Promise((resolve) => setTimeout(resolve, refusal.retryAfterS * 1000));
+    if (error.status === 429) await new Promise((resolve) => setTimeout(resolve, error.retryAfterS * 1000));
   }
 }
 
-/** Reads JSON in the same way. */
+/** Like `get`, but resolves to the parsed JSON body. */
 export async function read(path, query, options) {
-  const response = await answerTo(path, query, { timeoutMs: READ_MS_MAX, ...options });
+  const response = await get(path, query, { timeoutMs: READ_MS_MAX, ...options });
   return parse(await response.text());
 }
 
-/** How far the log is with what this tab has written; what it reads is never older. */
-let written = '';
+/** The position of this tab's latest write. Fresh reads are never older than it. */
+let lastWrite = '';
 
-export function wrote(position) {
-  written = later(written, position);
+export function recordWrite(position) {
+  lastWrite = maxPosition(lastWrite, position);
 }
 
-/** A log that ends before what was written has another history, as after a restore: nothing waits for that any more. */
-async function forgetWhatIsLost() {
-  const sought = written;
+/** If the log ends before the latest write, as after a restore, that position will not come back: discards it. */
+async function discardLostPosition() {
+  const checked = lastWrite;
   const { data } = await read('/v1/log/head', {}, { fresh: false });
-  const end = data.map(({ partition, position }) => (data.length > 1 ? `${partition}:${position}` : `${position}`)).join(',');
-  if (written === sought && later(end, sought) !== later(end, end)) written = '';
+  const head = data.map(({ partition, position }) => (data.length > 1 ? `${partition}:${position}` : `${position}`)).join(',');
+  if (lastWrite === checked && maxPosition(head, checked) !== maxPosition(head, head)) lastWrite = '';
 }
 
-// ---- What is asked once
+// ---- Currencies, loaded once
 
-let known;
+let loadedCurrencies;
 
 /** Every currency by its code: `{code, name, digits}`. */
 export function currencies() {
-  known ??= fetch('/console/currencies.json')
-    .then((response) => (response.ok ? response.json() : Promise.reject(new Refusal(response.status))))
+  loadedCurrencies ??= fetch('/console/currencies.json')
+    .then((response) => (response.ok ? response.json() : Promise.reject(new ApiError(response.status))))
     .then((all) => new Map(all.map((currency) => [currency.code, currency])))
     .catch((error) => {
-      known = undefined;
+      loadedCurrencies = undefined;
       throw error;
     });
-  return known;
+  return loadedCurrencies;
 }

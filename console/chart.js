@@ -1,12 +1,12 @@
-// Charts. The library is loaded with the first of them, so that no page waits for it.
+// A chart component over uPlot. The library loads with the first chart, so that pages without charts do not wait for it.
 
-import { html, useEffect, useRef, useState } from './parts.js';
+import { html, useEffect, useRef, useState } from './components.js';
 
 const HEIGHT_PX = 220;
 
 let library;
 
-function load() {
+function loadLibrary() {
   if (!library) {
     const link = Object.assign(document.createElement('link'), { rel: 'stylesheet', href: '/console/vendor/uplot.css' });
     document.head.append(link);
@@ -15,51 +15,51 @@ function load() {
   return library;
 }
 
-/** A colour of the page's own, as the reader's scheme has it. */
-export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+/** A colour variable of style.css in the current colour scheme. */
+export const themeColor = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-function useScheme() {
+function useDarkMode() {
   const query = matchMedia('(prefers-color-scheme: dark)');
   const [isDark, setDark] = useState(query.matches);
   useEffect(() => {
-    const changed = () => setDark(query.matches);
-    query.addEventListener('change', changed);
-    return () => query.removeEventListener('change', changed);
+    const onChange = () => setDark(query.matches);
+    query.addEventListener('change', onChange);
+    return () => query.removeEventListener('change', onChange);
   }, []);
   return isDark;
 }
 
 /**
  * @param {object} props
- * @param {string} props.label what it shows, for whoever cannot see it
- * @param {(uPlot: any) => object} props.options of uPlot, without size; made anew when `shape` changes
- * @param {number[][]} props.data of uPlot
- * @param {string} [props.shape] another chart where this differs
+ * @param {string} props.label a text alternative for screen readers
+ * @param {(uPlot: any) => object} props.options creates the uPlot options without the size; called again when `variant` changes
+ * @param {number[][]} props.data the uPlot data
+ * @param {string} [props.variant] a new value recreates the chart
  */
-export function Chart({ label, options, data, shape = '' }) {
-  const place = useRef(null);
+export function Chart({ label, options, data, variant = '' }) {
+  const container = useRef(null);
   const plot = useRef(null);
-  const isDark = useScheme();
+  const isDark = useDarkMode();
   useEffect(() => {
-    let isGone = false;
-    const width = () => Math.max(place.current?.clientWidth ?? 0, 200);
+    let isUnmounted = false;
+    const width = () => Math.max(container.current?.clientWidth ?? 0, 200);
     const resize = new ResizeObserver(() => plot.current?.setSize({ width: width(), height: HEIGHT_PX }));
-    load().then((uPlot) => {
-      if (isGone) return;
-      const axis = { stroke: colour('faint'), grid: { stroke: colour('line'), width: 1 }, ticks: { stroke: colour('line'), width: 1 }, font: '12px system-ui' };
-      const made = options(uPlot);
-      const axes = (made.axes ?? [{}, {}]).map((one) => ({ ...axis, ...one }));
-      const markers = { width: 0, fill: (_, at) => made.series[at].points?.fill ?? made.series[at].stroke };
-      plot.current = new uPlot({ height: HEIGHT_PX, width: width(), legend: { markers }, ...made, axes }, data, place.current);
-      resize.observe(place.current);
+    loadLibrary().then((uPlot) => {
+      if (isUnmounted) return;
+      const axisDefaults = { stroke: themeColor('muted'), grid: { stroke: themeColor('line'), width: 1 }, ticks: { stroke: themeColor('line'), width: 1 }, font: '12px system-ui' };
+      const own = options(uPlot);
+      const axes = (own.axes ?? [{}, {}]).map((axis) => ({ ...axisDefaults, ...axis }));
+      const markers = { width: 0, fill: (_, series) => own.series[series].points?.fill ?? own.series[series].stroke };
+      plot.current = new uPlot({ height: HEIGHT_PX, width: width(), legend: { markers }, ...own, axes }, data, container.current);
+      resize.observe(container.current);
     });
     return () => {
-      isGone = true;
+      isUnmounted = true;
       resize.disconnect();
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [isDark, shape]);
+  }, [isDark, variant]);
   useEffect(() => plot.current?.setData(data), [data]);
-  return html`<div class="chart" role="img" aria-label=${label} ref=${place}></div>`;
+  return html`<div class="chart" role="img" aria-label=${label} ref=${container}></div>`;
 }

@@ -1,15 +1,15 @@
-// Forms that send a command. While one is on its way the form stands still; what is refused is told beside its field, in the
-// API's own words; what was typed stays until it was carried out.
+// Forms that send a command. While the command is being sent, the form is disabled. An error is shown beside its field in the
+// API's own text. Input is kept until the command has succeeded.
 
-import { Field, Money, described, html, said, sentence, useCurrencies, useEffect, useRef, useState } from './parts.js';
-import { send } from './commands.js';
+import { Field, Money, errorText, html, inputProps, toSentence, useEffect, useRef, useState } from './components.js';
+import { send } from './command_results.js';
 import { formatMoney, readMoney } from './money.js';
 
-/** A click so soon behind a success is the second half of a double click. */
-const AFTERCLICK_MS = 600;
+/** A click this soon after a success counts as the second half of a double click. */
+const DOUBLE_CLICK_MS = 600;
 
-/** What is wrong with a field, before anything was sent. */
-class Unfit extends Error {
+/** An invalid field that is found before the command is sent. */
+class FieldError extends Error {
   constructor(field, message) {
     super(message);
     this.field = field;
@@ -17,75 +17,76 @@ class Unfit extends Error {
 }
 
 /**
+ * The state and the event handlers of a form.
  * @param {object} form
- * @param {(values: object, way: {amount: Function, send: Function}) => Promise<any>} form.submit reads the values, sends, and
- *   answers what is then said
- * @param {Record<string, string>} [form.fieldOf] the field that a refusal of this code is about
- * @param {(refusal: Error) => string} [form.explain] what else a refusal tells
+ * @param {(values: object, helpers: {readAmount: Function, send: Function}) => Promise<any>} form.submit reads the values, sends
+ *   the command and resolves to the success message
+ * @param {Record<string, string>} [form.fieldOf] maps error codes to the field that caused them
+ * @param {(error: Error) => string} [form.explain] an additional sentence for an error
  */
 export function useForm({ submit, fieldOf = {}, explain = () => '' }) {
   const [errors, setErrors] = useState({});
   const [outcome, setOutcome] = useState(null);
   const [isBusy, setBusy] = useState(false);
   const element = useRef(null);
-  // Known at once, and not only when the button has been drawn anew: a second click finds it.
+  // A ref changes immediately, before the button is rendered as disabled, so it also stops a second click.
   const busy = useRef(false);
   const doneAt = useRef(-Infinity);
-  const isGone = useRef(false);
-  useEffect(() => () => void (isGone.current = true), []);
+  const isUnmounted = useRef(false);
+  useEffect(() => () => void (isUnmounted.current = true), []);
 
-  /** Where the keyboard goes on, once the form can be used again. */
-  const next = useRef(null);
+  /** The name of the field that gets the focus when the form is enabled again. */
+  const focusNext = useRef(null);
   useEffect(() => {
-    if (isBusy || next.current === null || !element.current) return;
-    const place = element.current.elements[next.current] ?? element.current.querySelector('button:not([type])');
-    next.current = null;
-    place.focus();
+    if (isBusy || focusNext.current === null || !element.current) return;
+    const target = element.current.elements[focusNext.current] ?? element.current.querySelector('button:not([type])');
+    focusNext.current = null;
+    target.focus();
   }, [isBusy]);
 
-  const show = (error, names) => {
+  const showError = (error, names) => {
     const field = error.field ?? error.fields?.map(({ field }) => field).find((name) => names.includes(name)) ?? fieldOf[error.code];
-    const text = error.field ? error.message : [error.title && `${error.title}:`, said(error), explain(error)].filter(Boolean).join(' ');
-    const place = names.includes(field) ? field : 'form';
-    setErrors({ [place]: text });
-    next.current = place;
+    const text = error.field ? error.message : [error.title && `${error.title}:`, errorText(error), explain(error)].filter(Boolean).join(' ');
+    const target = names.includes(field) ? field : 'form';
+    setErrors({ [target]: text });
+    focusNext.current = target;
   };
 
   const onSubmit = async (event) => {
     event.preventDefault();
-    if (busy.current || performance.now() - doneAt.current < AFTERCLICK_MS) return;
+    if (busy.current || performance.now() - doneAt.current < DOUBLE_CLICK_MS) return;
     busy.current = true;
     const names = [...element.current.elements].map(({ name }) => name).filter(Boolean);
     const values = Object.fromEntries(names.map((name) => [name, element.current.elements[name].value]));
     setErrors({});
     setBusy(true);
     try {
-      // What was done before stays told until there is something new to send.
-      const result = await submit(values, { amount, send: (command) => (setOutcome(null), send(command, () => isGone.current)) });
+      // The previous success message stays until the next command is sent.
+      const result = await submit(values, { readAmount, send: (command) => (setOutcome(null), send(command, () => isUnmounted.current)) });
       doneAt.current = performance.now();
       element.current?.reset();
-      next.current = 'form';
+      focusNext.current = 'form';
       setOutcome(result);
     } catch (error) {
-      show(error, names);
+      showError(error, names);
     } finally {
       busy.current = false;
       setBusy(false);
     }
   };
-  return { element, errors, outcome, isBusy, onSubmit, clear: () => setErrors({}) };
+  return { element, errors, outcome, isBusy, onSubmit, clearErrors: () => setErrors({}) };
 }
 
-function amount(field, text, currency, zero) {
-  if (!currency) throw new Unfit(field, 'The currency is not known yet. Try again in a moment.');
-  const read = readMoney(text, currency, zero);
-  if (read.minor === undefined) throw new Unfit(field, read.error ?? sentence(read.question));
-  return read.minor;
+function readAmount(field, text, currency, zero) {
+  if (!currency) throw new FieldError(field, 'The currency list is still loading. Try again in a moment.');
+  const amount = readMoney(text, currency, zero);
+  if (amount.minor === undefined) throw new FieldError(field, amount.error ?? toSentence(amount.question));
+  return amount.minor;
 }
 
 export function Form({ form, button, danger, children }) {
   return html`<form ref=${form.element} onSubmit=${form.onSubmit} novalidate aria-busy=${form.isBusy}>
-    <fieldset disabled=${form.isBusy} class="bare">${children}
+    <fieldset disabled=${form.isBusy} class="plain">${children}
       <button class=${danger ? 'danger' : ''}>${form.isBusy ? 'Sending…' : button}</button>
     </fieldset>
     <div role="status" class="outcome">${form.outcome && html`<p class="notice good">${form.outcome}</p>`}</div>
@@ -93,32 +94,31 @@ export function Form({ form, button, danger, children }) {
   </form>`;
 }
 
-/** A field for an amount, which says how it is read while it is typed, and asks where there are two ways. */
+/** An amount field. It shows the amount as it will be sent, and offers the alternatives if the input is ambiguous. */
 export function AmountField({ id, name = 'amount', label = 'Amount', hint, form, currency, zero }) {
   const [text, setText] = useState('');
   const input = useRef(null);
-  const read = currency && text.trim() !== '' ? readMoney(text, currency, zero) : {};
+  const amount = currency && text.trim() !== '' ? readMoney(text, currency, zero) : {};
   useEffect(() => void (form.outcome && setText('')), [form.outcome]);
   const choose = (reading) => {
     input.current.value = reading;
     setText(reading);
-    form.clear();
+    form.clearErrors();
     input.current.focus();
   };
-  const note = read.question ? html`<${Question} read=${read} currency=${currency} choose=${choose} zero=${zero} />`
-    : read.error ? html`<p class="faint">${read.error}</p>`
-      : read.minor !== undefined && html`<p class="faint">Read as <${Money} minor=${read.minor} currency=${currency.code} /></p>`;
+  const note = amount.question ? html`<${AmountChoice} amount=${amount} currency=${currency} choose=${choose} zero=${zero} />`
+    : amount.error ? html`<p class="muted">${amount.error}</p>`
+      : amount.minor !== undefined && html`<p class="muted">Entered: <${Money} minor=${amount.minor} currency=${currency.code} /></p>`;
   const error = form.errors[name];
-  return html`<${Field} id=${id} label=${currency ? `${label} in ${currency.code}` : label} error=${read.question ? undefined : error} note=${note} hint=${hint}>
-    <input ref=${input} ...${described(id, error, hint)} name=${name} inputmode="decimal" autocomplete="off" class="amount"
-      onInput=${(event) => (setText(event.target.value), form.clear())} />
+  return html`<${Field} id=${id} label=${currency ? `${label} (${currency.code})` : label} error=${amount.question ? undefined : error} note=${note} hint=${hint}>
+    <input ref=${input} ...${inputProps(id, error, hint)} name=${name} inputmode="decimal" autocomplete="off" class="amount"
+      onInput=${(event) => (setText(event.target.value), form.clearErrors())} />
   </${Field}>`;
 }
 
-function Question({ read, currency, choose, zero }) {
-  return html`<p class="error">${read.question}</p>
-    <p class="buttons">${read.readings.map((reading) => html`<button type="button" class="quiet" onClick=${() => choose(reading)}>
+/** One button for each possible reading of an ambiguous amount. */
+function AmountChoice({ amount, currency, choose, zero }) {
+  return html`<p class="error">${amount.question}</p>
+    <p class="buttons">${amount.readings.map((reading) => html`<button type="button" class="secondary" onClick=${() => choose(reading)}>
       ${formatMoney(readMoney(reading, currency, zero).minor, currency)}</button>`)}</p>`;
 }
-
-export { useCurrencies };

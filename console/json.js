@@ -1,4 +1,4 @@
-// JSON in which no integer loses a digit: what a Number cannot hold becomes a BigInt. Sums over a whole bank may be so large.
+// Lossless JSON parsing: an integer that a Number cannot represent exactly becomes a BigInt. Bank-wide sums can be that large.
 
 /** @param {string} text */
 export function parse(text) {

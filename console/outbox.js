@@ -1,72 +1,72 @@
-// Commands on their way. Each has a key of its own and is sent, word for word the same, until it is answered: after a
-// double click, a lost answer, a new token or a page that was loaded again, money moves once or not at all.
+// The outbox of commands without a response. Each command has its own idempotency key and is resent unchanged until the
+// service answers. After a double click, a lost response, a new token or a page reload, money moves once or not at all.
 //
-// A key is its caller's own. Once an attempt may have been carried out only the same caller asks again: sent under another
-// name it would be another command. Until they come back the command is stranded, and its key kept.
+// Idempotency keys belong to the caller. Once an attempt may have been executed, only the same caller may resend the command:
+// under another name it would be a different command. Until that caller returns, the command and its key stay stored.
 
-const KEPT = 'passbook.outbox';
-/** A lost attempt may still be carried out for so long: `PASSBOOK_COMMAND_TIMEOUT_MS` and some. */
-export const LOST_MS_MAX = 12_000;
+const STORAGE_KEY = 'passbook.outbox';
+/** How long a request without a response may still be executed: `PASSBOOK_COMMAND_TIMEOUT_MS` plus a margin. */
+export const LATE_EXECUTION_MS_MAX = 12_000;
 const ATTEMPT_MS_MAX = 15_000;
-const PAUSE_MS_MIN = 500;
-const PAUSE_MS_MAX = 5_000;
-/** Of a service that has done nothing so often, its last word counts. */
-const NOTHING_DONE_TRIES_MAX = 5;
+const RETRY_MS_MIN = 500;
+const RETRY_MS_MAX = 5_000;
+/** Tries while the service responds that it did not execute the command (429 or 503). */
+const NOT_EXECUTED_TRIES_MAX = 5;
 
 /**
- * @param {object} world what it works with
- * @param {(path: string, options: object) => Promise<Response>} world.request calls `options.onSend` before each time
- * @param {(response: Response) => Promise<Error>} world.refusalOf
- * @param {() => string} world.subject whose keys they are: another caller's are others
- * @param {Storage} world.storage
- * @param {() => number} [world.now]
- * @param {(ms: number) => Promise<void>} [world.sleep]
- * @param {() => string} [world.newKey]
+ * @param {object} dependencies
+ * @param {(path: string, options: object) => Promise<Response>} dependencies.request calls `options.onSend` before each attempt
+ * @param {(response: Response) => Promise<Error>} dependencies.toApiError
+ * @param {() => string} dependencies.subject the current caller, who owns the idempotency keys
+ * @param {Storage} dependencies.storage
+ * @param {() => number} [dependencies.now] in milliseconds
+ * @param {(ms: number) => Promise<void>} [dependencies.sleep]
+ * @param {() => string} [dependencies.newKey]
  */
-export function outbox({ request, refusalOf, subject, storage, now = Date.now, sleep = wait, newKey = () => crypto.randomUUID() }) {
+export function createOutbox({ request, toApiError, subject, storage, now = Date.now, sleep = defaultSleep, newKey = () => crypto.randomUUID() }) {
   const listeners = new Set();
-  const waiting = new Map();
+  const pending = new Map();
 
-  function keep() {
-    storage.setItem(KEPT, JSON.stringify([...waiting.values()]));
+  function save() {
+    storage.setItem(STORAGE_KEY, JSON.stringify([...pending.values()]));
     listeners.forEach((listener) => listener());
   }
 
-  /** Sends until there is an answer: the receipt, or a refusal that is thrown. */
-  async function carry(command) {
-    command.isStranded = false;
-    waiting.set(command.key, command);
-    keep();
+  /** Stores the command in the outbox while it is being sent. Resolves to the receipt or rejects with the final error. */
+  async function deliver(command) {
+    command.needsOriginalCaller = false;
+    pending.set(command.key, command);
+    save();
     try {
-      return await answered(command);
+      return await sendUntilAnswered(command);
     } catch (error) {
-      command.isStranded = error instanceof Stranded;
+      command.needsOriginalCaller = error instanceof OriginalCallerRequired;
       throw error;
     } finally {
-      if (!command.isStranded) waiting.delete(command.key);
-      keep();
+      if (!command.needsOriginalCaller) pending.delete(command.key);
+      save();
     }
   }
 
-  async function answered(command) {
-    let pause = PAUSE_MS_MIN;
-    for (let nothingDone = 0; ; ) {
+  async function sendUntilAnswered(command) {
+    let retryMs = RETRY_MS_MIN;
+    for (let notExecuted = 0; ; ) {
       const outcome = await attempt(command);
       if (outcome.receipt) return outcome;
-      if (outcome.isLost) {
-        command.lostAt = now();
-        keep();
-      } else if (outcome.isNothingDone && (command.lostAt !== null || ++nothingDone < NOTHING_DONE_TRIES_MAX)) {
-        pause = Math.max(pause, outcome.refusal.retryAfterS * 1000);
-      } else if (command.lostAt !== null && [401, 403].includes(outcome.refusal.status)) {
-        // It says who may ask, and nothing of what was done.
-        throw new Stranded(command);
-      } else if (command.lostAt === null || now() - command.lostAt > LOST_MS_MAX) {
-        throw outcome.refusal;
+      if (outcome.isUnknown) {
+        command.unknownAt = now();
+        save();
+      } else if (outcome.isNotExecuted && (command.unknownAt !== null || ++notExecuted < NOT_EXECUTED_TRIES_MAX)) {
+        retryMs = Math.max(retryMs, outcome.error.retryAfterS * 1000);
+      } else if (command.unknownAt !== null && [401, 403].includes(outcome.error.status)) {
+        // These statuses concern the current token. They do not say whether the earlier attempt was executed.
+        throw new OriginalCallerRequired(command);
+      } else if (command.unknownAt === null || now() - command.unknownAt > LATE_EXECUTION_MS_MAX) {
+        throw outcome.error;
       }
-      // A refusal while an earlier attempt may still be carried out is not the last word.
-      await sleep(pause);
-      pause = Math.min(pause * 2, PAUSE_MS_MAX);
+      // An error is not final while an earlier attempt may still be executed.
+      await sleep(retryMs);
+      retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
     }
   }
 
@@ -75,9 +75,9 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
     if (command.ifMatch) headers['If-Match'] = command.ifMatch;
     const onSend = () => {
       if (subject() === command.subject) return;
-      if (command.lostAt !== null) throw new Stranded(command);
+      if (command.unknownAt !== null) throw new OriginalCallerRequired(command);
       command.subject = subject();
-      keep();
+      save();
     };
     let response;
     try {
@@ -87,47 +87,47 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
         return { receipt, isReplay: response.headers.get('idempotency-replayed') === 'true' };
       }
     } catch (error) {
-      if (error instanceof Stranded) throw error;
-      // Nobody gave a token: that is an answer.
-      if (error.status === 401) return { refusal: error };
-      return { isLost: true };
+      if (error instanceof OriginalCallerRequired) throw error;
+      // The user declined to enter a token: the 401 response is final.
+      if (error.status === 401) return { error };
+      return { isUnknown: true };
     }
-    const refusal = await refusalOf(response);
-    const isLost = refusal.code === 'outcome_unknown' || (response.status >= 500 && !refusal.code);
-    return { refusal, isLost, isNothingDone: response.status === 429 || response.status === 503 };
+    const error = await toApiError(response);
+    const isUnknown = error.code === 'outcome_unknown' || (response.status >= 500 && !error.code);
+    return { error, isUnknown, isNotExecuted: response.status === 429 || response.status === 503 };
   }
 
   return {
     /**
-     * @param {{path: string, body: object, ifMatch?: string, says: string}} command `says` it in a person's words
+     * @param {{path: string, body: object, ifMatch?: string, label: string}} command `label` describes it to the user
      * @returns {Promise<{receipt: object, isReplay: boolean}>}
      */
-    send: ({ path, body, ifMatch, says }) =>
-      carry({ key: newKey(), path, body: JSON.stringify(body), ifMatch, says, subject: subject(), lostAt: null }),
+    send: ({ path, body, ifMatch, label }) =>
+      deliver({ key: newKey(), path, body: JSON.stringify(body), ifMatch, label, subject: subject(), unknownAt: null }),
 
-    /** Goes on with what an earlier life of this tab has sent and had no answer to; what was stranded stays so. */
+    /** Resumes the commands that were pending before a page reload, except those that need their original caller. */
     resume() {
-      const kept = JSON.parse(storage.getItem(KEPT) ?? '[]');
-      kept.filter(({ isStranded }) => isStranded).forEach((command) => waiting.set(command.key, command));
-      // Whether they were sent at all is not known either.
-      const open = kept.filter(({ isStranded }) => !isStranded);
-      return open.map((command) => ({ command, outcome: carry({ ...command, lostAt: command.lostAt ?? now() }) }));
+      const stored = JSON.parse(storage.getItem(STORAGE_KEY) ?? '[]');
+      stored.filter(({ needsOriginalCaller }) => needsOriginalCaller).forEach((command) => pending.set(command.key, command));
+      // A stored command may have been sent before the reload, so its outcome counts as unknown.
+      const resumable = stored.filter(({ needsOriginalCaller }) => !needsOriginalCaller);
+      return resumable.map((command) => ({ command, outcome: deliver({ ...command, unknownAt: command.unknownAt ?? now() }) }));
     },
 
-    /** Asks once more for the answer to a stranded command. */
-    again(key) {
-      const command = waiting.get(key);
-      return { command, outcome: carry(command) };
+    /** Resends a command that needs its original caller. */
+    retry(key) {
+      const command = pending.get(key);
+      return { command, outcome: deliver(command) };
     },
 
-    /** Asks no more for the answer to a stranded command: somebody has looked at the account. */
-    drop(key) {
-      waiting.delete(key);
-      keep();
+    /** Removes a command whose outcome the user has checked in the account. */
+    discard(key) {
+      pending.delete(key);
+      save();
     },
 
-    /** What has no answer yet. */
-    waiting: () => [...waiting.values()],
+    /** The commands without a final response. */
+    pending: () => [...pending.values()],
 
     onChange(listener) {
       listeners.add(listener);
@@ -136,18 +136,18 @@ export function outbox({ request, refusalOf, subject, storage, now = Date.now, s
   };
 }
 
-/** Whoever asks now is not the one who sent: under another name it would be another command. */
-export class Stranded extends Error {
+/** The outcome of a command is unknown, and the current caller may not resend it: under their name it would be a new command. */
+export class OriginalCallerRequired extends Error {
   constructor(command) {
     super(
-      `${command.says}: whether it was carried out is not known, and only ${command.subject || 'whoever sent it'} can ask again, ` +
-        'with a token that may. Until then do not send it anew: look at the account.',
+      `${command.label}: only ${command.subject || 'the user who sent it'} can check the result, with a token that has the ` +
+        'required scope. Do not send it again. Check the account first.',
     );
-    this.title = 'Another caller';
+    this.title = 'Result unknown';
     this.fields = [];
   }
 }
 
-function wait(ms) {
+function defaultSleep(ms) {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -1,35 +1,35 @@
-// Where one is: behind the `#`, so that every page is an address, and only `/` is served.
+// Routing in the URL fragment (`#/…`): each page has its own address, and the server only serves `/`.
 
-import { useEffect, useState } from './parts.js';
+import { useEffect, useState } from './components.js';
 
 /** `#/accounts/1?version=7` is the path `['accounts', '1']` and the query `{version: '7'}`. */
-export function route(hash = location.hash) {
+export function parseRoute(hash = location.hash) {
   const [path, query] = hash.replace(/^#\/?/, '').split('?');
-  const parts = path.split('/').filter(Boolean).map(decoded);
-  return { path: parts, query: Object.fromEntries(new URLSearchParams(query)) };
+  const segments = path.split('/').filter(Boolean).map(decode);
+  return { path: segments, query: Object.fromEntries(new URLSearchParams(query)) };
 }
 
-function decoded(part) {
+function decode(segment) {
   try {
-    return decodeURIComponent(part);
+    return decodeURIComponent(segment);
   } catch {
-    return part;
+    return segment;
   }
 }
 
 export function useRoute() {
-  const [current, setCurrent] = useState(route());
+  const [current, setCurrent] = useState(parseRoute());
   useEffect(() => {
-    const changed = () => setCurrent(route());
-    addEventListener('hashchange', changed);
-    return () => removeEventListener('hashchange', changed);
+    const onHashChange = () => setCurrent(parseRoute());
+    addEventListener('hashchange', onHashChange);
+    return () => removeEventListener('hashchange', onHashChange);
   }, []);
   return current;
 }
 
-/** Goes to an address; `instead` of this one, so that the way back does not lead through it. */
-export function go(hash, instead = false) {
-  if (!instead) return void (location.hash = hash);
+/** Navigates to an address. With `replace`, the current history entry is replaced. */
+export function navigate(hash, replace = false) {
+  if (!replace) return void (location.hash = hash);
   history.replaceState(null, '', hash);
   dispatchEvent(new HashChangeEvent('hashchange'));
 }

@@ -1,85 +1,74 @@
-// Server-Sent Events read by hand, for an EventSource cannot send a token. HTML standard, section 9.2.6.
+// A client for Server-Sent Events over `fetch`: the browser's EventSource cannot send an Authorization header. The library
+// `eventsource-parser` parses the stream; this file reconnects with `Last-Event-ID` (HTML standard, section 9.2).
 
-/** Nothing for so long, not even a heartbeat: the connection is dead. */
+import { createParser } from './vendor/eventsource-parser.js';
+
+/** A connection without any data for this long, not even a heartbeat, is considered broken. */
 const SILENCE_MS_MAX = 40_000;
 const RETRY_MS_MIN = 500;
 const RETRY_MS_MAX = 10_000;
 
 /**
- * Takes a stream apart. Feed it text as it comes.
- * @param {(event: {id: string, data: string}) => void} tell hears of each event
+ * A parser for one connection. It is fed with text chunks of any size.
+ * @param {(event: {id: string, data: string}) => void} onEvent
  */
-export function reader(tell) {
-  let rest = '';
-  let id = '';
-  let whole = '';
-  let data = [];
+export function eventParser(onEvent) {
+  let lastEventId = '';
+  const parser = createParser({
+    // Heartbeats carry an ID without data: they advance the resume position too.
+    onId: (id) => (lastEventId = id),
+    onEvent: ({ data }) => onEvent({ id: lastEventId, data }),
+  });
   return {
-    /** What `Last-Event-ID` would be: of what came whole. */
-    get id() {
-      return whole;
-    },
-    read(text) {
-      const lines = (rest + text).split(/\r\n|\n|\r(?!$)/);
-      rest = lines.pop();
-      for (const line of lines) {
-        if (line === '') {
-          whole = id;
-          if (data.length > 0) tell({ id, data: data.join('\n') });
-          data = [];
-          continue;
-        }
-        const colon = line.indexOf(':');
-        const field = colon < 0 ? line : line.slice(0, colon);
-        const value = colon < 0 ? '' : line.slice(colon + 1).replace(/^ /, '');
-        if (field === 'data') data.push(value);
-        if (field === 'id' && !value.includes('\0')) id = value;
-      }
+    feed: (text) => parser.feed(text),
+    /** The ID of the last complete block; empty before the first one. */
+    get lastEventId() {
+      return lastEventId;
     },
   };
 }
 
 /**
- * Follows a stream for as long as `signal` lets it, and goes on behind the last event after every break.
- * @param {(lastId: string, signal: AbortSignal) => Promise<Response>} open asks for the stream, once a connection
- * @param {(event: {id: string, data: string}) => void} tell
- * @param {(state: 'connecting' | 'live' | 'waiting', reason?: Error) => void} say
+ * Subscribes to a stream until `signal` aborts. After each disconnection it resumes after the last event.
+ * @param {(lastEventId: string, signal: AbortSignal) => Promise<Response>} connect opens one connection
+ * @param {(event: {id: string, data: string}) => void} onEvent
+ * @param {(state: 'connecting' | 'live' | 'waiting', reason?: Error) => void} onState
  * @param {AbortSignal} signal
  */
-export async function follow(open, tell, say, signal) {
-  let lastId = '';
-  let pause = RETRY_MS_MIN;
+export async function subscribe(connect, onEvent, onState, signal) {
+  let lastEventId = '';
+  let retryMs = RETRY_MS_MIN;
   while (!signal.aborted) {
     const attempt = new AbortController();
-    const end = () => attempt.abort();
-    signal.addEventListener('abort', end);
-    let silence = setTimeout(end, SILENCE_MS_MAX);
+    const abort = () => attempt.abort();
+    signal.addEventListener('abort', abort);
+    let silenceTimer = setTimeout(abort, SILENCE_MS_MAX);
     try {
-      say('connecting');
-      const response = await open(lastId, attempt.signal);
-      say('live');
-      const events = reader(tell);
+      onState('connecting');
+      const response = await connect(lastEventId, attempt.signal);
+      onState('live');
+      const parser = eventParser(onEvent);
       const chunks = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { done, value } = await chunks.read();
         if (done) break;
-        clearTimeout(silence);
-        silence = setTimeout(end, SILENCE_MS_MAX);
-        pause = RETRY_MS_MIN;
-        events.read(value);
-        lastId = events.id || lastId;
+        clearTimeout(silenceTimer);
+        silenceTimer = setTimeout(abort, SILENCE_MS_MAX);
+        retryMs = RETRY_MS_MIN;
+        parser.feed(value);
+        lastEventId = parser.lastEventId || lastEventId;
       }
-      if (!signal.aborted) say('waiting');
+      if (!signal.aborted) onState('waiting');
     } catch (error) {
-      // Its log has another history, in which nothing is behind that event.
-      if (error.status === 400) lastId = '';
-      if (!signal.aborted) say('waiting', error);
+      // Status 400: the log was replaced, so it no longer contains the last event. Start from the beginning.
+      if (error.status === 400) lastEventId = '';
+      if (!signal.aborted) onState('waiting', error);
     } finally {
-      clearTimeout(silence);
-      signal.removeEventListener('abort', end);
+      clearTimeout(silenceTimer);
+      signal.removeEventListener('abort', abort);
     }
     if (signal.aborted) return;
-    await new Promise((resolve) => setTimeout(resolve, pause));
-    pause = Math.min(pause * 2, RETRY_MS_MAX);
+    await new Promise((resolve) => setTimeout(resolve, retryMs));
+    retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
   }
 }

@@ -1,166 +1,169 @@
-//! With access control on: a token is asked for once, and when it ends nothing that was typed is lost.
+//! The console with access control: the token dialog, expired tokens, and the separation of one caller's data from another's.
 
 use serde_json::json;
 
 use crate::{
     browser::Browser,
-    counter::{ADA, balance_is},
+    lossy_proxy::LossyProxy,
     support::{
-        Guarded, spawn_guarded,
-        tokens::{claims, claims_with, in_s},
+        AuthApp, spawn_auth_app,
+        tokens::{claims, claims_with, in_seconds},
     },
-    wire::Wire,
+    teller_workflow::{ADA, wait_for_balance},
 };
 
 const CLERK: &str = "accounts:read:any accounts:write:any accounts:freeze audit:read operations";
 
-async fn give(browser: &Browser, token: &str) {
-    browser.until("the question", "document.querySelector('dialog[open] #token')").await;
+async fn enter_token(browser: &Browser, token: &str) {
+    browser.wait_until("the token dialog", "document.querySelector('dialog[open] #token')").await;
     browser.fill("#token", token).await;
-    browser.press("Use this token").await;
-    is_free(browser).await;
+    browser.click_text("Use this token").await;
+    wait_until_dialog_closed(browser).await;
 }
 
-/// As long as the question stands, nothing behind it can be clicked.
-async fn is_free(browser: &Browser) {
-    browser.until("the page is free", "!document.querySelector('dialog[open]')").await;
+/// While the dialog is open, nothing behind it can be clicked.
+async fn wait_until_dialog_closed(browser: &Browser) {
+    browser.wait_until("the dialog is closed", "!document.querySelector('dialog[open]')").await;
 }
 
-async fn ada(bank: &Guarded) {
+async fn open_ada_account(bank: &AuthApp) {
     let body = json!({"account_id": ADA, "currency": "EUR", "owner": "ada", "initial_deposit": 10_000});
     bank.clerk().open(body).await.expect(201);
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_once_and_kept_for_the_tab_alone() {
-    let bank = spawn_guarded().await;
-    ada(&bank).await;
-    let browser = Browser::at(&bank.app.url()).await;
+async fn token_is_requested_once_and_stored_for_one_tab() {
+    let bank = spawn_auth_app().await;
+    open_ada_account(&bank).await;
+    let browser = Browser::start(&bank.app.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
-    browser.sees("There is no bearer token.").await;
-    give(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
-    balance_is(&browser, "€100.00").await;
-    browser.load_again().await;
-    balance_is(&browser, "€100.00").await;
-    assert_eq!(browser.ask("!!document.querySelector('dialog[open]')").await, false);
-    browser.sees("clerk").await;
-    assert_eq!(browser.ask("localStorage.length + document.cookie.length").await, 0);
-    let other = browser.beside().await;
+    browser.wait_for_text("There is no bearer token.").await;
+    enter_token(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
+    wait_for_balance(&browser, "€100.00").await;
+    browser.reload().await;
+    wait_for_balance(&browser, "€100.00").await;
+    assert_eq!(browser.evaluate("!!document.querySelector('dialog[open]')").await, false);
+    browser.wait_for_text("clerk").await;
+    assert_eq!(browser.evaluate("localStorage.length + document.cookie.length").await, 0);
+    let other = browser.open_another().await;
     other.open(&format!("accounts/{ADA}")).await;
-    other.until("the question", "document.querySelector('dialog[open] #token')").await;
-    browser.press("Forget token").await;
-    assert_eq!(browser.ask("sessionStorage.getItem('passbook.token')").await, json!(null));
+    other.wait_until("the token dialog", "document.querySelector('dialog[open] #token')").await;
+    browser.click_text("Remove token").await;
+    assert_eq!(browser.evaluate("sessionStorage.getItem('passbook.token')").await, json!(null));
 }
 
 #[tokio::test]
-async fn a_token_that_ends_brings_the_question_back_and_the_form_keeps_what_was_typed() {
-    let bank = spawn_guarded().await;
-    ada(&bank).await;
-    let browser = Browser::at(&bank.app.url()).await;
+async fn expired_token_opens_the_dialog_and_the_form_keeps_its_input() {
+    let bank = spawn_auth_app().await;
+    open_ada_account(&bank).await;
+    let browser = Browser::start(&bank.app.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
-    give(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
-    balance_is(&browser, "€100.00").await;
+    enter_token(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
+    wait_for_balance(&browser, "€100.00").await;
     browser.fill("#deposit-amount", "5").await;
     browser.fill("#deposit-reference", "half written").await;
-    // Clocks may be a minute apart, so a token ends for certain where it is one of another time.
-    let ended = bank.signer.sign(&claims_with("clerk", CLERK, &json!({"exp": in_s(-3600), "iat": in_s(-7200)})));
-    browser.run(&format!("sessionStorage.setItem('passbook.token', '{ended}'); window.typed = true")).await;
+    // The service tolerates a minute of clock skew, so the token expired an hour ago.
+    let expired =
+        bank.signer.sign(&claims_with("clerk", CLERK, &json!({"exp": in_seconds(-3600), "iat": in_seconds(-7200)})));
+    browser.run_script(&format!("sessionStorage.setItem('passbook.token', '{expired}'); window.typed = true")).await;
     browser
-        .run("import('/console/api.js').then((api) => api.access.give(sessionStorage.getItem('passbook.token')))")
+        .run_script(
+            "import('/console/api.js').then((api) => api.access.setToken(sessionStorage.getItem('passbook.token')))",
+        )
         .await;
-    browser.until("the question", "document.querySelector('dialog[open] #token')").await;
-    assert_eq!(browser.ask("document.querySelector('#deposit-reference').value").await, "half written");
-    give(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
+    browser.wait_until("the token dialog", "document.querySelector('dialog[open] #token')").await;
+    assert_eq!(browser.evaluate("document.querySelector('#deposit-reference').value").await, "half written");
+    enter_token(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
     browser.click("details[open] form button:not([type])").await;
-    browser.sees("Paid in: €5.00. The balance is €105.00.").await;
-    assert_eq!(browser.ask("window.typed").await, true, "the page is the same");
-    browser.sees("half written").await;
+    browser.wait_for_text("Deposited: €5.00. New balance: €105.00.").await;
+    assert_eq!(browser.evaluate("window.typed").await, true, "the page was not reloaded");
+    browser.wait_for_text("half written").await;
 }
 
 #[tokio::test]
-async fn what_one_caller_has_sent_no_other_asks_for() {
-    let bank = spawn_guarded().await;
-    ada(&bank).await;
-    let wire = Wire::to(&bank.app.url()).await;
-    let browser = Browser::at(&wire.url()).await;
+async fn command_of_one_caller_is_not_resent_by_another() {
+    let bank = spawn_auth_app().await;
+    open_ada_account(&bank).await;
+    let proxy = LossyProxy::start(&bank.app.url()).await;
+    let browser = Browser::start(&proxy.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
     let [clerk, other] = ["clerk", "other"].map(|name| bank.signer.sign(&claims(name, CLERK)));
-    give(&browser, &clerk).await;
-    balance_is(&browser, "€100.00").await;
-    wire.lose_answers(u32::MAX);
+    enter_token(&browser, &clerk).await;
+    wait_for_balance(&browser, "€100.00").await;
+    proxy.lose_responses(u32::MAX);
     browser.fill("#deposit-amount", "5").await;
     browser.click("details[open] form button:not([type])").await;
-    browser.sees("No answer yet: Deposit €5.00.").await;
-    browser.press("Forget token").await;
-    give(&browser, &other).await;
-    browser.sees("Not known whether it was done: Deposit €5.00. Only clerk can ask").await;
-    assert!(browser.ask("document.querySelector('.onitsway button').disabled").await.as_bool().unwrap());
-    // Loaded again, it is still not the other's.
-    browser.load_again().await;
-    browser.sees("Only clerk can ask").await;
-    wire.lose_answers(0);
-    browser.press("Forget token").await;
-    give(&browser, &clerk).await;
-    browser.press("Ask again").await;
-    browser.sees("Deposit €5.00: recorded.").await;
-    balance_is(&browser, "€105.00").await;
-    assert_eq!(browser.ask("sessionStorage.getItem('passbook.outbox')").await, "[]");
-    browser.press("Forget token").await;
-    give(&browser, &other).await;
-    balance_is(&browser, "€105.00").await;
-    assert!(!browser.shows("recorded.").await, "it was told to another");
+    browser.wait_for_text("Waiting for confirmation: Deposit €5.00.").await;
+    browser.click_text("Remove token").await;
+    enter_token(&browser, &other).await;
+    browser.wait_for_text("Result unknown: Deposit €5.00. Only clerk can check the result").await;
+    assert!(browser.evaluate("document.querySelector('.pending-commands button').disabled").await.as_bool().unwrap());
+    // A reload does not resend the command either.
+    browser.reload().await;
+    browser.wait_for_text("Only clerk can check the result").await;
+    proxy.lose_responses(0);
+    browser.click_text("Remove token").await;
+    enter_token(&browser, &clerk).await;
+    browser.click_text("Check result").await;
+    browser.wait_for_text("Deposit €5.00: completed.").await;
+    wait_for_balance(&browser, "€105.00").await;
+    assert_eq!(browser.evaluate("sessionStorage.getItem('passbook.outbox')").await, "[]");
+    browser.click_text("Remove token").await;
+    enter_token(&browser, &other).await;
+    wait_for_balance(&browser, "€105.00").await;
+    assert!(!browser.shows_text("completed.").await, "another caller sees the result");
     let deposits = bank.app.log().await.events.into_iter().filter(|event| event.event_type == "MoneyDeposited");
     assert_eq!(deposits.count(), 1);
 }
 
 #[tokio::test]
-async fn nobody_sees_what_the_caller_before_them_has_read() {
-    let bank = spawn_guarded().await;
-    ada(&bank).await;
-    let browser = Browser::at(&bank.app.url()).await;
+async fn data_and_input_of_a_caller_are_hidden_from_the_next() {
+    let bank = spawn_auth_app().await;
+    open_ada_account(&bank).await;
+    let browser = Browser::start(&bank.app.url()).await;
     let clerk = bank.signer.sign(&claims("clerk", CLERK));
     let ben = bank.signer.sign(&claims("ben", "accounts:read accounts:write"));
     browser.open("accounts?open=yes").await;
-    browser.press("Not now").await;
-    is_free(&browser).await;
+    browser.click_text("Not now").await;
+    wait_until_dialog_closed(&browser).await;
     browser.fill("#open-owner", "typed before").await;
-    browser.press("Token").await;
-    give(&browser, &clerk).await;
-    browser.press("Try again").await;
-    browser.sees_in("tbody", "€100.00").await;
-    assert_eq!(browser.ask("document.querySelector('#open-owner').value").await, "typed before");
-    browser.press("Forget token").await;
-    browser.until("nothing is left", "!document.querySelector('tbody tr')").await;
-    give(&browser, &ben).await;
-    browser.sees("There is no such account.").await;
+    browser.click_text("Enter token").await;
+    enter_token(&browser, &clerk).await;
+    browser.click_text("Try again").await;
+    browser.wait_for_text_in("tbody", "€100.00").await;
+    assert_eq!(browser.evaluate("document.querySelector('#open-owner').value").await, "typed before");
+    browser.click_text("Remove token").await;
+    browser.wait_until("an empty list", "!document.querySelector('tbody tr')").await;
+    enter_token(&browser, &ben).await;
+    browser.wait_for_text("No accounts match.").await;
 
-    browser.press("Forget token").await;
-    give(&browser, &clerk).await;
+    browser.click_text("Remove token").await;
+    enter_token(&browser, &clerk).await;
     browser.open(&format!("accounts/{ADA}")).await;
-    balance_is(&browser, "€100.00").await;
-    // The token ends, and somebody else gives theirs.
-    browser.run(&format!("import('/console/api.js').then((api) => api.access.give('{clerk}x'))")).await;
-    give(&browser, &ben).await;
-    browser.sees("There is no such account").await;
-    assert!(!browser.shows("€100.00").await && !browser.shows("At the counter").await);
+    wait_for_balance(&browser, "€100.00").await;
+    // An invalid token opens the dialog, and another caller enters a token.
+    browser.run_script(&format!("import('/console/api.js').then((api) => api.access.setToken('{clerk}x'))")).await;
+    enter_token(&browser, &ben).await;
+    browser.wait_for_text("There is no such account").await;
+    assert!(!browser.shows_text("€100.00").await && !browser.shows_text("Actions").await);
 }
 
 #[tokio::test]
-async fn whoever_may_not_is_told_so_in_the_services_own_words() {
-    let bank = spawn_guarded().await;
+async fn missing_scopes_are_shown_with_the_text_of_the_api() {
+    let bank = spawn_auth_app().await;
     bank.customer("ada").open(json!({"currency": "EUR", "initial_deposit": 10_000})).await.expect(201);
-    let browser = Browser::at(&bank.app.url()).await;
+    let browser = Browser::start(&bank.app.url()).await;
     browser.open("").await;
-    give(&browser, &bank.signer.sign(&claims("ada", "accounts:read accounts:write"))).await;
-    browser.sees("The token lacks the scope accounts:read:any.").await;
+    enter_token(&browser, &bank.signer.sign(&claims("ada", "accounts:read accounts:write"))).await;
+    browser.wait_for_text("The token lacks the scope accounts:read:any.").await;
     browser.open("operations").await;
-    browser.sees("The token lacks the scope operations.").await;
+    browser.wait_for_text("The token lacks the scope operations.").await;
     browser.open("accounts").await;
-    browser.sees("€100.00").await;
+    browser.wait_for_text("€100.00").await;
     browser.click("tbody a").await;
-    balance_is(&browser, "€100.00").await;
-    browser.sees("The token lacks the scope audit:read.").await;
+    wait_for_balance(&browser, "€100.00").await;
+    browser.wait_for_text("The token lacks the scope audit:read.").await;
     browser.fill("#deposit-amount", "5").await;
     browser.click("details[open] form button:not([type])").await;
-    balance_is(&browser, "€105.00").await;
+    wait_for_balance(&browser, "€105.00").await;
 }

@@ -1,4 +1,4 @@
-//! The WebDriver protocol (W3C), as much of it as is needed here: requests in JSON to Chromium's own driver.
+//! A minimal client for the WebDriver protocol (W3C): JSON requests to chromedriver.
 
 use std::{
     io::{BufRead, BufReader},
@@ -10,14 +10,14 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-/// A page may be slow to answer, and never this slow.
+/// The timeout of one WebDriver command.
 const COMMAND_S_MAX: u64 = 120;
-/// Nor a script in it.
+/// The timeout of a script in the page.
 const SCRIPT_MS_MAX: u64 = 110_000;
-/// The member that an element is known by.
+/// The JSON member that holds an element's ID (WebDriver, section 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A driver with one session.
+/// A chromedriver process with one session.
 pub struct Driver {
     child: Child,
     http: reqwest::Client,
@@ -25,13 +25,14 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A browser with these options of Chromium.
+    /// Starts chromedriver and a browser with these Chromium options.
     pub async fn start(options: Value) -> Self {
         let mut command = Command::new("chromedriver");
-        // Somewhere where it is never the time that UTC has.
+        // A time zone that always differs from UTC, so that tests notice times shown in the wrong zone.
         command.arg("--port=0").env("TZ", "Europe/Berlin").stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child =
-            command.spawn().expect("this test needs Chromium and its driver: `scripts/setup --test` installs them");
+        let mut child = command
+            .spawn()
+            .expect("this test needs Chromium and its driver: `scripts/install-deps --test` installs them");
         let base = format!("http://127.0.0.1:{}", port(&mut child));
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(COMMAND_S_MAX)).build().unwrap();
         let mut driver = Self { child, http, session: base };
@@ -41,7 +42,7 @@ impl Driver {
         driver
     }
 
-    /// A command of the protocol; what went wrong, in the driver's words.
+    /// Sends a WebDriver command. An error contains the driver's message.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
         let url = format!("{}/{path}", self.session);
         let answer = self.http.post(url).json(body).send().await.map_err(|error| error.to_string())?;
@@ -52,37 +53,37 @@ impl Driver {
         }
     }
 
-    /// A command to an element: the first that is found, by a CSS selector or, where it begins so, by an XPath.
-    pub async fn element(&self, place: &str, command: &str, body: &Value) -> Result<(), String> {
-        let using = if place.starts_with("//") { "xpath" } else { "css selector" };
-        let found = self.post("element", &json!({"using": using, "value": place})).await?;
+    /// Sends a command to the first element that matches a CSS selector or, if it starts with `//`, an XPath.
+    pub async fn element(&self, selector: &str, command: &str, body: &Value) -> Result<(), String> {
+        let using = if selector.starts_with("//") { "xpath" } else { "css selector" };
+        let found = self.post("element", &json!({"using": using, "value": selector})).await?;
         let id = found[ELEMENT].as_str().ok_or("no element")?;
         self.post(&format!("element/{id}/{command}"), body).await.map(drop)
     }
 
-    /// The body of a function, carried out in the page.
+    /// Runs a script in the page as the body of a function.
     pub async fn execute(&self, script: &str) -> Result<Value, String> {
         self.post("execute/sync", &json!({"script": script, "args": []})).await
     }
 
-    /// What the page looks like now, as PNG.
+    /// A screenshot of the viewport as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         let answer = self.http.get(format!("{}/screenshot", self.session)).send().await.unwrap();
         let answer: Value = answer.json().await.unwrap();
         STANDARD.decode(answer["value"].as_str().unwrap()).unwrap()
     }
 
-    /// A command of the DevTools protocol.
+    /// Sends a command of the Chrome DevTools Protocol.
     pub async fn dev_tools(&self, method: &str, parameters: Value) -> Result<Value, String> {
         self.post("goog/cdp/execute", &json!({"cmd": method, "params": parameters})).await
     }
 }
 
-/// The port that the driver has chosen, which it says in one of its first lines.
+/// The port that chromedriver chose and printed in one of its first lines.
 fn port(driver: &mut Child) -> u16 {
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let line = lines.find(|line| line.contains("started successfully on port")).expect("the driver starts");
-    // Whoever stops reading ends whoever writes.
+    let line = lines.find(|line| line.contains("started successfully on port")).expect("chromedriver prints its port");
+    // Read the rest of the output: if the pipe closed, chromedriver would stop.
     thread::spawn(move || lines.for_each(drop));
     let digits: String = line.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap()

@@ -1,22 +1,22 @@
-//! The console in a real Chromium, as a teller, an operator, a keyboard and a screen reader meet it, and Swagger UI as a
-//! developer does. Every run leaves pictures of all pages in `target/screenshots/`.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Tests of the console and of Swagger UI in a real Chromium: tellers, operators, keyboard only, screen readers, developers.
+//! Each run writes screenshots of all pages to `target/screenshots/`.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod access;
+mod accessibility;
 mod browser;
 #[path = "../cli/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod client;
-mod counter;
 mod driver;
-mod everybody;
+mod exactly_once;
 mod files;
 #[path = "../cli/folder.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod folder;
 mod large;
-mod late;
-mod once;
+mod late_responses;
+mod lossy_proxy;
 #[path = "../cli/passbook.rs"]
 #[allow(dead_code, reason = "shared with the tests of the command line")]
 mod passbook;
@@ -24,4 +24,4 @@ mod passbook;
 #[allow(dead_code, unused_imports, reason = "shared with the tests of the API")]
 mod support;
 mod swagger;
-mod wire;
+mod teller_workflow;

@@ -1,72 +1,71 @@
-//! Swagger UI, where a developer succeeds at the first try: every example is sent as it stands, in the order of the page, to an
-//! empty bank.
+//! Swagger UI: sends every example unchanged, in the order of the page, to an empty bank, and checks that each one succeeds.
 
 use serde_json::Value;
 
 use crate::{
     browser::Browser,
-    support::{spawn_app, spawn_guarded, tokens::claims},
+    support::{spawn_app, spawn_auth_app, tokens::claims},
 };
 
-/// An example of the page: its operation, and which of its bodies.
+/// An operation on the page.
 #[derive(Debug, serde::Deserialize)]
 struct Example {
     id: String,
     name: String,
 }
 
-/// Answers without an end: the page waits for it.
+/// The operation whose response never ends, so the page never renders it.
 const ENDLESS: &str = "stream_events";
 
 async fn open(browser: &Browser) {
     browser.visit("/swagger-ui/").await;
-    browser.until("the operations", "document.querySelectorAll('.opblock').length > 15").await;
-    // Long answers make the page slow, and what is asked for is remembered.
-    browser.run("window.kept = window.fetch; window.asked = []; window.fetch = (input, options) => window.kept(input, options).then((answer) => {
-        const url = input.url ?? String(input); window.asked.push([answer.status, options?.method ?? input.method, url]); return answer })").await;
+    browser.wait_until("the operations", "document.querySelectorAll('.opblock').length > 15").await;
+    // Record the requests. Rendering of long responses is slow, so tests do not wait for it.
+    browser.run_script("window.originalFetch = window.fetch; window.requests = []; window.fetch = (input, options) => window.originalFetch(input, options).then((response) => {
+        const url = input.url ?? String(input); window.requests.push([response.status, options?.method ?? input.method, url]); return response })").await;
 }
 
 async fn examples(browser: &Browser) -> Vec<Example> {
-    let found = browser.ask("[...document.querySelectorAll('.opblock')].map((b) => ({id: b.id, name: b.querySelector('.opblock-summary').innerText.replace(/\\s+/g, ' ')}))").await;
+    let found = browser.evaluate("[...document.querySelectorAll('.opblock')].map((b) => ({id: b.id, name: b.querySelector('.opblock-summary').innerText.replace(/\\s+/g, ' ')}))").await;
     serde_json::from_value(found).unwrap()
 }
 
-/// Opens an operation and makes its form ready.
+/// Opens an operation and enables its form.
 async fn try_out(browser: &Browser, id: &str) {
     let block = format!("[id=\"{id}\"]");
-    browser.run(&format!("document.querySelector('{block}').scrollIntoView()")).await;
-    browser.run(&format!("document.querySelector('{block} .opblock-summary-control').click()")).await;
-    browser.until("Try it out", &format!("document.querySelector('{block} .try-out__btn')")).await;
-    browser.run(&format!("document.querySelector('{block} .try-out__btn').click()")).await;
-    browser.until("Execute", &format!("document.querySelector('{block} .execute')")).await;
+    browser.run_script(&format!("document.querySelector('{block}').scrollIntoView()")).await;
+    browser.run_script(&format!("document.querySelector('{block} .opblock-summary-control').click()")).await;
+    browser.wait_until("Try it out", &format!("document.querySelector('{block} .try-out__btn')")).await;
+    browser.run_script(&format!("document.querySelector('{block} .try-out__btn').click()")).await;
+    browser.wait_until("Execute", &format!("document.querySelector('{block} .execute')")).await;
 }
 
-/// Sends what stands in the form; its status.
+/// Sends the form and returns status, method and URL of the request.
 async fn execute(browser: &Browser, id: &str) -> Value {
-    let before = browser.ask("window.asked.length").await;
+    let before = browser.evaluate("window.requests.length").await;
     let click = format!("document.querySelector('[id=\"{id}\"] .execute').click()");
     match id.starts_with("operations-Commands") || id.ends_with("rebuild") {
         true => {
-            browser.run(&click).await;
-            browser.until(id, &format!("window.asked.length > {before}")).await;
+            browser.run_script(&click).await;
+            browser.wait_until(id, &format!("window.requests.length > {before}")).await;
         }
-        // The page takes what was typed a moment later.
-        false => browser.until(id, &format!("({click}, window.asked.length > {before})")).await,
+        // The page applies typed input with a delay, so click until a request is sent.
+        false => browser.wait_until(id, &format!("({click}, window.requests.length > {before})")).await,
     }
-    browser.ask("window.asked.at(-1)").await
+    browser.evaluate("window.requests.at(-1)").await
 }
 
 #[tokio::test]
-async fn every_example_works_as_it_stands_and_in_order_on_an_empty_bank() {
+async fn examples_succeed_unchanged_and_in_order_on_an_empty_bank() {
     let app = spawn_app().await;
-    let browser = Browser::at(&app.url()).await;
-    browser.size(1360, 3000).await;
+    let browser = Browser::start(&app.url()).await;
+    browser.set_viewport(1360, 3000).await;
     open(&browser).await;
     let mut sent = 0;
     for Example { id, name } in examples(&browser).await {
         try_out(&browser, &id).await;
         if id.ends_with("get_transfer") {
-            // Only the service knows the id of a transfer: the developer has it from the receipt.
+            // The service assigns transfer IDs. A developer copies the ID from the receipt of the transfer.
             let transfer =
                 app.log().await.events.iter().find(|event| event.event_type == "TransferSent").unwrap().data.clone();
             let transfer: Value = serde_json::from_str(&transfer.to_string()).unwrap();
@@ -75,39 +74,42 @@ async fn every_example_works_as_it_stands_and_in_order_on_an_empty_bank() {
         }
         let bodies =
             format!("[...document.querySelectorAll('[id=\"{id}\"] .examples-select option')].map((o) => o.value)");
-        let bodies: Vec<String> = serde_json::from_value(browser.ask(&bodies).await).unwrap();
+        let bodies: Vec<String> = serde_json::from_value(browser.evaluate(&bodies).await).unwrap();
         for (at, example) in bodies.iter().map(String::as_str).chain(bodies.is_empty().then_some("")).enumerate() {
             if at > 0 {
                 let body = format!("document.querySelector('[id=\"{id}\"] .body-param__text').value");
-                let before = browser.ask(&body).await;
+                let before = browser.evaluate(&body).await;
                 let choose = format!("[id=\"{id}\"] .examples-select select option[value=\"{example}\"]");
                 browser.click(&choose).await;
-                browser.until("the example", &format!("{body} !== {before}")).await;
+                browser.wait_until("the example", &format!("{body} !== {before}")).await;
             }
-            let asked = execute(&browser, &id).await;
-            let status = asked[0].as_u64().unwrap();
-            assert!((200..300).contains(&status), "{name}: {asked}");
+            let request = execute(&browser, &id).await;
+            let status = request[0].as_u64().unwrap();
+            assert!((200..300).contains(&status), "{name}: {request}");
             if !id.ends_with(ENDLESS) {
                 browser
-                    .until("the answer", &format!("document.querySelector('[id=\"{id}\"] .live-responses-table')"))
+                    .wait_until(
+                        "the response",
+                        &format!("document.querySelector('[id=\"{id}\"] .live-responses-table')"),
+                    )
                     .await;
             }
             sent += 1;
         }
-        browser.run(&format!("document.querySelector('[id=\"{id}\"] .opblock-summary-control').click()")).await;
+        browser.run_script(&format!("document.querySelector('[id=\"{id}\"] .opblock-summary-control').click()")).await;
     }
     assert!(sent > 22, "only {sent} examples were sent");
     browser.visit("/swagger-ui/").await;
-    browser.size(1360, 900).await;
-    browser.until("the operations", "document.querySelectorAll('.opblock').length > 15").await;
-    browser.picture("swagger-ui").await;
+    browser.set_viewport(1360, 900).await;
+    browser.wait_until("the operations", "document.querySelectorAll('.opblock').length > 15").await;
+    browser.screenshot("swagger-ui").await;
 }
 
 #[tokio::test]
-async fn authorize_works() {
-    let bank = spawn_guarded().await;
-    let browser = Browser::at(&bank.app.url()).await;
-    browser.size(1360, 3000).await;
+async fn authorize_dialog_sets_the_token() {
+    let bank = spawn_auth_app().await;
+    let browser = Browser::start(&bank.app.url()).await;
+    browser.set_viewport(1360, 3000).await;
     open(&browser).await;
     let list = "operations-Queries-list_accounts";
     try_out(&browser, list).await;

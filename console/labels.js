@@ -1,6 +1,6 @@
-// Events in a teller's words.
+// Labels and descriptions for event types and transaction kinds.
 
-const WORDS = {
+const EVENT_LABELS = {
   AccountOpened: 'Opened',
   MoneyDeposited: 'Deposit',
   MoneyWithdrawn: 'Withdrawal',
@@ -11,7 +11,7 @@ const WORDS = {
   AccountClosed: 'Closed',
 };
 
-const KINDS = {
+const TRANSACTION_LABELS = {
   opening_deposit: 'Opening deposit',
   deposit: 'Deposit',
   withdrawal: 'Withdrawal',
@@ -19,23 +19,23 @@ const KINDS = {
   transfer_out: 'Transfer out',
 };
 
-/** A type that a newer release records keeps its own name. */
-export const word = (type) => WORDS[type] ?? type;
-export const kindWord = (kind) => KINDS[kind] ?? kind;
+/** An event type without a label, such as one from a newer release, is shown by its own name. */
+export const eventLabel = (type) => EVENT_LABELS[type] ?? type;
+export const transactionLabel = (kind) => TRANSACTION_LABELS[kind] ?? kind;
 
-/** Whether the money of a transaction went out. */
-export const isOut = (kind) => kind === 'withdrawal' || kind === 'transfer_out';
+/** Whether a transaction of this kind takes money out of the account. */
+export const isDebit = (kind) => kind === 'withdrawal' || kind === 'transfer_out';
 
-/** What an event moved: minor units and their sign; nothing where it moved none. */
-export function moved({ type, data }) {
+/** The amount of an event in minor units and its sign; `null` if the event changes no balance. */
+export function amountOf({ type, data }) {
   if (type === 'AccountOpened') return data.initial_deposit > 0 ? { minor: data.initial_deposit, sign: '+' } : null;
   if (type === 'MoneyDeposited' || type === 'TransferReceived') return { minor: data.amount, sign: '+' };
   if (type === 'MoneyWithdrawn' || type === 'TransferSent') return { minor: data.amount, sign: '−' };
   return null;
 }
 
-/** What else it says. */
-export function detail({ type, data }) {
+/** The rest of an event as text: owner, reference, reason or channel. */
+export function eventDetails({ type, data }) {
   if (type === 'AccountOpened') return `for ${data.owner}, in ${data.currency}`;
   return [data.reference ?? data.reason, data.channel && `(${data.channel})`].filter(Boolean).join(' ');
 }

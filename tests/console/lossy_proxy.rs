@@ -1,4 +1,4 @@
-//! The wire between browser and bank: it can lead to another bank, and lose an answer after the command went through.
+//! A TCP proxy between browser and service. It can drop the response to a command after the service has executed it.
 
 use std::{
     io,
@@ -16,87 +16,87 @@ use tokio::{
 };
 
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How much of a lost answer's end does not come.
+/// The bytes that are cut off the end of a lost response.
 const CUT_BYTES: usize = 10;
 
-/// Listens where the browser was told, wherever the bank is.
-pub struct Wire {
+/// A proxy that listens on its own port.
+pub struct LossyProxy {
     address: SocketAddr,
-    losing: Arc<AtomicU32>,
+    responses_to_lose: Arc<AtomicU32>,
     commands: Arc<AtomicU32>,
     task: JoinHandle<()>,
 }
 
-impl Wire {
-    /// A wire to the bank that serves at `base`.
-    pub async fn to(base: &str) -> Self {
+impl LossyProxy {
+    /// Starts a proxy to the service at the URL `base`.
+    pub async fn start(base: &str) -> Self {
         let target: SocketAddr = base.strip_prefix("http://").unwrap().parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let losing = Arc::new(AtomicU32::new(0));
+        let responses_to_lose = Arc::new(AtomicU32::new(0));
         let commands = Arc::new(AtomicU32::new(0));
-        let (lose, count) = (Arc::clone(&losing), Arc::clone(&commands));
+        let (lose, count) = (Arc::clone(&responses_to_lose), Arc::clone(&commands));
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (lose, count) = (Arc::clone(&lose), Arc::clone(&count));
-                tokio::spawn(async move { carry(client, target, &lose, &count).await });
+                tokio::spawn(async move { forward(client, target, &lose, &count).await });
             }
         });
-        Self { address, losing, commands, task }
+        Self { address, responses_to_lose, commands, task }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Loses the answers to the next commands: they are carried out, and nobody hears of it.
-    pub fn lose_answers(&self, count: u32) {
-        self.losing.store(count, Ordering::SeqCst);
+    /// Truncates the responses to the next `count` commands. The service still executes them.
+    pub fn lose_responses(&self, count: u32) {
+        self.responses_to_lose.store(count, Ordering::SeqCst);
     }
 
-    /// How many commands were sent.
+    /// The number of commands that were sent.
     pub fn commands(&self) -> u32 {
         self.commands.load(Ordering::SeqCst)
     }
 }
 
-impl Drop for Wire {
+impl Drop for LossyProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Carries one connection. A browser sends a request only when the one before it was answered.
-async fn carry(mut client: TcpStream, target: SocketAddr, lose: &AtomicU32, count: &AtomicU32) -> io::Result<()> {
+/// Forwards one connection. On a connection the browser sends a request only after the response to the previous one.
+async fn forward(mut client: TcpStream, target: SocketAddr, lose: &AtomicU32, count: &AtomicU32) -> io::Result<()> {
     let mut server = TcpStream::connect(target).await?;
-    let (mut asked, mut answered) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+    let (mut request, mut response) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
     let mut is_command = false;
     loop {
         tokio::select! {
-            read = client.read(&mut asked) => {
+            read = client.read(&mut request) => {
                 let length = read?;
                 if length == 0 {
                     return Ok(());
                 }
-                if asked.starts_with(b"POST ") {
+                if request.starts_with(b"POST ") {
                     is_command = true;
                     count.fetch_add(1, Ordering::SeqCst);
-                } else if asked.starts_with(b"GET ") {
+                } else if request.starts_with(b"GET ") {
                     is_command = false;
                 }
-                server.write_all(&asked[..length]).await?;
+                server.write_all(&request[..length]).await?;
             }
-            read = server.read(&mut answered) => {
+            read = server.read(&mut response) => {
                 let length = read?;
                 let is_lost = is_command && lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
                 if is_lost {
-                    // Where nothing came at all, Chromium would ask again by itself.
-                    client.write_all(&answered[..length.saturating_sub(CUT_BYTES)]).await?;
+                    // Send a part of it: without any byte, Chromium would resend the request itself.
+                    client.write_all(&response[..length.saturating_sub(CUT_BYTES)]).await?;
                 }
                 if length == 0 || is_lost {
                     return Ok(());
                 }
-                client.write_all(&answered[..length]).await?;
+                client.write_all(&response[..length]).await?;
             }
         }
     }
