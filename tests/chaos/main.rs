@@ -6,35 +6,35 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod balancer;
-mod invariants;
 #[path = "../cli/client.rs"]
 #[allow(dead_code, reason = "shared with the command-line tests")]
 mod client;
 mod clock;
 mod command;
-mod workload;
 mod degraded;
-mod rng;
 mod disk;
 mod fault;
 #[path = "../cli/folder.rs"]
 #[allow(dead_code, reason = "shared with the command-line tests")]
 mod folder;
 mod instance;
+mod invariants;
 #[path = "../cli/passbook.rs"]
 #[allow(dead_code, reason = "shared with the command-line tests")]
 mod passbook;
+mod pg_protocol;
 mod postgres;
 mod probe;
 mod proxy;
+mod report;
+mod rng;
 mod rounds;
 mod settings;
-mod testbed;
 #[allow(dead_code, reason = "shared with the API tests")]
 mod support;
-mod report;
+mod testbed;
 mod upgrade;
-mod pg_protocol;
+mod workload;
 
 use std::{
     future::Future,
@@ -50,18 +50,35 @@ const EVENTUALLY_S_MAX: u64 = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guarantees_hold_for_an_instance_with_embedded_postgres() {
-    rounds::run("embedded Postgres", Testbed::with_embedded_postgres().await, fault::EMBEDDED_DATABASE_FAULTS, Settings::read()).await;
+    rounds::run(
+        "embedded Postgres",
+        Testbed::with_embedded_postgres().await,
+        fault::EMBEDDED_DATABASE_FAULTS,
+        Settings::read(),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guarantees_hold_for_instances_that_share_a_postgres() {
-    rounds::run("shared Postgres", Testbed::with_shared_postgres().await, fault::SHARED_DATABASE_FAULTS, Settings::read()).await;
+    rounds::run(
+        "shared Postgres",
+        Testbed::with_shared_postgres().await,
+        fault::SHARED_DATABASE_FAULTS,
+        Settings::read(),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guarantees_hold_for_instances_behind_a_load_balancer() {
-    rounds::run("load balancer", Testbed::behind_balancer(Arc::default()).await, fault::BALANCED_FAULTS, Settings::read())
-        .await;
+    rounds::run(
+        "load balancer",
+        Testbed::behind_balancer(Arc::default()).await,
+        fault::BALANCED_FAULTS,
+        Settings::read(),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
-//! Access control as its operator sets it up: a token for trying it out, settings that contradict one another, what is logged
-//! of a refusal, and secrets that are told nowhere.
+//! Access control as the operator configures it: development tokens, contradictory settings, the log lines of refused
+//! requests, and secrets that must not appear in any output.
 
 use std::{
     fs,
@@ -15,52 +15,59 @@ use crate::{
     passbook::{Passbook, Running},
 };
 
-/// A token of the development key in this folder.
+/// Creates a token with `passbook token`, signed by the folder's development key.
 #[track_caller]
-pub fn token(folder: &Folder, subject: &str, scope: &str) -> String {
-    let made =
-        Passbook::in_folder(folder).argument("token").argument("--sub").argument(subject).argument("--scope").argument(scope);
-    let ended = made.wait_for_exit();
+pub fn create_token(folder: &Folder, subject: &str, scope: &str) -> String {
+    let command = Passbook::in_folder(folder).argument("token").argument("--sub").argument(subject);
+    let ended = command.argument("--scope").argument(scope).wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     let jwks = folder.data().join("development.jwks.json");
     assert!(ended.stderr.contains(&format!("PASSBOOK_AUTH_JWKS_FILE={}", jwks.display())), "{ended:?}");
     ended.stdout[0].clone()
 }
 
+/// A service that accepts the tokens of [`create_token`].
 pub fn with_access_control(folder: &Folder) -> Passbook {
     Passbook::in_folder(folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.data().join("development.jwks.json"))
 }
 
-async fn ask(bank: &Running, method: Method, path: &str, token: &str, body: &Value) -> StatusCode {
+async fn send(bank: &Running, method: Method, path: &str, token: &str, body: &Value) -> StatusCode {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = http.request(method, format!("{}{path}", bank.client.base_url())).bearer_auth(token).json(body);
     request.send().await.unwrap().status()
 }
 
 #[tokio::test]
-async fn a_token_of_a_new_folder_is_taken_by_the_bank_that_is_started_in_it() {
+async fn a_service_accepts_tokens_of_its_folders_development_key() {
     let folder = Folder::empty();
-    let of_alice = token(&folder, "alice", "accounts:read accounts:write");
+    let alice = create_token(&folder, "alice", "accounts:read accounts:write");
     let key = folder.data().join("development.key");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    let kept = fs::read(&key).unwrap();
+    let key_bytes = fs::read(&key).unwrap();
     let bank = with_access_control(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").start();
     let euros = json!({"currency": "EUR"});
-    assert_eq!(ask(&bank, Method::POST, "/v1/accounts", &of_alice, &euros).await, 201);
-    assert_eq!(ask(&bank, Method::POST, "/v1/accounts", "nonsense", &euros).await, 401);
+    assert_eq!(send(&bank, Method::POST, "/v1/accounts", &alice, &euros).await, 201);
+    assert_eq!(send(&bank, Method::POST, "/v1/accounts", "nonsense", &euros).await, 401);
     assert_eq!(bank.client.get("/v1/accounts").await.status(), 401);
-    // The key stays what it is.
-    let of_ben = token(&folder, "ben", "accounts:read");
-    assert_eq!(fs::read(&key).unwrap(), kept);
-    assert_eq!(ask(&bank, Method::GET, "/v1/accounts", &of_ben, &json!(null)).await, 200);
-    assert_eq!(ask(&bank, Method::POST, "/v1/accounts", &of_ben, &euros).await, 403);
+    // A second token does not replace the key.
+    let ben = create_token(&folder, "ben", "accounts:read");
+    assert_eq!(fs::read(&key).unwrap(), key_bytes);
+    assert_eq!(send(&bank, Method::GET, "/v1/accounts", &ben, &json!(null)).await, 200);
+    assert_eq!(send(&bank, Method::POST, "/v1/accounts", &ben, &euros).await, 403);
 }
 
 #[test]
-fn a_token_that_could_not_be_meant_is_refused() {
+fn token_refuses_an_unknown_scope_and_an_invalid_key_file() {
     let folder = Folder::empty();
-    let ended = Passbook::in_folder(&folder).argument("token").argument("--sub=a").argument("--scope=accounts:reed").wait_for_exit();
-    assert!(ended.error_message().contains("accounts:reed") && ended.error_message().contains("accounts:read:any"), "{ended:?}");
+    let ended = Passbook::in_folder(&folder)
+        .argument("token")
+        .argument("--sub=a")
+        .argument("--scope=accounts:reed")
+        .wait_for_exit();
+    assert!(
+        ended.error_message().contains("accounts:reed") && ended.error_message().contains("accounts:read:any"),
+        "{ended:?}"
+    );
     assert!(!folder.data().exists());
     let other = folder.join("other.key");
     fs::write(&other, "not a key").unwrap();
@@ -71,9 +78,9 @@ fn a_token_that_could_not_be_meant_is_refused() {
 }
 
 #[tokio::test]
-async fn every_refusal_leaves_a_line_with_who_what_and_why_and_no_token_however_much_is_logged() {
+async fn every_refusal_is_logged_with_caller_path_and_reason_but_no_token() {
     let folder = Folder::migrated();
-    let [alice, ben] = ["alice", "ben"].map(|subject| token(&folder, subject, "accounts:read accounts:write"));
+    let [alice, ben] = ["alice", "ben"].map(|subject| create_token(&folder, subject, "accounts:read accounts:write"));
     let bank = with_access_control(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", "trace").start();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let opened = http.post(format!("{}/v1/accounts", bank.client.base_url())).bearer_auth(&alice);
@@ -85,16 +92,16 @@ async fn every_refusal_leaves_a_line_with_who_what_and_why_and_no_token_however_
     let forged = format!("{message}.{}", "A".repeat(86));
 
     assert_eq!(bank.client.get("/v1/accounts").await.status(), 401);
-    assert_eq!(ask(&bank, Method::GET, "/v1/accounts", &forged, &json!(null)).await, 401);
-    assert_eq!(ask(&bank, Method::GET, "/v1/events", &ben, &json!(null)).await, 403);
-    assert_eq!(ask(&bank, Method::GET, &read, &ben, &json!(null)).await, 404);
-    assert_eq!(ask(&bank, Method::POST, &deposits, &ben, &json!({"amount": 1})).await, 404);
-    assert_eq!(ask(&bank, Method::GET, "/nowhere", &ben, &json!(null)).await, 404);
+    assert_eq!(send(&bank, Method::GET, "/v1/accounts", &forged, &json!(null)).await, 401);
+    assert_eq!(send(&bank, Method::GET, "/v1/events", &ben, &json!(null)).await, 403);
+    assert_eq!(send(&bank, Method::GET, &read, &ben, &json!(null)).await, 404);
+    assert_eq!(send(&bank, Method::POST, &deposits, &ben, &json!({"amount": 1})).await, 404);
+    assert_eq!(send(&bank, Method::GET, "/nowhere", &ben, &json!(null)).await, 404);
 
-    let written = bank.stop(Signal::SIGTERM).stderr;
-    let lines = written.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let stderr = bank.stop(Signal::SIGTERM).stderr;
+    let lines = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let refused: Vec<Value> = lines.filter(|line| line["message"] == "authority was refused").collect();
-    let told: Vec<_> = refused
+    let logged: Vec<_> = refused
         .iter()
         .map(|line| ["caller", "method", "path", "reason"].map(|field| line[field].as_str().unwrap().to_owned()))
         .collect();
@@ -105,38 +112,42 @@ async fn every_refusal_leaves_a_line_with_who_what_and_why_and_no_token_however_
         ["ben", "GET", &account, "the account is another's"],
         ["ben", "POST", &deposits, "the account is another's"],
     ];
-    assert_eq!(told, expected, "{refused:?}");
+    assert_eq!(logged, expected, "{refused:?}");
     assert!(refused.iter().all(|line| line["request_id"].is_string() && line["level"] == "WARN"), "{refused:?}");
     assert!(refused.iter().all(|line| line["address"] == "127.0.0.1"), "{refused:?}");
     for token in [&alice, &ben, &forged] {
         for part in token.split('.').skip(1) {
-            assert!(!written.contains(part), "a part of a token was logged");
+            assert!(!stderr.contains(part), "a part of a token was logged");
         }
     }
 }
 
 #[test]
-fn settings_that_contradict_one_another_are_refused_in_a_sentence() {
+fn contradictory_settings_are_refused_with_one_sentence() {
     let folder = Folder::empty();
-    let ended = Passbook::in_folder(&folder).set("PASSBOOK_AUTH", "off").set("PASSBOOK_AUTH_JWKS_FILE", "/nowhere").wait_for_exit();
+    let ended = Passbook::in_folder(&folder)
+        .set("PASSBOOK_AUTH", "off")
+        .set("PASSBOOK_AUTH_JWKS_FILE", "/nowhere")
+        .wait_for_exit();
     assert!(ended.error_message().contains("PASSBOOK_AUTH=off"), "{ended:?}");
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_AUTH_ISSUER", "https://id.example").wait_for_exit();
     assert!(ended.error_message().contains("PASSBOOK_AUTH_AUDIENCE"), "{ended:?}");
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.join("none")).wait_for_exit();
     assert!(ended.error_message().contains(folder.join("none").to_str().unwrap()), "{ended:?}");
-    assert!(!folder.data().exists(), "nothing was started");
+    assert!(!folder.data().exists(), "Postgres was started");
 }
 
 #[test]
-fn a_proxy_that_is_no_network_is_refused() {
+fn a_trusted_proxy_that_is_not_a_network_is_refused() {
     let folder = Folder::empty();
-    let ended = Passbook::in_folder(&folder).set("PASSBOOK_TRUSTED_PROXIES", "10.0.0.0/8,proxy.example").wait_for_exit();
+    let ended =
+        Passbook::in_folder(&folder).set("PASSBOOK_TRUSTED_PROXIES", "10.0.0.0/8,proxy.example").wait_for_exit();
     assert!(ended.status.code() == Some(2) && ended.stderr.contains("proxy.example"), "{ended:?}");
 }
 
-/// Where the kernel would write one, as it does for a process that is told to abort.
+/// SIGABRT makes the kernel write a core dump unless the process has disabled it.
 #[tokio::test]
-async fn what_the_process_knows_is_written_into_no_core_dump() {
+async fn an_aborted_process_writes_no_core_dump() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).with_core_dumps().start();
     let limits = fs::read_to_string(format!("/proc/{}/limits", bank.process.id())).unwrap_or_default();
@@ -149,7 +160,7 @@ async fn what_the_process_knows_is_written_into_no_core_dump() {
 }
 
 #[tokio::test]
-async fn an_open_bank_says_so_loudly() {
+async fn a_service_without_access_control_prints_a_warning() {
     let folder = Folder::migrated();
     let ended = Passbook::in_folder(&folder).start().stop(Signal::SIGTERM);
     assert!(ended.stderr.contains("access control is off"), "{}", ended.stderr);
@@ -157,13 +168,12 @@ async fn an_open_bank_says_so_loudly() {
 }
 
 #[tokio::test]
-async fn the_database_is_read_from_a_file_and_its_password_told_nowhere() {
+async fn the_database_url_is_read_from_a_file_and_its_password_not_printed() {
     let folder = Folder::migrated();
     let first = Passbook::in_folder(&folder).start();
     let file = folder.join("url");
     fs::write(&file, format!("{}\n", folder.database_url())).unwrap();
-    let second =
-        Passbook::new().set("PASSBOOK_DATABASE_URL_FILE", &file).set("PASSBOOK_LISTEN", "127.0.0.1:0").start();
+    let second = Passbook::new().set("PASSBOOK_DATABASE_URL_FILE", &file).set("PASSBOOK_LISTEN", "127.0.0.1:0").start();
     second.client.wait_until_ready().await;
     drop((second, first));
 
@@ -174,8 +184,12 @@ async fn the_database_is_read_from_a_file_and_its_password_told_nowhere() {
         .argument("migrate")
         .wait_for_exit();
     assert!(ended.error_message().contains("cannot be reached") && !ended.stderr.contains("hunter2"), "{ended:?}");
-    let ended = Passbook::with_database("postgres:///bank").set("PASSBOOK_DATABASE_URL_FILE", &file).argument("migrate").wait_for_exit();
+    let ended = Passbook::with_database("postgres:///bank")
+        .set("PASSBOOK_DATABASE_URL_FILE", &file)
+        .argument("migrate")
+        .wait_for_exit();
     assert!(ended.error_message().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
-    let ended = Passbook::new().set("PASSBOOK_DATABASE_URL_FILE", folder.join("none")).argument("migrate").wait_for_exit();
+    let ended =
+        Passbook::new().set("PASSBOOK_DATABASE_URL_FILE", folder.join("none")).argument("migrate").wait_for_exit();
     assert!(ended.error_message().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
 }

@@ -1,4 +1,4 @@
-//! Somebody who uses the bank over HTTP.
+//! An HTTP client of the service. All its deposits go to one account.
 
 use std::time::Duration;
 
@@ -7,24 +7,25 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 const ACCOUNT: &str = "01900000-0000-7000-8000-0000000000aa";
-const HEAL_S_MAX: u64 = 60;
+/// How long a retried deposit and a view may take to recover from a fault.
+const RECOVERY_S_MAX: u64 = 60;
 const READY_S_MAX: u64 = 60;
 
-/// The key of the deposit behind which nothing comes.
+/// The key of the final deposit, which marks the end of the log.
 const LAST: &str = "the-last-one";
 
-/// What a client knows of a command that it has sent.
+/// What the client knows about the outcome of a command.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Answered with success; the event's id.
+    /// A success response; holds the event's id.
     Recorded(String),
-    /// Answered that nothing was done.
+    /// A response that the command was not executed.
     NotExecuted,
-    /// Not answered, or answered that nobody knows.
+    /// No response, or a response that the outcome is unknown.
     Unknown,
 }
 
-/// A deposit as the view shows it.
+/// A deposit as the transaction view shows it.
 #[derive(Debug)]
 pub struct Deposit {
     pub event_id: String,
@@ -33,18 +34,18 @@ pub struct Deposit {
 
 #[derive(Clone)]
 pub struct Client {
-    base: String,
+    base_url: String,
     http: reqwest::Client,
 }
 
 impl Client {
-    pub fn new(base: &str) -> Self {
+    pub fn new(base_url: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { base: base.to_owned(), http }
+        Self { base_url: base_url.to_owned(), http }
     }
 
     pub fn base_url(&self) -> &str {
-        &self.base
+        &self.base_url
     }
 
     pub async fn get(&self, path: &str) -> Response {
@@ -55,22 +56,22 @@ impl Client {
         self.http.post(format!("{}{path}", self.base)).header("idempotency-key", key).json(body).send().await
     }
 
-    /// Opens the account that all money goes to.
+    /// Opens the account that all deposits go to.
     pub async fn open_account(&self) {
         let body = json!({"account_id": ACCOUNT, "currency": "EUR"});
         let opened = self.post("/v1/accounts", "open", &body).await.unwrap();
         assert_eq!(opened.status(), StatusCode::CREATED);
     }
 
-    /// Pays in 1, with the key as the reference.
+    /// Deposits 1, with the key also as the reference.
     pub async fn deposit(&self, key: &str) -> Outcome {
         let path = format!("/v1/accounts/{ACCOUNT}/deposits");
-        let Ok(answer) = self.post(&path, key, &json!({"amount": 1, "reference": key})).await else {
+        let Ok(response) = self.post(&path, key, &json!({"amount": 1, "reference": key})).await else {
             return Outcome::Unknown;
         };
-        let status = answer.status();
-        // An answer that broke off on its way is none.
-        let Ok(body) = answer.json::<Value>().await else { return Outcome::Unknown };
+        let status = response.status();
+        // An incomplete response says nothing about the outcome.
+        let Ok(body) = response.json::<Value>().await else { return Outcome::Unknown };
         if status.is_success() {
             return Outcome::Recorded(body["events"][0]["id"].as_str().unwrap().to_owned());
         }
@@ -78,40 +79,40 @@ impl Client {
         match body["code"].as_str().unwrap() {
             "storage_unavailable" | "overloaded" => Outcome::NotExecuted,
             "outcome_unknown" => Outcome::Unknown,
-            other => panic!("a command was answered {other}"),
+            other => panic!("unexpected problem code {other}"),
         }
     }
 
-    /// Pays in 1 and expects that to work.
+    /// Deposits 1 and expects success. Returns the event's id.
     pub async fn deposit_ok(&self, key: &str) -> String {
         match self.deposit(key).await {
             Outcome::Recorded(event_id) => event_id,
-            other => panic!("a deposit was answered {other:?}"),
+            other => panic!("the deposit failed: {other:?}"),
         }
     }
 
-    /// Pays in 1, again and again under the same key, until that is answered with success.
+    /// Deposits 1, with retries under the same key until success.
     pub async fn deposit_with_retry(&self, key: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(HEAL_S_MAX);
+        let deadline = Instant::now() + Duration::from_secs(RECOVERY_S_MAX);
         loop {
             if let Outcome::Recorded(event_id) = self.deposit(key).await {
                 return event_id;
             }
-            assert!(Instant::now() < deadline, "no command has worked for {HEAL_S_MAX} s");
+            assert!(Instant::now() < deadline, "no command has succeeded for {RECOVERY_S_MAX} s");
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// All deposits that the bank knows, newest first, once its view has read the whole log.
+    /// All recorded deposits, newest first. Waits until the view has read the whole log.
     pub async fn deposits(&self) -> Vec<Deposit> {
         let last = self.deposit_ok(LAST).await;
-        let deadline = Instant::now() + Duration::from_secs(HEAL_S_MAX);
+        let deadline = Instant::now() + Duration::from_secs(RECOVERY_S_MAX);
         loop {
             let mut deposits = self.read_deposits().await;
             if deposits.first().is_some_and(|newest| newest.event_id == last) {
                 return deposits.split_off(1);
             }
-            assert!(Instant::now() < deadline, "the view has not read the last deposit");
+            assert!(Instant::now() < deadline, "the view does not show the last deposit");
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -131,15 +132,15 @@ impl Client {
         }
     }
 
-    /// Waits until commands and queries can be answered: a view that is new takes a moment.
+    /// Waits until the service is ready. A new view takes a moment to catch up.
     pub async fn is_ready(&self) {
         let deadline = Instant::now() + Duration::from_secs(READY_S_MAX);
         loop {
-            let answer = self.get("/readyz").await;
-            if answer.status() == StatusCode::OK {
+            let response = self.get("/readyz").await;
+            if response.status() == StatusCode::OK {
                 return;
             }
-            let problem = answer.text().await.unwrap();
+            let problem = response.text().await.unwrap();
             assert!(Instant::now() < deadline, "not ready after {READY_S_MAX} s: {problem}");
             sleep(Duration::from_millis(20)).await;
         }

@@ -1,4 +1,4 @@
-//! Killed without a word, it loses nothing that it answered.
+//! After SIGKILL of the service or of Postgres, no acknowledged command is lost.
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -6,13 +6,13 @@ use nix::{
 };
 
 use crate::{
-    graceful_shutdown::{Workload, assert_nothing_lost},
     folder::Folder,
+    graceful_shutdown::{Workload, assert_nothing_lost},
     passbook::Passbook,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_passbook_leaves_no_postgres_behind_and_the_next_one_has_everything() {
+async fn a_killed_service_leaves_no_postgres_behind_and_loses_nothing() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -24,7 +24,7 @@ async fn a_killed_passbook_leaves_no_postgres_behind_and_the_next_one_has_everyt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_passbook_started_right_after_one_was_killed_waits_for_the_old_postgres() {
+async fn a_start_right_after_a_kill_waits_for_the_old_postgres() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -34,7 +34,7 @@ async fn a_passbook_started_right_after_one_was_killed_waits_for_the_old_postgre
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_postgres_is_started_again_and_commands_work_again_each_once() {
+async fn a_killed_postgres_restarts_and_each_command_is_recorded_once() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -43,11 +43,11 @@ async fn a_killed_postgres_is_started_again_and_commands_work_again_each_once() 
     kill(Pid::from_raw(before), Signal::SIGKILL).unwrap();
 
     let after = bank.client.deposit_with_retry("after-the-crash").await;
-    let mut told = workload.finish().await;
-    told.recorded.push(after);
+    let mut responses = workload.finish().await;
+    responses.recorded.push(after);
     folder.wait_for_new_postmaster(before);
     bank.client.wait_until_ready().await;
-    told.assert_matches(&bank.client.deposits().await);
+    responses.assert_matches(&bank.client.deposits().await);
     let ended = bank.stop(Signal::SIGTERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     folder.wait_until_unused();

@@ -1,5 +1,5 @@
-//! Folders for the data of a Postgres of our own. `initdb` takes seconds on a small machine, so one is made for the
-//! whole run and copied.
+//! Temporary folders for the data of an embedded Postgres. `initdb` takes seconds on a small machine, so a run creates one
+//! migrated database and copies it.
 
 use std::{
     fs,
@@ -15,21 +15,21 @@ use tempfile::TempDir;
 
 use crate::passbook::Passbook;
 
-/// How long servers may take to end by themselves.
-const END_S_MAX: u64 = 60;
+/// How long processes may take to exit by themselves.
+const EXIT_S_MAX: u64 = 60;
 
-/// A data folder that is removed in the end, below one that every user may enter.
+/// A temporary folder that every user may enter. It is deleted on drop.
 pub struct Folder(TempDir);
 
 impl Folder {
-    /// Nothing in it.
+    /// An empty folder.
     pub fn empty() -> Self {
         let folder = tempfile::Builder::new().prefix("passbook-cli.").tempdir_in("/tmp").unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self(folder)
     }
 
-    /// A bank without accounts in it.
+    /// A folder with a migrated database without accounts.
     pub fn migrated() -> Self {
         static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
         let folder = Self::empty();
@@ -37,31 +37,32 @@ impl Folder {
         folder
     }
 
+    /// The data folder of the service.
     pub fn data(&self) -> PathBuf {
         self.0.path().join("data")
     }
 
-    /// A further file or folder beside the data.
+    /// The path of a further file or folder beside the data.
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// How to reach the Postgres that a passbook runs in this folder.
+    /// The URL of the embedded Postgres in this folder.
     pub fn database_url(&self) -> String {
         format!("postgres://passbook@localhost/passbook?host={}", self.data().join("run").display())
     }
 
-    /// The process id that Postgres wrote down.
+    /// The process id in `postmaster.pid`.
     pub fn postmaster(&self) -> i32 {
         self.read_postmaster().unwrap()
     }
 
-    /// Waits until Postgres runs as another process than this one. A backend of the old one may work on for a moment.
+    /// Waits until Postgres runs as a process other than `before`. A backend of the old one may exit a moment later.
     #[track_caller]
     pub fn wait_for_new_postmaster(&self, before: i32) {
-        let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
+        let deadline = Instant::now() + Duration::from_secs(EXIT_S_MAX);
         while self.read_postmaster().is_none_or(|pid| pid == before) {
-            assert!(Instant::now() < deadline, "Postgres was not started again within {END_S_MAX} s");
+            assert!(Instant::now() < deadline, "Postgres did not restart within {EXIT_S_MAX} s");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -71,50 +72,50 @@ impl Folder {
         file.lines().next()?.trim().parse().ok()
     }
 
-    /// The processes that work below this folder.
+    /// The command lines of the processes whose working directory is in this folder.
     pub fn processes(&self) -> Vec<String> {
-        let names = |process: PathBuf| {
-            let works_here = fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.0.path()));
+        let command_line = |process: PathBuf| {
+            let is_inside = fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.0.path()));
             let command = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
-            works_here.then(|| command.replace('\0', " "))
+            is_inside.then(|| command.replace('\0', " "))
         };
-        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| names(entry.path())).collect()
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| command_line(entry.path())).collect()
     }
 
-    /// Waits until nothing works below this folder.
+    /// Waits until no process uses this folder as its working directory.
     #[track_caller]
     pub fn wait_until_unused(&self) {
-        let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
+        let deadline = Instant::now() + Duration::from_secs(EXIT_S_MAX);
         while !self.processes().is_empty() {
-            assert!(Instant::now() < deadline, "still working after {END_S_MAX} s: {:?}", self.processes());
+            assert!(Instant::now() < deadline, "processes still run after {EXIT_S_MAX} s: {:?}", self.processes());
             thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
 impl Drop for Folder {
-    /// A test that failed may leave a server behind that is ending: its files must not vanish under it.
+    /// Waits for processes to exit: after a failed test a server may still be shutting down and need its files.
     fn drop(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
+        let deadline = Instant::now() + Duration::from_secs(EXIT_S_MAX);
         while !self.processes().is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// The first bank of this run, kept among what cargo may throw away.
+/// Creates the migrated data folder of this run, in cargo's temporary folder.
 fn template() -> PathBuf {
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for entry in fs::read_dir(parent).unwrap().flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
         let process = name.strip_prefix("bank-").filter(|process| !Path::new("/proc").join(process).exists());
         if process.is_some() {
-            // Another run may be removing it as well.
+            // Ignore errors: another run may remove the same folder.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
     let folder = Folder::empty();
-    // Into how many partitions a log is divided the first who serves it says.
+    // `migrate` does not fix the number of partitions; the first `serve` does.
     let ended = Passbook::in_folder(&folder).argument("migrate").wait_for_exit();
     assert!(ended.status.success(), "{ended:?}");
     let template = parent.join(format!("bank-{}", process::id()));
@@ -122,8 +123,8 @@ fn template() -> PathBuf {
     template
 }
 
-/// With owners and modes, which Postgres insists on.
+/// Copies a folder with owners and modes, which Postgres requires.
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(copied.success(), "{} could not be copied", from.display());
+    assert!(copied.success(), "cannot copy {}", from.display());
 }

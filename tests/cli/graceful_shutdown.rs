@@ -1,4 +1,4 @@
-//! Acknowledged to end while it works, it ends in order: what it answered with success stands, and nothing is left running.
+//! Graceful shutdown under load: every acknowledged command stays recorded, and no process is left running.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,118 +23,119 @@ use crate::{
 };
 
 const CLIENTS: usize = 8;
-const ANSWERED_MIN: usize = 20;
+const ACKNOWLEDGED_MIN: usize = 20;
 
-/// Clients that pay in one after the other until they are told that it is over.
+/// Concurrent clients that deposit until [`finish`](Self::finish).
 pub struct Workload {
-    over: Arc<AtomicBool>,
-    clients: JoinSet<Acknowledged>,
+    is_over: Arc<AtomicBool>,
+    clients: JoinSet<Responses>,
 }
 
-/// What clients were told.
+/// The responses that the clients of a workload got.
 #[derive(Default)]
-pub struct Acknowledged {
-    /// The ids of the events that were answered with success.
+pub struct Responses {
+    /// The ids of the acknowledged events.
     pub recorded: Vec<String>,
-    /// The keys of the commands of which nothing was done.
+    /// The keys of the commands whose response says that they were not executed.
     pub not_executed: Vec<String>,
 }
 
 impl Workload {
-    /// Returns in the middle of the work.
+    /// Starts the clients, and returns once some deposits are acknowledged.
     pub async fn start(client: &Client) -> Self {
-        let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (is_over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut clients = JoinSet::new();
-        for number in 0..CLIENTS {
-            let (client, over, answered) = (client.clone(), Arc::clone(&over), Arc::clone(&answered));
+        for client_number in 0..CLIENTS {
+            let (client, is_over, acknowledged) = (client.clone(), Arc::clone(&is_over), Arc::clone(&acknowledged));
             clients.spawn(async move {
-                let mut told = Acknowledged::default();
-                for turn in 0.. {
-                    if over.load(Ordering::Relaxed) {
+                let mut responses = Responses::default();
+                for deposit_number in 0.. {
+                    if is_over.load(Ordering::Relaxed) {
                         break;
                     }
-                    let key = format!("{number}-{turn}");
+                    let key = format!("{client_number}-{deposit_number}");
                     match client.deposit(&key).await {
                         Outcome::Recorded(event_id) => {
-                            told.recorded.push(event_id);
-                            answered.fetch_add(1, Ordering::Relaxed);
+                            responses.recorded.push(event_id);
+                            acknowledged.fetch_add(1, Ordering::Relaxed);
                         }
-                        Outcome::NotExecuted => told.not_executed.push(key),
+                        Outcome::NotExecuted => responses.not_executed.push(key),
                         Outcome::Unknown => sleep(Duration::from_millis(5)).await,
                     }
                 }
-                told
+                responses
             });
         }
-        let patience = Instant::now() + Duration::from_secs(60);
-        while answered.load(Ordering::Relaxed) < ANSWERED_MIN && Instant::now() < patience {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while acknowledged.load(Ordering::Relaxed) < ACKNOWLEDGED_MIN && Instant::now() < deadline {
             sleep(Duration::from_millis(10)).await;
         }
         sleep(Duration::from_millis(100)).await;
-        Self { over, clients }
+        Self { is_over, clients }
     }
 
-    /// Lets them go home and tell.
-    pub async fn finish(self) -> Acknowledged {
-        self.over.store(true, Ordering::Relaxed);
-        let mut all = Acknowledged::default();
-        for told in self.clients.join_all().await {
-            all.recorded.extend(told.recorded);
-            all.not_executed.extend(told.not_executed);
+    /// Stops the clients, and returns all their responses.
+    pub async fn finish(self) -> Responses {
+        self.is_over.store(true, Ordering::Relaxed);
+        let mut all = Responses::default();
+        for responses in self.clients.join_all().await {
+            all.recorded.extend(responses.recorded);
+            all.not_executed.extend(responses.not_executed);
         }
-        assert!(all.recorded.len() >= ANSWERED_MIN, "only {} deposits were answered", all.recorded.len());
+        assert!(all.recorded.len() >= ACKNOWLEDGED_MIN, "only {} deposits were acknowledged", all.recorded.len());
         all
     }
 }
 
-impl Acknowledged {
-    /// The bank knows everything that was answered with success, each once, and nothing of which nothing was done.
+impl Responses {
+    /// Asserts that each acknowledged deposit is recorded once, and that no deposit is recorded whose response says that it
+    /// was not executed.
     #[track_caller]
-    pub fn assert_matches(&self, known: &[Deposit]) {
+    pub fn assert_matches(&self, recorded: &[Deposit]) {
         let mut times = HashMap::new();
-        known.iter().for_each(|deposit| *times.entry(deposit.event_id.as_str()).or_insert(0) += 1);
+        recorded.iter().for_each(|deposit| *times.entry(deposit.event_id.as_str()).or_insert(0) += 1);
         for id in &self.recorded {
-            assert_eq!(times.get(id.as_str()), Some(&1), "{id} was answered with success");
+            assert_eq!(times.get(id.as_str()), Some(&1), "event {id} was acknowledged");
         }
-        let keys: HashSet<&str> = known.iter().map(|deposit| deposit.key.as_str()).collect();
-        assert_eq!(keys.len(), known.len(), "a command was carried out twice");
+        let keys: HashSet<&str> = recorded.iter().map(|deposit| deposit.key.as_str()).collect();
+        assert_eq!(keys.len(), recorded.len(), "a command was executed twice");
         for key in &self.not_executed {
-            assert!(!keys.contains(key.as_str()), "of {key} nothing was done");
+            assert!(!keys.contains(key.as_str()), "command {key} is recorded, but its response denied that");
         }
     }
 }
 
-/// A bank that starts again in this folder knows what the workload knows.
+/// Restarts the service in this folder, and compares its deposits with the workload's responses.
 pub async fn assert_nothing_lost(folder: &Folder, workload: Workload) {
-    let told = workload.finish().await;
+    let responses = workload.finish().await;
     let bank = Passbook::in_folder(folder).start();
-    told.assert_matches(&bank.client.deposits().await);
+    responses.assert_matches(&bank.client.deposits().await);
 }
 
-async fn ends_in_order_at(signal: Signal) {
+async fn assert_graceful_shutdown(signal: Signal) {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
     let workload = Workload::start(&bank.client).await;
     let ended = bank.stop(signal);
-    assert!(folder.processes().is_empty(), "still working: {:?}", folder.processes());
+    assert!(folder.processes().is_empty(), "processes still run: {:?}", folder.processes());
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert_eq!(ended.stdout.len(), 1, "{ended:?}");
     assert_nothing_lost(&folder, workload).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_sigterm_it_answers_what_it_accepted_and_ends_with_its_postgres() {
-    ends_in_order_at(Signal::SIGTERM).await;
+async fn sigterm_finishes_accepted_requests_and_stops_postgres() {
+    assert_graceful_shutdown(Signal::SIGTERM).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_sigint_it_answers_what_it_accepted_and_ends_with_its_postgres() {
-    ends_in_order_at(Signal::SIGINT).await;
+async fn sigint_finishes_accepted_requests_and_stops_postgres() {
+    assert_graceful_shutdown(Signal::SIGINT).await;
 }
 
 #[tokio::test]
-async fn told_to_end_it_says_that_it_is_not_ready_and_serves_on_for_as_long_as_it_was_set() {
+async fn during_the_shutdown_delay_it_is_unready_and_still_serves() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).set("PASSBOOK_SHUTDOWN_DELAY_MS", "60000").start();
     bank.client.open_account().await;
@@ -148,17 +149,17 @@ async fn told_to_end_it_says_that_it_is_not_ready_and_serves_on_for_as_long_as_i
     let problem: Value = ready.json().await.unwrap();
     assert_eq!((&problem["status"], &problem["code"]), (&json!(503), &json!("overloaded")), "{problem}");
     bank.client.deposit_ok("late").await;
-    // Whoever does not want to wait says it twice.
+    // A second signal ends the delay.
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(1));
     folder.wait_until_unused();
     assert_eq!(Passbook::in_folder(&folder).start().client.deposits().await.len(), 1);
 }
 
 #[tokio::test]
-async fn told_to_end_while_it_starts_it_ends_at_once_and_leaves_nothing_running() {
+async fn a_signal_during_startup_ends_it_and_leaves_nothing_running() {
     let folder = Folder::empty();
     let starting = Passbook::in_folder(&folder).spawn();
-    // It has begun to make its database, and so listens to signals.
+    // Once the data folder exists, the process handles signals.
     while !folder.data().exists() {
         sleep(Duration::from_millis(5)).await;
     }
@@ -170,30 +171,30 @@ async fn told_to_end_while_it_starts_it_ends_at_once_and_leaves_nothing_running(
     bank.client.wait_until_ready().await;
 }
 
-/// A client that asks for more than both sides' buffers hold, and reads nothing of it.
-fn deaf_client(bank: &Running) -> TcpStream {
-    let mut deaf = TcpStream::connect(bank.client.base_url().strip_prefix("http://").unwrap()).unwrap();
+/// A client that requests more data than the buffers of both sides hold, and reads none of it.
+fn client_that_never_reads(bank: &Running) -> TcpStream {
+    let mut stream = TcpStream::connect(bank.client.base_url().strip_prefix("http://").unwrap()).unwrap();
     let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    deaf.write_all(request.repeat(20).as_bytes()).unwrap();
+    stream.write_all(request.repeat(20).as_bytes()).unwrap();
     thread::sleep(Duration::from_millis(300));
-    deaf
+    stream
 }
 
 #[test]
-fn a_client_that_never_reads_does_not_keep_it_from_ending() {
+fn a_client_that_never_reads_does_not_block_the_shutdown() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
-    let _deaf = deaf_client(&bank);
+    let _client = client_that_never_reads(&bank);
     let ended = bank.stop(Signal::SIGTERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     folder.wait_until_unused();
 }
 
 #[test]
-fn told_to_end_a_second_time_it_waits_for_nobody() {
+fn a_second_signal_ends_it_without_waiting_for_clients() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
-    let _deaf = deaf_client(&bank);
+    let _client = client_that_never_reads(&bank);
     bank.process.signal(Signal::SIGTERM);
     thread::sleep(Duration::from_millis(300));
     let ended = bank.stop(Signal::SIGINT);

@@ -1,4 +1,4 @@
-//! Asked for help, it teaches.
+//! The help texts name every command and every setting, and reveal no password.
 
 use clap::CommandFactory;
 use passbook::config::Cli;
@@ -15,7 +15,7 @@ fn help(subcommand: Option<&str>) -> String {
 }
 
 #[test]
-fn the_help_names_what_the_binary_can_do() {
+fn the_help_names_the_commands() {
     let help = help(None);
     for part in ["serve", "migrate", "openapi", "Without a command it serves"] {
         assert!(help.contains(part), "{part} is missing: {help}");
@@ -23,7 +23,7 @@ fn the_help_names_what_the_binary_can_do() {
 }
 
 #[test]
-fn the_help_of_serve_names_every_setting_and_a_command_to_try() {
+fn the_help_of_serve_names_every_setting_and_shows_an_example() {
     let help = help(Some("serve"));
     let command = Cli::command();
     for setting in command.find_subcommand("serve").unwrap().get_arguments().filter(|arg| arg.get_env().is_some()) {
@@ -46,7 +46,7 @@ fn the_help_of_openapi_shows_how_to_use_it() {
 }
 
 #[test]
-fn the_help_does_not_show_a_password_of_the_environment() {
+fn the_help_does_not_show_a_password_from_the_environment() {
     let url = "postgres://teller:hunter2@db.example/bank";
     let ended = Passbook::with_database(url).argument("serve").argument("--help").wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
@@ -54,7 +54,7 @@ fn the_help_does_not_show_a_password_of_the_environment() {
 }
 
 #[test]
-fn the_version_is_told() {
+fn the_version_is_printed() {
     let ended = Passbook::new().argument("--version").wait_for_exit();
     assert_eq!(ended.stdout, [format!("passbook {}", env!("CARGO_PKG_VERSION"))]);
 }
@@ -68,7 +68,7 @@ fn the_openapi_document_needs_no_database() {
 }
 
 #[test]
-fn a_word_that_it_does_not_know_is_refused_with_a_hint() {
+fn an_unknown_command_is_refused_with_a_suggestion() {
     let ended = Passbook::new().argument("serv").wait_for_exit();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
     assert!(ended.stderr.contains("'serve'"), "{ended:?}");

@@ -1,4 +1,4 @@
-//! One log line for each request, for machines, without what is private.
+//! Each request is logged as one JSON line without private data.
 
 use nix::sys::signal::Signal;
 use reqwest::header::HeaderMap;
@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{folder::Folder, passbook::Passbook};
 
-/// The log lines of the requests that `serve` saw, and everything that it wrote.
+/// Runs a service with this log level and sends some requests. Returns the log lines of requests, and the whole standard
+/// error.
 async fn log_of(level: &str) -> (Vec<Value>, String) {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", level).start();
@@ -31,28 +32,28 @@ async fn log_of(level: &str) -> (Vec<Value>, String) {
 }
 
 #[tokio::test]
-async fn each_request_is_one_line_that_names_request_method_route_status_and_duration_and_nothing_private() {
-    let (lines, written) = log_of("info").await;
-    let told: Vec<_> = lines.iter().map(|line| (&line["method"], &line["route"], &line["status"])).collect();
+async fn each_request_is_logged_as_one_line_without_private_data() {
+    let (lines, stderr) = log_of("info").await;
+    let logged: Vec<_> = lines.iter().map(|line| (&line["method"], &line["route"], &line["status"])).collect();
     let expected = [
         (&json!("POST"), &json!("/v1/accounts"), &json!(201)),
         (&json!("POST"), &json!("/v1/accounts/{account_id}/withdrawals"), &json!(422)),
         (&json!("GET"), &json!("/v1/accounts"), &json!(200)),
         (&json!("GET"), &json!("none"), &json!(404)),
     ];
-    assert_eq!(told, expected, "{written}");
+    assert_eq!(logged, expected, "{stderr}");
     assert_eq!(lines[0]["request_id"], "the-opening");
     for line in &lines {
         assert!(line["duration_ms"].as_f64().is_some_and(|duration| duration > 0.0), "{line}");
         assert!(line["timestamp"].is_string() && line["level"] == "INFO", "{line}");
     }
     for private in ["customer-4711", "987654321", "987654322", "for-aunt-mary", "key-8471"] {
-        assert!(!written.contains(private), "{private} was logged: {written}");
+        assert!(!stderr.contains(private), "{private} was logged: {stderr}");
     }
 }
 
 #[tokio::test]
-async fn a_level_above_info_silences_the_requests() {
-    let (lines, written) = log_of("warn").await;
-    assert!(lines.is_empty(), "{written}");
+async fn a_log_level_above_info_logs_no_requests() {
+    let (lines, stderr) = log_of("warn").await;
+    assert!(lines.is_empty(), "{stderr}");
 }

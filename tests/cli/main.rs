@@ -1,28 +1,28 @@
-//! The program as its operator meets it: the real binary, its own Postgres, its signals, its last words.
+//! Tests of the real binary as an operator uses it: commands, settings, signals, error messages, logs and metrics.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access_control;
 mod client;
-mod otlp_collector;
-mod openapi_conformance;
 mod copy;
 mod crash_recovery;
-mod statement_memory;
-mod graceful_shutdown;
 mod folder;
+mod graceful_shutdown;
 mod help;
 mod hostile;
 mod logging;
 mod metrics;
 mod migrate;
+mod openapi_conformance;
+mod otlp_collector;
 mod overload;
 mod passbook;
-mod rebuild;
-mod startup_errors;
-mod roles;
 mod postgres_server;
-mod startup;
+mod rebuild;
+mod roles;
 mod standby;
+mod startup;
+mod startup_errors;
+mod statement_memory;
 mod tls;
 mod tls_trust;
 mod verify;

@@ -1,5 +1,5 @@
-//! What an operator measures: metrics that Prometheus's own tool finds no fault with, and that ops/ asks for by their right
-//! names; and traces that lead from a request to the views.
+//! Metrics and traces: promtool accepts the metrics, `ops/` refers only to metrics that exist, and traces link a request to
+//! its batch and to the projectors.
 
 use std::{
     collections::BTreeSet,
@@ -13,50 +13,49 @@ use std::{
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::{otlp_collector::Collector, folder::Folder, passbook::Passbook};
+use crate::{folder::Folder, otlp_collector::Collector, passbook::Passbook};
 
-/// Only a relay tells these.
-const TOLD_BY_OTHERS: [&str; 2] = ["passbook_relay_lag_seconds", "passbook_relay_published_total"];
+/// Metrics of the relay, which `serve` does not expose.
+const RELAY_METRICS: [&str; 2] = ["passbook_relay_lag_seconds", "passbook_relay_published_total"];
 
-/// How often is done what shows in a trace nearly each time.
-const REPEATED: usize = 10;
-/// After so long a thing that must come is taken for lost.
-const PATIENCE_S_MAX: u64 = 60;
+/// How many commands a test sends, because a trace shows the projector's span for nearly every command, but not for each.
+const COMMANDS: usize = 10;
+const REPLICA_S_MAX: u64 = 60;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What promtool says of a text of metrics; nothing where it finds no fault.
+/// The output of `promtool check metrics`. Empty if it accepts the metrics.
 fn promtool(text: &str) -> String {
-    let ours = root().join("target/tools/promtool");
-    let program = if ours.exists() { ours } else { "promtool".into() };
+    let installed = root().join("target/tools/promtool");
+    let program = if installed.exists() { installed } else { "promtool".into() };
     let mut promtool = Command::new(program)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool is installed by scripts/install-deps --test");
+        .expect("promtool is not installed: run `scripts/install-deps --test`");
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() || !said.is_empty());
-    said
+    let report = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() || !report.is_empty());
+    report
 }
 
-/// Those of a bank that takes its own database for its replica.
+/// The metrics of a service that uses its own database as its replica.
 async fn metrics() -> String {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).set("PASSBOOK_READ_DATABASE_URL", folder.database_url()).start();
     bank.client.open_account().await;
     bank.client.post("/v1/accounts", "a-key", &json!({"currency": "XXQ"})).await.unwrap();
     bank.client.wait_until_ready().await;
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE_S_MAX);
+    let deadline = Instant::now() + Duration::from_secs(REPLICA_S_MAX);
     loop {
-        assert!(Instant::now() < deadline, "the replica is not told of");
+        assert!(Instant::now() < deadline, "the metrics of the replica are missing");
         let text = bank.client.get("/metrics").await.error_for_status().unwrap().text().await.unwrap();
-        // It is looked after from time to time.
+        // The service checks the replica at intervals.
         if text.contains("passbook_replica_lag_seconds") {
             return text;
         }
@@ -64,14 +63,14 @@ async fn metrics() -> String {
     }
 }
 
-/// Every word of a file that is the name of a metric of ours.
-fn asked_for(text: &str) -> BTreeSet<&str> {
+/// Every metric name in a file.
+fn metric_names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     words.filter(|word| word.starts_with("passbook_") || word.starts_with("process_")).collect()
 }
 
 #[tokio::test]
-async fn the_metrics_are_named_and_told_as_prometheus_wants_it_and_ops_asks_for_none_that_is_not_there() {
+async fn metrics_pass_promtool_and_ops_files_name_only_existing_metrics() {
     let text = metrics().await;
     assert_eq!(promtool(&text), "");
     assert!(
@@ -81,39 +80,40 @@ async fn the_metrics_are_named_and_told_as_prometheus_wants_it_and_ops_asks_for_
         "{text}"
     );
     for file in ["ops/alerts.yml", "ops/grafana/passbook.json"] {
-        let asked = fs::read_to_string(root().join(file)).unwrap();
-        let missing: Vec<_> = asked_for(&asked)
+        let contents = fs::read_to_string(root().join(file)).unwrap();
+        let missing: Vec<_> = metric_names(&contents)
             .into_iter()
-            .filter(|name| !TOLD_BY_OTHERS.contains(name) && !text.lines().any(|line| line.starts_with(name)))
+            .filter(|name| !RELAY_METRICS.contains(name) && !text.lines().any(|line| line.starts_with(name)))
             .collect();
-        assert!(missing.is_empty(), "{file} asks for {missing:?}");
+        assert!(missing.is_empty(), "{file} refers to unknown metrics: {missing:?}");
     }
 }
 
 #[tokio::test]
-async fn a_refusal_that_an_alert_asks_for_is_told_before_the_first_one_so_that_it_is_seen_as_a_rise() {
+async fn refusal_counters_used_by_alerts_start_at_zero() {
+    // Prometheus sees no increase if a series first appears with the value 1.
     let text = metrics().await;
     let alerts = fs::read_to_string(root().join("ops/alerts.yml")).unwrap();
-    let asked: BTreeSet<&str> = alerts
+    let used: BTreeSet<&str> = alerts
         .split("refusals_total{")
         .skip(1)
         .filter_map(|rest| rest.split_once('}'))
         .map(|(labels, _)| labels)
         .collect();
-    assert!(asked.len() > 3, "{asked:?}");
-    for labels in asked {
-        let line = format!("passbook_refusals_total{{{labels}}} 0");
-        assert!(text.lines().any(|told| told == line), "{line} is missing");
+    assert!(used.len() > 3, "{used:?}");
+    for labels in used {
+        let expected = format!("passbook_refusals_total{{{labels}}} 0");
+        assert!(text.lines().any(|line| line == expected), "{expected} is missing");
     }
 }
 
 #[test]
-fn promtool_finds_fault_with_a_metric_that_is_not_as_it_should_be() {
+fn promtool_rejects_an_invalid_metric() {
     assert_ne!(promtool("# TYPE passbook_things counter\npassbook_things 1\n"), "");
 }
 
 #[tokio::test]
-async fn a_trace_leads_from_the_callers_request_through_command_and_batch_to_the_views() {
+async fn a_trace_links_the_request_to_command_batch_and_projector() {
     let collector = Collector::listen();
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder)
@@ -122,8 +122,8 @@ async fn a_trace_leads_from_the_callers_request_through_command_and_batch_to_the
         .start();
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    // The projector may read an event before the executor has told of its batch; not each time.
-    for _ in 0..REPEATED {
+    // The projector may read an event before the executor has exported its batch span, so one command is not enough.
+    for _ in 0..COMMANDS {
         let opened = http
             .post(format!("{}/v1/accounts", bank.client.base_url()))
             .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"))
@@ -155,7 +155,7 @@ async fn a_trace_leads_from_the_callers_request_through_command_and_batch_to_the
 }
 
 #[tokio::test]
-async fn a_request_is_traced_as_its_caller_and_the_sampler_say() {
+async fn the_callers_trace_flags_and_the_sampler_decide_what_is_traced() {
     for (sampler, traceparent, is_traced) in [
         ("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", false),
         ("", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
@@ -167,7 +167,7 @@ async fn a_request_is_traced_as_its_caller_and_the_sampler_say() {
         let bank = bank.set("OTEL_TRACES_SAMPLER", sampler).start();
         let url = format!("{}/v1/accounts", bank.client.base_url());
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        for _ in 0..REPEATED {
+        for _ in 0..COMMANDS {
             let open = http.post(&url).json(&json!({"currency": "EUR"})).header("traceparent", traceparent);
             assert_eq!(open.send().await.unwrap().status(), 201);
         }
@@ -182,7 +182,7 @@ async fn a_request_is_traced_as_its_caller_and_the_sampler_say() {
 }
 
 #[test]
-fn an_endpoint_that_is_no_address_is_refused() {
+fn an_invalid_otlp_endpoint_is_refused() {
     let folder = Folder::empty();
     let ended = Passbook::in_folder(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", "otel.example:4318").wait_for_exit();
     assert!(ended.error_message().contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{ended:?}");

@@ -1,11 +1,11 @@
-//! The schema can be brought up to date before the first instance serves.
+//! `passbook migrate` creates and updates the schema before the first instance serves.
 
 use nix::sys::signal::Signal;
 
 use crate::{folder::Folder, passbook::Passbook};
 
 #[tokio::test]
-async fn migrating_an_empty_folder_makes_a_bank_and_doing_it_again_changes_nothing() {
+async fn migrate_creates_a_database_and_a_second_run_changes_nothing() {
     let folder = Folder::empty();
     for _ in 0..2 {
         let ended = Passbook::in_folder(&folder).argument("migrate").wait_for_exit();
@@ -19,7 +19,7 @@ async fn migrating_an_empty_folder_makes_a_bank_and_doing_it_again_changes_nothi
 }
 
 #[tokio::test]
-async fn migrating_a_postgres_that_a_bank_works_on_does_not_disturb_it() {
+async fn migrate_does_not_disturb_a_running_service() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     let ended = Passbook::with_database(&folder.database_url()).argument("migrate").wait_for_exit();

@@ -1,4 +1,4 @@
-//! Whoever collects traces: takes what an OTLP exporter sends, and keeps it.
+//! A trace collector: an HTTP server that stores the spans of an OTLP exporter.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -20,11 +20,11 @@ impl Collector {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let spans = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&spans);
+        let stored = Arc::clone(&spans);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let kept = Arc::clone(&kept);
-                thread::spawn(move || while take(stream.as_ref().unwrap(), &kept).is_some() {});
+                let stored = Arc::clone(&stored);
+                thread::spawn(move || while handle_request(stream.as_ref().unwrap(), &stored).is_some() {});
             }
         });
         Self { address, spans }
@@ -43,8 +43,8 @@ impl Collector {
     }
 }
 
-/// One request and its answer; nothing once the other side has hung up.
-fn take(stream: &TcpStream, kept: &Mutex<Vec<Span>>) -> Option<()> {
+/// Handles one request. `None` once the client has closed the connection.
+fn handle_request(stream: &TcpStream, stored: &Mutex<Vec<Span>>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let (mut length, mut line) = (0, String::new());
     while reader.read_line(&mut line).ok().filter(|read| *read > 0)? > 2 {
@@ -55,9 +55,10 @@ fn take(stream: &TcpStream, kept: &Mutex<Vec<Span>>) -> Option<()> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let sent = ExportTraceServiceRequest::decode(&body[..]).unwrap();
-    let spans = sent.resource_spans.into_iter().flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
-    kept.lock().unwrap().extend(spans);
+    let request = ExportTraceServiceRequest::decode(&body[..]).unwrap();
+    let spans =
+        request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
+    stored.lock().unwrap().extend(spans);
     (&mut &*stream)
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n")
         .ok()

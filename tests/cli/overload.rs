@@ -1,4 +1,4 @@
-//! Beyond its bounds it says so at once, and serves the others.
+//! Beyond the connection limit, new connections get 503 at once, and existing ones are still served.
 
 use std::{
     io::{Read, Write},
@@ -8,40 +8,42 @@ use std::{
 
 use crate::{folder::Folder, passbook::Passbook};
 
-/// Half of so few file descriptors are for connections.
+/// The limit of file descriptors. The service uses half of them for connections.
 const DESCRIPTORS: &str = "300";
 const CONNECTIONS: usize = 150;
 
-fn ask(mut stream: &TcpStream) -> String {
+fn request(mut stream: &TcpStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut chunk = [0; 2048];
-    while !String::from_utf8_lossy(&answer).contains('}') {
+    while !String::from_utf8_lossy(&response).contains('}') {
         let read = stream.read(&mut chunk).unwrap();
-        assert!(read > 0, "hung up after {:?}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&chunk[..read]);
+        assert!(read > 0, "the connection closed after {:?}", String::from_utf8_lossy(&response));
+        response.extend_from_slice(&chunk[..read]);
     }
-    String::from_utf8(answer).unwrap()
+    String::from_utf8(response).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_too_many_is_told_so_at_once_and_those_before_it_go_on() {
+async fn a_connection_beyond_the_limit_gets_503_and_others_are_served() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).with_descriptor_limit(DESCRIPTORS).start();
     let address = bank.client.base_url().strip_prefix("http://").unwrap().to_owned();
     let connect = || TcpStream::connect(&address).unwrap();
-    let held: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect()).collect();
-    assert!(ask(&held[0]).starts_with("HTTP/1.1 200"));
+    let open: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect()).collect();
+    assert!(request(&open[0]).starts_with("HTTP/1.1 200"));
 
-    let told = ask(&connect()).to_lowercase();
+    let response = request(&connect()).to_lowercase();
     assert!(
-        told.starts_with("http/1.1 503") && told.contains("retry-after: 1") && told.contains("\"overloaded\""),
-        "{told}"
+        response.starts_with("http/1.1 503")
+            && response.contains("retry-after: 1")
+            && response.contains("\"overloaded\""),
+        "{response}"
     );
-    assert!(ask(&held[0]).starts_with("HTTP/1.1 200"));
+    assert!(request(&open[0]).starts_with("HTTP/1.1 200"));
 
-    drop(held);
+    drop(open);
     bank.client.wait_until_ready().await;
     bank.client.open_account().await;
 }

@@ -1,4 +1,4 @@
-//! The binary under test as a process: started, listened to, signalled, and never left behind.
+//! Runs the binary under test as a process: starts it, captures its output, sends signals, and kills it on drop.
 
 use std::{
     ffi::OsStr,
@@ -18,22 +18,23 @@ use nix::{
 use crate::{client::Client, folder::Folder};
 
 const START_S_MAX: u64 = 60;
-const END_S_MAX: u64 = 40;
+const EXIT_S_MAX: u64 = 40;
 
-/// A passbook about to be started. Nothing of our own environment that it would listen to reaches it.
+/// A command line of the binary. It inherits no setting from the environment of the test.
 pub struct Passbook(Command);
 
 impl Passbook {
-    /// With its own Postgres in this folder, on a port of its own.
+    /// Uses the embedded Postgres in this folder, and listens on a free port.
     pub fn in_folder(folder: &Folder) -> Self {
         Self::new().set("PASSBOOK_DATA_DIR", folder.data()).set("PASSBOOK_LISTEN", "127.0.0.1:0")
     }
 
-    /// On a Postgres that runs already.
+    /// Uses a running Postgres, and listens on a free port.
     pub fn with_database(database_url: &str) -> Self {
         Self::new().set("PASSBOOK_DATABASE_URL", database_url).set("PASSBOOK_LISTEN", "127.0.0.1:0")
     }
 
+    /// The binary without arguments and settings.
     pub fn new() -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSBOOK_")) {
@@ -49,23 +50,24 @@ impl Passbook {
         Self(command)
     }
 
+    /// Sets an environment variable.
     pub fn set(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.0.env(name, value);
         self
     }
 
-    /// May have no more than so many files and connections open.
+    /// Limits the number of open file descriptors.
     pub fn with_descriptor_limit(self, limit: &str) -> Self {
         self.with_ulimit(&format!("ulimit -n {limit}"))
     }
 
-    /// May leave a dump of its memory behind, as far as this machine allows it.
+    /// Allows core dumps as far as the hard limit of this machine allows them.
     pub fn with_core_dumps(self) -> Self {
         self.with_ulimit("ulimit -S -c \"$(ulimit -H -c)\"")
     }
 
-    /// Another release of it.
-    #[allow(dead_code, reason = "an upgrade is tested where faults are")]
+    /// Uses the binary of another release.
+    #[allow(dead_code, reason = "used only by the chaos tests")]
     pub fn with_binary(self, program: &Path) -> Self {
         self.with_program(Command::new(program))
     }
@@ -105,53 +107,53 @@ impl Passbook {
             }
             lines
         });
-        let written = Arc::new(Mutex::new(Vec::new()));
+        let stderr_bytes = Arc::new(Mutex::new(Vec::new()));
         let mut stderr = child.stderr.take().unwrap();
         let stderr = thread::spawn({
-            let written = Arc::clone(&written);
+            let stderr_bytes = Arc::clone(&stderr_bytes);
             move || {
                 let mut chunk = [0; 4096];
                 while let Ok(length @ 1..) = stderr.read(&mut chunk) {
-                    written.lock().unwrap().extend_from_slice(&chunk[..length]);
+                    stderr_bytes.lock().unwrap().extend_from_slice(&chunk[..length]);
                 }
             }
         });
-        Process { child, first_line, stdout: Some(stdout), stderr: Some(stderr), written }
+        Process { child, first_line, stdout: Some(stdout), stderr: Some(stderr), stderr_bytes }
     }
 
-    /// Waits until it says that it listens.
+    /// Starts the service and waits until it listens.
     #[track_caller]
     pub fn start(self) -> Running {
-        self.try_start().unwrap_or_else(|process| panic!("it does not listen: {}", process.stderr()))
+        self.try_start().unwrap_or_else(|process| panic!("the service does not listen: {}", process.stderr()))
     }
 
-    /// The same where it may have a reason not to.
+    /// Like [`start`](Self::start), but returns the process if it exits or does not listen in time.
     #[track_caller]
     pub fn try_start(self) -> Result<Running, Process> {
         let process = self.spawn();
         match process.first_line.recv_timeout(Duration::from_secs(START_S_MAX)) {
             Ok(line) => {
-                let base = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected: {line}"));
-                Ok(Running { client: Client::new(base), process })
+                let base_url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected line: {line}"));
+                Ok(Running { client: Client::new(base_url), process })
             }
             Err(_) => Err(process),
         }
     }
 
-    /// Waits until it ends by itself.
+    /// Runs the command until it exits by itself.
     #[track_caller]
     pub fn wait_for_exit(self) -> Exited {
         self.spawn().wait_for_exit()
     }
 }
 
-/// A passbook that has not ended yet, or nobody has looked.
+/// A process whose exit status has not been read yet. It is killed on drop.
 pub struct Process {
     child: Child,
     first_line: mpsc::Receiver<String>,
     stdout: Option<JoinHandle<Vec<String>>>,
     stderr: Option<JoinHandle<()>>,
-    written: Arc<Mutex<Vec<u8>>>,
+    stderr_bytes: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Process {
@@ -163,18 +165,20 @@ impl Process {
         kill(Pid::from_raw(self.id().cast_signed()), signal).unwrap();
     }
 
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.stderr_bytes.lock().unwrap()).into_owned()
     }
 
     #[track_caller]
     pub fn wait_for_exit(mut self) -> Exited {
-        let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
+        let deadline = Instant::now() + Duration::from_secs(EXIT_S_MAX);
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None => assert!(Instant::now() < deadline, "not ended after {END_S_MAX} s: {}", self.stderr()),
+                None => {
+                    assert!(Instant::now() < deadline, "the process still runs after {EXIT_S_MAX} s: {}", self.stderr())
+                }
             }
             thread::sleep(Duration::from_millis(10));
         };
@@ -193,7 +197,7 @@ impl Drop for Process {
     }
 }
 
-/// A passbook that listens.
+/// A running service that listens.
 pub struct Running {
     pub client: Client,
     pub process: Process,
@@ -207,7 +211,7 @@ impl Running {
     }
 }
 
-/// What is left of a passbook.
+/// The exit status and the output of a process.
 #[derive(Debug)]
 pub struct Exited {
     pub status: ExitStatus,
@@ -216,16 +220,16 @@ pub struct Exited {
 }
 
 impl Exited {
-    /// The one sentence with which it refused to work.
+    /// The error message of a failed command. Asserts that it is one line, and the exit code 1.
     #[track_caller]
     pub fn error_message(&self) -> &str {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         assert!(self.stdout.is_empty(), "{self:?}");
-        // Log lines are for machines here, and begin with a brace.
-        let said: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with('{')).collect();
-        match said[..] {
-            [sentence] => sentence.strip_prefix("passbook: ").unwrap_or_else(|| panic!("{self:?}")),
-            _ => panic!("not one sentence: {self:?}"),
+        // Log lines are JSON objects here, so they begin with a brace.
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+        match lines[..] {
+            [line] => line.strip_prefix("passbook: ").unwrap_or_else(|| panic!("{self:?}")),
+            _ => panic!("the error message is not one line: {self:?}"),
         }
     }
 }

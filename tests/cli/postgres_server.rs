@@ -1,5 +1,5 @@
-//! Two Postgres servers of the test's own, of which one follows the other: made by `initdb` and `pg_basebackup`, run as the
-//! user that Postgres insists on.
+//! A Postgres server and a streaming standby for tests, created with `initdb` and `pg_basebackup`. They run as a non-root
+//! user, which Postgres requires.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, postgres::PgConnectOptions, query, que
 use crate::{folder::Folder, tls::Identity};
 
 const START_S_MAX: u64 = 60;
-/// Sockets are told apart by their folders.
+/// Both servers use this port: their sockets are in different folders.
 const PORT: u16 = 5432;
 
 pub struct PostgresServer {
@@ -33,22 +33,22 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// With an empty database `passbook`.
+    /// Starts a server with an empty database `passbook`.
     pub async fn start(folder: &Folder) -> Self {
         Self::initialize(folder, PORT, &[]).await
     }
 
-    /// One that is also reached over TLS.
+    /// Starts a server that also accepts TLS connections.
     pub async fn with_tls(folder: &Folder, identity: &Identity) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let [certificate, key] = [identity.certificate(), identity.key()].map(|file| kept(&file, folder));
-        let told = [
+        let [certificate, key] = [identity.certificate(), identity.key()].map(|file| private_copy(&file, folder));
+        let settings = [
             ("listen_addresses", "127.0.0.1".to_owned()),
             ("ssl", "on".to_owned()),
             ("ssl_cert_file", certificate.display().to_string()),
             ("ssl_key_file", key.display().to_string()),
         ];
-        Self::initialize(folder, port, &told).await
+        Self::initialize(folder, port, &settings).await
     }
 
     async fn initialize(folder: &Folder, port: u16, settings: &[(&str, String)]) -> Self {
@@ -67,7 +67,7 @@ impl PostgresServer {
         server
     }
 
-    /// A copy of this one that follows it.
+    /// Starts a standby that replicates this server.
     pub async fn standby(&self, folder: &Folder) -> Self {
         let home = home(folder, "two");
         let mut copy = program("pg_basebackup");
@@ -89,8 +89,8 @@ impl PostgresServer {
         let server = Self { child: postgres.spawn().unwrap(), folder, port };
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while server.options("postgres").connect().await.is_err() {
-            let said = fs::read_to_string(server.folder.join("log")).unwrap();
-            assert!(Instant::now() < deadline, "Postgres does not start: {said}");
+            let log = fs::read_to_string(server.folder.join("log")).unwrap();
+            assert!(Instant::now() < deadline, "Postgres does not start: {log}");
             thread::sleep(Duration::from_millis(50));
         }
         server
@@ -100,7 +100,7 @@ impl PostgresServer {
         format!("postgres://passbook@localhost:{}/passbook?host={}", self.port, self.folder.display())
     }
 
-    /// Nobody on the way can read or change anything.
+    /// The URL for a TLS connection that verifies the certificate and the host name.
     pub fn tls_url(&self) -> String {
         format!("postgres://passbook@127.0.0.1:{}/passbook?sslmode=verify-full", self.port)
     }
@@ -119,24 +119,24 @@ impl PostgresServer {
         query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap()
     }
 
-    /// From now on a commit is answered only once the other one has it.
+    /// Makes commits wait for the standby, and waits until the standby is synchronous.
     pub async fn require_synchronous_standby(&self) {
         self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "postgres").await;
         self.execute("SELECT pg_reload_conf()", "postgres").await;
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while !self.query_bool("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await {
-            assert!(Instant::now() < deadline, "no standby keeps in step");
+            assert!(Instant::now() < deadline, "no standby is synchronous");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Without a word: the server and, as they notice, all that work for it.
+    /// Sends SIGKILL to the postmaster. Its backends exit when they notice.
     pub fn kill(&mut self) {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL).unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Ends the following: this one takes writes.
+    /// Promotes this standby to primary.
     pub fn promote(&self) {
         run(program("pg_ctl").arg("promote").arg("-D").arg(self.folder.join("data")));
     }
@@ -144,7 +144,7 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // "Immediate": nothing in it is needed.
+        // SIGQUIT is an immediate shutdown: the data is not needed any more.
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGQUIT);
         let _ = self.child.wait();
     }
@@ -155,9 +155,9 @@ fn program(name: &str) -> Command {
     let configured = found.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     let folders =
         fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
-    let set = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
-    let folder = set.into_iter().chain(configured).chain(folders).find(|folder| folder.join(name).is_file());
-    let mut command = Command::new(folder.expect("Postgres is installed by scripts/install-deps").join(name));
+    let chosen = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
+    let folder = chosen.into_iter().chain(configured).chain(folders).find(|folder| folder.join(name).is_file());
+    let mut command = Command::new(folder.expect("Postgres is not installed: run `scripts/install-deps`").join(name));
     if let Some(user) = user() {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
@@ -165,17 +165,17 @@ fn program(name: &str) -> Command {
     command
 }
 
-/// Whom root hands Postgres to.
+/// The user that runs Postgres if the test runs as root.
 fn user() -> Option<User> {
     geteuid().is_root().then(|| ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).unwrap()).unwrap())
 }
 
-/// A copy of a file that Postgres takes for well kept.
-fn kept(file: &Path, folder: &Folder) -> PathBuf {
+/// A copy of a file with the owner and mode that Postgres requires.
+fn private_copy(file: &Path, folder: &Folder) -> PathBuf {
     let copy = folder.join(file.file_name().unwrap().to_str().unwrap());
     fs::copy(file, &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
-    hand_over(&copy);
+    chown_to_postgres(&copy);
     copy
 }
 
@@ -183,11 +183,11 @@ fn home(folder: &Folder, name: &str) -> PathBuf {
     let home = folder.join(name);
     fs::create_dir(&home).unwrap();
     fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
-    hand_over(&home);
+    chown_to_postgres(&home);
     home
 }
 
-fn hand_over(path: &Path) {
+fn chown_to_postgres(path: &Path) {
     if let Some(user) = user() {
         chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     }

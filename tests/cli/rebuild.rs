@@ -1,4 +1,4 @@
-//! Views rebuilt from the command line, beside a bank that runs and without one.
+//! `passbook rebuild`: rebuilds a view, with and without a running service.
 
 use nix::sys::signal::Signal;
 use sqlx::{Connection, PgConnection};
@@ -14,7 +14,7 @@ fn rebuild(folder: &Folder, arguments: &[&str]) -> Exited {
 }
 
 #[tokio::test]
-async fn a_view_is_rebuilt_beside_the_bank_and_after_it_has_ended() {
+async fn rebuild_works_with_and_without_a_running_service() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -33,14 +33,14 @@ async fn a_view_is_rebuilt_beside_the_bank_and_after_it_has_ended() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_rebuilt_is_refused_in_a_sentence() {
+async fn a_rebuild_that_cannot_run_is_refused_with_one_sentence() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
     assert!(rebuild(&folder, &["customers"]).error_message().contains("no projection"));
     assert!(rebuild(&folder, &["accounts", "--resume"]).error_message().contains("no rebuild of accounts"));
 
-    // As one that another process began and has not got far with.
+    // Simulate a rebuild that another process has begun.
     let mut superuser = PgConnection::connect(&folder.database_url()).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE account_view IN SHARE MODE").execute(&mut superuser).await.unwrap();
     let begin = "INSERT INTO projection SELECT partition, name, 2, schema_version, 'building', 0 FROM projection
@@ -50,14 +50,14 @@ async fn what_cannot_be_rebuilt_is_refused_in_a_sentence() {
     assert!(rebuild(&folder, &["accounts"]).error_message().contains("--resume"));
     superuser.close().await.unwrap();
 
-    // Whichever of the two comes first, service or command line, it is built once.
+    // Either the service or the command line finishes the rebuild; it must not run twice.
     let resumed = rebuild(&folder, &["accounts", "--resume"]);
     assert!(resumed.status.success() || resumed.error_message().contains("no rebuild of accounts"), "{resumed:?}");
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
 }
 
 #[test]
-fn a_folder_without_a_bank_has_nothing_to_rebuild() {
+fn rebuild_refuses_a_folder_without_a_database() {
     let folder = Folder::empty();
     assert!(rebuild(&folder, &["accounts"]).error_message().contains("no bank"));
     assert!(!folder.data().exists());

@@ -1,4 +1,4 @@
-//! It serves, says where, and keeps what it was told.
+//! A successful start: the service prints its address, uses its settings, and keeps data over a restart.
 
 use nix::sys::signal::Signal;
 
@@ -9,17 +9,17 @@ fn ids(deposits: Vec<Deposit>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_empty_folder_becomes_a_bank_and_one_line_says_where_it_listens() {
+async fn serve_initializes_an_empty_folder_and_prints_its_address() {
     let folder = Folder::empty();
     let bank = Passbook::in_folder(&folder).argument("serve").start();
     assert!(bank.client.base_url().starts_with("http://127.0.0.1:"), "{}", bank.client.base_url());
     bank.client.wait_until_ready().await;
-    let said = format!("listening on {}", bank.client.base_url());
-    assert_eq!(bank.stop(Signal::SIGTERM).stdout, [said]);
+    let line = format!("listening on {}", bank.client.base_url());
+    assert_eq!(bank.stop(Signal::SIGTERM).stdout, [line]);
 }
 
 #[tokio::test]
-async fn without_a_word_it_serves() {
+async fn serve_is_the_default_command() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -27,7 +27,7 @@ async fn without_a_word_it_serves() {
 }
 
 #[tokio::test]
-async fn a_person_is_told_the_addresses_and_the_data_folder_on_standard_error() {
+async fn standard_error_shows_the_addresses_and_the_data_folder() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     let (base, ended) = (bank.client.base_url().to_owned(), bank.stop(Signal::SIGTERM));
@@ -37,7 +37,7 @@ async fn a_person_is_told_the_addresses_and_the_data_folder_on_standard_error() 
 }
 
 #[tokio::test]
-async fn what_was_recorded_is_there_after_a_restart() {
+async fn events_and_keys_survive_a_restart() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -47,11 +47,11 @@ async fn what_was_recorded_is_there_after_a_restart() {
 
     let bank = Passbook::in_folder(&folder).start();
     assert_eq!(ids(bank.client.deposits().await), std::slice::from_ref(&deposit));
-    assert_eq!(bank.client.deposit_ok("before").await, deposit, "the key is remembered");
+    assert_eq!(bank.client.deposit_ok("before").await, deposit, "the key is still recorded");
 }
 
 #[tokio::test]
-async fn two_banks_on_one_postgres_share_one_log() {
+async fn two_instances_on_one_postgres_share_one_log() {
     let folder = Folder::migrated();
     let first = Passbook::in_folder(&folder).start();
     let second = Passbook::with_database(&folder.database_url()).start();
@@ -69,7 +69,7 @@ async fn two_banks_on_one_postgres_share_one_log() {
 }
 
 #[tokio::test]
-async fn with_access_control_off_in_so_many_words_it_listens_on_every_address() {
+async fn with_auth_off_it_listens_on_every_address() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").set("PASSBOOK_AUTH", "off").start();
     assert!(bank.client.base_url().starts_with("http://0.0.0.0:"), "{}", bank.client.base_url());

@@ -1,4 +1,4 @@
-//! Where it cannot serve it says so in one sentence, and what to do about it.
+//! Errors at startup: the command exits with one sentence that names the cause and the remedy.
 
 use std::{
     fs,
@@ -16,14 +16,14 @@ use crate::{
 };
 
 #[track_caller]
-fn refused(ended: &Exited, parts: &[&str]) {
-    let sentence = ended.error_message();
+fn assert_error(exited: &Exited, parts: &[&str]) {
+    let message = exited.error_message();
     for part in parts {
-        assert!(sentence.contains(part), "{part:?} is missing: {sentence}");
+        assert!(message.contains(part), "{part:?} is missing: {message}");
     }
 }
 
-/// A program that says something and ends.
+/// Writes an executable shell script.
 fn script(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -31,60 +31,63 @@ fn script(path: &Path, text: &str) {
 }
 
 #[test]
-fn a_busy_port_is_named_before_a_database_is_started() {
+fn a_port_in_use_is_reported_before_postgres_is_started() {
     let folder = Folder::empty();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", &address).wait_for_exit();
-    refused(&ended, &[&address, "taken by another program", "PASSBOOK_LISTEN"]);
+    assert_error(&ended, &[&address, "taken by another program", "PASSBOOK_LISTEN"]);
     assert!(!folder.data().exists());
 }
 
 #[test]
-fn an_address_of_another_machine_cannot_be_listened_on() {
+fn an_address_of_another_machine_is_refused() {
     let folder = Folder::empty();
-    let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "192.0.2.1:8080").set("PASSBOOK_AUTH", "off").wait_for_exit();
-    refused(&ended, &["192.0.2.1:8080", "cannot be listened on"]);
+    let ended = Passbook::in_folder(&folder)
+        .set("PASSBOOK_LISTEN", "192.0.2.1:8080")
+        .set("PASSBOOK_AUTH", "off")
+        .wait_for_exit();
+    assert_error(&ended, &["192.0.2.1:8080", "cannot be listened on"]);
 }
 
 #[test]
-fn an_address_that_others_can_reach_is_refused_unless_access_control_is_off_in_so_many_words() {
+fn a_non_loopback_address_requires_access_control_or_auth_off() {
     let folder = Folder::empty();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", address).wait_for_exit();
-        refused(&ended, &[address, "PASSBOOK_AUTH=off", "127.0.0.1"]);
+        assert_error(&ended, &[address, "PASSBOOK_AUTH=off", "127.0.0.1"]);
     }
 }
 
 #[test]
-fn a_data_folder_in_use_is_refused_and_the_bank_in_it_goes_on() {
+fn a_data_folder_in_use_is_refused_and_its_service_keeps_running() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     for subcommand in ["serve", "migrate"] {
         let ended = Passbook::in_folder(&folder).argument(subcommand).wait_for_exit();
-        refused(&ended, &[folder.data().to_str().unwrap(), "in use by another passbook", "PASSBOOK_DATA_DIR"]);
+        assert_error(&ended, &[folder.data().to_str().unwrap(), "in use by another passbook", "PASSBOOK_DATA_DIR"]);
     }
     let ended = bank.stop(Signal::SIGTERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
 }
 
 #[test]
-fn a_data_folder_of_another_major_is_refused_and_left_as_it_is() {
+fn a_data_folder_of_another_postgres_major_is_refused_unchanged() {
     let folder = Folder::migrated();
     let version = folder.data().join("postgres/PG_VERSION");
     fs::write(&version, "14\n").unwrap();
     let ended = Passbook::in_folder(&folder).wait_for_exit();
-    refused(&ended, &["written by Postgres 14", "never upgraded silently", folder.data().to_str().unwrap()]);
+    assert_error(&ended, &["written by Postgres 14", "never upgraded silently", folder.data().to_str().unwrap()]);
     assert_eq!(fs::read_to_string(version).unwrap(), "14\n");
 }
 
 #[test]
-fn a_folder_without_a_postgres_is_named() {
+fn a_pg_bin_folder_without_postgres_is_named() {
     let folder = Folder::empty();
     let empty = folder.join("bin");
     fs::create_dir(&empty).unwrap();
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_PG_BIN", &empty).wait_for_exit();
-    refused(&ended, &[empty.to_str().unwrap(), "PASSBOOK_PG_BIN", "holds no working postgres and initdb"]);
+    assert_error(&ended, &[empty.to_str().unwrap(), "PASSBOOK_PG_BIN", "holds no working postgres and initdb"]);
 }
 
 #[test]
@@ -95,11 +98,11 @@ fn a_postgres_that_is_too_old_is_named() {
         script(&bin.join(program), &format!("echo '{program} (PostgreSQL) 14.9'"));
     }
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_PG_BIN", &bin).wait_for_exit();
-    refused(&ended, &["only Postgres 14", bin.to_str().unwrap(), "15 or later"]);
+    assert_error(&ended, &["only Postgres 14", bin.to_str().unwrap(), "15 or later"]);
 }
 
 #[test]
-fn an_initdb_that_fails_is_quoted_and_leaves_no_half_made_data() {
+fn an_initdb_failure_is_quoted_and_leaves_no_partial_data() {
     let folder = Folder::empty();
     let bin = folder.join("bin");
     script(&bin.join("postgres"), "echo 'postgres (PostgreSQL) 15.9'");
@@ -108,25 +111,25 @@ fn an_initdb_that_fails_is_quoted_and_leaves_no_half_made_data() {
         "echo 'initdb: error: could not create directory: No space left on device' >&2; exit 1",
     );
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_PG_BIN", &bin).wait_for_exit();
-    refused(&ended, &["could not be created", "No space left on device"]);
+    assert_error(&ended, &["could not be created", "No space left on device"]);
     assert!(!folder.data().join("postgres").exists());
 }
 
 #[test]
-fn a_postgres_that_does_not_start_is_quoted_with_its_log() {
+fn the_error_of_a_postgres_that_does_not_start_is_quoted() {
     let folder = Folder::migrated();
     fs::write(folder.data().join("postgres/postgresql.conf"), "no_such_setting = 1\n").unwrap();
     let ended = Passbook::in_folder(&folder).wait_for_exit();
-    refused(&ended, &["Postgres did not start", "postgresql.conf", "contains errors", "postgres.log says more"]);
+    assert_error(&ended, &["Postgres did not start", "postgresql.conf", "contains errors", "postgres.log says more"]);
     folder.wait_until_unused();
 }
 
 #[test]
-fn a_file_in_the_place_of_the_data_folder_is_refused() {
+fn a_data_folder_that_is_a_file_is_refused() {
     let folder = Folder::empty();
     fs::write(folder.data(), "not a folder").unwrap();
     let ended = Passbook::in_folder(&folder).wait_for_exit();
-    refused(&ended, &[folder.data().to_str().unwrap(), "PASSBOOK_DATA_DIR"]);
+    assert_error(&ended, &[folder.data().to_str().unwrap(), "PASSBOOK_DATA_DIR"]);
 }
 
 #[test]
@@ -136,57 +139,60 @@ fn a_data_folder_that_postgres_cannot_reach_is_refused() {
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_DATA_DIR", closed.join("data")).wait_for_exit();
-    refused(&ended, &[closed.to_str().unwrap(), "PASSBOOK_DATA_DIR"]);
+    assert_error(&ended, &[closed.to_str().unwrap(), "PASSBOOK_DATA_DIR"]);
 }
 
 #[test]
-fn a_data_folder_of_postgres_itself_is_not_taken_for_one_of_passbook() {
+fn a_data_folder_of_postgres_itself_is_refused() {
     let folder = Folder::migrated();
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_DATA_DIR", folder.data().join("postgres")).wait_for_exit();
-    refused(&ended, &["is not a data folder of passbook", "PASSBOOK_DATA_DIR"]);
+    assert_error(&ended, &["is not a data folder of passbook", "PASSBOOK_DATA_DIR"]);
 }
 
 #[test]
-fn a_database_url_that_is_none_is_refused_without_quoting_it() {
+fn an_invalid_database_url_is_refused_without_quoting_it() {
     for url in
         ["hunter2", "", "mysql://teller:hunter2@db.example/bank", "postgres://teller:hunter2@db.example:port/bank"]
     {
         let ended = Passbook::with_database(url).wait_for_exit();
-        refused(&ended, &["PASSBOOK_DATABASE_URL is not a Postgres URL", "postgres://user:password@host/database"]);
+        assert_error(
+            &ended,
+            &["PASSBOOK_DATABASE_URL is not a Postgres URL", "postgres://user:password@host/database"],
+        );
         assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
     }
 }
 
 #[test]
-fn a_database_that_cannot_be_reached_is_told_without_the_password_however_much_is_logged() {
+fn an_unreachable_database_is_reported_without_its_password() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("postgres://teller:hunter2@{closed}/bank");
     for subcommand in ["serve", "migrate"] {
         let ended = Passbook::with_database(&url).set("PASSBOOK_LOG", "trace").argument(subcommand).wait_for_exit();
-        refused(&ended, &["the database of PASSBOOK_DATABASE_URL cannot be reached"]);
+        assert_error(&ended, &["the database of PASSBOOK_DATABASE_URL cannot be reached"]);
         assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
     }
 }
 
 #[test]
-fn a_database_that_accepts_and_says_nothing_is_given_up_after_a_while() {
+fn a_database_that_accepts_but_never_responds_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://teller:hunter2@{}/bank", silent.local_addr().unwrap());
     let started = Instant::now();
     let ended = Passbook::with_database(&url).wait_for_exit();
-    refused(&ended, &["the database of PASSBOOK_DATABASE_URL cannot be reached"]);
+    assert_error(&ended, &["the database of PASSBOOK_DATABASE_URL cannot be reached"]);
     assert!(started.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
-fn a_log_filter_that_cannot_be_read_is_named() {
+fn an_invalid_log_filter_is_quoted() {
     let folder = Folder::empty();
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "passbook=loud").wait_for_exit();
-    refused(&ended, &["PASSBOOK_LOG", "passbook=loud", "is not a log filter"]);
+    assert_error(&ended, &["PASSBOOK_LOG", "passbook=loud", "is not a log filter"]);
 }
 
 #[test]
-fn a_setting_that_cannot_be_read_is_named_with_its_flag() {
+fn an_invalid_setting_is_reported_with_its_flag() {
     let folder = Folder::empty();
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "8080").wait_for_exit();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");

@@ -1,4 +1,4 @@
-//! A statement may be as long as it likes: the memory of the service does not grow with it.
+//! The service streams statements: its memory does not grow with the length of a statement.
 
 use std::fs;
 
@@ -9,10 +9,10 @@ use crate::{folder::Folder, passbook::Passbook};
 
 const LINES: i64 = 200_000;
 const GROWTH_KB_MAX: u64 = 12 * 1024;
-/// Of a line in JSON, at least.
+/// The smallest size of a statement line in JSON.
 const LINE_BYTES: i64 = 200;
 
-/// The most memory that a process ever had, in kilobytes.
+/// The peak memory of a process in kilobytes.
 fn peak_kb(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -20,7 +20,7 @@ fn peak_kb(process: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn a_long_statement_takes_no_more_memory_than_a_short_one() {
+async fn a_long_statement_needs_no_more_memory_than_a_short_one() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -41,13 +41,13 @@ async fn a_long_statement_takes_no_more_memory_than_a_short_one() {
     );
     sqlx::raw_sql(AssertSqlSafe(long)).execute(&mut connection).await.unwrap();
     let before = peak_kb(bank.process.id());
-    let mut answer = bank.client.get(&path).await;
+    let mut response = bank.client.get(&path).await;
     let mut length = 0;
-    while let Some(chunk) = answer.chunk().await.unwrap() {
+    while let Some(chunk) = response.chunk().await.unwrap() {
         length += i64::try_from(chunk.len()).unwrap();
     }
-    assert!(length > LINES * LINE_BYTES, "{length} bytes came");
+    assert!(length > LINES * LINE_BYTES, "the response has only {length} bytes");
     let grown = peak_kb(bank.process.id()) - before;
-    println!("{length} bytes, {grown} KB more");
-    assert!(grown < GROWTH_KB_MAX, "{grown} KB for {length} bytes");
+    println!("{length} bytes of response, {grown} KB more memory");
+    assert!(grown < GROWTH_KB_MAX, "memory grew by {grown} KB for a response of {length} bytes");
 }

@@ -1,4 +1,4 @@
-//! A certificate of the test's own, for servers on this machine.
+//! A self-signed certificate for servers on this machine.
 
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -35,17 +35,17 @@ impl Identity {
         identity
     }
 
-    /// The file of the certificate: who is told it in `SSL_CERT_FILE` trusts this machine's servers.
+    /// The file of the certificate. A process whose `SSL_CERT_FILE` names it trusts these servers.
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("certificate.pem")
     }
 
-    /// The file of its key.
+    /// The file of the private key.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }
 
-    /// Listens before a server that has no TLS itself.
+    /// Starts a TLS proxy to a server without TLS. Returns the proxy's address.
     pub async fn proxy_to(&self, server: SocketAddr) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -54,7 +54,7 @@ impl Identity {
             while let Ok((stream, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    // Whoever does not trust us hangs up.
+                    // The handshake fails if the client does not trust the certificate.
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     let mut server = TcpStream::connect(server).await.unwrap();
                     let _ = copy_bidirectional(&mut stream, &mut server).await;

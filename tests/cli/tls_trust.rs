@@ -1,4 +1,4 @@
-//! Whom the program speaks with over TLS: those whom this machine trusts, and nobody else.
+//! TLS clients: the service connects only to servers whose certificate it trusts.
 
 use std::{fs, net::TcpListener};
 
@@ -8,21 +8,22 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    otlp_collector::Collector,
     folder::Folder,
+    otlp_collector::Collector,
     passbook::{Passbook, Running},
     postgres_server::PostgresServer,
     tls::Identity,
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn spans_reach_a_collector_that_is_trusted() {
+async fn spans_reach_only_a_trusted_collector() {
     let (identity, collector) = (Identity::new(), Collector::listen());
     let secured = format!("https://{}", identity.proxy_to(collector.address()).await);
     for is_trusted in [false, true] {
         let folder = Folder::migrated();
-        let mut bank =
-            Passbook::in_folder(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", &secured).set("OTEL_TRACES_SAMPLER", "always_on");
+        let mut bank = Passbook::in_folder(&folder)
+            .set("OTEL_EXPORTER_OTLP_ENDPOINT", &secured)
+            .set("OTEL_TRACES_SAMPLER", "always_on");
         if is_trusted {
             bank = bank.set("SSL_CERT_FILE", identity.certificate());
         }
@@ -34,7 +35,7 @@ async fn spans_reach_a_collector_that_is_trusted() {
 }
 
 #[tokio::test]
-async fn spans_are_sent_in_the_clear_from_a_machine_without_any_certificates() {
+async fn spans_are_sent_over_http_without_any_installed_certificates() {
     let (collector, folder) = (Collector::listen(), Folder::migrated());
     let bank = Passbook::in_folder(&folder)
         .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
@@ -48,33 +49,33 @@ async fn spans_are_sent_in_the_clear_from_a_machine_without_any_certificates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_come_from_a_provider_that_is_trusted() {
+async fn keys_are_fetched_only_from_a_trusted_identity_provider() {
     let (identity, folder) = (Identity::new(), Folder::migrated());
     let provider = TcpListener::bind("127.0.0.1:0").unwrap();
     provider.set_nonblocking(true).unwrap();
     let issuer = format!("https://{}", identity.proxy_to(provider.local_addr().unwrap()).await);
-    let of_provider = |passbook: Passbook| {
+    let with_provider = |passbook: Passbook| {
         passbook.set("PASSBOOK_AUTH_ISSUER", &issuer).set("PASSBOOK_AUTH_AUDIENCE", "https://passbook.example")
     };
-    let made = of_provider(Passbook::in_folder(&folder)).argument("token").argument("--sub=ada").wait_for_exit();
-    let token = made.stdout[0].clone();
+    let created = with_provider(Passbook::in_folder(&folder)).argument("token").argument("--sub=ada").wait_for_exit();
+    let token = created.stdout[0].clone();
     let keys: Value = serde_json::from_slice(&fs::read(folder.data().join("development.jwks.json")).unwrap()).unwrap();
-    let found = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")});
+    let discovery = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")});
     let documents = Router::new()
-        .route("/.well-known/openid-configuration", get(async || Json(found)))
+        .route("/.well-known/openid-configuration", get(async || Json(discovery)))
         .route("/keys", get(async || Json(keys)));
     let provider = tokio::net::TcpListener::from_std(provider).unwrap();
     tokio::spawn(async move { axum::serve(provider, documents).await });
 
-    let bank = of_provider(Passbook::in_folder(&folder)).start();
-    assert_eq!(accounts(&bank, &token).await, 401, "nobody vouches for the keys");
+    let bank = with_provider(Passbook::in_folder(&folder)).start();
+    assert_eq!(accounts(&bank, &token).await, 401, "the provider's certificate is not trusted");
     bank.stop(Signal::SIGTERM);
-    let bank = of_provider(Passbook::in_folder(&folder)).set("SSL_CERT_FILE", identity.certificate()).start();
+    let bank = with_provider(Passbook::in_folder(&folder)).set("SSL_CERT_FILE", identity.certificate()).start();
     assert_eq!(accounts(&bank, &token).await, 200);
 }
 
 #[tokio::test]
-async fn the_log_is_in_a_database_that_is_trusted() {
+async fn migrate_connects_only_to_a_trusted_database() {
     let (identity, folder) = (Identity::new(), Folder::empty());
     let server = PostgresServer::with_tls(&folder, &identity).await;
     let url = server.tls_url();
@@ -82,17 +83,17 @@ async fn the_log_is_in_a_database_that_is_trusted() {
     let ended = migrate(&url).wait_for_exit();
     assert!(ended.error_message().contains("certificate"), "{ended:?}");
     let certificate = identity.certificate();
-    for trusting in [
+    for command in [
         migrate(&url).set("SSL_CERT_FILE", &certificate),
         migrate(&format!("{url}&sslrootcert={}", certificate.display())),
     ] {
-        let ended = trusting.wait_for_exit();
+        let ended = command.wait_for_exit();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     }
 }
 
 async fn accounts(bank: &Running, token: &str) -> StatusCode {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let asked = http.get(format!("{}/v1/accounts", bank.client.base_url())).bearer_auth(token);
-    asked.send().await.unwrap().status()
+    let request = http.get(format!("{}/v1/accounts", bank.client.base_url())).bearer_auth(token);
+    request.send().await.unwrap().status()
 }

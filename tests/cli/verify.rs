@@ -1,4 +1,4 @@
-//! The books checked from the command line, beside a bank that runs and without one.
+//! `passbook verify`: checks the log and the views, with and without a running service.
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -19,7 +19,7 @@ fn json(ended: &Exited) -> Value {
 }
 
 #[tokio::test]
-async fn books_are_checked_beside_the_bank_and_after_it_has_ended() {
+async fn verify_works_with_and_without_a_running_service() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -29,7 +29,7 @@ async fn books_are_checked_beside_the_bank_and_after_it_has_ended() {
     assert_eq!(beside.status.code(), Some(0), "{beside:?}");
     assert!(beside.stdout[0].contains("in order"), "{beside:?}");
     let witness = beside.stdout.last().unwrap().rsplit_once(' ').unwrap().1.to_owned();
-    // The bank did not lose its Postgres by it.
+    // The running service still has its Postgres.
     bank.client.deposit_ok("another-key").await;
     assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
 
@@ -41,7 +41,7 @@ async fn books_are_checked_beside_the_bank_and_after_it_has_ended() {
 }
 
 #[tokio::test]
-async fn books_that_are_not_in_order_end_in_exit_code_1_and_the_first_broken_position() {
+async fn verify_exits_with_1_and_names_the_first_broken_position() {
     let folder = Folder::migrated();
     let bank = Passbook::in_folder(&folder).start();
     bank.client.open_account().await;
@@ -55,17 +55,17 @@ async fn books_that_are_not_in_order_end_in_exit_code_1_and_the_first_broken_pos
     .await
     .unwrap();
 
-    let told = verify(&folder, &[]);
-    assert!(told.error_message().starts_with("position 2: "), "{told:?}");
-    let told = verify(&folder, &["--json"]);
-    assert_eq!(told.status.code(), Some(1), "{told:?}");
-    let finding = json(&told);
+    let failed = verify(&folder, &[]);
+    assert!(failed.error_message().starts_with("position 2: "), "{failed:?}");
+    let failed = verify(&folder, &["--json"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let finding = json(&failed);
     assert_eq!((&finding["verified"], &finding["position"]), (&false.into(), &2.into()));
     assert!(finding["finding"].as_str().is_some_and(|sentence| !sentence.is_empty()), "{finding}");
 }
 
 #[test]
-fn a_witness_that_is_none_is_refused_before_anything_is_started() {
+fn an_invalid_pinned_head_is_refused_before_postgres_is_started() {
     let folder = Folder::empty();
     let ended = verify(&folder, &["--witness", "yesterday"]);
     assert!(ended.error_message().contains("--witness"), "{ended:?}");
@@ -73,7 +73,7 @@ fn a_witness_that_is_none_is_refused_before_anything_is_started() {
 }
 
 #[test]
-fn a_folder_without_a_bank_is_not_made_one() {
+fn verify_does_not_initialize_an_empty_folder() {
     let folder = Folder::empty();
     let ended = verify(&folder, &[]);
     assert!(ended.error_message().contains("no bank"), "{ended:?}");

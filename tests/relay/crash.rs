@@ -1,4 +1,4 @@
-//! Both sides killed at random while the bank writes: nothing is lost, doubled or out of order.
+//! Relays and NATS servers are killed at random while clients write: the stream misses no event, and holds no duplicate.
 
 use std::{
     env,
@@ -15,17 +15,17 @@ use uuid::Uuid;
 
 use crate::{
     client::Client,
-    rng::Rng,
     nats::{Nats, SERVERS},
+    rng::Rng,
     testbed::{Testbed, kill, stop},
 };
 
-/// How many write at once.
+/// The number of concurrent writers.
 const WRITERS: usize = 16;
 
 fn setting(name: &str) -> Option<u64> {
     let text = env::var(format!("PASSBOOK_RELAY_{name}")).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("PASSBOOK_RELAY_{name} is {text}, which makes no sense")))
+    Some(text.parse().unwrap_or_else(|_| panic!("PASSBOOK_RELAY_{name} has an invalid value: {text}")))
 }
 
 fn rng() -> Rng {
@@ -39,10 +39,10 @@ fn rounds() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_killed_the_stream_is_the_log() {
+async fn the_stream_matches_the_log_after_relay_and_server_crashes() {
     let mut rng = rng();
     let mut testbed = Testbed::new().await;
-    // Ids are soon forgotten: the order does not rest on the server's memory.
+    // With a short window the server's deduplication cannot hide a duplicate of the relay.
     testbed.nats.create_stream(Config { duplicate_window: Duration::from_millis(200), ..Config::default() }).await;
     let workload = DepositWorkload::start(&testbed.client());
     let mut relays = vec![testbed.start_relay().await];
@@ -57,7 +57,7 @@ async fn whatever_is_killed_the_stream_is_the_log() {
                 sleep(rng.millis(0, 500)).await;
                 testbed.nats.restart();
             }
-            // A second one beside it, and then the first one goes.
+            // A second relay starts, then the first one is killed.
             _ => {
                 relays.push(testbed.start_relay().await);
                 sleep(rng.millis(0, 500)).await;
@@ -71,7 +71,7 @@ async fn whatever_is_killed_the_stream_is_the_log() {
     }
     let written = workload.stop().await;
     testbed.wait_until_published().await;
-    assert_eq!(testbed.head().await, written + 1, "every deposit, and the opening");
+    assert_eq!(testbed.head().await, written + 1, "all deposits and the opening must be in the log");
     testbed.assert_streams_match_log().await;
     for relay in relays {
         stop(relay).await;
@@ -79,7 +79,7 @@ async fn whatever_is_killed_the_stream_is_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_cluster_any_server_may_die_and_any_may_lead() {
+async fn the_stream_matches_the_log_after_crashes_in_a_cluster() {
     let mut rng = rng();
     let mut testbed = Testbed::with(Nats::cluster().await).await;
     testbed.nats.create_stream(Config { num_replicas: SERVERS, ..Config::default() }).await;
@@ -95,16 +95,20 @@ async fn of_a_cluster_any_server_may_die_and_any_may_lead() {
         }
         sleep(rng.millis(0, 3_000)).await;
         testbed.nats.restart_one(server);
-        println!("round {round}: server {server}, {:?} of {}", testbed.nats.last_sequence().await, testbed.head().await);
+        println!(
+            "round {round}: server {server}, {:?} of {}",
+            testbed.nats.last_sequence().await,
+            testbed.head().await
+        );
     }
     let written = workload.stop().await;
     testbed.wait_until_published().await;
-    assert_eq!(testbed.head().await, written + 1, "every deposit, and the opening");
+    assert_eq!(testbed.head().await, written + 1, "all deposits and the opening must be in the log");
     testbed.assert_streams_match_log().await;
     stop(relay).await;
 }
 
-/// Deposits without a pause.
+/// Concurrent writers that deposit without a pause.
 struct DepositWorkload {
     is_over: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -128,8 +132,8 @@ impl DepositWorkload {
         workload
     }
 
-    /// How many there were.
-    async fn end(mut self) -> u64 {
+    /// Stops the writers. Returns the number of deposits.
+    async fn stop(mut self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
         while let Some(ended) = self.writers.join_next().await {
             ended.unwrap();

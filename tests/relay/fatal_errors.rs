@@ -1,30 +1,30 @@
-//! What somebody has to decide stops the relay with a sentence, and harms nobody.
+//! Errors that need an operator's decision: the relay exits with an error message, and the service keeps running.
 
 use async_nats::jetstream::stream::Config;
 
 use crate::{
     nats::{Nats, STREAM},
-    testbed::{Testbed, wait_for_error, stop},
+    testbed::{Testbed, stop, wait_for_error},
 };
 
-/// Another event stands at position 3.
-const ANOTHER_HISTORY: &str = "ALTER TABLE event DISABLE TRIGGER event_immutable;
+/// Changes the hash of the event at position 3.
+const CHANGE_HISTORY: &str = "ALTER TABLE event DISABLE TRIGGER event_immutable;
      UPDATE event SET hash = decode(repeat('00', 32), 'hex') WHERE position = 3";
 
 #[tokio::test]
-async fn a_stream_that_is_gone_stops_the_relay_and_is_made_anew_only_on_demand() {
+async fn a_deleted_stream_stops_the_relay_until_refill_is_requested() {
     let testbed = Testbed::new().await;
     let relay = testbed.start_relay().await;
     testbed.deposit("a", 3).await;
     testbed.wait_for_checkpoint().await;
     testbed.nats.jetstream().await.delete_stream(STREAM).await.unwrap();
     testbed.deposit("b", 1).await;
-    let sentence = wait_for_error(relay).await;
-    assert!(sentence.contains("is gone") && sentence.contains("position 4"), "{sentence}");
-    // The bank goes on, and whoever starts the relay again is told the same.
+    let error = wait_for_error(relay).await;
+    assert!(error.contains("is gone") && error.contains("position 4"), "{error}");
+    // The service keeps running, and a restarted relay fails with the same error.
     testbed.deposit("c", 1).await;
-    let sentence = wait_for_error(testbed.start_relay().await).await;
-    assert!(sentence.contains("is gone"), "{sentence}");
+    let error = wait_for_error(testbed.start_relay().await).await;
+    assert!(error.contains("is gone"), "{error}");
     assert_eq!(testbed.nats.last_sequence().await, None);
 
     let relay = testbed.relay_command().argument("--refill");
@@ -35,24 +35,24 @@ async fn a_stream_that_is_gone_stops_the_relay_and_is_made_anew_only_on_demand()
 }
 
 #[tokio::test]
-async fn a_stream_that_was_cut_off_stops_the_relay() {
+async fn a_truncated_stream_stops_the_relay() {
     let testbed = Testbed::new().await;
     testbed.publish_deposits("a", 3).await;
     testbed.nats.jetstream().await.delete_stream(STREAM).await.unwrap();
     testbed.nats.create_stream(Config::default()).await;
-    let sentence = wait_for_error(testbed.start_relay().await).await;
-    assert!(sentence.contains("ends at 0") && sentence.contains("position 4"), "{sentence}");
+    let error = wait_for_error(testbed.start_relay().await).await;
+    assert!(error.contains("ends at 0") && error.contains("position 4"), "{error}");
     assert_eq!(testbed.nats.last_sequence().await, Some(0));
 }
 
 #[tokio::test]
-async fn a_stream_that_is_full_stops_the_relay_until_there_is_room() {
+async fn a_full_stream_stops_the_relay_until_its_limit_is_raised() {
     let testbed = Testbed::new().await;
     testbed.nats.create_stream(Config { max_messages: 5, ..Config::default() }).await;
     let relay = testbed.start_relay().await;
     testbed.deposit("a", 10).await;
-    let sentence = wait_for_error(relay).await;
-    assert!(sentence.contains("is full at 5 (maximum messages exceeded"), "{sentence}");
+    let error = wait_for_error(relay).await;
+    assert!(error.contains("is full at 5 (maximum messages exceeded"), "{error}");
 
     let jetstream = testbed.nats.jetstream().await;
     let mut settings = jetstream.get_stream(STREAM).await.unwrap().cached_info().config.clone();
@@ -65,15 +65,15 @@ async fn a_stream_that_is_full_stops_the_relay_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_message_that_a_stream_does_not_take_for_its_size_stops_the_relay() {
+async fn a_message_above_the_streams_size_limit_stops_the_relay() {
     let testbed = Testbed::new().await;
     testbed.nats.create_stream(Config { max_message_size: 100, ..Config::default() }).await;
-    let sentence = wait_for_error(testbed.start_relay().await).await;
-    assert!(sentence.contains("position 1 is larger"), "{sentence}");
+    let error = wait_for_error(testbed.start_relay().await).await;
+    assert!(error.contains("position 1 is larger"), "{error}");
 }
 
 #[tokio::test]
-async fn somebody_else_in_the_stream_stops_the_relay() {
+async fn another_publisher_in_the_stream_stops_the_relay() {
     let testbed = Testbed::new().await;
     let relay = testbed.start_relay().await;
     testbed.deposit("a", 2).await;
@@ -81,61 +81,61 @@ async fn somebody_else_in_the_stream_stops_the_relay() {
     let jetstream = testbed.nats.jetstream().await;
     jetstream.publish("passbook.0.MoneyDeposited", "{}".into()).await.unwrap().await.unwrap();
     testbed.deposit("b", 1).await;
-    let sentence = wait_for_error(relay).await;
-    assert!(sentence.contains("somebody else publishes"), "{sentence}");
-    assert_eq!(testbed.nats.last_sequence().await, Some(4), "nothing is published behind it");
+    let error = wait_for_error(relay).await;
+    assert!(error.contains("somebody else publishes"), "{error}");
+    assert_eq!(testbed.nats.last_sequence().await, Some(4), "the relay must publish nothing after the foreign message");
 }
 
 #[tokio::test]
-async fn a_log_of_another_history_stops_the_relay() {
+async fn a_log_with_another_history_stops_the_relay() {
     let testbed = Testbed::new().await;
     testbed.publish_deposits("a", 2).await;
-    testbed.execute(ANOTHER_HISTORY).await;
-    let sentence = wait_for_error(testbed.start_relay().await).await;
-    assert!(sentence.contains("another history"), "{sentence}");
+    testbed.execute(CHANGE_HISTORY).await;
+    let error = wait_for_error(testbed.start_relay().await).await;
+    assert!(error.contains("another history"), "{error}");
     testbed.execute("DELETE FROM event WHERE position = 3").await;
-    let sentence = wait_for_error(testbed.start_relay().await).await;
-    assert!(sentence.contains("beyond the log's head"), "{sentence}");
+    let error = wait_for_error(testbed.start_relay().await).await;
+    assert!(error.contains("beyond the log's head"), "{error}");
 }
 
 #[tokio::test]
-async fn a_log_of_another_history_stops_the_relay_though_the_stream_was_purged() {
+async fn a_log_with_another_history_stops_the_relay_of_a_purged_stream() {
     let testbed = Testbed::new().await;
     testbed.publish_deposits("a", 2).await;
     testbed.nats.jetstream().await.get_stream(STREAM).await.unwrap().purge().await.unwrap();
-    testbed.execute(ANOTHER_HISTORY).await;
-    let sentence = wait_for_error(testbed.start_relay().await).await;
-    assert!(sentence.contains("another history"), "{sentence}");
+    testbed.execute(CHANGE_HISTORY).await;
+    let error = wait_for_error(testbed.start_relay().await).await;
+    assert!(error.contains("another history"), "{error}");
 }
 
 #[tokio::test]
-async fn a_stream_that_takes_other_subjects_stops_the_relay() {
+async fn a_stream_with_other_subjects_stops_the_relay() {
     let testbed = Testbed::new().await;
     let settings = Config { name: STREAM.to_owned(), subjects: vec!["other.>".to_owned()], ..Config::default() };
     testbed.nats.jetstream().await.create_stream(settings).await.unwrap();
-    let sentence = wait_for_error(testbed.start_relay().await).await;
-    assert!(sentence.contains("does not take the subjects passbook.0.>"), "{sentence}");
+    let error = wait_for_error(testbed.start_relay().await).await;
+    assert!(error.contains("does not take the subjects passbook.0.>"), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_let_the_relay_in_stops_it_and_learns_no_password() {
+async fn failed_authentication_stops_the_relay_without_leaking_a_password() {
     let testbed = Testbed::with(Nats::start_with(&["--user", "bank", "--pass", "right"]).await).await;
     let wrong = testbed.nats.url().replace("nats://", "nats://bank:wrong@");
     let relay = testbed.relay_command().set("PASSBOOK_RELAY_NATS_URL", wrong);
-    let sentence = wait_for_error(tokio::task::spawn_blocking(|| relay.start()).await.unwrap()).await;
-    assert!(sentence.contains("does not let this relay in") && !sentence.contains("wrong"), "{sentence}");
+    let error = wait_for_error(tokio::task::spawn_blocking(|| relay.start()).await.unwrap()).await;
+    assert!(error.contains("does not let this relay in") && !error.contains("wrong"), "{error}");
 }
 
 #[tokio::test]
-async fn settings_that_make_no_sense_stop_the_relay() {
+async fn invalid_settings_stop_the_relay() {
     let testbed = Testbed::new().await;
-    for (name, value, told) in [
+    for (name, value, expected) in [
         ("PASSBOOK_RELAY_NATS_URL", "nats://[", "no address of a NATS server"),
         ("PASSBOOK_RELAY_STREAM", "a.b", "no stream's name"),
         ("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE", "/nowhere", "cannot be used"),
     ] {
         let relay = testbed.relay_command().set(name, value);
-        let sentence = wait_for_error(tokio::task::spawn_blocking(|| relay.start()).await.unwrap()).await;
-        assert!(sentence.contains(told), "{name}={value}: {sentence}");
+        let error = wait_for_error(tokio::task::spawn_blocking(|| relay.start()).await.unwrap()).await;
+        assert!(error.contains(expected), "{name}={value}: {error}");
     }
 }

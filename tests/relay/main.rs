@@ -1,32 +1,32 @@
-//! The log in other services' hands: the real binary, a real NATS server, and both killed at random. Whatever happens, the
-//! stream is the log: the message at n is the event at n, byte for byte, and there is no other.
+//! The relay to NATS JetStream, with the real binary and a real NATS server. After every fault the stream equals the log:
+//! the message at sequence n is the event at position n, byte for byte, and there is no other message.
 //!
-//! `PASSBOOK_RELAY_ROUNDS` makes the killing longer, `PASSBOOK_RELAY_SEED` repeats one.
+//! `PASSBOOK_RELAY_ROUNDS` sets the number of crash rounds, `PASSBOOK_RELAY_SEED` repeats a run.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../cli/client.rs"]
-#[allow(dead_code, reason = "shared with the tests of the command line")]
+#[allow(dead_code, reason = "shared with the command-line tests")]
 mod client;
-#[path = "../chaos/rng.rs"]
-#[allow(dead_code, reason = "shared with the chaos")]
-mod rng;
-#[path = "../cli/folder.rs"]
-#[allow(dead_code, reason = "shared with the tests of the command line")]
-mod folder;
 mod crash;
+mod fatal_errors;
+#[path = "../cli/folder.rs"]
+#[allow(dead_code, reason = "shared with the command-line tests")]
+mod folder;
 mod nats;
 mod nats_operator;
-#[path = "../cli/passbook.rs"]
-#[allow(dead_code, reason = "shared with the tests of the command line")]
-mod passbook;
-mod publishing;
-mod tls_auth;
-#[path = "../cli/postgres_server.rs"]
-#[allow(dead_code, reason = "shared with the tests of the command line")]
-mod postgres_server;
-mod testbed;
-mod fatal_errors;
-#[path = "../cli/tls.rs"]
-#[allow(dead_code, reason = "shared with the tests of the command line")]
-mod tls;
 mod outages;
+#[path = "../cli/passbook.rs"]
+#[allow(dead_code, reason = "shared with the command-line tests")]
+mod passbook;
+#[path = "../cli/postgres_server.rs"]
+#[allow(dead_code, reason = "shared with the command-line tests")]
+mod postgres_server;
+mod publishing;
+#[path = "../chaos/rng.rs"]
+#[allow(dead_code, reason = "shared with the chaos tests")]
+mod rng;
+mod testbed;
+#[path = "../cli/tls.rs"]
+#[allow(dead_code, reason = "shared with the command-line tests")]
+mod tls;
+mod tls_auth;

@@ -1,4 +1,4 @@
-//! A NATS server of the test's own, or a cluster of them, which may die at any moment and come back on the same files.
+//! A NATS server or a cluster for tests. A server can be killed and restarted with the same files.
 
 use std::{
     fs::File,
@@ -21,10 +21,10 @@ use tokio::time::{Instant, sleep};
 
 /// The stream of the first partition.
 pub const STREAM: &str = "passbook-0";
-/// After so long a server that does not answer is taken for lost. No test passes or fails by being fast or slow.
+/// How long a server may take to start. Long enough that a slow machine fails no test.
 const START_S_MAX: u64 = 60;
 
-/// How many servers a cluster has.
+/// The number of servers of a cluster.
 pub const SERVERS: usize = 3;
 
 pub struct Nats {
@@ -32,14 +32,15 @@ pub struct Nats {
     access: Access,
 }
 
-/// How one gets in.
+/// How a client connects to the servers.
 pub struct Access {
-    /// What the server's address begins with.
+    /// The scheme of the URL: `nats` or `tls`.
     pub scheme: &'static str,
+    /// User name and password.
     pub user: Option<(&'static str, &'static str)>,
-    /// The certificate of a server with TLS.
+    /// The file of the server's certificate, for TLS.
     pub certificate: Option<PathBuf>,
-    /// The file of one's credentials.
+    /// The file of the client's credentials.
     pub credentials: Option<PathBuf>,
 }
 
@@ -51,30 +52,32 @@ struct Server {
 }
 
 impl Nats {
+    /// Starts one server without access control.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// With further arguments of the server's.
+    /// Starts one server with further arguments.
     pub async fn start_with(arguments: &[&str]) -> Self {
         Self::with_access(arguments, Access::open()).await
     }
 
-    /// A server that does not let everybody in.
+    /// Starts one server with access control.
     pub async fn with_access(arguments: &[&str], access: Access) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         Self::launch(vec![Server::new(free_ports(1)[0], arguments)], access).await
     }
 
-    /// Three servers that keep a stream together.
+    /// Starts a cluster of three servers.
     pub async fn cluster() -> Self {
         let (ports, routes) = (free_ports(SERVERS * 2), |port: &u16| format!("nats://127.0.0.1:{port}"));
         let (ports, routes) = (&ports[..SERVERS], ports[SERVERS..].iter().map(routes).collect::<Vec<_>>());
         let servers = routes.iter().zip(ports).enumerate().map(|(number, (route, port))| {
             let all = routes.join(",");
             let name = format!("server-{number}");
-            let told = ["--server_name", &name, "--cluster_name", "passbook", "--cluster", route, "--routes", &all];
-            Server::new(*port, told.map(str::to_owned).into())
+            let arguments =
+                ["--server_name", &name, "--cluster_name", "passbook", "--cluster", route, "--routes", &all];
+            Server::new(*port, arguments.map(str::to_owned).into())
         });
         Self::launch(servers.collect(), Access::open()).await
     }
@@ -90,12 +93,12 @@ impl Nats {
         nats
     }
 
-    /// Starts it again on the same files, and does not wait for it.
+    /// Restarts the first server with the same files, without waiting for it.
     pub fn restart(&mut self) {
         self.restart_one(0);
     }
 
-    /// Ends it without a word.
+    /// Sends SIGKILL to the first server.
     pub fn kill(&mut self) {
         self.kill_one(0);
     }
@@ -129,7 +132,7 @@ impl Nats {
             }
             match options.connect(self.url().split(',').collect::<Vec<_>>()).await {
                 Ok(client) => return client,
-                Err(error) => assert!(Instant::now() < deadline, "the NATS server cannot be reached: {error}"),
+                Err(error) => assert!(Instant::now() < deadline, "cannot connect to the NATS server: {error}"),
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -139,7 +142,7 @@ impl Nats {
         jetstream::new(self.client().await)
     }
 
-    /// Makes the relay's stream before the relay does. A cluster takes some time until one of them leads.
+    /// Creates the relay's stream before the relay does. Retries, because a cluster needs time to elect a leader.
     pub async fn create_stream(&self, settings: Config) {
         let settings = Config {
             name: STREAM.to_owned(),
@@ -149,12 +152,12 @@ impl Nats {
         };
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while let Err(error) = self.jetstream().await.create_stream(settings.clone()).await {
-            assert!(Instant::now() < deadline, "the stream cannot be made: {error}");
+            assert!(Instant::now() < deadline, "cannot create the stream: {error}");
             sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Where the first partition's stream ends, if it is there.
+    /// The last sequence of the first partition's stream. `None` if there is no stream.
     pub async fn last_sequence(&self) -> Option<u64> {
         self.last_sequence_of(0).await
     }
@@ -164,7 +167,7 @@ impl Nats {
         Some(stream.cached_info().state.last_sequence)
     }
 
-    /// Every message of a partition's stream, from the first one on.
+    /// Every message of a partition's stream. Asserts that none is missing.
     pub async fn messages(&self, partition: i16) -> Vec<StreamMessage> {
         let stream: Stream = self.jetstream().await.get_stream(format!("passbook-{partition}")).await.unwrap();
         let state = &stream.cached_info().state;
@@ -178,6 +181,7 @@ impl Nats {
 }
 
 impl Access {
+    /// Without access control and TLS.
     pub fn open() -> Self {
         Self { scheme: "nats", user: None, certificate: None, credentials: None }
     }
@@ -196,7 +200,7 @@ impl Server {
         command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream", "--store_dir"]);
         command.arg(self.folder.path().join("store")).args(&self.arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.expect("nats-server is there: scripts/install-deps --test installs it"));
+        self.child = Some(child.expect("nats-server is not installed: run `scripts/install-deps --test`"));
     }
 
     fn kill(&mut self) {
@@ -207,7 +211,7 @@ impl Server {
     }
 
     async fn wait_until_listening(&self) {
-        // Nobody is let in anywhere yet, but whoever is refused was answered.
+        // A TCP connection is enough: a server with access control would refuse a client without credentials.
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
             assert!(Instant::now() < deadline, "the NATS server does not listen");
@@ -216,16 +220,16 @@ impl Server {
     }
 }
 
-/// So many different ones.
+/// This many distinct free ports.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-/// Where `scripts/install-deps --test` puts it, or on the path.
+/// The binary that `scripts/install-deps --test` installs, or the one on the path.
 fn program() -> PathBuf {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats-server");
-    if unpacked.exists() { unpacked } else { "nats-server".into() }
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats-server");
+    if installed.exists() { installed } else { "nats-server".into() }
 }
 
 impl Drop for Server {

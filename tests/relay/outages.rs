@@ -1,4 +1,4 @@
-//! What is away is waited for, and told once.
+//! Outages of NATS, of the database or of the service: the relay waits, logs the outage once, and resumes.
 
 use std::net::TcpListener;
 
@@ -12,9 +12,9 @@ use crate::{
     testbed::{Testbed, eventually, kill, stop},
 };
 
-/// How often a log line says so.
-fn told(stderr: &str, words: &str) -> usize {
-    stderr.lines().filter(|line| line.contains(words)).count()
+/// The number of log lines that contain this text.
+fn count_lines(stderr: &str, text: &str) -> usize {
+    stderr.lines().filter(|line| line.contains(text)).count()
 }
 
 async fn lag_metric(base: &str, name: &str) -> Option<f64> {
@@ -24,39 +24,39 @@ async fn lag_metric(base: &str, name: &str) -> Option<f64> {
 }
 
 #[tokio::test]
-async fn while_nats_is_away_the_bank_goes_on_and_the_figures_say_how_far_the_stream_is_behind() {
+async fn during_a_nats_outage_the_metrics_report_the_lag() {
     let mut testbed = Testbed::new().await;
     let relay = testbed.start_relay().await;
     testbed.wait_until_published().await;
     testbed.nats.kill();
     testbed.deposit("meanwhile", 7).await;
     let base = relay.client.base_url().to_owned();
-    eventually("the lag", async || lag_metric(&base, "passbook_relay_lag_events").await == Some(7.0)).await;
+    eventually("a lag of 7 events", async || lag_metric(&base, "passbook_relay_lag_events").await == Some(7.0)).await;
     assert!(lag_metric(&base, "passbook_relay_lag_seconds").await.unwrap() > 0.0);
 
     testbed.nats.restart();
     testbed.wait_for_checkpoint().await;
-    eventually("no lag", async || lag_metric(&base, "passbook_relay_lag_events").await == Some(0.0)).await;
+    eventually("a lag of 0", async || lag_metric(&base, "passbook_relay_lag_events").await == Some(0.0)).await;
     assert_eq!(lag_metric(&base, "passbook_relay_lag_seconds").await, Some(0.0));
     assert_eq!(lag_metric(&base, "passbook_relay_published_total").await, Some(8.0));
     testbed.assert_streams_match_log().await;
     let ended = stop(relay).await;
-    assert_eq!(told(&ended.stderr, "stands still"), 1, "{}", ended.stderr);
-    assert_eq!(told(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
+    assert_eq!(count_lines(&ended.stderr, "stands still"), 1, "{}", ended.stderr);
+    assert_eq!(count_lines(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
 }
 
 #[tokio::test]
-async fn a_relay_may_be_started_first_and_ended_before_anything_is_there() {
+async fn a_relay_starts_and_stops_before_the_service_and_nats_run() {
     let mut testbed = Testbed::new().await;
     testbed.stop_service().await;
     testbed.nats.kill();
     let relay = testbed.start_relay().await;
     let other = testbed.start_relay().await;
-    let waits = async || told(&relay.process.stderr(), "waits for the log") == 1;
-    eventually("its word", waits).await;
+    let waits = async || count_lines(&relay.process.stderr(), "waits for the log") == 1;
+    eventually("the log line that the log is unavailable", waits).await;
     stop(other).await;
     testbed.start_service().await;
-    eventually("its word", async || told(&relay.process.stderr(), "stands still") == 1).await;
+    eventually("the log line that publishing has stopped", async || count_lines(&relay.process.stderr(), "stands still") == 1).await;
     testbed.nats.restart();
     testbed.wait_until_published().await;
     testbed.assert_streams_match_log().await;
@@ -64,42 +64,48 @@ async fn a_relay_may_be_started_first_and_ended_before_anything_is_there() {
 }
 
 #[tokio::test]
-async fn what_was_published_before_the_relay_began_is_no_lag() {
+async fn events_published_before_the_relay_started_do_not_count_as_lag() {
     let mut testbed = Testbed::new().await;
     testbed.publish_deposits("before", 3).await;
     testbed.nats.kill();
     testbed.deposit("after", 2).await;
     let relay = testbed.start_relay().await;
     let base = relay.client.base_url().to_owned();
-    eventually("a figure", async || lag_metric(&base, "passbook_relay_lag_events").await.is_some()).await;
+    eventually("the lag metric", async || lag_metric(&base, "passbook_relay_lag_events").await.is_some()).await;
     assert_eq!(lag_metric(&base, "passbook_relay_lag_events").await, Some(2.0));
     stop(relay).await;
 }
 
 #[tokio::test]
-async fn of_several_servers_one_is_enough() {
+async fn one_reachable_server_of_several_is_enough() {
     let testbed = Testbed::new().await;
-    let away = (0..7).map(|_| {
+    let unreachable = (0..7).map(|_| {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         format!("nats://{free},")
     });
-    let relay = testbed.relay_command().set("PASSBOOK_RELAY_NATS_URL", away.chain([testbed.nats.url()]).collect::<String>());
+    let relay = testbed
+        .relay_command()
+        .set("PASSBOOK_RELAY_NATS_URL", unreachable.chain([testbed.nats.url()]).collect::<String>());
     let relay = spawn_blocking(|| relay.start()).await.unwrap();
     testbed.wait_for_checkpoint().await;
     let ended = stop(relay).await;
-    assert_eq!(told(&ended.stderr, "stands still"), 0, "{}", ended.stderr);
+    assert_eq!(count_lines(&ended.stderr, "stands still"), 0, "{}", ended.stderr);
 }
 
 #[tokio::test]
-async fn a_log_of_which_not_all_is_copied_yet_is_not_published() {
+async fn an_incompletely_copied_log_is_not_published() {
     let testbed = Testbed::new().await;
-    testbed.execute(
-        "INSERT INTO copy_progress (partition, source_partition, source_count, position, hash, compared, keys_at)
+    testbed
+        .execute(
+            "INSERT INTO copy_progress (partition, source_partition, source_count, position, hash, compared, keys_at)
          VALUES (0, 0, 1, 0, '', 0, 'epoch')",
-    )
-    .await;
+        )
+        .await;
     let relay = testbed.start_relay().await;
-    eventually("its word", async || told(&relay.process.stderr(), "not all of it is here") == 1).await;
+    eventually("the log line that the copy is incomplete", async || {
+        count_lines(&relay.process.stderr(), "not all of it is here") == 1
+    })
+    .await;
     assert_eq!(testbed.nats.last_sequence().await, None);
     testbed.execute("UPDATE copy_progress SET finished_at = now()").await;
     testbed.wait_for_checkpoint().await;
@@ -108,13 +114,13 @@ async fn a_log_of_which_not_all_is_copied_yet_is_not_published() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_the_relay_waits_and_then_goes_on() {
+async fn the_relay_waits_for_the_database_and_resumes() {
     let mut testbed = Testbed::new().await;
     let relay = testbed.start_relay().await;
     testbed.deposit("before", 3).await;
     testbed.wait_until_published().await;
     testbed.stop_service().await;
-    eventually("its word", async || told(&relay.process.stderr(), "stands still") == 1).await;
+    eventually("the log line that publishing has stopped", async || count_lines(&relay.process.stderr(), "stands still") == 1).await;
     testbed.start_service().await;
     testbed.deposit("after", 3).await;
     testbed.wait_for_checkpoint().await;
@@ -123,7 +129,7 @@ async fn while_the_database_is_away_the_relay_waits_and_then_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_another_server_takes_over_the_log_the_relay_goes_on_there() {
+async fn after_a_failover_the_relay_resumes_at_the_new_primary() {
     let (nats, folder) = (Nats::start().await, Folder::empty());
     let mut primary = PostgresServer::start(&folder).await;
     let standby = primary.standby(&folder).await;
@@ -147,5 +153,5 @@ async fn when_another_server_takes_over_the_log_the_relay_goes_on_there() {
     let deposit: serde_json::Value = serde_json::from_slice(&nats.messages(0).await[1].payload).unwrap();
     assert_eq!(deposit["position"], "2");
     let ended = stop(relay).await;
-    assert_eq!(told(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
+    assert_eq!(count_lines(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
 }

@@ -1,4 +1,4 @@
-//! What other services get.
+//! The messages that the relay publishes, and their order with several relays and several partitions.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn an_event_is_a_cloud_event_under_a_subject_of_its_type() {
+async fn an_event_is_published_as_a_cloud_event_on_its_types_subject() {
     let testbed = Testbed::new().await;
     let relay = testbed.start_relay().await;
     testbed.deposit("rent", 1).await;
@@ -30,7 +30,7 @@ async fn an_event_is_a_cloud_event_under_a_subject_of_its_type() {
                FROM event WHERE position = 2";
     let event = query(sql).fetch_one(&mut testbed.superuser().await).await.unwrap();
     let recorded = |name: &str| Value::from(event.get::<&str, _>(name));
-    let told: Value = serde_json::from_slice(&message.payload).unwrap();
+    let published: Value = serde_json::from_slice(&message.payload).unwrap();
     let expected = json!({
         "specversion": "1.0",
         "id": recorded("id"),
@@ -47,20 +47,20 @@ async fn an_event_is_a_cloud_event_under_a_subject_of_its_type() {
         "userid": recorded("user_id"),
         "correlationid": recorded("correlation"),
         "causationid": recorded("cause"),
-        "data": told["data"],
+        "data": published["data"],
     });
-    assert_eq!(told, expected);
-    // As CloudEvents 1.0 wants the names of attributes.
-    let is_plain = |name: &String| name.len() <= 20 && name.bytes().all(|byte| byte.is_ascii_lowercase());
-    assert!(told.as_object().unwrap().keys().all(is_plain), "{told}");
+    assert_eq!(published, expected);
+    // CloudEvents 1.0 requires lower-case attribute names of at most 20 characters.
+    let is_valid_name = |name: &String| name.len() <= 20 && name.bytes().all(|byte| byte.is_ascii_lowercase());
+    assert!(published.as_object().unwrap().keys().all(is_valid_name), "{published}");
     testbed.assert_streams_match_log().await;
     stop(relay).await;
 }
 
 #[tokio::test]
-async fn a_relay_goes_on_where_the_stream_ends_and_not_where_the_database_remembers() {
+async fn a_relay_resumes_at_the_streams_end_and_not_at_its_checkpoint() {
     let testbed = Testbed::new().await;
-    // So short that the server has forgotten every id when the relay comes back.
+    // The window is so short that the server no longer deduplicates when the relay restarts.
     testbed.nats.create_stream(Config { duplicate_window: Duration::from_millis(100), ..Config::default() }).await;
     let relay = testbed.start_relay().await;
     testbed.deposit("first", 20).await;
@@ -77,7 +77,7 @@ async fn a_relay_goes_on_where_the_stream_ends_and_not_where_the_database_rememb
 }
 
 #[tokio::test]
-async fn two_relays_at_once_publish_every_event_once() {
+async fn two_concurrent_relays_publish_every_event_once() {
     let testbed = Testbed::new().await;
     testbed.nats.create_stream(Config { duplicate_window: Duration::from_millis(100), ..Config::default() }).await;
     testbed.deposit("before", 50).await;
@@ -92,7 +92,7 @@ async fn two_relays_at_once_publish_every_event_once() {
 }
 
 #[tokio::test]
-async fn a_relay_that_stood_still_does_not_publish_again_what_another_one_has_published() {
+async fn a_relay_resumed_after_a_freeze_publishes_no_duplicates() {
     let testbed = Testbed::new().await;
     testbed.nats.create_stream(Config { duplicate_window: Duration::from_millis(100), ..Config::default() }).await;
     let frozen = testbed.start_relay().await;
@@ -103,7 +103,7 @@ async fn a_relay_that_stood_still_does_not_publish_again_what_another_one_has_pu
     testbed.deposit("meanwhile", 3).await;
     testbed.wait_until_published().await;
     kill(other).await;
-    // The server has forgotten every id when the first one wakes up and publishes what it finds in the log.
+    // The deduplication window is over when the first relay resumes and publishes from the log.
     sleep(Duration::from_millis(500)).await;
     frozen.process.signal(Signal::SIGCONT);
     testbed.deposit("after", 3).await;
@@ -113,7 +113,7 @@ async fn a_relay_that_stood_still_does_not_publish_again_what_another_one_has_pu
 }
 
 #[tokio::test]
-async fn a_log_of_several_partitions_fills_a_stream_each() {
+async fn each_partition_is_published_to_its_own_stream() {
     let testbed = Testbed::with_partitions("4").await;
     let relay = testbed.start_relay().await;
     let mut accounts = Vec::new();
@@ -129,14 +129,17 @@ async fn a_log_of_several_partitions_fills_a_stream_each() {
     }
     testbed.wait_for_checkpoint().await;
     for partition in 0..4 {
-        assert!(testbed.nats.last_sequence_of(partition).await > Some(0), "nothing is in partition {partition}");
+        assert!(
+            testbed.nats.last_sequence_of(partition).await > Some(0),
+            "the stream of partition {partition} is empty"
+        );
     }
     testbed.assert_streams_match_log().await;
     stop(relay).await;
 }
 
 #[tokio::test]
-async fn a_stream_that_was_purged_goes_on_at_the_next_position() {
+async fn a_purged_stream_continues_at_the_next_position() {
     let mut testbed = Testbed::new().await;
     testbed.publish_deposits("old", 3).await;
     testbed.nats.jetstream().await.get_stream(STREAM).await.unwrap().purge().await.unwrap();

@@ -1,4 +1,4 @@
-//! A bank, a NATS server, and relays between them.
+//! The system under test: a service, a NATS server, and the relays between them.
 
 use std::{future::Future, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::{
     passbook::{Exited, Passbook, Running},
 };
 
-/// After so long a thing that must come is taken for lost. No test passes or fails by being fast or slow.
-const PATIENCE_S_MAX: u64 = 60;
+/// How long [`eventually`] waits before the test fails. Long enough that a slow machine fails no test.
+const EVENTUALLY_S_MAX: u64 = 60;
 
-/// Fields are dropped in this order: whoever works in a folder ends before it is removed.
+/// Fields are dropped in this order: processes that use a folder must exit before it is removed.
 pub struct Testbed {
     pub bank: Option<Running>,
     pub nats: Nats,
@@ -28,7 +28,7 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// A bank with one account, whose events nobody has published yet.
+    /// A service with one account, whose events are not published yet.
     pub async fn new() -> Self {
         Self::with(Nats::start().await).await
     }
@@ -41,7 +41,7 @@ impl Testbed {
         testbed
     }
 
-    /// A bank over so many partitions, without an account.
+    /// A service with this many partitions, without an account.
     pub async fn with_partitions(partitions: &str) -> Self {
         let folder = Folder::empty();
         let passbook = Passbook::in_folder(&folder).set("PASSBOOK_PARTITIONS", partitions);
@@ -54,7 +54,7 @@ impl Testbed {
         self.bank = Some(spawn_blocking(|| passbook.start()).await.unwrap());
     }
 
-    /// Ends the bank, and its database with it.
+    /// Stops the service and its embedded Postgres.
     pub async fn stop_service(&mut self) {
         let bank = self.bank.take().unwrap();
         let ended = spawn_blocking(move || bank.stop(Signal::SIGTERM)).await.unwrap();
@@ -65,13 +65,14 @@ impl Testbed {
         self.bank.as_ref().unwrap().client.clone()
     }
 
-    /// So many deposits, one after the other.
+    /// Deposits this many times, one after the other.
     pub async fn deposit(&self, name: &str, count: usize) {
         for number in 0..count {
             self.client().deposit_ok(&format!("{name}-{number}")).await;
         }
     }
 
+    /// The command that starts a relay.
     pub fn relay_command(&self) -> Passbook {
         Passbook::in_folder(&self.folder)
             .argument("relay")
@@ -85,12 +86,12 @@ impl Testbed {
         spawn_blocking(|| relay.start()).await.unwrap()
     }
 
-    /// Where the first partition ends.
+    /// The head position of the first partition.
     pub async fn head(&self) -> u64 {
         self.heads().await[0].cast_unsigned()
     }
 
-    /// Where each partition ends.
+    /// The head position of each partition.
     async fn heads(&self) -> Vec<i64> {
         let heads = query_scalar("SELECT position FROM log_head ORDER BY partition");
         heads.fetch_all(&mut self.superuser().await).await.unwrap()
@@ -104,27 +105,27 @@ impl Testbed {
         raw_sql(sql).execute(&mut self.superuser().await).await.unwrap();
     }
 
-    /// Waits until each stream holds as many messages as its partition has events.
+    /// Waits until the last sequence of each stream equals the head position of its partition.
     pub async fn wait_until_published(&self) {
         for (partition, head) in (0..).zip(self.heads().await) {
-            let is_full = async || self.nats.last_sequence_of(partition).await == Some(head.cast_unsigned());
-            eventually("the end of the log", is_full).await;
+            let is_complete = async || self.nats.last_sequence_of(partition).await == Some(head.cast_unsigned());
+            eventually("the stream to reach the log head", is_complete).await;
         }
     }
 
-    /// Waits until the database remembers that everything is published.
+    /// Waits until everything is published and the relay's checkpoint is at the log head.
     pub async fn wait_for_checkpoint(&self) {
         self.wait_until_published().await;
         for (partition, head) in (0i16..).zip(self.heads().await) {
-            let noted = async || {
-                let noted = query_scalar("SELECT position FROM relay WHERE partition = $1").bind(partition);
-                noted.fetch_optional(&mut self.superuser().await).await.unwrap() == Some(head)
+            let is_saved = async || {
+                let checkpoint = query_scalar("SELECT position FROM relay WHERE partition = $1").bind(partition);
+                checkpoint.fetch_optional(&mut self.superuser().await).await.unwrap() == Some(head)
             };
-            eventually("the checkpoint", noted).await;
+            eventually("the relay's checkpoint", is_saved).await;
         }
     }
 
-    /// A relay publishes so many deposits, and ends.
+    /// Starts a relay, publishes this many deposits, and stops the relay.
     pub async fn publish_deposits(&self, reference: &str, deposits: usize) {
         let relay = self.start_relay().await;
         self.deposit(reference, deposits).await;
@@ -148,50 +149,51 @@ impl Testbed {
         for (event, message) in events.iter().zip(&messages) {
             let position: i64 = event.get("position");
             assert_eq!(message.sequence, position.cast_unsigned());
-            let told: Value = serde_json::from_slice(&message.payload).unwrap();
+            let published: Value = serde_json::from_slice(&message.payload).unwrap();
             let id = message.headers.get("Nats-Msg-Id").map(|id| id.as_str());
-            assert_eq!((told["id"].as_str(), id), (event.get("id"), event.get("id")), "at {position}");
+            assert_eq!((published["id"].as_str(), id), (event.get("id"), event.get("id")), "at {position}");
             assert_eq!(
-                (told["hash"].as_str(), told["partition"].as_i64()),
+                (published["hash"].as_str(), published["partition"].as_i64()),
                 (event.get("hash"), Some(partition.into()))
             );
-            assert_eq!(told["position"], position.to_string());
+            assert_eq!(published["position"], position.to_string());
             assert_eq!(message.subject.as_str(), format!("passbook.{partition}.{}", event.get::<&str, _>("type")));
             let data: &str = event.get("data");
             let text = str::from_utf8(&message.payload).unwrap();
-            assert!(text.ends_with(&format!("\"data\":{data}}}")), "not byte for byte: {text}");
+            assert!(text.ends_with(&format!("\"data\":{data}}}")), "the data differs from the event: {text}");
         }
     }
 }
 
-/// Ends a relay in order.
+/// Stops a relay with SIGTERM, and asserts a graceful shutdown.
 pub async fn stop(relay: Running) -> Exited {
     let ended = spawn_blocking(move || relay.stop(Signal::SIGTERM)).await.unwrap();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     ended
 }
 
-/// Ends a relay without a word.
+/// Kills a relay with SIGKILL.
 pub async fn kill(relay: Running) {
     spawn_blocking(move || relay.stop(Signal::SIGKILL)).await.unwrap();
 }
 
-/// Waits until a relay ends by itself; the sentence with which it does.
+/// Waits until a relay exits by itself. Returns its error message.
 pub async fn wait_for_error(relay: Running) -> String {
-    let ended = spawn_blocking(move || relay.process.wait_for_exit()).await.unwrap();
-    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    // Log lines are for machines here, and begin with a brace.
-    let said: Vec<&str> = ended.stderr.lines().filter(|line| !line.starts_with('{')).collect();
-    match said[..] {
-        [sentence] => sentence.strip_prefix("passbook: ").unwrap().to_owned(),
-        _ => panic!("not one sentence: {ended:?}"),
+    let exited = spawn_blocking(move || relay.process.wait_for_exit()).await.unwrap();
+    assert_eq!(exited.status.code(), Some(1), "{exited:?}");
+    // Log lines are JSON objects here, so they begin with a brace.
+    let lines: Vec<&str> = exited.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+    match lines[..] {
+        [line] => line.strip_prefix("passbook: ").unwrap().to_owned(),
+        _ => panic!("the error message is not one line: {exited:?}"),
     }
 }
 
-pub async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE_S_MAX);
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "{what} never came");
+/// Polls a condition until it is true.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(EVENTUALLY_S_MAX);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "timed out after {EVENTUALLY_S_MAX} s waiting for {what}");
         sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A NATS server that does not let everybody in, and that nobody on the way can read.
+//! A relay with a NATS server that requires TLS and authentication.
 
 use std::fs;
 
@@ -8,32 +8,33 @@ use crate::{
     nats::{Access, Nats},
     nats_operator,
     passbook::{Passbook, Running},
-    testbed::{Testbed, eventually, wait_for_error, stop},
+    testbed::{Testbed, eventually, stop, wait_for_error},
     tls::Identity,
 };
 
 #[tokio::test]
-async fn over_tls_with_a_user_and_a_password() {
-    // For the test's own client: the process has two to choose from.
+async fn a_relay_publishes_over_tls_with_user_and_password() {
+    // The test's own client needs a default, because the process links two crypto providers.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let identity = Identity::new();
     let [certificate, key] = [identity.certificate(), identity.key()].map(|file| file.display().to_string());
-    let secured = ["--tls", "--tlscert", &certificate, "--tlskey", &key, "--user", "bank", "--pass", "right"];
+    let arguments = ["--tls", "--tlscert", &certificate, "--tlskey", &key, "--user", "bank", "--pass", "right"];
     let certificate = Some(identity.certificate());
     let access = Access { scheme: "tls", user: Some(("bank", "right")), certificate, ..Access::open() };
-    let testbed = Testbed::with(Nats::with_access(&secured, access).await).await;
+    let testbed = Testbed::with(Nats::with_access(&arguments, access).await).await;
 
-    let doubtful = started(testbed.relay_command()).await;
-    let waits = async || doubtful.process.stderr().contains("stands still");
-    eventually("its word", waits).await;
-    assert!(doubtful.process.stderr().contains("certificate"), "{}", doubtful.process.stderr());
-    stop(doubtful).await;
+    let untrusting = started(testbed.relay_command()).await;
+    let waits = async || untrusting.process.stderr().contains("stands still");
+    eventually("the log line of a failed publish", waits).await;
+    assert!(untrusting.process.stderr().contains("certificate"), "{}", untrusting.process.stderr());
+    stop(untrusting).await;
     assert_eq!(testbed.nats.last_sequence().await, None);
 
     let trusting = |relay: Passbook| relay.set("SSL_CERT_FILE", identity.certificate());
     let wrong = testbed.nats.url().replace("right", "wrong");
-    let sentence = wait_for_error(started(trusting(testbed.relay_command()).set("PASSBOOK_RELAY_NATS_URL", wrong)).await).await;
-    assert!(sentence.contains("does not let this relay in") && !sentence.contains("wrong"), "{sentence}");
+    let error =
+        wait_for_error(started(trusting(testbed.relay_command()).set("PASSBOOK_RELAY_NATS_URL", wrong)).await).await;
+    assert!(error.contains("does not let this relay in") && !error.contains("wrong"), "{error}");
 
     let relay = started(trusting(testbed.relay_command())).await;
     testbed.wait_for_checkpoint().await;
@@ -42,22 +43,22 @@ async fn over_tls_with_a_user_and_a_password() {
 }
 
 #[tokio::test]
-async fn with_credentials() {
+async fn a_relay_publishes_with_a_credentials_file() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (settings, credentials) = nats_operator::write(folder.path());
     let access = Access { credentials: Some(credentials.clone()), ..Access::open() };
     let testbed = Testbed::with(Nats::with_access(&["--config", settings.to_str().unwrap()], access).await).await;
     let with = |file| testbed.relay_command().set("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE", file);
 
-    let sentence = wait_for_error(testbed.start_relay().await).await;
-    assert!(sentence.contains("does not let this relay in"), "{sentence}");
-    let (_, of_others) = nats_operator::write(other.path());
-    let sentence = wait_for_error(started(with(of_others)).await).await;
-    assert!(sentence.contains("does not let this relay in"), "{sentence}");
-    let nonsense = folder.path().join("nonsense");
-    fs::write(&nonsense, "nonsense").unwrap();
-    let sentence = wait_for_error(started(with(nonsense)).await).await;
-    assert!(sentence.contains("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE"), "{sentence}");
+    let error = wait_for_error(testbed.start_relay().await).await;
+    assert!(error.contains("does not let this relay in"), "{error}");
+    let (_, foreign_credentials) = nats_operator::write(other.path());
+    let error = wait_for_error(started(with(foreign_credentials)).await).await;
+    assert!(error.contains("does not let this relay in"), "{error}");
+    let invalid = folder.path().join("invalid");
+    fs::write(&invalid, "not credentials").unwrap();
+    let error = wait_for_error(started(with(invalid)).await).await;
+    assert!(error.contains("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE"), "{error}");
 
     let relay = started(with(credentials)).await;
     testbed.wait_for_checkpoint().await;

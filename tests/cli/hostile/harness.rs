@@ -1,4 +1,5 @@
-//! A bank with an honest client at its counter and a crowd of others before its doors.
+//! The harness of the abuse tests: a service, an honest client that uses it all the time, and functions for abusive
+//! connections.
 
 use std::{
     env, fs,
@@ -20,31 +21,35 @@ use crate::{
     passbook::{Passbook, Running},
 };
 
-/// How many come at once; `PASSBOOK_HOSTILE_CONNECTIONS` asks for more.
+/// The number of abusive connections. `PASSBOOK_HOSTILE_CONNECTIONS` overrides it.
 const CONNECTIONS: usize = 2_000;
-/// Descriptors of this process for everything else.
+/// File descriptors that this process needs for everything else.
 const OTHER_DESCRIPTORS: u64 = 512;
-/// How long the service may take to see what it has to do with.
-const PATIENCE_S: u64 = 180;
-/// What somebody takes who does not read.
-const WINDOW_BYTES: usize = 4_096;
-/// Connections that are none of the crowd's: to the database, and the honest client's.
+/// How long the service may take to close abusive connections, and to answer the honest client.
+const RELEASE_S_MAX: u64 = 180;
+/// The receive buffer of a client that does not read.
+const RECEIVE_BUFFER_BYTES: usize = 4_096;
+/// An upper bound for the service's other sockets: to the database and to the honest client.
 const OTHER_CONNECTIONS: usize = 40;
 
+/// A service with an honest client that uses it during the whole test.
 pub struct AbuseHarness {
     bank: Running,
     address: String,
-    over: watch::Sender<bool>,
-    honest: JoinHandle<(usize, Duration)>,
+    is_over: watch::Sender<bool>,
+    honest_client: JoinHandle<(usize, Duration)>,
     _folder: Folder,
 }
 
-/// How many come. That this process may have so many descriptors is made sure of.
+/// The number of abusive connections. Raises the limit of file descriptors of this process if needed.
 pub fn connections() -> usize {
     let wanted = env::var("PASSBOOK_HOSTILE_CONNECTIONS").map_or(CONNECTIONS, |text| text.parse().unwrap());
     let needed = wanted as u64 + OTHER_DESCRIPTORS;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    assert!(hard >= needed, "{wanted} connections need {needed} file descriptors, and {hard} are allowed: ulimit -Hn");
+    assert!(
+        hard >= needed,
+        "{wanted} connections need {needed} file descriptors, but the hard limit (ulimit -Hn) is {hard}"
+    );
     if soft < needed {
         setrlimit(Resource::RLIMIT_NOFILE, needed, hard).unwrap();
     }
@@ -52,16 +57,16 @@ pub fn connections() -> usize {
 }
 
 impl AbuseHarness {
-    /// A bank with one account, and somebody who keeps using it.
+    /// Starts a service with one account, and the honest client.
     pub async fn start() -> Self {
         let folder = Folder::migrated();
         let bank = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "warn").start();
         bank.client.wait_until_ready().await;
         bank.client.open_account().await;
         let address = bank.client.base_url().strip_prefix("http://").unwrap().to_owned();
-        let (over, is_over) = watch::channel(false);
-        let honest = tokio::spawn(run_honest_client(bank.client.clone(), is_over));
-        Self { bank, address, over, honest, _folder: folder }
+        let (is_over, over) = watch::channel(false);
+        let honest_client = tokio::spawn(run_honest_client(bank.client.clone(), over));
+        Self { bank, address, is_over, honest_client, _folder: folder }
     }
 
     pub fn client(&self) -> &Client {
@@ -70,48 +75,46 @@ impl AbuseHarness {
 
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(PATIENCE_S))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(RELEASE_S_MAX))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(RELEASE_S_MAX))).unwrap();
         stream
     }
 
-    /// Somebody who says this, and perhaps no more.
-    pub fn send(&self, what: &str) -> TcpStream {
+    /// Opens a connection and sends these bytes.
+    pub fn send(&self, bytes: &str) -> TcpStream {
         let mut stream = self.connect();
-        stream.write_all(what.as_bytes()).unwrap();
+        stream.write_all(bytes.as_bytes()).unwrap();
         stream
     }
 
-    /// Somebody who asks and never reads, but waits until there would be something.
+    /// Opens a connection, sends a request, and waits until a response arrives, but does not read it.
     pub fn send_without_reading(&self, request: &str) -> TcpStream {
         let mut stream = self.connect();
-        setsockopt(&stream, RcvBuf, &WINDOW_BYTES).unwrap();
+        setsockopt(&stream, RcvBuf, &RECEIVE_BUFFER_BYTES).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         assert!(stream.peek(&mut [0]).unwrap() > 0);
         stream
     }
 
-    /// Waits until the service has let go of the whole crowd, though nobody of it has left.
+    /// Waits until the service has closed all abusive connections, which the clients keep open.
     pub async fn connections_released(&self) {
-        self.until(|held| held <= OTHER_CONNECTIONS).await;
-    }
-
-    async fn until(&self, reached: impl Fn(usize) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
-        while !reached(self.socket_count()) {
-            assert!(Instant::now() < deadline, "after {PATIENCE_S} s it holds {} connections", self.socket_count());
+        let deadline = Instant::now() + Duration::from_secs(RELEASE_S_MAX);
+        while self.socket_count() > OTHER_CONNECTIONS {
+            let open = self.socket_count();
+            assert!(Instant::now() < deadline, "{open} connections are still open after {RELEASE_S_MAX} s");
             sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// How many sockets the service has.
+    /// The number of sockets of the service.
     fn socket_count(&self) -> usize {
         let descriptors = fs::read_dir(format!("/proc/{}/fd", self.bank.process.id())).unwrap();
         let targets = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
 
-    /// What the kernel keeps of answers that nobody has read (proc_net(5): the second address is the client's).
+    /// The kernel's send queues of the service, with responses that no client has read. In `/proc/net/tcp` (proc_net(5))
+    /// the first address is the service's own.
     pub fn unread_send_queue_kib(&self) -> u64 {
         let port = self.address.rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
         let own = format!(":{port:04X}");
@@ -121,50 +124,53 @@ impl AbuseHarness {
         queues.map(|bytes| u64::from_str_radix(&bytes, 16).unwrap()).sum::<u64>() / 1_024
     }
 
-    /// The most memory that the service has had (proc_pid_status(5)).
+    /// The peak memory of the service (proc_pid_status(5)).
     fn peak_memory_mib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.bank.process.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
     }
 
-    /// The honest client was answered all the time, and the service is whole and has had no more memory than that.
+    /// Stops the honest client and the service. Asserts that the honest client was served, that the peak memory is within
+    /// the limit, and that the service exits without a panic.
     pub async fn finish(self, memory_mib_max: u64) {
-        self.over.send_replace(true);
+        self.is_over.send_replace(true);
         let memory_mib = self.peak_memory_mib();
-        let (answers, slowest) = self.honest.await.unwrap();
-        println!("{answers} honest answers, the slowest in {slowest:?}; the service had {memory_mib} MiB at the most");
-        assert!(answers > 0);
-        assert!(memory_mib <= memory_mib_max, "{memory_mib} MiB, and {memory_mib_max} were to be enough");
+        let (responses, slowest) = self.honest_client.await.unwrap();
+        println!(
+            "{responses} responses to the honest client, the slowest in {slowest:?}; peak memory {memory_mib} MiB"
+        );
+        assert!(responses > 0);
+        assert!(memory_mib <= memory_mib_max, "peak memory is {memory_mib} MiB, the limit is {memory_mib_max} MiB");
         let ended = self.bank.stop(Signal::SIGTERM);
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     }
 }
 
-/// Pays in and looks at the accounts, again and again; how often, and how long the slowest took to be answered.
-async fn run_honest_client(client: Client, over: watch::Receiver<bool>) -> (usize, Duration) {
-    let (mut answers, mut slowest) = (0, Duration::ZERO);
-    while !*over.borrow() {
+/// Deposits and lists the accounts in a loop. Returns the number of responses and the slowest response time.
+async fn run_honest_client(client: Client, is_over: watch::Receiver<bool>) -> (usize, Duration) {
+    let (mut responses, mut slowest) = (0, Duration::ZERO);
+    while !*is_over.borrow() {
         let started = Instant::now();
-        client.deposit_with_retry(&format!("honest-{answers}")).await;
+        client.deposit_with_retry(&format!("honest-{responses}")).await;
         let deposit = started.elapsed();
         list_accounts(&client).await;
         slowest = slowest.max(deposit).max(started.elapsed() - deposit);
-        answers += 2;
+        responses += 2;
         sleep(Duration::from_millis(20)).await;
     }
-    (answers, slowest)
+    (responses, slowest)
 }
 
-/// Who is told that there is too much to do comes again after a second, as `Retry-After` says.
+/// Lists the accounts. After a 503 it retries in one second, as `Retry-After` requires.
 async fn list_accounts(client: &Client) {
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
+    let deadline = Instant::now() + Duration::from_secs(RELEASE_S_MAX);
     loop {
         let accounts = client.get("/v1/accounts").await;
         match accounts.status().as_u16() {
             200 => return,
-            503 => assert!(Instant::now() < deadline, "not served for {PATIENCE_S} s"),
+            503 => assert!(Instant::now() < deadline, "not served for {RELEASE_S_MAX} s"),
             status => panic!("{status}: {}", accounts.text().await.unwrap()),
         }
         sleep(Duration::from_secs(1)).await;

@@ -1,8 +1,8 @@
-//! Clients who mean harm, by the thousand, against the real binary: whatever they do, an honest client is answered, and
-//! the service's memory stays within bounds.
+//! Thousands of abusive connections against the real binary. An honest client must still be served, and the memory of the
+//! service must stay within its limit.
 
-mod idle_connections;
 mod floods;
 mod harness;
+mod idle_connections;
 mod slow_requests;
 mod unread_responses;

@@ -1,24 +1,24 @@
-//! Answers that were asked for and are never read.
+//! Clients that send requests and never read the responses.
 
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::harness::{AbuseHarness, connections};
 
-/// What the service needs for itself, and 256 MiB of large answers, however many were asked for.
+/// The service's own memory plus its budget of 256 MiB for large responses.
 const MEMORY_MIB_MAX: u64 = 450;
-/// A follower of the log holds a page of it at the most, here 250 events of 2.5 KB.
-const FOLLOWER_MIB_MAX: u64 = 1;
-/// What the kernel keeps for one who does not read.
-const SENT_IN_VAIN_KIB_MAX: u64 = 256;
-/// So many movements fill every buffer between the service and whoever does not read, several times over.
+/// A subscriber of the event feed holds at most one page of the log, here 250 events of 2.5 KB.
+const SUBSCRIBER_MIB_MAX: u64 = 1;
+/// The largest send queue in the kernel for one client that does not read.
+const SEND_QUEUE_KIB_MAX: u64 = 256;
+/// Enough movements to fill every buffer between the service and a client several times.
 const MOVEMENTS: usize = 1_600;
 const CLIENTS: usize = 16;
 const TEXT_CHARS_MAX: usize = 500;
-/// Questions in one breath.
-const QUESTIONS: usize = 400;
+/// The number of pipelined requests per connection.
+const PIPELINED: usize = 400;
 
-/// An account with a long history.
+/// Creates an account with a long history, and returns its path.
 async fn long_history(harness: &AbuseHarness) -> String {
     let opened = harness.client().post("/v1/accounts", "long", &json!({"currency": "EUR"})).await.unwrap();
     let opened: serde_json::Value = opened.json().await.unwrap();
@@ -28,9 +28,9 @@ async fn long_history(harness: &AbuseHarness) -> String {
         let (bank, deposits) = (harness.client().clone(), format!("{account}/deposits"));
         clients.spawn(async move {
             let deposit = json!({"amount": 1, "reference": "€".repeat(TEXT_CHARS_MAX)});
-            for turn in 0..MOVEMENTS / CLIENTS {
-                let paid = bank.post(&deposits, &format!("{client}-{turn}"), &deposit).await.unwrap();
-                assert_eq!(paid.status(), 201);
+            for number in 0..MOVEMENTS / CLIENTS {
+                let response = bank.post(&deposits, &format!("{client}-{number}"), &deposit).await.unwrap();
+                assert_eq!(response.status(), 201);
             }
         });
     }
@@ -39,27 +39,27 @@ async fn long_history(harness: &AbuseHarness) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_that_nobody_reads_are_given_up_and_harm_nobody() {
+async fn unread_responses_time_out_and_do_no_harm() {
     let readers = connections() / 32;
     let harness = AbuseHarness::start().await;
     let account = long_history(&harness).await;
     let get = |path: &str, accept: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n");
     let days = "from=2020-01-01&to=2100-01-01";
-    let questions = [
+    let requests = [
         get("/v1/events/stream", "text/event-stream"),
         get(&format!("{account}/statement?{days}"), "text/csv"),
         get(&format!("{account}/transactions?limit=1000"), "*/*"),
-        get("/v1/accounts", "*/*").repeat(QUESTIONS),
+        get("/v1/accounts", "*/*").repeat(PIPELINED),
         get(&format!("{account}/events?limit=1000"), "*/*"),
     ];
     let mut unread = Vec::new();
-    for question in questions {
-        unread.extend((0..readers).map(|_| harness.send_without_reading(&question)));
+    for request in requests {
+        unread.extend((0..readers).map(|_| harness.send_without_reading(&request)));
     }
     let each_kib = harness.unread_send_queue_kib() / unread.len() as u64;
-    println!("the kernel keeps {each_kib} KiB a connection");
-    assert!(each_kib <= SENT_IN_VAIN_KIB_MAX);
+    println!("the kernel queues {each_kib} KiB per connection");
+    assert!(each_kib <= SEND_QUEUE_KIB_MAX);
     harness.connections_released().await;
     drop(unread);
-    harness.finish(MEMORY_MIB_MAX + FOLLOWER_MIB_MAX * readers as u64).await;
+    harness.finish(MEMORY_MIB_MAX + SUBSCRIBER_MIB_MAX * readers as u64).await;
 }
