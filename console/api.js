@@ -1,6 +1,5 @@
 // The API client: every request of the console goes through this file, with the caller's token and no other privilege.
 
-import { parse } from './json.js';
 import { maxPosition } from './position.js';
 
 const TOKEN_STORAGE_KEY = 'passbook.token';
@@ -151,6 +150,17 @@ export async function get(path, query = {}, { fresh = true, ...options } = {}) {
 export async function read(path, query, options) {
   const response = await get(path, query, { timeoutMs: READ_MS_MAX, ...options });
   return parse(await response.text());
+}
+
+/**
+ * Parses JSON without loss: an integer that a Number cannot represent exactly becomes a BigInt. Bank-wide sums can be that large.
+ * @param {string} text
+ */
+function parse(text) {
+  return JSON.parse(text, (_, value, context) => {
+    const isLossy = typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value);
+    return isLossy && context?.source && /^-?\d+$/.test(context.source) ? BigInt(context.source) : value;
+  });
 }
 
 /** The position of this tab's latest write. Fresh reads are never older than it. */
