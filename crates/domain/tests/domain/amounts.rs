@@ -1,4 +1,4 @@
-//! Amounts of money are whole, positive, and small enough for every JSON client.
+//! Amounts of money are positive integers that every JSON client can represent exactly.
 
 use passbook_domain::{
     Amount,
@@ -6,12 +6,12 @@ use passbook_domain::{
 };
 
 #[test]
-fn the_ceiling_is_the_largest_integer_that_every_json_client_holds_exactly() {
+fn the_largest_amount_is_the_largest_safe_integer_of_json() {
     assert_eq!(MINOR_UNITS_MAX, (1 << 53) - 1);
 }
 
 #[test]
-fn an_amount_goes_from_one_to_the_ceiling() {
+fn an_amount_is_between_one_and_the_maximum() {
     for minor_units in [1, 12_550, MINOR_UNITS_MAX] {
         assert_eq!(Amount::try_from(minor_units).map(Amount::minor_units), Ok(minor_units));
     }

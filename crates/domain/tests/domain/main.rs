@@ -1,15 +1,14 @@
-//! The rules of the bank: given what has happened, when something is asked, then this follows. No database: the domain
-//! needs none.
+//! Tests of the domain rules in the form given, when, then. They need no database.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod account_snapshots;
 mod amounts;
-mod decoding;
-mod given;
-mod laws;
-mod life;
+mod event_decoding;
+mod event_samples;
+mod fixtures;
+mod given_when_then;
+mod lifecycle;
 mod movements;
 mod opening;
-mod samples;
-mod snapshots;
+mod properties;
 mod transfers;
-mod words;

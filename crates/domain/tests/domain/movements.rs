@@ -1,10 +1,10 @@
-//! Money in and out of one account.
+//! Deposits and withdrawals.
 
 use passbook_domain::{
     Action, Channel, Currency, Event, Rejection, command::Movement, event::MoneyMoved, money::MINOR_UNITS_MAX,
 };
 
-use crate::{given::given, words::*};
+use crate::{fixtures::*, given_when_then::given};
 
 fn referenced(minor_units: i64) -> Movement {
     Movement { reference: Some("invoice 2026-17".into()), ..movement(minor_units) }
@@ -31,7 +31,7 @@ fn a_withdrawal_is_recorded_with_its_reference() {
 }
 
 #[test]
-fn the_channel_that_was_said_is_recorded() {
+fn the_channel_is_recorded() {
     for channel in [Channel::Branch, Channel::Atm, Channel::Online] {
         let moved = MoneyMoved { amount: amount(5), reference: None, channel: Some(channel) };
         let (deposit, withdrawal) =
@@ -47,83 +47,83 @@ fn a_withdrawal_may_empty_the_account() {
 }
 
 #[test]
-fn a_withdrawal_above_the_balance_is_refused_with_the_balance() {
-    given([opened(500)]).when(withdraw(501)).then_refused(insufficient_funds(500, 501));
+fn a_withdrawal_above_the_balance_is_rejected_with_the_balance() {
+    given([opened(500)]).when(withdraw(501)).then_rejected(insufficient_funds(500, 501));
 }
 
 #[test]
-fn what_was_withdrawn_cannot_be_withdrawn_again() {
-    given([opened(500), withdrawn(400)]).when(withdraw(101)).then_refused(insufficient_funds(100, 101));
+fn withdrawn_money_cannot_be_withdrawn_again() {
+    given([opened(500), withdrawn(400)]).when(withdraw(101)).then_rejected(insufficient_funds(100, 101));
 }
 
 #[test]
-fn what_was_sent_cannot_be_withdrawn() {
-    given([opened(500), sent(500)]).when(withdraw(1)).then_refused(insufficient_funds(0, 1));
+fn transferred_money_cannot_be_withdrawn() {
+    given([opened(500), sent(500)]).when(withdraw(1)).then_rejected(insufficient_funds(0, 1));
 }
 
 #[test]
-fn a_deposit_up_to_the_ceiling_is_accepted() {
+fn a_deposit_up_to_the_maximum_balance_is_accepted() {
     given([opened(1)]).when(deposit(MINOR_UNITS_MAX - 1)).then(deposited(MINOR_UNITS_MAX - 1));
 }
 
 #[test]
-fn a_deposit_past_the_ceiling_is_refused() {
-    given([opened(1)]).when(deposit(MINOR_UNITS_MAX)).then_refused(Rejection::BalanceLimitExceeded);
+fn a_deposit_above_the_maximum_balance_is_rejected() {
+    given([opened(1)]).when(deposit(MINOR_UNITS_MAX)).then_rejected(Rejection::BalanceLimitExceeded);
 }
 
 #[test]
-fn money_in_the_currency_of_the_account_moves() {
+fn a_movement_in_the_accounts_currency_is_accepted() {
     let euros = || in_currency(Currency::EUR, 100);
     given([opened(100)]).when(Action::Deposit(euros(), None)).then(deposited(100));
     given([opened(100)]).when(Action::Withdraw(euros(), None)).then(withdrawn(100));
 }
 
 #[test]
-fn money_in_another_currency_does_not_move() {
+fn a_movement_in_another_currency_is_rejected() {
     let dollars = || in_currency(Currency::USD, 100);
-    given([opened(100)]).when(Action::Deposit(dollars(), None)).then_refused(Rejection::CurrencyMismatch);
-    given([opened(100)]).when(Action::Withdraw(dollars(), None)).then_refused(Rejection::CurrencyMismatch);
+    given([opened(100)]).when(Action::Deposit(dollars(), None)).then_rejected(Rejection::CurrencyMismatch);
+    given([opened(100)]).when(Action::Withdraw(dollars(), None)).then_rejected(Rejection::CurrencyMismatch);
 }
 
 #[test]
-fn no_money_moves_on_a_frozen_account() {
+fn movements_on_a_frozen_account_are_rejected() {
     for action in [deposit(1), withdraw(1)] {
-        given([opened(100), frozen()]).when(action).then_refused(Rejection::AccountFrozen);
+        given([opened(100), frozen()]).when(action).then_rejected(Rejection::AccountFrozen);
     }
 }
 
 #[test]
-fn no_money_moves_on_a_closed_account() {
+fn movements_on_a_closed_account_are_rejected() {
     for action in [deposit(1), withdraw(1)] {
-        given([opened(0), closed()]).when(action).then_refused(Rejection::AccountClosed);
+        given([opened(0), closed()]).when(action).then_rejected(Rejection::AccountClosed);
     }
 }
 
 #[test]
-fn money_moves_again_on_an_unfrozen_account() {
+fn movements_on_an_unfrozen_account_are_accepted() {
     given([opened(100), frozen(), unfrozen()]).when(withdraw(100)).then(withdrawn(100));
 }
 
 #[test]
-fn closed_is_said_before_another_currency_and_before_missing_funds() {
+fn a_closed_account_is_reported_before_currency_and_funds() {
     let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
-    given([opened(0), closed()]).when(dollars).then_refused(Rejection::AccountClosed);
+    given([opened(0), closed()]).when(dollars).then_rejected(Rejection::AccountClosed);
 }
 
 #[test]
-fn frozen_is_said_before_another_currency_and_before_missing_funds() {
+fn a_frozen_account_is_reported_before_currency_and_funds() {
     let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
-    given([opened(0), frozen()]).when(dollars).then_refused(Rejection::AccountFrozen);
+    given([opened(0), frozen()]).when(dollars).then_rejected(Rejection::AccountFrozen);
 }
 
 #[test]
-fn another_currency_is_said_before_missing_funds() {
+fn a_currency_mismatch_is_reported_before_insufficient_funds() {
     let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
-    given([opened(0)]).when(dollars).then_refused(Rejection::CurrencyMismatch);
+    given([opened(0)]).when(dollars).then_rejected(Rejection::CurrencyMismatch);
 }
 
 #[test]
-fn another_currency_is_said_before_the_ceiling() {
+fn a_currency_mismatch_is_reported_before_the_maximum_balance() {
     let dollars = Action::Deposit(in_currency(Currency::USD, 100), None);
-    given([opened(MINOR_UNITS_MAX)]).when(dollars).then_refused(Rejection::CurrencyMismatch);
+    given([opened(MINOR_UNITS_MAX)]).when(dollars).then_rejected(Rejection::CurrencyMismatch);
 }

@@ -1,14 +1,14 @@
-//! An account is opened once, and nothing happens to one that was not.
+//! An account is opened exactly once, and an account that was not opened accepts no other command.
 
 use passbook_domain::{Account, Currency, Rejection, Status};
 
 use crate::{
-    given::{fold, given},
-    words::*,
+    fixtures::*,
+    given_when_then::{fold, given},
 };
 
 #[test]
-fn an_account_is_opened_for_its_owner_in_its_currency_with_its_initial_deposit() {
+fn an_opening_records_owner_currency_and_initial_deposit() {
     given([]).when(open(10_000)).then(opened(10_000));
 }
 
@@ -26,23 +26,23 @@ fn an_opened_account_is_open_and_holds_its_initial_deposit() {
 
 #[test]
 fn an_account_is_not_opened_twice() {
-    given([opened(0)]).when(open(0)).then_refused(Rejection::AccountExists);
+    given([opened(0)]).when(open(0)).then_rejected(Rejection::AccountExists);
 }
 
 #[test]
 fn a_frozen_account_is_not_opened_again() {
-    given([opened(0), frozen()]).when(open(0)).then_refused(Rejection::AccountExists);
+    given([opened(0), frozen()]).when(open(0)).then_rejected(Rejection::AccountExists);
 }
 
 #[test]
 fn a_closed_account_is_not_opened_again() {
-    given([opened(0), closed()]).when(open(0)).then_refused(Rejection::AccountExists);
+    given([opened(0), closed()]).when(open(0)).then_rejected(Rejection::AccountExists);
 }
 
 #[test]
-fn nothing_but_an_opening_is_accepted_of_an_account_that_was_never_opened() {
+fn an_unopened_account_accepts_only_an_opening() {
     for action in [deposit(1), withdraw(1), freeze(), unfreeze(), close()] {
-        given([]).when(action).then_refused(Rejection::AccountNotFound);
+        given([]).when(action).then_rejected(Rejection::AccountNotFound);
     }
 }
 
@@ -52,12 +52,12 @@ fn an_account_without_events_has_no_book() {
 }
 
 #[test]
-fn a_second_opening_in_a_log_changes_nothing() {
+fn evolve_ignores_a_second_opening() {
     assert_eq!(fold([opened(5), opened_in(Currency::USD, 9)]), fold([opened(5)]));
 }
 
 #[test]
-fn a_fact_before_the_opening_opens_nothing() {
+fn evolve_ignores_events_before_the_opening() {
     for event in [deposited(1), withdrawn(1), sent(1), received(1), frozen(), unfrozen(), closed()] {
         assert_eq!(fold([event]), Account::Unopened);
     }

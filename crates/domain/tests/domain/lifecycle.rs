@@ -1,10 +1,10 @@
-//! Frozen, unfrozen, closed: what may follow what.
+//! Freezing, unfreezing and closing an account: the allowed transitions of its status.
 
 use passbook_domain::{Event, Rejection, Status};
 
 use crate::{
-    given::{fold, given},
-    words::*,
+    fixtures::*,
+    given_when_then::{fold, given},
 };
 
 #[test]
@@ -14,7 +14,7 @@ fn an_open_account_can_be_frozen() {
 
 #[test]
 fn a_frozen_account_is_not_frozen_again() {
-    given([opened(5), frozen()]).when(freeze()).then_refused(Rejection::AccountFrozen);
+    given([opened(5), frozen()]).when(freeze()).then_rejected(Rejection::AccountFrozen);
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_frozen_account_can_be_unfrozen() {
 
 #[test]
 fn an_open_account_is_not_unfrozen() {
-    given([opened(5)]).when(unfreeze()).then_refused(Rejection::AccountNotFrozen);
+    given([opened(5)]).when(unfreeze()).then_rejected(Rejection::AccountNotFrozen);
 }
 
 #[test]
@@ -39,28 +39,28 @@ fn an_empty_account_can_be_closed() {
 
 #[test]
 fn an_account_with_money_is_not_closed() {
-    given([opened(5)]).when(close()).then_refused(balance_not_zero(5));
+    given([opened(5)]).when(close()).then_rejected(balance_not_zero(5));
 }
 
 #[test]
 fn a_frozen_account_is_not_closed_even_if_it_is_empty() {
-    given([opened(0), frozen()]).when(close()).then_refused(Rejection::AccountFrozen);
+    given([opened(0), frozen()]).when(close()).then_rejected(Rejection::AccountFrozen);
 }
 
 #[test]
-fn frozen_is_said_before_a_balance_that_is_not_zero() {
-    given([opened(5), frozen()]).when(close()).then_refused(Rejection::AccountFrozen);
+fn a_frozen_account_is_reported_before_a_non_zero_balance() {
+    given([opened(5), frozen()]).when(close()).then_rejected(Rejection::AccountFrozen);
 }
 
 #[test]
 fn a_closed_account_stays_closed() {
     for action in [freeze(), unfreeze(), close()] {
-        given([opened(0), closed()]).when(action).then_refused(Rejection::AccountClosed);
+        given([opened(0), closed()]).when(action).then_rejected(Rejection::AccountClosed);
     }
 }
 
 #[test]
-fn the_facts_set_the_status() {
+fn the_events_determine_the_status() {
     let status = |events: Vec<Event>| fold(events).book().unwrap().status;
     assert_eq!(status(vec![opened(0)]), Status::Open);
     assert_eq!(status(vec![opened(0), frozen()]), Status::Frozen);
@@ -69,7 +69,7 @@ fn the_facts_set_the_status() {
 }
 
 #[test]
-fn a_status_is_written_the_same_in_json_and_in_the_read_tables() {
+fn a_status_has_the_same_name_in_json_and_in_the_read_tables() {
     for status in [Status::Open, Status::Frozen, Status::Closed] {
         assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
     }

@@ -1,5 +1,5 @@
-//! Every version of every event that a release ever wrote lies in `samples/<Type>.v<N>.json`, and is read for ever. A
-//! sample is never changed and never removed.
+//! `samples/<Type>.v<N>.json` holds a sample of each version of each event type that a release has ever written. Every
+//! release must read all of them, so a sample is never changed or removed.
 
 use std::{collections::BTreeMap, fs, iter, path::Path};
 
@@ -8,9 +8,9 @@ use passbook_domain::{
     event::{AccountOpened, DecodeError, MoneyMoved, StatusChanged, TransferReceived, TransferSent},
 };
 
-use crate::words::*;
+use crate::fixtures::*;
 
-/// One event of each type, with every member. A new type does not compile until it has its place here.
+/// One event of each type, with every member. The exhaustive match in `next` makes the compiler demand new types here.
 pub fn one_of_each() -> impl Iterator<Item = Event> {
     iter::successors(Some(first()), next)
 }
@@ -48,7 +48,7 @@ fn next(event: &Event) -> Option<Event> {
     }
 }
 
-/// The versions of a type that this release reads; those that it writes are among them.
+/// The schema versions of a type that this release reads, including the one that it writes.
 pub fn versions_read(name: &str) -> impl Iterator<Item = i16> {
     (1..).take_while(move |version| !matches!(Event::decode(name, *version, ""), Err(DecodeError::Newer { .. })))
 }
@@ -60,7 +60,7 @@ fn stored() -> BTreeMap<(String, i16), String> {
         let name = entry.file_name().into_string().unwrap();
         let (event_type, version) = name.strip_suffix(".json").and_then(|name| name.split_once(".v")).unwrap();
         let text = fs::read_to_string(entry.path()).unwrap();
-        let data = text.strip_suffix('\n').unwrap_or_else(|| panic!("{name} does not end with one line end"));
+        let data = text.strip_suffix('\n').unwrap_or_else(|| panic!("{name} must end with a newline"));
         ((event_type.to_owned(), version.parse().unwrap()), data.to_owned())
     };
     fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap())).collect()
@@ -70,7 +70,7 @@ fn stored() -> BTreeMap<(String, i16), String> {
 fn every_version_of_every_type_has_a_stored_sample() {
     let read = one_of_each().flat_map(|event| versions_read(event.name()).map(move |version| (event.name(), version)));
     let read: Vec<(String, i16)> = read.map(|(name, version)| (name.to_owned(), version)).collect();
-    assert_eq!(read.len(), stored().len(), "each version is read: {read:?}");
+    assert_eq!(read.len(), stored().len(), "readable versions: {read:?}");
     for (name, version) in read {
         assert!(
             stored().contains_key(&(name.clone(), version)),
@@ -80,7 +80,7 @@ fn every_version_of_every_type_has_a_stored_sample() {
 }
 
 #[test]
-fn every_stored_sample_is_read_for_ever() {
+fn every_stored_sample_is_readable() {
     for ((event_type, version), data) in stored() {
         let event = Event::decode(&event_type, version, &data).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(event.name(), event_type);
@@ -88,7 +88,7 @@ fn every_stored_sample_is_read_for_ever() {
 }
 
 #[test]
-fn the_sample_of_the_version_written_today_means_what_it_always_meant() {
+fn the_current_samples_decode_to_the_expected_events() {
     let stored = stored();
     for event in one_of_each() {
         let data = &stored[&(event.name().to_owned(), event.schema_version())];
@@ -97,7 +97,7 @@ fn the_sample_of_the_version_written_today_means_what_it_always_meant() {
 }
 
 #[test]
-fn the_samples_of_version_1_mean_the_same_through_an_unknown_channel() {
+fn the_version_1_samples_decode_to_the_same_events_without_channel() {
     let stored = stored();
     for mut event in one_of_each() {
         if let Event::MoneyDeposited(moved) | Event::MoneyWithdrawn(moved) = &mut event {
@@ -108,7 +108,7 @@ fn the_samples_of_version_1_mean_the_same_through_an_unknown_channel() {
 }
 
 #[test]
-fn what_is_written_today_equals_its_sample_byte_for_byte() {
+fn encoded_events_equal_their_samples_byte_for_byte() {
     let stored = stored();
     for event in one_of_each() {
         let data = &stored[&(event.name().to_owned(), event.schema_version())];
@@ -117,7 +117,7 @@ fn what_is_written_today_equals_its_sample_byte_for_byte() {
 }
 
 #[test]
-fn each_type_has_a_name_of_its_own() {
+fn event_type_names_are_unique() {
     let mut names: Vec<&str> = one_of_each().map(|event| event.name()).collect();
     let types = names.len();
     names.sort_unstable();

@@ -1,4 +1,4 @@
-//! The words that the rules are written in: wishes as verbs, facts in the past tense.
+//! Commands and events for the tests: functions named by a verb build commands, those in the past tense build events.
 
 use passbook_domain::{
     Action, Amount, Currency, Event, Rejection, Transfer,
@@ -24,7 +24,7 @@ pub fn in_currency(currency: Currency, minor_units: i64) -> Movement {
     Movement { currency: Some(currency), ..movement(minor_units) }
 }
 
-// What is asked.
+// Commands.
 
 pub fn open(initial_deposit: i64) -> Action {
     Action::Open { owner: OWNER.into(), currency: Currency::EUR, initial_deposit }
@@ -64,7 +64,7 @@ pub fn balance_not_zero(balance: i64) -> Rejection {
     Rejection::BalanceNotZero { balance, currency: Currency::EUR }
 }
 
-// What has happened.
+// Events.
 
 pub fn opened(initial_deposit: i64) -> Event {
     opened_in(Currency::EUR, initial_deposit)

@@ -1,13 +1,13 @@
-//! What holds of every history, whatever is asked in whatever order.
+//! Properties of the account that hold for every sequence of commands.
 
 use passbook_domain::{
     Account, Action, Channel, Currency, Event, Rejection, Status, command::Movement, money::MINOR_UNITS_MAX, transfer,
 };
 use proptest::{collection::vec, option, prelude::*};
 
-use crate::{given::fold, words};
+use crate::{fixtures, given_when_then::fold};
 
-/// Everyday amounts, and those at the ceiling.
+/// Everyday amounts, and amounts near the maximum.
 fn minor_units() -> impl Strategy<Value = i64> {
     prop_oneof![6 => 1..=1_000i64, 1 => 1..=MINOR_UNITS_MAX, 1 => MINOR_UNITS_MAX - 1_000..=MINOR_UNITS_MAX]
 }
@@ -18,7 +18,7 @@ fn currency() -> impl Strategy<Value = Currency> {
 
 fn movement() -> impl Strategy<Value = Movement> {
     (minor_units(), option::of(currency()), option::of("[a-zß\"\\\\]{0,8}")).prop_map(
-        |(minor_units, currency, reference)| Movement { amount: words::amount(minor_units), currency, reference },
+        |(minor_units, currency, reference)| Movement { amount: fixtures::amount(minor_units), currency, reference },
     )
 }
 
@@ -28,7 +28,7 @@ fn channel() -> impl Strategy<Value = Option<Channel>> {
 
 fn opening() -> impl Strategy<Value = Action> {
     (currency(), prop_oneof![Just(0), minor_units()]).prop_map(|(currency, initial_deposit)| Action::Open {
-        owner: words::OWNER.into(),
+        owner: fixtures::OWNER.into(),
         currency,
         initial_deposit,
     })
@@ -39,20 +39,20 @@ fn action() -> impl Strategy<Value = Action> {
         1 => opening(),
         8 => (movement(), channel()).prop_map(|(movement, channel)| Action::Deposit(movement, channel)),
         8 => (movement(), channel()).prop_map(|(movement, channel)| Action::Withdraw(movement, channel)),
-        1 => Just(words::freeze()),
-        2 => Just(words::unfreeze()),
-        1 => Just(words::close()),
+        1 => Just(fixtures::freeze()),
+        2 => Just(fixtures::unfreeze()),
+        1 => Just(fixtures::close()),
     ]
 }
 
-/// What is asked of one account in its life; most lives begin with an opening.
-fn life() -> impl Strategy<Value = Vec<Action>> {
+/// A sequence of commands on one account. Most sequences begin with an opening.
+fn actions_of_account() -> impl Strategy<Value = Vec<Action>> {
     (option::weighted(0.9, opening()), vec(action(), 0..60))
         .prop_map(|(opening, actions)| opening.into_iter().chain(actions).collect())
 }
 
-/// The facts of a life.
-fn live(actions: &[Action]) -> Vec<Event> {
+/// The events of the accepted commands.
+fn accepted_events(actions: &[Action]) -> Vec<Event> {
     let mut account = Account::default();
     let accepted = actions.iter().filter_map(|action| {
         let event = account.decide(action).ok()?;
@@ -62,7 +62,7 @@ fn live(actions: &[Action]) -> Vec<Event> {
     accepted.collect()
 }
 
-fn money_in(event: &Event) -> i128 {
+fn balance_change(event: &Event) -> i128 {
     match event {
         Event::AccountOpened(opened) => opened.initial_deposit.into(),
         Event::MoneyDeposited(deposited) => deposited.amount.minor_units().into(),
@@ -88,8 +88,9 @@ fn currency_of(account: &Account) -> Option<Currency> {
     account.book().ok().map(|book| book.currency)
 }
 
-/// The rules once more, told from the outside: what an account is after an action, or nothing if it is refused.
-fn told_otherwise(account: &Account, action: &Action) -> Option<(Currency, Status, i128)> {
+/// A second, independent implementation of the rules: the account's state after a command, or `None` if the command must be
+/// rejected.
+fn expected_state(account: &Account, action: &Action) -> Option<(Currency, Status, i128)> {
     let Account::Opened(book) = account else {
         return match action {
             Action::Open { currency, initial_deposit, .. } => {
@@ -119,26 +120,26 @@ fn told_otherwise(account: &Account, action: &Action) -> Option<(Currency, Statu
 
 proptest! {
     #[test]
-    fn the_balance_is_the_sum_of_the_events(actions in life()) {
-        let events = live(&actions);
-        let sum: i128 = events.iter().map(money_in).sum();
+    fn the_balance_equals_the_sum_of_the_events(actions in actions_of_account()) {
+        let events = accepted_events(&actions);
+        let sum: i128 = events.iter().map(balance_change).sum();
         prop_assert_eq!(i128::from(balance(&fold(events))), sum);
     }
 
     #[test]
-    fn a_balance_is_never_negative_and_never_above_the_ceiling(actions in life()) {
+    fn a_balance_is_between_zero_and_the_maximum(actions in actions_of_account()) {
         let mut account = Account::default();
-        for event in live(&actions) {
+        for event in accepted_events(&actions) {
             account = account.evolve(&event);
             prop_assert!((0..=MINOR_UNITS_MAX).contains(&balance(&account)), "{:?}", account);
         }
     }
 
     #[test]
-    fn what_decide_allows_is_what_evolve_does(actions in life()) {
+    fn decide_and_evolve_agree_with_an_independent_implementation(actions in actions_of_account()) {
         let mut account = Account::default();
         for action in &actions {
-            let expected = told_otherwise(&account, action);
+            let expected = expected_state(&account, action);
             let decided = account.decide(action);
             prop_assert_eq!(decided.is_ok(), expected.is_some(), "{:?} on {:?}", action, account);
             if let (Ok(event), Some(expected)) = (decided, expected) {
@@ -150,23 +151,23 @@ proptest! {
     }
 
     #[test]
-    fn a_refusal_changes_nothing(actions in life()) {
+    fn a_rejection_changes_nothing(actions in actions_of_account()) {
         let mut account = Account::default();
         for action in &actions {
             let before = account.clone();
             let decided = account.decide(action);
             prop_assert_eq!(&account, &before);
-            // Asked again, it is judged alike.
+            // The same command on the same state gets the same decision.
             prop_assert_eq!(&account.decide(action), &decided);
             account = decided.map_or(before, |event| account.evolve(&event));
         }
-        let accepted = live(&actions);
+        let accepted = accepted_events(&actions);
         prop_assert_eq!(account, fold(accepted));
     }
 
     #[test]
-    fn a_snapshot_and_the_tail_fold_to_the_same_account_as_all_events(actions in life(), cut in 0.0..=1.0) {
-        let events = live(&actions);
+    fn a_snapshot_plus_later_events_equals_the_fold_of_all_events(actions in actions_of_account(), cut in 0.0..=1.0) {
+        let events = accepted_events(&actions);
         let cut = (events.len() as f64 * cut) as usize;
         let snapshot = serde_json::to_string(&fold(events[..cut].to_vec())).unwrap();
         let restored: Account = serde_json::from_str(&snapshot).unwrap();
@@ -175,33 +176,33 @@ proptest! {
     }
 
     #[test]
-    fn an_event_written_and_read_is_the_same_event(actions in life()) {
-        for event in live(&actions) {
+    fn an_encoded_and_decoded_event_is_unchanged(actions in actions_of_account()) {
+        for event in accepted_events(&actions) {
             let data = serde_json::to_string(&event).unwrap();
             prop_assert_eq!(Event::decode(event.name(), event.schema_version(), &data).unwrap(), event);
         }
     }
 
     #[test]
-    fn the_channel_said_is_the_channel_written_and_decides_nothing(
-        actions in life(), movement in movement(), channel in channel()
+    fn the_channel_is_recorded_and_does_not_affect_the_decision(
+        actions in actions_of_account(), movement in movement(), channel in channel()
     ) {
-        let account = fold(live(&actions));
-        for ask in [Action::Deposit, Action::Withdraw] {
-            let silent = account.decide(&ask(movement.clone(), None));
-            let decided = account.decide(&ask(movement.clone(), channel));
-            prop_assert_eq!(decided.as_ref().err(), silent.as_ref().err());
-            if let (Ok(event), Ok(silent)) = (decided, silent) {
-                prop_assert_eq!(account.clone().evolve(&event), account.clone().evolve(&silent));
+        let account = fold(accepted_events(&actions));
+        for action in [Action::Deposit, Action::Withdraw] {
+            let without_channel = account.decide(&action(movement.clone(), None));
+            let decided = account.decide(&action(movement.clone(), channel));
+            prop_assert_eq!(decided.as_ref().err(), without_channel.as_ref().err());
+            if let (Ok(event), Ok(without_channel)) = (decided, without_channel) {
+                prop_assert_eq!(account.clone().evolve(&event), account.clone().evolve(&without_channel));
                 prop_assert_eq!(channel_of(&event), channel);
             }
         }
     }
 
     #[test]
-    fn an_event_as_version_1_had_it_means_the_same_without_a_channel(actions in life()) {
-        for event in live(&actions) {
-            // Version 1 is version 2 without the member that it added.
+    fn a_version_1_event_decodes_to_the_same_event_without_channel(actions in actions_of_account()) {
+        for event in accepted_events(&actions) {
+            // Version 2 added only the member `channel`.
             let mut data = serde_json::to_value(&event).unwrap();
             data.as_object_mut().unwrap().remove("channel");
             let old = Event::decode(event.name(), 1, &data.to_string()).unwrap();
@@ -211,23 +212,23 @@ proptest! {
     }
 
     #[test]
-    fn a_transfer_keeps_the_sum_and_a_refused_one_is_refused_for_a_reason(
-        payer in life(), paid in life(), movement in movement()
+    fn a_transfer_preserves_the_sum_or_returns_the_first_rejection(
+        sender in actions_of_account(), receiver in actions_of_account(), movement in movement()
     ) {
-        let (from, to) = (fold(live(&payer)), fold(live(&paid)));
+        let (from, to) = (fold(accepted_events(&sender)), fold(accepted_events(&receiver)));
         let sum = i128::from(balance(&from)) + i128::from(balance(&to));
-        match transfer::decide(&from, &to, &words::transfer(movement.clone())) {
+        match transfer::decide(&from, &to, &fixtures::transfer(movement.clone())) {
             Ok((sent, received)) => {
                 let (from, to) = (from.evolve(&sent), to.evolve(&received));
                 prop_assert_eq!(i128::from(balance(&from)) + i128::from(balance(&to)), sum);
                 prop_assert!((0..=MINOR_UNITS_MAX).contains(&balance(&from)));
                 prop_assert!((0..=MINOR_UNITS_MAX).contains(&balance(&to)));
             }
-            Err(refusal) => {
-                let of_the_payer = from.decide(&Action::Withdraw(movement.clone(), None)).err();
-                let of_the_paid = to.decide(&Action::Deposit(movement, None)).err();
+            Err(rejection) => {
+                let of_sender = from.decide(&Action::Withdraw(movement.clone(), None)).err();
+                let of_receiver = to.decide(&Action::Deposit(movement, None)).err();
                 let of_both = (currency_of(&from) != currency_of(&to)).then_some(Rejection::CurrencyMismatch);
-                prop_assert_eq!(Some(refusal), [of_the_payer, of_the_paid, of_both].into_iter().flatten().min());
+                prop_assert_eq!(Some(rejection), [of_sender, of_receiver, of_both].into_iter().flatten().min());
             }
         }
     }

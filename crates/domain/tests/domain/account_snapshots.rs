@@ -1,11 +1,11 @@
-//! A snapshot is the account as JSON. Its shape has a version: one that changes without being raised would be read as
-//! something else.
+//! A snapshot is an account as JSON with a version. A change of its shape without a new version would make old snapshots
+//! decode wrongly.
 
 use std::{fs, path::Path};
 
 use passbook_domain::{Account, Currency, account::STATE_VERSION};
 
-use crate::{given::fold, words::*};
+use crate::{fixtures::*, given_when_then::fold};
 
 fn account() -> Account {
     fold([opened_in(Currency::JPY, 10_000), withdrawn(500), frozen()])
@@ -17,11 +17,11 @@ fn stored(version: i16) -> String {
 }
 
 #[test]
-fn a_change_of_the_shape_raises_its_version() {
+fn the_current_snapshot_version_has_the_stored_shape() {
     assert_eq!(serde_json::to_string(&account()).unwrap() + "\n", stored(STATE_VERSION));
 }
 
 #[test]
-fn a_stored_snapshot_of_todays_shape_is_the_account_that_it_was_taken_of() {
+fn a_stored_snapshot_decodes_to_the_original_account() {
     assert_eq!(serde_json::from_str::<Account>(&stored(STATE_VERSION)).unwrap(), account());
 }

@@ -1,15 +1,15 @@
-//! Given these events, when this is asked, then that follows.
+//! Helpers for tests in the form given (past events), when (a command), then (new events or a rejection).
 
 use passbook_domain::{Account, Action, Event, Rejection, Transfer, transfer};
 
-use crate::words::{FROM, TO};
+use crate::fixtures::{FROM, TO};
 
-/// An account with a history.
+/// Begins a test with an account that has these events.
 pub fn given(events: impl IntoIterator<Item = Event>) -> Given {
     Given(fold(events))
 }
 
-/// The account that these events leave behind.
+/// Folds events into an account.
 pub fn fold(events: impl IntoIterator<Item = Event>) -> Account {
     events.into_iter().fold(Account::default(), |account, event| account.evolve(&event))
 }
@@ -21,7 +21,7 @@ impl Given {
         Outcome(self.0.decide(&action))
     }
 
-    /// The account beside another one, for what is asked of both.
+    /// Adds the receiving account of a transfer.
     pub fn and(self, other: impl IntoIterator<Item = Event>) -> Both {
         Both { from: self.0, to: fold(other) }
     }
@@ -34,7 +34,7 @@ pub struct Both {
 
 impl Both {
     pub fn when(self, transfer: Transfer) -> Outcome<(Event, Event)> {
-        assert_eq!((transfer.from, transfer.to), (FROM, TO), "the first account pays the second");
+        assert_eq!((transfer.from, transfer.to), (FROM, TO), "the first account must be the sender");
         Outcome(transfer::decide(&self.from, &self.to, &transfer))
     }
 }
@@ -49,7 +49,7 @@ impl<E: std::fmt::Debug + PartialEq> Outcome<E> {
     }
 
     #[track_caller]
-    pub fn then_refused(self, expected: Rejection) {
+    pub fn then_rejected(self, expected: Rejection) {
         assert_eq!(self.0, Err(expected));
     }
 }

@@ -1,26 +1,26 @@
-//! What cannot be read is said, never guessed.
+//! Decoding refuses event types, versions and data that this release cannot read. It never guesses.
 
 use passbook_domain::{Event, event::DecodeError};
 
-use crate::samples::{one_of_each, versions_read};
+use crate::event_samples::{one_of_each, versions_read};
 
 #[test]
-fn a_type_that_no_release_wrote_is_unknown() {
+fn an_undefined_event_type_is_unknown() {
     let error = Event::decode("MoneyBurnt", 1, "{}").unwrap_err();
     assert!(matches!(&error, DecodeError::UnknownType(name) if name == "MoneyBurnt"), "{error:?}");
     assert_eq!(error.to_string(), "\"MoneyBurnt\" is not a type of event");
 }
 
 #[test]
-fn a_type_is_compared_letter_by_letter() {
+fn event_types_are_case_sensitive() {
     assert!(matches!(Event::decode("accountOpened", 1, "{}"), Err(DecodeError::UnknownType(_))));
 }
 
 #[test]
-fn a_version_above_those_that_this_release_reads_is_newer_whatever_its_data() {
+fn a_schema_version_above_the_readable_ones_is_newer_with_any_data() {
     for event in one_of_each() {
         let version = versions_read(event.name()).last().unwrap() + 1;
-        assert!(event.schema_version() < version, "what is written is read");
+        assert!(event.schema_version() < version, "the written version must be readable");
         for data in [serde_json::to_string(&event).unwrap(), "not even JSON".into()] {
             let error = Event::decode(event.name(), version, &data).unwrap_err();
             assert!(
@@ -32,7 +32,7 @@ fn a_version_above_those_that_this_release_reads_is_newer_whatever_its_data() {
 }
 
 #[test]
-fn data_that_are_no_json_are_malformed_and_named() {
+fn data_that_is_not_json_is_malformed_and_its_type_is_named() {
     for event in one_of_each() {
         let error = Event::decode(event.name(), event.schema_version(), "{").unwrap_err();
         assert!(matches!(&error, DecodeError::Malformed { name, .. } if name == event.name()), "{error:?}");
@@ -41,7 +41,7 @@ fn data_that_are_no_json_are_malformed_and_named() {
 }
 
 #[test]
-fn a_fact_that_lacks_a_member_is_malformed() {
+fn an_event_without_a_required_member_is_malformed() {
     let lacking = [
         ("AccountOpened", r#"{"owner":"a","currency":"EUR"}"#),
         ("AccountOpened", r#"{"owner":"a","initial_deposit":0}"#),
@@ -57,7 +57,7 @@ fn a_fact_that_lacks_a_member_is_malformed() {
 }
 
 #[test]
-fn a_value_that_cannot_be_is_malformed() {
+fn an_event_with_an_invalid_value_is_malformed() {
     let impossible = [
         ("AccountOpened", r#"{"owner":"a","currency":"EURO","initial_deposit":0}"#),
         ("AccountOpened", r#"{"owner":"a","currency":"EUR","initial_deposit":0.5}"#),
@@ -74,7 +74,7 @@ fn a_value_that_cannot_be_is_malformed() {
 }
 
 #[test]
-fn version_2_is_refused_what_it_cannot_be() {
+fn version_2_requires_an_amount_and_a_known_channel() {
     for name in ["MoneyDeposited", "MoneyWithdrawn"] {
         for data in [r#"{"channel":"atm"}"#, r#"{"amount":1,"channel":"post"}"#, r#"{"amount":1,"channel":7}"#] {
             assert!(matches!(Event::decode(name, 2, data), Err(DecodeError::Malformed { .. })), "{name} {data}");
@@ -83,7 +83,7 @@ fn version_2_is_refused_what_it_cannot_be() {
 }
 
 #[test]
-fn version_1_knows_no_channel_whatever_its_data_say() {
+fn version_1_ignores_a_channel_in_its_data() {
     for name in ["MoneyDeposited", "MoneyWithdrawn"] {
         let old = Event::decode(name, 1, r#"{"amount":1,"channel":"atm"}"#).unwrap();
         assert_eq!(old, Event::decode(name, 2, r#"{"amount":1}"#).unwrap());
@@ -91,15 +91,15 @@ fn version_1_knows_no_channel_whatever_its_data_say() {
 }
 
 #[test]
-fn words_that_nobody_gave_are_not_written() {
-    let wordless = [
+fn absent_optional_texts_are_not_written() {
+    let without_texts = [
         ("MoneyDeposited", r#"{"amount":1}"#),
         ("MoneyWithdrawn", r#"{"amount":1}"#),
         ("AccountFrozen", "{}"),
         ("AccountUnfrozen", "{}"),
         ("AccountClosed", "{}"),
     ];
-    for (name, data) in wordless {
+    for (name, data) in without_texts {
         let event = Event::decode(name, 1, data).unwrap();
         assert_eq!((event.name(), serde_json::to_string(&event).unwrap().as_str()), (name, data));
     }
