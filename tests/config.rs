@@ -1,4 +1,4 @@
-//! Every setting is told in one place, and `.env.example` says the same.
+//! Each setting is defined once, by the command line. `.env.example` must show the same settings with the same help.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{collections::HashSet, fmt::Write, fs, path::Path};
@@ -6,16 +6,16 @@ use std::{collections::HashSet, fmt::Write, fs, path::Path};
 use clap::{Arg, Command, CommandFactory, Parser};
 use passbook::config::Cli;
 
-/// The settings as `serve` takes them, and those that only the relay has. What is no setting but said once has no variable.
+/// The settings of `serve`, and those that only the relay has. A flag without an environment variable is not a setting.
 fn settings() -> Vec<Arg> {
     let command: Command = Cli::command();
     let serve = command.find_subcommand("serve").unwrap();
     let mut settings: Vec<Arg> = serve.get_arguments().filter(|arg| arg.get_id() != "help").cloned().collect();
     assert!(settings.len() >= 10, "only {} settings were found", settings.len());
     let relay = command.find_subcommand("relay").unwrap().find_subcommand("nats").unwrap();
-    let of_serve: HashSet<_> = settings.iter().map(|setting| setting.get_id().clone()).collect();
-    let of_relay = relay.get_arguments().filter(|arg| arg.get_env().is_some() && !of_serve.contains(arg.get_id()));
-    settings.extend(of_relay.cloned());
+    let serve_ids: HashSet<_> = settings.iter().map(|setting| setting.get_id().clone()).collect();
+    let relay_only = relay.get_arguments().filter(|arg| arg.get_env().is_some() && !serve_ids.contains(arg.get_id()));
+    settings.extend(relay_only.cloned());
     settings
 }
 
@@ -24,14 +24,14 @@ fn variable(setting: &Arg) -> String {
     name.to_str().unwrap().to_owned()
 }
 
-/// Each setting as `.env.example` shows it: one line why, and the default, commented out because it applies by itself.
+/// The expected settings in `.env.example`: the first line of the help, and the default as a comment.
 fn example() -> String {
     let mut example = String::new();
     for setting in settings() {
         let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
-        let why = help.lines().next().unwrap_or_default();
+        let first_line = help.lines().next().unwrap_or_default();
         let default: Vec<_> = setting.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
-        writeln!(example, "\n# {why}").unwrap();
+        writeln!(example, "\n# {first_line}").unwrap();
         let values: Vec<String> = setting
             .get_possible_values()
             .iter()
@@ -46,11 +46,11 @@ fn example() -> String {
 }
 
 #[test]
-fn the_example_of_an_environment_says_of_each_setting_what_the_command_line_says() {
+fn env_example_shows_every_setting_with_its_help_and_default() {
     let committed = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".env.example")).unwrap();
-    // The first lines say what the file is for.
+    // The first paragraph explains the file.
     let settings = committed.find("\n\n").map_or("", |end| &committed[end + 1..]);
-    assert_eq!(settings, example(), "after its first paragraph .env.example has to hold:\n{}", example());
+    assert_eq!(settings, example(), "the expected text of .env.example after its first paragraph:\n{}", example());
 }
 
 #[test]
@@ -67,40 +67,40 @@ fn configuration_page_lists_every_setting_and_its_default() {
 }
 
 #[test]
-fn every_setting_is_an_environment_variable_and_in_lower_case_without_the_prefix_a_flag() {
+fn every_setting_has_an_environment_variable_named_after_its_flag() {
     for setting in settings() {
-        let flag = setting.get_long().unwrap_or_else(|| panic!("{} is no flag", setting.get_id()));
+        let flag = setting.get_long().unwrap_or_else(|| panic!("{} has no flag", setting.get_id()));
         assert_eq!(variable(&setting), format!("PASSBOOK_{}", flag.replace('-', "_").to_uppercase()));
     }
 }
 
 #[test]
-fn every_setting_says_what_it_is_for_in_one_line() {
+fn every_setting_has_a_unique_help_text_of_one_line() {
     let mut seen = HashSet::new();
     for setting in settings() {
         let help = setting.get_help().map(ToString::to_string).unwrap_or_default();
         assert!(help.len() > 20 && !help.contains('\n'), "{}: {help:?}", setting.get_id());
-        assert!(seen.insert(help.clone()), "{help:?} is said twice");
+        assert!(seen.insert(help.clone()), "two settings have the help {help:?}");
     }
 }
 
 #[test]
-fn migrating_takes_the_same_settings_as_serving() {
+fn migrate_has_the_same_settings_as_serve() {
     let command = Cli::command();
-    let of = |name| {
+    let variables = |name| {
         let arguments = command.find_subcommand(name).unwrap().get_arguments();
         arguments.filter_map(|arg| arg.get_env().map(ToOwned::to_owned)).collect::<Vec<_>>()
     };
-    assert_eq!(of("migrate"), of("serve"));
+    assert_eq!(variables("migrate"), variables("serve"));
 }
 
 #[test]
-fn the_definition_of_the_command_line_is_sound() {
+fn the_command_line_definition_is_valid() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn a_password_is_not_printed_with_the_settings() {
+fn debug_output_of_the_settings_contains_no_password() {
     let url = "postgres://teller:hunter2@db.example/bank";
     let cli = Cli::try_parse_from(["passbook", "serve", "--database-url", url]).unwrap();
     let printed = format!("{cli:?} {cli:#?}");
@@ -114,7 +114,7 @@ fn a_password_is_not_printed_with_the_settings() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_is_refused() {
+fn an_invalid_setting_is_refused() {
     for (flag, value) in [
         ("--listen", "8080"),
         ("--snapshot-every", "0"),

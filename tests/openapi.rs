@@ -1,5 +1,5 @@
-//! The OpenAPI document is the contract that clients are generated from: it is committed, it is what the binary prints,
-//! and it leaves nobody guessing.
+//! The OpenAPI document is the contract that clients are generated from. The committed file equals the output of the
+//! binary, and every operation, parameter and error is described.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{collections::HashSet, fs, path::Path, process::Command};
@@ -23,7 +23,7 @@ fn document() -> Value {
 }
 
 fn members(value: &Value) -> &Map<String, Value> {
-    value.as_object().unwrap_or_else(|| panic!("no object: {value}"))
+    value.as_object().unwrap_or_else(|| panic!("not an object: {value}"))
 }
 
 fn operations(document: &Value) -> Vec<Operation> {
@@ -39,22 +39,22 @@ fn operations(document: &Value) -> Vec<Operation> {
     operations
 }
 
-fn says_something(value: &Value) -> bool {
+fn is_nonempty_text(value: &Value) -> bool {
     value.as_str().is_some_and(|text| !text.trim().is_empty())
 }
 
-/// What a `$ref` leads to, or the value itself.
+/// The target of a `$ref`, or the value itself.
 fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     match value["$ref"].as_str() {
         Some(reference) => document
             .pointer(reference.strip_prefix('#').unwrap())
-            .unwrap_or_else(|| panic!("{reference} leads nowhere")),
+            .unwrap_or_else(|| panic!("{reference} does not resolve")),
         None => value,
     }
 }
 
 #[test]
-fn the_committed_document_is_what_the_binary_prints() {
+fn the_committed_document_equals_the_output_of_the_binary() {
     let committed = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json")).unwrap();
     assert!(committed == printed(), "openapi/openapi.json is stale: run `make openapi` and commit it");
 }
@@ -62,13 +62,13 @@ fn the_committed_document_is_what_the_binary_prints() {
 #[test]
 fn every_operation_has_a_summary_and_a_description() {
     for Operation { name, value } in operations(&document()) {
-        assert!(says_something(&value["summary"]), "{name} has no summary");
-        assert!(says_something(&value["description"]), "{name} has no description");
+        assert!(is_nonempty_text(&value["summary"]), "{name} has no summary");
+        assert!(is_nonempty_text(&value["description"]), "{name} has no description");
     }
 }
 
 #[test]
-fn every_operation_has_an_id_of_its_own() {
+fn every_operation_has_a_unique_id() {
     let mut ids = HashSet::new();
     for Operation { name, value } in operations(&document()) {
         let id = value["operationId"].as_str().unwrap_or_else(|| panic!("{name} has no operationId")).to_owned();
@@ -77,7 +77,7 @@ fn every_operation_has_an_id_of_its_own() {
 }
 
 #[test]
-fn every_operation_with_a_body_shows_an_example() {
+fn every_operation_with_a_body_has_an_example() {
     let mut bodies = 0;
     for Operation { name, value } in operations(&document()) {
         if value["requestBody"].is_null() {
@@ -85,15 +85,15 @@ fn every_operation_with_a_body_shows_an_example() {
         }
         for (kind, content) in members(&value["requestBody"]["content"]) {
             bodies += 1;
-            let several = content["examples"].as_object().is_some_and(|examples| !examples.is_empty());
-            assert!(several || content["example"].is_object(), "{name} shows no example of its {kind}");
+            let has_examples = content["examples"].as_object().is_some_and(|examples| !examples.is_empty());
+            assert!(has_examples || content["example"].is_object(), "{name} has no example of its {kind}");
         }
     }
     assert!(bodies > 5, "only {bodies} bodies were found");
 }
 
 #[test]
-fn every_example_has_the_members_that_its_schema_requires_and_no_others() {
+fn every_example_has_the_required_members_and_no_unknown_ones() {
     let document = document();
     for Operation { name, value } in operations(&document) {
         let content = &value["requestBody"]["content"]["application/json"];
@@ -101,9 +101,9 @@ fn every_example_has_the_members_that_its_schema_requires_and_no_others() {
             continue;
         }
         let schema = resolved(&document, &content["schema"]);
-        let several =
+        let examples =
             content["examples"].as_object().into_iter().flat_map(Map::values).map(|example| &example["value"]);
-        for example in several.chain(content.get("example")) {
+        for example in examples.chain(content.get("example")) {
             let given = members(example);
             for required in schema["required"].as_array().into_iter().flatten() {
                 assert!(given.contains_key(required.as_str().unwrap()), "an example of {name} lacks {required}");
@@ -116,32 +116,32 @@ fn every_example_has_the_members_that_its_schema_requires_and_no_others() {
 }
 
 #[test]
-fn every_refusal_is_a_problem() {
+fn every_error_response_is_a_problem_document() {
     let document = document();
-    let mut refusals = 0;
+    let mut errors = 0;
     for Operation { name, value } in operations(&document) {
         for (status, response) in members(&value["responses"]) {
             if !status.starts_with(['4', '5']) {
                 continue;
             }
-            refusals += 1;
+            errors += 1;
             let schema = &response["content"]["application/problem+json"]["schema"];
             let schema = resolved(&document, schema);
             for member in ["type", "title", "status", "detail", "instance", "code", "request_id"] {
-                assert!(!schema["properties"][member].is_null(), "{name} {status} does not tell its {member}");
+                assert!(!schema["properties"][member].is_null(), "{name} {status} has no member {member}");
             }
-            assert!(says_something(&response["description"]), "{name} {status} is not described");
+            assert!(is_nonempty_text(&response["description"]), "{name} {status} is not described");
         }
     }
-    assert!(refusals > 50, "only {refusals} refusals were found");
+    assert!(errors > 50, "only {errors} error responses were found");
 }
 
 #[test]
-fn every_operation_under_v1_says_that_it_may_fail_for_a_reason_of_ours() {
+fn every_operation_under_v1_documents_500_and_503() {
     for Operation { name, value } in operations(&document()) {
         if name.contains("/v1/") {
             for status in ["500", "503"] {
-                assert!(!value["responses"][status].is_null(), "{name} does not say that it may answer {status}");
+                assert!(!value["responses"][status].is_null(), "{name} does not document {status}");
             }
         }
     }
@@ -151,13 +151,13 @@ fn every_operation_under_v1_says_that_it_may_fail_for_a_reason_of_ours() {
 fn every_parameter_is_described() {
     for Operation { name, value } in operations(&document()) {
         for parameter in value["parameters"].as_array().into_iter().flatten() {
-            assert!(says_something(&parameter["description"]), "{name} does not describe {}", parameter["name"]);
+            assert!(is_nonempty_text(&parameter["description"]), "{name} does not describe {}", parameter["name"]);
         }
     }
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_resolves() {
     fn walk(document: &Value, value: &Value) -> usize {
         match value {
             Value::Object(members) => {

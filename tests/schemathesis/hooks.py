@@ -1,11 +1,11 @@
-"""What a schema cannot say: how the parts of a request hang together, and with what is there."""
+"""Rules that a schema cannot express: how the parts of a request depend on each other and on recorded data."""
 
 import re
 import uuid
 
 import schemathesis
 
-# The position of the last command: the log has reached it.
+# The position of the last command.
 position = "0"
 
 
@@ -19,17 +19,17 @@ def after_call(context, case, response):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     query, headers = case.query or {}, case.headers or {}
-    # A position that the log has not reached is waited for, and in the end answered 503.
+    # A position beyond the log's head would make the request wait and fail with 503.
     if re.fullmatch("[0-9:,]+", str(query.get("min_position"))):
         query["min_position"] = position
-    # The stream has no end: it is left once it has told the first event, which comes at once where nothing is passed over.
+    # The event stream never ends. The test reads one event, which arrives at once if no filter skips events.
     if case.operation.path == "/v1/events/stream":
-        for name, taken in (("type", "[A-Z][A-Za-z]+"), ("since", "[0-9]{4}-.*"), ("after", "[0-9]+.*")):
-            if re.fullmatch(taken, str(query.get(name, ""))):
+        for name, pattern in (("type", "[A-Z][A-Za-z]+"), ("since", "[0-9]{4}-.*"), ("after", "[0-9]+.*")):
+            if re.fullmatch(pattern, str(query.get(name, ""))):
                 del query[name]
         if str(headers.get("Last-Event-ID", ""))[:1].isdigit():
             del headers["Last-Event-ID"]
-    # What follows on a command is to find what it has made, at once.
+    # A request that follows a command must find the data that the command recorded.
     if case.meta is not None and case.meta.phase.name.value == "stateful":
         if str(query.get("dry_run")).lower() == "true":
             del query["dry_run"]
@@ -37,26 +37,26 @@ def before_call(context, case, kwargs):
             case.query = query = {**query, "min_position": query.get("min_position", position)}
     if case.meta is None or case.meta.generation.mode.is_negative:
         return
-    # Cursors are opaque, and those of the log name an event that is there.
+    # Cursors are opaque, and those of the log must name an existing event.
     query.pop("after", None)
     headers.pop("Last-Event-ID", None)
-    # One moment, and one after the other.
+    # `as_of` and `as_of_version` exclude each other, and `from` must not be after `to`.
     if "as_of" in query:
         query.pop("as_of_version", None)
     if "from" in query and "to" in query:
         query["from"], query["to"] = sorted([query["from"], query["to"]])
-    # The phase `coverage` takes the 0 with which it tried a wrong type for a valid header from then on.
+    # The phase `coverage` keeps a 0 from its wrong-type tests as if it were a valid header.
     for name in ("If-Match", "If-None-Match"):
         if headers.get(name) == "0":
             headers[name] = "*"
     if headers.get("Idempotency-Key") == "0":
         headers["Idempotency-Key"] = str(uuid.uuid4())
-    # Not every three letters are a currency.
+    # Not every three letters are a currency code.
     body = case.body if isinstance(case.body, dict) else {}
     for part in (query, body):
         if isinstance(part.get("currency"), str):
             part["currency"] = "EUR"
-    # JSON Schema takes 98.0 for an integer, and nobody pays with it here.
+    # JSON Schema accepts 98.0 as an integer; the service does not.
     for name in ("amount", "initial_deposit"):
         if isinstance(body.get(name), float):
             body[name] = int(body[name])
