@@ -18,7 +18,7 @@ const CROSS_SITE: [&[(&str, &str)]; 8] = [
 ];
 
 fn client_sending(app: &App, headers: &[(&str, &str)]) -> ApiClient {
-    headers.iter().fold(app.client(), |client, (name, value)| client.with(name, value))
+    headers.iter().fold(app.client(), |client, (name, value)| client.with_header(name, value))
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The log as it is shown: whole, in order and byte for byte, by pages that lead on.
+//! `GET /v1/events` and the events of one account: complete, in order, byte for byte, in pages.
 
 use serde_json::{Value, json};
 use sqlx::query_as;
@@ -8,8 +8,8 @@ use crate::support::{
     ApiClient, App, log::Event, spawn_app, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
 };
 
-/// An event as the API must show it, from the row.
-pub fn shown(event: &Event) -> Value {
+/// The JSON of an event that the API must return, built from the row.
+pub fn event_json(event: &Event) -> Value {
     json!({
         "id": event.id,
         "position": event.position.to_string(),
@@ -25,13 +25,13 @@ pub fn shown(event: &Event) -> Value {
     })
 }
 
-/// The cursor of an event.
+/// The cursor after an event.
 pub fn cursor(event: &Event) -> String {
     format!("{}-{}", event.position, &hex::encode(&event.hash)[..8])
 }
 
-/// Every kind of event, on two accounts.
-pub async fn history(client: &ApiClient) -> (Uuid, Uuid) {
+/// Records nine events, of every type, on two accounts.
+pub async fn record_every_type(client: &ApiClient) -> (Uuid, Uuid) {
     let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
     client.deposit(account, 5).await.expect(201);
     client.withdraw(account, 5).await.expect(201);
@@ -42,11 +42,12 @@ pub async fn history(client: &ApiClient) -> (Uuid, Uuid) {
     (account, other)
 }
 
+/// The JSON of all recorded events.
 async fn all(app: &App) -> Vec<Value> {
-    app.log().await.events.iter().map(shown).collect()
+    app.log().await.events.iter().map(event_json).collect()
 }
 
-/// Every page from `query` on until one is empty, and where that leads.
+/// Reads all pages; returns the events and the cursor of the last page.
 async fn walk(client: &ApiClient, query: &str, limit: usize) -> (Vec<Value>, String) {
     let mut found = Vec::new();
     let mut after = "0-00000000".to_owned();
@@ -63,21 +64,21 @@ async fn walk(client: &ApiClient, query: &str, limit: usize) -> (Vec<Value>, Str
 }
 
 #[tokio::test]
-async fn the_log_is_shown_in_order_and_as_it_was_recorded() {
+async fn log_is_returned_in_order_and_as_recorded() {
     let app = spawn_app_in_one_partition().await;
-    history(&app.client()).await;
+    record_every_type(&app.client()).await;
     let page = app.client().get("/v1/events").await.expect(200);
     assert_eq!(page.data(), all(&app).await);
     let members = ["id", "position", "aggregate_type", "aggregate_id", "version", "type", "schema_version"];
     let members = members.iter().chain(&["data", "metadata", "recorded_at", "hash"]);
     let text = String::from_utf8_lossy(&page.bytes[r#"{"data":"#.len()..]);
-    let places: Vec<_> = members.map(|member| text.find(&format!("\"{member}\":")).unwrap()).collect();
-    assert!(places.is_sorted(), "{text}");
+    let offsets: Vec<_> = members.map(|member| text.find(&format!("\"{member}\":")).unwrap()).collect();
+    assert!(offsets.is_sorted(), "{text}");
     assert_eq!(page.body["next"], cursor(app.log().await.events.last().unwrap()));
 }
 
 #[tokio::test]
-async fn data_are_shown_byte_for_byte() {
+async fn event_data_is_returned_byte_for_byte() {
     let app = spawn_app().await;
     app.client().open_with_balance(1).await;
     let odd = "{ \"initial_deposit\":1.0,\n\"owner\" :\"\\u0041\", \"more\":1e400 }";
@@ -91,9 +92,9 @@ async fn data_are_shown_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn pages_of_any_size_lead_over_the_whole_log_and_stand_at_its_end() {
+async fn pages_of_any_size_cover_the_log_and_end_at_its_head() {
     let app = spawn_app_in_one_partition().await;
-    history(&app.client()).await;
+    record_every_type(&app.client()).await;
     for limit in [1, 2, 3, 9, 1000] {
         let (found, next) = walk(&app.client(), "", limit).await;
         assert_eq!(found, all(&app).await, "pages of {limit}");
@@ -106,7 +107,7 @@ async fn pages_of_any_size_lead_over_the_whole_log_and_stand_at_its_end() {
 }
 
 #[tokio::test]
-async fn an_empty_log_has_an_empty_page_that_leads_on() {
+async fn empty_log_gives_an_empty_page_with_a_cursor() {
     let app = spawn_app_in_one_partition().await;
     for query in ["", "?after=0", "?after=0-00000000", "?type=AccountOpened", "?since=2020-01-01T00:00:00Z"] {
         let page = app.client().get(&format!("/v1/events{query}")).await.expect(200);
@@ -116,13 +117,13 @@ async fn an_empty_log_has_an_empty_page_that_leads_on() {
 }
 
 #[tokio::test]
-async fn an_accounts_events_come_by_version_and_end() {
+async fn account_events_are_paged_by_version() {
     let app = spawn_app_in_one_partition().await;
-    let (account, other) = history(&app.client()).await;
+    let (account, other) = record_every_type(&app.client()).await;
     for account in [account, other] {
         let path = format!("/v1/accounts/{account}/events");
         let log = app.log().await;
-        let own: Vec<Value> = log.events.iter().filter(|event| event.stream_id == account).map(shown).collect();
+        let own: Vec<Value> = log.events.iter().filter(|event| event.stream_id == account).map(event_json).collect();
         let whole = app.client().get(&path).await.expect(200);
         assert_eq!(whole.body, json!({"data": own, "next": null}));
         let mut found = Vec::new();
@@ -140,15 +141,15 @@ async fn an_accounts_events_come_by_version_and_end() {
         }
     }
     for path in ["events", "events?after_version=1"] {
-        let nobody = format!("/v1/accounts/{}/{path}", Uuid::from_u128(404));
-        app.client().get(&nobody).await.expect_problem(404, "account_not_found");
+        let unknown = format!("/v1/accounts/{}/{path}", Uuid::from_u128(404));
+        app.client().get(&unknown).await.expect_problem(404, "account_not_found");
     }
 }
 
 #[tokio::test]
-async fn a_cursor_is_of_one_history_and_a_position_of_any() {
+async fn cursor_of_another_history_is_refused() {
     let app = spawn_app_in_one_partition().await;
-    history(&app.client()).await;
+    record_every_type(&app.client()).await;
     let events = app.log().await.events;
     let (third, last) = (cursor(&events[2]), cursor(events.last().unwrap()));
     for after in [third.as_str(), "3"] {
@@ -170,9 +171,9 @@ async fn a_cursor_is_of_one_history_and_a_position_of_any() {
 }
 
 #[tokio::test]
-async fn a_time_is_where_reading_begins() {
+async fn since_starts_at_the_first_event_at_or_after_the_time() {
     let app = spawn_app_in_one_partition().await;
-    history(&app.client()).await;
+    record_every_type(&app.client()).await;
     app.run_as_one_batch(async { app.client().open_with_balance(0).await }).await;
     let events = app.log().await.events;
     let since = async |time: &str, more: &str| {
@@ -180,13 +181,13 @@ async fn a_time_is_where_reading_begins() {
         app.client().get(&path).await.expect(200)
     };
     for event in &events {
-        let expected: Vec<Value> = events.iter().filter(|e| e.recorded_at >= event.recorded_at).map(shown).collect();
+        let expected: Vec<Value> = events.iter().filter(|e| e.recorded_at >= event.recorded_at).map(event_json).collect();
         let time = passbook_event_store::timestamp::format(&event.recorded_at);
         assert_eq!(since(&time, "").await.data(), expected, "{time}");
         let before = passbook_event_store::timestamp::format(&(event.recorded_at - chrono::Duration::microseconds(1)));
         assert_eq!(since(&before, "").await.data(), expected, "{before}");
-        let elsewhere = event.recorded_at.with_timezone(&chrono::FixedOffset::east_opt(7_200).unwrap()).to_rfc3339();
-        assert_eq!(since(&elsewhere, "").await.data(), expected, "{elsewhere}");
+        let other_zone = event.recorded_at.with_timezone(&chrono::FixedOffset::east_opt(7_200).unwrap()).to_rfc3339();
+        assert_eq!(since(&other_zone, "").await.data(), expected, "{other_zone}");
         let opened = expected.iter().filter(|event| event["type"] == "AccountOpened").cloned().collect::<Vec<_>>();
         assert_eq!(since(&time, "&type=AccountOpened").await.data(), opened);
     }
@@ -204,9 +205,9 @@ async fn a_time_is_where_reading_begins() {
 }
 
 #[tokio::test]
-async fn each_type_is_found_alone() {
+async fn type_filter_returns_only_that_type() {
     let app = spawn_app_in_one_partition().await;
-    history(&app.client()).await;
+    record_every_type(&app.client()).await;
     let all = all(&app).await;
     for event_type in
         "AccountOpened MoneyDeposited MoneyWithdrawn TransferSent TransferReceived AccountFrozen AccountUnfrozen AccountClosed"
@@ -217,7 +218,7 @@ async fn each_type_is_found_alone() {
         for limit in [1, 2, 100] {
             let (found, next) = walk(&app.client(), &format!("&type={event_type}"), limit).await;
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{event_type}");
-            assert_eq!(next, cursor(app.log().await.events.last().unwrap()), "what was passed over is not read again");
+            assert_eq!(next, cursor(app.log().await.events.last().unwrap()), "the cursor is past the skipped events");
         }
     }
     let refused = app.client().get("/v1/events?type=MoneyStolen").await.expect_problem(400, "invalid_parameter");
@@ -226,7 +227,7 @@ async fn each_type_is_found_alone() {
     }
 }
 
-/// How often the index of rare types was used, and how many events were read without any index.
+/// The number of scans of the index for rare types, and the number of events read without an index.
 async fn scans(app: &App) -> (i64, i64) {
     query_as(
         "SELECT (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'event_rare_type'),
@@ -238,7 +239,7 @@ async fn scans(app: &App) -> (i64, i64) {
 }
 
 #[tokio::test]
-async fn the_log_is_read_through_its_keys_also_if_it_was_empty_when_the_statements_were_planned() {
+async fn statements_planned_on_an_empty_log_use_indexes_later() {
     let mut app = spawn_app_in_one_partition().await;
     let queries =
         ["after=0", "after=0&type=AccountClosed", "after=0&type=MoneyDeposited", "since=2020-01-01T00:00:00Z"];
@@ -248,7 +249,7 @@ async fn the_log_is_read_through_its_keys_also_if_it_was_empty_when_the_statemen
         }
         app.client().get(&format!("/v1/accounts/{}/events", Uuid::from_u128(404))).await.expect(404);
     }
-    history(&app.client()).await;
+    record_every_type(&app.client()).await;
     app.insert_deposits(30_000, 10).await;
     app.client().open_with_balance(0).await;
     for query in queries {
@@ -262,11 +263,12 @@ async fn the_log_is_read_through_its_keys_also_if_it_was_empty_when_the_statemen
 }
 
 #[tokio::test]
-async fn a_page_of_a_common_type_is_bounded_in_what_it_reads_and_leads_on() {
+async fn filtered_page_reads_a_bounded_number_of_events() {
     let app = spawn_app_in_one_partition().await;
     let account = app.client().open_with_balance(1).await;
     app.insert_deposits(25_000, 10).await;
-    app.restart_on_what_is_there(account).await;
+    app.client().withdraw(account, 1).await.expect(201);
+    app.client().freeze(account).await.expect(200);
     let mut pages = 0;
     let mut after = "0".to_owned();
     let withdrawn = loop {
@@ -283,18 +285,10 @@ async fn a_page_of_a_common_type_is_bounded_in_what_it_reads_and_leads_on() {
     assert_eq!(rare.data()[0]["position"], "25003");
 }
 
-impl App {
-    /// Withdraws and freezes behind what was written past the service.
-    async fn restart_on_what_is_there(&self, account: Uuid) {
-        self.client().withdraw(account, 1).await.expect(201);
-        self.client().freeze(account).await.expect(200);
-    }
-}
-
 #[tokio::test]
-async fn a_question_that_cannot_be_understood_is_refused() {
+async fn invalid_queries_of_the_log_are_refused() {
     let app = spawn_app().await;
-    let (account, _) = history(&app.client()).await;
+    let (account, _) = record_every_type(&app.client()).await;
     let (log, one) = ("/v1/events", &*format!("/v1/accounts/{account}/events"));
     let movement = app.client().get(&format!("/v1/accounts/{account}/transactions?limit=1&min_position=9")).await;
     let accounts = app.client().get("/v1/accounts?limit=1&min_position=9").await;
@@ -306,23 +300,23 @@ async fn a_question_that_cannot_be_understood_is_refused() {
                   type=AccountOpened&type=AccountClosed since= since=yesterday since=2026-01-31 since=1700000000 \
                   since=2026-01-31T12:00:00 since=2026-01-31T12:00:00+01:00 since=2026-13-01T00:00:00Z \
                   limit=0 limit=1001 limit=-1 limit=x limit= limit=1.0 afters=1 after_version=1 min_position=1 until=1";
-    let of_one = "after_version= after_version=-1 after_version=x after_version=1.0 after_version=9223372036854775808 \
+    let for_one_account = "after_version= after_version=-1 after_version=x after_version=1.0 after_version=9223372036854775808 \
                   after_version=v1 limit=0 limit=1001 after=1 type=MoneyDeposited since=2026-01-31T12:00:00Z";
-    for (path, queries) in [(log, cursors), (log, &foreign), (log, others), (one, of_one)] {
+    for (path, queries) in [(log, cursors), (log, &foreign), (log, others), (one, for_one_account)] {
         for query in queries.split_whitespace() {
             let response = app.client().get(&format!("{path}?{query}")).await;
             assert_eq!(response.status, 400, "{path}?{query}: {}", response.body);
             response.expect_problem(400, "invalid_parameter");
         }
     }
-    let mine = app.client().get(&format!("{log}?limit=1")).await.text("/next").to_owned();
-    app.client().get(&format!("/v1/accounts?after={mine}")).await.expect_problem(400, "invalid_parameter");
+    let cursor = app.client().get(&format!("{log}?limit=1")).await.text("/next").to_owned();
+    app.client().get(&format!("/v1/accounts?after={cursor}")).await.expect_problem(400, "invalid_parameter");
     app.client().get("/v1/accounts/17/events").await.expect_problem(400, "invalid_parameter");
     app.client().post(log, "{}").await.expect_problem(405, "method_not_allowed");
 }
 
 #[tokio::test]
-async fn without_its_database_the_log_is_not_shown_and_nothing_is_made_up() {
+async fn unreachable_database_gives_503_for_the_log() {
     let (app, proxy) = spawn_app_in_one_partition_behind_proxy(&[]).await;
     let account = app.client().open_with_balance(1).await;
     proxy.disconnect();

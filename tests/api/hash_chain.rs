@@ -177,7 +177,7 @@ impl RestoredBackup {
 
     /// Sends commands through a peer that has an empty cache.
     async fn continue_by_peer(&self, commands: impl AsyncFn(&ApiClient)) {
-        let another = self.app.spawn_peer().await;
+        let peer = self.app.spawn_peer().await;
         commands(&peer.client()).await;
     }
 }

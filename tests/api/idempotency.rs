@@ -1,11 +1,11 @@
-//! Idempotency keys: the same request under the same key happens once, and is answered alike ever after.
+//! Idempotency keys: a request under a key is executed once, and every repetition gets the first response.
 
 use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{Response, spawn_app, spawn_app_in_one_partition};
 
-/// Both tell the same, and the second says that it is told again.
+/// Asserts that the second response is a replay of the first.
 #[track_caller]
 fn assert_replayed(first: &Response, again: &Response) {
     assert_eq!((again.status, &again.body), (first.status, &first.body));
@@ -16,12 +16,12 @@ fn assert_replayed(first: &Response, again: &Response) {
 }
 
 #[tokio::test]
-async fn sixty_four_identical_requests_at_once_record_one_event() {
+async fn concurrent_identical_requests_record_one_event() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(0).await;
     let keyed = app.client().with_key("once");
     let responses = join_all((0..64).map(|_| keyed.deposit(account, 5))).await;
-    let first = responses.iter().find(|response| !response.is_replay()).expect("a first");
+    let first = responses.iter().find(|response| !response.is_replay()).expect("one response that is not a replay");
     assert_eq!(first.status, 201);
     assert_eq!(responses.iter().filter(|response| response.is_replay()).count(), 63);
     assert!(responses.iter().all(|response| (response.status, &response.body) == (first.status, &first.body)));
@@ -30,7 +30,7 @@ async fn sixty_four_identical_requests_at_once_record_one_event() {
 }
 
 #[tokio::test]
-async fn every_command_is_replayed_as_it_was_answered() {
+async fn every_command_is_replayed() {
     let app = spawn_app().await;
     let client = app.client();
     let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
@@ -52,14 +52,14 @@ async fn every_command_is_replayed_as_it_was_answered() {
 }
 
 #[tokio::test]
-async fn a_key_stands_for_one_request_only() {
+async fn key_of_another_request_is_refused() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(100).await);
     let keyed = client.with_key("one");
     keyed.deposit(account, 5).await.expect(201);
     let before = app.log().await;
-    for another in [
+    for other_request in [
         keyed.deposit(account, 6).await,
         keyed.deposit(other, 5).await,
         keyed.withdraw(account, 5).await,
@@ -70,13 +70,13 @@ async fn a_key_stands_for_one_request_only() {
         keyed.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": 5, "currency": "EUR"})).await,
         keyed.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": 5, "channel": "atm"})).await,
     ] {
-        another.expect_problem(422, "idempotency_key_reused");
+        other_request.expect_problem(422, "idempotency_key_reused");
     }
     assert_eq!(app.log().await, before);
 }
 
 #[tokio::test]
-async fn white_space_and_the_order_of_members_make_no_other_request() {
+async fn white_space_and_member_order_do_not_change_the_request() {
     let app = spawn_app().await;
     let client = app.client();
     let path = format!("/v1/accounts/{}/deposits", client.open_with_balance(0).await);
@@ -87,7 +87,7 @@ async fn white_space_and_the_order_of_members_make_no_other_request() {
 }
 
 #[tokio::test]
-async fn a_replay_outlives_the_process() {
+async fn replay_works_after_a_restart() {
     let mut app = spawn_app().await;
     let account = app.client().open_with_balance(0).await;
     let first = app.client().with_key("one").deposit(account, 5).await.expect(201);
@@ -98,11 +98,11 @@ async fn a_replay_outlives_the_process() {
 }
 
 #[tokio::test]
-async fn another_server_replays_too() {
+async fn replay_works_on_another_instance() {
     let app = spawn_app().await;
     let peer = app.spawn_peer().await;
     let account = app.client().open_with_balance(100).await;
-    // Both know the head, so that neither is fresh.
+    // Both instances have cached the head, so neither loads it first.
     peer.client().deposit(account, 1).await.expect(201);
     let first = app.client().with_key("one").withdraw(account, 101).await.expect(201);
     assert_replayed(&first, &peer.client().with_key("one").withdraw(account, 101).await);
@@ -111,43 +111,43 @@ async fn another_server_replays_too() {
 }
 
 #[tokio::test]
-async fn the_same_key_twice_in_one_batch_is_answered_alike() {
+async fn same_key_twice_in_one_batch_is_replayed() {
     let app = spawn_app().await;
     let client = app.client();
     let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
     let log_head_lock = app.lock_log_heads().await;
     let release = async {
         app.wait_for_blocked_writer().await;
-        // The rest of them gather behind the one that waits.
+        // Time for the other commands to reach the queue behind the blocked one.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         drop(log_head_lock);
     };
     let keyed = client.with_key("one");
     let same = join_all([keyed.withdraw(account, 100), keyed.withdraw(account, 100)]);
     let another = client.with_key("two");
-    let unlike = join_all([another.deposit(other, 1), another.deposit(other, 2)]);
-    let (_, blocker, same, unlike) = tokio::join!(release, client.deposit(other, 1), same, unlike);
+    let different = join_all([another.deposit(other, 1), another.deposit(other, 2)]);
+    let (_, blocker, same, different) = tokio::join!(release, client.deposit(other, 1), same, different);
     blocker.expect(201);
     assert_replayed(&same[0], &same[1]);
-    assert_eq!((unlike[0].status, unlike[1].status), (201, 422));
-    assert_eq!(unlike[1].body["code"], "idempotency_key_reused");
+    assert_eq!((different[0].status, different[1].status), (201, 422));
+    assert_eq!(different[1].body["code"], "idempotency_key_reused");
     assert_eq!(app.log().await.head.position, 5);
 }
 
 #[tokio::test]
-async fn a_retry_is_a_replay_even_where_the_state_would_refuse_it_now() {
+async fn retry_is_replayed_although_the_state_would_refuse_it() {
     let mut app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
     let opening = json!({"currency": "EUR", "account_id": uuid::Uuid::from_u128(17)});
-    let everything = client.with_key("everything").withdraw(account, 100).await.expect(201);
+    let withdrawn = client.with_key("everything").withdraw(account, 100).await.expect(201);
     let closed = client.with_key("close").close(account).await.expect(200);
     let opened = client.with_key("open").open(opening.clone()).await.expect(201);
     let conditional =
         client.with_key("conditional").if_match("\"1\"").deposit(opened.account_id(), 1).await.expect(201);
     for _ in 0..2 {
         let client = app.client();
-        assert_replayed(&everything, &client.with_key("everything").withdraw(account, 100).await);
+        assert_replayed(&withdrawn, &client.with_key("everything").withdraw(account, 100).await);
         assert_replayed(&closed, &client.with_key("close").close(account).await);
         assert_replayed(&opened, &client.with_key("open").open(opening.clone()).await);
         let again = client.with_key("conditional").if_match("\"1\"").deposit(opened.account_id(), 1).await;
@@ -158,7 +158,7 @@ async fn a_retry_is_a_replay_even_where_the_state_would_refuse_it_now() {
 }
 
 #[tokio::test]
-async fn a_key_is_the_same_bare_and_quoted() {
+async fn bare_and_quoted_key_are_the_same() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(0).await;
     let first = app.client().with_key("a-key").deposit(account, 5).await.expect(201);
@@ -169,7 +169,7 @@ async fn a_key_is_the_same_bare_and_quoted() {
 }
 
 #[tokio::test]
-async fn the_key_of_a_refused_command_is_judged_afresh() {
+async fn key_of_a_refused_command_can_be_used_again() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(0).await;
@@ -182,13 +182,13 @@ async fn the_key_of_a_refused_command_is_judged_afresh() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_refused() {
+async fn malformed_key_is_refused() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(0).await;
     let before = app.log().await;
     let too_long = "k".repeat(256);
-    for broken in ["", "\"\"", &too_long, &format!("\"{too_long}\""), "a key", "\"open", "\"a\"b\"", "clé"] {
-        app.client().with_key(broken).deposit(account, 1).await.expect_problem(400, "invalid_idempotency_key");
+    for malformed in ["", "\"\"", &too_long, &format!("\"{too_long}\""), "a key", "\"open", "\"a\"b\"", "clé"] {
+        app.client().with_key(malformed).deposit(account, 1).await.expect_problem(400, "invalid_idempotency_key");
     }
     let twice = app.client().with_key("one").with_key("two");
     twice.deposit(account, 1).await.expect_problem(400, "invalid_idempotency_key");

@@ -1,5 +1,5 @@
-//! What the libraries below response by themselves: in the one form of all errors, wherever they let us choose it; and
-//! requests that are hardly HTTP, which must harm nobody else.
+//! HTTP errors that hyper, axum and middleware detect: they get problem documents where the libraries allow it. Also
+//! malformed and ambiguous requests, which must not affect other connections.
 
 use std::{
     io::{Read, Write},
@@ -14,22 +14,22 @@ use crate::support::{App, spawn_app};
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const OPENING: &str = r#"{"currency": "EUR"}"#;
 
-/// What the server responses to these bytes, up to the end of the connection.
+/// Sends these bytes and reads the response up to the end of the connection.
 async fn exchange(app: &App, bytes: impl Into<Vec<u8>>) -> String {
-    converse(app, bytes.into(), |_| {}).await
+    send_raw(app, bytes.into(), |_| {}).await
 }
 
-/// The same, but nothing will ever follow these bytes, and the server is told so.
-async fn break_off(app: &App, bytes: impl Into<Vec<u8>>) -> String {
-    converse(app, bytes.into(), |stream| drop(stream.shutdown(Shutdown::Write))).await
+/// Like [`exchange`], but closes the sending side after these bytes.
+async fn exchange_half_closed(app: &App, bytes: impl Into<Vec<u8>>) -> String {
+    send_raw(app, bytes.into(), |stream| drop(stream.shutdown(Shutdown::Write))).await
 }
 
-async fn converse(app: &App, bytes: Vec<u8>, end: fn(&TcpStream)) -> String {
+async fn send_raw(app: &App, bytes: Vec<u8>, end: fn(&TcpStream)) -> String {
     let address = app.url().replace("http://", "");
-    let conversation = move || {
+    let exchange = move || {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        // A server that has heard enough closes before it has read it all.
+        // The server may close the connection before it has read everything.
         if stream.write_all(&bytes).is_ok() {
             end(&stream);
         }
@@ -37,17 +37,17 @@ async fn converse(app: &App, bytes: Vec<u8>, end: fn(&TcpStream)) -> String {
         let _ = stream.read_to_end(&mut response);
         String::from_utf8_lossy(&response).into_owned()
     };
-    tokio::task::spawn_blocking(conversation).await.unwrap()
+    tokio::task::spawn_blocking(exchange).await.unwrap()
 }
 
-/// An opening with these headers and this body.
+/// A request to open an account with these headers and this body.
 fn opening(headers: &str, body: &str) -> String {
     format!(
         "POST /v1/accounts HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}\r\n\r\n{body}"
     )
 }
 
-/// Chunks of one body.
+/// The body in chunked coding, without the last chunk.
 fn chunked(body: &str) -> String {
     let chunks = body.as_bytes().chunks(8_192).map(|chunk| {
         let chunk = std::str::from_utf8(chunk).unwrap();
@@ -64,19 +64,19 @@ fn assert_problem(response: &str, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn a_path_that_leads_nowhere_is_not_found_by_any_method() {
+async fn unknown_path_gives_404_for_every_method() {
     let app = spawn_app().await;
     let account = format!("/v1/accounts/{}", app.client().open_with_balance(0).await);
     let before = app.log().await;
-    let own =
+    let account_paths =
         [format!("{account}/"), format!("{account}/burn"), format!("{account}/deposits/1"), format!("/{account}")];
     let fixed = ["/v1", "/v1/", "/v2/accounts", "/V1/accounts", "/v1/account", "/v1/accounts/", "/v1/accounts%2F"];
     let pages = ["/problems", "/problems/", "/problems/nonsense", "/swagger-ui/nonsense", "/livez/", "/etc/passwd"];
-    for path in own.iter().map(String::as_str).chain(fixed).chain(pages) {
+    for path in account_paths.iter().map(String::as_str).chain(fixed).chain(pages) {
         let missing = app.client().get(path).await.expect_problem(404, "not_found");
         assert_eq!(missing.body["instance"], path);
     }
-    for path in own.iter().map(String::as_str).chain(fixed) {
+    for path in account_paths.iter().map(String::as_str).chain(fixed) {
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
             app.client().send(method, path, OPENING).await.expect_problem(404, "not_found");
         }
@@ -85,7 +85,7 @@ async fn a_path_that_leads_nowhere_is_not_found_by_any_method() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has() {
+async fn unsupported_method_gives_405_with_allow() {
     let app = spawn_app().await;
     let account = format!("/v1/accounts/{}", app.client().open_with_balance(0).await);
     let before = app.log().await;
@@ -114,7 +114,7 @@ async fn a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has() 
 }
 
 #[tokio::test]
-async fn head_answers_as_get_does_and_without_a_body() {
+async fn head_gives_the_headers_of_get_without_a_body() {
     let app = spawn_app().await;
     let account = format!("/v1/accounts/{}", app.client().open_with_balance(0).await);
     app.client().get(&format!("{account}?min_position=1")).await.expect(200);
@@ -126,18 +126,18 @@ async fn head_answers_as_get_does_and_without_a_body() {
         ("/nowhere", 404),
         ("/v1/transfers", 405),
     ] {
-        let whole = app.client().get(path).await.expect(status);
+        let get = app.client().get(path).await.expect(status);
         let head = app.client().send(Method::HEAD, path, "").await.expect(status);
         assert_eq!(head.bytes, b"", "{path}");
         for name in ["content-type", "etag", "passbook-position", "allow"] {
-            assert_eq!(head.header(name), whole.header(name), "{name} of {path}");
+            assert_eq!(head.header(name), get.header(name), "{name} of {path}");
         }
         assert!(head.header("x-request-id").is_some(), "{path}");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_said_to_be_json_is_refused() {
+async fn body_without_json_content_type_gives_415() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(0).await;
     let before = app.log().await;
@@ -156,7 +156,7 @@ async fn a_body_that_is_not_said_to_be_json_is_refused() {
     }
 }
 
-/// An opening with a body of so many bytes, once in one piece and once in chunks.
+/// Two requests to open an account with a body of this size: one with `Content-Length`, one in chunks.
 fn openings_of(bytes: usize) -> [String; 2] {
     let body = format!("{OPENING}{}", " ".repeat(bytes - OPENING.len()));
     let in_chunks = format!("{}0\r\n\r\n", chunked(&body));
@@ -164,10 +164,10 @@ fn openings_of(bytes: usize) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn a_body_up_to_the_limit_is_read_and_one_byte_more_is_refused() {
+async fn body_above_the_size_limit_gives_413() {
     let app = spawn_app().await;
-    for just_right in openings_of(BODY_BYTES_MAX) {
-        let response = exchange(&app, just_right).await;
+    for at_limit in openings_of(BODY_BYTES_MAX) {
+        let response = exchange(&app, at_limit).await;
         assert!(response.starts_with("HTTP/1.1 201 "), "{response}");
     }
     let before = app.log().await;
@@ -178,28 +178,28 @@ async fn a_body_up_to_the_limit_is_read_and_one_byte_more_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_announced_too_large_is_refused_before_it_comes() {
+async fn too_large_content_length_is_refused_before_the_body() {
     let app = spawn_app().await;
     let announced = opening("content-length: 10000000000\r\nexpect: 100-continue", "");
     assert_problem(&exchange(&app, announced).await, 413, "payload_too_large");
 }
 
 #[tokio::test]
-async fn a_body_that_never_arrives_whole_records_nothing() {
+async fn incomplete_body_records_nothing() {
     let app = spawn_app().await;
     let before = app.log().await;
-    // What has arrived could be taken for all of it.
-    let torn = format!("content-length: {}", OPENING.len() + 1);
-    break_off(&app, opening(&torn, OPENING)).await;
-    break_off(&app, opening(&torn, "")).await;
-    break_off(&app, opening("transfer-encoding: chunked", &chunked(OPENING))).await;
-    break_off(&app, opening("transfer-encoding: chunked", &format!("{}nonsense", chunked(OPENING)))).await;
+    // The part that arrives is valid JSON by itself.
+    let one_byte_more = format!("content-length: {}", OPENING.len() + 1);
+    exchange_half_closed(&app, opening(&one_byte_more, OPENING)).await;
+    exchange_half_closed(&app, opening(&one_byte_more, "")).await;
+    exchange_half_closed(&app, opening("transfer-encoding: chunked", &chunked(OPENING))).await;
+    exchange_half_closed(&app, opening("transfer-encoding: chunked", &format!("{}nonsense", chunked(OPENING)))).await;
     assert_eq!(app.log().await, before);
     app.client().open_with_balance(0).await;
 }
 
 #[tokio::test]
-async fn a_path_or_query_that_is_no_text_is_refused() {
+async fn path_or_query_that_is_not_utf_8_is_refused() {
     let app = spawn_app().await;
     for path in ["/v1/accounts/%ff", "/v1/accounts/%zz", "/v1/accounts/%", "/v1/transfers/%c3%28"] {
         app.client().get(path).await.expect_problem(400, "invalid_parameter");
@@ -213,7 +213,7 @@ async fn a_path_or_query_that_is_no_text_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_turned_away_and_harms_nobody() {
+async fn invalid_http_is_refused_and_other_requests_are_served() {
     let app = spawn_app().await;
     let before = app.log().await;
     let with_header =
@@ -237,17 +237,17 @@ async fn what_is_no_http_is_turned_away_and_harms_nobody() {
     ];
     for (request, status) in cases {
         let response = exchange(&app, request.as_bytes()).await;
-        let told = &request[..request.len().min(80)];
-        assert_eq!(response.split(' ').nth(1).unwrap_or_default(), status, "{told:?}: {response}");
-        // A status without a body says nothing of the inside.
-        assert!(response.is_empty() || response.ends_with("\r\n\r\n"), "{told:?}: {response}");
+        let start = &request[..request.len().min(80)];
+        assert_eq!(response.split(' ').nth(1).unwrap_or_default(), status, "{start:?}: {response}");
+        // The response has no body, so it reveals no internals.
+        assert!(response.is_empty() || response.ends_with("\r\n\r\n"), "{start:?}: {response}");
         app.client().get("/livez").await.expect(200);
     }
     assert_eq!(app.log().await, before);
 }
 
 #[tokio::test]
-async fn what_somebody_between_could_take_for_two_requests_is_one_at_the_most() {
+async fn ambiguous_framing_cannot_smuggle_a_second_request() {
     let app = spawn_app().await;
     let hidden = "GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let body = format!("{}0\r\n\r\n", chunked(OPENING));
@@ -289,27 +289,27 @@ async fn what_somebody_between_could_take_for_two_requests_is_one_at_the_most() 
     let before = app.log().await;
     for request in refused {
         let response = exchange(&app, request.clone()).await;
-        let told = &request[90..request.len().min(200)];
-        assert!(response.starts_with("HTTP/1.1 400 "), "{told:?}: {response}");
-        assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{told:?}: {response}");
+        let start = &request[90..request.len().min(200)];
+        assert!(response.starts_with("HTTP/1.1 400 "), "{start:?}: {response}");
+        assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{start:?}: {response}");
     }
     assert_eq!(app.log().await, before);
-    // The chunks count, and nothing behind them (RFC 9112, section 6.1).
+    // Chunked coding takes precedence, and the connection closes after it (RFC 9112, section 6.1).
     for both in ["content-length: 4\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"] {
         let response = exchange(&app, post(both, &body)).await;
         assert!(response.starts_with("HTTP/1.1 201 ") && response.matches("HTTP/1.1 ").count() == 1, "{response}");
     }
-    // A body that nobody asked for is passed over as the body that it is.
-    let quiet = format!(
+    // The body of a GET request is skipped and not read as a second request.
+    let with_body = format!(
         "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{hidden}",
         hidden.len()
     );
-    let response = exchange(&app, quiet).await;
+    let response = exchange(&app, with_body).await;
     assert!(response.starts_with("HTTP/1.1 200 ") && response.matches("HTTP/1.1 ").count() == 1, "{response}");
 }
 
 #[tokio::test]
-async fn unusual_http_is_answered_as_such() {
+async fn unusual_but_valid_http_is_answered() {
     let app = spawn_app().await;
     let cases = [
         ("OPTIONS * HTTP/1.1", "404"),
@@ -327,7 +327,7 @@ async fn unusual_http_is_answered_as_such() {
 }
 
 #[tokio::test]
-async fn a_request_without_one_host_is_refused() {
+async fn request_needs_exactly_one_host_header() {
     let app = spawn_app().await;
     for hosts in ["", "host: a\r\nhost: b\r\n"] {
         let response = exchange(&app, format!("GET /livez HTTP/1.1\r\n{hosts}connection: close\r\n\r\n")).await;
@@ -336,12 +336,12 @@ async fn a_request_without_one_host_is_refused() {
 }
 
 #[tokio::test]
-async fn what_encodings_a_client_takes_decides_nothing_but_the_encoding() {
+async fn accept_encoding_affects_only_the_encoding() {
     let app = spawn_app().await;
-    for wanted in ["identity;q=0", "*;q=0", "br, *;q=0", "gzip;q=0", "deflate, br;q=1, *;q=0", "nonsense", ""] {
+    for accepted in ["identity;q=0", "*;q=0", "br, *;q=0", "gzip;q=0", "deflate, br;q=1, *;q=0", "nonsense", ""] {
         let opened =
-            app.client().with_header("accept-encoding", wanted).open(serde_json::json!({"currency": "EUR"})).await;
-        assert_eq!(opened.expect(201).header("content-encoding"), None, "{wanted}");
+            app.client().with_header("accept-encoding", accepted).open(serde_json::json!({"currency": "EUR"})).await;
+        assert_eq!(opened.expect(201).header("content-encoding"), None, "{accepted}");
     }
     let encoded =
         app.client().with_header("content-encoding", "gzip").open(serde_json::json!({"currency": "EUR"})).await;
@@ -349,16 +349,16 @@ async fn what_encodings_a_client_takes_decides_nothing_but_the_encoding() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_side_once_it_has_asked_is_answered() {
+async fn half_closed_connection_gets_its_response() {
     let app = spawn_app().await;
     let length = format!("content-length: {}", OPENING.len());
-    let response = break_off(&app, opening(&length, OPENING)).await;
+    let response = exchange_half_closed(&app, opening(&length, OPENING)).await;
     assert!(response.starts_with("HTTP/1.1 201"), "{response}");
     assert_eq!(app.log().await.head.position, 1);
 }
 
 #[tokio::test]
-async fn every_code_of_the_contract_has_its_page() {
+async fn every_error_code_has_a_page() {
     let app = spawn_app().await;
     let codes = [
         (

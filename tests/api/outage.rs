@@ -1,5 +1,5 @@
-//! When the database is away, frozen, or has answered and was not heard: whatever happens on the way, a command is
-//! carried out once or not at all, and the server goes on by itself.
+//! An unreachable or frozen database, and lost requests and responses: a command is executed once or not at all, and the
+//! instance recovers by itself.
 
 use std::time::{Duration, Instant};
 
@@ -19,33 +19,33 @@ use crate::support::{
     spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
 };
 
-/// A server behind a proxy, an account with 100, and the connection on which the server writes.
-async fn scene(flags: &[&str]) -> (App, Proxy, Uuid, ProxyConnection) {
+/// An app behind a proxy, an account with 100, and the executor's connection.
+async fn spawn_with_account(flags: &[&str]) -> (App, Proxy, Uuid, ProxyConnection) {
     let (app, proxy) = spawn_app_in_one_partition_behind_proxy(flags).await;
     let account = app.client().open_with_balance(100).await;
     let writer = proxy.newest_connection("passbook writer").await;
     (app, proxy, account, writer)
 }
 
-/// Makes the next batch, and some after it, pass behind the lock.
-async fn lead_the_slow_way(app: &App) {
+/// Raises the fence, so that the next batches take the locked append path.
+async fn force_locked_path(app: &App) {
     app.sabotage("UPDATE log_head SET fence = fence + 1").await;
 }
 
-async fn recorded(app: &App, position: i64) {
-    eventually("the record", async || (app.log().await.head.position == position).then_some(())).await;
+async fn wait_for_head(app: &App, position: i64) {
+    eventually("the log head at this position", async || (app.log().await.head.position == position).then_some(())).await;
 }
 
-/// Waits for the request from which on the flow is another one.
-async fn turned(writer: &ProxyConnection) {
-    eventually("the request", async || (!writer.awaits_trigger()).then_some(())).await;
+/// Waits until the proxy has seen the request that changes the flow.
+async fn wait_for_trigger(writer: &ProxyConnection) {
+    eventually("the triggering request", async || (!writer.awaits_trigger()).then_some(())).await;
 }
 
 async fn fence(app: &App) -> i64 {
     query_scalar("SELECT fence FROM log_head").fetch_one(&mut app.database().await).await.unwrap()
 }
 
-/// The command was carried out once, and the response is that of what stands in the log.
+/// Asserts that the command was executed once and that the response is about the recorded event.
 async fn assert_once(app: &App, response: Response, account: Uuid) {
     let log = audit(app).await;
     assert_eq!(log.event_payloads(account).len(), 2);
@@ -53,12 +53,12 @@ async fn assert_once(app: &App, response: Response, account: Uuid) {
 }
 
 #[tokio::test]
-async fn an_append_that_stands_is_answered_although_its_answer_was_lost() {
-    let (app, _proxy, account, writer) = scene(&[]).await;
+async fn committed_append_is_answered_after_a_lost_response() {
+    let (app, _proxy, account, writer) = spawn_with_account(&[]).await;
     writer.set_flow(Pass, Discard);
     let client = app.client();
     let cut = async {
-        recorded(&app, 2).await;
+        wait_for_head(&app, 2).await;
         writer.cut();
     };
     let (response, ()) = tokio::join!(client.withdraw(account, 1), cut);
@@ -67,29 +67,29 @@ async fn an_append_that_stands_is_answered_although_its_answer_was_lost() {
 }
 
 #[tokio::test]
-async fn a_commit_that_stands_is_answered_although_its_answer_was_lost() {
-    let (app, _proxy, account, writer) = scene(&[]).await;
-    lead_the_slow_way(&app).await;
+async fn commit_is_answered_after_a_lost_response() {
+    let (app, _proxy, account, writer) = spawn_with_account(&[]).await;
+    force_locked_path(&app).await;
     writer.set_flow_from("COMMIT", Pass, Discard);
     let client = app.client();
     let cut = async {
-        recorded(&app, 2).await;
+        wait_for_head(&app, 2).await;
         writer.cut();
     };
     let (response, ()) = tokio::join!(client.withdraw(account, 1), cut);
-    assert!(!writer.awaits_trigger(), "it went the slow way");
+    assert!(!writer.awaits_trigger(), "the batch took the locked path");
     assert_once(&app, response, account).await;
-    assert_eq!(fence(&app).await, 1, "as the sabotage left it");
+    assert_eq!(fence(&app).await, 1, "the fence was not raised again");
 }
 
 #[tokio::test]
-async fn a_commit_that_never_arrived_is_made_up_for() {
-    let (app, _proxy, account, writer) = scene(&[]).await;
-    lead_the_slow_way(&app).await;
+async fn lost_commit_request_is_retried() {
+    let (app, _proxy, account, writer) = spawn_with_account(&[]).await;
+    force_locked_path(&app).await;
     writer.set_flow_from("COMMIT", Discard, Pass);
     let client = app.client();
     let cut = async {
-        turned(&writer).await;
+        wait_for_trigger(&writer).await;
         writer.cut();
     };
     let (response, ()) = tokio::join!(client.withdraw(account, 1), cut);
@@ -97,7 +97,7 @@ async fn a_commit_that_never_arrived_is_made_up_for() {
 }
 
 #[tokio::test]
-async fn a_writer_killed_at_the_turnstile_carries_its_batch_out_all_the_same() {
+async fn batch_is_retried_after_its_waiting_backend_is_killed() {
     let app = spawn_app_in_one_partition().await;
     let account = app.client().open_with_balance(100).await;
     let log_head_lock = app.lock_log_heads().await;
@@ -114,66 +114,66 @@ async fn a_writer_killed_at_the_turnstile_carries_its_batch_out_all_the_same() {
     let client = app.client();
     let (response, ()) = tokio::join!(client.withdraw(account, 1), kill);
     assert_once(&app, response, account).await;
-    assert_eq!(fence(&app).await, 1, "nobody knew whether the call that was killed would still be heard");
+    assert_eq!(fence(&app).await, 1, "the outcome of the killed call was unknown, so the fence was raised");
 }
 
 #[tokio::test]
-async fn an_append_taken_for_lost_can_never_succeed_later() {
-    let (app, _proxy, account, writer) = scene(&[]).await;
+async fn append_resolved_as_lost_can_never_commit_later() {
+    let (app, _proxy, account, writer) = spawn_with_account(&[]).await;
     writer.set_flow(Hold, Pass);
     let client = app.client();
     let lose = async {
-        eventually("the append", async || writer.is_holding_request().then_some(())).await;
-        // So that nothing but the fence stands between the lost call and the log.
-        app.sabotage("ALTER TABLE event ADD CONSTRAINT nothing_more CHECK (position < 2)").await;
+        eventually("the held append", async || writer.is_holding_request().then_some(())).await;
+        // The constraint rejects the retry, so that only the fence keeps the held call from appending.
+        app.sabotage("ALTER TABLE event ADD CONSTRAINT no_more_events CHECK (position < 2)").await;
         writer.cut();
     };
     let (response, ()) = tokio::join!(client.deposit(account, 1), lose);
     response.expect_problem(500, "internal_error");
-    app.sabotage("ALTER TABLE event DROP CONSTRAINT nothing_more").await;
+    app.sabotage("ALTER TABLE event DROP CONSTRAINT no_more_events").await;
     let before = app.log().await;
     writer.set_flow(Pass, Pass);
-    eventually("the arrival of the lost call", async || writer.is_closed().then_some(())).await;
+    eventually("the execution of the held call", async || writer.is_closed().then_some(())).await;
     assert_eq!(app.log().await, before);
     assert_eq!(client.deposit(account, 1).await.expect(201).body["balance"], 101);
     audit(&app).await;
 }
 
 #[tokio::test]
-async fn a_retry_after_an_unknown_outcome_is_carried_out_once() {
-    for (requests, stands) in [(Pass, true), (Discard, false)] {
-        let (app, proxy, account, writer) = scene(&["--command-timeout-ms=2000"]).await;
+async fn retry_after_unknown_outcome_executes_once() {
+    for (requests, is_committed) in [(Pass, true), (Discard, false)] {
+        let (app, proxy, account, writer) = spawn_with_account(&["--command-timeout-ms=2000"]).await;
         let client = app.client().with_key("one");
         writer.set_flow_from("MoneyWithdrawn", requests, Discard);
-        let part = async {
-            turned(&writer).await;
-            recorded(&app, if stands { 2 } else { 1 }).await;
+        let disconnect = async {
+            wait_for_trigger(&writer).await;
+            wait_for_head(&app, if is_committed { 2 } else { 1 }).await;
             proxy.disconnect();
         };
-        let (response, ()) = tokio::join!(client.withdraw(account, 100), part);
+        let (response, ()) = tokio::join!(client.withdraw(account, 100), disconnect);
         response.expect_problem(503, "outcome_unknown");
-        assert_eq!(app.log().await.keys == 1, stands);
+        assert_eq!(app.log().await.keys == 1, is_committed);
         proxy.reconnect();
         let again = client.withdraw(account, 100).await.expect(201);
-        assert!(again.is_replay() || !stands);
+        assert!(again.is_replay() || !is_committed);
         assert_once(&app, again, account).await;
     }
 }
 
-/// Eighty transfers of eight clients are ten batches at the least, and each may be followed by a cut.
+/// Eight clients send eighty transfers, which is at least ten batches; a cut may follow each of them.
 const CUTS_MIN: usize = 3;
 
 #[tokio::test]
-async fn connections_cut_again_and_again_cost_no_command_and_double_none() {
-    let (app, proxy, account, _) = scene(&[]).await;
+async fn repeated_connection_loss_neither_loses_nor_doubles_commands() {
+    let (app, proxy, account, _) = spawn_with_account(&[]).await;
     let other = app.client().open_with_balance(0).await;
     let (mut cuts, mut database) = (0, app.database().await);
     let cutting = async {
-        // Each in the midst of the work: something was done since the one before.
-        let mut done: i64 = 0;
+        // Cut only if events were appended since the previous cut.
+        let mut last_head: i64 = 0;
         loop {
             let head: i64 = query_scalar("SELECT position FROM log_head").fetch_one(&mut database).await.unwrap();
-            if head > std::mem::replace(&mut done, head) {
+            if head > std::mem::replace(&mut last_head, head) {
                 proxy.connections().iter().for_each(ProxyConnection::cut);
                 cuts += 1;
             }
@@ -197,21 +197,21 @@ async fn connections_cut_again_and_again_cost_no_command_and_double_none() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_nothing_is_done_and_then_it_goes_on() {
-    let (app, proxy, account, _) = scene(&[]).await;
+async fn commands_get_503_during_an_outage_and_succeed_afterwards() {
+    let (app, proxy, account, _) = spawn_with_account(&[]).await;
     let client = app.client();
     audit(&app).await;
     proxy.disconnect();
     let before = app.log().await;
     let started = Instant::now();
     let keyed = client.with_key("one");
-    let away = join_all([keyed.withdraw(account, 100), keyed.withdraw(account, 100), client.withdraw(account, 101)]);
-    let (opened, away) = tokio::join!(client.open(json!({"currency": "EUR"})), away);
-    for response in away.into_iter().chain([opened]) {
+    let withdrawals = join_all([keyed.withdraw(account, 100), keyed.withdraw(account, 100), client.withdraw(account, 101)]);
+    let (opened, withdrawals) = tokio::join!(client.open(json!({"currency": "EUR"})), withdrawals);
+    for response in withdrawals.into_iter().chain([opened]) {
         response.expect_problem(503, "storage_unavailable");
     }
     client.dry_run().deposit(account, 1).await.expect_problem(503, "storage_unavailable");
-    assert!(started.elapsed() < Duration::from_secs(10), "nobody waits in vain: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "commands are refused before their timeout: {:?}", started.elapsed());
     assert_eq!(app.log().await, before);
     proxy.reconnect();
     let paid = keyed.withdraw(account, 100).await.expect(201);
@@ -221,8 +221,8 @@ async fn while_the_database_is_away_nothing_is_done_and_then_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_connection_that_falls_silent_during_an_append_is_given_up() {
-    let (app, _proxy, account, writer) = scene(&[]).await;
+async fn silent_connection_is_abandoned_and_the_append_is_retried() {
+    let (app, _proxy, account, writer) = spawn_with_account(&[]).await;
     writer.set_flow(Discard, Discard);
     let response = app.client().withdraw(account, 1).await;
     assert_once(&app, response, account).await;
@@ -230,37 +230,37 @@ async fn a_connection_that_falls_silent_during_an_append_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_database_that_freezes_is_noticed_whatever_it_was_asked() {
-    let (app, proxy, account, _) = scene(&[]).await;
+async fn frozen_database_is_detected_by_every_statement() {
+    let (app, proxy, account, _) = spawn_with_account(&[]).await;
     let client = app.client();
-    let (held, unknown) = (account, Uuid::from_u128(404));
-    for account in [held, unknown] {
+    let (cached, unknown) = (account, Uuid::from_u128(404));
+    for account in [cached, unknown] {
         let started = Instant::now();
         proxy.freeze();
         client.dry_run().deposit(account, 1).await.expect_problem(503, "storage_unavailable");
-        assert!(started.elapsed() < Duration::from_secs(9), "before anybody's patience ends: {:?}", started.elapsed());
-        // The connections that stood still are of no use to anybody.
+        assert!(started.elapsed() < Duration::from_secs(9), "refused before the command timeout: {:?}", started.elapsed());
+        // The instance has abandoned the frozen connections.
         proxy.connections().iter().for_each(ProxyConnection::cut);
         proxy.thaw();
-        client.deposit(held, 1).await.expect(201);
+        client.deposit(cached, 1).await.expect(201);
     }
     audit(&app).await;
 }
 
 #[tokio::test]
-async fn a_server_that_froze_inside_the_turnstile_holds_nobody_up() {
-    let (app, _proxy, account, writer) = scene(&[]).await;
+async fn instance_frozen_with_the_log_head_lock_does_not_block_others() {
+    let (app, _proxy, account, writer) = spawn_with_account(&[]).await;
     let peer = app.spawn_peer().await;
-    lead_the_slow_way(&app).await;
+    force_locked_path(&app).await;
     writer.set_flow_from("COMMIT", Hold, Pass);
     let client = app.client();
-    let others = async {
-        eventually("the commit", async || writer.is_holding_request().then_some(())).await;
-        let there = peer.client().with_key("there");
-        eventually("a way past", async || (there.deposit(account, 1).await.status == 201).then_some(())).await;
+    let peer_commands = async {
+        eventually("the held commit", async || writer.is_holding_request().then_some(())).await;
+        let peer_client = peer.client().with_key("there");
+        eventually("a deposit by the peer", async || (peer_client.deposit(account, 1).await.status == 201).then_some(())).await;
         writer.set_flow(Pass, Pass);
     };
-    let (here, ()) = tokio::join!(client.deposit(account, 1), others);
-    here.expect(201);
+    let (response, ()) = tokio::join!(client.deposit(account, 1), peer_commands);
+    response.expect(201);
     assert_eq!(audit(&app).await.event_payloads(account).len(), 3);
 }

@@ -1,4 +1,4 @@
-//! The bank at a glance: accounts by status, money by currency, and how fast commands are.
+//! `GET /v1/overview`: accounts by status, money by currency, and the rate and latency of commands.
 
 use chrono::DateTime;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::support::{
     ApiClient, Response, audit::audit_views, response::is_time, spawn_app, spawn_app_in_one_partition,
 };
 
-/// The overview once the view has read `last`, without its commands.
+/// The members `accounts` and `money` of the overview at the position of `last` or later.
 async fn totals(client: &ApiClient, last: &Response) -> (Value, Value) {
     let overview = client.get(&format!("/v1/overview?min_position={}", last.position())).await.expect(200);
     assert_eq!(overview.position(), last.position());
@@ -19,7 +19,7 @@ fn counts(open: i64, frozen: i64, closed: i64) -> Value {
 }
 
 #[tokio::test]
-async fn an_empty_bank_has_nothing_and_says_so() {
+async fn empty_log_gives_an_empty_overview() {
     let app = spawn_app_in_one_partition().await;
     let overview = app.client().get("/v1/overview").await.expect(200);
     assert_eq!((&overview.body["accounts"], &overview.body["money"]), (&counts(0, 0, 0), &json!({})));
@@ -29,7 +29,7 @@ async fn an_empty_bank_has_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn accounts_are_counted_by_status_and_money_by_currency_through_every_command() {
+async fn overview_follows_every_command() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let euro = client.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);
@@ -51,14 +51,14 @@ async fn accounts_are_counted_by_status_and_money_by_currency_through_every_comm
     assert_eq!(totals(&client, &last).await, (counts(1, 1, 1), json!({"EUR": 60, "JPY": 10})));
     let last = client.unfreeze(euro).await.expect(200);
     assert_eq!(totals(&client, &last).await, (counts(2, 0, 1), json!({"EUR": 60, "JPY": 10})));
-    // A currency that was used once stays.
+    // A currency stays in the list at a sum of 0.
     let last = client.withdraw(yen, 10).await.expect(201);
     assert_eq!(totals(&client, &last).await, (counts(2, 0, 1), json!({"EUR": 60, "JPY": 0})));
     audit_views(&app).await;
 }
 
 #[tokio::test]
-async fn the_currency_of_an_account_is_known_after_a_restart() {
+async fn currency_of_an_account_is_known_after_a_restart() {
     let mut app = spawn_app_in_one_partition().await;
     let yen = app.client().open(json!({"currency": "JPY", "initial_deposit": 7})).await.expect(201).account_id();
     app.client().open_with_balance(5).await;
@@ -68,7 +68,7 @@ async fn the_currency_of_an_account_is_known_after_a_restart() {
 }
 
 #[tokio::test]
-async fn all_accounts_together_may_hold_more_than_one_may() {
+async fn sums_may_exceed_the_limit_of_one_balance() {
     let mut app = spawn_app_in_one_partition().await;
     let opened = app.client().open(json!({"currency": "EUR"})).await.expect(201);
     totals(&app.client(), &opened).await;
@@ -82,48 +82,48 @@ async fn all_accounts_together_may_hold_more_than_one_may() {
     .await;
     app.restart().await;
     let overview = app.client().get("/v1/overview?min_position=1101").await.expect(200);
-    let told = String::from_utf8(overview.bytes).unwrap();
+    let text = String::from_utf8(overview.bytes).unwrap();
     let sum = 9_007_199_254_740_991_i128 * 1_100;
-    assert!(sum > i64::MAX.into() && told.contains(&format!("\"money\":{{\"EUR\":{sum}}}")), "{told}");
+    assert!(sum > i64::MAX.into() && text.contains(&format!("\"money\":{{\"EUR\":{sum}}}")), "{text}");
     audit_views(&app).await;
 }
 
-/// The slices of the last minutes.
+/// The command statistics of the last ten minutes, in buckets of ten seconds.
 async fn commands(client: &ApiClient) -> Vec<Value> {
     let overview = client.get("/v1/overview").await.expect(200);
     overview.body["commands"].as_array().unwrap().clone()
 }
 
-fn is_busy(slice: &Value) -> bool {
-    slice["per_second"].as_f64().unwrap() > 0.0
+fn has_commands(bucket: &Value) -> bool {
+    bucket["per_second"].as_f64().unwrap() > 0.0
 }
 
 #[tokio::test]
-async fn the_pace_is_told_in_even_slices_of_commands_carried_out_or_refused_by_the_state() {
+async fn command_stats_count_executed_and_state_refused_commands() {
     let app = spawn_app().await;
     let client = app.client();
-    let nobody = uuid::Uuid::from_u128(17);
+    let unknown = uuid::Uuid::from_u128(17);
     client.command("/v1/accounts", json!({"currency": "gold"})).await.expect_problem(400, "invalid_currency");
-    client.deposit(nobody, 0).await.expect_problem(400, "invalid_amount");
+    client.deposit(unknown, 0).await.expect_problem(400, "invalid_amount");
     client.dry_run().open(json!({"currency": "EUR"})).await.expect(200);
     let idle = commands(&client).await;
-    let time = |slice: &Value| DateTime::parse_from_rfc3339(slice["from"].as_str().unwrap()).unwrap().timestamp();
+    let time = |bucket: &Value| DateTime::parse_from_rfc3339(bucket["from"].as_str().unwrap()).unwrap().timestamp();
     assert_eq!(idle.len(), 60);
     assert!(idle.windows(2).all(|pair| time(&pair[1]) - time(&pair[0]) == 10), "{idle:?}");
-    for slice in &idle {
-        assert!(is_time(&slice["from"]), "{slice}");
+    for bucket in &idle {
+        assert!(is_time(&bucket["from"]), "{bucket}");
         assert_eq!(
-            (&slice["per_second"], &slice["p50_ms"], &slice["p99_ms"]),
+            (&bucket["per_second"], &bucket["p50_ms"], &bucket["p99_ms"]),
             (&json!(0.0), &Value::Null, &Value::Null)
         );
     }
 
-    client.deposit(nobody, 1).await.expect_problem(404, "account_not_found");
-    assert!(commands(&client).await.iter().any(is_busy), "a refusal by the state counts");
+    client.deposit(unknown, 1).await.expect_problem(404, "account_not_found");
+    assert!(commands(&client).await.iter().any(has_commands), "a refusal by the state counts as a command");
     let other_app = spawn_app().await;
     other_app.client().open_with_balance(5).await;
     let busy = commands(&other_app.client()).await;
-    let slice = busy.iter().find(|slice| is_busy(slice)).expect("a slice with a command");
-    let (p50, p99) = (slice["p50_ms"].as_f64().unwrap(), slice["p99_ms"].as_f64().unwrap());
-    assert!(0.0 < p50 && p50 <= p99, "{slice}");
+    let bucket = busy.iter().find(|bucket| has_commands(slice)).expect("a bucket with a command");
+    let (p50, p99) = (bucket["p50_ms"].as_f64().unwrap(), bucket["p99_ms"].as_f64().unwrap());
+    assert!(0.0 < p50 && p50 <= p99, "{bucket}");
 }

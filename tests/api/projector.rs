@@ -1,4 +1,4 @@
-//! The projector, whatever else goes on: nothing stalls it, nothing is skipped, and what it cannot apply it names.
+//! The projector: other sessions do not stall it, it skips no event, and it reports an event that it cannot apply.
 
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, query_scalar, raw_sql};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::support::{App, audit::audit, eventually, spawn_app, spawn_app_in_one_partition, spawn_app_with};
 
-/// The row of one view in `GET /v1/projections`.
+/// A view's row in `GET /v1/projections`.
 async fn status(app: &App, name: &str) -> Value {
     let list = app.client().get("/v1/projections").await.expect(200);
     list.data().iter().find(|view| view["name"] == name).unwrap().clone()
@@ -20,12 +20,12 @@ async fn begin(app: &App, sql: &'static str) -> PgConnection {
 }
 
 #[tokio::test]
-async fn what_another_process_wrote_is_projected_though_nobody_wakes_the_projector() {
+async fn projector_polls_events_of_other_instances() {
     let app = spawn_app().await;
     let mut writer = app.spawn_peer().await;
     let account = writer.client().open_with_balance(100).await;
     let last = writer.client().deposit(account, 1).await.expect(201);
-    // Its own projector has no part in it: only the poll of the other one is left.
+    // The writer's projector has stopped and the views are reset, so only this instance's poll can find the events.
     writer.stop().await;
     app.sabotage(
         "UPDATE projection SET position = 0; TRUNCATE account_view, account_transaction, daily_balance, bank_total",
@@ -41,13 +41,13 @@ async fn what_another_process_wrote_is_projected_though_nobody_wakes_the_project
 }
 
 #[tokio::test]
-async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_nothing() {
+async fn open_and_rolled_back_transactions_do_not_stall_projection() {
     let app = spawn_app_in_one_partition().await;
-    let elsewhere = spawn_app_in_one_partition().await;
+    let other_app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
-    // One writes in another database of the cluster and does not end; one takes positions here, and gives up.
-    let idle = begin(&elsewhere, "CREATE TABLE idle AS SELECT 1").await;
+    // Two transactions stay open, one in another database of the cluster. A third appends events and rolls back.
+    let idle = begin(&other_app, "CREATE TABLE idle AS SELECT 1").await;
     let own_idle = begin(&app, "CREATE TABLE idle AS SELECT 1").await;
     let rolled_back = begin(
         &app,
@@ -66,7 +66,7 @@ async fn transactions_that_stay_open_elsewhere_and_batches_rolled_back_stall_not
 }
 
 #[tokio::test]
-async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
+async fn view_far_behind_reads_each_event_once_over_many_batches() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
@@ -78,7 +78,7 @@ async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
          UPDATE log_head SET position = 65000",
     )
     .await;
-    eventually("views that are there", async || (status(&app, "accounts").await["lag_events"] == 0).then_some(()))
+    eventually("a view without lag", async || (status(&app, "accounts").await["lag_events"] == 0).then_some(()))
         .await;
     let seen = client.get_account(account, "65000").await.expect(200);
     assert_eq!((&seen.body["balance"], &seen.body["transaction_count"]), (&json!(65_099), &json!(65_000)));
@@ -89,10 +89,10 @@ async fn views_that_are_far_behind_read_each_event_once_over_many_batches() {
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_be_applied_stops_the_views_and_not_the_bank_until_it_can() {
+async fn event_that_cannot_be_decoded_stops_views_but_not_commands() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
-    let (sick, healthy) = (client.open_with_balance(100).await, client.open_with_balance(100).await);
+    let (undecodable, healthy) = (client.open_with_balance(100).await, client.open_with_balance(100).await);
     client.get_account(healthy, "2").await.expect(200);
     app.tamper(
         "UPDATE projection SET position = 1;
@@ -113,47 +113,47 @@ async fn an_event_that_cannot_be_applied_stops_the_views_and_not_the_bank_until_
     assert!(stopped["lag_seconds"].as_f64().unwrap() > 0.0);
     let degraded = client.get("/readyz").await.expect_problem(503, "projection_behind");
     assert!(degraded.text("/detail").contains("stopped"), "{}", degraded.body);
-    // Still serving writes.
-    client.deposit(sick, 1).await.expect(201);
+    // Commands are still executed.
+    client.deposit(undecodable, 1).await.expect(201);
     assert_eq!(status(&app, "transactions").await["position"], "1");
 
     app.tamper("UPDATE event SET type = 'AccountOpened' WHERE position = 2").await;
-    eventually("a view that goes on", async || (client.get("/readyz").await.status == 200).then_some(())).await;
+    eventually("readiness", async || (client.get("/readyz").await.status == 200).then_some(())).await;
     assert_eq!(status(&app, "accounts").await["state"], "live");
     let opened: Uuid = client.get_account(healthy, "3").await.expect(200).account_id();
     assert_eq!(opened, healthy);
 }
 
 #[tokio::test]
-async fn an_outage_is_told_by_its_reason_and_heals_without_a_command() {
+async fn readiness_names_the_reason_and_recovers_without_commands() {
     let app = spawn_app_with(&["--command-timeout-ms=5000"]).await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
     client.get_account(account, "1").await.expect(200);
     app.alter_database("SET default_transaction_read_only = on").await;
-    // The connection was gone before it was used, which nobody can tell from one that went while it was used.
+    // The first response may be `outcome_unknown`, because the connection may have ended during the append.
     let keyed = client.with_key("one");
     assert_eq!(keyed.deposit(account, 1).await.status, 503);
     keyed.deposit(account, 1).await.expect_problem(503, "storage_unavailable");
     let told = client.get("/readyz").await.expect_problem(503, "storage_unavailable");
     assert_eq!(told.text("/detail"), "the database is read-only");
-    // What was read so far can be read still.
+    // Positions that the view has read are still served.
     assert_eq!(client.get_account(account, "1").await.expect(200).body["balance"], 100);
     app.alter_database("RESET default_transaction_read_only").await;
-    eventually("a bank that is ready", async || (client.get("/readyz").await.status == 200).then_some(())).await;
+    eventually("readiness", async || (client.get("/readyz").await.status == 200).then_some(())).await;
     assert_eq!(keyed.deposit(account, 1).await.expect(201).body["balance"], 101);
     audit(&app).await;
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_does_not_cancel_a_command_that_was_taken() {
+async fn disconnected_caller_does_not_cancel_a_queued_command() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
     let log_head_lock = app.lock_log_heads().await;
     let keyed = client.with_key("one");
     tokio::select! {
-        response = keyed.deposit(account, 5) => panic!("nobody passes the log_head_lock, and this did: {}", response.body),
+        response = keyed.deposit(account, 5) => panic!("the append was not blocked by the lock: {}", response.body),
         () = app.wait_for_blocked_writer() => {}
     }
     log_head_lock.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Commands that meet on one account: whoever comes first, the outcome is one that some order explains.
+//! Concurrent commands on one account: the outcome is that of some sequential order.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -7,12 +7,12 @@ use uuid::Uuid;
 use crate::support::{Rng, audit::audit, spawn_app};
 
 #[tokio::test]
-async fn closing_against_a_deposit_leaves_no_money_on_a_closed_account() {
+async fn close_and_deposit_leave_no_money_on_a_closed_account() {
     let app = spawn_app().await;
     let client = app.client();
     for round in 0..20 {
         let account = client.open_with_balance(0).await;
-        // Either may be first in the batch.
+        // Alternate the order in which the two are sent.
         let (closed, deposited) = match round % 2 {
             0 => tokio::join!(client.close(account), client.deposit(account, 1)),
             _ => {
@@ -32,7 +32,7 @@ async fn closing_against_a_deposit_leaves_no_money_on_a_closed_account() {
 }
 
 #[tokio::test]
-async fn of_many_who_open_the_same_id_one_succeeds() {
+async fn one_of_many_openings_of_the_same_id_succeeds() {
     let app = spawn_app().await;
     let client = app.client();
     let body = json!({"currency": "EUR", "account_id": Uuid::from_u128(17), "initial_deposit": 5});
@@ -45,7 +45,7 @@ async fn of_many_who_open_the_same_id_one_succeeds() {
 }
 
 #[tokio::test]
-async fn of_two_who_want_eighty_of_a_hundred_one_is_told_what_is_left() {
+async fn one_of_two_large_withdrawals_is_refused_with_the_balance() {
     let app = spawn_app().await;
     let client = app.client();
     for _ in 0..20 {
@@ -58,7 +58,7 @@ async fn of_two_who_want_eighty_of_a_hundred_one_is_told_what_is_left() {
 }
 
 #[tokio::test]
-async fn a_hot_account_refuses_nothing_but_what_it_has_not_got() {
+async fn hot_account_refuses_only_uncovered_withdrawals() {
     let app = spawn_app().await;
     let client = app.client();
     let hot = client.open_with_balance(1_000).await;
@@ -71,8 +71,8 @@ async fn a_hot_account_refuses_nothing_but_what_it_has_not_got() {
                 _ => match client.withdraw(hot, amount).await {
                     paid if paid.status == 201 => {}
                     refused => {
-                        let there = refused.expect_problem(422, "insufficient_funds").body["balance"].as_i64().unwrap();
-                        assert!(there < amount, "{there} would have covered {amount}");
+                        let balance = refused.expect_problem(422, "insufficient_funds").body["balance"].as_i64().unwrap();
+                        assert!(balance < amount, "a balance of {balance} covers {amount}");
                     }
                 },
             }
@@ -83,7 +83,7 @@ async fn a_hot_account_refuses_nothing_but_what_it_has_not_got() {
 }
 
 #[tokio::test]
-async fn an_account_in_a_hurry_takes_every_deposit() {
+async fn hot_account_accepts_every_deposit() {
     let app = spawn_app().await;
     let client = app.client();
     let hot = client.open_with_balance(0).await;
@@ -91,7 +91,7 @@ async fn an_account_in_a_hurry_takes_every_deposit() {
     let mut versions: Vec<i64> =
         responses.into_iter().map(|response| response.expect(201).body["version"].as_i64().unwrap()).collect();
     versions.sort_unstable();
-    assert!(versions.into_iter().eq(2..=257), "each has a version of its own");
-    let facts = audit(&app).await.events;
-    assert_eq!(facts.len(), 257);
+    assert!(versions.into_iter().eq(2..=257), "each deposit has its own version");
+    let events = audit(&app).await.events;
+    assert_eq!(events.len(), 257);
 }

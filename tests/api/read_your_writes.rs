@@ -1,12 +1,12 @@
-//! Reading one's own writes: `min_position`, and how far each view says that it has read.
+//! Read your own writes: `min_position`, and the position that every read-model response reports.
 
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{eventually, response::Response, spawn_app, spawn_app_in_one_partition};
+use crate::support::{Response, eventually, spawn_app, spawn_app_in_one_partition};
 
 #[tokio::test]
-async fn a_read_that_asks_for_its_own_write_sees_it() {
+async fn read_with_min_position_sees_the_write() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(0).await;
@@ -20,7 +20,7 @@ async fn a_read_that_asks_for_its_own_write_sees_it() {
 }
 
 #[tokio::test]
-async fn every_read_model_answer_says_how_far_its_view_has_read() {
+async fn read_model_responses_report_the_position_of_their_view() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let (from, to) = (client.open_with_balance(10).await, client.open_with_balance(0).await);
@@ -38,7 +38,7 @@ async fn every_read_model_answer_says_how_far_its_view_has_read() {
 }
 
 #[tokio::test]
-async fn a_position_beyond_the_head_is_waited_for_and_then_given_up() {
+async fn min_position_beyond_the_head_gives_503_after_two_seconds() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(10).await;
@@ -49,17 +49,17 @@ async fn a_position_beyond_the_head_is_waited_for_and_then_given_up() {
         format!("/v1/transfers/{account}?min_position=2"),
     ];
     let started = std::time::Instant::now();
-    for behind in futures_util::future::join_all(paths.iter().map(|path| client.get(path))).await {
-        behind.expect_problem(503, "projection_behind");
+    for response in futures_util::future::join_all(paths.iter().map(|path| client.get(path))).await {
+        response.expect_problem(503, "projection_behind");
     }
-    assert!(started.elapsed().as_millis() >= 2_000, "it was waited for");
-    // A command that comes meanwhile is what was waited for.
+    assert!(started.elapsed().as_millis() >= 2_000, "the reads waited");
+    // The read waits until a concurrent command reaches the position.
     let (seen, _) = tokio::join!(client.get_account(account, "2"), client.deposit(account, 1));
     assert_eq!(seen.expect(200).body["balance"], 11);
 }
 
 #[tokio::test]
-async fn a_view_that_does_not_move_is_not_waited_for_without_need() {
+async fn stopped_view_serves_positions_that_it_has_read() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(10).await;
@@ -70,7 +70,7 @@ async fn a_view_that_does_not_move_is_not_waited_for_without_need() {
     let seen = client.get_account(account, "1").await.expect(200);
     assert_eq!((&seen.body["balance"], seen.position()), (&json!(10), "1"));
     app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
-    let seen = eventually("the healed view", async || {
+    let seen = eventually("the recovered view", async || {
         let seen = client.get_account(account, "2").await;
         (seen.status == 200).then_some(seen)
     })
@@ -80,24 +80,24 @@ async fn a_view_that_does_not_move_is_not_waited_for_without_need() {
 }
 
 #[tokio::test]
-async fn a_position_that_is_none_is_refused() {
+async fn malformed_min_position_is_refused() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(10).await;
-    for broken in ["", "x", "-1", "1.0", "%2B1", "0x1", "9223372036854775808", "1&min_position=1"] {
+    for malformed in ["", "x", "-1", "1.0", "%2B1", "0x1", "9223372036854775808", "1&min_position=1"] {
         for path in [format!("/v1/accounts/{account}"), "/v1/accounts".to_owned()] {
-            let response: Response = app.client().get(&format!("{path}?min_position={broken}")).await;
+            let response: Response = app.client().get(&format!("{path}?min_position={malformed}")).await;
             response.expect_problem(400, "invalid_parameter");
         }
     }
 }
 
 #[tokio::test]
-async fn the_projections_say_how_far_they_are() {
+async fn projections_report_position_and_lag() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(10).await;
     client.get_account(account, "1").await.expect(200);
-    let list = eventually("views that have caught up", async || {
+    let list = eventually("views at position 1", async || {
         let list = client.send(Method::GET, "/v1/projections", "").await.expect(200);
         list.data().iter().all(|view| view["position"] == "1").then_some(list)
     })

@@ -1,4 +1,4 @@
-//! Views built anew beside the live ones: nobody who reads or writes notices, and what is wrong never goes live.
+//! Rebuilds of views beside the live ones: reads and commands continue, and an inconsistent generation never goes live.
 
 use std::sync::{
     Arc,
@@ -17,21 +17,21 @@ async fn rebuild(client: &ApiClient, view: &str) -> Response {
     client.post(&format!("/v1/projections/{view}/rebuild"), "").await
 }
 
-/// The generations of a view: number and state.
+/// Number and state of each generation of a view.
 async fn generations(app: &App, view: &str) -> Vec<(Value, Value)> {
     let list = app.client().get("/v1/projections").await.expect(200);
     let rows = list.data().iter().filter(|row| row["name"] == view);
     rows.map(|row| (row["generation"].clone(), row["state"].clone())).collect()
 }
 
-/// Waits until this generation alone is left of a view.
-async fn only_generation(app: &App, view: &str, generation: i64) {
-    let wanted = vec![(json!(generation), json!("live"))];
-    eventually("a rebuilt view", async || (generations(app, view).await == wanted).then_some(())).await;
+/// Waits until this generation is live and the only one.
+async fn wait_for_generation(app: &App, view: &str, generation: i64) {
+    let expected = vec![(json!(generation), json!("live"))];
+    eventually("the rebuilt view", async || (generations(app, view).await == expected).then_some(())).await;
 }
 
-/// Nothing can be written into the views until this connection is closed.
-async fn hold_views(app: &App) -> PgConnection {
+/// Locks the view tables against writes until the returned connection is closed.
+async fn lock_views(app: &App) -> PgConnection {
     let mut connection = app.database().await;
     raw_sql("BEGIN; LOCK TABLE account_view, account_transaction, daily_balance, bank_total IN SHARE MODE")
         .execute(&mut connection)
@@ -41,50 +41,50 @@ async fn hold_views(app: &App) -> PgConnection {
 }
 
 #[tokio::test]
-async fn reads_and_writes_go_on_while_every_view_is_rebuilt_and_nobody_sees_a_step_back() {
+async fn rebuilds_do_not_disturb_reads_or_commands() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let mut accounts = Vec::new();
     for _ in 0..8 {
         accounts.push(client.open_with_balance(1_000).await);
     }
-    let going = Arc::new(AtomicBool::new(true));
+    let is_running = Arc::new(AtomicBool::new(true));
     let tasks: Vec<_> =
-        accounts.iter().map(|account| tokio::spawn(work_at(app.client(), *account, Arc::clone(&going)))).collect();
+        accounts.iter().map(|account| tokio::spawn(deposit_and_read(app.client(), *account, Arc::clone(&is_running)))).collect();
     for generation in 2..=3 {
         for view in VIEWS {
-            let begun = rebuild(&client, view).await.expect(202);
-            assert_eq!(begun.body, json!({"name": view, "generation": generation, "state": "building"}));
+            let started = rebuild(&client, view).await.expect(202);
+            assert_eq!(started.body, json!({"name": view, "generation": generation, "state": "building"}));
         }
         for view in VIEWS {
-            only_generation(&app, view, generation).await;
+            wait_for_generation(&app, view, generation).await;
         }
     }
-    going.store(false, Ordering::Relaxed);
+    is_running.store(false, Ordering::Relaxed);
     let mut rounds = 0;
     for task in tasks {
         rounds += task.await.unwrap();
     }
-    assert!(rounds >= 8, "the load went on: {rounds} rounds");
+    assert!(rounds >= 8, "only {rounds} rounds of load");
     audit(&app).await;
 }
 
-/// Writes to one account and reads the write back, every time, until told to stop; the number of rounds.
-async fn work_at(client: ApiClient, account: Uuid, going: Arc<AtomicBool>) -> usize {
+/// Deposits and reads the deposit back until `is_running` is false; returns the number of rounds.
+async fn deposit_and_read(client: ApiClient, account: Uuid, is_running: Arc<AtomicBool>) -> usize {
     let mut read = [0; 2];
     let mut rounds = 0;
-    while going.load(Ordering::Relaxed) {
-        let written = client.deposit(account, 1).await.expect(201);
-        let seen = client.get_account(account, written.position()).await.expect(200);
+    while is_running.load(Ordering::Relaxed) {
+        let deposited = client.deposit(account, 1).await.expect(201);
+        let seen = client.get_account(account, deposited.position()).await.expect(200);
         assert_eq!(
             (&seen.body["balance"], &seen.body["version"]),
-            (&written.body["balance"], &written.body["version"])
+            (&deposited.body["balance"], &deposited.body["version"])
         );
         let listed = client.get(&format!("/v1/accounts/{account}/transactions?limit=1")).await.expect(200);
-        // Two views, two checkpoints.
+        // The two responses come from views with separate checkpoints.
         for (response, read) in [seen, listed].iter().zip(&mut read) {
             let position: i64 = response.position().parse().unwrap();
-            assert!(position >= *read, "a view stepped back from {read} to {position}");
+            assert!(position >= *read, "a view moved back from {read} to {position}");
             *read = position;
         }
         rounds += 1;
@@ -93,35 +93,35 @@ async fn work_at(client: ApiClient, account: Uuid, going: Arc<AtomicBool>) -> us
 }
 
 #[tokio::test]
-async fn a_view_is_rebuilt_once_at_a_time_and_only_if_there_is_one() {
+async fn second_rebuild_and_unknown_view_are_refused() {
     let app = spawn_app().await;
     let client = app.client();
     client.open_with_balance(100).await;
-    let held = hold_views(&app).await;
+    let lock = lock_views(&app).await;
     rebuild(&client, "accounts").await.expect(202);
     rebuild(&client, "accounts").await.expect_problem(409, "rebuild_running");
     rebuild(&client, "customers").await.expect_problem(404, "not_found");
     client.post("/v1/projections/accounts/rebuild?verify=perhaps", "").await.expect_problem(400, "invalid_parameter");
-    // What is not live yet responses nobody.
+    // The generation that is being built serves no reads.
     assert_eq!(generations(&app, "accounts").await[0], (json!(1), json!("live")));
     client.get("/readyz").await.expect(200);
-    held.close().await.unwrap();
-    only_generation(&app, "accounts", 2).await;
+    lock.close().await.unwrap();
+    wait_for_generation(&app, "accounts", 2).await;
     rebuild(&client, "accounts").await.expect(202);
-    only_generation(&app, "accounts", 3).await;
+    wait_for_generation(&app, "accounts", 3).await;
 }
 
 #[tokio::test]
-async fn a_rebuild_that_was_stopped_half_way_goes_on_at_the_next_start() {
+async fn interrupted_rebuild_continues_after_a_restart() {
     let mut app = spawn_app().await;
     let account = app.client().open_with_balance(100).await;
-    let held = hold_views(&app).await;
+    let lock = lock_views(&app).await;
     rebuild_all(&app).await;
     app.stop().await;
-    held.close().await.unwrap();
+    lock.close().await.unwrap();
     app.start_again().await;
     for view in VIEWS {
-        only_generation(&app, view, 2).await;
+        wait_for_generation(&app, view, 2).await;
     }
     assert_eq!(app.client().get_account(account, "1").await.expect(200).body["balance"], 100);
     audit(&app).await;
@@ -134,54 +134,54 @@ async fn rebuild_all(app: &App) {
 }
 
 #[tokio::test]
-async fn what_was_built_wrong_says_so_and_does_not_go_live() {
-    for (what, query) in [("UPDATE", ""), ("UPDATE", "?verify=true"), ("DELETE", "")] {
+async fn inconsistent_rebuild_fails_and_does_not_go_live() {
+    for (change, query) in [("UPDATE", ""), ("UPDATE", "?verify=true"), ("DELETE", "")] {
         let app = spawn_app_in_one_partition().await;
         let client = app.client();
         let account = client.open_with_balance(100).await;
         client.get_account(account, "1").await.expect(200);
-        app.sabotage(match what {
+        app.sabotage(match change {
             "UPDATE" => {
-                "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS
+                "CREATE FUNCTION corrupt() RETURNS trigger LANGUAGE plpgsql AS
                      $$ BEGIN IF new.generation = 2 THEN new.balance := new.balance + 1; END IF; RETURN new; END $$;
-                 CREATE TRIGGER spoil BEFORE INSERT ON account_view FOR EACH ROW EXECUTE FUNCTION spoil()"
+                 CREATE TRIGGER corrupt BEFORE INSERT ON account_view FOR EACH ROW EXECUTE FUNCTION corrupt()"
             }
             _ => {
-                "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS
+                "CREATE FUNCTION corrupt() RETURNS trigger LANGUAGE plpgsql AS
                      $$ BEGIN IF new.generation = 2 THEN RETURN NULL; END IF; RETURN new; END $$;
-                 CREATE TRIGGER spoil BEFORE INSERT ON account_view FOR EACH ROW EXECUTE FUNCTION spoil()"
+                 CREATE TRIGGER corrupt BEFORE INSERT ON account_view FOR EACH ROW EXECUTE FUNCTION corrupt()"
             }
         })
         .await;
         client.post(&format!("/v1/projections/accounts/rebuild{query}"), "").await.expect(202);
-        let failed = eventually("a check that fails", async || {
+        let failed = eventually("a failed rebuild", async || {
             let list = client.get("/v1/projections").await.expect(200);
             list.data().iter().find(|row| row["state"] == "failed").cloned()
         })
         .await;
         assert_eq!((&failed["name"], &failed["generation"]), (&json!("accounts"), &json!(2)));
-        assert!(failed["failure"].as_str().is_some_and(|flaw| !flaw.is_empty()), "{failed}");
+        assert!(failed["failure"].as_str().is_some_and(|failure| !failure.is_empty()), "{failed}");
         client.get("/readyz").await.expect(200);
         assert_eq!(client.get_account(account, "1").await.expect(200).body["balance"], 100);
 
-        app.sabotage("DROP TRIGGER spoil ON account_view").await;
+        app.sabotage("DROP TRIGGER corrupt ON account_view").await;
         rebuild(&client, "accounts").await.expect(202);
-        only_generation(&app, "accounts", 3).await;
+        wait_for_generation(&app, "accounts", 3).await;
         audit(&app).await;
     }
 }
 
 #[tokio::test]
-async fn an_etag_of_before_the_rebuild_hides_no_changed_body_and_is_still_a_version() {
+async fn etag_changes_with_a_rebuild_and_still_works_as_if_match() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
     let before = client.get_account(account, "1").await.expect(200);
     assert_eq!(before.header("etag"), Some("\"1\""));
-    // The live view is wrong, which is why it is rebuilt.
-    app.sabotage("UPDATE account_view SET owner = 'somebody else'").await;
+    // Changes the live view, so that the rebuild changes the body without an event.
+    app.sabotage("UPDATE account_view SET owner = 'another-owner'").await;
     rebuild(&client, "accounts").await.expect(202);
-    only_generation(&app, "accounts", 2).await;
+    wait_for_generation(&app, "accounts", 2).await;
     let path = format!("/v1/accounts/{account}");
     let after = client.with_header("if-none-match", "\"1\"").get(&path).await.expect(200);
     assert_eq!(after.header("etag"), Some("\"1.2\""));
@@ -191,13 +191,13 @@ async fn an_etag_of_before_the_rebuild_hides_no_changed_body_and_is_still_a_vers
 }
 
 #[tokio::test]
-async fn a_view_of_an_older_shape_answers_until_the_new_one_is_built_by_itself() {
+async fn view_of_an_older_schema_serves_until_it_is_rebuilt() {
     let mut app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
     client.freeze(account).await.expect(200);
     client.get_account(account, "2").await.expect(200);
-    eventually("both views", async || {
+    eventually("the transactions", async || {
         let seen = client.get(&format!("/v1/accounts/{account}/transactions?min_position=2")).await;
         (seen.status == 200).then_some(())
     })
@@ -209,34 +209,34 @@ async fn a_view_of_an_older_shape_answers_until_the_new_one_is_built_by_itself()
          UPDATE account_transaction SET status = NULL, transaction_count = NULL",
     )
     .await;
-    let held = hold_views(&app).await;
+    let lock = lock_views(&app).await;
     app.start_again().await;
     let client = app.client();
     let movements = client.get(&format!("/v1/accounts/{account}/transactions")).await.expect(200);
     assert_eq!(movements.data().len(), 1);
     client.get(&format!("/v1/accounts/{account}?as_of_version=2")).await.expect_problem(503, "projection_behind");
-    held.close().await.unwrap();
-    only_generation(&app, "transactions", 2).await;
-    let then = client.get(&format!("/v1/accounts/{account}?as_of_version=2")).await.expect(200);
-    assert_eq!(then.body["status"], "frozen");
+    lock.close().await.unwrap();
+    wait_for_generation(&app, "transactions", 2).await;
+    let frozen = client.get(&format!("/v1/accounts/{account}?as_of_version=2")).await.expect(200);
+    assert_eq!(frozen.body["status"], "frozen");
     audit(&app).await;
 }
 
 #[tokio::test]
-async fn two_servers_that_build_the_same_view_count_each_event_once() {
+async fn two_instances_rebuild_a_view_and_apply_each_event_once() {
     let app = spawn_app().await;
-    let mut other = app.spawn_peer().await;
+    let mut peer = app.spawn_peer().await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
     for _ in 0..20 {
         client.deposit(account, 1).await.expect(201);
     }
     for generation in 2..=5 {
-        rebuild_all(&other).await;
+        rebuild_all(&peer).await;
         for view in VIEWS {
-            only_generation(&app, view, generation).await;
+            wait_for_generation(&app, view, generation).await;
         }
     }
     audit(&app).await;
-    other.stop().await;
+    peer.stop().await;
 }

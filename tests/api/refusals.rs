@@ -1,4 +1,4 @@
-//! Each refusal that the state causes, and which comes first where several hold. None records anything.
+//! Refusals by the account's state, and their precedence if several apply. A refusal records nothing.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -16,9 +16,9 @@ async fn transfer(client: &ApiClient, from: Uuid, to: Uuid, amount: i64, currenc
     client.command("/v1/transfers", body).await
 }
 
-/// Accounts in every state, each with a balance where one is possible.
+/// An account in each state, with a balance where the state allows one.
 struct Accounts {
-    nobody: Uuid,
+    unknown: Uuid,
     open: Uuid,
     dollars: Uuid,
     frozen: Uuid,
@@ -28,7 +28,7 @@ struct Accounts {
 
 async fn accounts(client: &ApiClient) -> Accounts {
     let all = Accounts {
-        nobody: Uuid::from_u128(404),
+        unknown: Uuid::from_u128(404),
         open: client.open_with_balance(100).await,
         dollars: client.open(json!({"currency": "USD", "initial_deposit": 100})).await.expect(201).account_id(),
         frozen: client.open_with_balance(100).await,
@@ -41,14 +41,14 @@ async fn accounts(client: &ApiClient) -> Accounts {
 }
 
 #[tokio::test]
-async fn deposits_and_withdrawals_are_refused_by_the_first_reason_that_holds() {
+async fn movements_are_refused_by_the_first_reason_that_applies() {
     let app = spawn_app().await;
     let client = app.client();
-    let Accounts { nobody, open, dollars, frozen, closed, full } = accounts(&client).await;
+    let Accounts { unknown, open, dollars, frozen, closed, full } = accounts(&client).await;
     let before = app.log().await;
     let cases = [
-        (nobody, "deposits", 1, "USD", 404, "account_not_found"),
-        (nobody, "withdrawals", 101, "USD", 404, "account_not_found"),
+        (unknown, "deposits", 1, "USD", 404, "account_not_found"),
+        (unknown, "withdrawals", 101, "USD", 404, "account_not_found"),
         (closed, "deposits", CEILING, "USD", 422, "account_closed"),
         (closed, "withdrawals", 101, "USD", 422, "account_closed"),
         (frozen, "deposits", CEILING, "USD", 422, "account_frozen"),
@@ -68,14 +68,14 @@ async fn deposits_and_withdrawals_are_refused_by_the_first_reason_that_holds() {
 }
 
 #[tokio::test]
-async fn transfers_are_refused_by_the_first_reason_that_holds_on_either_side() {
+async fn transfers_are_refused_by_the_first_reason_on_either_side() {
     let app = spawn_app().await;
     let client = app.client();
-    let Accounts { nobody, open, dollars, frozen, closed, full } = accounts(&client).await;
+    let Accounts { unknown, open, dollars, frozen, closed, full } = accounts(&client).await;
     let before = app.log().await;
     let cases = [
-        (nobody, closed, 1, "EUR", 404, "account_not_found"),
-        (closed, nobody, 1, "EUR", 404, "account_not_found"),
+        (unknown, closed, 1, "EUR", 404, "account_not_found"),
+        (closed, unknown, 1, "EUR", 404, "account_not_found"),
         (frozen, closed, 1, "EUR", 422, "account_closed"),
         (closed, frozen, 1, "EUR", 422, "account_closed"),
         (open, closed, 101, "USD", 422, "account_closed"),
@@ -90,19 +90,19 @@ async fn transfers_are_refused_by_the_first_reason_that_holds_on_either_side() {
     for (from, to, amount, currency, status, code) in cases {
         transfer(&client, from, to, amount, currency).await.expect_problem(status, code);
     }
-    // Two accounts of different currencies, and nothing said of any.
+    // Different currencies are refused although the request names none.
     client.transfer(open, dollars, 1).await.expect_problem(422, "currency_mismatch");
     client.transfer(open, open, 1).await.expect_problem(400, "same_account");
     assert_eq!(app.log().await, before);
 }
 
 #[tokio::test]
-async fn a_change_of_status_is_refused_in_every_state_but_one() {
+async fn status_commands_are_refused_in_all_other_states() {
     let app = spawn_app().await;
     let client = app.client();
-    let Accounts { nobody, open, frozen, closed, .. } = accounts(&client).await;
+    let Accounts { unknown, open, frozen, closed, .. } = accounts(&client).await;
     let before = app.log().await;
-    for refused in [client.freeze(nobody).await, client.unfreeze(nobody).await, client.close(nobody).await] {
+    for refused in [client.freeze(unknown).await, client.unfreeze(unknown).await, client.close(unknown).await] {
         refused.expect_problem(404, "account_not_found");
     }
     for refused in [client.freeze(closed).await, client.unfreeze(closed).await, client.close(closed).await] {
@@ -118,7 +118,7 @@ async fn a_change_of_status_is_refused_in_every_state_but_one() {
 }
 
 #[tokio::test]
-async fn a_lack_of_funds_says_what_is_there() {
+async fn insufficient_funds_reports_the_balance() {
     let app = spawn_app().await;
     let client = app.client();
     let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(5).await);
@@ -131,7 +131,7 @@ async fn a_lack_of_funds_says_what_is_there() {
 }
 
 #[tokio::test]
-async fn an_id_is_opened_once_whatever_became_of_the_account() {
+async fn existing_id_is_refused_in_every_state_of_the_account() {
     let app = spawn_app().await;
     let client = app.client();
     let Accounts { open, frozen, closed, .. } = accounts(&client).await;

@@ -17,7 +17,7 @@ use crate::support::{
     ApiClient, App, Response, Rng,
     app::{empty_database, start_app},
     audit::audit,
-    cluster::OwnDatabase,
+    cluster::TestDatabase,
     spawn_app_with,
 };
 
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 /// The database of the new log.
 struct Target {
-    database: Arc<OwnDatabase>,
+    database: Arc<TestDatabase>,
     config: Config,
     partitions: Partitions,
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use passbook::http::{self, Server, serve};
 use passbook_audit::{Audit, Trail, feed::Feed};
 use passbook_auth::Access;
-use passbook_bank::{Bank, Error, QUEUE_COMMANDS_MAX, Reach, Request, Settings};
+use passbook_bank::{AccountAccess, Bank, CommandContext, Error, QUEUE_COMMANDS_MAX, Settings};
 use passbook_database::Database;
 use passbook_domain::{Action, Amount, Command, command::Movement};
 use passbook_read_model::{Progress, ReadModel, Source};
@@ -22,8 +22,8 @@ use crate::support::{
     spawn_app, spawn_app_with, spawn_auth_app,
 };
 
-/// Asks until the response has this status.
-async fn asked_until(status: u16, client: &ApiClient, path: &str) -> Response {
+/// Reads the path until the response has this status.
+async fn get_until(status: u16, client: &ApiClient, path: &str) -> Response {
     eventually(&format!("{status} of {path}"), async || {
         let response = client.get(path).await;
         (response.status == status).then_some(response)
@@ -32,32 +32,32 @@ async fn asked_until(status: u16, client: &ApiClient, path: &str) -> Response {
 }
 
 #[tokio::test]
-async fn a_service_that_runs_is_alive_and_becomes_ready() {
+async fn running_service_is_alive_and_becomes_ready() {
     let app = spawn_app().await;
     assert_eq!(app.client().get("/livez").await.expect(200).body, json!({"status": "ok"}));
-    let ready = asked_until(200, &app.client(), "/readyz").await;
+    let ready = get_until(200, &app.client(), "/readyz").await;
     assert_eq!(ready.body, json!({"status": "ok"}));
 }
 
 #[tokio::test]
-async fn a_service_whose_view_stands_still_is_not_ready_until_it_moves() {
+async fn service_is_unready_while_a_view_is_stopped() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(10).await;
-    asked_until(200, &client, "/readyz").await;
+    get_until(200, &client, "/readyz").await;
     app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
     client.deposit(account, 1).await.expect(201);
-    let waiting = asked_until(503, &client, "/readyz").await.expect_problem(503, "projection_behind");
+    let waiting = get_until(503, &client, "/readyz").await.expect_problem(503, "projection_behind");
     assert!(waiting.text("/detail").contains("is stopped"), "{}", waiting.body);
     client.get("/livez").await.expect(200);
     app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
-    asked_until(200, &client, "/readyz").await;
+    get_until(200, &client, "/readyz").await;
 }
 
 #[tokio::test]
-async fn a_service_without_its_database_is_alive_and_not_ready() {
+async fn service_without_database_is_alive_and_unready() {
     let app = spawn_app().await;
-    asked_until(200, &app.client(), "/readyz").await;
+    get_until(200, &app.client(), "/readyz").await;
     app.sabotage(
         "BEGIN;
          UPDATE pg_database SET datallowconn = false WHERE datname = current_database();
@@ -73,16 +73,16 @@ async fn a_service_without_its_database_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_its_own_id_where_that_is_a_sane_one() {
+async fn valid_request_id_is_returned_and_others_are_replaced() {
     let app = spawn_app().await;
     let sent = |id: &str| app.client().with_header("x-request-id", id);
-    for sane in ["17", "a/b?c=\"d\"", &"i".repeat(128)] {
-        assert_eq!(sent(sane).get("/livez").await.header("x-request-id"), Some(sane));
-        assert_eq!(sent(sane).get("/nowhere").await.expect_problem(404, "not_found").body["request_id"], sane);
+    for valid in ["17", "a/b?c=\"d\"", &"i".repeat(128)] {
+        assert_eq!(sent(valid).get("/livez").await.header("x-request-id"), Some(valid));
+        assert_eq!(sent(valid).get("/nowhere").await.expect_problem(404, "not_found").body["request_id"], valid);
     }
-    for insane in ["", "a b", "clé", &"i".repeat(129)] {
-        let response = sent(insane).get("/livez").await.expect(200);
-        assert!(is_id(&json!(response.header("x-request-id"))), "{insane}: {:?}", response.headers);
+    for invalid in ["", "a b", "clé", &"i".repeat(129)] {
+        let response = sent(invalid).get("/livez").await.expect(200);
+        assert!(is_id(&json!(response.header("x-request-id"))), "{invalid}: {:?}", response.headers);
     }
     let made = [app.client().get("/livez").await, app.client().get("/livez").await];
     assert_ne!(made[0].header("x-request-id"), made[1].header("x-request-id"));
@@ -93,19 +93,19 @@ fn metadata(event: &Event) -> Value {
 }
 
 #[tokio::test]
-async fn an_event_tells_who_caused_it_and_by_which_request() {
+async fn event_metadata_names_user_request_and_command() {
     let app = spawn_app().await;
     let client = app.client();
     let (from, to) = (client.open_with_balance(10).await, client.open_with_balance(0).await);
     let opened = app.log().await.events.iter().map(metadata).collect::<Vec<_>>();
     client.with_header("x-request-id", "visit-17").transfer(from, to, 5).await.expect(201);
-    let another = client.with_header("x-request-id", "\"insane id\"").deposit(to, 5).await.expect(201);
+    let another = client.with_header("x-request-id", "\"invalid id\"").deposit(to, 5).await.expect(201);
     let events = app.log().await.events;
-    let [sent, received, deposited] = [2, 3, 4].map(|place| metadata(&events[place]));
+    let [sent, received, deposited] = [2, 3, 4].map(|index| metadata(&events[index]));
     let cause = &sent["causation_id"];
     assert!(is_id(cause), "{sent}");
     assert_eq!(sent, json!({"user_id": "anonymous", "correlation_id": "visit-17", "causation_id": cause}));
-    assert_eq!(received, sent, "one command caused both");
+    assert_eq!(received, sent, "both events have the metadata of one command");
     assert_eq!(deposited["correlation_id"].as_str(), another.header("x-request-id"));
     assert!(is_id(&deposited["correlation_id"]), "{deposited}");
     for other in opened.iter().chain([&deposited]) {
@@ -114,7 +114,7 @@ async fn an_event_tells_who_caused_it_and_by_which_request() {
 }
 
 #[tokio::test]
-async fn an_answer_is_compressed_for_those_who_take_it_so() {
+async fn response_is_compressed_if_the_client_accepts_gzip() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(10).await;
     let path = format!("/v1/accounts/{account}");
@@ -123,7 +123,7 @@ async fn an_answer_is_compressed_for_those_who_take_it_so() {
     let packed = app.client().with_header("accept-encoding", "gzip").get(&path).await.expect(200);
     assert_eq!((packed.header("content-encoding"), packed.header("vary")), (Some("gzip"), Some("accept-encoding")));
     assert_eq!(packed.bytes[..2], [0x1f, 0x8b]);
-    // This client asks for gzip and unpacks it by itself.
+    // The default client of reqwest asks for gzip and decompresses the body.
     let unpacked = ApiClient::new(reqwest::Client::new(), app.url()).get(&path).await.expect(200);
     assert_eq!(unpacked.body, plain.body);
     let unasked = app.client().with_header("accept-encoding", "identity").get(&path).await.expect(200);
@@ -131,55 +131,55 @@ async fn an_answer_is_compressed_for_those_who_take_it_so() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_are_given_no_leave() {
-    let bank = spawn_auth_app().await;
-    let elsewhere = bank.customer("ada").with_header("origin", "https://elsewhere.example");
-    let preflight = elsewhere.with_header("access-control-request-method", "POST");
+async fn responses_have_no_cors_headers() {
+    let auth = spawn_auth_app().await;
+    let other_origin = auth.customer("ada").with_header("origin", "https://elsewhere.example");
+    let preflight = other_origin.with_header("access-control-request-method", "POST");
     for response in [
-        elsewhere.get("/v1/accounts").await.expect(200),
-        elsewhere.open(json!({"currency": "EUR"})).await.expect(201),
-        elsewhere.get("/nowhere").await.expect(404),
+        other_origin.get("/v1/accounts").await.expect(200),
+        other_origin.open(json!({"currency": "EUR"})).await.expect(201),
+        other_origin.get("/nowhere").await.expect(404),
         preflight.send(Method::OPTIONS, "/v1/accounts", "").await.expect(405),
     ] {
-        let leave = response.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
-        assert_eq!(leave, None);
+        let cors_header = response.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
+        assert_eq!(cors_header, None);
     }
 }
 
-/// A fault of ours, told without a word of what is behind it.
+/// Asserts that a 5xx response contains no word about the service's internals.
 #[track_caller]
-fn assert_discreet(response: Response, status: u16, code: &str) {
-    let told = String::from_utf8_lossy(&response.expect_problem(status, code).bytes).to_lowercase();
-    let inside = ["sql", "select", "relation", "constraint", "table", "event", "column", "elsewhere", "unheard"];
-    for word in inside.into_iter().chain(["postgres", "passbook", ".rs", "/tmp", "src/", "panic"]) {
-        assert!(!told.contains(word), "{word} in {told}");
+fn assert_reveals_nothing(response: Response, status: u16, code: &str) {
+    let text = String::from_utf8_lossy(&response.expect_problem(status, code).bytes).to_lowercase();
+    let internals = ["sql", "select", "relation", "constraint", "table", "event", "column", "elsewhere", "unheard"];
+    for word in internals.into_iter().chain(["postgres", "passbook", ".rs", "/tmp", "src/", "panic"]) {
+        assert!(!text.contains(word), "{word} in {text}");
     }
 }
 
 #[tokio::test]
-async fn a_fault_of_the_service_says_nothing_of_its_inside() {
+async fn server_errors_reveal_no_internals() {
     let mut app = spawn_app().await;
     let account = app.client().open_with_balance(10).await;
     app.client().get_account(account, "1").await.expect(200);
 
     app.sabotage("ALTER TABLE account_view RENAME TO elsewhere").await;
-    assert_discreet(app.client().get("/v1/accounts").await, 503, "storage_unavailable");
+    assert_reveals_nothing(app.client().get("/v1/accounts").await, 503, "storage_unavailable");
     app.sabotage("ALTER TABLE projection RENAME TO elsewhere_too").await;
-    assert_discreet(app.client().get("/readyz").await, 503, "storage_unavailable");
+    assert_reveals_nothing(app.client().get("/readyz").await, 503, "storage_unavailable");
 
     app.sabotage("ALTER TABLE event ADD CONSTRAINT elsewhere CHECK (type <> 'MoneyDeposited')").await;
-    assert_discreet(app.client().deposit(account, 1).await, 500, "internal_error");
+    assert_reveals_nothing(app.client().deposit(account, 1).await, 500, "internal_error");
 
     app.tamper("UPDATE event SET type = 'Unheard'").await;
     app.restart().await;
-    assert_discreet(app.client().withdraw(account, 1).await, 500, "internal_error");
+    assert_reveals_nothing(app.client().withdraw(account, 1).await, 500, "internal_error");
 
     app.sabotage("ALTER TABLE event RENAME TO elsewhere_as_well").await;
-    assert_discreet(app.client().open(json!({"currency": "EUR"})).await, 503, "storage_unavailable");
+    assert_reveals_nothing(app.client().open(json!({"currency": "EUR"})).await, 503, "storage_unavailable");
 }
 
 #[tokio::test]
-async fn the_document_is_served_and_shown() {
+async fn openapi_document_and_swagger_ui_are_served() {
     let app = spawn_app().await;
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
     let committed: Value = serde_json::from_str(&fs::read_to_string(committed).unwrap()).unwrap();
@@ -192,7 +192,7 @@ async fn the_document_is_served_and_shown() {
 }
 
 #[tokio::test]
-async fn a_time_has_six_fractional_digits_even_where_they_are_zeros() {
+async fn times_always_have_six_fractional_digits() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(10).await;
@@ -210,32 +210,32 @@ async fn a_time_has_six_fractional_digits_even_where_they_are_zeros() {
     assert_eq!(listed.data()[0]["recorded_at"], "2026-01-31T12:00:00.000000Z");
 }
 
-/// Opens an account, however often that takes.
-async fn opened(client: &ApiClient) -> Uuid {
+/// Opens an account and retries until the outcome is known.
+async fn open_with_retries(client: &ApiClient) -> Uuid {
     let keyed = client.with_key("open");
-    answered(async || keyed.open(json!({"currency": "EUR"})).await).await.account_id()
+    retry_until_known(async || keyed.open(json!({"currency": "EUR"})).await).await.account_id()
 }
 
-/// Asks under one key until the outcome is known.
-async fn answered(ask: impl AsyncFn() -> Response) -> Response {
-    eventually("a definite response", async || Some(ask().await).filter(|response| response.status != 503)).await
+/// Repeats a command with an idempotency key until its outcome is known.
+async fn retry_until_known(send: impl AsyncFn() -> Response) -> Response {
+    eventually("a known outcome", async || Some(send().await).filter(|response| response.status != 503)).await
 }
 
 #[tokio::test]
-async fn a_command_that_waits_too_long_is_told_so_and_its_key_later_tells_the_outcome() {
+async fn timed_out_command_can_be_resolved_by_its_key() {
     let app = spawn_app_with(&["--command-timeout-ms=300"]).await;
-    let account = opened(&app.client()).await;
+    let account = open_with_retries(&app.client()).await;
     let log_head_lock = app.lock_log_heads().await;
     let keyed = app.client().with_key("deposit");
     keyed.deposit(account, 5).await.expect_problem(503, "outcome_unknown");
     assert_eq!(app.log().await.head.position, 1);
     drop(log_head_lock);
-    let told = answered(async || keyed.deposit(account, 5).await).await;
-    assert_eq!((told.status, &told.body["balance"]), (201, &json!(5)));
+    let resolved = retry_until_known(async || keyed.deposit(account, 5).await).await;
+    assert_eq!((resolved.status, &resolved.body["balance"]), (201, &json!(5)));
     assert_eq!(app.log().await.head.position, 2);
 }
 
-/// A server whose bank the test has in its own hands, on the database of `app`.
+/// Starts an HTTP server on the database of `app` and returns its `Bank`, so that the test can send commands without HTTP.
 async fn serve_with_bank(app: &App) -> (Server, ApiClient, Bank) {
     let database = Database::open(&app.config().database()).await.unwrap();
     let partitions = app.partitions();
@@ -258,39 +258,39 @@ async fn serve_with_bank(app: &App) -> (Server, ApiClient, Bank) {
     (server, ApiClient::new(reqwest::Client::new(), url), bank)
 }
 
-/// A deposit past HTTP.
-async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook_bank::Answer, Error> {
+/// Sends a deposit to the bank without HTTP.
+async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook_bank::CommandOutcome, Error> {
     let amount = Amount::try_from(1).unwrap();
     let action = Action::Deposit(Movement { amount, currency: None, reference: None }, None);
-    let request = Request {
-        caller: Arc::from("crowd"),
-        reach: Reach::Any,
-        correlation_id: Arc::from("crowd"),
+    let context = CommandContext {
+        caller: Arc::from("direct"),
+        access: AccountAccess::Any,
+        correlation_id: Arc::from("direct"),
         causation_id: Uuid::now_v7(),
         idempotency_key: None,
         if_match: None,
         dry_run: false,
     };
-    bank.execute(Command::Account { account_id, action }, request).await
+    bank.execute(Command::Account { account_id, action }, context).await
 }
 
 #[tokio::test]
-async fn a_full_queue_turns_commands_away_at_once_and_nothing_of_them_is_recorded() {
+async fn full_queue_refuses_commands_at_once() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(0).await;
     let (server, client, bank) = serve_with_bank(&app).await;
     let log_head_lock = app.lock_log_heads().await;
-    let turned_away = async {
+    let fill_queue = async {
         app.wait_for_blocked_writer().await;
-        let crowd = join_all((0..QUEUE_COMMANDS_MAX).map(|_| deposit(&bank, account)));
-        let late = async {
+        let queued = join_all((0..QUEUE_COMMANDS_MAX).map(|_| deposit(&bank, account)));
+        let refused = async {
             client.deposit(account, 1).await.expect_problem(503, "overloaded");
             drop(log_head_lock);
         };
-        tokio::join!(crowd, late).0
+        tokio::join!(queued, refused).0
     };
-    let (first, crowd) = tokio::join!(deposit(&bank, account), turned_away);
-    assert!(first.is_ok() && crowd.iter().all(Result::is_ok));
+    let (first, queued) = tokio::join!(deposit(&bank, account), fill_queue);
+    assert!(first.is_ok() && queued.iter().all(Result::is_ok));
     let last = client.deposit(account, 1).await.expect(201);
     assert_eq!(last.body["balance"], 1 + QUEUE_COMMANDS_MAX + 1);
     server.stop().await;

@@ -1,5 +1,5 @@
-//! Snapshots: a shortcut to an account's state, never the truth. And the statements that load and append: they read
-//! only what they need, however empty the tables were when they were prepared.
+//! Snapshots speed up loading an account but never change its state. Also: the executor's prepared statements read few rows,
+//! although Postgres planned them when the tables were empty.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::support::{
     spawn_app_in_one_partition_with, spawn_app_with,
 };
 
-/// What is kept of an account.
+/// A row of the table `snapshot`.
 #[derive(Debug, FromRow, PartialEq)]
 struct Snapshot {
     version: i64,
@@ -28,57 +28,57 @@ async fn snapshot(app: &App, account: Uuid) -> Option<Snapshot> {
         .unwrap()
 }
 
-/// The version of an account's snapshot; 0 where there is none.
-async fn kept(app: &App, account: Uuid) -> i64 {
+/// The version of an account's snapshot; 0 if there is none.
+async fn snapshot_version(app: &App, account: Uuid) -> i64 {
     snapshot(app, account).await.map_or(0, |snapshot| snapshot.version)
 }
 
-/// An account at version 5 with a balance of 104, and a snapshot of its version 4.
+/// Opens an account and brings it to version 5 and a balance of 104, with a snapshot at version 4.
 async fn account_with_snapshot(app: &App) -> Uuid {
     let account = app.client().open_with_balance(100).await;
     for _ in 2..=5 {
         app.client().deposit(account, 1).await.expect(201);
     }
-    assert_eq!(kept(app, account).await, 4);
+    assert_eq!(snapshot_version(app, account).await, 4);
     account
 }
 
-/// A server that keeps a snapshot of every second version.
-async fn spawn_app_that_keeps_every_second() -> App {
+/// Starts an app that writes a snapshot at every second version.
+async fn spawn_app_with_snapshot_every_2() -> App {
     spawn_app_with(&["--snapshot-every=2"]).await
 }
 
 #[tokio::test]
-async fn a_snapshot_is_written_each_time_so_many_versions_are_passed() {
+async fn snapshot_is_written_at_every_nth_version() {
     let app = spawn_app_with(&["--snapshot-every=3"]).await;
     let client = app.client();
     let (account, other) = (client.open_with_balance(10).await, client.open_with_balance(0).await);
-    let mut versions = vec![kept(&app, account).await];
+    let mut versions = vec![snapshot_version(&app, account).await];
     for _ in 2..=7 {
         client.deposit(account, 1).await.expect(201);
-        versions.push(kept(&app, account).await);
+        versions.push(snapshot_version(&app, account).await);
     }
     assert_eq!(versions, [0, 0, 3, 3, 3, 6, 6]);
     for _ in 0..2 {
         client.transfer(account, other, 1).await.expect(201);
     }
-    assert_eq!((kept(&app, account).await, kept(&app, other).await), (9, 3), "both sides of a transfer");
+    assert_eq!((snapshot_version(&app, account).await, snapshot_version(&app, other).await), (9, 3), "both sides of a transfer");
     client.dry_run().deposit(account, 1).await.expect(200);
     client.withdraw(account, 1_000).await.expect_problem(422, "insufficient_funds");
-    assert_eq!(kept(&app, account).await, 9);
+    assert_eq!(snapshot_version(&app, account).await, 9);
 }
 
 #[tokio::test]
-async fn a_batch_that_passes_several_keeps_its_last_state() {
+async fn batch_over_several_thresholds_writes_one_snapshot() {
     let app = spawn_app_with(&["--snapshot-every=3"]).await;
     let client = app.client();
     let account = client.open_with_balance(10).await;
     app.run_as_one_batch(join_all((2..=8).map(|_| client.deposit(account, 1)))).await;
-    assert_eq!(kept(&app, account).await, 8);
+    assert_eq!(snapshot_version(&app, account).await, 8);
 }
 
 #[tokio::test]
-async fn a_snapshot_is_the_fold_of_the_events_up_to_its_version() {
+async fn snapshot_equals_fold_of_events_up_to_its_version() {
     let app = spawn_app_with(&["--snapshot-every=1"]).await;
     let client = app.client();
     let body = json!({"currency": "USD", "owner": "customer-17", "initial_deposit": 100});
@@ -102,20 +102,20 @@ async fn a_snapshot_is_the_fold_of_the_events_up_to_its_version() {
 }
 
 #[tokio::test]
-async fn a_load_begins_at_the_snapshot() {
-    let mut app = spawn_app_that_keeps_every_second().await;
+async fn load_starts_at_the_snapshot() {
+    let mut app = spawn_app_with_snapshot_every_2().await;
     let account = account_with_snapshot(&app).await;
     audit(&app).await;
-    // Without the snapshot nothing could be made of the rest.
+    // The account can be loaded only from the snapshot and the events after it.
     app.tamper("DELETE FROM event WHERE version <= 4").await;
     app.restart().await;
     let withdrawn = app.client().withdraw(account, 104).await.expect(201);
     assert_eq!((&withdrawn.body["version"], &withdrawn.body["balance"]), (&json!(6), &json!(0)));
-    assert_eq!(kept(&app, account).await, 6);
+    assert_eq!(snapshot_version(&app, account).await, 6);
 }
 
 #[tokio::test]
-async fn everything_that_decisions_rest_on_is_in_the_snapshot() {
+async fn snapshot_contains_all_state_that_decisions_need() {
     let mut app = spawn_app_with(&["--snapshot-every=1"]).await;
     let client = app.client();
     let opening = json!({"currency": "USD", "initial_deposit": 50, "account_id": Uuid::from_u128(17)});
@@ -139,32 +139,32 @@ async fn everything_that_decisions_rest_on_is_in_the_snapshot() {
 }
 
 #[tokio::test]
-async fn without_snapshots_the_state_is_the_same() {
-    let mut app = spawn_app_that_keeps_every_second().await;
+async fn state_is_the_same_without_snapshots() {
+    let mut app = spawn_app_with_snapshot_every_2().await;
     let account = account_with_snapshot(&app).await;
     app.sabotage("DELETE FROM snapshot").await;
     app.restart().await;
-    assert_goes_on(&app, account).await;
+    assert_continues(&app, account).await;
 }
 
 #[tokio::test]
-async fn a_snapshot_of_another_shape_is_passed_over_and_replaced() {
-    let mut app = spawn_app_that_keeps_every_second().await;
+async fn snapshot_of_another_state_version_is_ignored_and_replaced() {
+    let mut app = spawn_app_with_snapshot_every_2().await;
     let account = account_with_snapshot(&app).await;
-    // As an older release wrote it, and as a newer one did.
+    // A snapshot of an older release, and one of a newer release.
     for foreign in [
         "UPDATE snapshot SET state_version = 0, version = 2, state = '{\"balance\": 900}'",
         "UPDATE snapshot SET state_version = 99, version = 99, state = replace(state::text, '\"balance\":', '\"balance\":90')::json",
     ] {
         app.sabotage(foreign).await;
         app.restart().await;
-        assert_goes_on(&app, account).await;
+        assert_continues(&app, account).await;
     }
 }
 
 #[tokio::test]
-async fn a_snapshot_that_cannot_be_read_is_passed_over_and_replaced() {
-    let mut app = spawn_app_that_keeps_every_second().await;
+async fn undecodable_snapshot_is_ignored_and_replaced() {
+    let mut app = spawn_app_with_snapshot_every_2().await;
     let account = account_with_snapshot(&app).await;
     for unreadable in [
         "UPDATE snapshot SET state = '{\"Opened\": {\"owner\": \"o\", \"currency\": \"EUR\", \"status\": \"open\"}}'",
@@ -174,17 +174,17 @@ async fn a_snapshot_that_cannot_be_read_is_passed_over_and_replaced() {
     ] {
         app.sabotage(unreadable).await;
         app.restart().await;
-        assert_goes_on(&app, account).await;
+        assert_continues(&app, account).await;
     }
 }
 
 #[tokio::test]
-async fn one_unreadable_snapshot_keeps_nobody_else_of_the_batch_from_theirs() {
-    let mut app = spawn_app_that_keeps_every_second().await;
+async fn undecodable_snapshot_does_not_affect_others_in_the_batch() {
+    let mut app = spawn_app_with_snapshot_every_2().await;
     let accounts =
         [account_with_snapshot(&app).await, account_with_snapshot(&app).await, account_with_snapshot(&app).await];
     audit(&app).await;
-    // The first and the last can be read from their snapshots alone, the one between from its events alone.
+    // The first and last account can be loaded only from their snapshots, the second one only from its events.
     app.tamper(
         "UPDATE snapshot SET state = '{}' WHERE stream_id = (SELECT stream_id FROM event WHERE position = 6);
          DELETE FROM event WHERE version <= 4 AND position NOT BETWEEN 6 AND 10",
@@ -198,8 +198,8 @@ async fn one_unreadable_snapshot_keeps_nobody_else_of_the_batch_from_theirs() {
     }
 }
 
-/// Its balance is what the events say, and the next command but one leaves a snapshot that is right.
-async fn assert_goes_on(app: &App, account: Uuid) {
+/// Asserts that two deposits continue from the folded state, and that the snapshot is correct afterwards.
+async fn assert_continues(app: &App, account: Uuid) {
     let before = fold(&app.log().await.events).remove(&account).unwrap();
     let responses =
         [app.client().deposit(account, 1).await.expect(201), app.client().deposit(account, 1).await.expect(201)];
@@ -211,12 +211,12 @@ async fn assert_goes_on(app: &App, account: Uuid) {
     assert_eq!(snapshot.state["Opened"]["balance"], before.balance + last_even - before.version);
 }
 
-/// Every statement of the executor, for one account and for many, often enough for Postgres to settle on a plan.
-async fn ask_everything(app: &App, round: &str) {
+/// Executes every statement of the executor for one and several accounts, often enough that Postgres fixes a generic plan.
+async fn run_all_statements(app: &App, round: &str) {
     let client = app.client();
-    for turn in 0..8 {
-        join_all((0..=turn).map(async |n| {
-            let keyed = |what| client.with_key(&format!("{round}-{turn}-{n}-{what}"));
+    for repetition in 0..8 {
+        join_all((0..=repetition).map(async |n| {
+            let keyed = |what| client.with_key(&format!("{round}-{repetition}-{n}-{what}"));
             let account = keyed("open").open(json!({"currency": "EUR"})).await.expect(201).account_id();
             keyed("deposit").deposit(account, 1).await.expect(201);
             assert!(keyed("deposit").deposit(account, 1).await.expect(201).is_replay());
@@ -227,22 +227,22 @@ async fn ask_everything(app: &App, round: &str) {
 }
 
 #[tokio::test]
-async fn statements_prepared_on_empty_tables_read_only_what_they_need_when_those_are_full() {
+async fn statements_planned_on_empty_tables_read_few_rows_later() {
     let mut app = spawn_app_in_one_partition_with(&["--cache-accounts=1", "--snapshot-every=1"]).await;
-    // Nobody tells the planner later how full the tables are.
+    // Without autovacuum the planner does not learn how many rows the tables have.
     app.sabotage(
         "ALTER TABLE event SET (autovacuum_enabled = off);
          ALTER TABLE idempotency_key SET (autovacuum_enabled = off);
          ALTER TABLE snapshot SET (autovacuum_enabled = off)",
     )
     .await;
-    // Each sends the other the slow way.
+    // Two instances that write alternately make each other take the locked path.
     let mut peer = app.spawn_peer().await;
     for round in ["empty", "empty-again"] {
-        ask_everything(&app, &format!("here-{round}")).await;
-        ask_everything(&peer, &format!("there-{round}")).await;
+        run_all_statements(&app, &format!("here-{round}")).await;
+        run_all_statements(&peer, &format!("there-{round}")).await;
     }
-    // The views are taken for having read it all.
+    // The checkpoints are set to the new head, so that the projectors do not read the inserted events.
     app.sabotage(
         "BEGIN;
          UPDATE projection SET position = log_head.position + 100000 FROM log_head;
@@ -260,10 +260,10 @@ async fn statements_prepared_on_empty_tables_read_only_what_they_need_when_those
     )
     .await;
     for round in ["full", "full-again"] {
-        ask_everything(&app, &format!("here-{round}")).await;
-        ask_everything(&peer, &format!("there-{round}")).await;
+        run_all_statements(&app, &format!("here-{round}")).await;
+        run_all_statements(&peer, &format!("there-{round}")).await;
     }
-    // To the end of the log: the projectors' statements are watched, too.
+    // A shutdown projects the rest of the log, so the projectors' statements are counted too.
     app.stop().await;
     peer.stop().await;
     for (table, rows) in rows_read(&app).await {
@@ -271,7 +271,7 @@ async fn statements_prepared_on_empty_tables_read_only_what_they_need_when_those
     }
 }
 
-/// How many rows of each table were read, in any way, once every connection's own count has been added up.
+/// The number of rows read from each table, by index or scan, after all connections have reported their counts.
 async fn rows_read(app: &App) -> Vec<(String, i64)> {
     app.wait_until_disconnected().await;
     let tables: Vec<(String, i64)> = query_as(

@@ -1,4 +1,4 @@
-//! Statements: what they hold, whom they refuse, and that any of them agree with the log and with each other.
+//! Account statements: content, formats, refusals, and agreement with the log and with adjacent statements.
 
 use std::fmt::Write;
 
@@ -31,7 +31,7 @@ fn beginning(day: NaiveDate) -> DateTime<Utc> {
     day.and_time(NaiveTime::MIN).and_utc()
 }
 
-/// The rows of a CSV response, by the names of its columns.
+/// The rows of a CSV response as objects by column name.
 fn rows(response: &Response) -> Vec<Value> {
     assert!(response.header("content-type").unwrap().starts_with("text/csv"));
     let mut reader = csv::Reader::from_reader(&*response.bytes);
@@ -43,7 +43,7 @@ fn rows(response: &Response) -> Vec<Value> {
     rows.map(Value::Object).collect()
 }
 
-/// A statement in JSON, told as the rows that it has in CSV.
+/// Converts a JSON statement into the rows of its CSV form.
 fn as_rows(body: &Value) -> Vec<Value> {
     let columns = [
         "kind",
@@ -72,14 +72,14 @@ fn as_rows(body: &Value) -> Vec<Value> {
     rows
 }
 
-/// No cache takes one form for the other.
-fn varies(response: &Response) {
+/// Asserts the `Vary` header, so that no cache confuses the formats.
+fn assert_vary(response: &Response) {
     let vary: Vec<_> = response.headers.get_all("vary").iter().collect();
     assert_eq!(vary, ["accept", "accept-encoding"]);
 }
 
-/// Opened with 100, one movement of each kind, frozen and unfrozen in between; 7 events of its own.
-async fn busy(app: &App) -> (ApiClient, Uuid, Vec<Event>) {
+/// Opens an account with 100 and adds a movement of each kind, a freeze and an unfreeze: 7 events of this account.
+async fn account_with_movements(app: &App) -> (ApiClient, Uuid, Vec<Event>) {
     let client = app.client();
     let other = client.open_with_balance(50).await;
     let account = client.open_with_balance(100).await;
@@ -95,9 +95,9 @@ async fn busy(app: &App) -> (ApiClient, Uuid, Vec<Event>) {
 }
 
 #[tokio::test]
-async fn a_statement_leads_from_one_balance_to_the_other_by_every_movement_oldest_first() {
+async fn statement_lists_every_movement_oldest_first() {
     let app = spawn_app_in_one_partition().await;
-    let (client, account, events) = busy(&app).await;
+    let (client, account, events) = account_with_movements(&app).await;
     let drawn = client.get(&path(account, &format!("{ALL_DAYS}&min_position=10"))).await.expect(200);
     let mut expected = expected_statement(&events, DateTime::UNIX_EPOCH, DateTime::<Utc>::MAX_UTC);
     assert_eq!(expected["lines"].as_array().unwrap().len(), 5);
@@ -113,17 +113,17 @@ async fn a_statement_leads_from_one_balance_to_the_other_by_every_movement_oldes
     assert_eq!(drawn.body, expected);
     assert_eq!((drawn.position(), drawn.header("content-type")), ("10", Some("application/json")));
     assert_eq!(drawn.header("content-disposition"), None);
-    varies(&drawn);
+    assert_vary(&drawn);
     let members = ["account_id", "opening_balance", "lines", "total_in", "closing_balance", "position"];
     let text = String::from_utf8(drawn.bytes).unwrap();
-    let places = members.map(|member| text.rfind(&format!("\"{member}\":")).unwrap());
-    assert!(places.is_sorted(), "{text}");
+    let offsets = members.map(|member| text.rfind(&format!("\"{member}\":")).unwrap());
+    assert!(offsets.is_sorted(), "{text}");
 }
 
 #[tokio::test]
-async fn a_period_without_movements_has_the_balance_and_no_lines() {
+async fn statement_without_movements_has_balances_and_no_lines() {
     let app = spawn_app().await;
-    let (client, account, _) = busy(&app).await;
+    let (client, account, _) = account_with_movements(&app).await;
     for (query, balance) in [
         ("from=2001-01-01&to=2001-01-01", 0),
         ("from=2001-01-01&to=2002-01-01", 0),
@@ -131,17 +131,17 @@ async fn a_period_without_movements_has_the_balance_and_no_lines() {
         ("from=9999-12-31&to=9999-12-31", 158),
     ] {
         let drawn = client.get(&path(account, &format!("{query}&min_position=10"))).await.expect(200);
-        let told = json!([0, 0, balance, balance, []]);
+        let expected = json!([0, 0, balance, balance, []]);
         let members = ["total_in", "total_out", "opening_balance", "closing_balance", "lines"];
-        assert_eq!(json!(members.map(|member| &drawn.body[member])), told, "{query}");
+        assert_eq!(json!(members.map(|member| &drawn.body[member])), expected, "{query}");
     }
 }
 
 #[tokio::test]
-async fn days_that_are_none_are_refused() {
+async fn invalid_periods_are_refused() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(1).await;
-    let wrong = [
+    let invalid = [
         "",
         "0000-00-00",
         "0000-01-01",
@@ -159,7 +159,7 @@ async fn days_that_are_none_are_refused() {
         "2026-01-0%C3%A9",
         "2026-01-%00",
     ];
-    for day in wrong {
+    for day in invalid {
         for (query, field) in
             [(format!("from={day}&to=2026-02-01"), "from"), (format!("from=2026-01-01&to={day}"), "to")]
         {
@@ -181,7 +181,7 @@ async fn days_that_are_none_are_refused() {
 }
 
 #[tokio::test]
-async fn no_account_has_no_statement() {
+async fn statement_of_an_unknown_account_gives_404() {
     let app = spawn_app_in_one_partition().await;
     app.client().open_with_balance(1).await;
     let query = format!("{ALL_DAYS}&min_position=1");
@@ -191,7 +191,7 @@ async fn no_account_has_no_statement() {
 }
 
 #[tokio::test]
-async fn it_waits_for_the_position_that_is_asked_for() {
+async fn statement_waits_for_min_position() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(1).await;
     let query = format!("{ALL_DAYS}&min_position=2");
@@ -202,7 +202,7 @@ async fn it_waits_for_the_position_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_view_that_knows_no_frozen_times_draws_no_statement() {
+async fn view_of_an_older_schema_serves_no_statement() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(1).await;
     app.wait_until_projected().await;
@@ -211,15 +211,15 @@ async fn a_view_that_knows_no_frozen_times_draws_no_statement() {
 }
 
 #[tokio::test]
-async fn as_csv_it_is_a_file_with_the_same_rows() {
+async fn csv_is_a_file_with_the_same_rows() {
     let app = spawn_app_in_one_partition().await;
-    let (client, account, _) = busy(&app).await;
+    let (client, account, _) = account_with_movements(&app).await;
     let path = path(account, "from=2020-01-01&to=2199-01-01&min_position=10");
     let drawn = client.get(&path).await.expect(200);
     let csv = client.with_header("accept", "text/csv").get(&path).await.expect(200);
     assert_eq!(rows(&csv), as_rows(&drawn.body));
     assert_eq!(csv.position(), "10");
-    varies(&csv);
+    assert_vary(&csv);
     let file = format!("attachment; filename=\"statement-{account}-2020-01-01-2199-01-01.csv\"");
     assert_eq!(csv.header("content-disposition"), Some(&*file));
     let text = String::from_utf8(csv.bytes).unwrap();
@@ -230,7 +230,7 @@ async fn as_csv_it_is_a_file_with_the_same_rows() {
 }
 
 #[tokio::test]
-async fn a_text_survives_csv_and_is_no_formula_there() {
+async fn csv_keeps_texts_and_defuses_formulas() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(0).await;
@@ -249,7 +249,7 @@ async fn a_text_survives_csv_and_is_no_formula_there() {
 }
 
 #[tokio::test]
-async fn the_form_is_the_one_that_accept_prefers() {
+async fn format_is_negotiated_by_accept() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(1).await;
     let path = path(account, &format!("{ALL_DAYS}&min_position=1"));
@@ -266,7 +266,7 @@ async fn the_form_is_the_one_that_accept_prefers() {
     for accept in ["text/html", "application/pdf, image/*", "text/csv;q=0, application/*;q=0"] {
         get(accept).await.expect_problem(406, "not_acceptable");
     }
-    // What is wrong with the question comes first.
+    // An invalid query is refused before the format is negotiated.
     app.client()
         .with_header("accept", "text/html")
         .get(&format!("/v1/accounts/{account}/statement"))
@@ -278,20 +278,20 @@ async fn the_form_is_the_one_that_accept_prefers() {
 }
 
 #[tokio::test]
-async fn turnovers_have_no_ceiling() {
+async fn totals_may_exceed_the_balance_limit() {
     let app = spawn_app_in_one_partition().await;
     let most: i64 = 9_007_199_254_740_991;
     let account = app.client().open_with_balance(most).await;
     app.wait_until_projected().await;
-    // As often as makes more than fits into 63 bits.
-    let turns = format!(
+    // Enough movements that the totals exceed 63 bits.
+    let insert_movements = format!(
         "INSERT INTO account_transaction
              (partition, generation, account_id, version, kind, amount, balance_after, recorded_at, event_id, status, transaction_count)
          SELECT 0, 1, '{account}', n, CASE n % 2 WHEN 0 THEN 'withdrawal' ELSE 'deposit' END, {most}, (n % 2) * {most},
                 now(), gen_random_uuid(), 'open', n
          FROM generate_series(2, 2501) AS n"
     );
-    app.tamper(&turns).await;
+    app.tamper(&insert_movements).await;
     let drawn = app.client().get(&path(account, ALL_DAYS)).await.expect(200);
     let text = String::from_utf8(drawn.bytes).unwrap();
     let (total_in, total_out) = (1_251 * i128::from(most), 1_250 * i128::from(most));
@@ -299,33 +299,33 @@ async fn turnovers_have_no_ceiling() {
 }
 
 #[tokio::test]
-async fn a_statement_that_is_drawn_while_money_moves_ends_where_it_says() {
+async fn concurrent_statement_contains_exactly_its_position() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let account = client.open_with_balance(1).await;
-    let moving = async {
+    let depositing = async {
         for _ in 0..60 {
             client.deposit(account, 1).await.expect(201);
         }
     };
-    let drawing = async {
+    let reading = async {
         let mut drawn = Vec::new();
         for _ in 0..60 {
             drawn.push(client.get(&path(account, &format!("{ALL_DAYS}&min_position=1"))).await.expect(200));
         }
         drawn
     };
-    let ((), drawn) = join(moving, drawing).await;
+    let ((), drawn) = join(depositing, reading).await;
     let log = app.log().await;
     for statement in drawn {
         let position: i64 = statement.text("/position").parse().unwrap();
-        agrees(&statement, &log.events[..usize::try_from(position).unwrap()], NaiveDate::MIN, NaiveDate::MAX);
+        assert_statement(&statement, &log.events[..usize::try_from(position).unwrap()], NaiveDate::MIN, NaiveDate::MAX);
     }
 }
 
-/// The statement is what these events of its account make.
+/// Asserts that the statement equals the one expected from these events of its account.
 #[track_caller]
-fn agrees(statement: &Response, events: &[Event], from: NaiveDate, to: NaiveDate) {
+fn assert_statement(statement: &Response, events: &[Event], from: NaiveDate, to: NaiveDate) {
     let expected = expected_statement(events, beginning(from), beginning(to));
     for (member, value) in expected.as_object().unwrap() {
         assert_eq!(&statement.body[member], value, "{member} from {from} to {to}");
@@ -333,31 +333,34 @@ fn agrees(statement: &Response, events: &[Event], from: NaiveDate, to: NaiveDate
     assert_eq!(statement.body["position"], statement.position());
 }
 
-/// How much later than the event before: at once, soon, on another day, or beside a midnight.
+/// The time from the previous event to an event.
 #[derive(Clone, Copy, Debug)]
-enum Later {
-    Not,
+enum Step {
+    /// The same time.
+    None,
+    /// This many microseconds.
     Micros(i64),
+    /// Up to the midnight after so many days, plus so many microseconds.
     Midnight(u64, i64),
 }
 
-fn later() -> impl Strategy<Value = Later> {
+fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        1 => Just(Later::Not),
-        4 => (1..10_000_000_000i64).prop_map(Later::Micros),
-        3 => (1..4u64, -1..=1i64).prop_map(|(days, beside)| Later::Midnight(days, beside)),
+        1 => Just(Step::None),
+        4 => (1..10_000_000_000i64).prop_map(Step::Micros),
+        3 => (1..4u64, -1..=1i64).prop_map(|(days, beside)| Step::Midnight(days, beside)),
     ]
 }
 
-/// Moves the log's events over many days, in their order, and lets the views read them anew.
-async fn spread(app: &App, log: &Log, steps: &[Later]) {
+/// Spreads the events over many days in their order, and resets the views.
+async fn spread_over_days(app: &App, log: &Log, steps: &[Step]) {
     let mut time = beginning(NaiveDate::from_ymd_opt(2026, 1, 1).unwrap());
     let mut moved = String::new();
     for (event, step) in log.events.iter().zip(steps.iter().cycle()) {
         time = match *step {
-            Later::Not => time,
-            Later::Micros(micros) => time + Duration::microseconds(micros),
-            Later::Midnight(days, beside) => {
+            Step::None => time,
+            Step::Micros(micros) => time + Duration::microseconds(micros),
+            Step::Midnight(days, beside) => {
                 (beginning(time.date_naive() + Days::new(days)) + Duration::microseconds(beside)).max(time)
             }
         };
@@ -373,48 +376,48 @@ async fn spread(app: &App, log: &Log, steps: &[Later]) {
     .await;
 }
 
-/// Each account's statements over consecutive days.
-async fn check(app: &App, accounts: &[Uuid], log: &Log, bounds: &[NaiveDate]) {
+/// Asserts the statements of consecutive periods of each account.
+async fn assert_consecutive_statements(app: &App, accounts: &[Uuid], log: &Log, bounds: &[NaiveDate]) {
     for account in accounts {
         let events = account_events(log, *account);
         let (mut balance, mut lines) = (json!(0), vec![]);
         for days in bounds.windows(2) {
             let query = format!("from={}&to={}&min_position={}", days[0], days[1], log.head.position);
             let drawn = app.client().get(&path(*account, &query)).await.expect(200);
-            agrees(&drawn, &events, days[0], days[1]);
-            assert_eq!(drawn.body["opening_balance"], balance, "what one ends with the next begins with");
+            assert_statement(&drawn, &events, days[0], days[1]);
+            assert_eq!(drawn.body["opening_balance"], balance, "the opening balance equals the previous closing balance");
             balance = drawn.body["closing_balance"].clone();
             lines.extend(drawn.body["lines"].as_array().unwrap().clone());
             let csv = app.client().with_header("accept", "text/csv").get(&path(*account, &query)).await.expect(200);
             assert_eq!(rows(&csv), as_rows(&drawn.body));
         }
         let whole = expected_statement(&events, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
-        assert_eq!((&balance, &json!(lines)), (&whole["closing_balance"], &whole["lines"]), "without gap or overlap");
+        assert_eq!((&balance, &json!(lines)), (&whole["closing_balance"], &whole["lines"]), "consecutive statements contain each movement once");
     }
 }
 
 #[test]
-fn statements_over_consecutive_days_join_and_are_what_the_events_of_their_days_make() {
+fn consecutive_statements_equal_the_fold_of_their_events() {
     let runtime = Runtime::new().unwrap();
     let config = Config { cases: 6, max_shrink_iters: 16, failure_persistence: None, ..Config::default() };
-    let strategy = (history(60), vec(later(), 40), vec((any::<Index>(), 0..2u64), 1..10));
-    let tried = TestRunner::new(config).run(&strategy, |(history, steps, days)| {
+    let strategy = (history(60), vec(step(), 40), vec((any::<Index>(), 0..2u64), 1..10));
+    let result = TestRunner::new(config).run(&strategy, |(history, steps, days)| {
         runtime.block_on(async {
             let app = spawn_app_in_one_partition().await;
             let accounts = history.run(&app).await;
             app.wait_until_projected().await;
-            spread(&app, &app.log().await, &steps).await;
+            spread_over_days(&app, &app.log().await, &steps).await;
             let log = app.log().await;
-            // The days of some events and those after them, between two that hold all of them.
+            // Period bounds: days of some events and the following days, between two days outside of the whole history.
             let mut bounds =
                 vec![NaiveDate::from_ymd_opt(2025, 1, 1).unwrap(), NaiveDate::from_ymd_opt(2031, 1, 1).unwrap()];
             bounds.extend(
                 days.iter().map(|(index, after)| index.get(&log.events).recorded_at.date_naive() + Days::new(*after)),
             );
             bounds.sort_unstable();
-            check(&app, &accounts, &log, &bounds).await;
+            assert_consecutive_statements(&app, &accounts, &log, &bounds).await;
         });
         Ok(())
     });
-    tried.unwrap();
+    result.unwrap();
 }

@@ -1,4 +1,5 @@
-//! Long statements: drawn page by page as fast as they are read, whole or broken off, and in nobody's way.
+//! Long statements are streamed page by page at the reader's speed. They do not occupy database connections, and a stream
+//! is aborted if its rows are inconsistent.
 
 use std::time::Duration;
 
@@ -14,16 +15,15 @@ use uuid::Uuid;
 use crate::support::{App, eventually, spawn_app, spawn_app_in_one_partition};
 
 const LINES: i64 = 200_000;
-/// Far more than the buffers on the way to a slow reader hold.
-const LINES_TO_WAIT_FOR: i64 = 20_000;
-/// More than there are connections for queries.
+/// More lines than all buffers between the service and a slow reader hold.
+const LINES_BEYOND_BUFFERS: i64 = 20_000;
+/// More than the connections of the query pool.
 const SLOW_READERS: usize = 40;
 const RECEIVE_BYTES: u32 = 16 * 1024;
 const QUERY: &str = "statement?from=2000-01-01&to=2200-01-01";
 
-/// An account with a statement of so many lines: opened with 1, and paid 1 again and again. Only the view of movements
-/// knows.
-async fn rich(app: &App, lines: i64) -> Uuid {
+/// Opens an account with 1 and inserts deposits of 1, up to `lines` lines, into the transactions view only.
+async fn account_with_lines(app: &App, lines: i64) -> Uuid {
     let account = app.client().open_with_balance(1).await;
     app.wait_until_projected().await;
     app.tamper(&format!(
@@ -36,11 +36,11 @@ async fn rich(app: &App, lines: i64) -> Uuid {
     account
 }
 
-/// Somebody who has asked for a statement and reads no more of it than the first bytes.
+/// A client that has read only the first bytes of a statement.
 struct SlowReader(TcpStream);
 
 impl SlowReader {
-    async fn begin(app: &App, account: Uuid) -> Self {
+    async fn start(app: &App, account: Uuid) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(RECEIVE_BYTES).unwrap();
         let address = app.url().strip_prefix("http://").unwrap().parse().unwrap();
@@ -54,23 +54,23 @@ impl SlowReader {
         Self(stream)
     }
 
-    /// Reads the rest.
-    async fn read_on(mut self) -> String {
+    /// Reads the rest of the response.
+    async fn read_rest(mut self) -> String {
         let mut rest = Vec::new();
-        // Broken off or not, what came counts.
+        // An aborted connection is an error here; the bytes received before it are still returned.
         let _ = self.0.read_to_end(&mut rest).await;
         String::from_utf8(rest).unwrap()
     }
 }
 
-/// Whether the body came to its end: the last chunk is empty.
-fn is_whole(response: &str) -> bool {
-    let is_told = response.contains(&format!("\"closing_balance\":{LINES_TO_WAIT_FOR},\"position\":\""));
-    assert_eq!(response.ends_with("\r\n0\r\n\r\n"), is_told);
-    is_told
+/// Whether the body is complete: it contains the closing balance and ends with the empty last chunk.
+fn is_complete(response: &str) -> bool {
+    let has_closing_balance = response.contains(&format!("\"closing_balance\":{LINES_BEYOND_BUFFERS},\"position\":\""));
+    assert_eq!(response.ends_with("\r\n0\r\n\r\n"), has_closing_balance);
+    has_closing_balance
 }
 
-/// How many connections for queries are at work or hold a transaction.
+/// The number of query connections that execute a statement or are in a transaction.
 async fn busy_connections(app: &App) -> i64 {
     query_scalar(
         "SELECT count(*) FROM pg_stat_activity
@@ -82,9 +82,9 @@ async fn busy_connections(app: &App) -> i64 {
 }
 
 #[tokio::test]
-async fn a_statement_of_many_lines_comes_whole_in_either_form() {
+async fn statement_of_many_lines_is_complete_in_both_formats() {
     let app = spawn_app_in_one_partition().await;
-    let account = rich(&app, LINES).await;
+    let account = account_with_lines(&app, LINES).await;
     let path = format!("/v1/accounts/{account}/{QUERY}");
     let json = app.client().get(&path).await.expect(200);
     let lines = json.body["lines"].as_array().unwrap();
@@ -100,71 +100,71 @@ async fn a_statement_of_many_lines_comes_whole_in_either_form() {
 }
 
 #[tokio::test]
-async fn those_who_read_slowly_hold_no_connection_to_the_database() {
+async fn slow_readers_occupy_no_database_connection() {
     let app = spawn_app_in_one_partition().await;
-    let account = rich(&app, LINES_TO_WAIT_FOR).await;
-    let mut readers = join_all((0..SLOW_READERS).map(|_| SlowReader::begin(&app, account))).await;
-    eventually("idle connections", async || (busy_connections(&app).await == 0).then_some(())).await;
-    // Others are served meanwhile, those who want a statement among them.
+    let account = account_with_lines(&app, LINES_BEYOND_BUFFERS).await;
+    let mut readers = join_all((0..SLOW_READERS).map(|_| SlowReader::start(&app, account))).await;
+    eventually("idle query connections", async || (busy_connections(&app).await == 0).then_some(())).await;
+    // Other reads are served, statements included.
     let client = app.client();
     let others = join_all((0..20).map(|_| client.get_account(account, "1"))).await;
     assert!(others.iter().all(|response| response.status == 200));
     client.get(&format!("/v1/accounts/{account}/statement?from=2000-01-01&to=2000-02-01")).await.expect(200);
-    eventually("idle connections again", async || (busy_connections(&app).await == 0).then_some(())).await;
-    assert!(is_whole(&readers.pop().unwrap().read_on().await));
+    eventually("idle query connections after other reads", async || (busy_connections(&app).await == 0).then_some(())).await;
+    assert!(is_complete(&readers.pop().unwrap().read_rest().await));
 }
 
 #[tokio::test]
-async fn statements_leave_connections_for_other_queries_however_many_are_read() {
+async fn statements_leave_connections_for_other_queries() {
     let app = spawn_app_in_one_partition().await;
-    let account = rich(&app, LINES_TO_WAIT_FOR).await;
-    let readers = join_all((0..SLOW_READERS).map(|_| SlowReader::begin(&app, account))).await;
+    let account = account_with_lines(&app, LINES_BEYOND_BUFFERS).await;
+    let readers = join_all((0..SLOW_READERS).map(|_| SlowReader::start(&app, account))).await;
     let mut lock = app.database().await;
     raw_sql("BEGIN; LOCK TABLE account_transaction").execute(&mut lock).await.unwrap();
-    let reading = tokio::spawn(join_all(readers.into_iter().map(SlowReader::read_on)));
-    eventually("statements that wait", async || (busy_connections(&app).await > 0).then_some(())).await;
+    let reading = tokio::spawn(join_all(readers.into_iter().map(SlowReader::read_rest)));
+    eventually("statements that wait for the lock", async || (busy_connections(&app).await > 0).then_some(())).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let waiting = busy_connections(&app).await;
-    assert!(waiting <= 4, "{waiting} connections are taken");
+    assert!(waiting <= 4, "statements occupy {waiting} connections");
     app.client().get_account(account, "1").await.expect(200);
     lock.close().await.unwrap();
     reading.await.unwrap();
 }
 
 #[tokio::test]
-async fn a_statement_is_read_no_faster_than_it_is_taken_and_broken_off_where_it_would_be_wrong() {
+async fn inconsistent_rows_abort_the_statement_stream() {
     let app = spawn_app_in_one_partition().await;
-    let account = rich(&app, LINES_TO_WAIT_FOR).await;
-    let right = "CREATE TABLE history AS SELECT * FROM account_transaction";
-    app.tamper(right).await;
-    for wrong in [
+    let account = account_with_lines(&app, LINES_BEYOND_BUFFERS).await;
+    let save_rows = "CREATE TABLE history AS SELECT * FROM account_transaction";
+    app.tamper(save_rows).await;
+    for corruption in [
         "DELETE FROM account_transaction WHERE version = 19000",
         "UPDATE account_transaction SET amount = 2 WHERE version = 18000",
         "UPDATE account_transaction SET balance_after = balance_after + 1 WHERE version >= 17000",
         "UPDATE account_transaction SET kind = 'withdrawal' WHERE version = 16000",
-        // What is missing and what is too much make up for each other.
+        // A missing movement and a raised amount cancel out in the sum.
         "DELETE FROM account_transaction WHERE version = 15500;
          UPDATE account_transaction SET amount = 2 WHERE version = 15501",
-        // Each balance follows, and leads elsewhere.
+        // Each balance follows from the previous one, but the closing balance is wrong.
         "UPDATE account_transaction SET amount = 2 WHERE version = 15200;
          UPDATE account_transaction SET balance_after = balance_after + 1 WHERE version >= 15200",
         "DELETE FROM account_transaction WHERE version > 15000",
     ] {
-        let reader = SlowReader::begin(&app, account).await;
-        eventually("an idle server", async || (busy_connections(&app).await == 0).then_some(())).await;
-        // None of it has been read: the buffers on the way hold far less.
-        app.tamper(wrong).await;
-        let told = reader.read_on().await;
-        assert!(!is_whole(&told), "{wrong}");
-        assert!(told.contains("\"version\":14000,") && !told.contains("\"version\":20000,"), "{wrong}");
+        let reader = SlowReader::start(&app, account).await;
+        eventually("idle query connections", async || (busy_connections(&app).await == 0).then_some(())).await;
+        // The service has not read these rows yet, because the buffers hold far fewer lines.
+        app.tamper(corruption).await;
+        let body = reader.read_rest().await;
+        assert!(!is_complete(&body), "{corruption}");
+        assert!(body.contains("\"version\":14000,") && !body.contains("\"version\":20000,"), "{corruption}");
         app.tamper("TRUNCATE account_transaction; INSERT INTO account_transaction SELECT * FROM history").await;
     }
-    // Everybody else goes on.
+    // Other reads are served.
     app.client().get_account(account, "1").await.expect(200);
 }
 
 #[tokio::test]
-async fn what_is_wrong_on_the_first_page_is_said_by_the_status() {
+async fn inconsistent_first_page_gives_500() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(1).await;
     app.wait_until_projected().await;
@@ -173,10 +173,10 @@ async fn what_is_wrong_on_the_first_page_is_said_by_the_status() {
 }
 
 #[tokio::test]
-async fn a_view_that_is_replaced_by_its_next_generation_meanwhile_changes_nothing() {
+async fn statement_survives_a_switch_of_the_view_generation() {
     let app = spawn_app_in_one_partition().await;
-    let account = rich(&app, LINES_TO_WAIT_FOR).await;
-    let reader = SlowReader::begin(&app, account).await;
+    let account = account_with_lines(&app, LINES_BEYOND_BUFFERS).await;
+    let reader = SlowReader::start(&app, account).await;
     app.sabotage(
         "BEGIN;
          CREATE TEMPORARY TABLE rebuilt AS SELECT * FROM account_transaction;
@@ -189,11 +189,11 @@ async fn a_view_that_is_replaced_by_its_next_generation_meanwhile_changes_nothin
          COMMIT",
     )
     .await;
-    assert!(is_whole(&reader.read_on().await));
+    assert!(is_complete(&reader.read_rest().await));
 }
 
-/// Reads `path` a few times, so that its statements are planned for good.
-async fn ask(app: &App, paths: &[String]) {
+/// Reads each path eight times, so that Postgres fixes generic plans for its statements.
+async fn get_repeatedly(app: &App, paths: &[String]) {
     for _ in 0..8 {
         for path in paths {
             assert_ne!(app.client().get(path).await.body, Value::Null, "{path}");
@@ -202,9 +202,9 @@ async fn ask(app: &App, paths: &[String]) {
 }
 
 #[tokio::test]
-async fn statements_prepared_on_an_empty_history_read_only_what_they_need_when_it_is_full() {
+async fn queries_planned_on_an_empty_view_read_few_rows_later() {
     let mut app = spawn_app_in_one_partition().await;
-    // Nobody tells the planner later how full it is.
+    // Without autovacuum the planner does not learn how many rows the table has.
     app.sabotage("ALTER TABLE account_transaction SET (autovacuum_enabled = off)").await;
     let account = app.client().open_with_balance(1).await;
     app.wait_until_projected().await;
@@ -217,8 +217,8 @@ async fn statements_prepared_on_an_empty_history_read_only_what_they_need_when_i
         "/transactions?limit=5&from=2026-02-01T00:00:00Z&to=2026-02-02T00:00:00Z",
     ]
     .map(|query| format!("/v1/accounts/{account}{query}"));
-    ask(&app, &paths).await;
-    // One account with a long history, from minute to minute, among many others.
+    get_repeatedly(&app, &paths).await;
+    // One account with a movement every minute, among many other accounts.
     app.tamper(&format!(
         "UPDATE account_transaction SET recorded_at = '2026-01-01T00:00:00Z';
          INSERT INTO account_transaction
@@ -233,17 +233,17 @@ async fn statements_prepared_on_an_empty_history_read_only_what_they_need_when_i
     ))
     .await;
     let before = rows_read(&app).await;
-    ask(&app, &paths).await;
+    get_repeatedly(&app, &paths).await;
     let day = app.client().get(&paths[2]).await.expect(200);
     assert_eq!((day.body["lines"].as_array().unwrap().len(), &day.body["opening_balance"]), (1_440, &json!(84_959)));
     app.stop().await;
     app.wait_until_disconnected().await;
     let read = rows_read(&app).await - before;
-    // Nine days of 1440 lines, and some 20 rows for each time that is looked for.
+    // Nine statements of a day with 1440 lines, and about 20 rows for each look-up of a time.
     assert!((12_960..25_000).contains(&read), "{read} rows were read");
 }
 
-/// How many rows of the history were read in any way, as far as it has been added up.
+/// The number of rows read from `account_transaction`, by index or scan, as reported so far.
 async fn rows_read(app: &App) -> i64 {
     query_scalar(
         "SELECT (seq_tup_read + idx_tup_fetch)::int8 FROM pg_stat_user_tables WHERE relname = 'account_transaction'",

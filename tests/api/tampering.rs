@@ -1,4 +1,4 @@
-//! What a superuser changes behind the bank's back is found and named by `verify`; what the service itself could try is
+//! Changes that a superuser makes to the tables are found by verification. Changes that the service's role could try are
 //! refused by the database.
 
 use passbook_audit::{Finding, Report, verify};
@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use crate::support::{App, eventually, spawn_app, spawn_app_in_one_partition_with};
 
-/// A bank with some history, all of it projected: two accounts, a transfer, keys and snapshots.
+/// An app with two accounts, a transfer, keys and snapshots, all projected.
 ///
-/// Positions: 1 opens the first account (100), 2 the second, 3 deposits 5, 4 and 5 transfer 10, 6 withdraws 1 under a key.
-async fn bank() -> (App, Uuid, Uuid) {
+/// By position: 1 opens the first account with 100, 2 opens the second, 3 deposits 5, 4 and 5 transfer 10, 6 withdraws 1.
+async fn app_with_history() -> (App, Uuid, Uuid) {
     let app = spawn_app_in_one_partition_with(&["--snapshot-every=2"]).await;
     let client = app.client();
     let (first, second) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
@@ -35,17 +35,17 @@ impl App {
         }
     }
 
-    /// Verify names this position, and says these words.
+    /// Asserts that verification found a mismatch at this position, with this text.
     #[track_caller]
-    fn found(outcome: Result<Report, Finding>, position: i64, words: &str) {
-        let finding = outcome.expect_err("something is not in order");
-        assert!(finding.position == position && finding.sentence.contains(words), "{finding}");
+    fn assert_finding(outcome: Result<Report, Finding>, position: i64, text: &str) {
+        let finding = outcome.expect_err("verification finds a mismatch");
+        assert!(finding.position == position && finding.sentence.contains(text), "{finding}");
     }
 }
 
 #[tokio::test]
-async fn books_in_order_are_found_in_order() {
-    let (app, _, _) = bank().await;
+async fn consistent_log_is_verified() {
+    let (app, _, _) = app_with_history().await;
     let report = app.verify(None).await.unwrap();
     assert_eq!((report.events, report.accounts, report.receipts), (6, 2, 3));
     assert!(report.snapshots >= 1, "{report:?}");
@@ -54,7 +54,7 @@ async fn books_in_order_are_found_in_order() {
 }
 
 #[tokio::test]
-async fn an_empty_log_is_in_order() {
+async fn empty_log_is_verified() {
     let app = spawn_app().await;
     let report = app.verify(None).await.unwrap();
     assert_eq!((report.events, report.accounts), (0, 0));
@@ -62,8 +62,8 @@ async fn an_empty_log_is_in_order() {
 }
 
 #[tokio::test]
-async fn a_view_that_is_behind_is_compared_at_its_own_position() {
-    let (app, first, _) = bank().await;
+async fn lagging_view_is_compared_at_its_own_position() {
+    let (app, first, _) = app_with_history().await;
     app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
     app.client().deposit(first, 1).await.expect(201);
     app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
@@ -71,141 +71,141 @@ async fn a_view_that_is_behind_is_compared_at_its_own_position() {
 }
 
 #[tokio::test]
-async fn a_changed_amount_is_found_where_it_stands() {
-    let (app, _, _) = bank().await;
+async fn changed_amount_is_found_at_its_position() {
+    let (app, _, _) = app_with_history().await;
     app.tamper(r#"UPDATE event SET data = '{"amount":50}' WHERE position = 3"#).await;
-    App::found(app.verify(None).await, 3, "changed");
+    App::assert_finding(app.verify(None).await, 3, "changed");
 }
 
 #[tokio::test]
-async fn another_author_or_time_is_found_where_it_stands() {
-    let (app, _, _) = bank().await;
-    app.tamper("UPDATE event SET metadata = replace(metadata::text, 'anonymous', 'somebody')::json WHERE position = 4")
+async fn changed_user_or_time_is_found_at_its_position() {
+    let (app, _, _) = app_with_history().await;
+    app.tamper("UPDATE event SET metadata = replace(metadata::text, 'anonymous', 'other-user')::json WHERE position = 4")
         .await;
-    App::found(app.verify(None).await, 4, "changed");
-    let (app, _, _) = bank().await;
+    App::assert_finding(app.verify(None).await, 4, "changed");
+    let (app, _, _) = app_with_history().await;
     app.tamper("UPDATE event SET recorded_at = recorded_at + interval '1 microsecond' WHERE position = 6").await;
-    App::found(app.verify(None).await, 6, "changed");
+    App::assert_finding(app.verify(None).await, 6, "changed");
 }
 
 #[tokio::test]
-async fn two_events_that_changed_places_are_found() {
-    let (app, _, _) = bank().await;
+async fn swapped_events_are_found() {
+    let (app, _, _) = app_with_history().await;
     app.tamper(
         "UPDATE event SET position = position + 1000 WHERE position IN (2, 3);
          UPDATE event SET position = 1005 - position WHERE position > 1000",
     )
     .await;
-    App::found(app.verify(None).await, 2, "changed");
+    App::assert_finding(app.verify(None).await, 2, "changed");
 }
 
 #[tokio::test]
-async fn a_deleted_last_event_is_found() {
-    let (app, _, _) = bank().await;
+async fn deleted_last_event_is_found() {
+    let (app, _, _) = app_with_history().await;
     app.tamper("DELETE FROM event WHERE position = 6").await;
-    App::found(app.verify(None).await, 6, "cut off");
+    App::assert_finding(app.verify(None).await, 6, "cut off");
 }
 
 #[tokio::test]
-async fn a_deleted_account_is_found_at_its_first_event() {
-    let (app, _, second) = bank().await;
+async fn deleted_account_is_found_at_its_first_event() {
+    let (app, _, second) = app_with_history().await;
     app.tamper(&format!(
         "DELETE FROM event WHERE stream_id = '{second}'; DELETE FROM account_view WHERE account_id = '{second}';
          DELETE FROM account_transaction WHERE account_id = '{second}'; DELETE FROM snapshot WHERE stream_id = '{second}'"
     ))
     .await;
-    App::found(app.verify(None).await, 2, "missing");
+    App::assert_finding(app.verify(None).await, 2, "missing");
 }
 
 #[tokio::test]
-async fn an_event_put_in_behind_the_head_is_found() {
-    let (app, _, _) = bank().await;
+async fn event_inserted_after_the_head_is_found() {
+    let (app, _, _) = app_with_history().await;
     app.tamper(
         "INSERT INTO event SELECT partition, 7, gen_random_uuid(), stream_id, version + 1, type, schema_version, data,
                                   metadata, recorded_at, hash FROM event WHERE position = 6",
     )
     .await;
-    App::found(app.verify(None).await, 7, "changed, moved or put in");
+    App::assert_finding(app.verify(None).await, 7, "changed, moved or put in");
 }
 
 #[tokio::test]
-async fn a_row_of_a_view_that_was_written_into_is_found() {
-    let (app, first, _) = bank().await;
+async fn changed_rows_of_views_are_found() {
+    let (app, first, _) = app_with_history().await;
     app.tamper(&format!("UPDATE account_view SET balance = balance + 1 WHERE account_id = '{first}'")).await;
-    App::found(app.verify(None).await, 4, &first.to_string());
+    App::assert_finding(app.verify(None).await, 4, &first.to_string());
 
-    let (app, _, _) = bank().await;
+    let (app, _, _) = app_with_history().await;
     app.tamper("UPDATE account_transaction SET reference = 'not mine' WHERE amount = 10 AND kind = 'transfer_out'")
         .await;
-    App::found(app.verify(None).await, 4, "transactions");
+    App::assert_finding(app.verify(None).await, 4, "transactions");
 
-    let (app, _, _) = bank().await;
+    let (app, _, _) = app_with_history().await;
     app.tamper("DELETE FROM account_transaction WHERE kind = 'withdrawal'").await;
-    App::found(app.verify(None).await, 6, "transactions");
+    App::assert_finding(app.verify(None).await, 6, "transactions");
 
-    let (app, first, _) = bank().await;
+    let (app, first, _) = app_with_history().await;
     app.tamper(&format!(
         "UPDATE daily_balance SET money_in = money_in + 1, money_out = money_out + 1 WHERE account_id = '{first}'"
     ))
     .await;
-    App::found(app.verify(None).await, 4, &format!("daily balances of account {first}"));
+    App::assert_finding(app.verify(None).await, 4, &format!("daily balances of account {first}"));
 
-    let (app, _, second) = bank().await;
+    let (app, _, second) = app_with_history().await;
     app.tamper(&format!("DELETE FROM daily_balance WHERE account_id = '{second}'")).await;
-    App::found(app.verify(None).await, 6, &second.to_string());
+    App::assert_finding(app.verify(None).await, 6, &second.to_string());
 
-    for wrong in ["open = open + 1", "money = money + 1", "currency = 'USD'"] {
-        let (app, _, _) = bank().await;
-        app.tamper(&format!("UPDATE bank_total SET {wrong}")).await;
-        App::found(app.verify(None).await, 6, "the totals of EUR");
+    for change in ["open = open + 1", "money = money + 1", "currency = 'USD'"] {
+        let (app, _, _) = app_with_history().await;
+        app.tamper(&format!("UPDATE bank_total SET {change}")).await;
+        App::assert_finding(app.verify(None).await, 6, "the totals of EUR");
     }
 
-    let (app, first, _) = bank().await;
+    let (app, first, _) = app_with_history().await;
     app.tamper(&format!("DELETE FROM account_view WHERE account_id = '{first}'")).await;
-    App::found(app.verify(None).await, 4, "missing");
+    App::assert_finding(app.verify(None).await, 4, "missing");
 }
 
 #[tokio::test]
-async fn a_snapshot_that_was_written_into_is_found() {
-    let (app, first, _) = bank().await;
-    let held: i64 =
+async fn changed_snapshots_are_found() {
+    let (app, first, _) = app_with_history().await;
+    let snapshots: i64 =
         sqlx::query_scalar("SELECT count(*) FROM snapshot").fetch_one(&mut app.database().await).await.unwrap();
-    assert!(held > 0);
+    assert!(snapshots > 0);
     app.tamper(&format!(
         "UPDATE snapshot SET state = replace(state::text, '105', '106')::json WHERE stream_id = '{first}'"
     ))
     .await;
-    App::found(app.verify(None).await, 3, "snapshot");
+    App::assert_finding(app.verify(None).await, 3, "snapshot");
     app.tamper("DELETE FROM snapshot").await;
     app.verify(None).await.unwrap();
     app.tamper(&format!("INSERT INTO snapshot VALUES (0, '{first}', 9, 1, '\"Unopened\"')")).await;
-    App::found(app.verify(None).await, 6, "never was");
+    App::assert_finding(app.verify(None).await, 6, "never was");
 }
 
 #[tokio::test]
-async fn a_receipt_that_was_written_into_is_found() {
+async fn changed_receipts_are_found() {
     for (key, position) in [("deposit", 3), ("transfer", 5), ("withdraw", 6)] {
-        let (app, _, _) = bank().await;
+        let (app, _, _) = app_with_history().await;
         app.tamper(&format!(
             r#"UPDATE idempotency_key SET receipt = replace(receipt::text, '"balance":', '"balance":1')::json WHERE key = '{key}'"#
         ))
         .await;
-        App::found(app.verify(None).await, position, key);
+        App::assert_finding(app.verify(None).await, position, key);
     }
-    let (app, _, _) = bank().await;
+    let (app, _, _) = app_with_history().await;
     let (six, seven) = (app.qualify("6"), app.qualify("7"));
     app.tamper(&format!(
         r#"UPDATE idempotency_key SET receipt = replace(receipt::text, '"position":"{six}"', '"position":"{seven}"')::json"#
     ))
     .await;
-    App::found(app.verify(None).await, 7, "not there");
+    App::assert_finding(app.verify(None).await, 7, "not there");
     app.tamper("UPDATE idempotency_key SET receipt = '{}' WHERE key = 'withdraw'").await;
-    App::found(app.verify(None).await, 1, "withdraw");
+    App::assert_finding(app.verify(None).await, 1, "withdraw");
 }
 
 #[tokio::test]
-async fn a_witness_finds_a_log_that_was_rewritten_with_fitting_hashes() {
-    let (app, _, _) = bank().await;
+async fn expected_head_detects_a_rewritten_log() {
+    let (app, _, _) = app_with_history().await;
     let heads = app.client().get("/v1/log/head").await.expect(200);
     let head = &heads.data()[usize::try_from(app.partition_under_test()).unwrap()];
     assert_eq!((&head["partition"], &head["position"]), (&json!(app.partition_under_test()), &json!(6)));
@@ -214,17 +214,17 @@ async fn a_witness_finds_a_log_that_was_rewritten_with_fitting_hashes() {
     app.verify(Some(&witness)).await.unwrap();
     app.verify(Some(&witness[..10])).await.unwrap();
     let other = if hash.starts_with('0') { "1" } else { "0" };
-    App::found(app.verify(Some(&format!("6-{other}{}", &hash[1..]))).await, 6, "witness");
-    App::found(app.verify(Some(&format!("7-{hash}"))).await, 7, "witness");
+    App::assert_finding(app.verify(Some(&format!("6-{other}{}", &hash[1..]))).await, 6, "witness");
+    App::assert_finding(app.verify(Some(&format!("7-{hash}"))).await, 7, "witness");
 }
 
 #[tokio::test]
-async fn an_account_is_verified_while_the_bank_runs() {
-    let (app, first, second) = bank().await;
+async fn account_is_verified_while_the_service_runs() {
+    let (app, first, second) = app_with_history().await;
     let client = app.client();
     let path = |account: Uuid| format!("/v1/accounts/{account}/verification");
-    let whole = client.get(&path(first)).await.expect(200);
-    assert_eq!(whole.body, json!({"account_id": first, "verified": true, "events": 3, "finding": null}));
+    let intact = client.get(&path(first)).await.expect(200);
+    assert_eq!(intact.body, json!({"account_id": first, "verified": true, "events": 3, "finding": null}));
     client.get(&path(Uuid::from_u128(17))).await.expect_problem(404, "account_not_found");
 
     app.tamper(&format!("UPDATE account_view SET balance = 1 WHERE account_id = '{first}'")).await;
@@ -238,8 +238,8 @@ async fn an_account_is_verified_while_the_bank_runs() {
 }
 
 #[tokio::test]
-async fn the_service_cannot_change_what_is_recorded() {
-    let (app, _, _) = bank().await;
+async fn service_role_cannot_change_recorded_data() {
+    let (app, _, _) = app_with_history().await;
     let mut service = app.database().await;
     execute(&mut service, "SET ROLE passbook_service").await.unwrap();
     for denied in [
@@ -258,7 +258,7 @@ async fn the_service_cannot_change_what_is_recorded() {
     }
     for statement in ["UPDATE event SET data = '{}'", "DELETE FROM event WHERE position = 6", "TRUNCATE event"] {
         let mut owner = app.database().await;
-        // Not even a replica's session, in which other triggers rest.
+        // The trigger also fires in a replication session, in which ordinary triggers do not.
         execute(&mut owner, "SET session_replication_role = replica").await.unwrap();
         let error = execute(&mut owner, statement).await.expect_err(statement);
         assert!(error.to_string().contains("events are immutable"), "{error}");
@@ -268,14 +268,14 @@ async fn the_service_cannot_change_what_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_running_service_has_taken_its_role_on_every_connection() {
-    let (app, _, _) = bank().await;
-    // As the service sees itself: it may not look at what a trigger would refuse the owner.
+async fn service_uses_its_role_on_every_connection() {
+    let (app, _, _) = app_with_history().await;
+    // Without the privilege, appends fail only if the connection uses the service's role and not the owner's.
     app.sabotage("REVOKE INSERT ON event FROM passbook_service").await;
     let refused = app.client().open(json!({"currency": "EUR"})).await;
     assert!(refused.status >= 500, "{}", refused.body);
     app.sabotage("GRANT INSERT ON event TO passbook_service").await;
-    eventually("a bank that heals", async || {
+    eventually("a successful opening", async || {
         (app.client().open(json!({"currency": "EUR"})).await.status == 201).then_some(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! Transfers lose no money and make none, in whatever directions they cross.
+//! Concurrent transfers neither lose nor create money.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{Rng, audit::audit, audit::fold, spawn_app, spawn_app_with};
 
 #[tokio::test]
-async fn crossing_transfers_neither_lose_nor_make_money() {
+async fn concurrent_transfers_keep_the_sum_of_balances() {
     let app = spawn_app().await;
     let client = app.client();
     let accounts = join_all((0..12).map(|_| client.open_with_balance(1_000))).await;
@@ -30,7 +30,7 @@ async fn crossing_transfers_neither_lose_nor_make_money() {
 }
 
 #[tokio::test]
-async fn two_accounts_that_pay_each_other_at_once_both_succeed() {
+async fn opposite_concurrent_transfers_succeed() {
     let app = spawn_app().await;
     let client = app.client();
     let (one, two) = (client.open_with_balance(100).await, client.open_with_balance(100).await);
@@ -43,7 +43,7 @@ async fn two_accounts_that_pay_each_other_at_once_both_succeed() {
 }
 
 #[tokio::test]
-async fn a_chain_of_transfers_in_one_batch_is_decided_link_by_link() {
+async fn dependent_transfers_in_one_batch_are_decided_in_order() {
     let app = spawn_app_with(&["--cache-accounts=1"]).await;
     let client = app.client();
     let mut accounts = vec![client.open_with_balance(100).await];
@@ -51,33 +51,32 @@ async fn a_chain_of_transfers_in_one_batch_is_decided_link_by_link() {
         accounts.push(client.open_with_balance(0).await);
     }
     let log_head_lock = app.lock_log_heads().await;
-    let links = join_all(accounts.windows(2).map(|pair| client.transfer(pair[0], pair[1], 100)));
+    let transfers = join_all(accounts.windows(2).map(|pair| client.transfer(pair[0], pair[1], 100)));
     let release = async {
         app.wait_for_blocked_writer().await;
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         drop(log_head_lock);
     };
-    let (links, ()) = tokio::join!(links, release);
-    // Each link needs the money of the one before it, so they stand in the order of their arrival or not at all.
-    for link in links {
-        assert!(link.status == 201 || link.body["code"] == "insufficient_funds", "{}", link.body);
+    let (responses, ()) = tokio::join!(transfers, release);
+    // Each transfer needs the money of the one before it, so it succeeds only if that one was decided first.
+    for response in responses {
+        assert!(response.status == 201 || response.body["code"] == "insufficient_funds", "{}", response.body);
     }
     audit(&app).await;
 }
 
 #[tokio::test]
-async fn both_sides_of_a_transfer_stand_in_one_transaction() {
+async fn both_sides_of_a_transfer_are_in_one_transaction() {
     let app = spawn_app().await;
     let client = app.client();
     let (from, to) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
     let body = json!({"from": from, "to": to, "amount": 30});
     client.with_key("one").command("/v1/transfers", body.clone()).await.expect(201);
     client.with_key("one").command("/v1/transfers", body).await.expect(201);
-    // A reader who sees one side sees the other.
     let log = app.log().await;
     assert_eq!(log.events.len(), 4);
-    let of = |event_type| log.events.iter().find(|event| event.event_type == event_type).unwrap();
-    let (sent, received) = (of("TransferSent"), of("TransferReceived"));
+    let find = |event_type| log.events.iter().find(|event| event.event_type == event_type).unwrap();
+    let (sent, received) = (find("TransferSent"), find("TransferReceived"));
     assert_eq!(sent.recorded_at, received.recorded_at);
     assert_eq!(sent.json()["transfer_id"], received.json()["transfer_id"]);
     assert_eq!((sent.stream_id, received.stream_id), (from, to));

@@ -1,17 +1,17 @@
 //! A token issuer: keys for every supported algorithm, and tokens that must be rejected.
 
-use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der},
-    rand::SystemRandom,
-    rsa::{KeyPair, KeySize},
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair},
-};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::Utc;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+use ring::{
+    hmac,
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair},
+};
 use serde_json::{Value, json};
 
-/// The length of the PKCS #8 header before the key itself, for an RSA key of 2048 bits.
-const RSA_2048_PREFIX_BYTES: usize = 26;
+/// A key that protects nothing: ring does not generate RSA keys (PKCS #1, made with `openssl genrsa -traditional 2048`).
+const RSA_2048: &[u8] = include_bytes!("../../fixtures/rsa_2048.der");
 
 pub const ISSUER: &str = "https://id.example";
 pub const AUDIENCE: &str = "passbook";
@@ -26,22 +26,17 @@ pub struct Signer {
 
 impl Signer {
     pub fn new(id: &str, algorithm: Algorithm) -> Self {
+        let random = SystemRandom::new();
         let key = match algorithm {
-            Algorithm::EdDSA => {
-                EncodingKey::from_ed_der(Ed25519KeyPair::generate().unwrap().to_pkcs8v1().unwrap().as_ref())
-            }
+            Algorithm::EdDSA => EncodingKey::from_ed_der(Ed25519KeyPair::generate_pkcs8(&random).unwrap().as_ref()),
             Algorithm::ES256 | Algorithm::ES384 => {
                 let curve = match algorithm {
                     Algorithm::ES256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
                     _ => &ECDSA_P384_SHA384_FIXED_SIGNING,
                 };
-                EncodingKey::from_ec_der(EcdsaKeyPair::generate_pkcs8(curve, &SystemRandom::new()).unwrap().as_ref())
+                EncodingKey::from_ec_der(EcdsaKeyPair::generate_pkcs8(curve, &random).unwrap().as_ref())
             }
-            _ => {
-                let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
-                let document: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-                EncodingKey::from_rsa_der(&document.as_ref()[RSA_2048_PREFIX_BYTES..])
-            }
+            _ => EncodingKey::from_rsa_der(RSA_2048),
         };
         Self { id: id.to_owned(), algorithm, key }
     }
@@ -79,7 +74,11 @@ impl Signer {
     /// A token signed by HMAC with this secret.
     pub fn sign_with_secret(&self, claims: &Value, secret: &[u8]) -> String {
         let header = Header { alg: Algorithm::HS256, ..self.header() };
-        encode(&header, claims, &EncodingKey::from_secret(secret)).unwrap()
+        let part = |value: Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(value);
+        let message =
+            format!("{}.{}", part(serde_json::to_vec(&header).unwrap()), part(serde_json::to_vec(claims).unwrap()));
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
+        format!("{message}.{}", part(signature.as_ref().to_vec()))
     }
 
     /// A token without a signature, with the algorithm `none`.
