@@ -33,7 +33,7 @@ chaos: ## Inject faults for half an hour and check that no command is lost or ap
 
 fuzz: ## Run the fuzz tests with more cases than `make test`, in about an hour (PASSBOOK_SCHEMATHESIS_CASES, PROPTEST_CASES, …)
 	@scripts/install-deps --test
-	PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test --workspace --lib whatever_
+	PROPTEST_CASES=$${PROPTEST_CASES:-200000} cargo test --workspace --lib property_tests::
 	PASSBOOK_SCHEMATHESIS_CASES=$${PASSBOOK_SCHEMATHESIS_CASES:-20000} \
 	PASSBOOK_SCHEMATHESIS_SEED=$${PASSBOOK_SCHEMATHESIS_SEED:-$$(date +%j)} \
 	PASSBOOK_HOSTILE_CONNECTIONS=$${PASSBOOK_HOSTILE_CONNECTIONS:-10000} \
