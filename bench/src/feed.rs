@@ -21,7 +21,7 @@ use crate::seed::OPENING_BALANCE;
 
 const SENDERS: u64 = 64;
 const EVENTS_PER_TRANSFER: u64 = 2;
-/// One of so many readers records delays.
+/// Every tenth reader records delays.
 const READERS_PER_TIMED_READER: usize = 10;
 const SETTLE_SECONDS: u64 = 1;
 /// A reader stops when it receives nothing for this time.

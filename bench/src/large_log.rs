@@ -1,6 +1,6 @@
 //! `bench grow`: measures the same figures on a small and on a large log of one service.
 //!
-//! Each row is compared with a baseline on the same Postgres, so that a slower machine is not taken for a slower service.
+//! Each row is compared with a baseline on the same Postgres, to separate changes of the service from changes of the machine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
