@@ -3,7 +3,7 @@
 use futures_util::{TryStreamExt, stream::BoxStream};
 
 use super::{books::Books, verify::Error};
-use passbook_bank::{AccountReceipt, Receipt, Receiver, RecordedFact, TransferReceipt};
+use passbook_bank::{AccountReceipt, Counterparty, Receipt, RecordedFact, TransferReceipt};
 use passbook_domain::Event;
 use passbook_event_store::{Position, RecordedEvent, whole::RecordedReceipt};
 
@@ -90,7 +90,7 @@ impl<'a> Receipts<'a> {
             currency: receipt.currency,
             position: receipt.position.clone(),
             from,
-            to: Receiver::Seen(receipt),
+            to: Counterparty::Visible(receipt),
         })))
     }
 }
@@ -110,7 +110,7 @@ fn is_across(position: &Position) -> bool {
 /// Whether `event`, one side of a transfer over two partitions, is what the receipt says of its side.
 fn half_agrees(books: &Books, event: &RecordedEvent, kept: &TransferReceipt, kept_in: i16) -> Option<bool> {
     let here = account_receipt(books, event)?;
-    let Receiver::Seen(to) = &kept.to else { return Some(false) };
+    let Counterparty::Visible(to) = &kept.to else { return Some(false) };
     let whole = kept.from.position.clone().and(to.position.clone()) == kept.position;
     let is_home = kept_in == books.partition();
     Some(

@@ -1,4 +1,4 @@
-//! The one task that writes: takes whatever waits in the queue as one batch, carries it through the turnstile, and
+//! The one task that writes: takes whatever waits in the queue as one batch, carries it through the appender, and
 //! answers. While a batch commits, the next one gathers; there is no timer.
 
 use std::{sync::Arc, time::Duration};
@@ -12,11 +12,11 @@ use tokio::{
 use tracing::{Instrument, Span, field::Empty};
 
 use super::{
-    Answer, Error, Pending, Settings,
-    failure::{CONNECT_MAX, Failure, Nature, STATEMENT_MAX, within},
-    pace::Pace,
-    passage::Turnstile,
-    queue::{BATCH_COMMANDS_MAX, Behind, OUTAGE_PATIENCE, Queue, turn_away},
+    CommandOutcome, Error, Pending, Settings,
+    storage_error::{CONNECT_MAX, StorageError, Kind, STATEMENT_MAX, within},
+    command_stats::CommandStats,
+    appender::Appender,
+    queue::{BATCH_COMMANDS_MAX, WaitingCommands, OUTAGE_WAIT_MAX, Queue, reject_all},
 };
 use passbook_event_store::timestamp;
 use passbook_event_store::{Primary, StreamVersion, settle::Place};
@@ -24,19 +24,19 @@ use passbook_telemetry::metrics::{METRICS, phase};
 use passbook_telemetry::trace::{self, TARGET};
 
 /// So long after the last failure a database that answers, and was not written to, is taken for healed.
-const HEALED_AFTER: Duration = Duration::from_secs(2);
+const RECOVERY_GRACE: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 
-type Answers = Vec<Result<Answer, Error>>;
+type Answers = Vec<Result<CommandOutcome, Error>>;
 
 pub(super) struct Executor {
     settings: Settings,
     connect: Primary,
     connection: Option<PgConnection>,
-    turnstile: Turnstile,
+    appender: Appender,
     /// An append whose outcome is not known yet.
-    doubt: Option<Doubt>,
+    unknown: Option<UnknownAppend>,
     /// When the first of the tries began that have failed since one worked.
     away_since: Option<Instant>,
     /// When the last of them ended.
@@ -45,12 +45,12 @@ pub(super) struct Executor {
     outage: watch::Sender<Option<&'static str>>,
     /// Of each partition.
     appended: Arc<[Arc<watch::Sender<i64>>]>,
-    pace: Arc<Pace>,
+    command_stats: Arc<CommandStats>,
 }
 
 /// An append that was sent and never answered.
 #[derive(Debug)]
-pub(super) struct Doubt {
+pub(super) struct UnknownAppend {
     /// Where its first event would stand, in each of its partitions.
     pub places: Vec<Place>,
     /// What its callers are told if it stands. Empty once they have been told that it is not known.
@@ -66,20 +66,20 @@ impl Executor {
         appended: Arc<[Arc<watch::Sender<i64>>]>,
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
         outage: watch::Sender<Option<&'static str>>,
-        pace: Arc<Pace>,
+        command_stats: Arc<CommandStats>,
     ) -> Self {
-        let turnstile = Turnstile::new(&settings, partition, newer);
+        let appender = Appender::new(&settings, partition, newer);
         Self {
             settings,
             connect,
             connection: None,
-            turnstile,
-            doubt: None,
+            appender,
+            unknown: None,
             away_since: None,
             failed_at: None,
             outage,
             appended,
-            pace,
+            command_stats,
         }
     }
 
@@ -106,14 +106,14 @@ impl Executor {
 
     /// Wakes whoever follows the log. A lost wake-up is not missed: all of them look for themselves, too.
     fn tell(&self, batch: &Span) {
-        for (partition, position) in self.turnstile.positions() {
+        for (partition, position) in self.appender.positions() {
             if let Some(appended) = usize::try_from(partition).ok().and_then(|at| self.appended.get(at))
                 && *appended.borrow() != position
             {
                 // What others appended is not of this batch.
-                if self.turnstile.has_appended {
+                if self.appender.has_appended {
                     batch.record("position", position);
-                    trace::appended(partition, position, batch);
+                    trace::remember_batch(partition, position, batch);
                 }
                 appended.send_replace(position);
             }
@@ -130,7 +130,7 @@ impl Executor {
                 None => select! {
                     biased;
                     received = commands => Some(received),
-                    () = self.turnstile.newer.is_met() => None,
+                    () = self.appender.newer.tripped() => None,
                 },
             };
             if let Some(received) = received {
@@ -165,9 +165,9 @@ impl Executor {
         METRICS.batch_commands.observe(batch.len() as f64);
         let span = Span::current();
         span.record("commands", batch.len());
-        batch.iter().for_each(|pending| trace::carried(&pending.span, &span));
+        batch.iter().for_each(|pending| trace::link_command(&pending.span, &span));
         let judged = batch.iter().zip(&answers).filter(|(pending, answer)| is_judged(pending, answer));
-        self.pace.record(timestamp::now(), judged.map(|(pending, _)| pending.accepted_at.elapsed()));
+        self.command_stats.record(timestamp::now(), judged.map(|(pending, _)| pending.accepted_at.elapsed()));
         for (pending, answer) in batch.into_iter().zip(answers) {
             METRICS.replays.inc_by(u64::from(answer.as_ref().is_ok_and(|answer| answer.replayed)));
             // A caller who hung up no longer listens; the command is recorded all the same.
@@ -181,39 +181,39 @@ impl Executor {
         &mut self,
         batch: &mut Vec<Pending>,
         queue: &mut Queue,
-        mut takes_more: bool,
+        mut accepts_more_commands: bool,
     ) -> Result<Answers, Error> {
         let mut pause = RETRY_MIN;
         loop {
-            let Failure { nature, reason, .. } = match self.attempt(batch, queue, takes_more).await {
+            let StorageError { kind, reason, .. } = match self.attempt(batch, queue, accepts_more_commands).await {
                 Ok(answers) => return Ok(answers),
                 Err(failure) => failure,
             };
             // Those who come later are not to prolong the waiting of these.
-            takes_more = false;
-            if nature == Nature::Refused {
+            accepts_more_commands = false;
+            if kind == Kind::Rejected {
                 tracing::error!(reason, commands = batch.len(), "the database refused a batch");
-                self.turnstile.distrust();
+                self.appender.invalidate_cache();
                 return Err(Error::Internal);
             }
-            if nature == Nature::Newer {
+            if kind == Kind::UnsupportedEvent {
                 tracing::error!(reason, "nothing is done: upgrade this instance");
                 return Err(Error::StorageUnavailable);
             }
             tracing::warn!(reason, "the event store does not answer as it should");
 
-            let away = self.away_since.is_some_and(|since| since.elapsed() > OUTAGE_PATIENCE);
+            let away = self.away_since.is_some_and(|since| since.elapsed() > OUTAGE_WAIT_MAX);
             if away {
-                turn_away(queue);
+                reject_all(queue);
             }
-            let in_doubt = self.doubt.as_ref().is_some_and(|doubt| !doubt.answers.is_empty());
+            let is_unknown = self.unknown.as_ref().is_some_and(|unknown| !unknown.answers.is_empty());
             let waited = |patience| batch.iter().all(|pending| pending.accepted_at.elapsed() > patience);
-            match in_doubt {
+            match is_unknown {
                 true if waited(self.settings.command_timeout) => {
-                    self.doubt.iter_mut().for_each(|doubt| doubt.answers.clear());
+                    self.unknown.iter_mut().for_each(|unknown| unknown.answers.clear());
                     return Err(Error::OutcomeUnknown);
                 }
-                false if away || waited(OUTAGE_PATIENCE) => return Err(Error::StorageUnavailable),
+                false if away || waited(OUTAGE_WAIT_MAX) => return Err(Error::StorageUnavailable),
                 true | false => {}
             }
             sleep(pause).await;
@@ -226,19 +226,19 @@ impl Executor {
         &mut self,
         batch: &mut Vec<Pending>,
         queue: &mut Queue,
-        takes_more: bool,
-    ) -> Result<Answers, Failure> {
+        accepts_more_commands: bool,
+    ) -> Result<Answers, StorageError> {
         let started = Instant::now();
-        let outcome = self.connect_and_pass(batch, queue, takes_more).await;
-        let outage = outcome.as_ref().err().filter(|failure| failure.nature != Nature::Refused);
+        let outcome = self.connect_and_pass(batch, queue, accepts_more_commands).await;
+        let outage = outcome.as_ref().err().filter(|failure| failure.kind != Kind::Rejected);
         match outage {
             Some(_) => {
                 self.away_since.get_or_insert(started);
                 self.failed_at = Some(Instant::now());
-                self.turnstile.tread_carefully();
+                self.appender.force_locked_path();
             }
             // A passage of nobody writes nothing, and does not know that a disk is still full.
-            None if batch.is_empty() && self.failed_at.is_some_and(|at| at.elapsed() < HEALED_AFTER) => return outcome,
+            None if batch.is_empty() && self.failed_at.is_some_and(|at| at.elapsed() < RECOVERY_GRACE) => return outcome,
             None => (self.away_since, self.failed_at) = (None, None),
         }
         self.outage.send_replace(outage.map(|failure| failure.outage));
@@ -251,42 +251,42 @@ impl Executor {
         &mut self,
         batch: &mut Vec<Pending>,
         queue: &mut Queue,
-        takes_more: bool,
-    ) -> Result<Answers, Failure> {
-        let mut behind = Behind::new(queue);
+        accepts_more_commands: bool,
+    ) -> Result<Answers, StorageError> {
+        let mut behind = WaitingCommands::new(queue);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 // Nobody waits for a passage of nobody: there a slow connection is waited for.
                 let limit = if batch.is_empty() { STATEMENT_MAX } else { CONNECT_MAX };
-                behind.wait_for(within(limit, self.connect.connect())).await?
+                behind.run_while_rejecting(within(limit, self.connect.connect())).await?
             }
         };
-        if let Some(doubt) = &self.doubt {
-            let stands = behind.wait_for(self.turnstile.settle(&mut connection, doubt)).await?;
-            let answers = self.doubt.take().map(|doubt| doubt.answers).unwrap_or_default();
+        if let Some(unknown) = &self.unknown {
+            let stands = behind.run_while_rejecting(self.appender.settle(&mut connection, unknown)).await?;
+            let answers = self.unknown.take().map(|unknown| unknown.answers).unwrap_or_default();
             if stands && !answers.is_empty() {
                 self.connection = Some(connection);
                 return Ok(answers);
             }
         }
-        let turn = behind.wait_for(self.turnstile.enter(&mut connection, batch)).await?;
-        if takes_more && self.turnstile.takes_more(&turn) {
-            behind.join(batch);
+        let turn = behind.run_while_rejecting(self.appender.enter(&mut connection, batch)).await?;
+        if accepts_more_commands && self.appender.accepts_more_commands(&turn) {
+            behind.drain_into(batch);
         }
-        let answers = behind.wait_for(self.turnstile.pass(turn, batch, &mut self.doubt)).await?;
+        let answers = behind.run_while_rejecting(self.appender.pass(turn, batch, &mut self.unknown)).await?;
         self.connection = Some(connection);
         Ok(answers)
     }
 }
 
 /// Carried out, or refused by the state: neither asked about only, nor stopped by an outage or a fault.
-fn is_judged(pending: &Pending, answer: &Result<Answer, Error>) -> bool {
+fn is_judged(pending: &Pending, answer: &Result<CommandOutcome, Error>) -> bool {
     let judged = match answer {
         Ok(_) | Err(Error::Rejected(_) | Error::VersionMismatch { .. } | Error::KeyReused) => true,
         Err(
-            Error::Unseen | Error::Overloaded | Error::StorageUnavailable | Error::OutcomeUnknown | Error::Internal,
+            Error::NotVisible | Error::Overloaded | Error::StorageUnavailable | Error::OutcomeUnknown | Error::Internal,
         ) => false,
     };
-    judged && !pending.request.dry_run
+    judged && !pending.context.dry_run
 }

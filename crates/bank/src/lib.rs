@@ -1,16 +1,16 @@
 //! The bank: where commands meet the event store. [`Bank::execute`] hands a command to the executor and awaits its
 //! receipt; behind it one task decides and records many commands at a time.
 
-mod batch;
+mod decide_batch;
 mod executor;
-mod failure;
-mod memory;
-mod newer;
-mod pace;
-mod passage;
+mod storage_error;
+mod account_cache;
+mod unsupported_event;
+mod command_stats;
+mod appender;
 mod queue;
 mod receipt;
-mod request;
+mod command_context;
 mod writing;
 
 use std::{sync::Arc, time::Duration};
@@ -23,15 +23,15 @@ use tokio::{
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use self::pace::Pace;
+use self::command_stats::CommandStats;
 use passbook_domain::{Command, Rejection};
 use passbook_event_store::timestamp;
 use passbook_event_store::{Partitions, Primary, StreamVersion};
 use passbook_telemetry::trace::TARGET;
 
-pub use pace::Slice;
-pub use receipt::{AccountReceipt, Receipt, Receiver, RecordedFact, TransferReceipt};
-pub use request::{IdempotencyKey, IfMatch, Reach, Request};
+pub use command_stats::CommandStatsBucket;
+pub use receipt::{AccountReceipt, Receipt, Counterparty, RecordedFact, TransferReceipt};
+pub use command_context::{IdempotencyKey, IfMatch, AccountAccess, CommandContext};
 
 /// How many commands may wait for the executor. More are answered `Overloaded` at once.
 pub const QUEUE_COMMANDS_MAX: usize = 4096;
@@ -41,20 +41,20 @@ pub const QUEUE_COMMANDS_MAX: usize = 4096;
 pub struct Bank {
     partitions: Partitions,
     /// Of each partition, and behind them that of commands over several.
-    counters: Arc<[Counter]>,
+    queues: Arc<[PartitionQueue]>,
     command_timeout: Duration,
-    pace: Arc<Pace>,
+    command_stats: Arc<CommandStats>,
 }
 
 /// Where commands wait for one executor, and whether it can work.
-struct Counter {
+struct PartitionQueue {
     queue: mpsc::Sender<Pending>,
     outage: watch::Receiver<Option<&'static str>>,
 }
 
 /// What the bank answers to a command that succeeds.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct CommandOutcome {
     /// The state after the command and the facts recorded.
     pub receipt: Receipt,
     /// The command was recorded earlier under the same idempotency key; this is the answer it had then.
@@ -69,14 +69,14 @@ pub enum Error {
     Rejected(#[from] Rejection),
     /// The account is another's. To the caller it is as if there were none.
     #[error("there is no account with this id")]
-    Unseen,
+    NotVisible,
     /// `If-Match` names another version than the account has.
     #[error("the account is at version {current}")]
     VersionMismatch {
         /// The version the account has.
         current: i64,
     },
-    /// The idempotency key stands for another request.
+    /// The idempotency key stands for another context.
     #[error("the idempotency key was used for another request")]
     KeyReused,
     /// The queue is full; nothing was done.
@@ -109,8 +109,8 @@ pub struct Settings {
 /// A command on its way through the queue.
 struct Pending {
     command: Command,
-    request: Request,
-    answer: oneshot::Sender<Result<Answer, Error>>,
+    context: CommandContext,
+    answer: oneshot::Sender<Result<CommandOutcome, Error>>,
     accepted_at: Instant,
     /// The caller's own, tied to the batch that carries it.
     span: Span,
@@ -128,41 +128,41 @@ impl Bank {
         newer: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> (Self, Vec<JoinHandle<()>>) {
         let Settings { partitions, command_timeout, .. } = settings;
-        let pace = Arc::new(Pace::new(timestamp::now()));
+        let command_stats = Arc::new(CommandStats::new(timestamp::now()));
         let across = partitions.are_several().then_some(None);
-        let (mut counters, mut executors) = (Vec::new(), Vec::new());
+        let (mut queues, mut executors) = (Vec::new(), Vec::new());
         for partition in partitions.all().map(Some).chain(across) {
             let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
             let (failed, outage) = watch::channel(None);
             let (settings, connect, appended) = (settings.clone(), connect.clone(), Arc::clone(&appended));
-            let (newer, pace) = (Arc::clone(&newer), Arc::clone(&pace));
-            let executor = executor::Executor::new(settings, partition, connect, appended, newer, failed, pace);
+            let (newer, command_stats) = (Arc::clone(&newer), Arc::clone(&command_stats));
+            let executor = executor::Executor::new(settings, partition, connect, appended, newer, failed, command_stats);
             executors.push(tokio::spawn(executor.run(commands)));
-            counters.push(Counter { queue, outage });
+            queues.push(PartitionQueue { queue, outage });
         }
-        (Self { partitions, counters: counters.into(), command_timeout, pace }, executors)
+        (Self { partitions, queues: queues.into(), command_timeout, command_stats }, executors)
     }
 
     /// Whether all executors still take commands.
     pub fn is_running(&self) -> bool {
-        self.counters.iter().all(|counter| !counter.queue.is_closed())
+        self.queues.iter().all(|counter| !counter.queue.is_closed())
     }
 
     /// How many commands wait.
     pub fn waiting(&self) -> usize {
-        self.counters.iter().map(|counter| counter.queue.max_capacity() - counter.queue.capacity()).sum()
+        self.queues.iter().map(|counter| counter.queue.max_capacity() - counter.queue.capacity()).sum()
     }
 
     /// Why commands cannot be carried out at the moment, if some cannot.
     pub fn outage(&self) -> Option<&'static str> {
-        self.counters.iter().find_map(|counter| *counter.outage.borrow())
+        self.queues.iter().find_map(|counter| *counter.outage.borrow())
     }
 
     /// The id of an account that is opened without one. It is where the request's key is looked for, so that a retry, which
     /// brings another id, finds the first answer.
-    pub fn new_account_id(&self, request: &Request) -> Uuid {
-        match &request.idempotency_key {
-            Some(key) => self.partitions.new_id_in(self.partitions.of_key(&request.caller, &key.key)),
+    pub fn new_account_id(&self, context: &CommandContext) -> Uuid {
+        match &context.idempotency_key {
+            Some(key) => self.partitions.new_id_in(self.partitions.of_key(&context.caller, &key.key)),
             None => Uuid::now_v7(),
         }
     }
@@ -173,19 +173,19 @@ impl Bank {
     }
 
     /// How many commands this process has carried out or refused by the state, and in how much time, over the last minutes.
-    pub fn pace(&self) -> Vec<Slice> {
-        self.pace.slices(timestamp::now())
+    pub fn command_stats(&self) -> Vec<CommandStatsBucket> {
+        self.command_stats.slices(timestamp::now())
     }
 
     /// Carries out `command` and answers once what it rests on is durable. A caller who stops waiting
     /// cancels a command that still waits, and not one that is in a batch.
-    pub async fn execute(&self, command: Command, request: Request) -> Result<Answer, Error> {
+    pub async fn execute(&self, command: Command, context: CommandContext) -> Result<CommandOutcome, Error> {
         let (answer, receipt) = oneshot::channel();
         let span = match Span::current().is_disabled() {
             true => Span::none(),
             false => tracing::info_span!(target: TARGET, "command"),
         };
-        let pending = Pending { command, request, answer, accepted_at: Instant::now(), span: span.clone() };
+        let pending = Pending { command, context, answer, accepted_at: Instant::now(), span: span.clone() };
         self.counter(&pending.command)?.queue.try_send(pending).map_err(|_| Error::Overloaded)?;
         match timeout(self.command_timeout, receipt).instrument(span).await {
             Ok(Ok(answer)) => answer,
@@ -194,11 +194,11 @@ impl Bank {
     }
 
     /// Where a command is carried out.
-    fn counter(&self, command: &Command) -> Result<&Counter, Error> {
-        let at = match batch::partitions_of(command, self.partitions) {
+    fn counter(&self, command: &Command) -> Result<&PartitionQueue, Error> {
+        let at = match decide_batch::partitions_of(command, self.partitions) {
             (home, None) => home,
             (_, Some(_)) => self.partitions.count(),
         };
-        usize::try_from(at).ok().and_then(|at| self.counters.get(at)).ok_or(Error::Internal)
+        usize::try_from(at).ok().and_then(|at| self.queues.get(at)).ok_or(Error::Internal)
     }
 }

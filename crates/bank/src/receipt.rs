@@ -80,23 +80,23 @@ pub struct TransferReceipt {
     /// The account that paid.
     pub from: AccountReceipt,
     /// The account that was paid; of an account that the caller may not see only its id.
-    pub to: Receiver,
+    pub to: Counterparty,
 }
 
 /// The account that was paid by a transfer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub enum Receiver {
+pub enum Counterparty {
     /// As the caller may see it.
-    Seen(AccountReceipt),
+    Visible(AccountReceipt),
     /// As everybody else may.
-    Unseen(UnseenAccount),
+    Hidden(HiddenAccount),
 }
 
 /// An account that the caller may not see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct UnseenAccount {
+pub struct HiddenAccount {
     /// The account.
     pub account_id: Uuid,
 }
@@ -116,7 +116,7 @@ impl Receipt {
         match self {
             Receipt::Transfer(mut transfer) => {
                 let account_id = transfer.to.account_id();
-                transfer.to = Receiver::Unseen(UnseenAccount { account_id });
+                transfer.to = Counterparty::Hidden(HiddenAccount { account_id });
                 Receipt::Transfer(transfer)
             }
             Receipt::Account(account) => Receipt::Account(account),
@@ -132,11 +132,11 @@ impl Receipt {
     }
 }
 
-impl Receiver {
+impl Counterparty {
     fn account_id(&self) -> Uuid {
         match self {
-            Receiver::Seen(account) => account.account_id,
-            Receiver::Unseen(account) => account.account_id,
+            Counterparty::Visible(account) => account.account_id,
+            Counterparty::Hidden(account) => account.account_id,
         }
     }
 }

@@ -3,9 +3,9 @@
 use sqlx::PgConnection;
 
 use super::{
-    batch::{Decided, Heads, Recorded},
-    executor::Doubt,
-    failure::{Failure, Nature, STATEMENT_MAX, within},
+    decide_batch::{Decided, HeadsByPartition, RecordedKeys},
+    executor::UnknownAppend,
+    storage_error::{StorageError, Kind, STATEMENT_MAX, within},
 };
 use passbook_event_store::{
     log::{self, Key, Outcome},
@@ -15,13 +15,13 @@ use passbook_telemetry::metrics::phase;
 
 /// What became of a batch.
 pub(super) enum Written {
-    Done(Heads),
+    Done(HeadsByPartition),
     HeadMoved,
-    KeysRecorded(Recorded),
+    KeysRecorded(RecordedKeys),
 }
 
 /// Writes a batch to each of its partitions; what has no events is confirmed. On the fast way there is one of them.
-pub(super) async fn write(connection: &mut PgConnection, heads: &Heads, decided: &Decided) -> Result<Written, Failure> {
+pub(super) async fn write(connection: &mut PgConnection, heads: &HeadsByPartition, decided: &Decided) -> Result<Written, StorageError> {
     let _write = phase("write");
     let mut next = heads.clone();
     if heads.len() > 1 {
@@ -50,7 +50,7 @@ pub(super) async fn write(connection: &mut PgConnection, heads: &Heads, decided:
 }
 
 /// Takes a head that stands into `next`; everything else is the end of the writing.
-fn told(partition: i16, outcome: Outcome, next: &mut Heads) -> Option<Written> {
+fn told(partition: i16, outcome: Outcome, next: &mut HeadsByPartition) -> Option<Written> {
     match outcome {
         Outcome::Done(head) => {
             next.insert(partition, head);
@@ -65,14 +65,14 @@ fn told(partition: i16, outcome: Outcome, next: &mut Heads) -> Option<Written> {
 }
 
 /// Keeps what is needed to find out later whether a lost write stands.
-pub(super) fn leave_in_doubt(failure: Failure, decided: Decided, heads: &Heads, doubt: &mut Option<Doubt>) -> Failure {
+pub(super) fn remember_unknown_outcome(failure: StorageError, decided: Decided, heads: &HeadsByPartition, unknown: &mut Option<UnknownAppend>) -> StorageError {
     let place = |(partition, write): (&i16, &log::Batch)| {
         let (head, first) = heads.get(partition).zip(write.events.first())?;
         Some(Place { partition: *partition, position: head.position + 1, id: first.id })
     };
     let places: Vec<Place> = decided.write.iter().filter_map(place).collect();
-    if failure.nature == Nature::Lost && !places.is_empty() {
-        *doubt = Some(Doubt { places, answers: decided.answers });
+    if failure.kind == Kind::UnknownOutcome && !places.is_empty() {
+        *unknown = Some(UnknownAppend { places, answers: decided.answers });
     }
     failure
 }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Copy, Error, PAGE_ROWS_MAX, Progress, copied};
-use passbook_bank::{AccountReceipt, Receipt, Receiver};
+use passbook_bank::{AccountReceipt, Counterparty, Receipt};
 use passbook_event_store::{
     Partitions, Position, StreamVersion,
     log::{Key, KeyId},
@@ -86,8 +86,8 @@ fn named(receipt: &Receipt) -> Vec<StreamVersion> {
     match receipt {
         Receipt::Account(account) => vec![of(account)],
         Receipt::Transfer(transfer) => match &transfer.to {
-            Receiver::Seen(to) => vec![of(&transfer.from), of(to)],
-            Receiver::Unseen(_) => vec![of(&transfer.from)],
+            Counterparty::Visible(to) => vec![of(&transfer.from), of(to)],
+            Counterparty::Hidden(_) => vec![of(&transfer.from)],
         },
     }
 }
@@ -103,7 +103,7 @@ fn moved(mut receipt: Receipt, to: Partitions, found: &HashMap<(Uuid, i64), Link
         Receipt::Transfer(transfer) => {
             transfer.from.position = place(&transfer.from)?;
             transfer.position = transfer.from.position.clone();
-            if let Receiver::Seen(received) = &mut transfer.to {
+            if let Counterparty::Visible(received) = &mut transfer.to {
                 received.position = place(received)?;
                 transfer.position = transfer.position.clone().and(received.position.clone());
             }

@@ -10,13 +10,13 @@ use passbook_domain::event::DecodeError;
 /// How long the database may take to open a connection. Two tries fit into the patience with an outage.
 pub(super) const CONNECT_MAX: Duration = Duration::from_millis(700);
 /// How long one statement of a passage may take before its connection is given up as lost. Longer than a statement may
-/// wait for the turnstile (`lock_timeout`), which then says so itself.
+/// wait for the appender (`lock_timeout`), which then says so itself.
 pub(super) const STATEMENT_MAX: Duration = Duration::from_millis(2_500);
 
-/// Why a passage through the turnstile failed.
+/// Why a passage through the appender failed.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub nature: Nature,
+pub(super) struct StorageError {
+    pub kind: Kind,
     /// For whoever asks whether the service is ready.
     pub outage: &'static str,
     /// For the log.
@@ -24,42 +24,42 @@ pub(super) struct Failure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Nature {
+pub(super) enum Kind {
     /// The database refused the data (SQLSTATE class 22 or 23); nothing was written.
-    Refused,
+    Rejected,
     /// The database answered with another error; nothing was written.
-    Away,
+    Unavailable,
     /// The log holds an event of a newer release; nothing was written.
-    Newer,
+    UnsupportedEvent,
     /// No answer: whatever was sent last may or may not have been carried out.
-    Lost,
+    UnknownOutcome,
 }
 
-impl Failure {
+impl StorageError {
     /// An event that only a newer release can read.
     pub(super) fn newer(error: &DecodeError) -> Self {
         let outage = "the log holds events of a newer release, which this one cannot read: upgrade this instance";
-        Self { nature: Nature::Newer, outage, reason: error.to_string() }
+        Self { kind: Kind::UnsupportedEvent, outage, reason: error.to_string() }
     }
 }
 
-impl From<sqlx::Error> for Failure {
+impl From<sqlx::Error> for StorageError {
     /// Only an answer of severity ERROR proves that the transaction was rolled back. FATAL may come after a commit,
     /// and a lost connection says nothing.
     fn from(error: sqlx::Error) -> Self {
         let answer = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-        let nature = match answer {
-            Some(answer) if answer.severity() != PgSeverity::Error => Nature::Lost,
-            Some(answer) if matches!(answer.code().get(..2), Some("22" | "23")) => Nature::Refused,
-            Some(_) => Nature::Away,
-            None => Nature::Lost,
+        let kind = match answer {
+            Some(answer) if answer.severity() != PgSeverity::Error => Kind::UnknownOutcome,
+            Some(answer) if matches!(answer.code().get(..2), Some("22" | "23")) => Kind::Rejected,
+            Some(_) => Kind::Unavailable,
+            None => Kind::UnknownOutcome,
         };
-        Self { nature, outage: in_plain_words(answer.map(PgDatabaseError::code)), reason: error.to_string() }
+        Self { kind, outage: operator_message(answer.map(PgDatabaseError::code)), reason: error.to_string() }
     }
 }
 
 /// What an SQLSTATE means to an operator, and nothing of the inside.
-fn in_plain_words(code: Option<&str>) -> &'static str {
+fn operator_message(code: Option<&str>) -> &'static str {
     match code {
         Some("25006") => "the database is read-only",
         Some("53100") => "the database's disk is full",
@@ -72,11 +72,11 @@ fn in_plain_words(code: Option<&str>) -> &'static str {
 }
 
 /// Bounds a statement in time, so that a frozen server is noticed.
-pub(super) async fn within<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, Failure> {
+pub(super) async fn within<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, StorageError> {
     match timeout(limit, statement).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(Failure {
-            nature: Nature::Lost,
+        Err(_) => Err(StorageError {
+            kind: Kind::UnknownOutcome,
             outage: "the database does not answer",
             reason: format!("no answer within {limit:?}"),
         }),

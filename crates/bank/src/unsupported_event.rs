@@ -1,5 +1,5 @@
 //! An event that only a newer release can read. Whoever meets one, the executor or the projector, tells it here, and
-//! nothing is touched before it can be read.
+//! nothing is partitions_of_batch before it can be read.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::failure::{Failure, STATEMENT_MAX, within};
+use super::storage_error::{StorageError, STATEMENT_MAX, within};
 use passbook_domain::{Event, event::DecodeError};
 use passbook_event_store::{Partitions, StreamVersion, whole};
 
 /// The last such event met, shared with all executors and projectors.
-pub(super) struct Newer {
+pub(super) struct UnsupportedEventGate {
     pub met: Arc<watch::Sender<Option<StreamVersion>>>,
     pub partitions: Partitions,
 }
 
-impl Newer {
+impl UnsupportedEventGate {
     /// Waits until somebody meets one.
-    pub(super) async fn is_met(&self) {
+    pub(super) async fn tripped(&self) {
         // The sender is at hand: it cannot be gone.
         let _ = self.met.subscribe().wait_for(Option::is_some).await;
     }
@@ -30,18 +30,18 @@ impl Newer {
         stream_id: Uuid,
         version: i64,
         event: Result<Event, DecodeError>,
-    ) -> Result<Result<Event, DecodeError>, Failure> {
+    ) -> Result<Result<Event, DecodeError>, StorageError> {
         match event {
             Err(error @ DecodeError::Newer { .. }) => {
                 self.met.send_replace(Some(StreamVersion { stream_id, version }));
-                Err(Failure::newer(&error))
+                Err(StorageError::newer(&error))
             }
             event => Ok(event),
         }
     }
 
     /// Refuses to go on as long as the event that was met cannot be read.
-    pub(super) async fn look_again(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+    pub(super) async fn recheck(&self, connection: &mut PgConnection) -> Result<(), StorageError> {
         let met = *self.met.borrow();
         let Some(StreamVersion { stream_id, version }) = met else { return Ok(()) };
         let partition = self.partitions.of(stream_id);

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::{
     Pending, Settings,
-    failure::{Failure, STATEMENT_MAX, within},
-    newer::Newer,
+    storage_error::{StorageError, STATEMENT_MAX, within},
+    unsupported_event::UnsupportedEventGate,
 };
 use passbook_domain::{Account, Event, account::STATE_VERSION, event::DecodeError};
 use passbook_event_store::{
@@ -30,7 +30,7 @@ pub(super) const CATCH_UP_EVENTS_MAX: i64 = 10_000;
 
 /// An account as this process holds it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct CachedAccount {
     /// The last version folded in; 0 before the opening.
     pub version: i64,
     /// The fold.
@@ -38,21 +38,21 @@ pub(super) struct Held {
 }
 
 /// The accounts that a batch starts from. An error is a stream that cannot be decoded: it fails its own commands only.
-pub(super) type Loaded = HashMap<Uuid, Result<Held, Undecodable>>;
+pub(super) type Loaded = HashMap<Uuid, Result<CachedAccount, Undecodable>>;
 
 /// The stream's events are not ones that this release understands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Undecodable;
 
 /// What is held of one partition, or nothing where a batch may be over several.
-pub(super) struct Memory {
+pub(super) struct AccountCache {
     partitions: Partitions,
-    held: Option<LruCache<Uuid, Held>>,
+    held: Option<LruCache<Uuid, CachedAccount>>,
     /// How many accounts were prepared for the batch whose turn it is.
     prepared: usize,
 }
 
-impl Memory {
+impl AccountCache {
     /// Of one partition.
     pub(super) fn of_one(settings: &Settings) -> Self {
         let share = settings.cache_accounts.div_ceil(usize::from(settings.partitions.count().unsigned_abs()));
@@ -73,7 +73,7 @@ impl Memory {
     }
 
     /// Holds what a batch that stands read and changed.
-    pub(super) fn keep(&mut self, loaded: Loaded, changed: HashMap<Uuid, Held>) {
+    pub(super) fn keep(&mut self, loaded: Loaded, changed: HashMap<Uuid, CachedAccount>) {
         let Some(all) = &mut self.held else { return };
         let read = loaded.into_iter().filter_map(|(stream_id, held)| Some((stream_id, held.ok()?)));
         for (stream_id, held) in read.filter(|(_, held)| held.version > 0).chain(changed) {
@@ -87,20 +87,20 @@ impl Memory {
         &mut self,
         prepared: Loaded,
         written: Option<Vec<Missed>>,
-        newer: &Newer,
-    ) -> Result<(), Failure> {
+        newer: &UnsupportedEventGate,
+    ) -> Result<(), StorageError> {
         let Some(written) = written else {
             self.clear();
             return Ok(());
         };
         let kept = prepared.values().flatten().filter(|held| held.version > 0).count();
         self.keep(prepared, HashMap::new());
-        self.go_on(written, newer).inspect_err(|_| self.clear())?;
+        self.apply_concurrent_events(written, newer).inspect_err(|_| self.clear())?;
         self.prepared = kept;
         Ok(())
     }
 
-    fn go_on(&mut self, written: Vec<Missed>, newer: &Newer) -> Result<(), Failure> {
+    fn apply_concurrent_events(&mut self, written: Vec<Missed>, newer: &UnsupportedEventGate) -> Result<(), StorageError> {
         let Some(held) = &mut self.held else { return Ok(()) };
         for Missed { stream_id, version, event_type, schema_version, data } in written {
             // What was prepared may be newer.
@@ -122,8 +122,8 @@ impl Memory {
         &self,
         connection: &mut PgConnection,
         batch: &[Pending],
-        newer: &Newer,
-    ) -> Result<Loaded, Failure> {
+        newer: &UnsupportedEventGate,
+    ) -> Result<Loaded, StorageError> {
         let Some(held) = &self.held else { return Ok(Loaded::new()) };
         let lacking = batch.iter().flat_map(|pending| pending.command.accounts());
         let lacking = lacking.filter(|stream_id| !held.contains(stream_id)).collect();
@@ -135,8 +135,8 @@ impl Memory {
         &mut self,
         connection: &mut PgConnection,
         batch: &[Pending],
-        newer: &Newer,
-    ) -> Result<Loaded, Failure> {
+        newer: &UnsupportedEventGate,
+    ) -> Result<Loaded, StorageError> {
         let mut loaded = Loaded::new();
         let mut lacking = BTreeSet::new();
         for stream_id in batch.iter().flat_map(|pending| pending.command.accounts()) {
@@ -157,10 +157,10 @@ impl Memory {
         &self,
         connection: &mut PgConnection,
         ids: BTreeSet<Uuid>,
-        newer: &Newer,
-    ) -> Result<Loaded, Failure> {
+        newer: &UnsupportedEventGate,
+    ) -> Result<Loaded, StorageError> {
         let _load = (!ids.is_empty()).then(|| phase("load"));
-        let mut loaded: Loaded = ids.iter().map(|stream_id| (*stream_id, Ok(Held::default()))).collect();
+        let mut loaded: Loaded = ids.iter().map(|stream_id| (*stream_id, Ok(CachedAccount::default()))).collect();
         let mut by_partition: BTreeMap<i16, Vec<Uuid>> = BTreeMap::new();
         for stream_id in ids {
             by_partition.entry(self.partitions.of(stream_id)).or_default().push(stream_id);
@@ -182,9 +182,9 @@ async fn fold(
     partition: i16,
     ids: &[Uuid],
     state_version: Option<i16>,
-    newer: &Newer,
+    newer: &UnsupportedEventGate,
     loaded: &mut Loaded,
-) -> Result<Vec<Uuid>, Failure> {
+) -> Result<Vec<Uuid>, StorageError> {
     let mut unreadable = Vec::new();
     let mut pieces = pin!(stream::load(connection, partition, ids, state_version));
     // Each piece is bounded in time, and not the whole: a long stream takes as long as it takes.
@@ -192,12 +192,12 @@ async fn fold(
         if unreadable.last() == Some(&stream_id) {
             continue;
         }
-        let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(Held::default()));
+        let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(CachedAccount::default()));
         let after = match piece {
             Piece::Snapshot { version, state } => match serde_json::from_str(&state) {
                 Ok(account) => {
                     METRICS.snapshots_used.inc();
-                    Ok(Held { version, account })
+                    Ok(CachedAccount { version, account })
                 }
                 Err(error) => {
                     tracing::warn!(%stream_id, version, %error, "a snapshot cannot be read");
@@ -222,9 +222,9 @@ async fn fold(
 }
 
 /// The account after the event at `version` of its stream, or why it cannot be folded.
-fn evolve(held: Held, version: i64, event: Result<Event, DecodeError>) -> Result<Held, String> {
+fn evolve(held: CachedAccount, version: i64, event: Result<Event, DecodeError>) -> Result<CachedAccount, String> {
     match event {
-        Ok(event) if version == held.version + 1 => Ok(Held { version, account: held.account.evolve(&event) }),
+        Ok(event) if version == held.version + 1 => Ok(CachedAccount { version, account: held.account.evolve(&event) }),
         Ok(_) => Err(format!("version {version} follows version {}", held.version)),
         Err(error) => Err(error.to_string()),
     }

@@ -10,7 +10,7 @@ use passbook_event_store::log::KeyId;
 
 /// Whose accounts a caller may command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum AccountAccess {
     /// Their own.
     Own,
     /// Anybody's.
@@ -19,11 +19,11 @@ pub enum Reach {
 
 /// What stands around a command.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct CommandContext {
     /// Who asks.
     pub caller: Arc<str>,
     /// Whose accounts they may command. Other accounts are for them as if they were not there.
-    pub reach: Reach,
+    pub access: AccountAccess,
     /// Ties together everything that one interaction caused; the request id.
     pub correlation_id: Arc<str>,
     /// What caused the events: the caller's trace, or this command alone.
@@ -32,16 +32,16 @@ pub struct Request {
     pub idempotency_key: Option<IdempotencyKey>,
     /// The versions at which the command may be carried out.
     pub if_match: Option<IfMatch>,
-    /// Answer what would happen, and record nothing.
+    /// CommandOutcome what would happen, and record nothing.
     pub dry_run: bool,
 }
 
-impl Request {
+impl CommandContext {
     /// Whether the caller may know of this account.
-    pub fn sees(&self, account: &Account) -> bool {
-        match self.reach {
-            Reach::Any => true,
-            Reach::Own => account.belongs_to(&self.caller),
+    pub fn can_see(&self, account: &Account) -> bool {
+        match self.access {
+            AccountAccess::Any => true,
+            AccountAccess::Own => account.belongs_to(&self.caller),
         }
     }
 
@@ -59,7 +59,7 @@ impl Request {
             correlation_id: &'a str,
             causation_id: Uuid,
         }
-        let Request { caller, correlation_id, causation_id, .. } = self;
+        let CommandContext { caller, correlation_id, causation_id, .. } = self;
         serde_json::to_string(&Metadata { user_id: caller, correlation_id, causation_id: *causation_id })
     }
 }

@@ -24,7 +24,7 @@ const SIGNIFICANT_DIGITS: u8 = 2;
 
 /// Ten seconds of commands.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Slice {
+pub struct CommandStatsBucket {
     /// When it began.
     #[serde(with = "timestamp")]
     pub from: DateTime<Utc>,
@@ -40,7 +40,7 @@ pub struct Slice {
 }
 
 /// What the process remembers of its commands.
-pub(super) struct Pace(Mutex<Slices>);
+pub(super) struct CommandStats(Mutex<Slices>);
 
 struct Slices {
     /// The running slice, counted from the epoch.
@@ -57,7 +57,7 @@ struct Summary {
     p99_us: u64,
 }
 
-impl Pace {
+impl CommandStats {
     pub(super) fn new(now: DateTime<Utc>) -> Self {
         let latencies_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, SIGNIFICANT_DIGITS);
         let latencies_us = latencies_us.expect("the bounds are constant and sound");
@@ -75,7 +75,7 @@ impl Pace {
     }
 
     /// The last minutes up to now, oldest first, with nothing left out.
-    pub(super) fn slices(&self, now: DateTime<Utc>) -> Vec<Slice> {
+    pub(super) fn slices(&self, now: DateTime<Utc>) -> Vec<CommandStatsBucket> {
         let mut slices = self.lock();
         slices.advance(now);
         let running = slices.running;
@@ -121,10 +121,10 @@ fn slice_of(time: DateTime<Utc>) -> i64 {
     time.timestamp().div_euclid(SLICE_S)
 }
 
-fn told(slice: i64, seconds: i64, summary: Option<Summary>) -> Slice {
+fn told(slice: i64, seconds: i64, summary: Option<Summary>) -> CommandStatsBucket {
     let ms = |us: u64| us as f64 / 1_000.0;
     let count = summary.map_or(0, |summary| summary.count);
-    Slice {
+    CommandStatsBucket {
         from: DateTime::from_timestamp(slice * SLICE_S, 0).unwrap_or_default(),
         per_second: (count as f64 * 10.0 / seconds as f64).round() / 10.0,
         p50_ms: summary.map(|summary| ms(summary.p50_us)),
@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn every_slice_is_told_oldest_first_and_the_empty_ones_too() {
-        let pace = Pace::new(at(0));
-        let slices = pace.slices(at(0));
+        let command_stats = CommandStats::new(at(0));
+        let slices = command_stats.slices(at(0));
         assert_eq!(slices.len(), 60);
         assert!(slices.iter().all(|slice| slice.per_second == 0.0 && slice.p50_ms.is_none() && slice.p99_ms.is_none()));
         assert!(slices.windows(2).all(|pair| (pair[1].from - pair[0].from).num_seconds() == 10));
@@ -156,33 +156,33 @@ mod tests {
 
     #[test]
     fn commands_are_counted_in_the_slice_in_which_they_end_until_it_is_too_long_ago() {
-        let pace = Pace::new(at(0));
-        pace.record(at(3), ms(&[1; 99]));
-        pace.record(at(9), ms(&[100]));
-        pace.record(at(25), ms(&[7]));
-        let slices = pace.slices(at(29));
+        let command_stats = CommandStats::new(at(0));
+        command_stats.record(at(3), ms(&[1; 99]));
+        command_stats.record(at(9), ms(&[100]));
+        command_stats.record(at(25), ms(&[7]));
+        let slices = command_stats.slices(at(29));
         assert_eq!(slices[57..].iter().map(|slice| slice.per_second).collect::<Vec<_>>(), [10.0, 0.0, 0.1]);
         let near = |told: Option<f64>, ms: f64| told.is_some_and(|told| (told / ms - 1.0).abs() < 0.01);
         assert!(near(slices[57].p50_ms, 1.0) && near(slices[57].p99_ms, 1.0), "{:?}", slices[57]);
         assert!(near(slices[59].p50_ms, 7.0), "{:?}", slices[59]);
-        assert_eq!(pace.slices(at(599))[0].per_second, 10.0);
-        assert_eq!(pace.slices(at(600))[0].per_second, 0.0);
-        assert!(pace.slices(at(1_000_000)).iter().all(|slice| slice.per_second == 0.0));
+        assert_eq!(command_stats.slices(at(599))[0].per_second, 10.0);
+        assert_eq!(command_stats.slices(at(600))[0].per_second, 0.0);
+        assert!(command_stats.slices(at(1_000_000)).iter().all(|slice| slice.per_second == 0.0));
     }
 
     #[test]
     fn the_running_slice_is_told_by_what_has_passed_of_it() {
-        let pace = Pace::new(at(0));
-        pace.record(at(0), ms(&[1; 8]));
-        assert_eq!(pace.slices(at(0))[59].per_second, 8.0);
-        assert_eq!(pace.slices(at(4))[59].per_second, 2.0);
+        let command_stats = CommandStats::new(at(0));
+        command_stats.record(at(0), ms(&[1; 8]));
+        assert_eq!(command_stats.slices(at(0))[59].per_second, 8.0);
+        assert_eq!(command_stats.slices(at(4))[59].per_second, 2.0);
     }
 
     #[test]
     fn neither_a_clock_that_is_set_back_nor_an_age_harms() {
-        let pace = Pace::new(at(100));
-        pace.record(at(0), ms(&[0, u64::MAX]));
-        let last = pace.slices(at(-500)).pop().expect("a slice");
+        let command_stats = CommandStats::new(at(100));
+        command_stats.record(at(0), ms(&[0, u64::MAX]));
+        let last = command_stats.slices(at(-500)).pop().expect("a slice");
         assert_eq!((last.from, last.per_second), (at(100), 2.0));
         assert!(last.p99_ms.is_some_and(|ms| ms >= 59_000.0), "{last:?}");
     }
