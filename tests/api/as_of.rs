@@ -16,8 +16,8 @@ use crate::support::{
     spawn_app, spawn_app_in_one_partition,
 };
 
-/// An account with six versions, each at its own time: opened with 0, deposit of 100, frozen, unfrozen, withdrawal of 100,
-/// closed.
+/// An account with six versions, each at its own time: opened with 0, deposit of 100, frozen, unfrozen, withdrawal of
+/// 100, closed.
 struct Fixture {
     app: App,
     client: ApiClient,
@@ -75,7 +75,8 @@ async fn as_of_includes_events_recorded_at_that_microsecond() {
 #[tokio::test]
 async fn as_of_before_the_opening_gives_404() {
     let fixture = fixture().await;
-    let seen = fixture.get_at(fixture.time(1) - Duration::microseconds(1)).await.expect_problem(404, "account_not_found");
+    let seen =
+        fixture.get_at(fixture.time(1) - Duration::microseconds(1)).await.expect_problem(404, "account_not_found");
     assert_eq!(seen.position(), "6");
     for long_ago in ["1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0000-01-01T00:00:00%2B23:59"] {
         fixture.get(&format!("as_of={long_ago}")).await.expect_problem(404, "account_not_found");

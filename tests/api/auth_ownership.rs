@@ -32,7 +32,8 @@ async fn account_of_ada(auth: &AuthApp) -> Uuid {
 async fn hidden_account_and_unknown_account_get_the_same_response() {
     let auth = spawn_auth_app().await;
     let (ben, theirs) = (auth.customer("ben"), account_of_ada(&auth).await);
-    // A response contains the position of the id's partition, also for an unknown account. Both ids are in one partition.
+    // A response contains the position of the id's partition, also for an unknown account. Both ids are in one
+    // partition.
     let partitions = auth.app.partitions();
     let unknown = partitions.new_id_in(partitions.of(theirs));
     let own = ben.open_with_balance(1_000).await;

@@ -25,7 +25,8 @@ fn client_with_token(app: &App, token: &str) -> ApiClient {
     app.client().with_header("authorization", &format!("Bearer {token}"))
 }
 
-/// Whether the app accepts a token of this signer. A different `n` gives a different token, which is not in the token cache.
+/// Whether the app accepts a token of this signer. A different `n` gives a different token, which is not in the token
+/// cache.
 async fn accepts(app: &App, provider: &OidcProvider, signer: &Signer, n: i64) -> bool {
     let claims = json!({"iss": provider.issuer(), "exp": in_seconds(600 + n)});
     let response =
@@ -157,7 +158,8 @@ const { OAuth2Server } = require('oauth2-mock-server');
 ";
 
 impl MockServer {
-    /// Installs the package into `folder` and starts it. Fails on a machine without npm or without access to its registry.
+    /// Installs the package into `folder` and starts it. Fails on a machine without npm or without access to its
+    /// registry.
     fn start(folder: &std::path::Path) -> Self {
         let mut install = Command::new("npm");
         install
@@ -179,7 +181,8 @@ impl MockServer {
 
     async fn token(&self) -> String {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
-        let request = http.post(format!("{}/token", self.1)).header("content-type", "application/x-www-form-urlencoded");
+        let request =
+            http.post(format!("{}/token", self.1)).header("content-type", "application/x-www-form-urlencoded");
         let response: Value = request.body("grant_type=client_credentials").send().await.unwrap().json().await.unwrap();
         response["access_token"].as_str().unwrap_or_else(|| panic!("no token: {response}")).to_owned()
     }

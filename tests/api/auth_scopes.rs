@@ -1,5 +1,5 @@
-//! Every operation of the OpenAPI document with every scope. An operation that is missing in the table fails a test, so that
-//! none is added without a scope.
+//! Every operation of the OpenAPI document with every scope. An operation that is missing in the table fails a test, so
+//! that none is added without a scope.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! A command that the database rejects, or whose account cannot be decoded, fails alone: the other commands of its batch are
-//! committed, and none of them is decided on the rejected events.
+//! A command that the database rejects, or whose account cannot be decoded, fails alone: the other commands of its
+//! batch are committed, and none of them is decided on the rejected events.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::support::{ApiClient, App, Response, audit::audit, spawn_app, spawn_app_in_one_partition};
 
-/// Installs a trigger that rejects an event whose reference is an SQLSTATE, with that code. After three rejections it accepts
-/// codes of class 40.
+/// Installs a trigger that rejects an event whose reference is an SQLSTATE, with that code. After three rejections it
+/// accepts codes of class 40.
 async fn refuse_by_reference(app: &App) {
     app.sabotage(
         "CREATE SEQUENCE refusal;
@@ -101,7 +101,11 @@ async fn account_that_cannot_be_decoded_fails_only_its_commands() {
     let client = app.client();
     let failing = join_all(unreadable.iter().map(async |account_id| {
         let keyed = client.with_key(&account_id.to_string());
-        tokio::join!(keyed.deposit(*account_id, 1), client.transfer(account, *account_id, 1), client.transfer(*account_id, account, 1))
+        tokio::join!(
+            keyed.deposit(*account_id, 1),
+            client.transfer(account, *account_id, 1),
+            client.transfer(*account_id, account, 1)
+        )
     }));
     let readable = async { tokio::join!(client.withdraw(account, 99), client.transfer(account, other, 1)) };
     let (failed, (paid, moved)) = app.run_as_one_batch(async { tokio::join!(failing, readable) }).await;

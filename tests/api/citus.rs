@@ -1,5 +1,5 @@
-//! The schema's rules for distribution by Citus. Citus itself is not installed: the tests read the catalogue and replace
-//! Citus's functions by ones that record their calls.
+//! The schema's rules for distribution by Citus. Citus itself is not installed: the tests read the catalogue and
+//! replace Citus's functions by ones that record their calls.
 
 use passbook_database::Database;
 use serde_json::json;

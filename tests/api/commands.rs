@@ -114,7 +114,8 @@ async fn channel_is_recorded_with_deposits_and_withdrawals() {
     let log = app.log().await;
     let recorded = |channel| [("MoneyDeposited", channel), ("MoneyWithdrawn", channel)];
     let expected = channels.into_iter().flat_map(recorded);
-    let expected: Vec<_> = expected.map(|(event_type, channel)| (event_type, json!({"amount": 5, "channel": channel}))).collect();
+    let expected: Vec<_> =
+        expected.map(|(event_type, channel)| (event_type, json!({"amount": 5, "channel": channel}))).collect();
     assert_eq!(log.event_payloads(account)[1..], expected);
     assert!(log.events[1..].iter().all(|event| event.schema_version == 2));
 }

@@ -1,5 +1,5 @@
-//! The hash chain, the recorded times of batches, and restored backups: an instance notices that the log differs from the one
-//! in its cache.
+//! The hash chain, the recorded times of batches, and restored backups: an instance notices that the log differs from
+//! the one in its cache.
 
 use std::collections::BTreeSet;
 
@@ -184,7 +184,8 @@ impl RestoredBackup {
 
 #[tokio::test]
 async fn cached_balance_is_not_paid_out_after_a_restore() {
-    let restored = RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    let restored =
+        RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
     restored.continue_by_peer(async |client| drop(client.withdraw(restored.account, 60).await.expect(201))).await;
     // The position equals the cached one; only the hash differs.
     let refused = restored.app.client().withdraw(restored.account, 500).await.expect_problem(422, "insufficient_funds");
@@ -194,7 +195,8 @@ async fn cached_balance_is_not_paid_out_after_a_restore() {
 
 #[tokio::test]
 async fn cached_balance_causes_no_refusal_after_a_restore() {
-    let restored = RestoredBackup::after(async |client, account| drop(client.withdraw(account, 100).await.expect(201))).await;
+    let restored =
+        RestoredBackup::after(async |client, account| drop(client.withdraw(account, 100).await.expect(201))).await;
     restored.continue_by_peer(async |client| drop(client.deposit(restored.other, 1).await.expect(201))).await;
     let dry = restored.app.client().dry_run().withdraw(restored.account, 30).await.expect(200);
     assert_eq!(dry.body["balance"], 70);
@@ -204,12 +206,14 @@ async fn cached_balance_causes_no_refusal_after_a_restore() {
 
 #[tokio::test]
 async fn restored_log_that_has_grown_invalidates_the_cache() {
-    let restored = RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
-    restored.continue_by_peer(async |client| {
-        client.withdraw(restored.account, 60).await.expect(201);
-        client.deposit(restored.other, 1).await.expect(201);
-    })
-    .await;
+    let restored =
+        RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    restored
+        .continue_by_peer(async |client| {
+            client.withdraw(restored.account, 60).await.expect(201);
+            client.deposit(restored.other, 1).await.expect(201);
+        })
+        .await;
     // The only event after the cached position is of another account.
     restored.app.client().deposit(restored.other, 1).await.expect(201);
     let refused = restored.app.client().withdraw(restored.account, 500).await.expect_problem(422, "insufficient_funds");
@@ -219,7 +223,8 @@ async fn restored_log_that_has_grown_invalidates_the_cache() {
 
 #[tokio::test]
 async fn restored_shorter_log_invalidates_the_cache() {
-    let restored = RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
+    let restored =
+        RestoredBackup::after(async |client, account| drop(client.deposit(account, 400).await.expect(201))).await;
     let refused = restored.app.client().withdraw(restored.account, 500).await.expect_problem(422, "insufficient_funds");
     assert_eq!(refused.body["balance"], 100);
     let paid = restored.app.client().withdraw(restored.account, 100).await.expect(201);

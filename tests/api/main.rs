@@ -1,7 +1,7 @@
-//! The bank from outside: real servers on real databases, one behaviour area a file.
+//! API tests: each runs a real service on a database of its own and uses it over HTTP. One file for each behaviour.
 //!
-//! Every test has a database of its own, cloned from a migrated template; the cluster behind them is shared by the run.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! The databases are cloned from a migrated template in a Postgres cluster that all tests of a run share.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod account_view;
 mod as_of;
@@ -16,17 +16,24 @@ mod cross_site_requests;
 mod daily_balances;
 mod dry_run;
 mod event_feed;
+mod event_feed_lifecycle;
 mod event_log;
 mod hash_chain;
+mod health;
+mod http_errors;
+mod http_framing;
+mod http_responses;
 mod idempotency;
 mod if_match;
 mod invalid_input;
-mod malformed_http;
+mod invalid_queries;
 mod mixed_load;
 mod new_views;
 mod newer_release;
 mod outage;
+mod overload;
 mod overview;
+mod partition_reads;
 mod partitions;
 mod previous_release;
 mod projector;
@@ -36,9 +43,10 @@ mod read_your_writes;
 mod rebuild;
 mod refusals;
 mod repartition;
-mod service;
+mod request_metadata;
 mod snapshots;
 mod statement;
+mod statement_consistency;
 mod statement_stream;
 mod support;
 mod tampering;

@@ -1,5 +1,5 @@
-//! Events of a newer release: an instance that reads one refuses all commands and is unready until it can decode the event.
-//! Reads of rows that were projected before are served.
+//! Events of a newer release: an instance that reads one refuses all commands and is unready until it can decode the
+//! event. Reads of rows that were projected before are served.
 
 use sqlx::{query_scalar, raw_sql};
 use uuid::Uuid;

@@ -1,5 +1,5 @@
-//! An unreachable or frozen database, and lost requests and responses: a command is executed once or not at all, and the
-//! instance recovers by itself.
+//! An unreachable or frozen database, and lost requests and responses: a command is executed once or not at all, and
+//! the instance recovers by itself.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,8 @@ async fn force_locked_path(app: &App) {
 }
 
 async fn wait_for_head(app: &App, position: i64) {
-    eventually("the log head at this position", async || (app.log().await.head.position == position).then_some(())).await;
+    eventually("the log head at this position", async || (app.log().await.head.position == position).then_some(()))
+        .await;
 }
 
 /// Waits until the proxy has seen the request that changes the flow.
@@ -205,13 +206,18 @@ async fn commands_get_503_during_an_outage_and_succeed_afterwards() {
     let before = app.log().await;
     let started = Instant::now();
     let keyed = client.with_key("one");
-    let withdrawals = join_all([keyed.withdraw(account, 100), keyed.withdraw(account, 100), client.withdraw(account, 101)]);
+    let withdrawals =
+        join_all([keyed.withdraw(account, 100), keyed.withdraw(account, 100), client.withdraw(account, 101)]);
     let (opened, withdrawals) = tokio::join!(client.open(json!({"currency": "EUR"})), withdrawals);
     for response in withdrawals.into_iter().chain([opened]) {
         response.expect_problem(503, "storage_unavailable");
     }
     client.dry_run().deposit(account, 1).await.expect_problem(503, "storage_unavailable");
-    assert!(started.elapsed() < Duration::from_secs(10), "commands are refused before their timeout: {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "commands are refused before their timeout: {:?}",
+        started.elapsed()
+    );
     assert_eq!(app.log().await, before);
     proxy.reconnect();
     let paid = keyed.withdraw(account, 100).await.expect(201);
@@ -238,7 +244,11 @@ async fn frozen_database_is_detected_by_every_statement() {
         let started = Instant::now();
         proxy.freeze();
         client.dry_run().deposit(account, 1).await.expect_problem(503, "storage_unavailable");
-        assert!(started.elapsed() < Duration::from_secs(9), "refused before the command timeout: {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(9),
+            "refused before the command timeout: {:?}",
+            started.elapsed()
+        );
         // The instance has abandoned the frozen connections.
         proxy.connections().iter().for_each(ProxyConnection::cut);
         proxy.thaw();
@@ -257,7 +267,10 @@ async fn instance_frozen_with_the_log_head_lock_does_not_block_others() {
     let peer_commands = async {
         eventually("the held commit", async || writer.is_holding_request().then_some(())).await;
         let peer_client = peer.client().with_key("there");
-        eventually("a deposit by the peer", async || (peer_client.deposit(account, 1).await.status == 201).then_some(())).await;
+        eventually("a deposit by the peer", async || {
+            (peer_client.deposit(account, 1).await.status == 201).then_some(())
+        })
+        .await;
         writer.set_flow(Pass, Pass);
     };
     let (response, ()) = tokio::join!(client.deposit(account, 1), peer_commands);

@@ -78,8 +78,7 @@ async fn view_far_behind_reads_each_event_once_over_many_batches() {
          UPDATE log_head SET position = 65000",
     )
     .await;
-    eventually("a view without lag", async || (status(&app, "accounts").await["lag_events"] == 0).then_some(()))
-        .await;
+    eventually("a view without lag", async || (status(&app, "accounts").await["lag_events"] == 0).then_some(())).await;
     let seen = client.get_account(account, "65000").await.expect(200);
     assert_eq!((&seen.body["balance"], &seen.body["transaction_count"]), (&json!(65_099), &json!(65_000)));
     let newest = client.get(&format!("/v1/accounts/{account}/transactions?limit=1")).await.expect(200);
@@ -135,8 +134,8 @@ async fn readiness_names_the_reason_and_recovers_without_commands() {
     let keyed = client.with_key("one");
     assert_eq!(keyed.deposit(account, 1).await.status, 503);
     keyed.deposit(account, 1).await.expect_problem(503, "storage_unavailable");
-    let told = client.get("/readyz").await.expect_problem(503, "storage_unavailable");
-    assert_eq!(told.text("/detail"), "the database is read-only");
+    let problem = client.get("/readyz").await.expect_problem(503, "storage_unavailable");
+    assert!(problem.text("/detail").contains("read-only"), "{}", problem.body);
     // Positions that the view has read are still served.
     assert_eq!(client.get_account(account, "1").await.expect(200).body["balance"], 100);
     app.alter_database("RESET default_transaction_read_only").await;

@@ -71,7 +71,8 @@ async fn hot_account_refuses_only_uncovered_withdrawals() {
                 _ => match client.withdraw(hot, amount).await {
                     paid if paid.status == 201 => {}
                     refused => {
-                        let balance = refused.expect_problem(422, "insufficient_funds").body["balance"].as_i64().unwrap();
+                        let balance =
+                            refused.expect_problem(422, "insufficient_funds").body["balance"].as_i64().unwrap();
                         assert!(balance < amount, "a balance of {balance} covers {amount}");
                     }
                 },

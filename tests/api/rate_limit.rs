@@ -1,4 +1,5 @@
-//! Rate limits for each caller. The tests refill at most one request a second, so that no test depends on its own speed.
+//! Rate limits for each caller. The tests refill at most one request a second, so that no test depends on its own
+//! speed.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -70,9 +71,15 @@ async fn each_subject_has_one_bucket_for_all_its_tokens() {
     let [ada, ben] = ["ada", "ben"].map(|subject| auth.customer(subject));
     assert!(count_refused(&get_many(&ada, "/v1/accounts", MANY).await) > 0);
     let other_token = auth.client_with_scope("ada", "accounts:read audit:read");
-    assert!(count_refused(&get_many(&other_token, "/v1/accounts", 20).await) > 0, "another token of the subject has no bucket of its own");
+    assert!(
+        count_refused(&get_many(&other_token, "/v1/accounts", 20).await) > 0,
+        "another token of the subject has no bucket of its own"
+    );
     ben.get("/v1/accounts").await.expect(200);
-    assert!(count_refused(&get_many(&auth.app.client(), "/openapi.json", MANY).await) > 0, "requests without a token are limited by address");
+    assert!(
+        count_refused(&get_many(&auth.app.client(), "/openapi.json", MANY).await) > 0,
+        "requests without a token are limited by address"
+    );
     ben.get("/v1/accounts").await.expect(200);
 }
 
@@ -103,8 +110,8 @@ async fn many_rejected_tokens_block_new_tokens_of_the_address() {
     let known = auth.customer("ada");
     known.get("/v1/accounts").await.expect(200);
     // One attempt is refilled each second, so all attempts are sent at once.
-    let expired =
-        (0..2 * REJECTED_TOKENS_BURST).map(|n| auth.client_with_token(&auth.signer.sign(&json!({"sub": "ada", "exp": 1, "n": n}))));
+    let expired = (0..2 * REJECTED_TOKENS_BURST)
+        .map(|n| auth.client_with_token(&auth.signer.sign(&json!({"sub": "ada", "exp": 1, "n": n}))));
     let refusals = join_all(expired.map(async |client| client.get("/v1/accounts").await.status)).await;
     assert!(refusals.iter().all(|status| [401, 429].contains(status)), "{refusals:?}");
     assert!(refusals.iter().filter(|status| **status == 401).count() >= REJECTED_TOKENS_BURST);

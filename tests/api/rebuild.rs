@@ -49,8 +49,10 @@ async fn rebuilds_do_not_disturb_reads_or_commands() {
         accounts.push(client.open_with_balance(1_000).await);
     }
     let is_running = Arc::new(AtomicBool::new(true));
-    let tasks: Vec<_> =
-        accounts.iter().map(|account| tokio::spawn(deposit_and_read(app.client(), *account, Arc::clone(&is_running)))).collect();
+    let tasks: Vec<_> = accounts
+        .iter()
+        .map(|account| tokio::spawn(deposit_and_read(app.client(), *account, Arc::clone(&is_running))))
+        .collect();
     for generation in 2..=3 {
         for view in VIEWS {
             let started = rebuild(&client, view).await.expect(202);

@@ -1,5 +1,5 @@
-//! `passbook copy`: copies a log into one with more partitions. All data except positions and hashes stays the same, and
-//! earlier receipts stay valid.
+//! `passbook copy`: copies a log into one with more partitions. All data except positions and hashes stays the same,
+//! and earlier receipts stay valid.
 
 use std::collections::BTreeMap;
 
@@ -327,7 +327,8 @@ async fn copied_events_lost_by_a_failover_are_detected() {
         old.tamper(change).await;
         let result = target.finish(&old).await.expect_err("the source has another history");
         assert!(matches!(result, Error::Lost(Position::Only(_))), "{result}");
-        let result = target.open(&old).await.unwrap().round(|_, _| ()).await.expect_err("the source has another history");
+        let result =
+            target.open(&old).await.unwrap().round(|_, _| ()).await.expect_err("the source has another history");
         assert!(matches!(result, Error::Lost(_)), "{result}");
     }
 }

@@ -1,5 +1,5 @@
-//! Snapshots speed up loading an account but never change its state. Also: the executor's prepared statements read few rows,
-//! although Postgres planned them when the tables were empty.
+//! Snapshots speed up loading an account but never change its state. Also: the executor's prepared statements read few
+//! rows, although Postgres planned them when the tables were empty.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -62,7 +62,11 @@ async fn snapshot_is_written_at_every_nth_version() {
     for _ in 0..2 {
         client.transfer(account, other, 1).await.expect(201);
     }
-    assert_eq!((snapshot_version(&app, account).await, snapshot_version(&app, other).await), (9, 3), "both sides of a transfer");
+    assert_eq!(
+        (snapshot_version(&app, account).await, snapshot_version(&app, other).await),
+        (9, 3),
+        "both sides of a transfer"
+    );
     client.dry_run().deposit(account, 1).await.expect(200);
     client.withdraw(account, 1_000).await.expect_problem(422, "insufficient_funds");
     assert_eq!(snapshot_version(&app, account).await, 9);
@@ -211,7 +215,8 @@ async fn assert_continues(app: &App, account: Uuid) {
     assert_eq!(snapshot.state["Opened"]["balance"], before.balance + last_even - before.version);
 }
 
-/// Executes every statement of the executor for one and several accounts, often enough that Postgres fixes a generic plan.
+/// Executes every statement of the executor for one and several accounts, often enough that Postgres fixes a generic
+/// plan.
 async fn run_all_statements(app: &App, round: &str) {
     let client = app.client();
     for repetition in 0..8 {

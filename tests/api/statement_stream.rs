@@ -1,5 +1,5 @@
-//! Long statements are streamed page by page at the reader's speed. They do not occupy database connections, and a stream
-//! is aborted if its rows are inconsistent.
+//! Long statements are streamed page by page at the reader's speed. They do not occupy database connections, and a
+//! stream is aborted if its rows are inconsistent.
 
 use std::time::Duration;
 
@@ -110,7 +110,8 @@ async fn slow_readers_occupy_no_database_connection() {
     let others = join_all((0..20).map(|_| client.get_account(account, "1"))).await;
     assert!(others.iter().all(|response| response.status == 200));
     client.get(&format!("/v1/accounts/{account}/statement?from=2000-01-01&to=2000-02-01")).await.expect(200);
-    eventually("idle query connections after other reads", async || (busy_connections(&app).await == 0).then_some(())).await;
+    eventually("idle query connections after other reads", async || (busy_connections(&app).await == 0).then_some(()))
+        .await;
     assert!(is_complete(&readers.pop().unwrap().read_rest().await));
 }
 

@@ -1,5 +1,6 @@
-//! Two instances on one database: an instance never decides on a cached account that the other one has changed. In most tests
-//! the first instance first takes the locked path for *another* account, because that path must invalidate the cache too.
+//! Two instances on one database: an instance never decides on a cached account that the other one has changed. In most
+//! tests the first instance first takes the locked path for *another* account, because that path must invalidate the
+//! cache too.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -76,7 +77,8 @@ async fn if_match_is_checked_against_the_other_instances_version() {
     let fixture = fixture().await;
     fixture.second.deposit(fixture.cached, 1).await.expect(201);
     fixture.first_uses_other_account().await;
-    let stale = fixture.first.if_match("\"1\"").deposit(fixture.cached, 1).await.expect_problem(412, "version_mismatch");
+    let stale =
+        fixture.first.if_match("\"1\"").deposit(fixture.cached, 1).await.expect_problem(412, "version_mismatch");
     assert_eq!(stale.body["current_version"], 2);
     fixture.first.if_match("\"2\"").deposit(fixture.cached, 1).await.expect(201);
     audit(&fixture.app).await;

@@ -196,7 +196,8 @@ impl App {
         &self.config
     }
 
-    /// Connects to the database as the superuser. In a test of one partition the tables of positions show only that one.
+    /// Connects to the database as the superuser. In a test of one partition the tables of positions show only that
+    /// one.
     pub async fn database(&self) -> PgConnection {
         let mut connection = self.database.connect().await;
         if let Some(view) = self.view {
@@ -215,7 +216,7 @@ impl App {
         self.execute(sql).await;
     }
 
-    /// Executes SQL in which partition 0 stands for the partition under test. Statements on whole tables are for all partitions.
+    /// Executes SQL. Partition 0 in it means the partition under test; `TRUNCATE` and restores apply to all partitions.
     async fn execute(&self, sql: &str) {
         let is_for_all_partitions = sql.contains("TRUNCATE ") || sql.contains("saved.");
         let mut connection = if is_for_all_partitions { self.database.connect().await } else { self.database().await };

@@ -1,5 +1,5 @@
-//! Checks a log and its views without any code of the service: recomputes the hash chain, folds the events, and compares
-//! every row of the views with the fold.
+//! Checks a log and its views without any code of the service: recomputes the hash chain, folds the events, and
+//! compares every row of the views with the fold.
 
 use std::collections::BTreeMap;
 
@@ -64,8 +64,8 @@ fn check_transfers(events: &[Event]) {
     assert!(open.values().all(|rest| *rest == 0), "transfers whose two sides differ: {open:?}");
 }
 
-/// Recomputes the hash of each event: SHA-256 over the hash of the previous event of its partition and the event's fields,
-/// each prefixed by its length.
+/// Recomputes the hash of each event: SHA-256 over the hash of the previous event of its partition and the event's
+/// fields, each prefixed by its length.
 pub fn expected_hashes(events: &[Event]) -> Vec<Vec<u8>> {
     let mut last: BTreeMap<i16, Vec<u8>> = BTreeMap::new();
     let mut hashes = Vec::new();

@@ -5,8 +5,8 @@ use sqlx::{AssertSqlSafe, Connection, raw_sql};
 use super::App;
 
 impl App {
-    /// Appends `count` deposits to the account that was opened first, each with a reference of this size. The events are
-    /// readable, but their hashes form no chain.
+    /// Appends `count` deposits to the account that was opened first, each with a reference of this size. The events
+    /// are readable, but their hashes form no chain.
     pub async fn insert_deposits(&self, count: i64, reference_bytes: usize) {
         let partition = self.partition_under_test();
         let sql = format!(

@@ -120,7 +120,8 @@ impl Cluster {
     }
 }
 
-/// Starts Postgres in the data folder that runs share, or in a folder of this process if another run uses the shared one.
+/// Starts Postgres in the data folder that runs share, or in a folder of this process if another run uses the shared
+/// one.
 async fn start_postgres() -> (EmbeddedPostgres, PathBuf) {
     let shared = env::temp_dir().join(format!("passbook-tests-{}-api", nix::unistd::getuid()));
     remove_abandoned(&shared);

@@ -1,4 +1,5 @@
-//! Shared by the API tests: the Postgres cluster, the app under test, HTTP clients by role, and direct reads of the log.
+//! Shared by the API tests: the Postgres cluster, the app under test, HTTP clients by role, and direct reads of the
+//! log.
 
 pub mod app;
 pub mod audit;

@@ -1,6 +1,6 @@
-//! Shows a test one partition as if the log had no other. Tests that read tables use it to run unchanged on a log of several
-//! partitions: all their accounts are in the last one. This module adds the partition to positions and cursors in requests
-//! and removes it from those in responses.
+//! Shows a test one partition as if the log had no other. Tests that read tables use it to run unchanged on a log of
+//! several partitions: all their accounts are in the last one. This module adds the partition to positions and cursors
+//! in requests and removes it from those in responses.
 
 use passbook_event_store::Partitions;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! The latest position of each partition that a response contained. In a log of several partitions no single number means
-//! "all events so far"; where a test names a number, the tracker replaces it by these positions.
+//! The latest position of each partition that a response contained. In a log of several partitions no single number
+//! means "all events so far"; where a test names a number, the tracker replaces it by these positions.
 
 use std::{
     fmt,
@@ -32,8 +32,8 @@ impl PositionTracker {
         *latest = latest.clone().and(position.parse().unwrap());
     }
 
-    /// Replaces a plain number in the path's `min_position`, which counts the events of all partitions, by a position of
-    /// this log.
+    /// Replaces a plain number in the path's `min_position`, which counts the events of all partitions, by a position
+    /// of this log.
     pub fn rewrite_min_position(&self, path: &str) -> String {
         let Some((before, value)) = path.split_once("min_position=").filter(|_| self.partitions.are_several()) else {
             return path.to_owned();

@@ -1,7 +1,7 @@
 //! A proxy in front of Postgres that cuts connections and holds or discards bytes.
 //!
-//! Each [`ProxyConnection`] has a [`Flow`] for each of its two directions. Cutting a connection ends it for the client only:
-//! bytes that the client has sent may still arrive at the server later, as in a real network.
+//! Each [`ProxyConnection`] has a [`Flow`] for each of its two directions. Cutting a connection ends it for the client
+//! only: bytes that the client has sent may still arrive at the server later, as in a real network.
 
 use std::{
     net::SocketAddr,

@@ -1,5 +1,5 @@
-//! Random command sequences on a few accounts, and the views and statements expected from their events. The fold shares no
-//! code with the service.
+//! Random command sequences on a few accounts, and the views and statements expected from their events. The fold shares
+//! no code with the service.
 
 use chrono::{DateTime, Utc};
 use proptest::{collection::vec, prelude::*};

@@ -3,14 +3,16 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::Utc;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+use passbook_auth::development::generate_key;
 use ring::{
     hmac,
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
 use serde_json::{Value, json};
 
-/// A key that protects nothing: ring does not generate RSA keys (PKCS #1, made with `openssl genrsa -traditional 2048`).
+/// A key that protects nothing: ring does not generate RSA keys (PKCS #1, made with `openssl genrsa -traditional
+/// 2048`).
 const RSA_2048: &[u8] = include_bytes!("../../fixtures/rsa_2048.der");
 
 pub const ISSUER: &str = "https://id.example";
@@ -28,7 +30,7 @@ impl Signer {
     pub fn new(id: &str, algorithm: Algorithm) -> Self {
         let random = SystemRandom::new();
         let key = match algorithm {
-            Algorithm::EdDSA => EncodingKey::from_ed_der(Ed25519KeyPair::generate_pkcs8(&random).unwrap().as_ref()),
+            Algorithm::EdDSA => EncodingKey::from_ed_der(&generate_key().unwrap()),
             Algorithm::ES256 | Algorithm::ES384 => {
                 let curve = match algorithm {
                     Algorithm::ES256 => &ECDSA_P256_SHA256_FIXED_SIGNING,

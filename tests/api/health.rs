@@ -1,0 +1,55 @@
+//! `GET /livez` and `GET /readyz`: the process is alive, and it is ready while its database and views work.
+
+use serde_json::json;
+
+use crate::support::{ApiClient, Response, eventually, spawn_app};
+
+/// Reads the path until the response has this status.
+async fn get_until(status: u16, client: &ApiClient, path: &str) -> Response {
+    eventually(&format!("{status} of {path}"), async || {
+        let response = client.get(path).await;
+        (response.status == status).then_some(response)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn running_service_is_alive_and_becomes_ready() {
+    let app = spawn_app().await;
+    assert_eq!(app.client().get("/livez").await.expect(200).body, json!({"status": "ok"}));
+    let ready = get_until(200, &app.client(), "/readyz").await;
+    assert_eq!(ready.body, json!({"status": "ok"}));
+}
+
+#[tokio::test]
+async fn service_is_unready_while_a_view_is_stopped() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
+    get_until(200, &client, "/readyz").await;
+    app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
+    client.deposit(account, 1).await.expect(201);
+    let waiting = get_until(503, &client, "/readyz").await.expect_problem(503, "projection_behind");
+    assert!(waiting.text("/detail").contains("stopped"), "{}", waiting.body);
+    client.get("/livez").await.expect(200);
+    app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
+    get_until(200, &client, "/readyz").await;
+}
+
+#[tokio::test]
+async fn service_without_database_is_alive_and_unready() {
+    let app = spawn_app().await;
+    get_until(200, &app.client(), "/readyz").await;
+    app.sabotage(
+        "BEGIN;
+         UPDATE pg_database SET datallowconn = false WHERE datname = current_database();
+         COMMIT;
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .await;
+    for _ in 0..3 {
+        app.client().get("/readyz").await.expect_problem(503, "storage_unavailable");
+        app.client().get("/livez").await.expect(200);
+    }
+}
