@@ -20,7 +20,7 @@ pub async fn run() {
         let opened = http.post(format!("{url}/v1/accounts")).json(&json!({"currency": "EUR", "initial_deposit": 1}));
         opened.send().await.unwrap()
     };
-    let ready = async || http.get(format!("{url}/readyz")).send().await.ok().map(|answer| answer.status());
+    let ready = async || http.get(format!("{url}/readyz")).send().await.ok().map(|response| response.status());
     eventually("readiness", async || ready().await.filter(StatusCode::is_success)).await;
 
     let mut database = testbed.postgres.connect().await.unwrap();
@@ -37,8 +37,8 @@ pub async fn run() {
         instance.lock().await.kill().await;
     }
     let refused: Response = eventually("the load balancer's own response", async || {
-        let answer = http.get(format!("{url}/v1/accounts")).send().await.ok()?;
-        (answer.headers()["content-type"] == "application/problem+json").then_some(answer)
+        let response = http.get(format!("{url}/v1/accounts")).send().await.ok()?;
+        (response.headers()["content-type"] == "application/problem+json").then_some(response)
     })
     .await;
     assert_eq!(

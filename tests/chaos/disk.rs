@@ -110,6 +110,10 @@ fn is_in_use(folder: &Path) -> bool {
 
 fn as_root(command: &[&str], path: &Path) -> Output {
     let sudo: &[&str] = if getuid().is_root() { &[] } else { &["sudo", "-n"] };
-    let words: Vec<&str> = sudo.iter().chain(command).copied().collect();
-    Command::new(words[0]).args(&words[1..]).arg(path).output().unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    let arguments: Vec<&str> = sudo.iter().chain(command).copied().collect();
+    Command::new(arguments[0])
+        .args(&arguments[1..])
+        .arg(path)
+        .output()
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
 }

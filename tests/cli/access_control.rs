@@ -31,9 +31,9 @@ pub fn with_access_control(folder: &Folder) -> Passbook {
     Passbook::in_folder(folder).set("PASSBOOK_AUTH_JWKS_FILE", folder.data().join("development.jwks.json"))
 }
 
-async fn send(bank: &Running, method: Method, path: &str, token: &str, body: &Value) -> StatusCode {
+async fn send(service: &Running, method: Method, path: &str, token: &str, body: &Value) -> StatusCode {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let request = http.request(method, format!("{}{path}", bank.client.base_url())).bearer_auth(token).json(body);
+    let request = http.request(method, format!("{}{path}", service.client.base_url())).bearer_auth(token).json(body);
     request.send().await.unwrap().status()
 }
 
@@ -44,16 +44,16 @@ async fn a_service_accepts_tokens_of_its_folders_development_key() {
     let key = folder.data().join("development.key");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let key_bytes = fs::read(&key).unwrap();
-    let bank = with_access_control(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").start();
+    let service = with_access_control(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").start();
     let euros = json!({"currency": "EUR"});
-    assert_eq!(send(&bank, Method::POST, "/v1/accounts", &alice, &euros).await, 201);
-    assert_eq!(send(&bank, Method::POST, "/v1/accounts", "nonsense", &euros).await, 401);
-    assert_eq!(bank.client.get("/v1/accounts").await.status(), 401);
+    assert_eq!(send(&service, Method::POST, "/v1/accounts", &alice, &euros).await, 201);
+    assert_eq!(send(&service, Method::POST, "/v1/accounts", "nonsense", &euros).await, 401);
+    assert_eq!(service.client.get("/v1/accounts").await.status(), 401);
     // A second token does not replace the key.
     let ben = create_token(&folder, "ben", "accounts:read");
     assert_eq!(fs::read(&key).unwrap(), key_bytes);
-    assert_eq!(send(&bank, Method::GET, "/v1/accounts", &ben, &json!(null)).await, 200);
-    assert_eq!(send(&bank, Method::POST, "/v1/accounts", &ben, &euros).await, 403);
+    assert_eq!(send(&service, Method::GET, "/v1/accounts", &ben, &json!(null)).await, 200);
+    assert_eq!(send(&service, Method::POST, "/v1/accounts", &ben, &euros).await, 403);
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn token_refuses_an_unknown_scope_and_an_invalid_key_file() {
 async fn every_refusal_is_logged_with_caller_path_and_reason_but_no_token() {
     let folder = Folder::migrated();
     let [alice, ben] = ["alice", "ben"].map(|subject| create_token(&folder, subject, "accounts:read accounts:write"));
-    let bank = with_access_control(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", "trace").start();
+    let service = with_access_control(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", "trace").start();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let opened = http.post(format!("{}/v1/accounts", bank.client.base_url())).bearer_auth(&alice);
+    let opened = http.post(format!("{}/v1/accounts", service.client.base_url())).bearer_auth(&alice);
     let opened: Value = opened.json(&json!({"currency": "EUR"})).send().await.unwrap().json().await.unwrap();
     let account = format!("/v1/accounts/{}", opened["account_id"].as_str().unwrap());
     let read = format!("{account}?min_position={}", opened["position"].as_str().unwrap());
@@ -91,14 +91,14 @@ async fn every_refusal_is_logged_with_caller_path_and_reason_but_no_token() {
     let (message, _) = ben.rsplit_once('.').unwrap();
     let forged = format!("{message}.{}", "A".repeat(86));
 
-    assert_eq!(bank.client.get("/v1/accounts").await.status(), 401);
-    assert_eq!(send(&bank, Method::GET, "/v1/accounts", &forged, &json!(null)).await, 401);
-    assert_eq!(send(&bank, Method::GET, "/v1/events", &ben, &json!(null)).await, 403);
-    assert_eq!(send(&bank, Method::GET, &read, &ben, &json!(null)).await, 404);
-    assert_eq!(send(&bank, Method::POST, &deposits, &ben, &json!({"amount": 1})).await, 404);
-    assert_eq!(send(&bank, Method::GET, "/nowhere", &ben, &json!(null)).await, 404);
+    assert_eq!(service.client.get("/v1/accounts").await.status(), 401);
+    assert_eq!(send(&service, Method::GET, "/v1/accounts", &forged, &json!(null)).await, 401);
+    assert_eq!(send(&service, Method::GET, "/v1/events", &ben, &json!(null)).await, 403);
+    assert_eq!(send(&service, Method::GET, &read, &ben, &json!(null)).await, 404);
+    assert_eq!(send(&service, Method::POST, &deposits, &ben, &json!({"amount": 1})).await, 404);
+    assert_eq!(send(&service, Method::GET, "/nowhere", &ben, &json!(null)).await, 404);
 
-    let stderr = bank.stop(Signal::SIGTERM).stderr;
+    let stderr = service.stop(Signal::SIGTERM).stderr;
     let lines = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let refused: Vec<Value> = lines.filter(|line| line["message"] == "authority was refused").collect();
     let logged: Vec<_> = refused
@@ -149,12 +149,12 @@ fn a_trusted_proxy_that_is_not_a_network_is_refused() {
 #[tokio::test]
 async fn an_aborted_process_writes_no_core_dump() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).with_core_dumps().start();
-    let limits = fs::read_to_string(format!("/proc/{}/limits", bank.process.id())).unwrap_or_default();
+    let service = Passbook::in_folder(&folder).with_core_dumps().start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", service.process.id())).unwrap_or_default();
     if let Some(limit) = limits.lines().find(|line| line.starts_with("Max core file size")) {
         assert_eq!(limit.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{limit}");
     }
-    let ended = bank.stop(Signal::SIGABRT);
+    let ended = service.stop(Signal::SIGABRT);
     assert_eq!(ended.status.signal(), Some(Signal::SIGABRT as i32), "{ended:?}");
     assert!(!ended.status.core_dumped(), "{ended:?}");
 }

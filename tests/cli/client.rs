@@ -49,11 +49,11 @@ impl Client {
     }
 
     pub async fn get(&self, path: &str) -> Response {
-        self.http.get(format!("{}{path}", self.base)).send().await.unwrap()
+        self.http.get(format!("{}{path}", self.base_url)).send().await.unwrap()
     }
 
     pub async fn post(&self, path: &str, key: &str, body: &Value) -> reqwest::Result<Response> {
-        self.http.post(format!("{}{path}", self.base)).header("idempotency-key", key).json(body).send().await
+        self.http.post(format!("{}{path}", self.base_url)).header("idempotency-key", key).json(body).send().await
     }
 
     /// Opens the account that all deposits go to.
@@ -133,7 +133,7 @@ impl Client {
     }
 
     /// Waits until the service is ready. A new view takes a moment to catch up.
-    pub async fn is_ready(&self) {
+    pub async fn wait_until_ready(&self) {
         let deadline = Instant::now() + Duration::from_secs(READY_S_MAX);
         loop {
             let response = self.get("/readyz").await;

@@ -108,16 +108,16 @@ impl Responses {
 /// Restarts the service in this folder, and compares its deposits with the workload's responses.
 pub async fn assert_nothing_lost(folder: &Folder, workload: Workload) {
     let responses = workload.finish().await;
-    let bank = Passbook::in_folder(folder).start();
-    responses.assert_matches(&bank.client.deposits().await);
+    let service = Passbook::in_folder(folder).start();
+    responses.assert_matches(&service.client.deposits().await);
 }
 
 async fn assert_graceful_shutdown(signal: Signal) {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
-    let workload = Workload::start(&bank.client).await;
-    let ended = bank.stop(signal);
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
+    let workload = Workload::start(&service.client).await;
+    let ended = service.stop(signal);
     assert!(folder.processes().is_empty(), "processes still run: {:?}", folder.processes());
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert_eq!(ended.stdout.len(), 1, "{ended:?}");
@@ -137,20 +137,20 @@ async fn sigint_finishes_accepted_requests_and_stops_postgres() {
 #[tokio::test]
 async fn during_the_shutdown_delay_it_is_unready_and_still_serves() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).set("PASSBOOK_SHUTDOWN_DELAY_MS", "60000").start();
-    bank.client.open_account().await;
-    bank.client.wait_until_ready().await;
-    bank.process.signal(Signal::SIGTERM);
-    let mut ready = bank.client.get("/readyz").await;
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_SHUTDOWN_DELAY_MS", "60000").start();
+    service.client.open_account().await;
+    service.client.wait_until_ready().await;
+    service.process.signal(Signal::SIGTERM);
+    let mut ready = service.client.get("/readyz").await;
     while ready.status() == 200 {
         sleep(Duration::from_millis(10)).await;
-        ready = bank.client.get("/readyz").await;
+        ready = service.client.get("/readyz").await;
     }
     let problem: Value = ready.json().await.unwrap();
     assert_eq!((&problem["status"], &problem["code"]), (&json!(503), &json!("overloaded")), "{problem}");
-    bank.client.deposit_ok("late").await;
+    service.client.deposit_ok("late").await;
     // A second signal ends the delay.
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(1));
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(1));
     folder.wait_until_unused();
     assert_eq!(Passbook::in_folder(&folder).start().client.deposits().await.len(), 1);
 }
@@ -167,13 +167,13 @@ async fn a_signal_during_startup_ends_it_and_leaves_nothing_running() {
     let ended = starting.wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     folder.wait_until_unused();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.wait_until_ready().await;
+    let service = Passbook::in_folder(&folder).start();
+    service.client.wait_until_ready().await;
 }
 
 /// A client that requests more data than the buffers of both sides hold, and reads none of it.
-fn client_that_never_reads(bank: &Running) -> TcpStream {
-    let mut stream = TcpStream::connect(bank.client.base_url().strip_prefix("http://").unwrap()).unwrap();
+fn client_that_never_reads(service: &Running) -> TcpStream {
+    let mut stream = TcpStream::connect(service.client.base_url().strip_prefix("http://").unwrap()).unwrap();
     let request = "GET /swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nhost: localhost\r\n\r\n";
     stream.write_all(request.repeat(20).as_bytes()).unwrap();
     thread::sleep(Duration::from_millis(300));
@@ -183,9 +183,9 @@ fn client_that_never_reads(bank: &Running) -> TcpStream {
 #[test]
 fn a_client_that_never_reads_does_not_block_the_shutdown() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    let _client = client_that_never_reads(&bank);
-    let ended = bank.stop(Signal::SIGTERM);
+    let service = Passbook::in_folder(&folder).start();
+    let _client = client_that_never_reads(&service);
+    let ended = service.stop(Signal::SIGTERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     folder.wait_until_unused();
 }
@@ -193,11 +193,11 @@ fn a_client_that_never_reads_does_not_block_the_shutdown() {
 #[test]
 fn a_second_signal_ends_it_without_waiting_for_clients() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    let _client = client_that_never_reads(&bank);
-    bank.process.signal(Signal::SIGTERM);
+    let service = Passbook::in_folder(&folder).start();
+    let _client = client_that_never_reads(&service);
+    service.process.signal(Signal::SIGTERM);
     thread::sleep(Duration::from_millis(300));
-    let ended = bank.stop(Signal::SIGINT);
+    let ended = service.stop(Signal::SIGINT);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("a second time"), "{ended:?}");
     folder.wait_until_unused();

@@ -10,22 +10,22 @@ use crate::{folder::Folder, passbook::Passbook};
 /// error.
 async fn log_of(level: &str) -> (Vec<Value>, String) {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", level).start();
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", level).start();
     let headers = HeaderMap::from_iter([("x-request-id".parse().unwrap(), "the-opening".parse().unwrap())]);
     let http = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
     let body = json!({"currency": "EUR", "owner": "customer-4711", "initial_deposit": 987_654_321});
-    let opened = http.post(format!("{}/v1/accounts", bank.client.base_url())).json(&body).send().await.unwrap();
+    let opened = http.post(format!("{}/v1/accounts", service.client.base_url())).json(&body).send().await.unwrap();
     assert_eq!(opened.status(), 201);
     let account: Value = opened.json().await.unwrap();
     let account_id = account["account_id"].as_str().unwrap();
 
     let withdrawals = format!("/v1/accounts/{account_id}/withdrawals");
     let body = json!({"amount": 987_654_322, "reference": "for-aunt-mary"});
-    assert_eq!(bank.client.post(&withdrawals, "key-8471", &body).await.unwrap().status(), 422);
-    assert_eq!(bank.client.get("/v1/accounts?owner=customer-4711").await.status(), 200);
-    assert_eq!(bank.client.get("/nowhere").await.status(), 404);
+    assert_eq!(service.client.post(&withdrawals, "key-8471", &body).await.unwrap().status(), 422);
+    assert_eq!(service.client.get("/v1/accounts?owner=customer-4711").await.status(), 200);
+    assert_eq!(service.client.get("/nowhere").await.status(), 404);
 
-    let ended = bank.stop(Signal::SIGTERM);
+    let ended = service.stop(Signal::SIGTERM);
     let json = ended.stderr.lines().filter(|line| line.starts_with('{'));
     let lines: Vec<Value> = json.map(|line| serde_json::from_str(line).unwrap()).collect();
     (lines.into_iter().filter(|line| !line["request_id"].is_null()).collect(), ended.stderr)

@@ -47,14 +47,14 @@ fn promtool(text: &str) -> String {
 /// The metrics of a service that uses its own database as its replica.
 async fn metrics() -> String {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).set("PASSBOOK_READ_DATABASE_URL", folder.database_url()).start();
-    bank.client.open_account().await;
-    bank.client.post("/v1/accounts", "a-key", &json!({"currency": "XXQ"})).await.unwrap();
-    bank.client.wait_until_ready().await;
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_READ_DATABASE_URL", folder.database_url()).start();
+    service.client.open_account().await;
+    service.client.post("/v1/accounts", "a-key", &json!({"currency": "XXQ"})).await.unwrap();
+    service.client.wait_until_ready().await;
     let deadline = Instant::now() + Duration::from_secs(REPLICA_S_MAX);
     loop {
         assert!(Instant::now() < deadline, "the metrics of the replica are missing");
-        let text = bank.client.get("/metrics").await.error_for_status().unwrap().text().await.unwrap();
+        let text = service.client.get("/metrics").await.error_for_status().unwrap().text().await.unwrap();
         // The service checks the replica at intervals.
         if text.contains("passbook_replica_lag_seconds") {
             return text;
@@ -116,7 +116,7 @@ fn promtool_rejects_an_invalid_metric() {
 async fn a_trace_links_the_request_to_command_batch_and_projector() {
     let collector = Collector::listen();
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder)
+    let service = Passbook::in_folder(&folder)
         .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
         .set("OTEL_BSP_SCHEDULE_DELAY", "100")
         .start();
@@ -125,16 +125,16 @@ async fn a_trace_links_the_request_to_command_batch_and_projector() {
     // The projector may read an event before the executor has exported its batch span, so one command is not enough.
     for _ in 0..COMMANDS {
         let opened = http
-            .post(format!("{}/v1/accounts", bank.client.base_url()))
+            .post(format!("{}/v1/accounts", service.client.base_url()))
             .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"))
             .json(&json!({"currency": "EUR"}));
         assert_eq!(opened.send().await.unwrap().status(), 201);
     }
-    let events: serde_json::Value = bank.client.get("/v1/events").await.json().await.unwrap();
+    let events: serde_json::Value = service.client.get("/v1/events").await.json().await.unwrap();
     let causation = events["data"][0]["metadata"]["causation_id"].as_str().unwrap().replace('-', "");
     assert_eq!(causation, trace);
-    bank.client.wait_until_ready().await;
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    service.client.wait_until_ready().await;
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
 
     let spans = collector.spans();
     let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
@@ -163,16 +163,16 @@ async fn the_callers_trace_flags_and_the_sampler_decide_what_is_traced() {
         ("always_off", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
     ] {
         let (collector, folder) = (Collector::listen(), Folder::migrated());
-        let bank = Passbook::in_folder(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
-        let bank = bank.set("OTEL_TRACES_SAMPLER", sampler).start();
-        let url = format!("{}/v1/accounts", bank.client.base_url());
+        let service = Passbook::in_folder(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
+        let service = service.set("OTEL_TRACES_SAMPLER", sampler).start();
+        let url = format!("{}/v1/accounts", service.client.base_url());
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         for _ in 0..COMMANDS {
             let open = http.post(&url).json(&json!({"currency": "EUR"})).header("traceparent", traceparent);
             assert_eq!(open.send().await.unwrap().status(), 201);
         }
-        bank.client.wait_until_ready().await;
-        assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+        service.client.wait_until_ready().await;
+        assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
         let spans = collector.spans();
         for name in ["POST /v1/accounts", "command", "batch", "project"] {
             let is_there = spans.iter().any(|span| span.name == name);

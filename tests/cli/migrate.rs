@@ -13,16 +13,16 @@ async fn migrate_creates_a_database_and_a_second_run_changes_nothing() {
         assert!(ended.stdout.is_empty(), "{ended:?}");
         folder.wait_until_unused();
     }
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
 }
 
 #[tokio::test]
 async fn migrate_does_not_disturb_a_running_service() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
+    let service = Passbook::in_folder(&folder).start();
     let ended = Passbook::with_database(&folder.database_url()).argument("migrate").wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    bank.client.open_account().await;
+    service.client.open_account().await;
 }

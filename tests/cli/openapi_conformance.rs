@@ -49,7 +49,7 @@ fn root() -> &'static Path {
 }
 
 /// Runs schemathesis against every operation, with this token.
-fn run_schemathesis(bank: &Running, folder: &Folder, token: Option<&str>, options: &[&str]) {
+fn run_schemathesis(service: &Running, folder: &Folder, token: Option<&str>, options: &[&str]) {
     let cases = number("PASSBOOK_SCHEMATHESIS_CASES", CASES) / RUNS;
     let random_cases = (cases.saturating_sub(FIXED_CASES) / OPERATIONS).max(RANDOM_CASES_MIN);
     let seed = number("PASSBOOK_SCHEMATHESIS_SEED", 1);
@@ -63,7 +63,7 @@ fn run_schemathesis(bank: &Running, folder: &Folder, token: Option<&str>, option
     let mut command = Command::new(schemathesis());
     command.current_dir(home).env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("HYPOTHESIS_STORAGE_DIRECTORY", folder.join("hypothesis")).arg("--config-file").arg(file).arg("run");
-    command.arg(format!("{}/openapi.json", bank.client.base_url())).args(options);
+    command.arg(format!("{}/openapi.json", service.client.base_url())).args(options);
     command.args([format!("--max-examples={random_cases}"), format!("--seed={seed}")]);
     let ended = command.output().unwrap_or_else(|error| {
         panic!("cannot run {} ({error}): run `scripts/install-deps --test`", schemathesis().display())
@@ -84,8 +84,8 @@ fn logged_requests(stderr: &str) -> Vec<(String, u64)> {
 }
 
 #[track_caller]
-fn assert_no_server_error(bank: Running) {
-    let ended = bank.stop(Signal::SIGTERM);
+fn assert_no_server_error(service: Running) {
+    let ended = service.stop(Signal::SIGTERM);
     let requests = logged_requests(&ended.stderr);
     let errors: Vec<_> = requests.iter().filter(|(_, status)| *status >= 500).collect();
     assert!(errors.is_empty(), "{errors:?}");
@@ -96,9 +96,9 @@ fn assert_no_server_error(bank: Running) {
 #[test]
 fn a_service_without_access_control_conforms_to_its_document() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    run_schemathesis(&bank, &folder, None, &WITHOUT_TOKENS);
-    assert_no_server_error(bank);
+    let service = Passbook::in_folder(&folder).start();
+    run_schemathesis(&service, &folder, None, &WITHOUT_TOKENS);
+    assert_no_server_error(service);
 }
 
 #[test]
@@ -106,21 +106,21 @@ fn a_service_with_access_control_conforms_to_its_document() {
     let folder = Folder::migrated();
     let [teller, customer] = [("teller", ALL_SCOPES), ("c-17", CUSTOMER_SCOPES)]
         .map(|(subject, scopes)| create_token(&folder, subject, scopes));
-    let bank = with_access_control(&folder).start();
-    run_schemathesis(&bank, &folder, Some(&teller), &[]);
-    run_schemathesis(&bank, &folder, Some(&customer), &[]);
-    assert_no_server_error(bank);
+    let service = with_access_control(&folder).start();
+    run_schemathesis(&service, &folder, Some(&teller), &[]);
+    run_schemathesis(&service, &folder, Some(&customer), &[]);
+    assert_no_server_error(service);
 }
 
 #[test]
 fn requests_without_a_token_get_only_401_or_405() {
     let folder = Folder::migrated();
     create_token(&folder, "teller", ALL_SCOPES);
-    let bank = with_access_control(&folder).start();
-    run_schemathesis(&bank, &folder, None, &[]);
-    let requests = logged_requests(&bank.process.stderr());
+    let service = with_access_control(&folder).start();
+    run_schemathesis(&service, &folder, None, &[]);
+    let requests = logged_requests(&service.process.stderr());
     let is_unexpected = |(route, status): &&(String, u64)| route.starts_with("/v1") && !matches!(status, 401 | 405);
     assert_eq!(requests.iter().find(is_unexpected), None, "only 401, or 405 for an unknown method, is allowed");
     assert!(requests.iter().filter(|(_, status)| *status == 401).count() > FIXED_CASES / 2);
-    assert_no_server_error(bank);
+    assert_no_server_error(service);
 }

@@ -28,8 +28,8 @@ fn request(mut stream: &TcpStream) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_beyond_the_limit_gets_503_and_others_are_served() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).with_descriptor_limit(DESCRIPTORS).start();
-    let address = bank.client.base_url().strip_prefix("http://").unwrap().to_owned();
+    let service = Passbook::in_folder(&folder).with_descriptor_limit(DESCRIPTORS).start();
+    let address = service.client.base_url().strip_prefix("http://").unwrap().to_owned();
     let connect = || TcpStream::connect(&address).unwrap();
     let open: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect()).collect();
     assert!(request(&open[0]).starts_with("HTTP/1.1 200"));
@@ -44,6 +44,6 @@ async fn a_connection_beyond_the_limit_gets_503_and_others_are_served() {
     assert!(request(&open[0]).starts_with("HTTP/1.1 200"));
 
     drop(open);
-    bank.client.wait_until_ready().await;
-    bank.client.open_account().await;
+    service.client.wait_until_ready().await;
+    service.client.open_account().await;
 }

@@ -16,15 +16,15 @@ fn rebuild(folder: &Folder, arguments: &[&str]) -> Exited {
 #[tokio::test]
 async fn rebuild_works_with_and_without_a_running_service() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
-    bank.client.deposit_ok("a-key").await;
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
+    service.client.deposit_ok("a-key").await;
 
     let beside = rebuild(&folder, &["accounts"]);
     assert_eq!(beside.status.code(), Some(0), "{beside:?}");
     assert_eq!(beside.stdout, ["accounts is rebuilt: generation 2 is live at position 2"]);
-    bank.client.deposit_ok("another-key").await;
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    service.client.deposit_ok("another-key").await;
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
 
     let alone = rebuild(&folder, &["transactions", "--verify"]);
     assert_eq!(alone.status.code(), Some(0), "{alone:?}");
@@ -35,8 +35,8 @@ async fn rebuild_works_with_and_without_a_running_service() {
 #[tokio::test]
 async fn a_rebuild_that_cannot_run_is_refused_with_one_sentence() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
     assert!(rebuild(&folder, &["customers"]).error_message().contains("no projection"));
     assert!(rebuild(&folder, &["accounts", "--resume"]).error_message().contains("no rebuild of accounts"));
 
@@ -53,7 +53,7 @@ async fn a_rebuild_that_cannot_run_is_refused_with_one_sentence() {
     // Either the service or the command line finishes the rebuild; it must not run twice.
     let resumed = rebuild(&folder, &["accounts", "--resume"]);
     assert!(resumed.status.success() || resumed.error_message().contains("no rebuild of accounts"), "{resumed:?}");
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
 }
 
 #[test]

@@ -41,8 +41,8 @@ async fn an_owner_without_superuser_migrates_and_a_service_user_serves() {
     let early = Passbook::with_database(&postgres.url("stranger", "own")).wait_for_exit();
     assert!(early.error_message().contains("run `passbook migrate`"), "{early:?}");
 
-    let bank = Passbook::with_database(&postgres.url("owner", "own")).start();
-    bank.client.open_account().await;
+    let service = Passbook::with_database(&postgres.url("owner", "own")).start();
+    service.client.open_account().await;
     let stranger = Passbook::with_database(&postgres.url("stranger", "own")).wait_for_exit();
     assert!(stranger.error_message().contains("GRANT passbook_service TO stranger"), "{stranger:?}");
     let refused = Passbook::with_database(&postgres.url("stranger", "own")).argument("migrate").wait_for_exit();
@@ -60,8 +60,8 @@ async fn serve_repairs_grants_after_an_interrupted_migrate() {
     let own = postgres.url("passbook", "own");
     assert!(Passbook::with_database(&own).argument("migrate").wait_for_exit().status.success());
     postgres.execute("own", "REVOKE ALL ON log_layout, relay FROM passbook_service").await;
-    let bank = Passbook::with_database(&own).start();
-    bank.client.open_account().await;
+    let service = Passbook::with_database(&own).start();
+    service.client.open_account().await;
 }
 
 #[tokio::test]
@@ -83,6 +83,6 @@ async fn an_owner_without_the_role_gets_the_grant_statement_to_run() {
     let ended = Passbook::with_database(&postgres.url("owner", "own")).argument("migrate").wait_for_exit();
     assert!(ended.error_message().contains("GRANT passbook_service TO owner"), "{ended:?}");
     postgres.execute("own", "GRANT passbook_service TO owner").await;
-    let bank = Passbook::with_database(&postgres.url("owner", "own")).start();
-    bank.client.open_account().await;
+    let service = Passbook::with_database(&postgres.url("owner", "own")).start();
+    service.client.open_account().await;
 }

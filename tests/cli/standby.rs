@@ -54,8 +54,8 @@ async fn a_near_replica_serves_queries_and_every_position_is_honoured() {
     let folder = Folder::empty();
     let primary = PostgresServer::start(&folder).await;
     let mut replica = primary.standby(&folder).await;
-    let bank = Passbook::with_database(&primary.url()).set("PASSBOOK_READ_DATABASE_URL", replica.url()).start();
-    let client = &bank.client;
+    let service = Passbook::with_database(&primary.url()).set("PASSBOOK_READ_DATABASE_URL", replica.url()).start();
+    let client = &service.client;
     client.open_account().await;
     let is_near = async |wanted: f64| (metric(client, "passbook_replica_near").await == wanted).then_some(());
     eventually("a replica that is near", || is_near(1.0)).await;
@@ -70,9 +70,9 @@ async fn a_near_replica_serves_queries_and_every_position_is_honoured() {
     let mut staleness = Vec::new();
     for deposits in 2..=STALENESS_DEPOSITS {
         deposit(client, &deposits.to_string()).await.unwrap();
-        let answered = Instant::now();
+        let acknowledged_at = Instant::now();
         eventually("the deposit at the replica", async || (balance(client, "").await == deposits).then_some(())).await;
-        staleness.push(answered.elapsed());
+        staleness.push(acknowledged_at.elapsed());
     }
     staleness.sort_unstable();
     let percentile = |percent: usize| staleness[(staleness.len() - 1) * percent / 100];
@@ -108,8 +108,8 @@ async fn a_near_replica_serves_queries_and_every_position_is_honoured() {
     replica.kill();
     let last = deposit(client, "last").await.unwrap();
     let all = balance(client, &position(&last)).await;
-    eventually("an answer without the replica", async || (balance(client, "").await == all).then_some(())).await;
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    eventually("a response without the replica", async || (balance(client, "").await == all).then_some(())).await;
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
 }
 
 #[tokio::test]
@@ -117,12 +117,12 @@ async fn a_primary_turned_read_only_gets_no_queries_after_a_failover() {
     let folder = Folder::empty();
     let primary = PostgresServer::start(&folder).await;
     let standby = primary.standby(&folder).await;
-    let bank = Passbook::with_database(&format!("{},{}", primary.url(), standby.url())).start();
-    bank.client.open_account().await;
-    let first = deposit(&bank.client, "first").await.unwrap();
+    let service = Passbook::with_database(&format!("{},{}", primary.url(), standby.url())).start();
+    service.client.open_account().await;
+    let first = deposit(&service.client, "first").await.unwrap();
     let shown = async |receipt: &Value| {
         let path = format!("{ACCOUNT}?min_position={}", receipt["position"].as_str().unwrap());
-        bank.client.get(&path).await.status().is_success().then_some(())
+        service.client.get(&path).await.status().is_success().then_some(())
     };
     eventually("the first deposit", || shown(&first)).await;
     eventually("the standby", async || {
@@ -139,16 +139,16 @@ async fn a_primary_turned_read_only_gets_no_queries_after_a_failover() {
         is_read_only.then_some(())
     })
     .await;
-    let second = eventually("a deposit at the new one", async || deposit(&bank.client, "second").await).await;
+    let second = eventually("a deposit at the new one", async || deposit(&service.client, "second").await).await;
     eventually("the second deposit", || shown(&second)).await;
     for _ in 0..50 {
-        assert_eq!(balance(&bank.client, "").await, 2);
+        assert_eq!(balance(&service.client, "").await, 2);
     }
     // The rebuilder, which only polls, must also use the new primary.
-    let requested = bank.client.post("/v1/projections/accounts/rebuild", "rebuild", &json!({})).await.unwrap();
+    let requested = service.client.post("/v1/projections/accounts/rebuild", "rebuild", &json!({})).await.unwrap();
     assert_eq!(requested.status(), 202);
     eventually("the next generation", async || {
-        let projections: Value = bank.client.get("/v1/projections").await.json().await.ok()?;
+        let projections: Value = service.client.get("/v1/projections").await.json().await.ok()?;
         let is_live = |view: &Value| view["name"] == "accounts" && view["generation"] == 2 && view["state"] == "live";
         projections["data"].as_array()?.iter().any(is_live).then_some(())
     })
@@ -164,18 +164,18 @@ async fn a_failover_under_load_loses_no_acknowledged_deposit() {
     primary.require_synchronous_standby().await;
     // The standby is first in the list. The service skips it while it accepts no writes.
     let urls = format!("{},{}", standby.url(), primary.url());
-    let bank = Passbook::with_database(&urls).start();
-    bank.client.open_account().await;
+    let service = Passbook::with_database(&urls).start();
+    service.client.open_account().await;
 
     let (is_over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (client, is_over, written) = (bank.client.clone(), Arc::clone(&is_over), Arc::clone(&written));
+        let (client, is_over, written) = (service.client.clone(), Arc::clone(&is_over), Arc::clone(&written));
         writers.spawn(async move {
             let mut acknowledged = Vec::new();
             while !is_over.load(Ordering::Relaxed) {
                 let key = format!("writer-{writer}-{}", acknowledged.len());
-                // Retry under the same key until success, whatever the response.
+                // Retry under the same key until success, after any other response.
                 let receipt = loop {
                     if let Some(receipt) = deposit(&client, &key).await {
                         break receipt;
@@ -210,17 +210,17 @@ async fn a_failover_under_load_loses_no_acknowledged_deposit() {
     let last = acknowledged.iter().map(|(_, receipt)| receipt).max_by_key(|receipt| version(receipt)).unwrap();
     let position = last["position"].as_str().unwrap();
     eventually("the view", async || {
-        let response = bank.client.get(&format!("{ACCOUNT}?min_position={position}")).await;
+        let response = service.client.get(&format!("{ACCOUNT}?min_position={position}")).await;
         response.status().is_success().then_some(())
     })
     .await;
-    assert_eq!(balance(&bank.client, "").await, acknowledged.len() as i64, "each deposit counts once");
+    assert_eq!(balance(&service.client, "").await, acknowledged.len() as i64, "each deposit counts once");
     for (_, receipt) in &acknowledged {
         let path = format!("{ACCOUNT}/events?after_version={}&limit=1", version(receipt) - 1);
-        let events: Value = bank.client.get(&path).await.json().await.unwrap();
+        let events: Value = service.client.get(&path).await.json().await.unwrap();
         assert_eq!(events["data"][0]["id"], receipt["events"][0]["id"], "{receipt}");
     }
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
     let verified = Passbook::with_database(&urls).argument("verify").wait_for_exit();
     assert_eq!(verified.status.code(), Some(0), "{verified:?}");
 }

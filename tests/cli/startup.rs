@@ -11,26 +11,26 @@ fn ids(deposits: Vec<Deposit>) -> Vec<String> {
 #[tokio::test]
 async fn serve_initializes_an_empty_folder_and_prints_its_address() {
     let folder = Folder::empty();
-    let bank = Passbook::in_folder(&folder).argument("serve").start();
-    assert!(bank.client.base_url().starts_with("http://127.0.0.1:"), "{}", bank.client.base_url());
-    bank.client.wait_until_ready().await;
-    let line = format!("listening on {}", bank.client.base_url());
-    assert_eq!(bank.stop(Signal::SIGTERM).stdout, [line]);
+    let service = Passbook::in_folder(&folder).argument("serve").start();
+    assert!(service.client.base_url().starts_with("http://127.0.0.1:"), "{}", service.client.base_url());
+    service.client.wait_until_ready().await;
+    let line = format!("listening on {}", service.client.base_url());
+    assert_eq!(service.stop(Signal::SIGTERM).stdout, [line]);
 }
 
 #[tokio::test]
 async fn serve_is_the_default_command() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
-    assert_eq!(bank.stop(Signal::SIGINT).status.code(), Some(0));
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
+    assert_eq!(service.stop(Signal::SIGINT).status.code(), Some(0));
 }
 
 #[tokio::test]
 async fn standard_error_shows_the_addresses_and_the_data_folder() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    let (base, ended) = (bank.client.base_url().to_owned(), bank.stop(Signal::SIGTERM));
+    let service = Passbook::in_folder(&folder).start();
+    let (base, ended) = (service.client.base_url().to_owned(), service.stop(Signal::SIGTERM));
     for part in [format!("{base}/v1/accounts"), format!("{base}/swagger-ui/"), folder.data().display().to_string()] {
         assert!(ended.stderr.contains(&part), "{part} is missing: {}", ended.stderr);
     }
@@ -39,15 +39,15 @@ async fn standard_error_shows_the_addresses_and_the_data_folder() {
 #[tokio::test]
 async fn events_and_keys_survive_a_restart() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
-    let deposit = bank.client.deposit_ok("before").await;
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
+    let deposit = service.client.deposit_ok("before").await;
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
     folder.wait_until_unused();
 
-    let bank = Passbook::in_folder(&folder).start();
-    assert_eq!(ids(bank.client.deposits().await), std::slice::from_ref(&deposit));
-    assert_eq!(bank.client.deposit_ok("before").await, deposit, "the key is still recorded");
+    let service = Passbook::in_folder(&folder).start();
+    assert_eq!(ids(service.client.deposits().await), std::slice::from_ref(&deposit));
+    assert_eq!(service.client.deposit_ok("before").await, deposit, "the key is still recorded");
 }
 
 #[tokio::test]
@@ -58,8 +58,8 @@ async fn two_instances_on_one_postgres_share_one_log() {
     first.client.open_account().await;
     let mut paid = vec![];
     for key in 0..10 {
-        let bank = if key % 2 == 0 { &first } else { &second };
-        paid.push(bank.client.deposit_ok(&key.to_string()).await);
+        let service = if key % 2 == 0 { &first } else { &second };
+        paid.push(service.client.deposit_ok(&key.to_string()).await);
     }
     paid.reverse();
     assert_eq!(ids(second.client.deposits().await), paid);
@@ -71,16 +71,16 @@ async fn two_instances_on_one_postgres_share_one_log() {
 #[tokio::test]
 async fn with_auth_off_it_listens_on_every_address() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").set("PASSBOOK_AUTH", "off").start();
-    assert!(bank.client.base_url().starts_with("http://0.0.0.0:"), "{}", bank.client.base_url());
-    bank.client.wait_until_ready().await;
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "0.0.0.0:0").set("PASSBOOK_AUTH", "off").start();
+    assert!(service.client.base_url().starts_with("http://0.0.0.0:"), "{}", service.client.base_url());
+    service.client.wait_until_ready().await;
 }
 
 #[tokio::test]
 async fn a_setting_can_be_given_as_a_flag() {
     let folder = Folder::migrated();
     let data = folder.data();
-    let bank = Passbook::new().argument("serve").argument("--listen=127.0.0.1:0");
-    let bank = bank.argument(&format!("--data-dir={}", data.display())).start();
-    bank.client.wait_until_ready().await;
+    let service = Passbook::new().argument("serve").argument("--listen=127.0.0.1:0");
+    let service = service.argument(&format!("--data-dir={}", data.display())).start();
+    service.client.wait_until_ready().await;
 }

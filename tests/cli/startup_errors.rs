@@ -62,12 +62,12 @@ fn a_non_loopback_address_requires_access_control_or_auth_off() {
 #[test]
 fn a_data_folder_in_use_is_refused_and_its_service_keeps_running() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
+    let service = Passbook::in_folder(&folder).start();
     for subcommand in ["serve", "migrate"] {
         let ended = Passbook::in_folder(&folder).argument(subcommand).wait_for_exit();
         assert_error(&ended, &[folder.data().to_str().unwrap(), "in use by another passbook", "PASSBOOK_DATA_DIR"]);
     }
-    let ended = bank.stop(Signal::SIGTERM);
+    let ended = service.stop(Signal::SIGTERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
 }
 

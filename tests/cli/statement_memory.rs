@@ -22,15 +22,15 @@ fn peak_kb(process: u32) -> u64 {
 #[tokio::test]
 async fn a_long_statement_needs_no_more_memory_than_a_short_one() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
-    bank.client.deposit_ok("first").await;
-    let list: Value = bank.client.get("/v1/accounts?min_position=2").await.json().await.unwrap();
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
+    service.client.deposit_ok("first").await;
+    let list: Value = service.client.get("/v1/accounts?min_position=2").await.json().await.unwrap();
     let account = list["data"][0]["account_id"].as_str().unwrap();
     let (version, balance) =
         (list["data"][0]["version"].as_i64().unwrap(), list["data"][0]["balance"].as_i64().unwrap());
     let path = format!("/v1/accounts/{account}/statement?from=2000-01-01&to=2200-01-01&min_position=2");
-    assert_eq!(bank.client.get(&path).await.status(), 200);
+    assert_eq!(service.client.get(&path).await.status(), 200);
 
     let mut connection = PgConnection::connect(&folder.database_url()).await.unwrap();
     let long = format!(
@@ -40,14 +40,14 @@ async fn a_long_statement_needs_no_more_memory_than_a_short_one() {
          FROM generate_series(1, {LINES}) AS n"
     );
     sqlx::raw_sql(AssertSqlSafe(long)).execute(&mut connection).await.unwrap();
-    let before = peak_kb(bank.process.id());
-    let mut response = bank.client.get(&path).await;
+    let before = peak_kb(service.process.id());
+    let mut response = service.client.get(&path).await;
     let mut length = 0;
     while let Some(chunk) = response.chunk().await.unwrap() {
         length += i64::try_from(chunk.len()).unwrap();
     }
     assert!(length > LINES * LINE_BYTES, "the response has only {length} bytes");
-    let grown = peak_kb(bank.process.id()) - before;
+    let grown = peak_kb(service.process.id()) - before;
     println!("{length} bytes of response, {grown} KB more memory");
     assert!(grown < GROWTH_KB_MAX, "memory grew by {grown} KB for a response of {length} bytes");
 }

@@ -21,15 +21,15 @@ async fn spans_reach_only_a_trusted_collector() {
     let secured = format!("https://{}", identity.proxy_to(collector.address()).await);
     for is_trusted in [false, true] {
         let folder = Folder::migrated();
-        let mut bank = Passbook::in_folder(&folder)
+        let mut service = Passbook::in_folder(&folder)
             .set("OTEL_EXPORTER_OTLP_ENDPOINT", &secured)
             .set("OTEL_TRACES_SAMPLER", "always_on");
         if is_trusted {
-            bank = bank.set("SSL_CERT_FILE", identity.certificate());
+            service = service.set("SSL_CERT_FILE", identity.certificate());
         }
-        let bank = bank.start();
-        bank.client.open_account().await;
-        assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+        let service = service.start();
+        service.client.open_account().await;
+        assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
         assert_eq!(collector.spans().iter().any(|span| span.name == "POST /v1/accounts"), is_trusted);
     }
 }
@@ -37,14 +37,14 @@ async fn spans_reach_only_a_trusted_collector() {
 #[tokio::test]
 async fn spans_are_sent_over_http_without_any_installed_certificates() {
     let (collector, folder) = (Collector::listen(), Folder::migrated());
-    let bank = Passbook::in_folder(&folder)
+    let service = Passbook::in_folder(&folder)
         .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
         .set("OTEL_TRACES_SAMPLER", "always_on")
         .set("SSL_CERT_FILE", folder.join("none"))
         .set("SSL_CERT_DIR", folder.join("none"))
         .start();
-    bank.client.open_account().await;
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    service.client.open_account().await;
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
     assert!(collector.spans().iter().any(|span| span.name == "POST /v1/accounts"));
 }
 
@@ -67,11 +67,11 @@ async fn keys_are_fetched_only_from_a_trusted_identity_provider() {
     let provider = tokio::net::TcpListener::from_std(provider).unwrap();
     tokio::spawn(async move { axum::serve(provider, documents).await });
 
-    let bank = with_provider(Passbook::in_folder(&folder)).start();
-    assert_eq!(accounts(&bank, &token).await, 401, "the provider's certificate is not trusted");
-    bank.stop(Signal::SIGTERM);
-    let bank = with_provider(Passbook::in_folder(&folder)).set("SSL_CERT_FILE", identity.certificate()).start();
-    assert_eq!(accounts(&bank, &token).await, 200);
+    let service = with_provider(Passbook::in_folder(&folder)).start();
+    assert_eq!(accounts(&service, &token).await, 401, "the provider's certificate is not trusted");
+    service.stop(Signal::SIGTERM);
+    let service = with_provider(Passbook::in_folder(&folder)).set("SSL_CERT_FILE", identity.certificate()).start();
+    assert_eq!(accounts(&service, &token).await, 200);
 }
 
 #[tokio::test]
@@ -92,8 +92,8 @@ async fn migrate_connects_only_to_a_trusted_database() {
     }
 }
 
-async fn accounts(bank: &Running, token: &str) -> StatusCode {
+async fn accounts(service: &Running, token: &str) -> StatusCode {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let request = http.get(format!("{}/v1/accounts", bank.client.base_url())).bearer_auth(token);
+    let request = http.get(format!("{}/v1/accounts", service.client.base_url())).bearer_auth(token);
     request.send().await.unwrap().status()
 }

@@ -21,17 +21,17 @@ fn json(ended: &Exited) -> Value {
 #[tokio::test]
 async fn verify_works_with_and_without_a_running_service() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
-    bank.client.deposit_ok("a-key").await;
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
+    service.client.deposit_ok("a-key").await;
 
     let beside = verify(&folder, &[]);
     assert_eq!(beside.status.code(), Some(0), "{beside:?}");
     assert!(beside.stdout[0].contains("in order"), "{beside:?}");
     let witness = beside.stdout.last().unwrap().rsplit_once(' ').unwrap().1.to_owned();
     // The running service still has its Postgres.
-    bank.client.deposit_ok("another-key").await;
-    assert_eq!(bank.stop(Signal::SIGTERM).status.code(), Some(0));
+    service.client.deposit_ok("another-key").await;
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
 
     let alone = verify(&folder, &["--json", "--witness", &witness]);
     assert_eq!(alone.status.code(), Some(0), "{alone:?}");
@@ -43,9 +43,9 @@ async fn verify_works_with_and_without_a_running_service() {
 #[tokio::test]
 async fn verify_exits_with_1_and_names_the_first_broken_position() {
     let folder = Folder::migrated();
-    let bank = Passbook::in_folder(&folder).start();
-    bank.client.open_account().await;
-    bank.client.deposit_ok("a-key").await;
+    let service = Passbook::in_folder(&folder).start();
+    service.client.open_account().await;
+    service.client.deposit_ok("a-key").await;
     let mut superuser = PgConnection::connect(&folder.database_url()).await.unwrap();
     sqlx::raw_sql(
         "ALTER TABLE event DISABLE TRIGGER event_immutable;

@@ -56,7 +56,10 @@ async fn a_relay_starts_and_stops_before_the_service_and_nats_run() {
     eventually("the log line that the log is unavailable", waits).await;
     stop(other).await;
     testbed.start_service().await;
-    eventually("the log line that publishing has stopped", async || count_lines(&relay.process.stderr(), "stands still") == 1).await;
+    eventually("the log line that publishing has stopped", async || {
+        count_lines(&relay.process.stderr(), "stands still") == 1
+    })
+    .await;
     testbed.nats.restart();
     testbed.wait_until_published().await;
     testbed.assert_streams_match_log().await;
@@ -120,7 +123,10 @@ async fn the_relay_waits_for_the_database_and_resumes() {
     testbed.deposit("before", 3).await;
     testbed.wait_until_published().await;
     testbed.stop_service().await;
-    eventually("the log line that publishing has stopped", async || count_lines(&relay.process.stderr(), "stands still") == 1).await;
+    eventually("the log line that publishing has stopped", async || {
+        count_lines(&relay.process.stderr(), "stands still") == 1
+    })
+    .await;
     testbed.start_service().await;
     testbed.deposit("after", 3).await;
     testbed.wait_for_checkpoint().await;
@@ -136,19 +142,19 @@ async fn after_a_failover_the_relay_resumes_at_the_new_primary() {
     primary.require_synchronous_standby().await;
     let urls = format!("{},{}", primary.url(), standby.url());
     let starting = Passbook::with_database(&urls);
-    let bank = spawn_blocking(|| starting.start()).await.unwrap();
+    let service = spawn_blocking(|| starting.start()).await.unwrap();
     let relay = Passbook::with_database(&urls)
         .argument("relay")
         .argument("nats")
         .set("PASSBOOK_RELAY_NATS_URL", nats.url())
         .set("PASSBOOK_RELAY_LISTEN", "127.0.0.1:0");
     let relay = spawn_blocking(|| relay.start()).await.unwrap();
-    bank.client.open_account().await;
+    service.client.open_account().await;
     eventually("the opening", async || nats.last_sequence().await == Some(1)).await;
 
     primary.kill();
     standby.promote();
-    bank.client.deposit_ok("after").await;
+    service.client.deposit_ok("after").await;
     eventually("the deposit", async || nats.last_sequence().await == Some(2)).await;
     let deposit: serde_json::Value = serde_json::from_slice(&nats.messages(0).await[1].payload).unwrap();
     assert_eq!(deposit["position"], "2");

@@ -22,7 +22,7 @@ const EVENTUALLY_S_MAX: u64 = 60;
 
 /// Fields are dropped in this order: processes that use a folder must exit before it is removed.
 pub struct Testbed {
-    pub bank: Option<Running>,
+    pub service: Option<Running>,
     pub nats: Nats,
     pub folder: Folder,
 }
@@ -35,7 +35,7 @@ impl Testbed {
 
     pub async fn with(nats: Nats) -> Self {
         let folder = spawn_blocking(Folder::migrated).await.unwrap();
-        let mut testbed = Self { bank: None, nats, folder };
+        let mut testbed = Self { service: None, nats, folder };
         testbed.start_service().await;
         testbed.client().open_account().await;
         testbed
@@ -45,24 +45,24 @@ impl Testbed {
     pub async fn with_partitions(partitions: &str) -> Self {
         let folder = Folder::empty();
         let passbook = Passbook::in_folder(&folder).set("PASSBOOK_PARTITIONS", partitions);
-        let bank = spawn_blocking(|| passbook.start()).await.unwrap();
-        Self { bank: Some(bank), nats: Nats::start().await, folder }
+        let service = spawn_blocking(|| passbook.start()).await.unwrap();
+        Self { service: Some(service), nats: Nats::start().await, folder }
     }
 
     pub async fn start_service(&mut self) {
         let passbook = Passbook::in_folder(&self.folder);
-        self.bank = Some(spawn_blocking(|| passbook.start()).await.unwrap());
+        self.service = Some(spawn_blocking(|| passbook.start()).await.unwrap());
     }
 
     /// Stops the service and its embedded Postgres.
     pub async fn stop_service(&mut self) {
-        let bank = self.bank.take().unwrap();
-        let ended = spawn_blocking(move || bank.stop(Signal::SIGTERM)).await.unwrap();
+        let service = self.service.take().unwrap();
+        let ended = spawn_blocking(move || service.stop(Signal::SIGTERM)).await.unwrap();
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     }
 
     pub fn client(&self) -> Client {
-        self.bank.as_ref().unwrap().client.clone()
+        self.service.as_ref().unwrap().client.clone()
     }
 
     /// Deposits this many times, one after the other.

@@ -34,7 +34,7 @@ const OTHER_CONNECTIONS: usize = 40;
 
 /// A service with an honest client that uses it during the whole test.
 pub struct AbuseHarness {
-    bank: Running,
+    service: Running,
     address: String,
     is_over: watch::Sender<bool>,
     honest_client: JoinHandle<(usize, Duration)>,
@@ -60,17 +60,17 @@ impl AbuseHarness {
     /// Starts a service with one account, and the honest client.
     pub async fn start() -> Self {
         let folder = Folder::migrated();
-        let bank = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "warn").start();
-        bank.client.wait_until_ready().await;
-        bank.client.open_account().await;
-        let address = bank.client.base_url().strip_prefix("http://").unwrap().to_owned();
+        let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "warn").start();
+        service.client.wait_until_ready().await;
+        service.client.open_account().await;
+        let address = service.client.base_url().strip_prefix("http://").unwrap().to_owned();
         let (is_over, over) = watch::channel(false);
-        let honest_client = tokio::spawn(run_honest_client(bank.client.clone(), over));
-        Self { bank, address, is_over, honest_client, _folder: folder }
+        let honest_client = tokio::spawn(run_honest_client(service.client.clone(), over));
+        Self { service, address, is_over, honest_client, _folder: folder }
     }
 
     pub fn client(&self) -> &Client {
-        &self.bank.client
+        &self.service.client
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -108,7 +108,7 @@ impl AbuseHarness {
 
     /// The number of sockets of the service.
     fn socket_count(&self) -> usize {
-        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.bank.process.id())).unwrap();
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.service.process.id())).unwrap();
         let targets = descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
@@ -126,7 +126,7 @@ impl AbuseHarness {
 
     /// The peak memory of the service (proc_pid_status(5)).
     fn peak_memory_mib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.bank.process.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.service.process.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
     }
@@ -142,7 +142,7 @@ impl AbuseHarness {
         );
         assert!(responses > 0);
         assert!(memory_mib <= memory_mib_max, "peak memory is {memory_mib} MiB, the limit is {memory_mib_max} MiB");
-        let ended = self.bank.stop(Signal::SIGTERM);
+        let ended = self.service.stop(Signal::SIGTERM);
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     }

@@ -25,11 +25,11 @@ async fn long_history(harness: &AbuseHarness) -> String {
     let account = format!("/v1/accounts/{}", opened["account_id"].as_str().unwrap());
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let (bank, deposits) = (harness.client().clone(), format!("{account}/deposits"));
+        let (service, deposits) = (harness.client().clone(), format!("{account}/deposits"));
         clients.spawn(async move {
             let deposit = json!({"amount": 1, "reference": "€".repeat(TEXT_CHARS_MAX)});
             for number in 0..MOVEMENTS / CLIENTS {
-                let response = bank.post(&deposits, &format!("{client}-{number}"), &deposit).await.unwrap();
+                let response = service.post(&deposits, &format!("{client}-{number}"), &deposit).await.unwrap();
                 assert_eq!(response.status(), 201);
             }
         });
