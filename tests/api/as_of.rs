@@ -188,12 +188,12 @@ fn as_of_equals_fold_of_events_up_to_any_time_or_version() {
             let position = log.head.position;
             for account in accounts {
                 let events = account_events(&log, account);
-                for (index, beside, within) in &moments {
+                for (index, offset, fraction) in &moments {
                     // A time next to an event, and a random time between the first and the last event.
                     let event = index.get(&log.events);
                     let span = (log.head.recorded_at - events[0].recorded_at).num_microseconds().unwrap();
-                    let anywhere = Duration::microseconds((span as f64 * within) as i64);
-                    for time in [event.recorded_at + Duration::microseconds(*beside), events[0].recorded_at + anywhere]
+                    let anywhere = Duration::microseconds((span as f64 * fraction) as i64);
+                    for time in [event.recorded_at + Duration::microseconds(*offset), events[0].recorded_at + anywhere]
                     {
                         let until: Vec<Event> =
                             events.iter().filter(|event| event.recorded_at <= time).cloned().collect();

@@ -257,15 +257,15 @@ async fn each_operation_accepts_its_scope_and_no_other() {
         let Some(scope) = scope else { continue };
         let fixture = Fixture::new().await;
         let wider = format!("{scope}:any");
-        let is_sufficient = |held: &str| held == *scope || held == wider;
-        let others: Vec<&str> = SCOPES.into_iter().filter(|held| !is_sufficient(held)).collect();
+        let is_sufficient = |scope_held: &str| scope_held == *scope || scope_held == wider;
+        let others: Vec<&str> = SCOPES.into_iter().filter(|scope_held| !is_sufficient(scope_held)).collect();
         let all_others = others.join(" ");
-        for held in others.into_iter().chain([all_others.as_str(), "", "openid profile", "accounts:*"]) {
-            let refused = fixture.call(&fixture.auth.client_with_scope("ada", held), operation).await;
+        for scope_held in others.into_iter().chain([all_others.as_str(), "", "openid profile", "accounts:*"]) {
+            let refused = fixture.call(&fixture.auth.client_with_scope("ada", scope_held), operation).await;
             let challenge = refused.header("www-authenticate").unwrap_or_default().to_owned();
             refused.expect_problem(403, "forbidden");
-            assert!(challenge.contains("error=\"insufficient_scope\""), "{operation} with {held:?}: {challenge}");
-            assert!(challenge.contains(&format!("scope=\"{scope}\"")), "{operation} with {held:?}: {challenge}");
+            assert!(challenge.contains("error=\"insufficient_scope\""), "{operation} with {scope_held:?}: {challenge}");
+            assert!(challenge.contains(&format!("scope=\"{scope}\"")), "{operation} with {scope_held:?}: {challenge}");
         }
         fixture.call(&fixture.auth.client_with_scope("ada", scope), operation).await.expect(*own);
         if SCOPES.contains(&wider.as_str()) {

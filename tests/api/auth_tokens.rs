@@ -55,9 +55,12 @@ async fn key_is_used_only_for_its_declared_use_and_algorithm() {
     not_for_signing["use"] = json!("enc");
     let shared =
         json!({"kty": "oct", "k": "c2VjcmV0LXRoYXQtaXMtbG9uZy1lbm91Z2gtZm9yLWFueQ", "kid": "oct", "alg": "HS256"});
-    let odd =
-        [json!({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA", "kid": "odd"}), json!({"kty": "?"}), json!(7)];
-    let keys: Vec<Value> = [rsa.jwk(), not_for_signing, shared].into_iter().chain(odd).collect();
+    let unsupported = [
+        json!({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA", "kid": "unsupported"}),
+        json!({"kty": "?"}),
+        json!(7),
+    ];
+    let keys: Vec<Value> = [rsa.jwk(), not_for_signing, shared].into_iter().chain(unsupported).collect();
     let (app, _folder) = spawn_app_with_keys(&keys).await;
     let valid = claims("ada", "accounts:read");
     client_with_token(&app, &rsa.sign(&valid)).get("/v1/accounts").await.expect(200);
@@ -66,7 +69,7 @@ async fn key_is_used_only_for_its_declared_use_and_algorithm() {
         rsa.with_algorithm(Algorithm::RS512).sign(&valid),
         encrypting.sign(&valid),
         with_secret,
-        rsa.with_id("odd").sign(&valid),
+        rsa.with_id("unsupported").sign(&valid),
     ] {
         client_with_token(&app, &token).get("/v1/accounts").await.expect_problem(401, "unauthenticated");
     }

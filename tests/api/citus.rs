@@ -59,11 +59,11 @@ const RECORDING_FUNCTIONS: &str = "
     CREATE TABLE pg_dist_partition (logicalrelid regclass);
     CREATE TABLE pg_dist_object (classid oid, objid oid, distribution_argument_index int);
     CREATE FUNCTION create_distributed_table(t regclass, c text, colocate_with text) RETURNS void LANGUAGE sql AS $$
-        INSERT INTO citus_stub.calls VALUES (format('%s by %s beside %s', t, c, colocate_with));
+        INSERT INTO citus_stub.calls VALUES (format('%s by %s colocated with %s', t, c, colocate_with));
         INSERT INTO pg_dist_partition VALUES (t);
     $$;
     CREATE FUNCTION create_distributed_function(f regprocedure, a text, colocate_with text) RETURNS void LANGUAGE sql AS $$
-        INSERT INTO citus_stub.calls VALUES (format('%s by %s beside %s', f::oid::regproc, a, colocate_with));
+        INSERT INTO citus_stub.calls VALUES (format('%s by %s colocated with %s', f::oid::regproc, a, colocate_with));
         INSERT INTO pg_dist_object VALUES ('pg_proc'::regclass, f, 0);
     $$";
 
@@ -84,9 +84,9 @@ async fn every_table_and_function_is_distributed_by_partition_once() {
     let tables = texts(&mut connection, tables).await;
     let colocated_with = |table: &String| if table == "log_head" { "none" } else { "log_head" };
     let mut expected: Vec<String> =
-        tables.iter().map(|table| format!("{table} by partition beside {}", colocated_with(table))).collect();
+        tables.iter().map(|table| format!("{table} by partition colocated with {}", colocated_with(table))).collect();
     let functions = ["append_batch", "take_turn", "version_at", "position_at"];
-    expected.extend(functions.map(|function| format!("{function} by p_partition beside log_head")));
+    expected.extend(functions.map(|function| format!("{function} by p_partition colocated with log_head")));
     assert_eq!(calls, expected);
     // Citus connects to other nodes as the service's role, so the role may log in.
     let can_login = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'";
@@ -101,7 +101,10 @@ async fn every_table_and_function_is_distributed_by_partition_once() {
     raw_sql(later).execute(&mut connection).await.unwrap();
     service_database.distribute().await.unwrap();
     let calls = texts(&mut connection, "SELECT call FROM citus_stub.calls").await;
-    assert_eq!(calls, ["later_view by partition beside log_head", "version_at by p_partition beside log_head"]);
+    assert_eq!(
+        calls,
+        ["later_view by partition colocated with log_head", "version_at by p_partition colocated with log_head"]
+    );
 }
 
 #[tokio::test]

@@ -79,9 +79,9 @@ async fn type_and_since_filter_the_feed() {
     let since = passbook_event_store::timestamp::format(&app.log().await.events[4].recorded_at);
     let mut opened = client.subscribe("?type=AccountOpened").await;
     let mut deposited = client.subscribe("?type=MoneyDeposited").await;
-    let mut late = client.subscribe(&format!("?since={since}")).await;
-    let mut late_frozen = client.subscribe(&format!("?after=1&since={since}&type=AccountFrozen")).await;
-    let mut next_century = client.subscribe("?since=2100-01-01T00:00:00Z").await;
+    let mut since_stream = client.subscribe(&format!("?since={since}")).await;
+    let mut frozen = client.subscribe(&format!("?after=1&since={since}&type=AccountFrozen")).await;
+    let mut future = client.subscribe("?since=2100-01-01T00:00:00Z").await;
     for _ in 0..3 {
         client.deposit(other, 1).await.expect(201);
         client.freeze(other).await.expect(200);
@@ -90,10 +90,10 @@ async fn type_and_since_filter_the_feed() {
     }
     assert_eq!(positions(&opened.take(5).await), [1, 2, 13, 17, 21]);
     assert_eq!(positions(&deposited.take(4).await), [3, 10, 14, 18]);
-    assert_eq!(positions(&late.take(17).await), (5..=21).collect::<Vec<_>>());
-    assert_eq!(positions(&late_frozen.take(4).await), [7, 11, 15, 19]);
-    assert!(next_century.receives_nothing_for(Duration::from_millis(300)).await);
-    assert_eq!(next_century.last_id, cursor(&app.log().await.events[8]), "the cursor is at the log's head");
+    assert_eq!(positions(&since_stream.take(17).await), (5..=21).collect::<Vec<_>>());
+    assert_eq!(positions(&frozen.take(4).await), [7, 11, 15, 19]);
+    assert!(future.receives_nothing_for(Duration::from_millis(300)).await);
+    assert_eq!(future.last_id, cursor(&app.log().await.events[8]), "the cursor is at the log's head");
 }
 
 #[tokio::test]

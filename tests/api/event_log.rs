@@ -81,13 +81,13 @@ async fn log_is_returned_in_order_and_as_recorded() {
 async fn event_data_is_returned_byte_for_byte() {
     let app = spawn_app().await;
     app.client().open_with_balance(1).await;
-    let odd = "{ \"initial_deposit\":1.0,\n\"owner\" :\"\\u0041\", \"more\":1e400 }";
-    app.tamper(&format!("UPDATE event SET data = '{odd}'")).await;
+    let unusual = "{ \"initial_deposit\":1.0,\n\"owner\" :\"\\u0041\", \"more\":1e400 }";
+    app.tamper(&format!("UPDATE event SET data = '{unusual}'")).await;
     let account = app.log().await.events[0].stream_id;
     for path in ["/v1/events", &format!("/v1/accounts/{account}/events")] {
         let page = app.client().get(path).await.expect(200);
         let text = String::from_utf8(page.bytes).unwrap();
-        assert!(text.contains(&format!("\"data\":{odd},")), "{text}");
+        assert!(text.contains(&format!("\"data\":{unusual},")), "{text}");
     }
 }
 

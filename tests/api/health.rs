@@ -27,12 +27,12 @@ async fn service_is_unready_while_a_view_is_stopped() {
     let client = app.client();
     let account = client.open_with_balance(10).await;
     get_until(200, &client, "/readyz").await;
-    app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
+    app.sabotage("ALTER TABLE account_transaction RENAME TO renamed").await;
     client.deposit(account, 1).await.expect(201);
     let waiting = get_until(503, &client, "/readyz").await.expect_problem(503, "projection_behind");
     assert!(waiting.text("/detail").contains("stopped"), "{}", waiting.body);
     client.get("/livez").await.expect(200);
-    app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
+    app.sabotage("ALTER TABLE renamed RENAME TO account_transaction").await;
     get_until(200, &client, "/readyz").await;
 }
 

@@ -24,7 +24,7 @@ async fn run_client(client: &ApiClient, accounts: &[Uuid], seed: u64) {
             6..=8 => keyed.transfer(account, other, amount).await,
             9 => client.freeze(account).await,
             10 => client.unfreeze(account).await,
-            _ => client.open(json!({"currency": "EUR", "owner": "late", "initial_deposit": amount})).await,
+            _ => client.open(json!({"currency": "EUR", "owner": "other", "initial_deposit": amount})).await,
         };
         assert_expected(&response);
     }

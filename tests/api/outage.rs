@@ -266,7 +266,7 @@ async fn instance_frozen_with_the_log_head_lock_does_not_block_others() {
     let client = app.client();
     let peer_commands = async {
         eventually("the held commit", async || writer.is_holding_request().then_some(())).await;
-        let peer_client = peer.client().with_key("there");
+        let peer_client = peer.client().with_key("peer");
         eventually("a deposit by the peer", async || {
             (peer_client.deposit(account, 1).await.status == 201).then_some(())
         })

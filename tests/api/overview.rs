@@ -75,7 +75,7 @@ async fn sums_may_exceed_the_limit_of_one_balance() {
     app.tamper(
         "INSERT INTO event
          SELECT partition, 1 + n, gen_random_uuid(), gen_random_uuid(), 1, type, 1,
-                '{\"owner\": \"rich\", \"currency\": \"EUR\", \"initial_deposit\": 9007199254740991}', metadata, recorded_at, hash
+                '{\"owner\": \"owner-1\", \"currency\": \"EUR\", \"initial_deposit\": 9007199254740991}', metadata, recorded_at, hash
          FROM event, generate_series(1, 1100) AS n;
          UPDATE log_head SET position = 1101",
     )
@@ -122,8 +122,8 @@ async fn command_stats_count_executed_and_state_refused_commands() {
     assert!(commands(&client).await.iter().any(has_commands), "a refusal by the state counts as a command");
     let other_app = spawn_app().await;
     other_app.client().open_with_balance(5).await;
-    let busy = commands(&other_app.client()).await;
-    let bucket = busy.iter().find(|bucket| has_commands(slice)).expect("a bucket with a command");
+    let after = commands(&other_app.client()).await;
+    let bucket = after.iter().find(|bucket| has_commands(bucket)).expect("a bucket with a command");
     let (p50, p99) = (bucket["p50_ms"].as_f64().unwrap(), bucket["p99_ms"].as_f64().unwrap());
     assert!(0.0 < p50 && p50 <= p99, "{bucket}");
 }

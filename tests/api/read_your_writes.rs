@@ -64,12 +64,12 @@ async fn stopped_view_serves_positions_that_it_has_read() {
     let client = app.client();
     let account = client.open_with_balance(10).await;
     client.get_account(account, "1").await.expect(200);
-    app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
+    app.sabotage("ALTER TABLE account_transaction RENAME TO renamed").await;
     client.deposit(account, 1).await.expect(201);
     client.get_account(account, "2").await.expect_problem(503, "projection_behind");
     let seen = client.get_account(account, "1").await.expect(200);
     assert_eq!((&seen.body["balance"], seen.position()), (&json!(10), "1"));
-    app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
+    app.sabotage("ALTER TABLE renamed RENAME TO account_transaction").await;
     let seen = eventually("the recovered view", async || {
         let seen = client.get_account(account, "2").await;
         (seen.status == 200).then_some(seen)

@@ -244,8 +244,8 @@ async fn statements_planned_on_empty_tables_read_few_rows_later() {
     // Two instances that write alternately make each other take the locked path.
     let mut peer = app.spawn_peer().await;
     for round in ["empty", "empty-again"] {
-        run_all_statements(&app, &format!("here-{round}")).await;
-        run_all_statements(&peer, &format!("there-{round}")).await;
+        run_all_statements(&app, &format!("first-{round}")).await;
+        run_all_statements(&peer, &format!("peer-{round}")).await;
     }
     // The checkpoints are set to the new head, so that the projectors do not read the inserted events.
     app.sabotage(
@@ -265,8 +265,8 @@ async fn statements_planned_on_empty_tables_read_few_rows_later() {
     )
     .await;
     for round in ["full", "full-again"] {
-        run_all_statements(&app, &format!("here-{round}")).await;
-        run_all_statements(&peer, &format!("there-{round}")).await;
+        run_all_statements(&app, &format!("first-{round}")).await;
+        run_all_statements(&peer, &format!("peer-{round}")).await;
     }
     // A shutdown projects the rest of the log, so the projectors' statements are counted too.
     app.stop().await;

@@ -84,7 +84,7 @@ async fn account_with_movements(app: &App) -> (ApiClient, Uuid, Vec<Event>) {
 async fn statement_lists_every_movement_oldest_first() {
     let app = spawn_app_in_one_partition().await;
     let (client, account, events) = account_with_movements(&app).await;
-    let drawn = client.get(&path(account, &format!("{ALL_DAYS}&min_position=10"))).await.expect(200);
+    let statement = client.get(&path(account, &format!("{ALL_DAYS}&min_position=10"))).await.expect(200);
     let mut expected = expected_statement(&events, DateTime::UNIX_EPOCH, DateTime::<Utc>::MAX_UTC);
     assert_eq!(expected["lines"].as_array().unwrap().len(), 5);
     for (member, value) in [
@@ -96,12 +96,12 @@ async fn statement_lists_every_movement_oldest_first() {
     ] {
         expected[member] = value;
     }
-    assert_eq!(drawn.body, expected);
-    assert_eq!((drawn.position(), drawn.header("content-type")), ("10", Some("application/json")));
-    assert_eq!(drawn.header("content-disposition"), None);
-    assert_vary(&drawn);
+    assert_eq!(statement.body, expected);
+    assert_eq!((statement.position(), statement.header("content-type")), ("10", Some("application/json")));
+    assert_eq!(statement.header("content-disposition"), None);
+    assert_vary(&statement);
     let members = ["account_id", "opening_balance", "lines", "total_in", "closing_balance", "position"];
-    let text = String::from_utf8(drawn.bytes).unwrap();
+    let text = String::from_utf8(statement.bytes).unwrap();
     let offsets = members.map(|member| text.rfind(&format!("\"{member}\":")).unwrap());
     assert!(offsets.is_sorted(), "{text}");
 }
@@ -116,10 +116,10 @@ async fn statement_without_movements_has_balances_and_no_lines() {
         ("from=9998-01-01&to=9999-12-31", 158),
         ("from=9999-12-31&to=9999-12-31", 158),
     ] {
-        let drawn = client.get(&path(account, &format!("{query}&min_position=10"))).await.expect(200);
+        let statement = client.get(&path(account, &format!("{query}&min_position=10"))).await.expect(200);
         let expected = json!([0, 0, balance, balance, []]);
         let members = ["total_in", "total_out", "opening_balance", "closing_balance", "lines"];
-        assert_eq!(json!(members.map(|member| &drawn.body[member])), expected, "{query}");
+        assert_eq!(json!(members.map(|member| &statement.body[member])), expected, "{query}");
     }
 }
 
@@ -183,8 +183,8 @@ async fn statement_waits_for_min_position() {
     let query = format!("{ALL_DAYS}&min_position=2");
     app.client().get(&path(account, &query)).await.expect_problem(503, "projection_behind");
     let position = app.client().deposit(account, 1).await.expect(201).position().to_owned();
-    let drawn = app.client().get(&path(account, &query)).await.expect(200);
-    assert_eq!((drawn.position(), &drawn.body["closing_balance"]), (&*position, &json!(2)));
+    let statement = app.client().get(&path(account, &query)).await.expect(200);
+    assert_eq!((statement.position(), &statement.body["closing_balance"]), (&*position, &json!(2)));
 }
 
 #[tokio::test]
@@ -201,9 +201,9 @@ async fn csv_is_a_file_with_the_same_rows() {
     let app = spawn_app_in_one_partition().await;
     let (client, account, _) = account_with_movements(&app).await;
     let path = path(account, "from=2020-01-01&to=2199-01-01&min_position=10");
-    let drawn = client.get(&path).await.expect(200);
+    let statement = client.get(&path).await.expect(200);
     let csv = client.with_header("accept", "text/csv").get(&path).await.expect(200);
-    assert_eq!(rows(&csv), as_rows(&drawn.body));
+    assert_eq!(rows(&csv), as_rows(&statement.body));
     assert_eq!(csv.position(), "10");
     assert_vary(&csv);
     let file = format!("attachment; filename=\"statement-{account}-2020-01-01-2199-01-01.csv\"");
@@ -278,8 +278,8 @@ async fn totals_may_exceed_the_balance_limit() {
          FROM generate_series(2, 2501) AS n"
     );
     app.tamper(&insert_movements).await;
-    let drawn = app.client().get(&path(account, ALL_DAYS)).await.expect(200);
-    let text = String::from_utf8(drawn.bytes).unwrap();
+    let statement = app.client().get(&path(account, ALL_DAYS)).await.expect(200);
+    let text = String::from_utf8(statement.bytes).unwrap();
     let (total_in, total_out) = (1_251 * i128::from(most), 1_250 * i128::from(most));
     assert!(text.contains(&format!("\"total_in\":{total_in},\"total_out\":{total_out},\"closing_balance\":{most},")));
 }

@@ -39,15 +39,15 @@ async fn concurrent_statement_contains_exactly_its_position() {
         }
     };
     let reading = async {
-        let mut drawn = Vec::new();
+        let mut statements = Vec::new();
         for _ in 0..60 {
-            drawn.push(client.get(&path(account, &format!("{ALL_DAYS}&min_position=1"))).await.expect(200));
+            statements.push(client.get(&path(account, &format!("{ALL_DAYS}&min_position=1"))).await.expect(200));
         }
-        drawn
+        statements
     };
-    let ((), drawn) = join(depositing, reading).await;
+    let ((), statements) = join(depositing, reading).await;
     let log = app.log().await;
-    for statement in drawn {
+    for statement in statements {
         let position: i64 = statement.text("/position").parse().unwrap();
         assert_statement(&statement, &log.events[..usize::try_from(position).unwrap()], NaiveDate::MIN, NaiveDate::MAX);
     }
@@ -78,7 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => Just(Step::None),
         4 => (1..10_000_000_000i64).prop_map(Step::Micros),
-        3 => (1..4u64, -1..=1i64).prop_map(|(days, beside)| Step::Midnight(days, beside)),
+        3 => (1..4u64, -1..=1i64).prop_map(|(days, offset)| Step::Midnight(days, offset)),
     ]
 }
 
@@ -90,8 +90,8 @@ async fn spread_over_days(app: &App, log: &Log, steps: &[Step]) {
         time = match *step {
             Step::None => time,
             Step::Micros(micros) => time + Duration::microseconds(micros),
-            Step::Midnight(days, beside) => {
-                (beginning(time.date_naive() + Days::new(days)) + Duration::microseconds(beside)).max(time)
+            Step::Midnight(days, offset) => {
+                (beginning(time.date_naive() + Days::new(days)) + Duration::microseconds(offset)).max(time)
             }
         };
         let comma = if moved.is_empty() { "" } else { ", " };
@@ -113,16 +113,16 @@ async fn assert_consecutive_statements(app: &App, accounts: &[Uuid], log: &Log, 
         let (mut balance, mut lines) = (json!(0), vec![]);
         for days in bounds.windows(2) {
             let query = format!("from={}&to={}&min_position={}", days[0], days[1], log.head.position);
-            let drawn = app.client().get(&path(*account, &query)).await.expect(200);
-            assert_statement(&drawn, &events, days[0], days[1]);
+            let statement = app.client().get(&path(*account, &query)).await.expect(200);
+            assert_statement(&statement, &events, days[0], days[1]);
             assert_eq!(
-                drawn.body["opening_balance"], balance,
+                statement.body["opening_balance"], balance,
                 "the opening balance equals the previous closing balance"
             );
-            balance = drawn.body["closing_balance"].clone();
-            lines.extend(drawn.body["lines"].as_array().unwrap().clone());
+            balance = statement.body["closing_balance"].clone();
+            lines.extend(statement.body["lines"].as_array().unwrap().clone());
             let csv = app.client().with_header("accept", "text/csv").get(&path(*account, &query)).await.expect(200);
-            assert_eq!(rows(&csv), as_rows(&drawn.body));
+            assert_eq!(rows(&csv), as_rows(&statement.body));
         }
         let whole = expected_statement(&events, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
         assert_eq!(

@@ -65,9 +65,9 @@ async fn empty_log_is_verified() {
 #[tokio::test]
 async fn lagging_view_is_compared_at_its_own_position() {
     let (app, first, _) = app_with_history().await;
-    app.sabotage("ALTER TABLE account_transaction RENAME TO elsewhere").await;
+    app.sabotage("ALTER TABLE account_transaction RENAME TO renamed").await;
     app.client().deposit(first, 1).await.expect(201);
-    app.sabotage("ALTER TABLE elsewhere RENAME TO account_transaction").await;
+    app.sabotage("ALTER TABLE renamed RENAME TO account_transaction").await;
     app.verify(None).await.unwrap();
 }
 
