@@ -228,10 +228,10 @@ async fn relay(wanted: RelayNats) -> Result<(), String> {
 fn token(wanted: &Token) -> Result<(), String> {
     let Token { sub, scope, lasts_s, key, config } = wanted;
     let key = key.clone().unwrap_or_else(|| database::data_dir(&config.database()).join(development::KEY_FILE));
-    let claims = development::Wanted {
+    let claims = development::TokenClaims {
         subject: sub,
         scope,
-        lasts_s: lasts_s.get(),
+        valid_s: lasts_s.get(),
         issuer: config.auth_issuer.as_deref(),
         audience: config.auth_audience.as_deref(),
     };

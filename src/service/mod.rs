@@ -18,7 +18,7 @@ use tokio::{
 use crate::config::{Auth, Config};
 use crate::http;
 use passbook_audit::{Audit, Trail, feed::Feed};
-use passbook_auth::{self as auth, Access, Authority};
+use passbook_auth::{self as auth, Access, TokenVerifier};
 use passbook_bank::{self as application, Bank};
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, copied, layout};
@@ -266,5 +266,5 @@ async fn access(config: &Config) -> Result<Access, Error> {
         audience: config.auth_audience.clone(),
         jwks_file: config.auth_jwks_file.clone(),
     };
-    Ok(Access::Tokens(Arc::new(Authority::establish(settings).await?)))
+    Ok(Access::Tokens(Arc::new(TokenVerifier::new(settings).await?)))
 }

@@ -1,43 +1,43 @@
-//! Somebody who asks.
+//! The caller of a request and its permissions.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::scope::{Scope, Scopes};
+use crate::scope::{Scope, Scopes};
 
-/// Who asks while access control is off.
+/// The subject of every caller while access control is off.
 pub const ANONYMOUS: &str = "anonymous";
 
-/// Who asks, and what they may.
+/// The subject of a request, with its scopes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     subject: Arc<str>,
     scopes: Scopes,
-    /// Until when, in seconds since 1970; nothing for somebody without a token.
+    /// When the token expires, in seconds since 1970; `None` without a token.
     until_s: Option<u64>,
 }
 
 impl Caller {
-    /// Anybody, where everybody may do everything.
+    /// The caller of every request while access control is off; it has every scope.
     pub fn anonymous() -> Self {
         Self { subject: Arc::from(ANONYMOUS), scopes: Scopes::all(), until_s: None }
     }
 
-    /// Who a token names, until it ends.
+    /// The subject of a token that expires at `until_s` (seconds since 1970).
     pub fn new(subject: impl Into<Arc<str>>, scopes: Scopes, until_s: u64) -> Self {
         Self { subject: subject.into(), scopes, until_s: Some(until_s) }
     }
 
-    /// Who it is.
+    /// The subject.
     pub fn subject(&self) -> &Arc<str> {
         &self.subject
     }
 
-    /// Whether they hold this power.
+    /// Whether the caller has this scope.
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.hold(scope)
+        self.scopes.contains(scope)
     }
 
     /// Refuses a caller whose token lacks `scope`.
@@ -48,13 +48,13 @@ impl Caller {
         if self.may(scope) { Ok(()) } else { Err(MissingScope(scope)) }
     }
 
-    /// Whether they may read an account of this owner.
+    /// Whether the caller may read an account of this owner.
     pub fn sees(&self, owner: &str) -> bool {
         self.may(Scope::AccountsReadAny) || *self.subject == *owner
     }
 
-    /// How long their token lasts; nothing for somebody without one.
-    pub fn lasts(&self) -> Option<Duration> {
+    /// How long the token is still valid; `None` without a token.
+    pub fn expires_in(&self) -> Option<Duration> {
         self.until_s.map(|until| Duration::from_secs(until.saturating_sub(now_s())))
     }
 }

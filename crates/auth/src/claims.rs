@@ -1,4 +1,4 @@
-//! What a token says, as far as it matters here.
+//! The claims of a token that access control reads and writes.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -7,63 +7,63 @@ use super::scope::Scopes;
 /// The claims of a token (RFC 7519, section 4.1; scopes of RFC 8693, section 4.2, or `scp` as some providers have it).
 #[derive(Debug, Deserialize)]
 pub struct Claims {
-    /// Who.
+    /// The subject.
     pub sub: String,
-    /// Until when, in seconds since 1970, possibly with a fraction. That it is there is checked with the signature.
+    /// The expiry in seconds since 1970, possibly with a fraction. Its presence is checked together with the signature.
     #[serde(default)]
     pub exp: f64,
-    /// One issuer, and not several of which one is right.
+    /// A text: a list of issuers of which one matches is refused.
     #[serde(default, rename = "iss")]
-    _one_issuer: Option<String>,
+    _single_issuer: Option<String>,
     #[serde(default)]
-    scope: Words,
+    scope: ScopeClaim,
     #[serde(default)]
-    scp: Words,
+    scp: ScopeClaim,
 }
 
-/// The claims of a token that is made here.
+/// The claims of a development token.
 #[derive(Debug, Serialize)]
 pub struct NewClaims<'a> {
-    /// Who.
+    /// The subject.
     pub sub: &'a str,
-    /// For what, words with spaces between.
+    /// The scopes, separated by spaces.
     pub scope: &'a str,
-    /// From when.
+    /// When it was issued, in seconds since 1970.
     pub iat: u64,
-    /// Until when.
+    /// When it expires, in seconds since 1970.
     pub exp: u64,
-    /// By whom.
+    /// The issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iss: Option<&'a str>,
-    /// For whom.
+    /// The audience.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<&'a str>,
 }
 
-/// Words in one text, or each in its own.
+/// Scopes in one text with spaces between, or as a list.
 #[derive(Debug, Default)]
-struct Words(Vec<String>);
+struct ScopeClaim(Vec<String>);
 
 impl Claims {
-    /// Everything that the token is good for.
+    /// All scopes of the token that this service knows.
     pub fn scopes(&self) -> Scopes {
-        Scopes::of_words(self.scope.0.iter().chain(&self.scp.0).flat_map(|text| text.split(' ')))
+        Scopes::from_names(self.scope.0.iter().chain(&self.scp.0).flat_map(|text| text.split(' ')))
     }
 }
 
-impl<'de> Deserialize<'de> for Words {
+impl<'de> Deserialize<'de> for ScopeClaim {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Form {
             Text(String),
             Texts(Vec<String>),
-            Nothing(()),
+            Null(()),
         }
         Ok(Self(match Form::deserialize(deserializer)? {
             Form::Text(text) => vec![text],
             Form::Texts(texts) => texts,
-            Form::Nothing(()) => vec![],
+            Form::Null(()) => vec![],
         }))
     }
 }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_read_from_scope_and_scp_as_a_text_or_a_list() {
+    fn scopes_are_read_from_scope_and_scp_as_text_or_list() {
         let both = Some(Scopes::from_iter([Scope::AccountsRead, Scope::AuditRead]));
         assert_eq!(scopes(r#", "scope": "openid accounts:read  audit:read""#), both);
         assert_eq!(scopes(r#", "scp": ["accounts:read", "audit:read"]"#), both);
@@ -87,8 +87,8 @@ mod tests {
         assert_eq!(scopes(r#", "scope": "accounts:read", "scp": ["audit:read"]"#), both);
         assert_eq!(scopes(r#", "scope": null"#), Some(Scopes::default()));
         assert_eq!(scopes(""), Some(Scopes::default()));
-        for broken in [r#", "scope": 7"#, r#", "scp": [7]"#, r#", "scp": {"a": 1}"#, r#", "iss": ["a", "b"]"#] {
-            assert_eq!(scopes(broken), None, "{broken}");
+        for invalid in [r#", "scope": 7"#, r#", "scp": [7]"#, r#", "scp": {"a": 1}"#, r#", "iss": ["a", "b"]"#] {
+            assert_eq!(scopes(invalid), None, "{invalid}");
         }
     }
 }

@@ -1,33 +1,35 @@
-//! Who asks, and what they may. [`Authority`] turns a bearer token into a [`Caller`] with [`Scope`]s; the keys that it
-//! trusts come from an OpenID Connect provider or from a file. It knows no HTTP server and no bank.
+//! Access control: who calls, and what they may do.
+//!
+//! [`TokenVerifier`] turns a bearer token into a [`Caller`] with [`Scope`]s. The public keys come from an OpenID Connect
+//! provider or from a JWKS file. This crate knows no HTTP server and no account.
 
-mod authority;
 mod caller;
 mod claims;
 pub mod development;
-mod fetch;
+mod jwks;
+mod jwks_cache;
+mod jwks_source;
 #[cfg(test)]
-mod fuzz;
-mod keyring;
-mod keys;
-mod memory;
+mod property_tests;
+mod ring_provider;
 mod scope;
-mod source;
+mod token_cache;
+mod verifier;
 
 use std::sync::Arc;
 
-pub use authority::{Authority, Refused, Settings};
 pub use caller::{ANONYMOUS, Caller, MissingScope};
+pub use jwks_source::Error;
 pub use scope::{Scope, Scopes};
-pub use source::Error;
+pub use verifier::{Settings, TokenError, TokenVerifier};
 
 /// How access is controlled.
 #[derive(Clone)]
 pub enum Access {
-    /// Nothing was said: open, and so only to programs of this machine that name it as such.
+    /// No setting: open, but only to programs on this machine that address it by a loopback name.
     Loopback,
-    /// Open to everybody, as was said in so many words.
+    /// Open to every client that reaches the address, by an explicit setting.
     Off,
     /// By bearer tokens.
-    Tokens(Arc<Authority>),
+    Tokens(Arc<TokenVerifier>),
 }

@@ -1,30 +1,30 @@
-//! What a token may be good for.
+//! The scopes of a token, each a permission.
 
-/// One power.
+/// One permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Read one's own accounts.
+    /// Read the caller's own accounts.
     AccountsRead,
     /// Read any account.
     AccountsReadAny,
-    /// Command one's own accounts.
+    /// Send commands to the caller's own accounts.
     AccountsWrite,
-    /// Command any account.
+    /// Send commands to any account.
     AccountsWriteAny,
-    /// Freeze and unfreeze any account: the bank's power over its customers, not theirs.
+    /// Freeze and unfreeze any account. A permission of the bank's staff, never of a customer.
     AccountsFreeze,
-    /// Read and verify the log, which tells everything of every account.
+    /// Read and verify the log, which holds every event of every account.
     AuditRead,
-    /// Run the service.
+    /// Operate the service: projections, rebuilds, metrics.
     Operations,
 }
 
-/// A set of powers.
+/// A set of scopes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(u8);
 
 impl Scope {
-    /// Every power.
+    /// Every scope.
     pub const ALL: [Scope; 7] = [
         Scope::AccountsRead,
         Scope::AccountsReadAny,
@@ -35,8 +35,8 @@ impl Scope {
         Scope::Operations,
     ];
 
-    /// Its word in a token.
-    pub const fn word(self) -> &'static str {
+    /// Its name in a token.
+    pub const fn name(self) -> &'static str {
         match self {
             Scope::AccountsRead => "accounts:read",
             Scope::AccountsReadAny => "accounts:read:any",
@@ -48,13 +48,13 @@ impl Scope {
         }
     }
 
-    /// The power of that word.
-    pub fn of(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|scope| scope.word() == word)
+    /// The scope of this name; `None` for the scopes of other services.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
     }
 
-    /// The same on any account, which includes one's own.
-    pub const fn any(self) -> Option<Self> {
+    /// The scope that gives the same permission on every account.
+    pub const fn on_any_account(self) -> Option<Self> {
         match self {
             Scope::AccountsRead => Some(Scope::AccountsReadAny),
             Scope::AccountsWrite => Some(Scope::AccountsWriteAny),
@@ -72,19 +72,19 @@ impl Scope {
 }
 
 impl Scopes {
-    /// All of them.
+    /// Every scope.
     pub fn all() -> Self {
         Self::from_iter(Scope::ALL)
     }
 
-    /// Those among `words` that mean anything here. Others are another service's.
-    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
-        words.into_iter().filter_map(Scope::of).collect()
+    /// The known scopes among `names`; names of other services are ignored.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        names.into_iter().filter_map(Scope::from_name).collect()
     }
 
-    /// Whether `scope` is among them, by itself or within a wider one.
-    pub fn hold(self, scope: Scope) -> bool {
-        let wider = scope.any().map_or(0, Scope::bit);
+    /// Whether the set contains `scope`, or the same permission on every account.
+    pub fn contains(self, scope: Scope) -> bool {
+        let wider = scope.on_any_account().map_or(0, Scope::bit);
         self.0 & (scope.bit() | wider) != 0
     }
 }
@@ -100,19 +100,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_on_any_account_holds_the_one_on_ones_own_and_no_other() {
+    fn a_scope_on_any_account_contains_only_the_one_on_own_accounts() {
         for scope in Scope::ALL {
             for held in Scope::ALL {
-                let expected = held == scope || scope.any() == Some(held);
-                assert_eq!(Scopes::from_iter([held]).hold(scope), expected, "{held:?} for {scope:?}");
+                let expected = held == scope || scope.on_any_account() == Some(held);
+                assert_eq!(Scopes::from_iter([held]).contains(scope), expected, "{held:?} for {scope:?}");
             }
         }
     }
 
     #[test]
-    fn words_of_other_services_give_nothing() {
-        let words = ["openid", "accounts", "accounts:read:", "ACCOUNTS:READ", "", "*", "accounts:*"];
-        assert_eq!(Scopes::of_words(words), Scopes::default());
-        assert_eq!(Scopes::of_words(Scope::ALL.map(Scope::word)), Scopes::all());
+    fn unknown_scope_names_are_ignored() {
+        let names = ["openid", "accounts", "accounts:read:", "ACCOUNTS:READ", "", "*", "accounts:*"];
+        assert_eq!(Scopes::from_names(names), Scopes::default());
+        assert_eq!(Scopes::from_names(Scope::ALL.map(Scope::name)), Scopes::all());
     }
 }

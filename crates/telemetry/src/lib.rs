@@ -1,4 +1,5 @@
-//! Structured logs on standard error, and traces for who asks for them; standard output is left to what a command prints.
+//! Logs on standard error, traces to an OpenTelemetry collector, and Prometheus metrics. Standard output belongs to the
+//! commands.
 
 pub mod metrics;
 pub mod trace;
@@ -9,9 +10,9 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How many log lines may wait for a slow reader; beyond them lines are lost, and the bank goes on.
+/// How many log lines wait for a slow reader of standard error. Beyond that lines are dropped, so that logging never blocks.
 const BUFFERED_LINES_MAX: usize = 16_384;
-/// How many bytes of log lines share one write.
+/// How many bytes of log lines go into one write.
 const BATCHED_BYTES_MAX: usize = 64 * 1024;
 
 /// What is logged, and how.
@@ -23,7 +24,7 @@ pub struct LogSettings {
     pub is_json: Option<bool>,
 }
 
-/// Lines and spans are written by threads of their own until this is dropped.
+/// The running log and trace exporters. Background threads write lines and spans until this value is dropped.
 #[derive(Debug)]
 pub struct Telemetry {
     _lines: WorkerGuard,
@@ -32,7 +33,7 @@ pub struct Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        // Best effort: the collector may be away.
+        // Best effort: the collector may be unreachable.
         self.traces.take().map(|traces| traces.shutdown());
     }
 }
@@ -40,27 +41,27 @@ impl Drop for Telemetry {
 /// Starts logging, and tracing where `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 ///
 /// # Errors
-/// A sentence, where the filter or the endpoint cannot be read.
+/// The filter or the collector's URL is invalid.
 pub fn start(settings: &LogSettings) -> Result<Telemetry, String> {
     let filter = EnvFilter::try_new(&settings.filter)
         .map_err(|error| format!("PASSBOOK_LOG={:?} is not a log filter: {error}", settings.filter))?;
     let traces = trace::exporter()?;
     let on_terminal = stderr().is_terminal();
     let is_json = settings.is_json.unwrap_or(!on_terminal);
-    // Flushed whenever no line waits: under load many lines share one write.
+    // The writer flushes whenever no line waits, so under load many lines share one write.
     let batched = BufWriter::with_capacity(BATCHED_BYTES_MAX, stderr());
     let (writer, lines) =
         NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(true).finish(batched);
-    let told = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(on_terminal);
-    let told: Box<dyn Layer<Registry> + Send + Sync> = match is_json {
-        false => Box::new(told.with_target(false)),
-        true => Box::new(told.json().flatten_event(true).with_current_span(false).with_span_list(false)),
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(on_terminal);
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match is_json {
+        false => Box::new(layer.with_target(false)),
+        true => Box::new(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)),
     };
     match &traces {
-        // Without traces there is one filter for all, and spans cost nothing.
-        None => tracing_subscriber::registry().with(told).with(filter.add_directive(trace::off())).init(),
+        // Without traces one filter serves everything, and spans cost nothing.
+        None => tracing_subscriber::registry().with(layer).with(filter.add_directive(trace::log_exclusion())).init(),
         Some(traces) => {
-            let lines = told.with_filter(filter.add_directive(trace::off()));
+            let lines = layer.with_filter(filter.add_directive(trace::log_exclusion()));
             tracing_subscriber::registry().with(lines).with(trace::layer(traces)).init();
         }
     }

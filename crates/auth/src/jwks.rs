@@ -1,5 +1,5 @@
-//! Public keys, each good for certain algorithms and no others (RFC 7517): a key of one kind is never tried as another,
-//! and one that is shared as a secret is never taken.
+//! Public keys (RFC 7517). Each key verifies only the algorithms of its type: a key is never tried with the algorithm of
+//! another type, and a symmetric key is never accepted.
 
 use std::sync::Arc;
 
@@ -10,70 +10,70 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How many keys of a set are looked at.
+/// How many keys of a set are read; the others are ignored.
 const KEYS_MAX: usize = 64;
 
-/// A set of keys.
+/// A set of public keys.
 #[derive(Default)]
-pub struct Keys(Vec<Arc<Key>>);
+pub struct Jwks(Vec<Arc<PublicKey>>);
 
-/// One of them.
-pub struct Key {
+/// One public key.
+pub struct PublicKey {
     id: Option<String>,
     algorithms: &'static [Algorithm],
-    /// The key itself.
+    /// The key material.
     pub decoding: DecodingKey,
 }
 
-impl Keys {
-    /// The keys of a JWKS document that can be used here; others are passed over. `None`: it is no such document.
+impl Jwks {
+    /// The supported keys of a JWKS document; others are ignored. `None` if it is not a JWKS document.
     pub fn parse(document: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Document {
             keys: Vec<Value>,
         }
         let Document { keys } = serde_json::from_slice(document).ok()?;
-        let keys = keys.into_iter().take(KEYS_MAX).filter_map(|key| Key::new(&serde_json::from_value(key).ok()?));
+        let keys = keys.into_iter().take(KEYS_MAX).filter_map(|key| PublicKey::new(&serde_json::from_value(key).ok()?));
         Some(Self(keys.map(Arc::new).collect()))
     }
 
-    /// Whether there is none.
+    /// Whether the set holds no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The key of this id that is good for `algorithm`. Without an id: the only one that is.
-    pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
-        let named = |key: &&Arc<Key>| id.is_none() || key.id.as_deref() == id;
-        let mut fitting = self.0.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));
-        let first = fitting.next()?;
-        (id.is_some() || fitting.next().is_none()).then(|| Arc::clone(first))
+    /// The key with this id that supports `algorithm`. Without an id, the only key that does; `None` if several do.
+    pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
+        let has_id = |key: &&Arc<PublicKey>| id.is_none() || key.id.as_deref() == id;
+        let mut matching = self.0.iter().filter(has_id).filter(|key| key.algorithms.contains(&algorithm));
+        let first = matching.next()?;
+        (id.is_some() || matching.next().is_none()).then(|| Arc::clone(first))
     }
 }
 
-impl Key {
+impl PublicKey {
     fn new(jwk: &Jwk) -> Option<Self> {
         if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
             return None;
         }
         let algorithms = match jwk.common.key_algorithm {
-            Some(algorithm) => {
-                fitting(jwk).iter().find_map(|fit| (word(*fit) == algorithm).then_some(std::slice::from_ref(fit)))?
-            }
-            None => fitting(jwk),
+            Some(algorithm) => supported_algorithms(jwk).iter().find_map(|supported| {
+                (KeyAlgorithm::from(*supported) == algorithm).then_some(std::slice::from_ref(supported))
+            })?,
+            None => supported_algorithms(jwk),
         };
         let decoding = DecodingKey::from_jwk(jwk).ok().filter(|_| !algorithms.is_empty())?;
         Some(Self { id: jwk.common.key_id.clone(), algorithms, decoding })
     }
 }
 
-/// What a key of this kind can be good for at all.
-fn fitting(jwk: &Jwk) -> &'static [Algorithm] {
+/// The algorithms that a key of this type supports.
+fn supported_algorithms(jwk: &Jwk) -> &'static [Algorithm] {
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256],
         AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
@@ -84,8 +84,4 @@ fn fitting(jwk: &Jwk) -> &'static [Algorithm] {
         AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDSA],
         _ => &[],
     }
-}
-
-fn word(algorithm: Algorithm) -> KeyAlgorithm {
-    algorithm.into()
 }

@@ -1,4 +1,4 @@
-//! Tokens, fed with anything: nothing panics, and only what our key has signed as the contract says is believed.
+//! Property tests of token verification: arbitrary input never panics, and only tokens signed by the key are accepted.
 
 use std::{path::PathBuf, sync::LazyLock};
 
@@ -7,44 +7,45 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use super::{
-    Authority, Caller, Refused, Settings,
-    development::{self, Wanted},
+use crate::{
+    Caller, Settings, TokenError, TokenVerifier,
+    development::{self, TokenClaims},
 };
 
-/// An authority with one key, that key, and where it lies.
-struct Bank {
-    authority: Authority,
+/// A verifier with one key, that key, and a valid token.
+struct Fixture {
+    verifier: TokenVerifier,
     key: EncodingKey,
     id: String,
-    good: String,
+    valid: String,
     runtime: Runtime,
     _folder: tempfile::TempDir,
 }
 
-static BANK: LazyLock<Bank> = LazyLock::new(|| {
+static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("key");
-    let wanted = Wanted { subject: "ada", scope: "audit:read", lasts_s: 36_000, issuer: None, audience: None };
-    let (good, jwks_file): (String, PathBuf) = development::token(&file, &wanted).expect("a token");
+    let claims = TokenClaims { subject: "ada", scope: "audit:read", valid_s: 36_000, issuer: None, audience: None };
+    let (valid, jwks_file): (String, PathBuf) = development::token(&file, &claims).expect("a token");
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let settings = Settings { jwks_file: Some(jwks_file), ..Settings::default() };
-    let authority = runtime.block_on(Authority::establish(settings));
-    let authority = authority.map_err(|error| error.to_string()).expect("an authority");
-    let id = jsonwebtoken::decode_header(&good).expect("a header").kid.expect("an id");
+    let verifier = runtime.block_on(TokenVerifier::new(settings));
+    let verifier = verifier.map_err(|error| error.to_string()).expect("a verifier");
+    let id = jsonwebtoken::decode_header(&valid).expect("a header").kid.expect("an id");
     let key = EncodingKey::from_ed_der(&std::fs::read(&file).expect("a key"));
-    Bank { authority, key, id, good, runtime, _folder: folder }
+    Fixture { verifier, key, id, valid, runtime, _folder: folder }
 });
 
-fn verify(token: &str) -> Result<Caller, Refused> {
-    BANK.runtime.block_on(BANK.authority.verify(token))
+fn verify(token: &str) -> Result<Caller, TokenError> {
+    FIXTURE.runtime.block_on(FIXTURE.verifier.verify(token))
 }
 
 fn signed(claims: &Value) -> String {
-    encode(&Header { kid: Some(BANK.id.clone()), ..Header::new(Algorithm::EdDSA) }, claims, &BANK.key).expect("a token")
+    encode(&Header { kid: Some(FIXTURE.id.clone()), ..Header::new(Algorithm::EdDSA) }, claims, &FIXTURE.key)
+        .expect("a token")
 }
 
-/// A claim as it should be, or anything else.
+/// A valid claim, or any other value.
 fn claim() -> impl Strategy<Value = Value> {
     let odd =
         select(vec![json!(null), json!(true), json!(-1), json!(1e300), json!(0), json!([]), json!({}), json!("")]);
@@ -54,38 +55,38 @@ fn claim() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn whatever_text_is_no_token_nobody_sent_it(text in prop_oneof!["\\PC{0,400}", "[A-Za-z0-9_=-]{0,90}\\.[A-Za-z0-9_=-]{0,90}\\.[A-Za-z0-9_=-]{0,90}"]) {
+    fn arbitrary_text_is_refused(text in prop_oneof!["\\PC{0,400}", "[A-Za-z0-9_=-]{0,90}\\.[A-Za-z0-9_=-]{0,90}\\.[A-Za-z0-9_=-]{0,90}"]) {
         prop_assert!(verify(&text).is_err(), "{text}");
     }
 
     #[test]
-    fn whatever_place_of_a_token_is_changed_it_is_not_believed(
+    fn arbitrary_changes_of_a_token_are_refused(
         at in any::<prop::sample::Index>(), to in select((33u8..127).map(char::from).collect::<Vec<_>>()), how in 0..3
     ) {
-        let good = &BANK.good;
-        let at = at.index(good.len());
-        let mut token: Vec<char> = good.chars().collect();
+        let valid = &FIXTURE.valid;
+        let at = at.index(valid.len());
+        let mut token: Vec<char> = valid.chars().collect();
         match how {
             0 => token[at] = to,
             1 => token.insert(at, to),
             _ => drop(token.remove(at)),
         }
         let token: String = token.into_iter().collect();
-        prop_assert_eq!(verify(&token).is_ok(), token == *good, "{}", token);
+        prop_assert_eq!(verify(&token).is_ok(), token == *valid, "{}", token);
     }
 
     #[test]
-    fn whatever_header_a_token_has_without_a_signature_it_is_not_believed(
+    fn arbitrary_headers_without_a_valid_signature_are_refused(
         header in "\\{\"alg\": ?\"(none|None|HS256|EdDSA|RS256|ES256)\"(, ?\"(kid|crit|jwk|jku|typ|x5c)\": ?(\"[a-z0-9]{0,9}\"|\\[\"exp\"\\]|null)){0,3}\\}",
         signature in "[A-Za-z0-9_-]{0,90}"
     ) {
-        let claims = BANK.good.split('.').nth(1).expect("claims");
+        let claims = FIXTURE.valid.split('.').nth(1).expect("claims");
         let token = format!("{}.{claims}.{signature}", base64url(header.as_bytes()));
         prop_assert!(verify(&token).is_err(), "{header} {token}");
     }
 
     #[test]
-    fn whatever_claims_are_signed_only_a_customer_of_today_is_let_in(
+    fn arbitrary_signed_claims_need_a_subject_and_valid_times(
         sub in option::of(claim()), exp in option::of(claim()), nbf in option::of(claim()), iss in option::of(claim()),
         scope in option::of(claim())
     ) {
@@ -94,15 +95,15 @@ proptest! {
         if let Ok(caller) = verify(&signed(&claims)) {
             let subject = claims["sub"].as_str().expect("a text");
             prop_assert_eq!(&**caller.subject(), subject);
-            prop_assert!((1..=255).contains(&subject.chars().count()) && subject != super::ANONYMOUS);
-            let now_s = super::caller::now_s() as f64;
+            prop_assert!((1..=255).contains(&subject.chars().count()) && subject != crate::ANONYMOUS);
+            let now_s = crate::caller::now_s() as f64;
             prop_assert!(claims["exp"].as_f64().expect("a number") > now_s - 61.0, "{claims}");
             prop_assert!(claims["nbf"].as_f64().is_none_or(|nbf| nbf < now_s + 61.0), "{claims}");
         }
     }
 }
 
-/// Base64 with the URL's alphabet and without padding (RFC 4648, section 5).
+/// Base64 with the URL-safe alphabet and without padding (RFC 4648, section 5).
 fn base64url(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let chunks = bytes.chunks(3).flat_map(|chunk| {
