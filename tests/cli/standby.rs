@@ -134,12 +134,12 @@ async fn a_primary_turned_read_only_gets_no_queries_after_a_failover() {
     standby.promote();
     primary.execute("ALTER SYSTEM SET default_transaction_read_only = on", "postgres").await;
     primary.execute("SELECT pg_reload_conf()", "postgres").await;
-    eventually("the old one put back", async || {
+    eventually("the old primary to be read-only", async || {
         let is_read_only = primary.query_bool("SELECT current_setting('transaction_read_only')::boolean").await;
         is_read_only.then_some(())
     })
     .await;
-    let second = eventually("a deposit at the new one", async || deposit(&service.client, "second").await).await;
+    let second = eventually("a deposit at the new primary", async || deposit(&service.client, "second").await).await;
     eventually("the second deposit", || shown(&second)).await;
     for _ in 0..50 {
         assert_eq!(balance(&service.client, "").await, 2);
