@@ -1,38 +1,38 @@
-//! The account: what its events mean (`evolve`) and what is allowed (`decide`).
+//! The account aggregate: `decide` checks a command against the state, `evolve` applies an event to it.
 //!
-//! `evolve` never fails and never judges; `decide` judges and never changes. The state holds only what a decision
-//! needs; everything else is a view.
+//! `evolve` never fails and checks nothing; `decide` checks and changes nothing. The state holds only the fields that a decision
+//! needs. Everything else belongs to a view.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    command::{Action, Movement},
+use crate::{
+    command::{AccountCommand, Movement},
     event::{AccountOpened, Event, MoneyMoved, StatusChanged},
     money::{Amount, Currency, MINOR_UNITS_MAX, in_major_units},
 };
 
-/// The version of [`Account`]'s shape in snapshots. Raise it with every change of the shape: snapshots of another
-/// shape are ignored and rebuilt from the events.
+/// The version of [`Account`] in snapshots. Raise it with every change of the serialized form: snapshots of another version
+/// are ignored, and the state is folded from the events.
 pub const STATE_VERSION: i16 = 1;
 
-/// An account as folded from its events.
+/// The state of an account, folded from its events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Account {
     /// No event yet.
     #[default]
     Unopened,
-    /// Opened once, whatever happened since.
-    Opened(Book),
+    /// Open, frozen or closed.
+    Opened(OpenedAccount),
 }
 
-/// What decisions about an opened account rest on.
+/// The state of an account after its opening.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Book {
-    /// The customer that the account belongs to, an opaque id.
+pub struct OpenedAccount {
+    /// The customer that owns the account, as an opaque id.
     pub owner: Arc<str>,
-    /// For life.
+    /// Never changes.
     pub currency: Currency,
     /// Open, frozen or closed.
     pub status: Status,
@@ -40,20 +40,20 @@ pub struct Book {
     pub balance: i64,
 }
 
-/// Where an opened account stands in its life.
+/// The status of an opened account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Money moves.
+    /// Money can move.
     Open,
-    /// No money moves until it is unfrozen.
+    /// No money moves until the account is unfrozen.
     Frozen,
-    /// Over, for ever.
+    /// Final: a closed account is never reopened.
     Closed,
 }
 
 impl Status {
-    /// The status as it is written in JSON and in the read tables.
+    /// The name of the status in JSON and in the read tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Open => "open",
@@ -62,34 +62,34 @@ impl Status {
         }
     }
 
-    /// The status of that name.
+    /// The status with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Status::Open, Status::Frozen, Status::Closed].into_iter().find(|status| status.as_str() == name)
     }
 }
 
-/// Why a command is refused by the state. In order of rank: where several hold, the first is the answer.
+/// Why the state refuses a command. The variants are in order of rank: if several apply, the first one is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Rejection {
-    /// An account is opened once.
+    /// An account is opened only once.
     #[error("An account with this id already exists.")]
     AccountExists,
-    /// Nothing was ever opened under this id.
+    /// No account was opened with this id.
     #[error("No account has this id.")]
     AccountNotFound,
     /// A closed account stays closed.
     #[error("The account is closed. A closed account cannot be reopened.")]
     AccountClosed,
-    /// No money moves, and the account cannot be closed or frozen again.
+    /// Money cannot move, and the account cannot be closed or frozen again.
     #[error("The account is frozen. Unfreeze it before you move money or close it.")]
     AccountFrozen,
     /// Only a frozen account can be unfrozen.
     #[error("The account is not frozen, so it cannot be unfrozen.")]
     AccountNotFrozen,
-    /// An account has one currency for life.
+    /// The currency of an account never changes.
     #[error("The account has another currency than the request or the other account.")]
     CurrencyMismatch,
-    /// More is asked than is there.
+    /// The balance is smaller than the amount.
     #[error(
         "The balance of {} does not cover {}.",
         in_major_units(*balance, *currency),
@@ -120,26 +120,29 @@ pub enum Rejection {
 }
 
 impl Account {
-    /// The state after one more fact.
+    /// The state after one more event.
     #[must_use]
     pub fn evolve(self, event: &Event) -> Self {
         match (self, event) {
-            (Account::Unopened, Event::AccountOpened(opened)) => Account::Opened(Book {
+            (Account::Unopened, Event::AccountOpened(opened)) => Account::Opened(OpenedAccount {
                 owner: opened.owner.clone(),
                 currency: opened.currency,
                 status: Status::Open,
                 balance: opened.initial_deposit,
             }),
-            // A log that verifies has no event before the opening.
+            // A verified log has no event before the opening.
             (Account::Unopened, _) => Account::Unopened,
-            (Account::Opened(book), event) => Account::Opened(book.evolve(event)),
+            (Account::Opened(opened), event) => Account::Opened(opened.evolve(event)),
         }
     }
 
-    /// The fact that follows from `action`, or why it is refused.
-    pub fn decide(&self, action: &Action) -> Result<Event, Rejection> {
-        match action {
-            Action::Open { owner, currency, initial_deposit } => match self {
+    /// The event that the command causes.
+    ///
+    /// # Errors
+    /// Why the state refuses the command.
+    pub fn decide(&self, command: &AccountCommand) -> Result<Event, Rejection> {
+        match command {
+            AccountCommand::Open { owner, currency, initial_deposit } => match self {
                 Account::Unopened => Ok(Event::AccountOpened(AccountOpened {
                     owner: owner.clone(),
                     currency: *currency,
@@ -147,59 +150,62 @@ impl Account {
                 })),
                 Account::Opened(_) => Err(Rejection::AccountExists),
             },
-            Action::Deposit(movement, channel) => {
+            AccountCommand::Deposit(movement, channel) => {
                 self.open_for(movement)?.credit(movement.amount)?;
                 Ok(Event::MoneyDeposited(MoneyMoved::new(movement, *channel)))
             }
-            Action::Withdraw(movement, channel) => {
+            AccountCommand::Withdraw(movement, channel) => {
                 self.open_for(movement)?.debit(movement.amount)?;
                 Ok(Event::MoneyWithdrawn(MoneyMoved::new(movement, *channel)))
             }
-            Action::Freeze { reason } => {
-                self.book()?.must_be_open()?;
+            AccountCommand::Freeze { reason } => {
+                self.opened()?.must_be_open()?;
                 Ok(Event::AccountFrozen(StatusChanged { reason: reason.clone() }))
             }
-            Action::Unfreeze { reason } => match self.book()?.status {
+            AccountCommand::Unfreeze { reason } => match self.opened()?.status {
                 Status::Open => Err(Rejection::AccountNotFrozen),
                 Status::Frozen => Ok(Event::AccountUnfrozen(StatusChanged { reason: reason.clone() })),
                 Status::Closed => Err(Rejection::AccountClosed),
             },
-            Action::Close { reason } => {
-                let book = self.book()?;
-                book.must_be_open()?;
-                match book.balance {
+            AccountCommand::Close { reason } => {
+                let opened = self.opened()?;
+                opened.must_be_open()?;
+                match opened.balance {
                     0 => Ok(Event::AccountClosed(StatusChanged { reason: reason.clone() })),
-                    balance => Err(Rejection::BalanceNotZero { balance, currency: book.currency }),
+                    balance => Err(Rejection::BalanceNotZero { balance, currency: opened.currency }),
                 }
             }
         }
     }
 
-    /// The book of an opened account.
-    pub fn book(&self) -> Result<&Book, Rejection> {
+    /// The state after the opening.
+    ///
+    /// # Errors
+    /// [`Rejection::AccountNotFound`] before the opening.
+    pub fn opened(&self) -> Result<&OpenedAccount, Rejection> {
         match self {
             Account::Unopened => Err(Rejection::AccountNotFound),
-            Account::Opened(book) => Ok(book),
+            Account::Opened(opened) => Ok(opened),
         }
     }
 
-    /// Whether it is an account of this customer; one that was never opened is nobody's.
+    /// Whether the account was opened for this owner.
     pub fn belongs_to(&self, owner: &str) -> bool {
-        matches!(self, Account::Opened(book) if *book.owner == *owner)
+        matches!(self, Account::Opened(opened) if *opened.owner == *owner)
     }
 
-    /// The book, if money in the currency of `movement` may move on it.
-    pub(super) fn open_for(&self, movement: &Movement) -> Result<&Book, Rejection> {
-        let book = self.book()?;
-        book.must_be_open()?;
+    /// The state, if the account accepts movements in the currency of `movement`.
+    pub(crate) fn open_for(&self, movement: &Movement) -> Result<&OpenedAccount, Rejection> {
+        let opened = self.opened()?;
+        opened.must_be_open()?;
         match movement.currency {
-            Some(currency) if currency != book.currency => Err(Rejection::CurrencyMismatch),
-            Some(_) | None => Ok(book),
+            Some(currency) if currency != opened.currency => Err(Rejection::CurrencyMismatch),
+            Some(_) | None => Ok(opened),
         }
     }
 }
 
-impl Book {
+impl OpenedAccount {
     fn evolve(mut self, event: &Event) -> Self {
         match event {
             Event::AccountOpened(_) => {}
@@ -222,16 +228,16 @@ impl Book {
         }
     }
 
-    /// Refuses what the balance cannot take in.
-    pub(super) fn credit(&self, amount: Amount) -> Result<(), Rejection> {
+    /// Checks that the balance can grow by `amount`.
+    pub(crate) fn credit(&self, amount: Amount) -> Result<(), Rejection> {
         if self.balance > MINOR_UNITS_MAX - amount.minor_units() {
             return Err(Rejection::BalanceLimitExceeded);
         }
         Ok(())
     }
 
-    /// Refuses what the balance does not cover.
-    pub(super) fn debit(&self, amount: Amount) -> Result<(), Rejection> {
+    /// Checks that the balance covers `amount`.
+    pub(crate) fn debit(&self, amount: Amount) -> Result<(), Rejection> {
         if self.balance < amount.minor_units() {
             let (balance, currency) = (self.balance, self.currency);
             return Err(Rejection::InsufficientFunds { balance, amount, currency });

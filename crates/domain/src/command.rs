@@ -1,30 +1,29 @@
-//! What a caller may ask of the bank. A command is a wish; only an event is a fact.
+//! Commands: parsed requests for a change. The state of the account decides whether a command becomes an event.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{
-    channel::Channel,
-    money::{Amount, Currency},
-};
+use serde::{Deserialize, Serialize};
 
-/// A wish, parsed and well-formed, not yet judged against any state.
+use crate::money::{Amount, Currency};
+
+/// A well-formed command that has not been checked against any state yet.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Something asked of one account.
+    /// A command to one account.
     Account {
         /// The account, which is also its event stream.
         account_id: Uuid,
-        /// What is asked of it.
-        action: Action,
+        /// The command.
+        command: AccountCommand,
     },
-    /// Money from one account to another, in one transaction.
+    /// A transfer between two accounts, in one transaction.
     Transfer(Transfer),
 }
 
 impl Command {
-    /// The accounts that it is about.
+    /// The accounts that the command reads and changes.
     pub fn accounts(&self) -> impl Iterator<Item = Uuid> + use<> {
         let accounts = match self {
             Self::Account { account_id, .. } => [Some(*account_id), None],
@@ -34,44 +33,56 @@ impl Command {
     }
 }
 
-/// What may be asked of one account.
+/// A command to one account.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the fields say it by their names")]
-pub enum Action {
-    /// Open the account for `owner`, with `initial_deposit` in minor units (0 is allowed here alone).
+#[expect(missing_docs, reason = "the field names are self-explanatory")]
+pub enum AccountCommand {
+    /// Opens the account for `owner`. `initial_deposit` is in minor units; only here 0 is allowed.
     Open { owner: Arc<str>, currency: Currency, initial_deposit: i64 },
-    /// Pay in, through this channel where the caller said one.
+    /// Deposits money, through a channel if the client names one.
     Deposit(Movement, Option<Channel>),
-    /// Pay out, likewise.
+    /// Withdraws money, through a channel if the client names one.
     Withdraw(Movement, Option<Channel>),
-    /// Stop all movements until unfrozen.
+    /// Stops all movements until the account is unfrozen.
     Freeze { reason: Option<String> },
-    /// Let money move again.
+    /// Allows movements again.
     Unfreeze { reason: Option<String> },
-    /// Close for ever; the balance must be zero.
+    /// Closes the account for good. Its balance must be zero.
     Close { reason: Option<String> },
 }
 
-/// Money in or out of one account.
+/// Where money was deposited or withdrawn. A further channel needs a new schema version of the events that store it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    /// In a branch.
+    Branch,
+    /// At a cash machine.
+    Atm,
+    /// By the customer, online.
+    Online,
+}
+
+/// The money that a deposit, withdrawal or transfer moves.
 #[derive(Clone, Debug)]
 pub struct Movement {
-    /// How much.
+    /// The amount in minor units.
     pub amount: Amount,
-    /// The currency that the caller believes the account has, where they said one.
+    /// The currency that the client expects the account to have; `None`: no expectation.
     pub currency: Option<Currency>,
-    /// The caller's own words, kept for ever.
+    /// The client's text for this movement.
     pub reference: Option<String>,
 }
 
-/// Money from one account to another.
+/// A transfer between two accounts.
 #[derive(Clone, Debug)]
 pub struct Transfer {
-    /// The transfer's own id, shared by its two events.
+    /// The id that both events of the transfer carry.
     pub transfer_id: Uuid,
-    /// The account that pays.
+    /// The account that is debited.
     pub from: Uuid,
-    /// The account that is paid; never the same as `from`.
+    /// The account that is credited; always another one than `from`.
     pub to: Uuid,
-    /// What moves.
+    /// The money that moves.
     pub movement: Movement,
 }

@@ -1,9 +1,9 @@
-//! The types of events by their names, for whoever asks for one of them.
+//! The event types and their stored names.
 
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-/// What kind of fact an event is.
+/// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "each variant is named like the struct that documents it")]
 pub enum EventType {
@@ -18,7 +18,7 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// Every type.
+    /// Every event type.
     pub const ALL: [EventType; 8] = [
         EventType::AccountOpened,
         EventType::MoneyDeposited,
@@ -30,7 +30,7 @@ impl EventType {
         EventType::AccountClosed,
     ];
 
-    /// The name as it is stored and shown.
+    /// The name, as stored and as shown to clients.
     pub fn name(self) -> &'static str {
         match self {
             EventType::AccountOpened => "AccountOpened",
@@ -44,12 +44,12 @@ impl EventType {
         }
     }
 
-    /// The type of this name, if this release knows it.
+    /// The type with this name; `None` if this release does not know it.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event_type| event_type.name() == name)
     }
 
-    /// Whether money moves, as it does in most of what happens.
+    /// Whether the event always moves money. Most events of a log do.
     pub fn moves_money(self) -> bool {
         match self {
             EventType::MoneyDeposited
@@ -69,10 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_type_is_found_by_its_name() {
+    fn every_event_type_is_found_by_its_name() {
         for event_type in EventType::ALL {
             assert_eq!(EventType::from_name(event_type.name()), Some(event_type));
         }
-        assert_eq!(EventType::from_name("Unheard"), None);
+        assert_eq!(EventType::from_name("Unknown"), None);
     }
 }

@@ -1,19 +1,18 @@
-//! What the bank is: money, commands, events and the account they meet in.
+//! The domain: money, commands, events and the account that decides on commands.
 //!
-//! Pure: no I/O, no clock, no random numbers. Time, ids and the caller come in as data.
+//! The crate is pure: no I/O, no clock, no random numbers. Times, ids and the caller come in as data.
 
 pub mod account;
-pub mod channel;
 pub mod command;
+mod decode;
 pub mod event;
 mod event_type;
 pub mod money;
 pub mod transfer;
-mod upcast;
 
-pub use account::{Account, Book, Rejection, Status};
-pub use channel::Channel;
-pub use command::{Action, Command, Transfer};
+pub use account::{Account, OpenedAccount, Rejection, Status};
+pub use command::{AccountCommand, Channel, Command, Transfer};
+pub use decode::DecodeError;
 pub use event::Event;
 pub use event_type::EventType;
 pub use money::{Amount, Currency};

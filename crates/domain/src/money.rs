@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 /// An ISO 4217 currency.
 pub use iso_currency::Currency;
 
-/// Every currency there is.
+/// Every currency of ISO 4217.
 pub fn currencies() -> impl Iterator<Item = Currency> {
     <Currency as iso_currency::IntoEnumIterator>::iter()
 }
 
-/// How many digits of an amount stand behind the point: those of the minor unit. What has none is counted in whole ones.
+/// The number of decimal digits of a currency; 0 for a currency without a minor unit.
 pub fn digits(currency: Currency) -> u16 {
     currency.exponent().unwrap_or(0)
 }
@@ -29,11 +29,11 @@ pub fn in_major_units(minor_units: i64, currency: Currency) -> String {
     }
 }
 
-/// The most that one amount or one balance may be, in minor units: 2^53 - 1, the largest integer that every JSON
-/// client holds exactly (RFC 8259, section 6).
+/// The largest amount and the largest balance, in minor units: 2^53 - 1, the largest integer that every JSON client
+/// represents exactly (RFC 8259, section 6).
 pub const MINOR_UNITS_MAX: i64 = 9_007_199_254_740_991;
 
-/// A movement of money in minor units, from 1 to [`MINOR_UNITS_MAX`].
+/// The amount of a movement in minor units, from 1 to [`MINOR_UNITS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
 pub struct Amount(i64);
@@ -45,7 +45,7 @@ impl Amount {
     }
 }
 
-/// The number is not an amount of money that can be moved.
+/// The number is not a valid amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an amount is a whole number of minor units from 1 to {MINOR_UNITS_MAX}")]
 pub struct InvalidAmount;

@@ -1,19 +1,22 @@
-//! The one decision that two accounts take together: money leaves one and reaches the other, or neither changes.
+//! Decides on transfers: both accounts change, or neither does.
 
-use super::{
+use crate::{
     account::{Account, Rejection},
     command::Transfer,
     event::{Event, TransferReceived, TransferSent},
 };
 
-/// The facts for the sender and for the receiver, or the refusal of the highest rank among both accounts'.
+/// The events of the sender and of the receiver.
+///
+/// # Errors
+/// The refusal that ranks first among those of both accounts.
 pub fn decide(from: &Account, to: &Account, transfer: &Transfer) -> Result<(Event, Event), Rejection> {
     let amount = transfer.movement.amount;
     let sender = from.open_for(&transfer.movement);
     let receiver = to.open_for(&transfer.movement);
     let refusals = [
-        sender.and_then(|book| book.debit(amount)).err(),
-        receiver.and_then(|book| book.credit(amount)).err(),
+        sender.and_then(|opened| opened.debit(amount)).err(),
+        receiver.and_then(|opened| opened.credit(amount)).err(),
         currencies_differ(from, to),
     ];
     if let Some(first) = refusals.into_iter().flatten().min() {
@@ -28,9 +31,12 @@ pub fn decide(from: &Account, to: &Account, transfer: &Transfer) -> Result<(Even
     ))
 }
 
-/// The same for somebody who may not see the receiver. The sender's own refusals come first, so that nobody without the
-/// money finds out anything about the other account; and whatever that one refuses, it is as if it were not there.
-pub fn decide_unseen(from: &Account, to: &Account, transfer: &Transfer) -> Result<(Event, Event), Rejection> {
+/// Decides for a caller who may not see the receiver.
+///
+/// # Errors
+/// The sender's refusals come first, so that a caller without the money learns nothing about the receiver. Every refusal of
+/// the receiver is [`Rejection::AccountNotFound`].
+pub fn decide_hidden_receiver(from: &Account, to: &Account, transfer: &Transfer) -> Result<(Event, Event), Rejection> {
     from.open_for(&transfer.movement)?.debit(transfer.movement.amount)?;
     decide(from, to, transfer).map_err(|_| Rejection::AccountNotFound)
 }

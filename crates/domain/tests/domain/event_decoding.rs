@@ -1,6 +1,6 @@
 //! Decoding refuses event types, versions and data that this release cannot read. It never guesses.
 
-use passbook_domain::{Event, event::DecodeError};
+use passbook_domain::{DecodeError, Event};
 
 use crate::event_samples::{one_of_each, versions_read};
 
@@ -8,7 +8,7 @@ use crate::event_samples::{one_of_each, versions_read};
 fn an_undefined_event_type_is_unknown() {
     let error = Event::decode("MoneyBurnt", 1, "{}").unwrap_err();
     assert!(matches!(&error, DecodeError::UnknownType(name) if name == "MoneyBurnt"), "{error:?}");
-    assert_eq!(error.to_string(), "\"MoneyBurnt\" is not a type of event");
+    assert_eq!(error.to_string(), "\"MoneyBurnt\" is not an event type of this release");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, fs, iter, path::Path};
 
 use passbook_domain::{
-    Channel, Currency, Event,
-    event::{AccountOpened, DecodeError, MoneyMoved, StatusChanged, TransferReceived, TransferSent},
+    Channel, Currency, DecodeError, Event,
+    event::{AccountOpened, MoneyMoved, StatusChanged, TransferReceived, TransferSent},
 };
 
 use crate::fixtures::*;

@@ -1,7 +1,7 @@
 //! Commands and events for the tests: functions named by a verb build commands, those in the past tense build events.
 
 use passbook_domain::{
-    Action, Amount, Currency, Event, Rejection, Transfer,
+    AccountCommand, Amount, Currency, Event, Rejection, Transfer,
     command::Movement,
     event::{AccountOpened, MoneyMoved, StatusChanged, TransferReceived, TransferSent},
 };
@@ -26,28 +26,28 @@ pub fn in_currency(currency: Currency, minor_units: i64) -> Movement {
 
 // Commands.
 
-pub fn open(initial_deposit: i64) -> Action {
-    Action::Open { owner: OWNER.into(), currency: Currency::EUR, initial_deposit }
+pub fn open(initial_deposit: i64) -> AccountCommand {
+    AccountCommand::Open { owner: OWNER.into(), currency: Currency::EUR, initial_deposit }
 }
 
-pub fn deposit(minor_units: i64) -> Action {
-    Action::Deposit(movement(minor_units), None)
+pub fn deposit(minor_units: i64) -> AccountCommand {
+    AccountCommand::Deposit(movement(minor_units), None)
 }
 
-pub fn withdraw(minor_units: i64) -> Action {
-    Action::Withdraw(movement(minor_units), None)
+pub fn withdraw(minor_units: i64) -> AccountCommand {
+    AccountCommand::Withdraw(movement(minor_units), None)
 }
 
-pub fn freeze() -> Action {
-    Action::Freeze { reason: Some("lost card".into()) }
+pub fn freeze() -> AccountCommand {
+    AccountCommand::Freeze { reason: Some("lost card".into()) }
 }
 
-pub fn unfreeze() -> Action {
-    Action::Unfreeze { reason: Some("card found".into()) }
+pub fn unfreeze() -> AccountCommand {
+    AccountCommand::Unfreeze { reason: Some("card found".into()) }
 }
 
-pub fn close() -> Action {
-    Action::Close { reason: Some("asked by its owner".into()) }
+pub fn close() -> AccountCommand {
+    AccountCommand::Close { reason: Some("asked by its owner".into()) }
 }
 
 pub fn transfer(movement: Movement) -> Transfer {

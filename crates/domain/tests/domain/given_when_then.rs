@@ -1,6 +1,6 @@
 //! Helpers for tests in the form given (past events), when (a command), then (new events or a rejection).
 
-use passbook_domain::{Account, Action, Event, Rejection, Transfer, transfer};
+use passbook_domain::{Account, AccountCommand, Event, Rejection, Transfer, transfer};
 
 use crate::fixtures::{FROM, TO};
 
@@ -17,8 +17,8 @@ pub fn fold(events: impl IntoIterator<Item = Event>) -> Account {
 pub struct Given(Account);
 
 impl Given {
-    pub fn when(self, action: Action) -> Outcome<Event> {
-        Outcome(self.0.decide(&action))
+    pub fn when(self, command: AccountCommand) -> Outcome<Event> {
+        Outcome(self.0.decide(&command))
     }
 
     /// Adds the receiving account of a transfer.

@@ -61,7 +61,7 @@ fn a_closed_account_stays_closed() {
 
 #[test]
 fn the_events_determine_the_status() {
-    let status = |events: Vec<Event>| fold(events).book().unwrap().status;
+    let status = |events: Vec<Event>| fold(events).opened().unwrap().status;
     assert_eq!(status(vec![opened(0)]), Status::Open);
     assert_eq!(status(vec![opened(0), frozen()]), Status::Frozen);
     assert_eq!(status(vec![opened(0), frozen(), unfrozen()]), Status::Open);

@@ -1,7 +1,7 @@
 //! Deposits and withdrawals.
 
 use passbook_domain::{
-    Action, Channel, Currency, Event, Rejection, command::Movement, event::MoneyMoved, money::MINOR_UNITS_MAX,
+    AccountCommand, Channel, Currency, Event, Rejection, command::Movement, event::MoneyMoved, money::MINOR_UNITS_MAX,
 };
 
 use crate::{fixtures::*, given_when_then::given};
@@ -13,7 +13,7 @@ fn referenced(minor_units: i64) -> Movement {
 #[test]
 fn a_deposit_is_recorded_with_its_reference() {
     let amount = amount(500);
-    given([opened(0)]).when(Action::Deposit(referenced(500), None)).then(Event::MoneyDeposited(MoneyMoved {
+    given([opened(0)]).when(AccountCommand::Deposit(referenced(500), None)).then(Event::MoneyDeposited(MoneyMoved {
         amount,
         reference: Some("invoice 2026-17".into()),
         channel: None,
@@ -23,11 +23,9 @@ fn a_deposit_is_recorded_with_its_reference() {
 #[test]
 fn a_withdrawal_is_recorded_with_its_reference() {
     let amount = amount(500);
-    given([opened(500)]).when(Action::Withdraw(referenced(500), None)).then(Event::MoneyWithdrawn(MoneyMoved {
-        amount,
-        reference: Some("invoice 2026-17".into()),
-        channel: None,
-    }));
+    given([opened(500)])
+        .when(AccountCommand::Withdraw(referenced(500), None))
+        .then(Event::MoneyWithdrawn(MoneyMoved { amount, reference: Some("invoice 2026-17".into()), channel: None }));
 }
 
 #[test]
@@ -35,7 +33,7 @@ fn the_channel_is_recorded() {
     for channel in [Channel::Branch, Channel::Atm, Channel::Online] {
         let moved = MoneyMoved { amount: amount(5), reference: None, channel: Some(channel) };
         let (deposit, withdrawal) =
-            (Action::Deposit(movement(5), Some(channel)), Action::Withdraw(movement(5), Some(channel)));
+            (AccountCommand::Deposit(movement(5), Some(channel)), AccountCommand::Withdraw(movement(5), Some(channel)));
         given([opened(5)]).when(deposit).then(Event::MoneyDeposited(moved.clone()));
         given([opened(5)]).when(withdrawal).then(Event::MoneyWithdrawn(moved));
     }
@@ -74,28 +72,28 @@ fn a_deposit_above_the_maximum_balance_is_rejected() {
 #[test]
 fn a_movement_in_the_accounts_currency_is_accepted() {
     let euros = || in_currency(Currency::EUR, 100);
-    given([opened(100)]).when(Action::Deposit(euros(), None)).then(deposited(100));
-    given([opened(100)]).when(Action::Withdraw(euros(), None)).then(withdrawn(100));
+    given([opened(100)]).when(AccountCommand::Deposit(euros(), None)).then(deposited(100));
+    given([opened(100)]).when(AccountCommand::Withdraw(euros(), None)).then(withdrawn(100));
 }
 
 #[test]
 fn a_movement_in_another_currency_is_rejected() {
     let dollars = || in_currency(Currency::USD, 100);
-    given([opened(100)]).when(Action::Deposit(dollars(), None)).then_rejected(Rejection::CurrencyMismatch);
-    given([opened(100)]).when(Action::Withdraw(dollars(), None)).then_rejected(Rejection::CurrencyMismatch);
+    given([opened(100)]).when(AccountCommand::Deposit(dollars(), None)).then_rejected(Rejection::CurrencyMismatch);
+    given([opened(100)]).when(AccountCommand::Withdraw(dollars(), None)).then_rejected(Rejection::CurrencyMismatch);
 }
 
 #[test]
 fn movements_on_a_frozen_account_are_rejected() {
-    for action in [deposit(1), withdraw(1)] {
-        given([opened(100), frozen()]).when(action).then_rejected(Rejection::AccountFrozen);
+    for command in [deposit(1), withdraw(1)] {
+        given([opened(100), frozen()]).when(command).then_rejected(Rejection::AccountFrozen);
     }
 }
 
 #[test]
 fn movements_on_a_closed_account_are_rejected() {
-    for action in [deposit(1), withdraw(1)] {
-        given([opened(0), closed()]).when(action).then_rejected(Rejection::AccountClosed);
+    for command in [deposit(1), withdraw(1)] {
+        given([opened(0), closed()]).when(command).then_rejected(Rejection::AccountClosed);
     }
 }
 
@@ -106,24 +104,24 @@ fn movements_on_an_unfrozen_account_are_accepted() {
 
 #[test]
 fn a_closed_account_is_reported_before_currency_and_funds() {
-    let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
+    let dollars = AccountCommand::Withdraw(in_currency(Currency::USD, 100), None);
     given([opened(0), closed()]).when(dollars).then_rejected(Rejection::AccountClosed);
 }
 
 #[test]
 fn a_frozen_account_is_reported_before_currency_and_funds() {
-    let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
+    let dollars = AccountCommand::Withdraw(in_currency(Currency::USD, 100), None);
     given([opened(0), frozen()]).when(dollars).then_rejected(Rejection::AccountFrozen);
 }
 
 #[test]
 fn a_currency_mismatch_is_reported_before_insufficient_funds() {
-    let dollars = Action::Withdraw(in_currency(Currency::USD, 100), None);
+    let dollars = AccountCommand::Withdraw(in_currency(Currency::USD, 100), None);
     given([opened(0)]).when(dollars).then_rejected(Rejection::CurrencyMismatch);
 }
 
 #[test]
 fn a_currency_mismatch_is_reported_before_the_maximum_balance() {
-    let dollars = Action::Deposit(in_currency(Currency::USD, 100), None);
+    let dollars = AccountCommand::Deposit(in_currency(Currency::USD, 100), None);
     given([opened(MINOR_UNITS_MAX)]).when(dollars).then_rejected(Rejection::CurrencyMismatch);
 }

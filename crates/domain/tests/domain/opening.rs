@@ -20,8 +20,11 @@ fn an_account_may_be_opened_empty() {
 #[test]
 fn an_opened_account_is_open_and_holds_its_initial_deposit() {
     let account = fold([opened_in(Currency::JPY, 700)]);
-    let book = account.book().unwrap();
-    assert_eq!((&*book.owner, book.currency, book.status, book.balance), (OWNER, Currency::JPY, Status::Open, 700));
+    let opened = account.opened().unwrap();
+    assert_eq!(
+        (&*opened.owner, opened.currency, opened.status, opened.balance),
+        (OWNER, Currency::JPY, Status::Open, 700)
+    );
 }
 
 #[test]
@@ -48,7 +51,7 @@ fn an_unopened_account_accepts_only_an_opening() {
 
 #[test]
 fn an_account_without_events_has_no_book() {
-    assert_eq!(Account::default().book(), Err(Rejection::AccountNotFound));
+    assert_eq!(Account::default().opened(), Err(Rejection::AccountNotFound));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Properties of the account that hold for every sequence of commands.
 
 use passbook_domain::{
-    Account, Action, Channel, Currency, Event, Rejection, Status, command::Movement, money::MINOR_UNITS_MAX, transfer,
+    Account, AccountCommand, Channel, Currency, Event, Rejection, Status, command::Movement, money::MINOR_UNITS_MAX,
+    transfer,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -26,19 +27,19 @@ fn channel() -> impl Strategy<Value = Option<Channel>> {
     option::of(prop_oneof![Just(Channel::Branch), Just(Channel::Atm), Just(Channel::Online)])
 }
 
-fn opening() -> impl Strategy<Value = Action> {
-    (currency(), prop_oneof![Just(0), minor_units()]).prop_map(|(currency, initial_deposit)| Action::Open {
+fn opening() -> impl Strategy<Value = AccountCommand> {
+    (currency(), prop_oneof![Just(0), minor_units()]).prop_map(|(currency, initial_deposit)| AccountCommand::Open {
         owner: fixtures::OWNER.into(),
         currency,
         initial_deposit,
     })
 }
 
-fn action() -> impl Strategy<Value = Action> {
+fn command() -> impl Strategy<Value = AccountCommand> {
     prop_oneof![
         1 => opening(),
-        8 => (movement(), channel()).prop_map(|(movement, channel)| Action::Deposit(movement, channel)),
-        8 => (movement(), channel()).prop_map(|(movement, channel)| Action::Withdraw(movement, channel)),
+        8 => (movement(), channel()).prop_map(|(movement, channel)| AccountCommand::Deposit(movement, channel)),
+        8 => (movement(), channel()).prop_map(|(movement, channel)| AccountCommand::Withdraw(movement, channel)),
         1 => Just(fixtures::freeze()),
         2 => Just(fixtures::unfreeze()),
         1 => Just(fixtures::close()),
@@ -46,16 +47,16 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 /// A sequence of commands on one account. Most sequences begin with an opening.
-fn actions_of_account() -> impl Strategy<Value = Vec<Action>> {
-    (option::weighted(0.9, opening()), vec(action(), 0..60))
+fn actions_of_account() -> impl Strategy<Value = Vec<AccountCommand>> {
+    (option::weighted(0.9, opening()), vec(command(), 0..60))
         .prop_map(|(opening, actions)| opening.into_iter().chain(actions).collect())
 }
 
 /// The events of the accepted commands.
-fn accepted_events(actions: &[Action]) -> Vec<Event> {
+fn accepted_events(actions: &[AccountCommand]) -> Vec<Event> {
     let mut account = Account::default();
-    let accepted = actions.iter().filter_map(|action| {
-        let event = account.decide(action).ok()?;
+    let accepted = actions.iter().filter_map(|command| {
+        let event = account.decide(command).ok()?;
         account = account.clone().evolve(&event);
         Some(event)
     });
@@ -81,41 +82,41 @@ fn channel_of(event: &Event) -> Option<Channel> {
 }
 
 fn balance(account: &Account) -> i64 {
-    account.book().map_or(0, |book| book.balance)
+    account.opened().map_or(0, |opened| opened.balance)
 }
 
 fn currency_of(account: &Account) -> Option<Currency> {
-    account.book().ok().map(|book| book.currency)
+    account.opened().ok().map(|opened| opened.currency)
 }
 
 /// A second, independent implementation of the rules: the account's state after a command, or `None` if the command must be
 /// rejected.
-fn expected_state(account: &Account, action: &Action) -> Option<(Currency, Status, i128)> {
-    let Account::Opened(book) = account else {
-        return match action {
-            Action::Open { currency, initial_deposit, .. } => {
+fn expected_state(account: &Account, command: &AccountCommand) -> Option<(Currency, Status, i128)> {
+    let Account::Opened(opened) = account else {
+        return match command {
+            AccountCommand::Open { currency, initial_deposit, .. } => {
                 Some((*currency, Status::Open, i128::from(*initial_deposit)))
             }
             _ => None,
         };
     };
-    let before = i128::from(book.balance);
-    let status = match (book.status, action) {
-        (Status::Open, Action::Deposit(..) | Action::Withdraw(..)) => Status::Open,
-        (Status::Open, Action::Freeze { .. }) => Status::Frozen,
-        (Status::Open, Action::Close { .. }) if before == 0 => Status::Closed,
-        (Status::Frozen, Action::Unfreeze { .. }) => Status::Open,
+    let before = i128::from(opened.balance);
+    let status = match (opened.status, command) {
+        (Status::Open, AccountCommand::Deposit(..) | AccountCommand::Withdraw(..)) => Status::Open,
+        (Status::Open, AccountCommand::Freeze { .. }) => Status::Frozen,
+        (Status::Open, AccountCommand::Close { .. }) if before == 0 => Status::Closed,
+        (Status::Frozen, AccountCommand::Unfreeze { .. }) => Status::Open,
         _ => return None,
     };
-    let (movement, sign) = match action {
-        Action::Deposit(movement, _) => (movement, 1),
-        Action::Withdraw(movement, _) => (movement, -1),
-        _ => return Some((book.currency, status, before)),
+    let (movement, sign) = match command {
+        AccountCommand::Deposit(movement, _) => (movement, 1),
+        AccountCommand::Withdraw(movement, _) => (movement, -1),
+        _ => return Some((opened.currency, status, before)),
     };
     let after = before + sign * i128::from(movement.amount.minor_units());
     let possible = (0..=i128::from(MINOR_UNITS_MAX)).contains(&after);
-    let same_currency = movement.currency.is_none_or(|currency| currency == book.currency);
-    (possible && same_currency).then_some((book.currency, status, after))
+    let same_currency = movement.currency.is_none_or(|currency| currency == opened.currency);
+    (possible && same_currency).then_some((opened.currency, status, after))
 }
 
 proptest! {
@@ -138,14 +139,14 @@ proptest! {
     #[test]
     fn decide_and_evolve_agree_with_an_independent_implementation(actions in actions_of_account()) {
         let mut account = Account::default();
-        for action in &actions {
-            let expected = expected_state(&account, action);
-            let decided = account.decide(action);
-            prop_assert_eq!(decided.is_ok(), expected.is_some(), "{:?} on {:?}", action, account);
+        for command in &actions {
+            let expected = expected_state(&account, command);
+            let decided = account.decide(command);
+            prop_assert_eq!(decided.is_ok(), expected.is_some(), "{:?} on {:?}", command, account);
             if let (Ok(event), Some(expected)) = (decided, expected) {
                 account = account.evolve(&event);
-                let book = account.book().unwrap();
-                prop_assert_eq!((book.currency, book.status, i128::from(book.balance)), expected);
+                let opened = account.opened().unwrap();
+                prop_assert_eq!((opened.currency, opened.status, i128::from(opened.balance)), expected);
             }
         }
     }
@@ -153,12 +154,12 @@ proptest! {
     #[test]
     fn a_rejection_changes_nothing(actions in actions_of_account()) {
         let mut account = Account::default();
-        for action in &actions {
+        for command in &actions {
             let before = account.clone();
-            let decided = account.decide(action);
+            let decided = account.decide(command);
             prop_assert_eq!(&account, &before);
             // The same command on the same state gets the same decision.
-            prop_assert_eq!(&account.decide(action), &decided);
+            prop_assert_eq!(&account.decide(command), &decided);
             account = decided.map_or(before, |event| account.evolve(&event));
         }
         let accepted = accepted_events(&actions);
@@ -188,9 +189,9 @@ proptest! {
         actions in actions_of_account(), movement in movement(), channel in channel()
     ) {
         let account = fold(accepted_events(&actions));
-        for action in [Action::Deposit, Action::Withdraw] {
-            let without_channel = account.decide(&action(movement.clone(), None));
-            let decided = account.decide(&action(movement.clone(), channel));
+        for command in [AccountCommand::Deposit, AccountCommand::Withdraw] {
+            let without_channel = account.decide(&command(movement.clone(), None));
+            let decided = account.decide(&command(movement.clone(), channel));
             prop_assert_eq!(decided.as_ref().err(), without_channel.as_ref().err());
             if let (Ok(event), Ok(without_channel)) = (decided, without_channel) {
                 prop_assert_eq!(account.clone().evolve(&event), account.clone().evolve(&without_channel));
@@ -225,8 +226,8 @@ proptest! {
                 prop_assert!((0..=MINOR_UNITS_MAX).contains(&balance(&to)));
             }
             Err(rejection) => {
-                let of_sender = from.decide(&Action::Withdraw(movement.clone(), None)).err();
-                let of_receiver = to.decide(&Action::Deposit(movement, None)).err();
+                let of_sender = from.decide(&AccountCommand::Withdraw(movement.clone(), None)).err();
+                let of_receiver = to.decide(&AccountCommand::Deposit(movement, None)).err();
                 let of_both = (currency_of(&from) != currency_of(&to)).then_some(Rejection::CurrencyMismatch);
                 prop_assert_eq!(Some(rejection), [of_sender, of_receiver, of_both].into_iter().flatten().min());
             }
