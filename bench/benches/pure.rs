@@ -6,8 +6,8 @@ use std::hint::black_box;
 use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use passbook_domain::account::Account;
-use passbook_domain::channel::Channel;
-use passbook_domain::command::{Action, Movement};
+use passbook_domain::Channel;
+use passbook_domain::command::{AccountCommand, Movement};
 use passbook_domain::event::Event;
 use passbook_domain::money::{Amount, Currency};
 use passbook_event_store::chain::{Link, hash};
@@ -17,22 +17,22 @@ use uuid::Uuid;
 const FOLDED_EVENTS: usize = 1_000;
 const METADATA: &str = r#"{"user_id":"teller-7","correlation_id":"018f2f3a-0000-7000-8000-000000000001","causation_id":"018f2f3a-0000-7000-8000-000000000002"}"#;
 
-fn opening() -> Action {
-    Action::Open { owner: "customer-17".into(), currency: Currency::EUR, initial_deposit: 10_000 }
+fn opening() -> AccountCommand {
+    AccountCommand::Open { owner: "customer-17".into(), currency: Currency::EUR, initial_deposit: 10_000 }
 }
 
-fn deposit() -> Action {
+fn deposit() -> AccountCommand {
     let amount = Amount::try_from(500).expect("a valid amount");
     let reference = Some("invoice 4711".to_owned());
-    Action::Deposit(Movement { amount, currency: Some(Currency::EUR), reference }, Some(Channel::Branch))
+    AccountCommand::Deposit(Movement { amount, currency: Some(Currency::EUR), reference }, Some(Channel::Branch))
 }
 
 fn encode(event: &Event) -> String {
     serde_json::to_string(event).expect("an event serializes to JSON")
 }
 
-fn decide_event(account: &Account, action: &Action) -> Event {
-    account.decide(action).expect("the command is valid")
+fn decide_event(account: &Account, command: &AccountCommand) -> Event {
+    account.decide(command).expect("the command is valid")
 }
 
 /// An open account, and the event of a deposit to it.

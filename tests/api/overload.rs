@@ -8,8 +8,8 @@ use passbook_audit::{Audit, Trail, feed::Feed};
 use passbook_auth::Access;
 use passbook_bank::{AccountAccess, Bank, CommandContext, Error, QUEUE_COMMANDS_MAX, Settings};
 use passbook_database::Database;
-use passbook_domain::{Action, Amount, Command, command::Movement};
-use passbook_read_model::{Progress, ReadModel, Source};
+use passbook_domain::{AccountCommand, Amount, Command, command::Movement};
+use passbook_read_model::{Progress, ReadModel, QueryRouter};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 use uuid::Uuid;
@@ -50,9 +50,9 @@ async fn serve_with_bank(app: &App) -> (Server, ApiClient, Bank) {
         Settings { partitions, command_timeout: Duration::from_secs(10), snapshot_every: 100, cache_accounts: 100 };
     let (bank, _) = Bank::start(settings, database.writer(), Arc::default(), Arc::new(watch::Sender::new(None)));
     let queries = database.queries();
-    let progress = |_| Progress { projected: watch::channel(0).1, awaited: Arc::default() };
+    let progress = |_| Progress { projected: watch::channel(0).1, reader_waiting: Arc::default() };
     let read_model = ReadModel::new(
-        Source::new(queries.clone(), None, partitions),
+        QueryRouter::new(queries.clone(), None, partitions),
         partitions,
         partitions.all().map(progress).collect(),
     );
@@ -68,7 +68,7 @@ async fn serve_with_bank(app: &App) -> (Server, ApiClient, Bank) {
 /// Sends a deposit to the bank without HTTP.
 async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook_bank::CommandOutcome, Error> {
     let amount = Amount::try_from(1).unwrap();
-    let action = Action::Deposit(Movement { amount, currency: None, reference: None }, None);
+    let command = AccountCommand::Deposit(Movement { amount, currency: None, reference: None }, None);
     let context = CommandContext {
         caller: Arc::from("direct"),
         access: AccountAccess::Any,
@@ -78,7 +78,7 @@ async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook_bank::Command
         if_match: None,
         dry_run: false,
     };
-    bank.execute(Command::Account { account_id, action }, context).await
+    bank.execute(Command::Account { account_id, command }, context).await
 }
 
 #[tokio::test]

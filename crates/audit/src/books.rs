@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Finding, Money, Report, Witness};
-use passbook_domain::{Account, Book, Event, Status, money::MINOR_UNITS_MAX};
+use passbook_domain::{Account, OpenedAccount, Event, Status, money::MINOR_UNITS_MAX};
 use passbook_event_store::{
     Hash, Partitions, Position, RecordedEvent, chain,
     log::Head,
@@ -78,9 +78,9 @@ impl Books {
     }
 
     /// An opened account, if it is one.
-    pub(super) fn book(&self, account_id: Uuid) -> Option<(i64, &Book)> {
+    pub(super) fn book(&self, account_id: Uuid) -> Option<(i64, &OpenedAccount)> {
         let entry = self.accounts.get(&account_id)?;
-        Some((entry.version, entry.account.book().ok()?))
+        Some((entry.version, entry.account.opened().ok()?))
     }
 
     /// One more event: it follows the one before, is what was recorded, and may happen to its account.
@@ -129,14 +129,14 @@ impl Books {
             (Account::Opened(_), Event::AccountOpened(_)) => {
                 return Err(format!("account {account_id} is opened a second time"));
             }
-            (Account::Opened(Book { status: Status::Closed, .. }), _) => {
+            (Account::Opened(OpenedAccount { status: Status::Closed, .. }), _) => {
                 return Err(format!("something happens to account {account_id}, which was closed before"));
             }
             (Account::Opened(_), _) => {}
         }
         entry.version = recorded.version;
         entry.account = std::mem::take(&mut entry.account).evolve(event);
-        let Ok(book) = entry.account.book() else { return Err(format!("account {account_id} is not there")) };
+        let Ok(book) = entry.account.opened() else { return Err(format!("account {account_id} is not there")) };
         if !(0..=MINOR_UNITS_MAX).contains(&book.balance) {
             return Err(format!("account {account_id} has a balance of {}", book.balance));
         }
@@ -188,7 +188,7 @@ impl Books {
             );
         }
         for account in self.accounts.values() {
-            if let Ok(book) = account.account.book() {
+            if let Ok(book) = account.account.opened() {
                 self.money.entry(book.currency.code()).or_default().balances += i128::from(book.balance);
             }
         }
