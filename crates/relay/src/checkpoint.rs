@@ -1,51 +1,51 @@
-//! How far a stream must reach, as this database remembers it; and how far it is behind.
-
-use std::{io, time::Duration};
+//! The checkpoint of a stream: how much of the log it contained when the relay last saved it. The table `relay` stores it, so
+//! that a missing or truncated stream is detected.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Result, query};
-use tokio::time::timeout;
 
-use super::log::Place;
+use super::log_reader::{LogPosition, STATEMENT_MAX};
+use passbook_event_store::with_timeout;
 
-/// How long one statement may take before its server is taken for frozen.
-const STATEMENT_MS_MAX: u64 = 5_000;
-
-/// How far behind a stream is.
+/// How far a stream is behind the log.
 pub(super) struct Lag {
     /// The log's last position.
     pub(super) head: i64,
-    /// When the first event that is not published was recorded.
-    pub(super) waiting_since: Option<DateTime<Utc>>,
+    /// When the oldest unpublished event was recorded; `None` if all events are published.
+    pub(super) oldest_recorded_at: Option<DateTime<Utc>>,
 }
 
-/// How far a stream reached when somebody noted it.
+/// The stored progress of a stream.
 #[derive(Default)]
-pub(super) struct Noted {
-    /// The position that was published last; 0 where nobody has noted any.
+pub(super) struct Checkpoint {
+    /// The last published position; 0 if none was saved.
     pub(super) position: i64,
-    /// The last event of which it is known which one it was, there or before.
-    pub(super) event: Option<Place>,
+    /// The last published event whose hash was saved. It is at `position` or before it.
+    pub(super) event: Option<LogPosition>,
 }
 
-impl Noted {
-    /// Whether the event at the position itself is known.
-    pub(super) fn is_whole(&self) -> bool {
+impl Checkpoint {
+    /// Whether the hash of the event at `position` itself was saved.
+    pub(super) fn has_hash_at_position(&self) -> bool {
         self.event.as_ref().is_some_and(|event| event.position == self.position)
     }
 }
 
-/// How far the stream reached.
-pub(super) async fn load(pool: &PgPool, partition: i16, name: &str) -> Result<Noted> {
+/// Loads the checkpoint of the stream `name`.
+///
+/// # Errors
+/// The database is unavailable, as for all functions of this file.
+pub(super) async fn load(pool: &PgPool, partition: i16, name: &str) -> Result<Checkpoint> {
     let found =
         query!("SELECT position, hash_position, hash FROM relay WHERE partition = $1 AND name = $2", partition, name);
-    let Some(row) = in_time(found.fetch_optional(pool)).await? else { return Ok(Noted::default()) };
-    let event = row.hash_position.zip(row.hash).map(|(position, hash)| Place { position, hash });
-    Ok(Noted { position: row.position, event: event.filter(|event| event.position <= row.position) })
+    let row = with_timeout(STATEMENT_MAX, found.fetch_optional(pool)).await?;
+    let Some(row) = row else { return Ok(Checkpoint::default()) };
+    let event = row.hash_position.zip(row.hash).map(|(position, hash)| LogPosition { position, hash });
+    Ok(Checkpoint { position: row.position, event: event.filter(|event| event.position <= row.position) })
 }
 
-/// Notes that everything up to `place` is published. It never goes back: a second relay may be further.
-pub(super) async fn save(pool: &PgPool, partition: i16, name: &str, place: &Place) -> Result<()> {
+/// Saves that the stream contains everything up to `event`. The position never decreases: a second relay may be ahead.
+pub(super) async fn save(pool: &PgPool, partition: i16, name: &str, event: &LogPosition) -> Result<()> {
     let saved = query!(
         "INSERT INTO relay (partition, name, position, hash_position, hash, updated_at)
          VALUES ($1, $2, $3, $3, $4, now())
@@ -61,25 +61,25 @@ pub(super) async fn save(pool: &PgPool, partition: i16, name: &str, place: &Plac
              )",
         partition,
         name,
-        place.position,
-        place.hash
+        event.position,
+        event.hash
     );
-    in_time(saved.execute(pool)).await.map(drop)
+    with_timeout(STATEMENT_MAX, saved.execute(pool)).await.map(drop)
 }
 
-/// Forgets what was published behind `position`, which is about to be published again.
-pub(super) async fn take_back(pool: &PgPool, partition: i16, name: &str, position: i64) -> Result<()> {
-    let taken = query!(
+/// Moves the checkpoint back to `position`, after which the relay publishes again.
+pub(super) async fn rewind(pool: &PgPool, partition: i16, name: &str, position: i64) -> Result<()> {
+    let rewound = query!(
         "UPDATE relay SET position = $3, hash_position = NULL, hash = NULL, updated_at = now()
          WHERE partition = $1 AND name = $2 AND position > $3",
         partition,
         name,
         position
     );
-    in_time(taken.execute(pool)).await.map(drop)
+    with_timeout(STATEMENT_MAX, rewound.execute(pool)).await.map(drop)
 }
 
-/// How far behind a stream is that holds everything up to `position`.
+/// Measures the lag of a stream that contains everything up to `position`.
 pub(super) async fn lag(pool: &PgPool, partition: i16, position: i64) -> Result<Lag> {
     let row = query!(
         r#"SELECT
@@ -94,13 +94,6 @@ pub(super) async fn lag(pool: &PgPool, partition: i16, position: i64) -> Result<
         partition,
         position
     );
-    let row = in_time(row.fetch_one(pool)).await?;
-    Ok(Lag { head: row.head, waiting_since: row.waiting_since })
-}
-
-async fn in_time<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
-    match timeout(Duration::from_millis(STATEMENT_MS_MAX), statement).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-    }
+    let row = with_timeout(STATEMENT_MAX, row.fetch_one(pool)).await?;
+    Ok(Lag { head: row.head, oldest_recorded_at: row.waiting_since })
 }

@@ -1,6 +1,6 @@
-//! How far behind a stream is: in figures all the time, in the log each minute.
+//! Reports how far a stream is behind its partition of the log: each second as metrics, each minute in a log line.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use chrono::Utc;
 use sqlx::PgPool;
@@ -12,43 +12,43 @@ use tokio::{
 use super::checkpoint;
 use passbook_telemetry::metrics::METRICS;
 
-/// How often it is measured.
+/// The interval between two measurements.
 const MEASURE_MS: u64 = 1_000;
-/// How often it is told in the log.
-const TELL_MS: u64 = 60_000;
+/// The interval between two log lines.
+const LOG_MS: u64 = 60_000;
 
-/// Measures until it is dropped. The figures stay as they are while the database is away.
-pub(super) async fn watch(pool: PgPool, partition: i16, name: String, published: watch::Receiver<Option<i64>>) {
-    let mut told_at = Instant::now();
-    let mut told = None;
+/// Measures the lag until it is dropped. The metrics keep their values while the database is unavailable.
+///
+/// `published` is the stream's last position, or `None` until the relay has read it from the NATS server.
+pub(super) async fn report(
+    pool: PgPool,
+    partition: i16,
+    stream: String,
+    published: watch::Receiver<Option<i64>>,
+) -> Infallible {
+    let mut logged_at = Instant::now();
+    let mut logged_position = None;
     loop {
         sleep(Duration::from_millis(MEASURE_MS)).await;
-        let reached = *published.borrow();
-        let position = match reached {
+        let last = *published.borrow();
+        let position = match last {
             Some(position) => position,
-            // Nobody has seen the stream yet: it reaches as far as it did when somebody noted it.
-            None => match checkpoint::load(&pool, partition, &name).await {
-                Ok(noted) => noted.position,
+            // The NATS server has not answered yet, so the stored checkpoint is the best known value.
+            None => match checkpoint::load(&pool, partition, &stream).await {
+                Ok(checkpoint) => checkpoint.position,
                 Err(_) => continue,
             },
         };
         let Ok(lag) = checkpoint::lag(&pool, partition, position).await else { continue };
-        let events = (lag.head - position).max(0);
-        let waited = lag.waiting_since.map_or(0, |since| (Utc::now() - since).num_milliseconds().max(0));
-        let seconds = waited as f64 / 1_000.0;
-        METRICS.relay_lag_events.with_label_values(&[&name]).set(events);
-        METRICS.relay_lag_seconds.with_label_values(&[&name]).set(seconds);
-        let since = position - *told.get_or_insert(position);
-        if told_at.elapsed() >= Duration::from_millis(TELL_MS) {
-            tracing::info!(
-                stream = name,
-                position,
-                lag_events = events,
-                lag_s = seconds,
-                published = since,
-                "relaying"
-            );
-            (told_at, told) = (Instant::now(), Some(position));
+        let lag_events = (lag.head - position).max(0);
+        let lag_ms = lag.oldest_recorded_at.map_or(0, |at| (Utc::now() - at).num_milliseconds().max(0));
+        let lag_s = lag_ms as f64 / 1_000.0;
+        METRICS.relay_lag_events.with_label_values(&[&stream]).set(lag_events);
+        METRICS.relay_lag_seconds.with_label_values(&[&stream]).set(lag_s);
+        let published = position - *logged_position.get_or_insert(position);
+        if logged_at.elapsed() >= Duration::from_millis(LOG_MS) {
+            tracing::info!(stream, position, lag_events, lag_s, published, "relay progress");
+            (logged_at, logged_position) = (Instant::now(), Some(position));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! An event as other services get it: CloudEvents 1.0 in the structured mode of its NATS binding, one JSON object that keeps
-//! its meaning wherever it is copied to.
+//! The published form of an event: CloudEvents 1.0 in the structured mode of its NATS binding. One JSON object contains all
+//! attributes, so the message keeps its meaning when it is copied elsewhere.
 //!
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/nats-protocol-binding.md>
 
@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::log_reader::LogPosition;
 use passbook_event_store::timestamp;
 use passbook_event_store::whole::LinkedEvent;
 
 /// The media type of a CloudEvents message in JSON.
 pub(super) const CONTENT_TYPE: &str = "application/cloudevents+json";
 
-/// The message. The names of attributes of our own are lower case without marks, as CloudEvents wants them.
+/// The message. CloudEvents allows only lower-case letters and digits in the names of extension attributes.
 #[derive(Serialize)]
 struct CloudEvent<'a> {
     specversion: &'static str,
@@ -28,19 +29,19 @@ struct CloudEvent<'a> {
     datacontenttype: &'static str,
     partition: i16,
     position: String,
-    /// The position again, so that texts sort as numbers do: CloudEvents's extension of that name.
+    /// The position with leading zeros, as in the CloudEvents extension `sequence`: strings sort in the order of numbers.
     sequence: String,
-    /// The event's place among those of its account.
+    /// The event's version in the stream of its account.
     accountversion: String,
     hash: String,
     #[serde(flatten)]
-    caused_by: CausedBy,
+    metadata: PublishedMetadata,
     data: &'a RawValue,
 }
 
-/// What of an event's metadata is told.
+/// The fields of an event's metadata that are published.
 #[derive(Default, Deserialize, Serialize)]
-struct CausedBy {
+struct PublishedMetadata {
     #[serde(rename(deserialize = "user_id", serialize = "userid"), skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
     #[serde(
@@ -52,33 +53,33 @@ struct CausedBy {
     causation_id: Option<String>,
 }
 
-/// What is read back of a message to find it in the log.
+/// The fields of a published message that identify its event in the log.
 #[derive(Deserialize)]
-struct Told {
+struct PublishedPosition {
     position: String,
     hash: String,
 }
 
-/// Where an event is published: `passbook.<partition>.<type>`.
+/// The subject of an event: `passbook.<partition>.<type>`.
 pub(super) fn subject(partition: i16, linked: &LinkedEvent) -> String {
     format!("passbook.{partition}.{}", token(&linked.event.event_type))
 }
 
-/// Where all events of a partition are.
+/// The subject filter that matches all events of a partition.
 pub(super) fn subjects(partition: i16) -> String {
     format!("passbook.{partition}.>")
 }
 
-/// A type of any later release is one part of a subject.
+/// Replaces the characters that would split a subject. A later release may add event types with such characters.
 fn token(event_type: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
-    event_type.chars().map(plain).collect()
+    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    event_type.chars().map(safe).collect()
 }
 
-/// The message that tells an event.
+/// Renders the message of an event.
 ///
 /// # Errors
-/// What was recorded is no JSON, which Postgres does not keep.
+/// The event's data is not valid JSON. Postgres prevents this.
 pub(super) fn render(partition: i16, linked: &LinkedEvent) -> serde_json::Result<Bytes> {
     let event = &linked.event;
     let message = CloudEvent {
@@ -94,14 +95,14 @@ pub(super) fn render(partition: i16, linked: &LinkedEvent) -> serde_json::Result
         sequence: format!("{:019}", event.position),
         accountversion: event.version.to_string(),
         hash: hex::encode(&linked.hash),
-        caused_by: serde_json::from_str(&linked.metadata).unwrap_or_default(),
+        metadata: serde_json::from_str(&linked.metadata).unwrap_or_default(),
         data: serde_json::from_str(&event.data)?,
     };
     serde_json::to_vec(&message).map(Bytes::from)
 }
 
-/// Position and hash of the event that this message tells; nothing if it is none of ours.
-pub(super) fn place(message: &[u8]) -> Option<(i64, Vec<u8>)> {
-    let Told { position, hash } = serde_json::from_slice(message).ok()?;
-    Some((position.parse().ok()?, hex::decode(hash).ok()?))
+/// Reads the position and the hash of the event from a message. `None` means that the relay did not publish the message.
+pub(super) fn parse_position(message: &[u8]) -> Option<LogPosition> {
+    let PublishedPosition { position, hash } = serde_json::from_slice(message).ok()?;
+    Some(LogPosition { position: position.parse().ok()?, hash: hex::decode(hash).ok()? })
 }

@@ -1,4 +1,4 @@
-//! Fills the stream of one partition: looks where it ends, publishes what the log holds behind that, waits out what is away.
+//! Publishes one partition: reads the end of its stream, publishes the events of the log after it, and retries after outages.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -7,269 +7,311 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Settings, Stop, checkpoint,
-    guarded::Guarded,
+    checkpoint,
+    error::{AttemptError, FatalError},
+    in_flight::InFlight,
+    jetstream::{JetStream, PublishReply, Replies, StreamTail},
     lag,
-    log::{self, Place},
-    progress::Progress,
-    stream::{Answer, Answers, End, Stream},
+    log_reader::{self, LogPosition, ReadError},
+    settings::Settings,
 };
-use passbook_event_store::Primary;
+use passbook_event_store::{Primary, whole::LinkedEvent};
 use passbook_telemetry::metrics::METRICS;
 
-/// How many connections publish a partition, and how long one of them is waited for.
+/// The number of database connections of one partition, and the time limit for acquiring one.
 const CONNECTIONS_MAX: u32 = 3;
 const ACQUIRE_MS_MAX: u64 = 2_000;
-/// How many messages wait for their answers.
-const IN_FLIGHT_MESSAGES_MAX: i64 = 4_096;
-/// How long the server may leave all of them without one.
-const ANSWER_MS_MAX: u64 = 5_000;
-/// How long after a message was stored the checkpoint says so.
+/// The number of messages that may wait for their acknowledgements.
+const IN_FLIGHT_MESSAGES_MAX: usize = 4_096;
+/// How long messages may wait without any reply before the server counts as unavailable.
+const REPLY_MS_MAX: u64 = 5_000;
+/// The interval between two saved checkpoints.
 const CHECKPOINT_MS: u64 = 250;
-/// For so long a stream that lacks what it held is looked at again: who has just come to lead a cluster's stream may know of
-/// less than was acknowledged.
-const LACKING_MS_MAX: u64 = 5_000;
-/// How often a stream is looked at into which nothing is published.
-const IDLE_LOOK_MS: u64 = 10_000;
-/// Pause after a failure, backing off while it lasts.
+/// How long a stream may end before its checkpoint until the relay ends. A new leader of a NATS cluster may report fewer
+/// messages at first than the cluster has acknowledged.
+const TRUNCATED_MS_MAX: u64 = 5_000;
+/// The interval between checks of a stream to which nothing is published.
+const IDLE_CHECK_MS: u64 = 10_000;
+/// The pause after an outage. It doubles from the minimum to the maximum until publishing resumes.
 const RETRY_MS_MIN: u64 = 100;
 const RETRY_MS_MAX: u64 = 2_000;
 
-/// The one who fills a stream.
+/// The publisher of one partition.
 pub(super) struct Publisher {
     settings: Settings,
     partition: i16,
-    name: String,
+    stream_name: String,
     database: PgPool,
-    /// Looks out for another server as long as it is there.
+    /// The search for a new primary after a failover runs while this exists.
     _primary: Primary,
-    stopping: watch::Receiver<bool>,
-    /// How far the stream reaches, once it was looked at.
+    shutdown: CancellationToken,
+    /// The stream's last position; `None` until it was read from the server.
     published: watch::Sender<Option<i64>>,
-    /// The last position that the checkpoint is known to say, with its event.
+    /// The position of the stored checkpoint if its hash is stored too, otherwise 0.
     saved: i64,
-    /// Since when the stream lacks what it is noted to hold.
-    lacking_since: Option<Instant>,
-    /// Whether an outage was told, and not its end.
-    is_away: bool,
+    /// The time since which the stream ends before its checkpoint.
+    truncated_since: Option<Instant>,
+    /// Whether an outage was logged, and not its end.
+    in_outage: bool,
     retry_ms: u64,
 }
 
 impl Publisher {
-    pub(super) fn new(settings: Settings, partition: i16, primary: Primary, stopping: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(settings: Settings, partition: i16, primary: Primary, shutdown: CancellationToken) -> Self {
         let connections = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX));
         Self {
-            name: format!("{}-{partition}", settings.stream),
+            stream_name: format!("{}-{partition}", settings.stream),
             settings,
             partition,
             database: primary.pool(connections),
             _primary: primary,
-            stopping,
+            shutdown,
             published: watch::Sender::new(None),
             saved: 0,
-            lacking_since: None,
-            is_away: false,
+            truncated_since: None,
+            in_outage: false,
             retry_ms: RETRY_MS_MIN,
         }
     }
 
-    /// Publishes until it is told to end, or somebody has to decide something.
-    pub(super) async fn run(mut self) -> Result<(), Stop> {
-        let watching = lag::watch(self.database.clone(), self.partition, self.name.clone(), self.published.subscribe());
-        let _watching = Guarded::spawn(watching);
-        let mut stopping = self.stopping.clone();
+    /// Publishes and reports the lag until the shutdown or a fatal error.
+    pub(super) async fn run(mut self) -> Result<(), FatalError> {
+        let published = self.published.subscribe();
+        let lag = lag::report(self.database.clone(), self.partition, self.stream_name.clone(), published);
+        tokio::select! {
+            outcome = self.retry_attempts() => outcome,
+            never = lag => match never {},
+        }
+    }
+
+    async fn retry_attempts(&mut self) -> Result<(), FatalError> {
+        let shutdown = self.shutdown.clone();
         loop {
-            match self.attempt().await {
+            match self.attempt(&shutdown).await {
                 Ok(()) => return Ok(()),
-                Err(Error::Stop(stop)) => return Err(*stop),
-                Err(Error::Outage(reason)) => self.tell_outage(&reason),
+                Err(AttemptError::Fatal(error)) => return Err(*error),
+                Err(AttemptError::Outage(reason)) => self.log_outage(&reason),
             }
             tokio::select! {
-                _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+                () = shutdown.cancelled() => return Ok(()),
                 () = sleep(Duration::from_millis(self.retry_ms)) => {}
             }
             self.retry_ms = (self.retry_ms * 2).min(RETRY_MS_MAX);
         }
     }
 
-    /// Publishes until it is told to end, which is no error, or something breaks.
-    async fn attempt(&mut self) -> Result<(), Error> {
-        let mut stopping = self.stopping.clone();
-        let stream = tokio::select! {
-            biased;
-            _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
-            connected = Stream::connect(&self.settings, self.partition, &self.name) => {
-                connected.inspect_err(|_| self.lacking_since = None)?
-            }
+    /// Connects and publishes until the shutdown, which returns `Ok`, or the first error.
+    async fn attempt(&mut self, shutdown: &CancellationToken) -> Result<(), AttemptError> {
+        let connecting = JetStream::connect(&self.settings, self.partition, &self.stream_name);
+        let Some(connected) = shutdown.run_until_cancelled(connecting).await else { return Ok(()) };
+        let stream = connected.inspect_err(|_| self.truncated_since = None)?;
+        let starting = self.start(&stream);
+        let Some((mut in_flight, mut replies)) = while_connected(&stream, shutdown, starting).await? else {
+            return Ok(());
         };
-        let mut progress = None;
-        let outcome = tokio::select! {
-            biased;
-            _ = stopping.wait_for(|stopping| *stopping) => Ok(()),
-            () = stream.lost() => Err(Error::Outage("the connection to the NATS server is lost".to_owned())),
-            broken = self.fill(&stream, &mut progress) => broken.map(|never| match never {}),
-        };
-        // However it ended: what is in the stream is noted if it can be.
-        if let Some((mut progress, mut answers)) = progress {
-            if outcome.is_ok() {
-                progress.drain(&mut answers).await;
-            }
-            let noted = self.note(&progress.stored).await;
-            return outcome.and(noted);
+        let publishing = self.publish_loop(&stream, &mut in_flight, &mut replies);
+        let outcome = while_connected(&stream, shutdown, publishing).await;
+        if outcome.is_ok() {
+            in_flight.drain(&mut replies).await;
         }
-        outcome
+        // Save the checkpoint after an error too, but return the first error.
+        let saved = self.save_checkpoint(&in_flight.stored).await;
+        outcome.and(saved)
     }
 
-    async fn fill(&mut self, stream: &Stream, begun: &mut Option<(Progress, Answers)>) -> Result<Infallible, Error> {
-        let mut from = self.agree(stream).await?;
-        if !self.is_away {
-            tracing::info!(
-                stream = self.name,
-                position = from.position,
-                "publishing what the log holds behind this position"
-            );
+    /// Finds the position at which publishing resumes, and subscribes to the replies.
+    async fn start(&mut self, stream: &JetStream) -> Result<(InFlight, Replies), AttemptError> {
+        let stored = self.reconcile(stream).await?;
+        if !self.in_outage {
+            tracing::info!(stream = self.stream_name, position = stored.position, "publishing started");
         }
-        let answers = stream.answers().await?;
-        let (progress, answers) = begun.insert((Progress::from(from.clone()), answers));
-        self.published.send_replace(Some(from.position));
-        let (mut pages, _reading) = log::read_ahead(self.database.clone(), self.partition, from.clone());
-        let mut note_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
+        let replies = stream.subscribe_to_replies().await?;
+        self.published.send_replace(Some(stored.position));
+        Ok((InFlight::new(stored), replies))
+    }
+
+    async fn publish_loop(
+        &mut self,
+        stream: &JetStream,
+        in_flight: &mut InFlight,
+        replies: &mut Replies,
+    ) -> Result<Infallible, AttemptError> {
+        // The reader ends when its handle is dropped.
+        let (mut pages, _reader) =
+            log_reader::read_ahead(self.database.clone(), self.partition, in_flight.stored.clone());
+        let mut save_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
         loop {
-            let has_room = progress.sent - progress.stored.position + log::PAGE_EVENTS_MAX <= IN_FLIGHT_MESSAGES_MAX;
-            let waits = progress.sent > progress.stored.position;
+            let has_room = in_flight.len() + log_reader::PAGE_EVENTS_MAX <= IN_FLIGHT_MESSAGES_MAX;
+            let is_idle = in_flight.is_empty();
             tokio::select! {
-                answer = answers.next(), if waits => self.take(answer?, progress)?,
+                reply = replies.next(), if !is_idle => self.handle_reply(reply?, in_flight)?,
                 page = pages.recv(), if has_room => {
-                    let ended = || Error::Outage("the log is not read any more".to_owned());
-                    for event in &page.ok_or_else(ended)?.map_err(|error| self.unreadable(error))? {
-                        stream.publish(event, answers).await?;
-                        from = Place::behind(event);
-                        progress.send(from.clone());
-                    }
-                    if !waits {
-                        progress.answered_at = Instant::now();
+                    let page = page.ok_or_else(|| AttemptError::Outage("the log reader ended".to_owned()))?;
+                    let page = page.map_err(|error| self.read_error(error))?;
+                    publish_page(stream, &page, in_flight, replies).await?;
+                    if is_idle {
+                        in_flight.replied_at = Instant::now();
                     }
                 }
-                () = sleep_until(note_at), if progress.stored.position > self.saved => {
-                    self.note(&progress.stored).await?;
-                    note_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
+                () = sleep_until(save_at), if in_flight.stored.position > self.saved => {
+                    self.save_checkpoint(&in_flight.stored).await?;
+                    save_at = Instant::now() + Duration::from_millis(CHECKPOINT_MS);
                 }
-                () = sleep_until(progress.answered_at + Duration::from_millis(ANSWER_MS_MAX)), if waits => {
-                    return Err(Error::Outage(format!("the NATS server has not answered for {ANSWER_MS_MAX} ms")));
+                () = sleep_until(in_flight.replied_at + Duration::from_millis(REPLY_MS_MAX)), if !is_idle => {
+                    return Err(AttemptError::Outage(format!("no reply of the NATS server within {REPLY_MS_MAX} ms")));
                 }
-                () = sleep_until(progress.answered_at + Duration::from_millis(IDLE_LOOK_MS)), if !waits => {
-                    if self.agree(stream).await? != from {
-                        return Err(Error::Outage("the stream ends elsewhere than where this relay left it".to_owned()));
+                () = sleep_until(in_flight.replied_at + Duration::from_millis(IDLE_CHECK_MS)), if is_idle => {
+                    if self.reconcile(stream).await? != in_flight.stored {
+                        return Err(AttemptError::Outage("the end of the stream has changed".to_owned()));
                     }
-                    self.tell_return(from.position);
-                    progress.answered_at = Instant::now();
+                    self.log_recovery(in_flight.stored.position);
+                    in_flight.replied_at = Instant::now();
                 }
             }
         }
     }
 
-    /// Looks where the stream ends, makes sure that it is a beginning of the log, and says where it goes on.
-    async fn agree(&mut self, stream: &Stream) -> Result<Place, Error> {
-        let noted = checkpoint::load(&self.database, self.partition, &self.name).await.map_err(away)?;
-        let checkpoint = noted.position;
-        let mut end = stream.end().await.inspect_err(|_| self.lacking_since = None)?;
-        let last = end.position();
-        match last < checkpoint {
+    /// Reads the end of the stream, and checks it against the checkpoint and the log. Returns the stream's last event.
+    async fn reconcile(&mut self, stream: &JetStream) -> Result<LogPosition, AttemptError> {
+        let saved = checkpoint::load(&self.database, self.partition, &self.stream_name).await;
+        let saved = saved.map_err(database_outage)?;
+        let mut tail = stream.tail().await.inspect_err(|_| self.truncated_since = None)?;
+        let last = tail.position();
+        match last < saved.position {
             true if self.settings.refill => {
-                checkpoint::take_back(&self.database, self.partition, &self.name, last).await.map_err(away)?;
+                let rewound = checkpoint::rewind(&self.database, self.partition, &self.stream_name, last).await;
+                rewound.map_err(database_outage)?;
             }
-            true => return Err(self.lacking(&end, checkpoint)),
-            false => self.lacking_since = None,
+            true => return Err(self.stream_truncated(&tail, saved.position)),
+            false => self.truncated_since = None,
         }
-        if matches!(end, End::Missing) {
-            stream.make().await?;
-            end = End::Empty;
+        if matches!(tail, StreamTail::Missing) {
+            stream.create().await?;
+            tail = StreamTail::Empty;
         }
-        let hash = match end {
-            End::Missing | End::Empty => None,
-            End::At(_, hash) => hash,
+        let hash = match tail {
+            StreamTail::Missing | StreamTail::Empty => None,
+            StreamTail::At(_, hash) => hash,
         };
-        // Once: what is lost after this is lost anew.
+        // `--refill` applies once: a later truncation ends the relay.
         self.settings.refill = false;
-        self.saved = if noted.is_whole() { checkpoint.min(last) } else { 0 };
-        // The stream cannot tell which event its last one was. The checkpoint can, or which one was before.
-        if let (None, Some(event)) = (&hash, noted.event.filter(|_| last >= checkpoint)) {
-            let found = log::find(&self.database, self.partition, event.position, Some(&event.hash)).await;
-            found.map_err(|error| self.unreadable(error))?;
+        // Without its hash the checkpoint counts as not saved, so that the next save adds the hash.
+        self.saved = if saved.has_hash_at_position() { saved.position.min(last) } else { 0 };
+        // The last message was removed, so only the event of the checkpoint can show whether the log has another history.
+        if let (None, Some(event)) = (&hash, saved.event.filter(|_| last >= saved.position)) {
+            let located = log_reader::locate(&self.database, self.partition, event.position, Some(&event.hash)).await;
+            located.map_err(|error| self.read_error(error))?;
         }
-        let place = log::find(&self.database, self.partition, last, hash.as_deref()).await;
-        place.map_err(|error| self.unreadable(error))
+        let located = log_reader::locate(&self.database, self.partition, last, hash.as_deref()).await;
+        located.map_err(|error| self.read_error(error))
     }
 
-    /// The stream ends before `position`, up to which it is noted to hold the log.
-    fn lacking(&mut self, end: &End, position: i64) -> Error {
-        let (stream, last) = (self.name.clone(), end.position());
-        let since = *self.lacking_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < Duration::from_millis(LACKING_MS_MAX) {
-            return Error::Outage(format!("the stream ends at {last}, and held the log up to position {position}"));
+    /// The error for a stream that ends before `position`, the position of its checkpoint. It becomes fatal after a delay.
+    fn stream_truncated(&mut self, tail: &StreamTail, position: i64) -> AttemptError {
+        let (stream, last) = (self.stream_name.clone(), tail.position());
+        let since = *self.truncated_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < Duration::from_millis(TRUNCATED_MS_MAX) {
+            let reason = format!("the stream ends at {last}, and it contained the log up to position {position}");
+            return AttemptError::Outage(reason);
         }
-        match end {
-            End::Missing => Stop::Gone { stream, position }.into(),
-            End::Empty | End::At(..) => Stop::CutOff { stream, last, position }.into(),
+        match tail {
+            StreamTail::Missing => FatalError::StreamMissing { stream, position }.into(),
+            StreamTail::Empty | StreamTail::At(..) => FatalError::StreamTruncated { stream, last, position }.into(),
         }
     }
 
-    fn take(&mut self, answer: Answer, progress: &mut Progress) -> Result<(), Error> {
-        progress.answered_at = Instant::now();
-        match answer {
-            Answer::Stored(at) if at > progress.sent => {
-                Err(Stop::Foreign { stream: self.name.clone(), position: at }.into())
+    fn handle_reply(&mut self, reply: PublishReply, in_flight: &mut InFlight) -> Result<(), AttemptError> {
+        in_flight.replied_at = Instant::now();
+        match reply {
+            PublishReply::Stored(position) if position > in_flight.sent => {
+                Err(FatalError::ForeignMessage { stream: self.stream_name.clone(), position }.into())
             }
-            Answer::Stored(at) => {
-                METRICS.relay_published.with_label_values(&[&self.name]).inc_by(progress.store(at));
-                self.published.send_replace(Some(progress.stored.position));
-                self.tell_return(at);
+            PublishReply::Stored(position) => {
+                let acknowledged = in_flight.acknowledge(position);
+                METRICS.relay_published.with_label_values(&[&self.stream_name]).inc_by(acknowledged);
+                self.published.send_replace(Some(in_flight.stored.position));
+                self.log_recovery(position);
                 Ok(())
             }
-            Answer::Full(reason) => {
-                Err(Stop::Full { stream: self.name.clone(), last: progress.stored.position, reason }.into())
+            PublishReply::Full(reason) => {
+                let (stream, last) = (self.stream_name.clone(), in_flight.stored.position);
+                Err(FatalError::StreamFull { stream, last, reason }.into())
             }
-            Answer::TooLarge(reason) => Err(Stop::TooLarge { position: progress.stored.position + 1, reason }.into()),
-            Answer::Look(reason) => Err(Error::outage("the stream takes no message", reason)),
+            PublishReply::TooLarge(reason) => {
+                Err(FatalError::TooLarge { position: in_flight.stored.position + 1, reason }.into())
+            }
+            PublishReply::Recheck(reason) => Err(AttemptError::outage("the stream did not store a message", reason)),
         }
     }
 
-    /// Writes down how far the stream reaches.
-    async fn note(&mut self, stored: &Place) -> Result<(), Error> {
+    /// Stores the position and hash of the stream's last event, unless they are stored already.
+    async fn save_checkpoint(&mut self, stored: &LogPosition) -> Result<(), AttemptError> {
         if stored.position > self.saved {
-            checkpoint::save(&self.database, self.partition, &self.name, stored).await.map_err(away)?;
+            let saved = checkpoint::save(&self.database, self.partition, &self.stream_name, stored).await;
+            saved.map_err(database_outage)?;
             self.saved = stored.position;
         }
         Ok(())
     }
 
-    fn unreadable(&self, error: log::Error) -> Error {
+    fn read_error(&self, error: ReadError) -> AttemptError {
         match error {
-            log::Error::Misplaced(misplaced) => Stop::OtherHistory { stream: self.name.clone(), misplaced }.into(),
-            log::Error::Storage(error) => away(error),
+            ReadError::History(mismatch) => {
+                FatalError::DifferentHistory { stream: self.stream_name.clone(), mismatch }.into()
+            }
+            ReadError::Storage(error) => database_outage(error),
         }
     }
 
-    /// Once an outage, whatever it goes through.
-    fn tell_outage(&mut self, reason: &str) {
-        match std::mem::replace(&mut self.is_away, true) {
-            false => tracing::warn!(stream = self.name, reason, "the relay stands still, and tries again"),
-            true => tracing::debug!(stream = self.name, reason, "the relay still stands still"),
+    /// Logs one warning per outage; further failures are logged at debug level.
+    fn log_outage(&mut self, reason: &str) {
+        match std::mem::replace(&mut self.in_outage, true) {
+            false => tracing::warn!(stream = self.stream_name, reason, "publishing failed; retrying"),
+            true => tracing::debug!(stream = self.stream_name, reason, "publishing failed again; retrying"),
         }
     }
 
-    fn tell_return(&mut self, position: i64) {
-        if std::mem::take(&mut self.is_away) {
-            tracing::info!(stream = self.name, position, "the relay goes on");
+    /// Logs the end of an outage, and resets the backoff.
+    fn log_recovery(&mut self, position: i64) {
+        if std::mem::take(&mut self.in_outage) {
+            tracing::info!(stream = self.stream_name, position, "publishing resumed");
         }
         self.retry_ms = RETRY_MS_MIN;
     }
 }
 
-fn away(error: sqlx::Error) -> Error {
-    Error::outage("the database does not answer as it should", error)
+/// Runs `work` until it ends. Returns `None` on shutdown, and an error when the connection is lost.
+async fn while_connected<T>(
+    stream: &JetStream,
+    shutdown: &CancellationToken,
+    work: impl Future<Output = Result<T, AttemptError>>,
+) -> Result<Option<T>, AttemptError> {
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(None),
+        () = stream.disconnected() => Err(AttemptError::Outage("lost the connection to the NATS server".to_owned())),
+        outcome = work => outcome.map(Some),
+    }
+}
+
+async fn publish_page(
+    stream: &JetStream,
+    page: &[LinkedEvent],
+    in_flight: &mut InFlight,
+    replies: &Replies,
+) -> Result<(), AttemptError> {
+    for linked in page {
+        stream.publish(linked, replies).await?;
+        in_flight.push(linked.into());
+    }
+    Ok(())
+}
+
+fn database_outage(error: sqlx::Error) -> AttemptError {
+    AttemptError::outage("the database is unavailable", error)
 }
