@@ -11,7 +11,7 @@ use passbook_audit::{InvalidWitness, Witness, verify};
 use passbook_auth::development;
 use passbook_database::{self as database, Database};
 use passbook_event_store::Partitions;
-use passbook_read_model::rebuild;
+use passbook_read_model::rebuild_command::{self, Options};
 use passbook_repartition::{Copied, Copy, Views};
 use passbook_telemetry as telemetry;
 use tokio::{
@@ -145,7 +145,8 @@ async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> R
     let bar = ProgressBar::new(0).with_style(bar_style("building"));
     let connect = database.projector();
     let partitions = service::partitions_of(database).await.map_err(|error| error.to_string())?;
-    let built = rebuild::rebuild(connect, partitions, name, verify, resume, |read, of| {
+    let options = Options { name, check_all: verify, resume };
+    let built = rebuild_command::rebuild(connect, partitions, options, |read, of| {
         bar.set_length(of.unsigned_abs());
         bar.set_position(read.unsigned_abs());
     })
@@ -226,12 +227,12 @@ async fn relay(wanted: RelayNats) -> Result<(), String> {
 }
 
 fn token(wanted: &Token) -> Result<(), String> {
-    let Token { sub, scope, lasts_s, key, config } = wanted;
+    let Token { sub, scope, expires_in_seconds, key, config } = wanted;
     let key = key.clone().unwrap_or_else(|| database::data_dir(&config.database()).join(development::KEY_FILE));
     let claims = development::TokenClaims {
         subject: sub,
         scope,
-        valid_s: lasts_s.get(),
+        valid_s: expires_in_seconds.get(),
         issuer: config.auth_issuer.as_deref(),
         audience: config.auth_audience.as_deref(),
     };

@@ -9,11 +9,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{Auth, Config};
 use crate::http;
@@ -22,11 +19,7 @@ use passbook_auth::{self as auth, Access, TokenVerifier};
 use passbook_bank::{self as application, Bank};
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, copied, layout};
-use passbook_read_model::{
-    self as read_model, Progress, ReadModel, Source,
-    builder::{self, Builder},
-    projector::Projector,
-};
+use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
 
 pub use publish::publish;
 
@@ -48,7 +41,9 @@ struct Running {
     server: http::Server,
     executors: Vec<JoinHandle<()>>,
     projectors: Vec<JoinHandle<()>>,
-    builder: JoinHandle<()>,
+    rebuilder: JoinHandle<()>,
+    /// Ends the projectors and the rebuilder.
+    projection_shutdown: DropGuard,
 }
 
 /// Why the bank did not start; each a sentence that says what to do.
@@ -117,17 +112,16 @@ impl Service {
 
         let newer = Arc::new(watch::Sender::new(None));
         let appended: Arc<[_]> = partitions.all().map(|_| Arc::new(watch::Sender::new(0))).collect();
+        let shutdown = CancellationToken::new();
         let (mut projectors, mut progress) = (Vec::new(), Vec::new());
         for (partition, appended) in partitions.all().zip(&*appended) {
-            let (projected, awaited) = (Arc::new(watch::Sender::new(0)), Arc::new(Notify::new()));
-            progress.push(Progress { projected: projected.subscribe(), awaited: Arc::clone(&awaited) });
-            let connect = database.projector();
-            let projector = Projector::new(partition, connect, projected, awaited, Arc::clone(&newer));
-            projectors.push(tokio::spawn(projector.run(appended.subscribe())));
+            let (projector, projected) =
+                Projector::new(partition, database.projector(), appended.subscribe(), Arc::clone(&newer));
+            progress.push(projected);
+            projectors.push(tokio::spawn(projector.run(shutdown.clone())));
         }
         let follow = || appended.iter().map(|appended| appended.subscribe());
-        let builders = partitions.all().map(|partition| Builder::new(partition, database.projector())).collect();
-        let builder = tokio::spawn(builder::run(builders, appended[0].subscribe()));
+        let rebuilder = tokio::spawn(Rebuilder::new(database.projector(), partitions).run(shutdown.clone()));
 
         let trail = Trail::new(database.trail(), partitions);
         let feed = Feed::new(trail, partitions, database.feed(), follow().collect());
@@ -142,13 +136,13 @@ impl Service {
         let (bank, executors) = Bank::start(settings, database.writer(), appended, newer);
         let queries = database.queries();
         let read_model =
-            ReadModel::new(Source::new(queries.clone(), database.replica(), partitions), partitions, progress);
+            ReadModel::new(QueryRouter::new(queries.clone(), database.replica(), partitions), partitions, progress);
         let audit = Audit::new(queries, partitions);
         let rooms = http::Rooms::new(bank, read_model, audit, feed, access)
             .limited(limits(config))
             .behind(http::Proxies::new(&config.trusted_proxies));
         let server = http::serve(listener, rooms);
-        Ok((address, Running { server, executors, projectors, builder }))
+        Ok((address, Running { server, executors, projectors, rebuilder, projection_shutdown: shutdown.drop_guard() }))
     }
 
     /// Where it listens.
@@ -158,17 +152,24 @@ impl Service {
 
     /// Ends in order: no new requests, the accepted ones answered, the log projected, the database closed.
     pub async fn stop(self) {
-        let Running { server, executors, projectors, builder } = self.running;
+        let Running { server, executors, projectors, rebuilder, projection_shutdown } = self.running;
         server.leave(self.shutdown_delay).await;
         server.stop().await;
-        // The last handle to the bank went with the server: the executors drain their queues and end, and with them the
-        // senders that keep the projectors running.
-        for task in executors.into_iter().chain(projectors).chain([builder]) {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task did not end as it should");
-            }
-        }
+        // The server held the last handle to the bank: the executors drain their queues and end.
+        join(executors).await;
+        // Now the log has every event of this process: the projectors read up to its head and end.
+        drop(projection_shutdown);
+        join(projectors.into_iter().chain([rebuilder])).await;
         self.database.close().await;
+    }
+}
+
+/// Waits until these tasks have ended.
+async fn join(tasks: impl IntoIterator<Item = JoinHandle<()>>) {
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a task did not end as it should");
+        }
     }
 }
 

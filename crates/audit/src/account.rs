@@ -12,9 +12,8 @@ use passbook_event_store::{
     whole::{self, LinkedEvent},
 };
 use passbook_read_model::{
-    Seen,
+    DecodedEvent, Positioned,
     accounts::{self, AccountView},
-    projection::Applicable,
 };
 
 /// How many events are read at once.
@@ -42,7 +41,7 @@ struct Check {
     account_id: Uuid,
     events: i64,
     fold: Option<AccountView>,
-    view: Option<Seen<Option<AccountView>>>,
+    view: Option<Positioned<Option<AccountView>>>,
 }
 
 impl Audit {
@@ -53,7 +52,9 @@ impl Audit {
         let mut connection = self.pool.acquire().await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let partition = self.partitions.of(account_id);
-        let view = accounts::live(&mut *snapshot, self.partitions, partition, &[account_id]).await?.map(accounts::only);
+        let view = accounts::read_live(&mut *snapshot, self.partitions, partition, &[account_id])
+            .await?
+            .map(Positioned::into_single);
         let mut check = Check { partition, account_id, events: 0, fold: None, view };
         let finding = check.run(&mut snapshot).await?;
         snapshot.commit().await?;
@@ -94,17 +95,19 @@ impl Check {
         let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
             .map_err(|error| format!("position {position}: {error}"))?;
         self.events = version;
-        self.fold = AccountView::evolve(self.fold.take(), &Applicable { recorded, event });
+        self.fold = AccountView::evolve(self.fold.take(), &DecodedEvent { recorded, event });
         match &self.view {
-            Some(Seen { value: Some(view), .. }) if view.version == version && Some(view) != self.fold.as_ref() => {
+            Some(Positioned { value: Some(view), .. })
+                if view.version == version && Some(view) != self.fold.as_ref() =>
+            {
                 Err(format!("the view is not what the events up to position {position} say"))
             }
-            Some(Seen { value: Some(view), position: read, .. })
+            Some(Positioned { value: Some(view), position: read, .. })
                 if view.version < version && read.at(self.partition) >= position =>
             {
                 Err(format!("the view has read position {position} and knows nothing of the event there"))
             }
-            Some(Seen { value: None, position: read, .. }) if read.at(self.partition) >= position => {
+            Some(Positioned { value: None, position: read, .. }) if read.at(self.partition) >= position => {
                 Err(format!("the view has read position {position} and does not know the account"))
             }
             Some(_) | None => Ok(()),

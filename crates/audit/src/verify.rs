@@ -13,7 +13,11 @@ use passbook_event_store::{
     log::{self, Head},
     whole,
 };
-use passbook_read_model::projection::{Applicable, Check, Place, checks};
+use passbook_read_model::{
+    DecodedEvent,
+    projection::{Check, ViewGeneration},
+    views::checks,
+};
 
 /// After so many events the progress is told.
 const PROGRESS_EVENTS: i64 = 10_000;
@@ -40,7 +44,7 @@ struct Snapshot {
 struct Due {
     position: i64,
     name: String,
-    place: Place,
+    place: ViewGeneration,
 }
 
 /// Checks everything. `progress` is told how many events were read, and of how many.
@@ -118,13 +122,13 @@ async fn pass(
         let event = books.record(&linked)?;
         receipts.compare(&books, &linked.event).await?;
         transfers.record(linked.event.stream_id, &event);
-        let applicable = Applicable { recorded: linked.event, event };
-        checks.values_mut().for_each(|check| check.apply(&applicable));
+        let decoded = DecodedEvent { recorded: linked.event, event };
+        checks.values_mut().for_each(|check| check.fold(&decoded));
         compare_views(&mut due, position, &checks, views, &books).await?;
         if position % PROGRESS_EVENTS == 0 {
             progress(position);
         }
-        receipts.pass(applicable.recorded);
+        receipts.pass(decoded.recorded);
     }
     books.close(head)?;
     report.receipts += receipts.end(&books).await?;
@@ -165,7 +169,7 @@ async fn due(connection: &mut PgConnection, partition: i16) -> sqlx::Result<Vec<
     .map(|row| Due {
         position: row.position,
         name: row.name,
-        place: Place { partition, generation: row.generation, schema_version: row.schema_version },
+        place: ViewGeneration { partition, generation: row.generation, schema_version: row.schema_version },
     })
     .fetch_all(connection)
     .await
@@ -183,8 +187,8 @@ async fn compare_views(
         let Due { name, place, .. } = due.remove(0);
         // Rows of another release's shape are not ours to judge.
         let Some(check) = checks.get(&(name.as_str(), place.schema_version)) else { continue };
-        if let Some(flaw) = check.compare(connection, place, None).await? {
-            return Err(books.finding(flaw.position, flaw.sentence).into());
+        if let Some(mismatch) = check.compare(connection, place, None).await? {
+            return Err(books.finding(mismatch.position, mismatch.message).into());
         }
     }
     Ok(())

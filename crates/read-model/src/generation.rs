@@ -1,31 +1,44 @@
-//! The rows of the table `projection`: which generations of a view there are, how far each has read, and the locks behind
-//! which one process at a time moves them.
+//! The rows of the table `projection`: the generations of each view, their checkpoints, and the row locks that let one process at
+//! a time move them.
 
 use sqlx::{Connection, PgConnection, Result, query, query_as, query_scalar};
 
-use super::projection::{Place, cannot_apply, known};
-use passbook_event_store::Partitions;
+use crate::{projection::ViewGeneration, projection_error::cannot_apply, views::known_views};
+use passbook_event_store::{Partitions, Primary};
 
-/// A checkpoint that is locked for this transaction.
-pub(super) struct Checkpoint {
-    pub(super) name: String,
-    pub(super) place: Place,
-    pub(super) position: i64,
-    /// The row is to be written even if there is no event: it says why the view stood still.
-    pub(super) failed: bool,
-    /// Every row is compared before it goes live, and not a sample.
-    pub(super) check_all: bool,
+/// The checkpoint of one generation of a view.
+pub(crate) struct Checkpoint {
+    pub(crate) name: String,
+    pub(crate) view: ViewGeneration,
+    pub(crate) position: i64,
+    /// The row holds the reason of a failure. The next batch clears it, even without events.
+    pub(crate) has_failure: bool,
+    /// The check before going live compares every row and not a sample.
+    pub(crate) check_all: bool,
 }
 
 impl Checkpoint {
-    /// The view and its generation.
-    pub(super) fn generation(&self) -> (String, i16) {
-        (self.name.clone(), self.place.generation)
+    /// Name and number of the generation.
+    pub(crate) fn key(&self) -> (String, i16) {
+        (self.name.clone(), self.view.generation)
     }
 }
 
-/// A look without a lock whether anything is to be built or deleted.
-pub(super) async fn is_work(connection: &mut PgConnection, partition: i16) -> Result<bool> {
+/// Registers the views of this release in every partition. A view of an empty log is live at once, so a service calls this before
+/// its first command.
+///
+/// # Errors
+/// The database cannot be reached or refuses the rows.
+pub async fn register(primary: &Primary, partitions: Partitions) -> Result<()> {
+    let mut connection = primary.connect().await?;
+    for partition in partitions.all() {
+        register_views(&mut connection, partition).await?;
+    }
+    connection.close().await
+}
+
+/// Whether a generation is to be built or deleted. Takes no lock.
+pub(crate) async fn has_pending_work(connection: &mut PgConnection, partition: i16) -> Result<bool> {
     query_scalar!(
         r#"SELECT EXISTS (
                SELECT FROM projection
@@ -34,17 +47,17 @@ pub(super) async fn is_work(connection: &mut PgConnection, partition: i16) -> Re
                WHERE partition = $1 AND state IN ('building', 'retired')
            ) AS "work!""#,
         partition,
-        &known().names,
-        &known().schema_versions
+        &known_views().names,
+        &known_views().schema_versions
     )
     .fetch_one(connection)
     .await
 }
 
-/// A view that is new to this log, or whose rows mean something else in this release, is built from position 0. On an
-/// empty log there is nothing to build.
-pub(super) async fn register(connection: &mut PgConnection, partition: i16) -> Result<()> {
-    for (name, schema_version) in known().names.iter().zip(&known().schema_versions) {
+/// Registers views that are new to this log, and new generations of views whose shape has changed in this release. They start at
+/// position 0: as `building`, or as `live` on an empty log.
+pub(crate) async fn register_views(connection: &mut PgConnection, partition: i16) -> Result<()> {
+    for (name, schema_version) in known_views().names.iter().zip(&known_views().schema_versions) {
         query!(
             "INSERT INTO projection (partition, name, generation, schema_version, state, position)
              SELECT
@@ -72,9 +85,9 @@ pub(super) async fn register(connection: &mut PgConnection, partition: i16) -> R
     Ok(())
 }
 
-/// The next generation of a view, to be built from position 0 in every partition; `None` where one is being built. One
-/// whose check failed, or which cannot be built, makes way for it.
-pub(super) async fn begin(
+/// Registers the next generation of a view, to be built from position 0 in every partition, and returns its number. Returns
+/// `None` if one is being built already. A generation that failed is retired first.
+pub(crate) async fn start_rebuild(
     connection: &mut PgConnection,
     partitions: Partitions,
     name: &str,
@@ -84,10 +97,10 @@ pub(super) async fn begin(
     let mut transaction = connection.begin().await?;
     let mut generation = 1;
     for partition in partitions.all() {
-        generation = generation.max(make_way(&mut transaction, partition, name).await?);
+        generation = generation.max(retire_stale(&mut transaction, partition, name).await?);
     }
     for partition in partitions.all() {
-        let begun = query!(
+        let inserted = query!(
             "INSERT INTO projection (partition, name, generation, schema_version, state, position, check_all)
              VALUES ($1, $2, $3, $4, 'building', 0, $5)
              ON CONFLICT DO NOTHING",
@@ -99,8 +112,8 @@ pub(super) async fn begin(
         )
         .execute(&mut *transaction)
         .await?;
-        if begun.rows_affected() == 0 {
-            // In all partitions or in none.
+        if inserted.rows_affected() == 0 {
+            // A rebuild starts in all partitions or in none.
             transaction.rollback().await?;
             return Ok(None);
         }
@@ -109,8 +122,8 @@ pub(super) async fn begin(
     Ok(Some(generation))
 }
 
-/// Retires what hinders the next generation in one partition, and says which number is free there.
-async fn make_way(connection: &mut PgConnection, partition: i16, name: &str) -> Result<i16> {
+/// Retires generations of a view that failed, in one partition, and returns the next free number there.
+async fn retire_stale(connection: &mut PgConnection, partition: i16, name: &str) -> Result<i16> {
     query!(
         "UPDATE projection SET state = 'retired'
          WHERE partition = $1 AND name = $2
@@ -131,8 +144,12 @@ async fn make_way(connection: &mut PgConnection, partition: i16, name: &str) -> 
     .await
 }
 
-/// The generation of a view that is being built.
-pub(super) async fn building(connection: &mut PgConnection, partition: i16, name: &str) -> Result<Option<i16>> {
+/// The number of the generation that is being built, if any.
+pub(crate) async fn building_generation(
+    connection: &mut PgConnection,
+    partition: i16,
+    name: &str,
+) -> Result<Option<i16>> {
     query_scalar!(
         "SELECT generation FROM projection WHERE partition = $1 AND name = $2 AND state = 'building'",
         partition,
@@ -142,9 +159,9 @@ pub(super) async fn building(connection: &mut PgConnection, partition: i16, name
     .await
 }
 
-/// Locks the checkpoints in `state` that no other process has locked, in the order of their positions: those of views that
-/// this release can write.
-pub(super) async fn claim(connection: &mut PgConnection, partition: i16, state: &str) -> Result<Vec<Checkpoint>> {
+/// Locks the checkpoints in `state` that no other process has locked and whose shape this release can write. They are sorted by
+/// position.
+pub(crate) async fn claim(connection: &mut PgConnection, partition: i16, state: &str) -> Result<Vec<Checkpoint>> {
     let rows = query_as!(
         Row,
         "SELECT projection.name, generation, projection.schema_version, position, failure, check_all
@@ -155,16 +172,16 @@ pub(super) async fn claim(connection: &mut PgConnection, partition: i16, state: 
          FOR UPDATE OF projection SKIP LOCKED",
         partition,
         state,
-        &known().names,
-        &known().schema_versions
+        &known_views().names,
+        &known_views().schema_versions
     );
     let mut claimed = rows.map(|row| row.checkpoint(partition)).fetch_all(connection).await?;
     claimed.sort_unstable_by_key(|checkpoint| checkpoint.position);
     Ok(claimed)
 }
 
-/// The live generation of a view, once whoever moves it has done so.
-pub(super) async fn lock_live(connection: &mut PgConnection, partition: i16, name: &str) -> Result<Option<Checkpoint>> {
+/// Locks the checkpoint of the live generation of a view. Waits for a projector that holds the lock.
+pub(crate) async fn lock_live(connection: &mut PgConnection, partition: i16, name: &str) -> Result<Option<Checkpoint>> {
     let row = query_as!(
         Row,
         "SELECT name, generation, schema_version, position, failure, check_all
@@ -177,29 +194,33 @@ pub(super) async fn lock_live(connection: &mut PgConnection, partition: i16, nam
     Ok(row.fetch_optional(connection).await?.map(|row| row.checkpoint(partition)))
 }
 
-/// One generation, where this transaction sees it.
-pub(super) async fn read(connection: &mut PgConnection, name: &str, place: Place) -> Result<Checkpoint> {
+/// Reads the checkpoint of one generation without a lock.
+pub(crate) async fn read_checkpoint(
+    connection: &mut PgConnection,
+    name: &str,
+    view: ViewGeneration,
+) -> Result<Checkpoint> {
     let row = query_as!(
         Row,
         "SELECT name, generation, schema_version, position, failure, check_all
          FROM projection
          WHERE partition = $1 AND name = $2 AND generation = $3",
-        place.partition,
+        view.partition,
         name,
-        place.generation
+        view.generation
     );
-    Ok(row.fetch_one(connection).await?.checkpoint(place.partition))
+    Ok(row.fetch_one(connection).await?.checkpoint(view.partition))
 }
 
-/// Moves the checkpoint if it still stands where it was read.
-pub(super) async fn advance(connection: &mut PgConnection, checkpoint: &Checkpoint, to: i64) -> Result<()> {
+/// Moves the checkpoint to `to` and clears its failure. It must still be at the position at which it was read.
+pub(crate) async fn advance_checkpoint(connection: &mut PgConnection, checkpoint: &Checkpoint, to: i64) -> Result<()> {
     let updated = query!(
         "UPDATE projection
          SET position = $5, failure = NULL
          WHERE partition = $1 AND name = $2 AND generation = $3 AND position = $4",
-        checkpoint.place.partition,
+        checkpoint.view.partition,
         checkpoint.name,
-        checkpoint.place.generation,
+        checkpoint.view.generation,
         checkpoint.position,
         to
     )
@@ -207,17 +228,25 @@ pub(super) async fn advance(connection: &mut PgConnection, checkpoint: &Checkpoi
     .await?;
     match updated.rows_affected() {
         1 => Ok(()),
-        _ => Err(cannot_apply(format!("the checkpoint of {} is not where it was", checkpoint.name))),
+        _ => Err(cannot_apply(format!(
+            "the checkpoint of {} is no longer at position {}: another process moved it",
+            checkpoint.name, checkpoint.position
+        ))),
     }
 }
 
-/// Changes what a generation is for.
-pub(super) async fn turn(connection: &mut PgConnection, name: &str, place: Place, state: &str) -> Result<()> {
+/// Sets the state of a generation and clears its failure.
+pub(crate) async fn set_state(
+    connection: &mut PgConnection,
+    name: &str,
+    view: ViewGeneration,
+    state: &str,
+) -> Result<()> {
     query!(
         "UPDATE projection SET state = $4, failure = NULL WHERE partition = $1 AND name = $2 AND generation = $3",
-        place.partition,
+        view.partition,
         name,
-        place.generation,
+        view.generation,
         state
     )
     .execute(connection)
@@ -225,28 +254,33 @@ pub(super) async fn turn(connection: &mut PgConnection, name: &str, place: Place
     Ok(())
 }
 
-/// What was built is not in order. One that went live meanwhile, found in order by another process, stays.
-pub(super) async fn fail(connection: &mut PgConnection, name: &str, place: Place, flaw: &str) -> Result<()> {
+/// Marks a generation as failed, with the reason. If it went live meanwhile, after the check of another process, it stays live.
+pub(crate) async fn mark_failed(
+    connection: &mut PgConnection,
+    name: &str,
+    view: ViewGeneration,
+    reason: &str,
+) -> Result<()> {
     query!(
         "UPDATE projection SET state = 'failed', failure = $4
          WHERE partition = $1 AND name = $2 AND generation = $3 AND state = 'building'",
-        place.partition,
+        view.partition,
         name,
-        place.generation,
-        flaw
+        view.generation,
+        reason
     )
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// Forgets a generation whose rows are gone.
-pub(super) async fn remove(connection: &mut PgConnection, name: &str, place: Place) -> Result<()> {
+/// Deletes the checkpoint of a generation whose rows are deleted.
+pub(crate) async fn delete_generation(connection: &mut PgConnection, name: &str, view: ViewGeneration) -> Result<()> {
     query!(
         "DELETE FROM projection WHERE partition = $1 AND name = $2 AND generation = $3",
-        place.partition,
+        view.partition,
         name,
-        place.generation
+        view.generation
     )
     .execute(connection)
     .await?;
@@ -265,7 +299,7 @@ struct Row {
 impl Row {
     fn checkpoint(self, partition: i16) -> Checkpoint {
         let Self { name, generation, schema_version, position, failure, check_all } = self;
-        let place = Place { partition, generation, schema_version };
-        Checkpoint { name, place, position, failed: failure.is_some(), check_all }
+        let view = ViewGeneration { partition, generation, schema_version };
+        Checkpoint { name, view, position, has_failure: failure.is_some(), check_all }
     }
 }

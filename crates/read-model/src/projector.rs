@@ -1,167 +1,206 @@
-//! The background task that brings the views up to the log: events after the checkpoint, rows and checkpoint in one
-//! transaction, so that an event counts exactly once whatever dies when.
+//! The background task that brings the live views of one partition up to the head of the log. It reads the events after the
+//! checkpoint and writes rows and checkpoint in one transaction, so that each event counts exactly once after any crash.
 //!
-//! Nothing is elected and nothing expires: whoever gets the checkpoints' row locks projects the next batch. Of several
-//! instances one goes on with the rows that it holds in memory, and the others look on for as long as the views move.
+//! There is no leader election and no lease: the instance that locks the checkpoints projects the next batch. Of several instances
+//! one continues with the rows in its cache, and the others only watch while the views move.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection, Result, query, query_scalar};
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{
-    followers::{Followers, Step},
+use crate::{
     generation,
-    projection::{known, newer},
-    timed_out,
+    projection_error::event_of_newer_release,
+    projections::{BatchOutcome, Projections, StepTimeout},
+    read_model::Progress,
+    views::known_views,
 };
-use passbook_event_store::timestamp;
-use passbook_event_store::{Primary, StreamVersion};
+use passbook_event_store::{Moves, Primary, StreamVersion, timestamp, with_timeout};
 use passbook_telemetry::metrics::METRICS;
 
-/// The poll behind the wake-up, backing off while nothing happens.
+/// Interval of the poll in case a wake-up is lost. It doubles while there is nothing to do.
 const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
-/// Rest after a batch that reached the head, unless a reader waits: many events share a transaction, and each costs less.
+/// Pause after a batch that reached the head, unless a reader waits. Then more events share a transaction, and each costs less.
 const REST_MS: u64 = 5;
-/// How long another instance may take to move the views further, backing off while it does.
-const ELSEWHERE_MS_MIN: u64 = 20;
+/// Shortest interval at which it checks whether another instance still moves the views. The interval doubles while it does.
+const WATCH_MS_MIN: u64 = 20;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
-/// How long the database may take to open a connection.
+/// Time limit for opening a connection.
 const CONNECT_S_MAX: u64 = 2;
-/// How long one step may take before its connection is given up as lost: an answer that got lost on its way never comes.
-/// Twice as long after each that took longer, so that a slow database is not taken for one that is away for ever.
+/// Time limit of a step, after which its connection is considered lost. It doubles after each step that exceeds it.
 const STEP_S_MIN: u64 = 3;
 const STEP_S_MAX: u64 = 60;
 
-/// One partition's projector.
+/// The projector of one partition.
 pub struct Projector {
     partition: i16,
-    connect: Primary,
-    followers: Followers,
-    projected: Arc<watch::Sender<i64>>,
-    /// Told when a reader waits for a position.
-    awaited: Arc<Notify>,
-    /// Told of an event that only a newer release can read.
-    newer: Arc<watch::Sender<Option<StreamVersion>>>,
-    /// How far the views were at the last look, where another instance moves them.
-    elsewhere: Option<i64>,
+    primary: Primary,
+    connection: Option<PgConnection>,
+    failover: Moves,
+    projections: Projections,
+    /// The last position that this process appended.
+    appended: watch::Receiver<i64>,
+    projected: watch::Sender<i64>,
+    reader_waiting: Arc<Notify>,
+    newer_event: Arc<watch::Sender<Option<StreamVersion>>>,
+    /// The position of the views at the last step, while another instance moves them.
+    watched: Option<i64>,
+    poll_ms: u64,
 }
 
 impl Projector {
-    /// A projector that tells `projected` how far it has come, and does not rest while a reader has `awaited` it. An event
-    /// that only a newer release can read it tells to `newer`.
+    /// A projector, and its progress for the queries. `appended` is the last position that this process appended and wakes the
+    /// projector up. An event that only a newer release can decode is reported through `newer_event`.
     pub fn new(
         partition: i16,
-        connect: Primary,
-        projected: Arc<watch::Sender<i64>>,
-        awaited: Arc<Notify>,
-        newer: Arc<watch::Sender<Option<StreamVersion>>>,
-    ) -> Self {
-        let followers = Followers::new(partition, connect.clone());
-        Self { partition, connect, followers, projected, awaited, newer, elsewhere: None }
+        primary: Primary,
+        appended: watch::Receiver<i64>,
+        newer_event: Arc<watch::Sender<Option<StreamVersion>>>,
+    ) -> (Self, Progress) {
+        let (sender, projected) = watch::channel(0);
+        let reader_waiting = Arc::new(Notify::new());
+        let progress = Progress { projected, reader_waiting: Arc::clone(&reader_waiting) };
+        let projector = Self {
+            partition,
+            connection: None,
+            failover: primary.moves(),
+            projections: Projections::new(partition, primary.clone()),
+            primary,
+            appended,
+            projected: sender,
+            reader_waiting,
+            newer_event,
+            watched: None,
+            poll_ms: POLL_MS_MIN,
+        };
+        (projector, progress)
     }
 
-    /// Runs until the sender of `appended` is gone, then once more up to the head.
-    pub async fn run(mut self, mut appended: watch::Receiver<i64>) {
+    /// Runs until `shutdown` is cancelled and the views have then reached the head of the log, or a step has failed. Cancel it
+    /// after the last append of this process, so that everything this process appended is projected.
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let heartbeat = METRICS.projector_heartbeat.with_label_values(&[&self.partition.to_string()]);
-        let mut connection = None;
-        let mut moves = self.connect.moves();
-        let mut poll = POLL_MS_MIN;
-        let mut patience = STEP_S_MIN;
+        let mut limit = StepTimeout::new(STEP_S_MIN, STEP_S_MAX);
         loop {
             heartbeat.set(timestamp::now().timestamp_micros() as f64 / 1e6);
-            if moves.moved() {
-                connection = None;
-                self.followers.forget();
+            if self.failover.moved() {
+                self.connection = None;
+                self.projections.invalidate_caches();
             }
-            let stopping = appended.has_changed().is_err();
-            let head = *appended.borrow_and_update();
-            if stopping {
-                self.elsewhere = None;
+            let is_stopping = shutdown.is_cancelled();
+            if is_stopping {
+                self.watched = None;
             }
-            let step = timeout(Duration::from_secs(patience), self.step(&mut connection, head, stopping)).await;
-            patience = match &step {
-                // Where the views are held by somebody else, it may be by what was given up here.
-                Ok(Ok(Step::Idle)) if self.elsewhere.is_some() => patience,
-                Ok(Ok(_)) => STEP_S_MIN,
-                Ok(Err(_)) => patience,
-                Err(_) => (patience * 2).min(STEP_S_MAX),
-            };
-            match step.unwrap_or_else(|_| Err(timed_out())) {
-                Ok(Step::Behind) => poll = POLL_MS_MIN,
-                // What this process appended was there before the sender was gone; what others append is theirs.
-                Ok(Step::CaughtUp | Step::Idle) if stopping => return,
-                Ok(Step::CaughtUp) => {
-                    poll = POLL_MS_MIN;
-                    // Rested or awaited, it goes on.
-                    let _ = timeout(Duration::from_millis(REST_MS), self.awaited.notified()).await;
-                }
-                Ok(Step::Idle) if self.elsewhere.is_some() => {
-                    poll = (poll * 2).clamp(ELSEWHERE_MS_MIN, POLL_MS_MAX);
-                    let ending = async { while appended.changed().await.is_ok() {} };
-                    let _ = timeout(Duration::from_millis(poll), ending).await;
-                }
-                Ok(Step::Idle) => {
-                    // A wake-up may be lost; the poll is not.
-                    poll = match timeout(Duration::from_millis(poll), appended.changed()).await {
-                        Ok(_) => POLL_MS_MIN,
-                        Err(_) => (poll * 2).min(POLL_MS_MAX),
-                    };
-                }
-                Err(_) if stopping => return,
-                Err(error) => {
-                    connection = None;
-                    self.followers.forget();
-                    tracing::error!(%error, "the projection does not move");
-                    if let Some(met) = newer(&error) {
-                        self.newer.send_replace(Some(met));
+            match limit.run(self.step(is_stopping)).await {
+                Ok(outcome) => {
+                    // While another process holds the views, it may be the server's end of a step that timed out here.
+                    if outcome != BatchOutcome::Idle || self.watched.is_none() {
+                        limit.reset();
                     }
-                    // Best effort: the log line says it too.
-                    let _ = timeout(Duration::from_secs(STEP_S_MIN), self.note_failure(&error.to_string())).await;
-                    sleep(Duration::from_millis(RETRY_MS)).await;
+                    if is_stopping && outcome != BatchOutcome::Behind {
+                        return;
+                    }
+                    self.pause(outcome, &shutdown).await;
+                }
+                Err(_) if is_stopping => return,
+                Err(error) => {
+                    self.report_failure(&error).await;
+                    let _ = timeout(Duration::from_millis(RETRY_MS), shutdown.cancelled()).await;
                 }
             }
         }
     }
 
-    /// One batch, if there is anything to do: `head` is what this process has appended up to, and others may have more.
-    async fn step(&mut self, connection: &mut Option<PgConnection>, head: i64, stopping: bool) -> Result<Step> {
-        let connection = match connection {
-            Some(connection) => connection,
-            None => {
-                let connecting = timeout(Duration::from_secs(CONNECT_S_MAX), self.connect.connect());
-                let fresh = connection.insert(connecting.await.map_err(|_| timed_out())??);
-                generation::register(fresh, self.partition).await?;
-                fresh
+    /// Waits until the next step is due. Shutdown ends every wait.
+    async fn pause(&mut self, outcome: BatchOutcome, shutdown: &CancellationToken) {
+        match outcome {
+            BatchOutcome::Behind => self.poll_ms = POLL_MS_MIN,
+            BatchOutcome::CaughtUp => {
+                self.poll_ms = POLL_MS_MIN;
+                let _ = timeout(Duration::from_millis(REST_MS), self.reader_waiting.notified()).await;
             }
-        };
-        let seen = self.elsewhere.take();
-        if let Some(seen) = seen {
-            let position = self.position(connection).await?;
-            if position != seen {
-                self.elsewhere = Some(position);
-                return Ok(Step::Idle);
+            BatchOutcome::Idle if self.watched.is_some() => {
+                self.poll_ms = (self.poll_ms * 2).clamp(WATCH_MS_MIN, POLL_MS_MAX);
+                let _ = timeout(Duration::from_millis(self.poll_ms), shutdown.cancelled()).await;
+            }
+            BatchOutcome::Idle => {
+                let woken = async {
+                    tokio::select! {
+                        () = next_append(&mut self.appended) => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                };
+                self.poll_ms = match timeout(Duration::from_millis(self.poll_ms), woken).await {
+                    Ok(()) => POLL_MS_MIN,
+                    Err(_) => (self.poll_ms * 2).min(POLL_MS_MAX),
+                };
             }
         }
-        let is_known = seen.is_none() && self.followers.written().is_some_and(|written| written < head);
-        if is_known || self.is_behind(connection).await? {
-            // Nobody else may be there any more to do what this one leaves.
-            return self.project(connection, stopping || seen.is_some()).await;
-        }
-        if seen.is_some() {
-            // They stand at the head: whoever writes next goes on from there.
-            self.followers.forget();
-        }
-        Ok(Step::Idle)
     }
 
-    /// How far every view is that this release can write.
-    async fn position(&self, connection: &mut PgConnection) -> Result<i64> {
+    /// Logs the failure of a step and stores it in the checkpoints.
+    async fn report_failure(&mut self, error: &sqlx::Error) {
+        self.projections.invalidate_caches();
+        tracing::error!(%error, partition = self.partition, "projector batch failed; retrying");
+        if let Some(event) = event_of_newer_release(error) {
+            self.newer_event.send_replace(Some(event));
+        }
+        // Best effort: the reason is in the log, too.
+        let stored = with_timeout(Duration::from_secs(STEP_S_MIN), self.store_failure(&error.to_string())).await;
+        if let Err(error) = stored {
+            tracing::debug!(%error, partition = self.partition, "projector failure could not be stored");
+        }
+    }
+
+    /// Projects one batch if there is anything to do. After an error or a timeout the connection is dropped.
+    async fn step(&mut self, is_stopping: bool) -> Result<BatchOutcome> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let outcome = self.project_if_behind(&mut connection, is_stopping).await?;
+        self.connection = Some(connection);
+        Ok(outcome)
+    }
+
+    async fn connect(&self) -> Result<PgConnection> {
+        let mut connection = with_timeout(Duration::from_secs(CONNECT_S_MAX), self.primary.connect()).await?;
+        generation::register_views(&mut connection, self.partition).await?;
+        Ok(connection)
+    }
+
+    async fn project_if_behind(&mut self, connection: &mut PgConnection, is_stopping: bool) -> Result<BatchOutcome> {
+        let appended = *self.appended.borrow_and_update();
+        let watched = self.watched.take();
+        if let Some(watched) = watched {
+            let position = self.live_position(connection).await?;
+            if position != watched {
+                self.watched = Some(position);
+                return Ok(BatchOutcome::Idle);
+            }
+        }
+        let is_own_append_missing =
+            watched.is_none() && self.projections.written().is_some_and(|written| written < appended);
+        if is_own_append_missing || self.is_behind(connection).await? {
+            // The other instance no longer moves the views, or it may have ended: this one takes over.
+            return self.project(connection, is_stopping || watched.is_some()).await;
+        }
+        if watched.is_some() {
+            // The views are at the head. The instance that writes next continues with a cache of its own.
+            self.projections.invalidate_caches();
+        }
+        Ok(BatchOutcome::Idle)
+    }
+
+    /// The lowest checkpoint of the live views that this release can write.
+    async fn live_position(&self, connection: &mut PgConnection) -> Result<i64> {
         let least = query_scalar!(
             "SELECT min(position)
              FROM projection
@@ -169,13 +208,13 @@ impl Projector {
                ON known.name = projection.name AND known.schema_version >= projection.schema_version
              WHERE projection.partition = $1 AND state = 'live'",
             self.partition,
-            &known().names,
-            &known().schema_versions
+            &known_views().names,
+            &known_views().schema_versions
         );
         Ok(least.fetch_one(connection).await?.unwrap_or_default())
     }
 
-    /// A look without a lock, so that an idle bank writes nothing.
+    /// Whether a live view is behind the log or has failed. Takes no lock, so an idle bank writes nothing.
     async fn is_behind(&self, connection: &mut PgConnection) -> Result<bool> {
         query_scalar!(
             r#"SELECT EXISTS (
@@ -186,54 +225,54 @@ impl Projector {
                      AND (failure IS NOT NULL OR position < (SELECT position FROM log_head WHERE partition = $1))
                ) AS "behind!""#,
             self.partition,
-            &known().names,
-            &known().schema_versions
+            &known_views().names,
+            &known_views().schema_versions
         )
         .fetch_one(connection)
         .await
     }
 
-    /// One transaction: checkpoints, events, rows, checkpoints. Where another instance has moved the views, it is left to
-    /// that one, unless this one `takes_over`.
-    async fn project(&mut self, connection: &mut PgConnection, takes_over: bool) -> Result<Step> {
-        let _batch = METRICS.projection_duration.start_timer();
+    /// Projects one batch in one transaction: locks the checkpoints, reads events, writes rows and checkpoints. If another
+    /// instance has moved the views, this one only watches from then on, unless it `takes_over`.
+    async fn project(&mut self, connection: &mut PgConnection, takes_over: bool) -> Result<BatchOutcome> {
+        let _timer = METRICS.projection_duration.start_timer();
         let mut transaction = connection.begin().await?;
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
-        if checkpoints.is_empty() || self.followers.were_overtaken(&checkpoints) && !takes_over {
+        if checkpoints.is_empty() || self.projections.moved_by_other_instance(&checkpoints) && !takes_over {
             transaction.rollback().await?;
-            let seen = checkpoints.first().map(|least| least.position).or_else(|| self.followers.written());
-            self.elsewhere = Some(seen.unwrap_or_default());
-            return Ok(Step::Idle);
+            let position = checkpoints.first().map(|least| least.position).or_else(|| self.projections.written());
+            self.watched = Some(position.unwrap_or_default());
+            return Ok(BatchOutcome::Idle);
         }
-        let mut step = Step::Idle;
-        // Views that stand at the same position share one reading of the log.
+        let mut outcome = BatchOutcome::Idle;
         for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {
-            step = step.max(self.followers.advance(&mut transaction, at_one_position).await?);
+            outcome = outcome.max(self.projections.advance(&mut transaction, at_one_position).await?);
         }
-        if step == Step::Idle {
-            // Said, and not left to the next use of the connection: the locks end here.
+        if outcome == BatchOutcome::Idle {
+            // An explicit rollback releases the locks now; a dropped transaction would release them at the next statement.
             transaction.rollback().await?;
-            return Ok(step);
+            return Ok(outcome);
         }
         transaction.commit().await?;
-        if let Some(least) = self.followers.written() {
+        if let Some(least) = self.projections.written() {
             self.projected.send_replace(least);
         }
-        Ok(step)
+        Ok(outcome)
     }
 
-    /// Says in `GET /v1/projections` why the views stand still.
-    async fn note_failure(&self, reason: &str) {
-        let Ok(mut connection) = self.connect.connect().await else { return };
-        let noted = query!(
-            "UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'live'",
-            self.partition,
-            reason
-        )
-        .execute(&mut connection)
-        .await;
-        if let Err(error) = noted {
-            tracing::debug!(%error, "the projection's failure could not be noted");
-        }
+    /// Stores the reason of a failure, which `GET /v1/projections` shows.
+    async fn store_failure(&self, reason: &str) -> Result<()> {
+        let mut connection = self.primary.connect().await?;
+        query!("UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'live'", self.partition, reason)
+            .execute(&mut connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Completes at the next append of this process. Never completes after the executors have ended.
+async fn next_append(appended: &mut watch::Receiver<i64>) {
+    if appended.changed().await.is_err() {
+        pending::<()>().await;
     }
 }

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use passbook_event_store::{Partitions, Primary};
-use passbook_read_model::{self as read_model, projector::Projector};
+use passbook_read_model::{self as read_model, Projector};
 
 /// One projector a partition.
 pub struct Views {
-    running: watch::Sender<i64>,
+    shutdown: DropGuard,
     projectors: Vec<JoinHandle<()>>,
 }
 
@@ -20,20 +18,21 @@ impl Views {
     /// Registers the views of a log that is empty, or is a copy already, and begins to keep them.
     pub async fn keep(connect: &Primary, partitions: Partitions) -> sqlx::Result<Self> {
         read_model::register(connect, partitions).await?;
-        let running = watch::Sender::new(0);
+        let shutdown = CancellationToken::new();
         let projector = |partition| {
-            let projected = Arc::new(watch::Sender::new(0));
+            // The copy appends in the same process and does not wake the projectors: they poll the head of the log.
+            let appended = watch::channel(0).1;
             let newer = Arc::new(watch::Sender::new(None));
-            let projector = Projector::new(partition, connect.clone(), projected, Arc::new(Notify::new()), newer);
-            tokio::spawn(projector.run(running.subscribe()))
+            let (projector, _) = Projector::new(partition, connect.clone(), appended, newer);
+            tokio::spawn(projector.run(shutdown.clone()))
         };
         let projectors = partitions.all().map(projector).collect();
-        Ok(Self { running, projectors })
+        Ok(Self { shutdown: shutdown.drop_guard(), projectors })
     }
 
     /// Waits until they have read the whole log.
     pub async fn finish(self) {
-        drop(self.running);
+        drop(self.shutdown);
         for projector in self.projectors {
             if let Err(error) = projector.await {
                 tracing::error!(%error, "a projector did not end as it should");

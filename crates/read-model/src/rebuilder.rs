@@ -1,0 +1,289 @@
+//! Builds the next generation of a view beside the live one, from position 0, while reads and writes continue. A generation that
+//! has caught up is checked and set to `live` in one short transaction. The rows that it replaces are then deleted in slices.
+//!
+//! A view that is new to the log is built in the same way. The instance that locks the checkpoint builds; if it ends, another one
+//! continues.
+
+use std::{collections::HashMap, slice, time::Duration};
+
+use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, query, query_scalar};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    consistency,
+    generation::{self, Checkpoint},
+    projections::{BatchOutcome, Projections, StepTimeout},
+};
+use passbook_event_store::{Partitions, Primary, with_timeout};
+
+/// Limit of rows of a retired generation that one transaction deletes.
+const SLICE_ROWS_MAX: i64 = 5_000;
+/// Pause between slices, so that deletion does not compete with commands.
+const SLICE_PAUSE_MS: u64 = 20;
+/// Interval at which it checks whether there is something to build or to delete.
+const POLL_MS: u64 = 250;
+/// Pause after a failure, and the time limit for storing its reason.
+const RETRY_MS: u64 = 1_000;
+/// Time limit of a step, after which its connection is considered lost. It doubles after each step that exceeds it.
+const STEP_S_MIN: u64 = 10;
+const STEP_S_MAX: u64 = 300;
+/// A check can take hours. At this interval another connection verifies that its backend still exists, within this time limit.
+const BACKEND_POLL_S: u64 = 30;
+const BACKEND_POLL_S_MAX: u64 = 10;
+
+/// The rebuilder of all partitions, which share one connection.
+pub struct Rebuilder {
+    primary: Primary,
+    partitions: Vec<PartitionRebuilder>,
+}
+
+impl Rebuilder {
+    /// A rebuilder that has not connected yet.
+    pub fn new(primary: Primary, partitions: Partitions) -> Self {
+        let rebuilder = |partition| PartitionRebuilder::new(partition, primary.clone());
+        Self { partitions: partitions.all().map(rebuilder).collect(), primary }
+    }
+
+    /// Runs until `shutdown` is cancelled. A step in progress is then rolled back; the next process repeats it.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut connection = None;
+        let mut failover = self.primary.moves();
+        while !shutdown.is_cancelled() {
+            if failover.moved() {
+                connection = None;
+                self.partitions.iter_mut().for_each(PartitionRebuilder::reset);
+            }
+            let Some(pause_ms) = shutdown.run_until_cancelled(self.step(&mut connection)).await else { return };
+            if pause_ms > 0 {
+                let _ = timeout(Duration::from_millis(pause_ms), shutdown.cancelled()).await;
+            }
+        }
+    }
+
+    /// One step of each partition. Returns the pause before the next one in milliseconds.
+    async fn step(&mut self, connection: &mut Option<PgConnection>) -> u64 {
+        let mut pause_ms = POLL_MS;
+        let mut has_failed = false;
+        for partition in &mut self.partitions {
+            match partition.step(connection).await {
+                Ok(StepOutcome::Built) => pause_ms = 0,
+                Ok(StepOutcome::Discarded) => pause_ms = pause_ms.min(SLICE_PAUSE_MS),
+                Ok(StepOutcome::Idle) => {}
+                Err(error) => {
+                    has_failed = true;
+                    partition.reset_after_error(&error).await;
+                }
+            }
+        }
+        if has_failed { RETRY_MS } else { pause_ms }
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StepOutcome {
+    /// There was nothing to do.
+    Idle,
+    /// A batch was projected or a generation went live. The next step is due at once.
+    Built,
+    /// A slice of a retired generation was deleted.
+    Discarded,
+}
+
+/// The rebuilder of one partition.
+pub(crate) struct PartitionRebuilder {
+    partition: i16,
+    primary: Primary,
+    projections: Projections,
+    /// Generations that passed their check, with the position up to which they were checked. They go live next.
+    checked: HashMap<(String, i16), i64>,
+    limit: StepTimeout,
+}
+
+impl PartitionRebuilder {
+    pub(crate) fn new(partition: i16, primary: Primary) -> Self {
+        let projections = Projections::new(partition, primary.clone());
+        let limit = StepTimeout::new(STEP_S_MIN, STEP_S_MAX);
+        Self { partition, primary, projections, checked: HashMap::new(), limit }
+    }
+
+    pub(crate) fn partition(&self) -> i16 {
+        self.partition
+    }
+
+    /// Drops all cached state: whether the last transaction was committed is unknown, or the primary is another server.
+    pub(crate) fn reset(&mut self) {
+        self.projections.invalidate_caches();
+        self.checked.clear();
+    }
+
+    async fn reset_after_error(&mut self, error: &sqlx::Error) {
+        self.reset();
+        tracing::warn!(%error, partition = self.partition, "rebuild step failed; retrying");
+        // Best effort: the reason is in the log, too.
+        let _ = with_timeout(Duration::from_millis(RETRY_MS), self.store_failure(&error.to_string())).await;
+    }
+
+    /// Stores the reason of a failure, which `GET /v1/projections` shows.
+    async fn store_failure(&self, reason: &str) -> Result<()> {
+        let mut connection = self.primary.connect().await?;
+        query!(
+            "UPDATE projection SET failure = $2 WHERE partition = $1 AND state = 'building'",
+            self.partition,
+            reason
+        )
+        .execute(&mut connection)
+        .await?;
+        connection.close().await
+    }
+
+    /// Does what is due next: a batch and the check after the last one, the change of generations, or a slice of deletions. After
+    /// an error or a timeout the connection is dropped.
+    pub(crate) async fn step(&mut self, connection: &mut Option<PgConnection>) -> Result<StepOutcome> {
+        let mut limit = self.limit;
+        let result = limit.run(self.write_step(connection)).await;
+        self.limit = limit;
+        let (outcome, to_check) = result?;
+        self.limit.reset();
+        for built in to_check {
+            if let Err(error) = self.check(built).await {
+                *connection = None;
+                return Err(error);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The part of a step that writes. Also returns the generations that have caught up and are to be checked.
+    async fn write_step(&mut self, connection: &mut Option<PgConnection>) -> Result<(StepOutcome, Vec<Checkpoint>)> {
+        let mut open = match connection.take() {
+            Some(open) => open,
+            None => self.primary.connect().await?,
+        };
+        let done = self.build_or_discard(&mut open).await?;
+        *connection = Some(open);
+        Ok(done)
+    }
+
+    async fn build_or_discard(&mut self, connection: &mut PgConnection) -> Result<(StepOutcome, Vec<Checkpoint>)> {
+        if !generation::has_pending_work(connection, self.partition).await? {
+            return Ok((StepOutcome::Idle, vec![]));
+        }
+        let mut transaction = connection.begin().await?;
+        let mut building = generation::claim(&mut transaction, self.partition, "building").await?;
+        if let Some(at) = building.iter().position(|checkpoint| self.is_checked(checkpoint)) {
+            let next = building.swap_remove(at);
+            // Projects what was appended during the check, before the live generation is locked.
+            let outcome = self.projections.advance(&mut transaction, slice::from_ref(&next)).await?;
+            if outcome == BatchOutcome::Behind {
+                transaction.commit().await?;
+                return Ok((StepOutcome::Built, vec![]));
+            }
+            let next = generation::read_checkpoint(&mut transaction, &next.name, next.view).await?;
+            return Ok((self.go_live(transaction, next).await?, vec![]));
+        }
+        let Some(first) = building.first().map(|checkpoint| checkpoint.position) else {
+            return Ok((self.discard(transaction).await?, vec![]));
+        };
+        building.retain(|checkpoint| checkpoint.position == first);
+        let outcome = self.projections.advance(&mut transaction, &building).await?;
+        transaction.commit().await?;
+        let to_check = if outcome == BatchOutcome::Behind { vec![] } else { building };
+        Ok((StepOutcome::Built, to_check))
+    }
+
+    fn is_checked(&self, checkpoint: &Checkpoint) -> bool {
+        self.checked.get(&checkpoint.key()).is_some_and(|position| checkpoint.position >= *position)
+    }
+
+    /// Compares a generation with the log in one snapshot, while others write. A generation that fails never goes live.
+    async fn check(&mut self, built: Checkpoint) -> Result<()> {
+        let Some(projection) = self.projections.projection(&built) else { return Ok(()) };
+        // Custom plans: the same statements read all rows or those of a few accounts.
+        let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "60s")];
+        let mut connection = self.primary.shaped(|connect| connect.options(options)).connect().await?;
+        let backend: i32 = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
+        let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let mismatch = tokio::select! {
+            mismatch = consistency::compare(&mut snapshot, &built, projection) => mismatch?,
+            error = backend_disappeared(&self.primary, backend) => return Err(error),
+        };
+        snapshot.commit().await?;
+        match mismatch {
+            None => drop(self.checked.insert(built.key(), built.position)),
+            Some(flaw) => {
+                tracing::error!(view = built.name, flaw, "rebuilt view failed its check and does not go live");
+                generation::mark_failed(&mut connection, &built.name, built.view, &flaw).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings a checked generation to the position of the live one and replaces it, in one short transaction. Both checkpoints
+    /// are locked, so no reader sees the position of the view decrease.
+    async fn go_live(
+        &mut self,
+        mut transaction: Transaction<'_, Postgres>,
+        mut next: Checkpoint,
+    ) -> Result<StepOutcome> {
+        let live = generation::lock_live(&mut transaction, self.partition, &next.name).await?;
+        let target = live.as_ref().map_or(next.position, |live| live.position);
+        while next.position < target {
+            match self.projections.advance(&mut transaction, slice::from_ref(&next)).await? {
+                BatchOutcome::Behind => {}
+                // The log ends before the position of the live generation.
+                BatchOutcome::CaughtUp | BatchOutcome::Idle => break,
+            }
+            next = generation::read_checkpoint(&mut transaction, &next.name, next.view).await?;
+        }
+        if let Some(live) = live {
+            generation::set_state(&mut transaction, &live.name, live.view, "retired").await?;
+        }
+        generation::set_state(&mut transaction, &next.name, next.view, "live").await?;
+        transaction.commit().await?;
+        self.checked.remove(&next.key());
+        tracing::info!(view = next.name, generation = next.view.generation, "rebuilt view is live");
+        Ok(StepOutcome::Built)
+    }
+
+    /// Deletes a slice of a retired generation.
+    async fn discard(&self, mut transaction: Transaction<'_, Postgres>) -> Result<StepOutcome> {
+        let retired = generation::claim(&mut transaction, self.partition, "retired").await?;
+        let next = retired.first().and_then(|retired| Some((retired, self.projections.projection(retired)?)));
+        let Some((retired, projection)) = next else {
+            // An explicit rollback releases the locks now; a dropped transaction would release them at the next statement.
+            transaction.rollback().await?;
+            return Ok(StepOutcome::Idle);
+        };
+        let deleted = projection.discard(&mut transaction, retired.view, SLICE_ROWS_MAX).await?;
+        if deleted == 0 {
+            generation::delete_generation(&mut transaction, &retired.name, retired.view).await?;
+        }
+        transaction.commit().await?;
+        Ok(StepOutcome::Discarded)
+    }
+}
+
+/// Completes with an error when the primary no longer has this backend, or does not answer.
+async fn backend_disappeared(primary: &Primary, backend: i32) -> sqlx::Error {
+    loop {
+        sleep(Duration::from_secs(BACKEND_POLL_S)).await;
+        let poll = async {
+            let mut connection = primary.connect().await?;
+            let exists = query_scalar("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)").bind(backend);
+            let exists: bool = exists.fetch_one(&mut connection).await?;
+            connection.close().await?;
+            match exists {
+                true => Ok(()),
+                false => Err(sqlx::Error::Io(std::io::Error::new(
+                    std::io::ErrorKind::TimedOut,
+                    "the backend of the check no longer exists",
+                ))),
+            }
+        };
+        if let Err(error) = with_timeout(Duration::from_secs(BACKEND_POLL_S_MAX), poll).await {
+            return error;
+        }
+    }
+}

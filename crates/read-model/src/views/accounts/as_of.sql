@@ -1,0 +1,41 @@
+-- The state comes from the history's row at that moment; owner, currency and opening never change.
+SELECT
+    least(projection.position, accounts.position) AS "position!",
+    -- Increases when either view is rebuilt, because the result depends on both.
+    (projection.generation + accounts.generation - 1)::smallint AS "generation!",
+    account.account_id AS "account_id?",
+    account.owner AS "owner?",
+    account.currency AS "currency?",
+    moment.status AS "status?",
+    moment.balance_after AS "balance?",
+    moment.version AS "version?",
+    moment.transaction_count AS "transaction_count?",
+    account.opened_at AS "opened_at?",
+    moment.recorded_at AS "last_activity_at?",
+    CASE moment.status WHEN 'closed' THEN moment.recorded_at END AS "closed_at?"
+FROM projection
+JOIN projection AS accounts
+    ON accounts.partition = projection.partition AND accounts.name = 'accounts' AND accounts.state = 'live'
+LEFT JOIN LATERAL (
+    SELECT entry.*
+    FROM account_transaction AS entry
+    WHERE entry.partition = projection.partition
+      AND entry.generation = projection.generation
+      AND entry.account_id = $2
+      AND entry.version <= CASE WHEN $3::timestamptz IS NULL THEN $4::bigint
+          ELSE version_at($1, projection.generation, $2, $3) END
+    ORDER BY entry.version DESC
+    LIMIT 1
+) AS moment ON true
+LEFT JOIN LATERAL (
+    SELECT account_view.*
+    FROM account_view
+    WHERE account_view.partition = accounts.partition
+      AND account_view.generation = accounts.generation
+      AND account_view.account_id = moment.account_id
+    LIMIT 1
+) AS account ON true
+WHERE projection.partition = $1
+  AND projection.name = 'transactions'
+  AND projection.state = 'live'
+  AND projection.schema_version >= 2

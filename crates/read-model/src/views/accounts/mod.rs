@@ -1,0 +1,10 @@
+//! The view of accounts: one row per account, in its current state.
+
+pub(crate) mod batch_loader;
+mod check;
+pub(crate) mod projection;
+mod queries;
+mod view;
+
+pub use queries::{Filter, Moment, PageKey};
+pub use view::{AccountView, read_live};

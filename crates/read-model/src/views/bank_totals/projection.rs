@@ -1,0 +1,165 @@
+//! Keeps the bank's totals: the changes that a batch of events makes to each currency are written once.
+
+use std::{collections::BTreeMap, num::NonZeroUsize};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use sqlx::{PgConnection, Result, query, query_file};
+use uuid::Uuid;
+
+use super::{
+    check::BankTotalsCheck,
+    view::{CurrencyTotal, opening_currency},
+};
+use crate::{
+    decoded_event::DecodedEvent,
+    projection::{Check, Projection, ViewGeneration},
+    projection_error::cannot_apply,
+    views::account_cache::AccountCache,
+};
+use passbook_domain::Currency;
+use passbook_event_store::feed;
+
+/// Limit of accounts cached between batches.
+const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(200_000).expect("is not zero");
+
+/// Keeps the view.
+pub(crate) struct BankTotals {
+    /// The currency of each account, which never changes; `None` before its opening.
+    currencies: AccountCache<Option<Currency>>,
+}
+
+impl Default for BankTotals {
+    fn default() -> Self {
+        Self { currencies: AccountCache::new(CACHED_ACCOUNTS_MAX) }
+    }
+}
+
+impl Projection for BankTotals {
+    fn name(&self) -> &'static str {
+        "bank_totals"
+    }
+
+    fn schema_version(&self) -> i16 {
+        1
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        events: &'a [DecodedEvent],
+    ) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let missing = self.currencies.missing(events, |_| true);
+            if !missing.is_empty() {
+                self.currencies.extend(read_currencies(connection, view.partition, &missing).await?);
+            }
+            let mut changes: BTreeMap<&str, CurrencyTotal> = BTreeMap::new();
+            for DecodedEvent { recorded, event } in events {
+                let currency = self.currencies.state_mut(recorded.stream_id);
+                *currency = opening_currency(event).or(*currency);
+                let Some(currency) = currency else {
+                    let position = recorded.position;
+                    return Err(cannot_apply(format!("the event at position {position} has no opening before it")));
+                };
+                changes.entry(currency.code()).or_default().add(event);
+            }
+            add(connection, view, &changes).await
+        }
+        .boxed()
+    }
+
+    fn clear_cache(&mut self) {
+        self.currencies.clear();
+    }
+
+    fn check_sums<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        position: i64,
+    ) -> BoxFuture<'a, Result<Option<String>>> {
+        async move {
+            let sums = query!(
+                r#"SELECT
+                       coalesce(sum(event_count), 0)::bigint AS "event_count!",
+                       coalesce(bool_or(least(open, frozen, closed, money) < 0), false) AS "is_negative!"
+                   FROM bank_total
+                   WHERE partition = $1 AND generation = $2"#,
+                view.partition,
+                view.generation
+            )
+            .fetch_one(connection)
+            .await?;
+            let event_count = sums.event_count;
+            Ok(match sums.is_negative {
+                true => Some("a total is negative".to_owned()),
+                false => (event_count != position)
+                    .then(|| format!("it counts {event_count} events, but the log has {position}")),
+            })
+        }
+        .boxed()
+    }
+
+    fn discard<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        limit: i64,
+    ) -> BoxFuture<'a, Result<u64>> {
+        async move {
+            let deleted = query!(
+                "DELETE FROM bank_total
+                 WHERE partition = $1 AND generation = $2 AND currency IN (
+                     SELECT currency FROM bank_total WHERE partition = $1 AND generation = $2
+                     ORDER BY currency LIMIT $3
+                 )",
+                view.partition,
+                view.generation,
+                limit
+            );
+            Ok(deleted.execute(connection).await?.rows_affected())
+        }
+        .boxed()
+    }
+
+    fn check(&self) -> Box<dyn Check> {
+        Box::<BankTotalsCheck>::default()
+    }
+}
+
+/// Reads the currencies of accounts from their openings in the log, because the view has no rows per account.
+async fn read_currencies(
+    connection: &mut PgConnection,
+    partition: i16,
+    ids: &[Uuid],
+) -> Result<Vec<(Uuid, Option<Currency>)>> {
+    let openings = feed::openings(connection, partition, ids).await?;
+    let currency = |recorded| {
+        let opening = DecodedEvent::try_from(recorded)?;
+        Ok((opening.recorded.stream_id, opening_currency(&opening.event)))
+    };
+    openings.into_iter().map(currency).collect()
+}
+
+/// Adds the changes in the order of the keys, so that two writers take the row locks in the same order.
+async fn add(
+    connection: &mut PgConnection,
+    view: ViewGeneration,
+    changes: &BTreeMap<&str, CurrencyTotal>,
+) -> Result<()> {
+    query_file!(
+        "src/views/bank_totals/add.sql",
+        view.partition,
+        view.generation,
+        &changes.keys().copied().collect::<Vec<_>>() as _,
+        &changes.values().map(|total| total.accounts.open).collect::<Vec<_>>(),
+        &changes.values().map(|total| total.accounts.frozen).collect::<Vec<_>>(),
+        &changes.values().map(|total| total.accounts.closed).collect::<Vec<_>>(),
+        &changes.values().map(|total| total.money.to_string()).collect::<Vec<_>>(),
+        &changes.values().map(|total| total.event_count).collect::<Vec<_>>(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Keeps the view of daily balances: folds events into the last day of each account, and writes each changed day once per batch.
+
+use std::{collections::BTreeMap, num::NonZeroUsize};
+
+use chrono::NaiveDate;
+use futures_util::{FutureExt, future::BoxFuture};
+use sqlx::{PgConnection, Result, query, query_file, query_file_as};
+use uuid::Uuid;
+
+use super::{
+    check::DailyBalancesCheck,
+    view::{AccountDay, DailyBalance},
+};
+use crate::{
+    decoded_event::DecodedEvent,
+    money_sum::MoneySum,
+    projection::{Check, Projection, ViewGeneration},
+    views::account_cache::AccountCache,
+};
+
+/// Limit of accounts cached between batches.
+const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
+
+/// Keeps the view.
+pub(crate) struct DailyBalances {
+    /// The last day of each account; `None` if no money has moved yet.
+    last_days: AccountCache<Option<DailyBalance>>,
+}
+
+impl Default for DailyBalances {
+    fn default() -> Self {
+        Self { last_days: AccountCache::new(CACHED_ACCOUNTS_MAX) }
+    }
+}
+
+impl Projection for DailyBalances {
+    fn name(&self) -> &'static str {
+        "daily_balances"
+    }
+
+    fn schema_version(&self) -> i16 {
+        1
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        events: &'a [DecodedEvent],
+    ) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let missing = self.last_days.missing(events, |event| event.balance_change() != 0);
+            if !missing.is_empty() {
+                let days = read_last_days(connection, view, &missing).await?;
+                self.last_days.extend(days.iter().map(|row| (row.account_id, Some(row.day()))));
+            }
+            let mut days = BTreeMap::new();
+            for decoded in events.iter().filter(|decoded| decoded.event.balance_change() != 0) {
+                let account_id = decoded.recorded.stream_id;
+                let last = self.last_days.state_mut(account_id);
+                if let Some(day) = DailyBalance::evolve(*last, decoded) {
+                    *last = Some(day);
+                    days.insert((account_id, day.date), day);
+                }
+            }
+            upsert(connection, view, &days).await
+        }
+        .boxed()
+    }
+
+    fn clear_cache(&mut self) {
+        self.last_days.clear();
+    }
+
+    fn check_sums<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        _: i64,
+    ) -> BoxFuture<'a, Result<Option<String>>> {
+        async move {
+            let mismatch = query_file!("src/views/daily_balances/broken.sql", view.partition, view.generation);
+            let mismatch = mismatch.fetch_optional(connection).await?;
+            Ok(mismatch.map(|row| {
+                format!("the day {} of account {} does not follow from the previous day", row.day, row.account_id)
+            }))
+        }
+        .boxed()
+    }
+
+    fn discard<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        limit: i64,
+    ) -> BoxFuture<'a, Result<u64>> {
+        async move {
+            let deleted = query!(
+                "DELETE FROM daily_balance
+                 WHERE partition = $1 AND generation = $2 AND (account_id, day) IN (
+                     SELECT account_id, day FROM daily_balance WHERE partition = $1 AND generation = $2
+                     ORDER BY account_id, day LIMIT $3
+                 )",
+                view.partition,
+                view.generation,
+                limit
+            );
+            Ok(deleted.execute(connection).await?.rows_affected())
+        }
+        .boxed()
+    }
+
+    fn check(&self) -> Box<dyn Check> {
+        Box::<DailyBalancesCheck>::default()
+    }
+}
+
+async fn read_last_days(connection: &mut PgConnection, view: ViewGeneration, ids: &[Uuid]) -> Result<Vec<AccountDay>> {
+    query_file_as!(AccountDay, "src/views/daily_balances/last.sql", view.partition, view.generation, ids)
+        .fetch_all(connection)
+        .await
+}
+
+/// Writes rows in the order of their keys, so that two writers take the row locks in the same order.
+async fn upsert(
+    connection: &mut PgConnection,
+    view: ViewGeneration,
+    days: &BTreeMap<(Uuid, NaiveDate), DailyBalance>,
+) -> Result<()> {
+    if days.is_empty() {
+        return Ok(());
+    }
+    query_file!(
+        "src/views/daily_balances/upsert.sql",
+        view.partition,
+        view.generation,
+        &days.keys().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
+        &days.values().map(|day| day.date).collect::<Vec<_>>(),
+        &days.values().map(|day| day.opening).collect::<Vec<_>>(),
+        &texts(days.values().map(|day| day.money_in)),
+        &texts(days.values().map(|day| day.money_out)),
+        &days.values().map(|day| day.closing).collect::<Vec<_>>(),
+        &days.values().map(|day| day.count).collect::<Vec<_>>(),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn texts(sums: impl Iterator<Item = MoneySum>) -> Vec<String> {
+    sums.map(|sum| sum.to_string()).collect()
+}

@@ -1,0 +1,57 @@
+//! The views: tables that projections fill and queries read, one folder each, and the list of all of them.
+
+mod account_cache;
+pub mod accounts;
+pub mod bank_totals;
+pub mod daily_balances;
+pub mod transactions;
+
+use std::sync::LazyLock;
+
+use self::{
+    accounts::projection::Accounts, bank_totals::projection::BankTotals, daily_balances::projection::DailyBalances,
+    transactions::projection::Transactions,
+};
+use crate::projection::{Check, Projection};
+
+/// The projections of all views.
+pub(crate) fn projections() -> Vec<Box<dyn Projection>> {
+    vec![
+        Box::<Accounts>::default(),
+        Box::<Transactions>::default(),
+        Box::<DailyBalances>::default(),
+        Box::<BankTotals>::default(),
+    ]
+}
+
+/// The name of a view and the version of the shape of its rows.
+pub type Shape = (&'static str, i16);
+
+/// An empty check for each view, in the shape that this release writes.
+pub fn checks() -> Vec<(Shape, Box<dyn Check>)> {
+    projections().iter().map(|view| ((view.name(), view.schema_version()), view.check())).collect()
+}
+
+/// The views of this release with the newest shape that it can write. It does not touch rows of a newer shape.
+pub(crate) struct KnownViews {
+    pub(crate) names: Vec<String>,
+    pub(crate) schema_versions: Vec<i16>,
+}
+
+impl KnownViews {
+    /// The shape that this release writes, or `None` if there is no such view.
+    pub(crate) fn schema_version(&self, name: &str) -> Option<i16> {
+        let mut views = self.names.iter().zip(&self.schema_versions);
+        views.find(|(known, _)| *known == name).map(|(_, schema_version)| *schema_version)
+    }
+}
+
+/// The views of this release, as two lists that a statement can unnest.
+pub(crate) fn known_views() -> &'static KnownViews {
+    static KNOWN: LazyLock<KnownViews> = LazyLock::new(|| {
+        let (names, schema_versions) =
+            projections().iter().map(|view| (view.name().to_owned(), view.schema_version())).unzip();
+        KnownViews { names, schema_versions }
+    });
+    &KNOWN
+}

@@ -1,0 +1,28 @@
+-- The next rows of a history. Another generation may be live than at the previous page; its rows are the same.
+SELECT
+    entry.version AS "version!",
+    entry.kind AS "kind!",
+    entry.amount AS "amount!",
+    entry.balance_after AS "balance_after!",
+    entry.transfer_id,
+    entry.counterparty_account_id,
+    entry.reference,
+    entry.recorded_at AS "recorded_at!",
+    entry.event_id AS "event_id!"
+FROM projection
+CROSS JOIN LATERAL (
+    SELECT movement.*
+    FROM account_transaction AS movement
+    WHERE movement.partition = projection.partition
+      AND movement.generation = projection.generation
+      AND movement.account_id = $2
+      AND movement.version > $3
+      AND movement.version <= $4
+    ORDER BY movement.version
+    LIMIT $5
+) AS entry
+WHERE projection.partition = $1
+  AND projection.name = 'transactions'
+  AND projection.state = 'live'
+  AND projection.schema_version >= 2
+ORDER BY entry.version

@@ -1,0 +1,143 @@
+//! A transaction as queries return it, and pages of an account's transactions.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::query_file_as;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    positioned::Positioned,
+    read_model::{Error, ReadModel},
+};
+use passbook_event_store::{Position, timestamp};
+
+/// Why money moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each name is the value in the API")]
+pub enum Kind {
+    OpeningDeposit,
+    Deposit,
+    Withdrawal,
+    TransferIn,
+    TransferOut,
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Kind::OpeningDeposit => "opening_deposit",
+            Kind::Deposit => "deposit",
+            Kind::Withdrawal => "withdrawal",
+            Kind::TransferIn => "transfer_in",
+            Kind::TransferOut => "transfer_out",
+        }
+    }
+}
+
+/// A transaction as queries return it.
+#[derive(Clone, Debug, Hash, PartialEq, Serialize, ToSchema)]
+pub struct TransactionView {
+    /// The version of the account after the transaction.
+    #[schema(example = 2, minimum = 1)]
+    pub version: i64,
+    /// Why money moved.
+    #[schema(value_type = Kind)]
+    pub kind: String,
+    /// The amount in minor units. `kind` determines the direction.
+    #[schema(example = 500, minimum = 1)]
+    pub amount: i64,
+    /// The balance after the transaction in minor units.
+    #[schema(example = 15000, minimum = 0)]
+    pub balance_after: i64,
+    /// The transfer that the transaction is a side of.
+    pub transfer_id: Option<Uuid>,
+    /// The other account of the transfer.
+    pub counterparty_account_id: Option<Uuid>,
+    /// The text that the caller supplied.
+    #[schema(example = "invoice 2026-17")]
+    pub reference: Option<String>,
+    /// When the event was recorded.
+    #[serde(with = "timestamp")]
+    pub recorded_at: DateTime<Utc>,
+    /// The event that moved the money.
+    pub event_id: Uuid,
+}
+
+/// Which transactions of an account a list contains.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter {
+    /// Transactions recorded at this time or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Transactions recorded before this time.
+    pub to: Option<DateTime<Utc>>,
+    /// Transactions of this kind.
+    pub kind: Option<Kind>,
+}
+
+impl ReadModel {
+    /// A page of an account's transactions below version `before`, the newest first, and whether there are more.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn transactions(
+        &self,
+        account_id: Uuid,
+        filter: Filter,
+        before: Option<i64>,
+        limit: i64,
+        min_position: Option<&Position>,
+    ) -> Result<Positioned<(Vec<TransactionView>, bool)>, Error> {
+        let partition = self.partitions.of(account_id);
+        let transactions = self.query_at_least(partition, min_position, |pool| async move {
+            let rows = query_file_as!(
+                Row,
+                "src/views/transactions/list.sql",
+                partition,
+                account_id,
+                before.unwrap_or(i64::MAX),
+                filter.from,
+                filter.to,
+                filter.kind.map(Kind::as_str),
+                limit + 1
+            )
+            .fetch_all(&pool)
+            .await?;
+            let checkpoint = |row: &Row| (self.partitions.position(partition, row.position), row.generation);
+            Ok(Positioned::from_rows(rows, checkpoint, Row::view))
+        });
+        Ok(transactions.await?.into_page(limit))
+    }
+}
+
+/// A row of the view with its checkpoint. If no row of the view matches, only the checkpoint is present.
+struct Row {
+    position: i64,
+    generation: i16,
+    version: Option<i64>,
+    kind: Option<String>,
+    amount: Option<i64>,
+    balance_after: Option<i64>,
+    transfer_id: Option<Uuid>,
+    counterparty_account_id: Option<Uuid>,
+    reference: Option<String>,
+    recorded_at: Option<DateTime<Utc>>,
+    event_id: Option<Uuid>,
+}
+
+impl Row {
+    fn view(self) -> Option<TransactionView> {
+        Some(TransactionView {
+            version: self.version?,
+            kind: self.kind?,
+            amount: self.amount?,
+            balance_after: self.balance_after?,
+            transfer_id: self.transfer_id,
+            counterparty_account_id: self.counterparty_account_id,
+            reference: self.reference,
+            recorded_at: self.recorded_at?,
+            event_id: self.event_id?,
+        })
+    }
+}
