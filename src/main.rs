@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, setrlimit};
 use passbook::config::{Cli, Config, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify};
 use passbook::http;
-use passbook::service::{self, Service, publish};
+use passbook::service::{self, Service};
 use passbook_audit::{InvalidWitness, Witness, verify};
 use passbook_auth::development;
 use passbook_database::{self as database, Database};
@@ -16,9 +16,9 @@ use passbook_repartition::{Copied, Copy, Views};
 use passbook_telemetry as telemetry;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
     time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How often a copy that follows looks for more.
 const FOLLOW_MS: u64 = 250;
@@ -213,17 +213,18 @@ async fn relay(wanted: RelayNats) -> Result<(), String> {
     let _lines = telemetry::start(&wanted.config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let (stop, stopping) = watch::channel(false);
-    let relaying = publish(wanted, stopping, |address| print(&format!("listening on http://{address}\n")));
-    tokio::pin!(relaying);
+    let shutdown = CancellationToken::new();
+    let print_address = |address| print(&format!("listening on http://{address}\n"));
+    let relay = service::run_relay(wanted, shutdown.clone(), print_address);
+    tokio::pin!(relay);
     tokio::select! {
-        ended = &mut relaying => return ended,
+        outcome = &mut relay => return outcome,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    tracing::info!("ending: what is on its way is waited for");
-    stop.send_replace(true);
-    relaying.await
+    tracing::info!("relay shutdown started; waiting for outstanding acknowledgements");
+    shutdown.cancel();
+    relay.await
 }
 
 fn token(wanted: &Token) -> Result<(), String> {

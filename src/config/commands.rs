@@ -1,4 +1,4 @@
-//! What the binary can do, and what each command is asked for besides the settings.
+//! The subcommands of the binary and their own options.
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
@@ -10,218 +10,218 @@ use super::Config;
 /// An event-sourced bank in one binary: HTTP commands in, immutable events in Postgres, balances out.
 #[derive(Clone, Debug, Parser)]
 #[command(version, about, long_about = None)]
-#[command(after_help = "Without a command it serves. `passbook serve --help` tells every setting.")]
+#[command(after_help = "Without a subcommand, `serve` runs. `passbook serve --help` lists every setting.")]
 pub struct Cli {
-    /// What to do; nothing said is `serve`.
+    /// The subcommand; `serve` if none is given.
     #[command(subcommand)]
     command: Option<Subcommands>,
 }
 
 impl Cli {
-    /// What the command line asks for.
+    /// The subcommand of this process's command line.
     pub fn subcommand() -> Subcommands {
         match Self::parse().command {
             Some(subcommand) => subcommand,
-            // Parsed again, so that the settings come from the environment all the same.
+            // Parsed again, so that the settings are read from the environment.
             None => Subcommands::Serve(Serving::parse_from(["passbook"]).config),
         }
     }
 }
 
-/// `serve` without the word.
+/// The settings of `serve`, for a command line without a subcommand.
 #[derive(Parser)]
 struct Serving {
     #[command(flatten)]
     config: Config,
 }
 
-/// What the binary can do.
+/// The subcommands of the binary.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Subcommands {
     /// Serve the bank over HTTP.
     ///
-    /// Without PASSBOOK_DATABASE_URL it starts a Postgres of its own and keeps its data in PASSBOOK_DATA_DIR, so this
-    /// one command is a whole bank. It brings the database's schema up to date, prints `listening on http://…` once
-    /// it is ready, and ends at Ctrl-C or SIGTERM after what it has accepted is answered.
+    /// Without PASSBOOK_DATABASE_URL the command starts an embedded Postgres with its data in PASSBOOK_DATA_DIR, so nothing
+    /// else needs to run. It migrates the database, prints `listening on http://…` once it is ready, and stops on Ctrl-C
+    /// or SIGTERM after it has answered the accepted requests.
     ///
     /// Try it:
     ///   curl http://127.0.0.1:8080/v1/accounts -H 'content-type: application/json' -d '{"currency": "EUR"}'
     #[command(verbatim_doc_comment)]
     Serve(Config),
-    /// Bring the database's schema up to date, and end.
+    /// Migrate the database, then exit.
     ///
-    /// `serve` does this by itself. Use it where the schema is to change before the first new instance starts, and to spread
-    /// a new log over the nodes of a Citus cluster.
+    /// `serve` migrates by itself. Use this command to migrate before the first instance of a new release starts, or to
+    /// distribute a new log over the nodes of a Citus cluster.
     Migrate(Migrate),
-    /// Check the books: the whole log, and everything that is derived from it.
+    /// Verify the whole log and everything that is derived from it.
     ///
-    /// Reads the log once, in one snapshot, while the bank goes on: positions without holes, versions without gaps, times
-    /// that never go back, every hash recomputed, every snapshot, every receipt and every row of the views compared with
-    /// the fold, and the sum of all balances with what was paid in and out. Exit code 1 and the first broken position if
-    /// anything is not in order.
+    /// Reads the log once, in one database snapshot, while the service runs. Checks that positions and versions have no gaps
+    /// and times never decrease, recomputes every hash, compares every snapshot, receipt and view row with the folded events,
+    /// and compares the sum of all balances with all deposits and withdrawals. On the first mismatch it prints the position
+    /// and exits with code 1.
     ///
-    /// A superuser can rewrite the whole log with fitting hashes. Somebody who wrote down position and hash before
-    /// (`GET /v1/log/head`) finds that out with --witness.
+    /// A database superuser can rewrite the whole log with matching hashes. To detect that, save a position and its hash
+    /// (`GET /v1/log/head`) and pass them later with --expect-head.
     Verify(Verify),
     /// Rebuild a view from the log, beside the live one.
     ///
-    /// The view's next generation is built while the bank goes on, checked, and takes over in one short transaction; it
-    /// works just as well while no service runs. Ctrl-C stops it half-way: --resume goes on, and so does the next `serve`.
+    /// Builds the next generation of the view while the service runs, checks it, and makes it live in one short transaction.
+    /// Works without a running service, too. After Ctrl-C, --resume or the next `serve` continues the rebuild.
     Rebuild(Rebuild),
-    /// Copy the log into a new one with more partitions, while the bank goes on.
+    /// Copy the log into a new one with more partitions, while the service runs.
     ///
-    /// Everything but positions and hashes stays what it was: events, keys, what was answered. The new log needs a database of
-    /// its own and a multiple of the old one's partitions. With --follow it copies on until Ctrl-C; stop the service then, and
-    /// run it without: it copies the rest, makes sure that nothing is missing, and the new log can be served. What was
-    /// interrupted goes on where it stopped.
+    /// Events, idempotency keys and receipts stay the same, except for their positions and hashes. The new log needs a database
+    /// of its own, and a multiple of the old log's partitions. With --follow the command copies new events until Ctrl-C. Then
+    /// stop the service and run the command without --follow: it copies the rest and verifies that nothing is missing. An
+    /// interrupted copy continues where it stopped.
     ///
     /// Try it:
     ///   passbook copy --to postgres://user:password@host/new --partitions 16 --follow
     #[command(verbatim_doc_comment)]
     Copy(Copy),
-    /// Make an access token, for trying out access control without a provider.
+    /// Sign a development token, to try access control without a provider.
     ///
-    /// Signed with a key of this machine's own, which is made on first use: `development.key` in the data folder, or the file
-    /// that --key names. Its public half is written beside it (`development.jwks.json`). The token goes to standard output.
+    /// The private key is created on first use: `development.key` in the data folder, or the file that --key names. The public
+    /// key is written beside it (`development.jwks.json`). The token is printed to standard output.
     ///
     /// Try it:
     ///   TOKEN=$(passbook token --sub alice --scope "accounts:read accounts:write")
-    ///   PASSBOOK_AUTH_JWKS_FILE=<the file that it names> passbook serve
+    ///   PASSBOOK_AUTH_JWKS_FILE=<the printed file> passbook serve
     ///   curl http://127.0.0.1:8080/v1/accounts -H "authorization: Bearer $TOKEN"
     #[command(verbatim_doc_comment)]
     Token(Token),
     /// Publish the log to other services.
     #[command(subcommand)]
     Relay(Relay),
-    /// Print the OpenAPI document, the contract that clients are generated from.
+    /// Print the OpenAPI document, from which clients can be generated.
     ///
-    /// It needs no database: `passbook openapi > openapi.json`.
+    /// Needs no database: `passbook openapi > openapi.json`.
     Openapi,
 }
 
-/// What is brought up to date.
+/// The options of `migrate`.
 #[derive(Args, Clone, Debug)]
 pub struct Migrate {
-    /// Distribute the tables over the nodes of a Citus cluster, by partition; only of a log without an event.
+    /// Distribute the tables over the nodes of a Citus cluster, by partition. The log must not hold any event.
     #[arg(long)]
     pub distribute: bool,
 
-    /// Where the log is.
+    /// The settings, among them the database of the log.
     #[command(flatten)]
     pub config: Config,
 }
 
-/// What is checked, and how it is told.
+/// The options of `verify`.
 #[derive(Args, Clone, Debug)]
 pub struct Verify {
     /// What somebody wrote down of the log earlier: `<position>-<hash>`, at least the hash's first 8 digits.
     #[arg(long)]
     pub witness: Option<String>,
 
-    /// Tell it as one JSON object on standard output.
+    /// Print the result as one JSON object on standard output.
     #[arg(long)]
     pub json: bool,
 
-    /// Where the log is.
+    /// The settings, among them the database of the log.
     #[command(flatten)]
     pub config: Config,
 }
 
-/// Where the log is published.
+/// The destinations of the log.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Relay {
     /// Publish every event, in order, as a CloudEvents message to NATS JetStream.
     ///
-    /// Events of partition 0 go to the stream passbook-0 under the subjects passbook.0.<type>, the event at position n as its
-    /// message n, and so on with further partitions. A stream is made on the first start. The relay may be killed at any time, and goes on where the stream
-    /// ends; what is away is waited for. It ends with exit code 1 and a sentence when somebody has to decide something: the
-    /// stream is gone, cut off or full. Run one beside the service; a second one does no harm.
+    /// Each partition has a stream, created on the first start: events of partition 0 go to the stream passbook-0 under the
+    /// subjects passbook.0.<type>, and the event at position n is message n. The relay can be killed at any time; it continues
+    /// where the stream ends, and waits for an unreachable database or server. It exits with code 1 and an explanation if an
+    /// operator must act: the stream is missing, truncated or full. Run one relay beside the service; a second one is harmless.
     Nats(Box<RelayNats>),
 }
 
-/// What NATS server, and what stream.
+/// The options of `relay nats`.
 #[derive(Args, Clone, Debug)]
 pub struct RelayNats {
-    /// The NATS server to publish to, several of a cluster with commas between (`tls://user:password@host:4222`, `nats://token@host`).
+    /// The NATS server (`tls://user:password@host:4222`, `nats://token@host`); the servers of a cluster are separated by commas.
     #[arg(long, env = "PASSBOOK_RELAY_NATS_URL", hide_env_values = true, default_value = "nats://127.0.0.1:4222")]
     pub relay_nats_url: SecretString,
 
-    /// A file with credentials for it, as `nsc` writes them.
+    /// A credentials file for the NATS server, as `nsc` writes it.
     #[arg(long, env = "PASSBOOK_RELAY_NATS_CREDENTIALS_FILE")]
     pub relay_nats_credentials_file: Option<PathBuf>,
 
-    /// What the stream's name begins with; a dash and the partition follow.
+    /// The prefix of the streams' names; a dash and the partition follow.
     #[arg(long, env = "PASSBOOK_RELAY_STREAM", default_value = "passbook")]
     pub relay_stream: String,
 
-    /// The address on which the relay shows its figures (`GET /metrics`); none: nowhere.
+    /// The address of the relay's metrics (`GET /metrics`). Default: no metrics.
     #[arg(long, env = "PASSBOOK_RELAY_LISTEN")]
     pub relay_listen: Option<SocketAddr>,
 
-    /// Make a stream anew that is gone, and publish again what one that was cut off no longer holds.
+    /// Create a missing stream again, and publish again the events that a truncated stream lacks.
     #[arg(long)]
     pub refill: bool,
 
-    /// Where the log is.
+    /// The settings, among them the database of the log.
     #[command(flatten)]
     pub config: Config,
 }
 
-/// What is rebuilt, and how.
+/// The options of `rebuild`.
 #[derive(Args, Clone, Debug)]
 pub struct Rebuild {
-    /// The view, as `GET /v1/projections` names it.
+    /// The name of the view, as in `GET /v1/projections`.
     pub projection: String,
 
-    /// Compare every row with the log before it goes live, in place of a sample of accounts.
+    /// Compare every row with the log before the view goes live, instead of a sample of accounts.
     #[arg(long)]
     pub verify: bool,
 
-    /// Go on with one that was begun.
+    /// Continue an interrupted rebuild.
     #[arg(long)]
     pub resume: bool,
 
-    /// Where the log is.
+    /// The settings, among them the database of the log.
     #[command(flatten)]
     pub config: Config,
 }
 
-/// Where to, and for how long.
+/// The options of `copy`.
 #[derive(Args, Clone, Debug)]
 pub struct Copy {
-    /// The Postgres of the new log (`postgres://user:password@host/database`).
+    /// The database of the new log (`postgres://user:password@host/database`).
     #[arg(long, env = "PASSBOOK_COPY_TO", hide_env_values = true)]
     pub to: SecretString,
 
-    /// Copy on while the old log grows, until Ctrl-C.
+    /// Copy new events, too, until Ctrl-C.
     #[arg(long)]
     pub follow: bool,
 
-    /// Where the old log is; --partitions is how many the new one gets.
+    /// The settings: the database of the old log, and with --partitions the number of partitions of the new one.
     #[command(flatten)]
     pub config: Config,
 }
 
-/// What the token says, and who signs it.
+/// The options of `token`.
 #[derive(Args, Clone, Debug)]
 pub struct Token {
-    /// Who it is for: the owner of the accounts that are opened with it.
+    /// The subject, which owns the accounts that are opened with the token.
     #[arg(long)]
     pub sub: String,
 
-    /// What it is good for: scopes with spaces between.
+    /// The scopes, separated by spaces.
     #[arg(long, default_value = "accounts:read accounts:write")]
     pub scope: String,
 
-    /// For how many seconds.
-    #[arg(long, default_value = "3600")]
-    pub lasts_s: NonZeroU32,
+    /// How long the token is valid, in seconds.
+    #[arg(long, alias = "lasts-s", default_value = "3600")]
+    pub expires_in_seconds: NonZeroU32,
 
-    /// The file of the private key; none: `development.key` in the data folder.
+    /// The file of the private key. Default: `development.key` in the data folder.
     #[arg(long)]
     pub key: Option<PathBuf>,
 
-    /// Where the data folder is, and what issuer and audience the service asks for.
+    /// The settings, among them the data folder, and the issuer and audience of the token.
     #[command(flatten)]
     pub config: Config,
 }

@@ -1,8 +1,6 @@
-//! What an operator measures, all of it, under the names that `GET /metrics` gives. A room counts where a thing happens; nobody
-//! decides anything by these numbers.
+//! The Prometheus metrics of one process, as `GET /metrics` returns them. They are only reported: no code decides by them.
 //!
-//! Names and units follow <https://prometheus.io/docs/practices/naming/>. What belongs to one process is counted in it; a
-//! scraper asks each instance.
+//! Names and units follow <https://prometheus.io/docs/practices/naming/>. Each instance is scraped by itself.
 
 use std::sync::LazyLock;
 
@@ -13,180 +11,192 @@ use prometheus::{
     Opts, Registry, TextEncoder, core::Collector,
 };
 
-/// The process's own.
+/// The metrics of this process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
 
-/// From a memory access to a request that is given up.
+/// Buckets from a cached read to a request that times out.
 const SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// From one to a batch of a view that is far behind.
+/// Buckets from one event to the largest batch of a projector that catches up.
 const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 2_000.0, 8_000.0, 20_000.0];
 
-/// The codes that `ops/alerts.yml` asks for.
-const ALARMING: [&str; 4] = ["internal_error", "outcome_unknown", "overloaded", "storage_unavailable"];
+/// The problem codes that `ops/alerts.yml` queries.
+const ALERT_CODES: [&str; 4] = ["internal_error", "outcome_unknown", "overloaded", "storage_unavailable"];
 
-/// Everything that is measured.
+/// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// How long each request took up to its answer's head, by `method`, `route` and `status`.
+    /// Time until the head of each response, by `method`, `route` and `status`.
     pub requests: HistogramVec,
-    /// Connections that are open.
+    /// Open HTTP connections.
     pub connections: IntGauge,
     /// Requests that were refused or failed, by the `code` of their problem.
     pub refusals: IntCounterVec,
-    /// Those among them that were refused for who asked, by `code`. Each has a log line.
+    /// Requests that access control refused, by `code`. Each one has a log line.
     pub authority_refusals: IntCounterVec,
-    /// Answers that an idempotency key brought back.
+    /// Responses that were replayed for an idempotency key.
     pub replays: IntCounter,
-    /// Commands that wait for the executor.
+    /// Commands in the queues of the executors.
     pub queued_commands: IntGauge,
-    /// How many commands a batch carried.
+    /// Commands of each batch.
     pub batch_commands: Histogram,
-    /// How long a batch took, by `phase`: `load`, `turnstile` (waiting for other instances), `write`, `commit`
-    /// (part of `write` on the fast path), and `whole`.
+    /// Time of each batch by `phase`: `load`, `lock` (waiting for the log-head lock), `write`, `commit` (part of `write` on the
+    /// optimistic path), and `whole`.
     pub batch_duration: HistogramVec,
-    /// Batches by their `path` through the turnstile: `fast`, or `slow` because others write too.
+    /// Batches by their `path`: `optimistic`, or `locked` because other instances write too.
     pub batches: IntCounterVec,
-    /// Events that were appended.
+    /// Appended events.
     pub appended_events: IntCounter,
-    /// Accounts that a batch needed, by `result`: `hit` where memory held them, `miss` where they were loaded.
+    /// Accounts that batches needed, by `result`: `hit` from the cache, `miss` if loaded from the database.
     pub cache_lookups: IntCounterVec,
-    /// Snapshots that a load began with.
+    /// Snapshots that loads started from.
     pub snapshots_used: IntCounter,
-    /// Events that a view lags behind the log's head, by `projection`.
+    /// Events between the view and the log's head, by `projection`.
     pub projection_lag_events: IntGaugeVec,
-    /// For how long the oldest of them has been waiting, by `projection`.
+    /// Age of the oldest event that the view lacks, by `projection`.
     pub projection_lag_seconds: GaugeVec,
-    /// Views and their generations, by `state` as `GET /v1/projections` has it.
+    /// Generations of views by `state`, as in `GET /v1/projections`.
     pub projections: IntGaugeVec,
-    /// When this process's projector of a `partition` last looked, whether or not there was anything to do.
+    /// When the projector of a `partition` last polled the log, with or without new events.
     pub projector_heartbeat: GaugeVec,
-    /// How many events a projector's batch held.
+    /// Events of each projector batch.
     pub projected_events: Histogram,
-    /// How long a projector's batch took.
+    /// Time of each projector batch.
     pub projection_duration: Histogram,
-    /// Connections of the pool that queries use, by `state`: `idle`, `used`.
+    /// Connections of the query pool by `state`: `idle`, `used`.
     pub pool_connections: IntGaugeVec,
-    /// Whether the replica is asked: 1 while it is there and near. Told where a replica is configured.
+    /// 1 while queries use the replica. Only with a configured replica.
     replica_near: IntGaugeVec,
-    /// For how long the oldest event has been waiting that it lacks. Told while it is there.
+    /// Age of the oldest event that the replica lacks, while it is reachable.
     replica_lag: GaugeVec,
-    /// Queries that went to the primary though a replica is configured, by `reason`: `away`, or `position` where a reader wanted
-    /// a position that it had not reached.
+    /// Queries that used the primary in spite of a configured replica, by `reason`: `away`, or `position` if the replica had not
+    /// reached the position that the client asked for.
     pub replica_fallbacks: IntCounterVec,
-    /// Readers of the event feed.
+    /// Subscribers of the event feed.
     pub feed_readers: IntGauge,
-    /// How often the embedded Postgres was started again.
+    /// Restarts of the embedded Postgres.
     pub postgres_restarts: IntCounter,
-    /// Messages that a relay has put into its stream, by `stream`.
+    /// Messages that the relay published, by `stream`.
     pub relay_published: IntCounterVec,
-    /// Events that a relay's stream lacks, by `stream`.
+    /// Events that the relay has not published yet, by `stream`.
     pub relay_lag_events: IntGaugeVec,
-    /// For how long the oldest of them has been waiting, by `stream`.
+    /// Age of the oldest of them, by `stream`.
     pub relay_lag_seconds: GaugeVec,
 }
 
 impl Metrics {
     fn register() -> Self {
         let registry = Registry::new();
-        let keep = Keep(&registry);
+        let register = Registrar(&registry);
         #[cfg(target_os = "linux")]
-        registry.register(Box::new(ProcessCollector::for_self())).expect("each name is there once");
+        registry.register(Box::new(ProcessCollector::for_self())).expect("metric names are unique");
         let metrics = Self {
-            requests: keep.histograms(
+            requests: register.histograms(
                 "http_request_duration_seconds",
-                "Time to the head of each answer, by route and status.",
+                "Time to the head of each response, by route and status.",
                 SECONDS,
                 &["method", "route", "status"],
             ),
-            connections: keep.gauge("http_connections", "Connections that are open."),
-            refusals: keep.counters(
+            connections: register.gauge("http_connections", "Open connections."),
+            refusals: register.counters(
                 "refusals_total",
                 "Requests refused or failed, by the code of their problem.",
                 &["code"],
             ),
-            authority_refusals: keep.counters(
+            authority_refusals: register.counters(
                 "authority_refusals_total",
-                "Requests refused for who asked, by code.",
+                "Requests refused by access control, by code.",
                 &["code"],
             ),
-            replays: keep.counter("replays_total", "Answers that an idempotency key brought back."),
-            queued_commands: keep.gauge("queued_commands", "Commands that wait for the executor."),
-            batch_commands: keep.histogram("batch_commands", "Commands in a batch.", COUNTS),
-            batch_duration: keep.histograms(
+            replays: register.counter("replays_total", "Responses replayed for an idempotency key."),
+            queued_commands: register.gauge("queued_commands", "Commands in the queues of the executors."),
+            batch_commands: register.histogram("batch_commands", "Commands in a batch.", COUNTS),
+            batch_duration: register.histograms(
                 "batch_duration_seconds",
-                "Time of a batch by phase: load, turnstile, write, commit, and whole.",
+                "Time of a batch by phase: load, lock, write, commit, and whole.",
                 SECONDS,
                 &["phase"],
             ),
-            batches: keep.counters("batches_total", "Batches by their path through the turnstile.", &["path"]),
-            appended_events: keep.counter("appended_events_total", "Events appended."),
-            cache_lookups: keep.counters(
+            batches: register.counters("batches_total", "Batches by path: optimistic or locked.", &["path"]),
+            appended_events: register.counter("appended_events_total", "Events appended."),
+            cache_lookups: register.counters(
                 "cache_lookups_total",
                 "Accounts that batches needed, by result.",
                 &["result"],
             ),
-            snapshots_used: keep.counter("snapshots_used_total", "Snapshots that a load began with."),
-            projection_lag_events: keep.gauges(
+            snapshots_used: register.counter("snapshots_used_total", "Snapshots that loads started from."),
+            projection_lag_events: register.gauges(
                 "projection_lag_events",
                 "Events behind the log's head.",
                 &["projection"],
             ),
-            projection_lag_seconds: keep.seconds(
+            projection_lag_seconds: register.seconds(
                 "projection_lag_seconds",
-                "Waiting time of the oldest event not read yet.",
+                "Age of the oldest event that the view lacks.",
                 &["projection"],
             ),
-            projections: keep.gauges("projections", "Views and their generations, by state.", &["state"]),
-            projector_heartbeat: keep.seconds(
+            projections: register.gauges("projections", "Generations of views, by state.", &["state"]),
+            projector_heartbeat: register.seconds(
                 "projector_heartbeat_timestamp_seconds",
-                "When the projector of a partition last looked.",
+                "When the projector of a partition last polled the log.",
                 &["partition"],
             ),
-            projected_events: keep.histogram("projection_batch_events", "Events in a batch of the projector.", COUNTS),
-            projection_duration: keep.histogram(
+            projected_events: register.histogram(
+                "projection_batch_events",
+                "Events in a batch of the projector.",
+                COUNTS,
+            ),
+            projection_duration: register.histogram(
                 "projection_batch_duration_seconds",
                 "Time of a batch of the projector.",
                 SECONDS,
             ),
-            pool_connections: keep.gauges(
+            pool_connections: register.gauges(
                 "pool_connections",
-                "Connections of the queries' pool, by state.",
+                "Connections of the query pool, by state.",
                 &["state"],
             ),
-            replica_near: keep.gauges("replica_near", "1 while the replica is there and near.", &[]),
-            replica_lag: keep.seconds(
+            replica_near: register.gauges("replica_near", "1 while queries use the replica.", &[]),
+            replica_lag: register.seconds(
                 "replica_lag_seconds",
-                "Waiting time of the oldest event that the replica lacks.",
+                "Age of the oldest event that the replica lacks.",
                 &[],
             ),
-            replica_fallbacks: keep.counters(
+            replica_fallbacks: register.counters(
                 "replica_fallbacks_total",
-                "Queries that went to the primary in place of the replica, by reason.",
+                "Queries that used the primary instead of the replica, by reason.",
                 &["reason"],
             ),
-            feed_readers: keep.gauge("feed_readers", "Readers of the event feed."),
-            postgres_restarts: keep.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),
-            relay_published: keep.counters("relay_published_total", "Messages put into the stream.", &["stream"]),
-            relay_lag_events: keep.gauges("relay_lag_events", "Events that the stream lacks.", &["stream"]),
-            relay_lag_seconds: keep.seconds(
+            feed_readers: register.gauge("feed_readers", "Subscribers of the event feed."),
+            postgres_restarts: register.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),
+            relay_published: register.counters(
+                "relay_published_total",
+                "Messages published to the stream.",
+                &["stream"],
+            ),
+            relay_lag_events: register.gauges(
+                "relay_lag_events",
+                "Events not published to the stream yet.",
+                &["stream"],
+            ),
+            relay_lag_seconds: register.seconds(
                 "relay_lag_seconds",
-                "Waiting time of the oldest event that the stream lacks.",
+                "Age of the oldest event not published to the stream yet.",
                 &["stream"],
             ),
             registry: registry.clone(),
         };
-        metrics.begin_at_zero();
+        metrics.init_alert_series();
         metrics
     }
 
-    /// What has not happened yet is told as 0, so that a first time is seen as a rise.
-    fn begin_at_zero(&self) {
-        for code in ALARMING {
+    /// Exports series with the value 0 before their first event, so that alerts see the first increase.
+    fn init_alert_series(&self) {
+        for code in ALERT_CODES {
             self.refusals.with_label_values(&[code]);
         }
-        for path in ["fast", "slow"] {
+        for path in ["optimistic", "locked"] {
             self.batches.with_label_values(&[path]);
         }
         for result in ["hit", "miss"] {
@@ -197,8 +207,8 @@ impl Metrics {
         }
     }
 
-    /// Tells whether the replica is asked, and by how many milliseconds it is behind while it is there.
-    pub fn tell_replica(&self, is_near: bool, lag_ms: Option<i64>) {
+    /// Sets whether queries use the replica, and its lag in milliseconds while it is reachable.
+    pub fn set_replica(&self, is_near: bool, lag_ms: Option<i64>) {
         const NONE: [&str; 0] = [];
         self.replica_near.with_label_values(&NONE).set(i64::from(is_near));
         match lag_ms {
@@ -210,56 +220,56 @@ impl Metrics {
         }
     }
 
-    /// All of it in Prometheus's text format 0.0.4.
+    /// All metrics in Prometheus's text format 0.0.4.
     pub fn text(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
 
-/// Measures a phase of a batch up to where it is dropped.
+/// Measures a phase of a batch until the timer is dropped.
 pub fn phase(phase: &'static str) -> HistogramTimer {
     METRICS.batch_duration.with_label_values(&[phase]).start_timer()
 }
 
-/// What makes a name or a set of buckets good is known when it is written down here.
-const GOOD: &str = "constant names and buckets are good ones";
+/// Names and buckets are constants, so a failure here is a bug.
+const VALID: &str = "constant names and buckets are valid";
 
-/// Makes what is measured, and registers it.
-struct Keep<'a>(&'a Registry);
+/// Creates metrics and registers them.
+struct Registrar<'a>(&'a Registry);
 
-impl Keep<'_> {
-    fn it<C: Collector + Clone + 'static>(&self, collector: C) -> C {
-        self.0.register(Box::new(collector.clone())).expect("each name is there once");
+impl Registrar<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, collector: C) -> C {
+        self.0.register(Box::new(collector.clone())).expect("metric names are unique");
         collector
     }
 
     fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.it(IntCounter::with_opts(opts(name, help)).expect(GOOD))
+        self.add(IntCounter::with_opts(opts(name, help)).expect(VALID))
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.it(IntCounterVec::new(opts(name, help), labels).expect(GOOD))
+        self.add(IntCounterVec::new(opts(name, help), labels).expect(VALID))
     }
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.it(IntGauge::with_opts(opts(name, help)).expect(GOOD))
+        self.add(IntGauge::with_opts(opts(name, help)).expect(VALID))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.it(IntGaugeVec::new(opts(name, help), labels).expect(GOOD))
+        self.add(IntGaugeVec::new(opts(name, help), labels).expect(VALID))
     }
 
     fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.it(GaugeVec::new(opts(name, help), labels).expect(GOOD))
+        self.add(GaugeVec::new(opts(name, help), labels).expect(VALID))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-        self.it(Histogram::with_opts(HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec())).expect(GOOD))
+        self.add(Histogram::with_opts(HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec())).expect(VALID))
     }
 
     fn histograms(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
         let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
-        self.it(HistogramVec::new(opts, labels).expect(GOOD))
+        self.add(HistogramVec::new(opts, labels).expect(VALID))
     }
 }
 
