@@ -1,6 +1,6 @@
 //! The only wiring: Config → Database → Bank and ReadModel → HTTP and projector, and the way back down in order.
 
-mod publish;
+mod relay;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -21,7 +21,7 @@ use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, copied, layout};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
 
-pub use publish::publish;
+pub use relay::run_relay;
 
 /// How many requests a second one caller may send where others can reach the bank and nothing else was said.
 const RATE_LIMIT_PER_SECOND: u32 = 1_000;

@@ -20,11 +20,11 @@ async fn a_deleted_stream_stops_the_relay_until_refill_is_requested() {
     testbed.nats.jetstream().await.delete_stream(STREAM).await.unwrap();
     testbed.deposit("b", 1).await;
     let error = wait_for_error(relay).await;
-    assert!(error.contains("is gone") && error.contains("position 4"), "{error}");
+    assert!(error.contains("no longer exists") && error.contains("position 4"), "{error}");
     // The service keeps running, and a restarted relay fails with the same error.
     testbed.deposit("c", 1).await;
     let error = wait_for_error(testbed.start_relay().await).await;
-    assert!(error.contains("is gone"), "{error}");
+    assert!(error.contains("no longer exists"), "{error}");
     assert_eq!(testbed.nats.last_sequence().await, None);
 
     let relay = testbed.relay_command().argument("--refill");
@@ -82,7 +82,7 @@ async fn another_publisher_in_the_stream_stops_the_relay() {
     jetstream.publish("passbook.0.MoneyDeposited", "{}".into()).await.unwrap().await.unwrap();
     testbed.deposit("b", 1).await;
     let error = wait_for_error(relay).await;
-    assert!(error.contains("somebody else publishes"), "{error}");
+    assert!(error.contains("another publisher writes"), "{error}");
     assert_eq!(testbed.nats.last_sequence().await, Some(4), "the relay must publish nothing after the foreign message");
 }
 
@@ -92,7 +92,7 @@ async fn a_log_with_another_history_stops_the_relay() {
     testbed.publish_deposits("a", 2).await;
     testbed.execute(CHANGE_HISTORY).await;
     let error = wait_for_error(testbed.start_relay().await).await;
-    assert!(error.contains("another history"), "{error}");
+    assert!(error.contains("different histories"), "{error}");
     testbed.execute("DELETE FROM event WHERE position = 3").await;
     let error = wait_for_error(testbed.start_relay().await).await;
     assert!(error.contains("beyond the log's head"), "{error}");
@@ -105,7 +105,7 @@ async fn a_log_with_another_history_stops_the_relay_of_a_purged_stream() {
     testbed.nats.jetstream().await.get_stream(STREAM).await.unwrap().purge().await.unwrap();
     testbed.execute(CHANGE_HISTORY).await;
     let error = wait_for_error(testbed.start_relay().await).await;
-    assert!(error.contains("another history"), "{error}");
+    assert!(error.contains("different histories"), "{error}");
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_stream_with_other_subjects_stops_the_relay() {
     let settings = Config { name: STREAM.to_owned(), subjects: vec!["other.>".to_owned()], ..Config::default() };
     testbed.nats.jetstream().await.create_stream(settings).await.unwrap();
     let error = wait_for_error(testbed.start_relay().await).await;
-    assert!(error.contains("does not take the subjects passbook.0.>"), "{error}");
+    assert!(error.contains("does not accept the subjects passbook.0.>"), "{error}");
 }
 
 #[tokio::test]
@@ -123,16 +123,16 @@ async fn failed_authentication_stops_the_relay_without_leaking_a_password() {
     let wrong = testbed.nats.url().replace("nats://", "nats://bank:wrong@");
     let relay = testbed.relay_command().set("PASSBOOK_RELAY_NATS_URL", wrong);
     let error = wait_for_error(tokio::task::spawn_blocking(|| relay.start()).await.unwrap()).await;
-    assert!(error.contains("does not let this relay in") && !error.contains("wrong"), "{error}");
+    assert!(error.contains("rejected the relay's login") && !error.contains("wrong"), "{error}");
 }
 
 #[tokio::test]
 async fn invalid_settings_stop_the_relay() {
     let testbed = Testbed::new().await;
     for (name, value, expected) in [
-        ("PASSBOOK_RELAY_NATS_URL", "nats://[", "no address of a NATS server"),
-        ("PASSBOOK_RELAY_STREAM", "a.b", "no stream's name"),
-        ("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE", "/nowhere", "cannot be used"),
+        ("PASSBOOK_RELAY_NATS_URL", "nats://[", "must be the URL of a NATS server"),
+        ("PASSBOOK_RELAY_STREAM", "a.b", "is not a valid stream name"),
+        ("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE", "/nowhere", "cannot be read"),
     ] {
         let relay = testbed.relay_command().set(name, value);
         let error = wait_for_error(tokio::task::spawn_blocking(|| relay.start()).await.unwrap()).await;

@@ -41,8 +41,8 @@ async fn during_a_nats_outage_the_metrics_report_the_lag() {
     assert_eq!(lag_metric(&base, "passbook_relay_published_total").await, Some(8.0));
     testbed.assert_streams_match_log().await;
     let ended = stop(relay).await;
-    assert_eq!(count_lines(&ended.stderr, "stands still"), 1, "{}", ended.stderr);
-    assert_eq!(count_lines(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
+    assert_eq!(count_lines(&ended.stderr, "publishing failed; retrying"), 1, "{}", ended.stderr);
+    assert_eq!(count_lines(&ended.stderr, "publishing resumed"), 1, "{}", ended.stderr);
 }
 
 #[tokio::test]
@@ -52,12 +52,12 @@ async fn a_relay_starts_and_stops_before_the_service_and_nats_run() {
     testbed.nats.kill();
     let relay = testbed.start_relay().await;
     let other = testbed.start_relay().await;
-    let waits = async || count_lines(&relay.process.stderr(), "waits for the log") == 1;
+    let waits = async || count_lines(&relay.process.stderr(), "waiting for the log") == 1;
     eventually("the log line that the log is unavailable", waits).await;
     stop(other).await;
     testbed.start_service().await;
     eventually("the log line that publishing has stopped", async || {
-        count_lines(&relay.process.stderr(), "stands still") == 1
+        count_lines(&relay.process.stderr(), "publishing failed; retrying") == 1
     })
     .await;
     testbed.nats.restart();
@@ -92,7 +92,7 @@ async fn one_reachable_server_of_several_is_enough() {
     let relay = spawn_blocking(|| relay.start()).await.unwrap();
     testbed.wait_for_checkpoint().await;
     let ended = stop(relay).await;
-    assert_eq!(count_lines(&ended.stderr, "stands still"), 0, "{}", ended.stderr);
+    assert_eq!(count_lines(&ended.stderr, "publishing failed; retrying"), 0, "{}", ended.stderr);
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn an_incompletely_copied_log_is_not_published() {
         .await;
     let relay = testbed.start_relay().await;
     eventually("the log line that the copy is incomplete", async || {
-        count_lines(&relay.process.stderr(), "not all of it is here") == 1
+        count_lines(&relay.process.stderr(), "the log is an incomplete copy") == 1
     })
     .await;
     assert_eq!(testbed.nats.last_sequence().await, None);
@@ -124,7 +124,7 @@ async fn the_relay_waits_for_the_database_and_resumes() {
     testbed.wait_until_published().await;
     testbed.stop_service().await;
     eventually("the log line that publishing has stopped", async || {
-        count_lines(&relay.process.stderr(), "stands still") == 1
+        count_lines(&relay.process.stderr(), "publishing failed; retrying") == 1
     })
     .await;
     testbed.start_service().await;
@@ -159,5 +159,5 @@ async fn after_a_failover_the_relay_resumes_at_the_new_primary() {
     let deposit: serde_json::Value = serde_json::from_slice(&nats.messages(0).await[1].payload).unwrap();
     assert_eq!(deposit["position"], "2");
     let ended = stop(relay).await;
-    assert_eq!(count_lines(&ended.stderr, "goes on"), 1, "{}", ended.stderr);
+    assert_eq!(count_lines(&ended.stderr, "publishing resumed"), 1, "{}", ended.stderr);
 }

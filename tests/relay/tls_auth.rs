@@ -24,7 +24,7 @@ async fn a_relay_publishes_over_tls_with_user_and_password() {
     let testbed = Testbed::with(Nats::with_access(&arguments, access).await).await;
 
     let untrusting = started(testbed.relay_command()).await;
-    let waits = async || untrusting.process.stderr().contains("stands still");
+    let waits = async || untrusting.process.stderr().contains("publishing failed; retrying");
     eventually("the log line of a failed publish", waits).await;
     assert!(untrusting.process.stderr().contains("certificate"), "{}", untrusting.process.stderr());
     stop(untrusting).await;
@@ -34,7 +34,7 @@ async fn a_relay_publishes_over_tls_with_user_and_password() {
     let wrong = testbed.nats.url().replace("right", "wrong");
     let error =
         wait_for_error(started(trusting(testbed.relay_command()).set("PASSBOOK_RELAY_NATS_URL", wrong)).await).await;
-    assert!(error.contains("does not let this relay in") && !error.contains("wrong"), "{error}");
+    assert!(error.contains("rejected the relay's login") && !error.contains("wrong"), "{error}");
 
     let relay = started(trusting(testbed.relay_command())).await;
     testbed.wait_for_checkpoint().await;
@@ -51,10 +51,10 @@ async fn a_relay_publishes_with_a_credentials_file() {
     let with = |file| testbed.relay_command().set("PASSBOOK_RELAY_NATS_CREDENTIALS_FILE", file);
 
     let error = wait_for_error(testbed.start_relay().await).await;
-    assert!(error.contains("does not let this relay in"), "{error}");
+    assert!(error.contains("rejected the relay's login"), "{error}");
     let (_, foreign_credentials) = nats_operator::write(other.path());
     let error = wait_for_error(started(with(foreign_credentials)).await).await;
-    assert!(error.contains("does not let this relay in"), "{error}");
+    assert!(error.contains("rejected the relay's login"), "{error}");
     let invalid = folder.path().join("invalid");
     fs::write(&invalid, "not credentials").unwrap();
     let error = wait_for_error(started(with(invalid)).await).await;
