@@ -1,10 +1,10 @@
-//! Recorded events decoded for projections, and the batches in which they are read.
+//! Recorded events decoded for projections, the batches in which they are read, and the errors of events that cannot be projected.
+//! The errors travel as [`sqlx::Error`], so that one error type covers a whole step.
 
 use sqlx::{PgConnection, Result};
 
-use crate::projection_error::{cannot_apply, undecodable};
-use passbook_domain::Event;
-use passbook_event_store::{RecordedEvent, feed};
+use passbook_domain::{DecodeError, Event};
+use passbook_event_store::{RecordedEvent, StreamVersion, feed};
 
 /// Limit of events per transaction. A row that changes often within a batch is written once.
 pub(crate) const BATCH_EVENTS_MAX: i64 = 20_000;
@@ -24,7 +24,7 @@ impl TryFrom<RecordedEvent> for DecodedEvent {
     fn try_from(recorded: RecordedEvent) -> Result<Self> {
         match Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data) {
             Ok(event) => Ok(Self { recorded, event }),
-            Err(source) => Err(undecodable(recorded, source)),
+            Err(source) => Err(sqlx::Error::Decode(Box::new(Undecodable { recorded, source }))),
         }
     }
 }
@@ -43,4 +43,28 @@ pub(crate) async fn read_batch(
             false => Err(cannot_apply(format!("the log has no event at position {expected}"))),
         })
         .collect()
+}
+
+/// A recorded event that this release cannot decode.
+#[derive(Debug, thiserror::Error)]
+#[error("the event at position {} cannot be decoded: {source}", recorded.position)]
+struct Undecodable {
+    recorded: RecordedEvent,
+    source: DecodeError,
+}
+
+/// The event behind an error, if it was written by a newer release; otherwise `None`.
+pub(crate) fn event_of_newer_release(error: &sqlx::Error) -> Option<StreamVersion> {
+    let sqlx::Error::Decode(inner) = error else { return None };
+    match inner.downcast_ref()? {
+        Undecodable { recorded, source: DecodeError::Newer { .. } } => {
+            Some(StreamVersion { stream_id: recorded.stream_id, version: recorded.version })
+        }
+        Undecodable { .. } => None,
+    }
+}
+
+/// The error for events or checkpoints that contradict each other.
+pub(crate) fn cannot_apply(reason: String) -> sqlx::Error {
+    sqlx::Error::Decode(reason.into())
 }

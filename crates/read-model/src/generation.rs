@@ -3,7 +3,7 @@
 
 use sqlx::{Connection, PgConnection, Result, query, query_as, query_scalar};
 
-use crate::{projection::ViewGeneration, projection_error::cannot_apply, views::known_views};
+use crate::{decoded_event::cannot_apply, projection::ViewGeneration, views::known_views};
 use passbook_event_store::{Partitions, Primary};
 
 /// The checkpoint of one generation of a view.

@@ -11,7 +11,6 @@ mod money_sum;
 mod positioned;
 mod prefetch;
 pub mod projection;
-mod projection_error;
 mod projections;
 mod projector;
 mod query_router;

@@ -14,8 +14,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    decoded_event::event_of_newer_release,
     generation,
-    projection_error::event_of_newer_release,
     projections::{BatchOutcome, Projections, StepTimeout},
     read_model::Progress,
     views::known_views,

@@ -1,6 +1,7 @@
 //! Chooses the server for each query: the replica while it answers and its lag is small, otherwise the primary.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +13,6 @@ use sqlx::{PgPool, Result, query};
 use tokio::time::interval;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::projection_error::is_timeout;
 use passbook_event_store::{Partitions, with_timeout};
 use passbook_telemetry::metrics::METRICS;
 
@@ -150,7 +150,7 @@ async fn monitor_replica(replica: PgPool, primary: PgPool, partitions: Partition
         };
         last_lag = lag;
         let usable = lag.is_some_and(|lag| lag <= REPLICA_LAG_MS_MAX);
-        METRICS.tell_replica(usable, lag);
+        METRICS.set_replica(usable, lag);
         if is_usable.swap(usable, Ordering::Relaxed) != usable {
             match usable {
                 true => tracing::info!(lag_ms = lag, "queries use the replica"),
@@ -199,4 +199,9 @@ async fn lag_ms(primary: &PgPool, heads: &Heads) -> Result<Option<i64>> {
     );
     let lag = lag.fetch_one(primary).await?;
     Ok(lag.is_ours.then_some(lag.ms.max(0)))
+}
+
+/// Whether the database did not answer within a time limit.
+pub(crate) fn is_timeout(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::{
     generation,
-    projection_error::is_timeout,
+    query_router::is_timeout,
     rebuilder::{PartitionRebuilder, StepOutcome},
     views::known_views,
 };

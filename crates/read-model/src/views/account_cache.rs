@@ -63,3 +63,44 @@ impl<S: Default> AccountCache<S> {
         self.states.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use passbook_event_store::{RecordedEvent, timestamp};
+
+    use super::*;
+
+    fn event(account: u128, version: i64, event_type: &str, data: &str) -> DecodedEvent {
+        DecodedEvent::try_from(RecordedEvent {
+            position: version,
+            id: Uuid::nil(),
+            stream_id: Uuid::from_u128(account),
+            version,
+            event_type: event_type.to_owned(),
+            schema_version: 1,
+            data: data.to_owned(),
+            recorded_at: timestamp::now(),
+        })
+        .expect("the event can be decoded")
+    }
+
+    #[test]
+    fn only_uncached_accounts_with_relevant_events_are_missing() {
+        let mut cache = AccountCache::<i64>::new(NonZeroUsize::new(50_000).expect("is not zero"));
+        cache.extend([(Uuid::from_u128(1), 100)]);
+        let deposit = r#"{"amount":5}"#;
+        let events = [
+            event(4, 7, "MoneyDeposited", deposit),
+            event(1, 2, "MoneyDeposited", deposit),
+            event(2, 1, "AccountOpened", r#"{"owner":"ada","currency":"EUR","initial_deposit":0}"#),
+            event(2, 2, "MoneyDeposited", deposit),
+            event(3, 5, "AccountFrozen", "{}"),
+            event(4, 8, "MoneyDeposited", deposit),
+        ];
+        let missing = cache.missing(&events, |event| event.balance_change() != 0);
+        assert_eq!(missing, [Uuid::from_u128(4)]);
+        assert_eq!(cache.peek(&Uuid::from_u128(1)), Some(&100));
+        assert_eq!(cache.peek(&Uuid::from_u128(2)), Some(&0), "an account opened by the batch has the default state");
+        assert_eq!(cache.peek(&Uuid::from_u128(3)), None);
+    }
+}

@@ -40,8 +40,8 @@ impl AccountLoader {
         Self(sender)
     }
 
-    /// Loads an account. `None`: the shared statement failed, or the task has ended. The caller then runs a statement of its own,
-    /// which also tells it the error.
+    /// Loads an account. `None`: the shared statement failed, or the task has ended. The caller then runs a statement of its own and
+    /// gets its error.
     pub(crate) async fn load(&self, account_id: Uuid) -> Option<LoadedAccount> {
         let (result, loaded) = oneshot::channel();
         self.0.send(Load { account_id, result }).await.ok()?;

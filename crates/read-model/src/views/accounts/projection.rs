@@ -8,9 +8,8 @@ use uuid::Uuid;
 
 use super::{check::AccountsCheck, view::AccountView};
 use crate::{
-    decoded_event::DecodedEvent,
+    decoded_event::{DecodedEvent, cannot_apply},
     projection::{Check, Projection, ViewGeneration},
-    projection_error::cannot_apply,
     views::account_cache::AccountCache,
 };
 

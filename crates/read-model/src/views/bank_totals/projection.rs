@@ -11,9 +11,8 @@ use super::{
     view::{CurrencyTotal, opening_currency},
 };
 use crate::{
-    decoded_event::DecodedEvent,
+    decoded_event::{DecodedEvent, cannot_apply},
     projection::{Check, Projection, ViewGeneration},
-    projection_error::cannot_apply,
     views::account_cache::AccountCache,
 };
 use passbook_domain::Currency;
