@@ -100,7 +100,7 @@ async fn every_refusal_is_logged_with_caller_path_and_reason_but_no_token() {
 
     let stderr = service.stop(Signal::SIGTERM).stderr;
     let lines = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let refused: Vec<Value> = lines.filter(|line| line["message"] == "authority was refused").collect();
+    let refused: Vec<Value> = lines.filter(|line| line["message"] == "access denied").collect();
     let logged: Vec<_> = refused
         .iter()
         .map(|line| ["caller", "method", "path", "reason"].map(|field| line[field].as_str().unwrap().to_owned()))
