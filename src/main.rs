@@ -12,7 +12,7 @@ use passbook_auth::development;
 use passbook_database::{self as database, Database};
 use passbook_event_store::Partitions;
 use passbook_read_model::rebuild_command::{self, Options};
-use passbook_repartition::{Copied, Copy, Views};
+use passbook_repartition::{CopiedLog, ProjectorSet, Repartition};
 use passbook_telemetry as telemetry;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often a copy that follows looks for more.
+/// The interval between two polls of `passbook copy --follow`.
 const FOLLOW_MS: u64 = 250;
 
 #[global_allocator]
@@ -161,20 +161,20 @@ async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
     let _lines = telemetry::start(&config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let partitions = config.partitions.and_then(|count| Partitions::new(count.into()));
-    let partitions = partitions.ok_or("--partitions says how many the new log gets, and is missing")?;
+    let partitions = partitions.ok_or("--partitions is required: it sets the number of partitions of the new log")?;
     let new = Config { database_url: Some(to), database_url_file: None, ..config.clone() };
     let source = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
     let outcome = tokio::select! {
         outcome = copy_into(&source, &new, partitions, follow) => outcome,
-        // What is copied stands with how far it has come: a step that is given up is as if it had not begun.
+        // The progress is stored together with each page, so the next run copies an interrupted page again.
         _ = interrupt.recv() => match follow {
             true => Ok(()),
-            false => Err("stopped half-way: the same command goes on".to_owned()),
+            false => Err("interrupted: run the same command again to continue".to_owned()),
         },
     };
     source.close().await;
     if follow && outcome.is_ok() {
-        print("stopped: end the service, and run the same command without --follow for the rest\n")?;
+        print("stopped: stop the service, then run the same command without --follow to copy the rest\n")?;
     }
     outcome
 }
@@ -184,27 +184,27 @@ async fn copy_into(source: &Database, new: &Config, partitions: Partitions, foll
     let target = Database::open(&new.database()).await.map_err(|error| format!("--to: {error}"))?;
     target.prepare().await.map_err(|error| format!("--to: {error}"))?;
     let from = service::partitions_of(source).await.map_err(|error| error.to_string())?;
-    let copying = Copy::open(&source.writer(), &target.writer(), from, partitions).await;
-    let mut copying = copying.map_err(|error| error.to_string())?;
-    let views = Views::keep(&target.projector(), partitions).await.map_err(|error| error.to_string())?;
+    let opened = Repartition::open(&source.writer(), &target.writer(), from, partitions).await;
+    let mut repartition = opened.map_err(|error| error.to_string())?;
+    let projectors = ProjectorSet::start(&target.projector(), partitions).await.map_err(|error| error.to_string())?;
     let bar = ProgressBar::new(0).with_style(bar_style("copying"));
-    let tell = |read: i64, of: i64| {
-        bar.set_length(of.unsigned_abs());
-        bar.set_position(read.unsigned_abs());
+    let on_progress = |copied: i64, total: i64| {
+        bar.set_length(total.unsigned_abs());
+        bar.set_position(copied.unsigned_abs());
     };
     if follow {
-        // Until Ctrl-C, which ends whoever waits for this.
+        // Ctrl-C ends this loop: `copy` drops the future.
         loop {
-            copying.round(tell).await.map_err(|error| error.to_string())?;
+            repartition.catch_up(on_progress).await.map_err(|error| error.to_string())?;
             sleep(Duration::from_millis(FOLLOW_MS)).await;
         }
     }
-    let copied = copying.finish(tell).await.map_err(|error| error.to_string())?;
+    let copied = repartition.finish(on_progress).await;
+    let CopiedLog { events, position } = copied.map_err(|error| error.to_string())?;
     bar.finish_and_clear();
-    views.finish().await;
-    let Copied { events, position } = copied;
+    projectors.finish().await;
     print(&format!(
-        "the log is copied: {events} events, up to position {position}. Serve the new one, and the old one never again\n"
+        "copied {events} events, up to position {position}: start the service on the new log, and never serve the old log again\n"
     ))
 }
 

@@ -9,7 +9,7 @@ use passbook::service;
 use passbook_audit::verify;
 use passbook_database::Database;
 use passbook_event_store::{Partitions, Position};
-use passbook_repartition::{Copy, Error, Views};
+use passbook_repartition::{CopiedLog, Error, ProjectorSet, Repartition};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -36,21 +36,21 @@ impl Target {
         Self { database, config, partitions: Partitions::new(partitions).unwrap() }
     }
 
-    async fn open(&self, source: &App) -> Result<Copy, Error> {
+    async fn open(&self, source: &App) -> Result<Repartition, Error> {
         let (from, to) = (
             Database::open(&source.config().database()).await.unwrap(),
             Database::open(&self.config.database()).await.unwrap(),
         );
-        Copy::open(&from.writer(), &to.writer(), source.partitions(), self.partitions).await
+        Repartition::open(&from.writer(), &to.writer(), source.partitions(), self.partitions).await
     }
 
     /// Copies the rest of the log and projects the views.
-    async fn finish(&self, source: &App) -> Result<passbook_repartition::Copied, Error> {
+    async fn finish(&self, source: &App) -> Result<CopiedLog, Error> {
         let copy = self.open(source).await?;
         let to = Database::open(&self.config.database()).await.unwrap();
-        let views = Views::keep(&to.projector(), self.partitions).await.unwrap();
+        let projectors = ProjectorSet::start(&to.projector(), self.partitions).await.unwrap();
         let copied = copy.finish(|_, _| ()).await?;
-        views.finish().await;
+        projectors.finish().await;
         Ok(copied)
     }
 
@@ -189,14 +189,14 @@ async fn copy_of_a_running_service_can_be_interrupted_and_resumed() {
     for seed in 1..=3 {
         history(&old, seed).await;
         let mut copy = target.open(&old).await.unwrap();
-        copy.round(|_, _| ()).await.unwrap();
+        copy.catch_up(|_, _| ()).await.unwrap();
         // The copy is dropped here. The target keeps its part of the log but cannot be served yet.
         let error = service::Service::start(&target.config).await.expect_err("the copy is incomplete").to_string();
         assert!(error.contains("being copied"), "{error}");
         total = old.log().await.head.position;
     }
     let refused = target.finish(&old).await.expect_err("the old service is running");
-    assert!(matches!(refused, Error::StillServed), "{refused}");
+    assert!(matches!(refused, Error::SourceInUse), "{refused}");
     let (_, responses) = history(&old, 4).await;
     let before = old.log().await;
     assert!(before.head.position > total);
@@ -247,7 +247,7 @@ async fn commands_after_a_failed_copy_are_replayed_by_the_next_one() {
     old.wait_until_disconnected().await;
     // The copy has all events and keys, but its final comparison fails.
     let mut connection = target.database.connect().await;
-    target.open(&old).await.unwrap().round(|_, _| ()).await.unwrap();
+    target.open(&old).await.unwrap().catch_up(|_, _| ()).await.unwrap();
     sqlx::raw_sql("UPDATE log_head SET position = position + 1").execute(&mut connection).await.unwrap();
     target.finish(&old).await.expect_err("the new log is longer than the old one");
     sqlx::raw_sql("UPDATE log_head SET position = position - 1").execute(&mut connection).await.unwrap();
@@ -274,25 +274,25 @@ async fn invalid_sources_and_targets_are_refused() {
     served.stop().await;
     let own = Database::open(&served.config().database()).await.unwrap();
     let from = Database::open(&old.config().database()).await.unwrap();
-    let result = Copy::open(&from.writer(), &own.writer(), old.partitions(), served.partitions()).await;
+    let result = Repartition::open(&from.writer(), &own.writer(), old.partitions(), served.partitions()).await;
     assert!(matches!(result, Err(Error::NotEmpty)));
     let target = Target::new(8).await;
     target.open(&old).await.unwrap();
     let other = spawn_app_with(&["--partitions=1"]).await;
     let result = target.open(&other).await.err().expect("another log");
-    assert!(matches!(result, Error::Another { begun: 4, found: 1 }), "{result}");
-    let result = Copy::open(
+    assert!(matches!(result, Error::OtherSource { expected: 4, found: 1 }), "{result}");
+    let result = Repartition::open(
         &from.writer(),
         &Database::open(&target.config.database()).await.unwrap().writer(),
         old.partitions(),
         Partitions::new(16).unwrap(),
     )
     .await;
-    assert!(matches!(result, Err(Error::Begun { begun: 8, asked: 16 })));
+    assert!(matches!(result, Err(Error::OtherPartitionCount { expected: 8, requested: 16 })));
     let half = Database::open(&target.config.database()).await.unwrap();
     let own = Database::open(&Target::new(8).await.config.database()).await.unwrap();
-    let result = Copy::open(&half.writer(), &own.writer(), target.partitions, target.partitions).await;
-    assert!(matches!(result, Err(Error::SourceUnfinished)));
+    let result = Repartition::open(&half.writer(), &own.writer(), target.partitions, target.partitions).await;
+    assert!(matches!(result, Err(Error::SourceIncomplete)));
 }
 
 #[tokio::test]
@@ -303,7 +303,7 @@ async fn copy_is_not_finished_while_an_idle_service_is_connected() {
     sqlx::query(idle).execute(&mut old.database().await).await.unwrap();
     let target = Target::new(2).await;
     let refused = target.finish(&old).await.expect_err("the projector is connected");
-    assert!(matches!(refused, Error::StillServed), "{refused}");
+    assert!(matches!(refused, Error::SourceInUse), "{refused}");
     old.stop().await;
     old.wait_until_disconnected().await;
     target.finish(&old).await.unwrap();
@@ -321,15 +321,15 @@ async fn copied_events_lost_by_a_failover_are_detected() {
         let mut old = spawn_app_with(&["--partitions=1"]).await;
         history(&old, 1).await;
         let target = Target::new(2).await;
-        target.open(&old).await.unwrap().round(|_, _| ()).await.unwrap();
+        target.open(&old).await.unwrap().catch_up(|_, _| ()).await.unwrap();
         old.stop().await;
         old.wait_until_disconnected().await;
         old.tamper(change).await;
         let result = target.finish(&old).await.expect_err("the source has another history");
-        assert!(matches!(result, Error::Lost(Position::Only(_))), "{result}");
+        assert!(matches!(result, Error::LostEvent(Position::Only(_))), "{result}");
         let result =
-            target.open(&old).await.unwrap().round(|_, _| ()).await.expect_err("the source has another history");
-        assert!(matches!(result, Error::Lost(_)), "{result}");
+            target.open(&old).await.unwrap().catch_up(|_, _| ()).await.expect_err("the source has another history");
+        assert!(matches!(result, Error::LostEvent(_)), "{result}");
     }
 }
 
@@ -341,6 +341,6 @@ async fn log_with_a_broken_hash_chain_is_not_copied() {
     old.tamper("UPDATE event SET data = replace(data::text, '100', '101')::json WHERE position = 3").await;
     let target = Target::new(4).await;
     let result = target.finish(&old).await.expect_err("the hash chain is broken");
-    assert!(matches!(&result, Error::Broken(position) if *position == Position::Only(3)), "{result}");
+    assert!(matches!(&result, Error::BrokenHashChain(position) if *position == Position::Only(3)), "{result}");
     assert!(service::Service::start(&target.config).await.is_err());
 }

@@ -1,29 +1,33 @@
-//! Idempotency keys on their way: a retry that comes after the move is answered as before, and the positions that it is
-//! told are those of the log that answers.
+//! Copies idempotency keys, so that a retry after the move gets its first receipt. The positions in a receipt are replaced by
+//! those of the new log.
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{Copy, Error, PAGE_ROWS_MAX, Progress, copied};
+use super::{
+    error::Error,
+    session::{PAGE_ROWS_MAX, Session},
+};
 use passbook_bank::{AccountReceipt, Counterparty, Receipt};
 use passbook_event_store::{
     Partitions, Position, StreamVersion,
+    copied::{self, Progress},
     log::{Key, KeyId},
     whole::LinkedEvent,
 };
 
-impl Copy {
-    /// The keys that were recorded up to `until`, behind those that were copied before. Their events are all here. Up to `noted`
-    /// they are not looked for again.
+impl Session {
+    /// Copies the keys of a source partition that were recorded up to `until` and not copied before. The target must contain
+    /// the events of these keys. Later calls skip the keys that were recorded up to `checkpoint`.
     pub(super) async fn copy_keys(
         &mut self,
         partition: i16,
         until: DateTime<Utc>,
-        noted: DateTime<Utc>,
+        checkpoint: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let since = self.of(partition).keys_at;
+        let since = self.progress_of(partition).keys_at;
         if since >= until {
             return Ok(());
         }
@@ -32,86 +36,96 @@ impl Copy {
             let page = copied::keys(&mut self.source, partition, after.as_ref(), (since, until), PAGE_ROWS_MAX).await?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.id.clone());
-            self.copy_page_of_keys(partition, page).await?;
+            self.copy_key_page(partition, page).await?;
         }
-        let copied = Progress { keys_at: noted.max(since), ..self.of(partition).clone() };
-        if !copied::advance(&mut self.target, copied.position, &copied).await? {
-            return Err(Error::Contended);
-        }
-        self.set(copied);
-        Ok(())
+        let progress = Progress { keys_at: checkpoint.max(since), ..self.progress_of(partition).clone() };
+        self.store_progress(progress).await
     }
 
-    async fn copy_page_of_keys(&mut self, partition: i16, page: Vec<(Key, DateTime<Utc>)>) -> Result<(), Error> {
+    async fn copy_key_page(&mut self, partition: i16, page: Vec<(Key, DateTime<Utc>)>) -> Result<(), Error> {
         let mut receipts = Vec::new();
         for (key, recorded_at) in page {
-            let receipt: Receipt = serde_json::from_str(&key.receipt).map_err(|_| unreadable(&key, "it is none"))?;
+            let receipt = serde_json::from_str(&key.receipt);
+            let receipt: Receipt = receipt.map_err(|_| receipt_error(&key, "it is not a valid receipt"))?;
             receipts.push((key, receipt, recorded_at));
         }
-        let found = self.find(receipts.iter().flat_map(|(_, receipt, _)| named(receipt))).await?;
-        let mut lanes: BTreeMap<i16, Vec<(Key, DateTime<Utc>)>> = BTreeMap::new();
+        let events = self.find_target_events(receipts.iter().flat_map(|(_, receipt, _)| events_of(receipt))).await?;
+        let mut groups: BTreeMap<i16, Vec<(Key, DateTime<Utc>)>> = BTreeMap::new();
         for (key, receipt, recorded_at) in receipts {
-            let homes = homes(&key.id, &receipt, partition, (self.from, self.to));
-            let receipt = moved(receipt, self.to, &found);
-            let receipt = receipt.ok_or_else(|| unreadable(&key, "its events are not in the log"))?;
-            let receipt = serde_json::to_string(&receipt).map_err(|_| unreadable(&key, "it cannot be written"))?;
+            let partitions = target_partitions(&key.id, &receipt, partition, (self.from, self.to));
+            let receipt = with_new_positions(receipt, self.to, &events);
+            let receipt = receipt.ok_or_else(|| receipt_error(&key, "its events are not in the new log"))?;
+            let receipt = serde_json::to_string(&receipt);
+            let receipt = receipt.map_err(|_| receipt_error(&key, "it cannot be written as JSON"))?;
             let key = Key { receipt, ..key };
-            for home in homes {
-                lanes.entry(home).or_default().push((key.clone(), recorded_at));
+            for partition in partitions {
+                groups.entry(partition).or_default().push((key.clone(), recorded_at));
             }
         }
-        for (lane, keys) in lanes {
-            copied::write_keys(&mut self.target, lane, &keys).await?;
+        for (partition, keys) in groups {
+            copied::write_keys(&mut self.target, partition, &keys).await?;
         }
         Ok(())
     }
 }
 
-/// Where a key will be looked for: with its account. An opening is also looked for where one without an id goes, which its
-/// receipt does not say, but then its old place was chosen in the same way.
-fn homes(id: &KeyId, receipt: &Receipt, kept_in: i16, (from, to): (Partitions, Partitions)) -> Vec<i16> {
+/// The target partitions in which the service looks for a key: the partition of its account, and for some openings a second one.
+///
+/// The service looks for an opening without an account id in a partition that it derives from the caller and the key. A receipt
+/// does not show whether its request had an account id. An opening whose key was stored in that derived partition of the old log
+/// is therefore copied into both.
+fn target_partitions(
+    id: &KeyId,
+    receipt: &Receipt,
+    source_partition: i16,
+    (from, to): (Partitions, Partitions),
+) -> Vec<i16> {
     let (account_id, is_opening) = match receipt {
         Receipt::Transfer(transfer) => (transfer.from.account_id, false),
         Receipt::Account(account) => (account.account_id, account.version == 1),
     };
-    let home = to.of(account_id);
-    let chosen = to.of_key(&id.caller, &id.key);
-    let is_elsewhere = is_opening && chosen != home && from.of_key(&id.caller, &id.key) == kept_in;
-    std::iter::once(home).chain(is_elsewhere.then_some(chosen)).collect()
+    let of_account = to.of(account_id);
+    let of_key = to.of_key(&id.caller, &id.key);
+    let needs_both = is_opening && of_key != of_account && from.of_key(&id.caller, &id.key) == source_partition;
+    std::iter::once(of_account).chain(needs_both.then_some(of_key)).collect()
 }
 
-/// The events that a receipt is of.
-fn named(receipt: &Receipt) -> Vec<StreamVersion> {
-    let of = |account: &AccountReceipt| StreamVersion { stream_id: account.account_id, version: account.version };
+/// The events that a receipt refers to.
+fn events_of(receipt: &Receipt) -> Vec<StreamVersion> {
+    let event = |account: &AccountReceipt| StreamVersion { stream_id: account.account_id, version: account.version };
     match receipt {
-        Receipt::Account(account) => vec![of(account)],
+        Receipt::Account(account) => vec![event(account)],
         Receipt::Transfer(transfer) => match &transfer.to {
-            Counterparty::Visible(to) => vec![of(&transfer.from), of(to)],
-            Counterparty::Hidden(_) => vec![of(&transfer.from)],
+            Counterparty::Visible(to) => vec![event(&transfer.from), event(to)],
+            Counterparty::Hidden(_) => vec![event(&transfer.from)],
         },
     }
 }
 
-/// The same receipt with the positions of the new log.
-fn moved(mut receipt: Receipt, to: Partitions, found: &HashMap<(Uuid, i64), LinkedEvent>) -> Option<Receipt> {
-    let place = |account: &AccountReceipt| -> Option<Position> {
-        let linked = found.get(&(account.account_id, account.version))?;
+/// Replaces the positions in a receipt. Returns `None` if one of its events is not in the target.
+fn with_new_positions(
+    mut receipt: Receipt,
+    to: Partitions,
+    events: &HashMap<(Uuid, i64), LinkedEvent>,
+) -> Option<Receipt> {
+    let new_position = |account: &AccountReceipt| -> Option<Position> {
+        let linked = events.get(&(account.account_id, account.version))?;
         Some(to.position(to.of(account.account_id), linked.event.position))
     };
     match &mut receipt {
-        Receipt::Account(account) => account.position = place(account)?,
+        Receipt::Account(account) => account.position = new_position(account)?,
         Receipt::Transfer(transfer) => {
-            transfer.from.position = place(&transfer.from)?;
+            transfer.from.position = new_position(&transfer.from)?;
             transfer.position = transfer.from.position.clone();
-            if let Counterparty::Visible(received) = &mut transfer.to {
-                received.position = place(received)?;
-                transfer.position = transfer.position.clone().and(received.position.clone());
+            if let Counterparty::Visible(to) = &mut transfer.to {
+                to.position = new_position(to)?;
+                transfer.position = transfer.position.clone().and(to.position.clone());
             }
         }
     }
     Some(receipt)
 }
 
-fn unreadable(key: &Key, reason: &'static str) -> Error {
+fn receipt_error(key: &Key, reason: &'static str) -> Error {
     Error::Receipt { caller: key.id.caller.to_string(), key: key.id.key.clone(), reason }
 }
