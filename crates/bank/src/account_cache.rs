@@ -1,5 +1,5 @@
-//! The accounts that an executor holds as they were at the log's end, so that a command needs no look at the store. What it
-//! lacks is folded from the store, and what others wrote is folded on top of what it holds.
+//! The accounts of one partition as of the log's head, so that a command needs no read. The executor folds missing accounts
+//! from the event store, and applies the events of other instances to the accounts that it caches.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,219 +13,241 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Pending, Settings,
-    storage_error::{StorageError, STATEMENT_MAX, within},
+    command::PendingCommand,
+    storage_error::{STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
-use passbook_domain::{Account, Event, account::STATE_VERSION, event::DecodeError};
+use passbook_domain::{Account, DecodeError, Event, account::STATE_VERSION};
 use passbook_event_store::{
     Partitions,
     log::Missed,
     stream::{self, Piece},
+    with_timeout,
 };
 use passbook_telemetry::metrics::{METRICS, phase};
 
-/// When others have written more than this since our last look, everything held is dropped.
+/// If other instances have appended more events than this, the cache is cleared instead of updated.
 pub(super) const CATCH_UP_EVENTS_MAX: i64 = 10_000;
 
-/// An account as this process holds it.
+/// The state of an account at one version.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CachedAccount {
-    /// The last version folded in; 0 before the opening.
+    /// The version of the last event in the fold; 0 for an account that does not exist.
     pub version: i64,
-    /// The fold.
+    /// The fold of the events up to `version`.
     pub account: Account,
 }
 
-/// The accounts that a batch starts from. An error is a stream that cannot be decoded: it fails its own commands only.
-pub(super) type Loaded = HashMap<Uuid, Result<CachedAccount, Undecodable>>;
+/// The accounts that a batch is decided on. An error fails the commands of that account only.
+pub(super) type LoadedAccounts = HashMap<Uuid, Result<CachedAccount, Undecodable>>;
 
-/// The stream's events are not ones that this release understands.
+/// An event of the stream cannot be decoded or does not follow the event before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Undecodable;
 
-/// What is held of one partition, or nothing where a batch may be over several.
+/// A cache with the least recently used accounts evicted. Its content is always part of the committed log.
 pub(super) struct AccountCache {
     partitions: Partitions,
-    held: Option<LruCache<Uuid, CachedAccount>>,
-    /// How many accounts were prepared for the batch whose turn it is.
-    prepared: usize,
+    gate: UnsupportedEventGate,
+    /// `None` for commands that span partitions: their accounts also change through the executors of single partitions.
+    accounts: Option<LruCache<Uuid, CachedAccount>>,
+    /// How many accounts were prefetched for the current batch. They count as cache misses.
+    prefetched: usize,
 }
 
 impl AccountCache {
-    /// Of one partition.
-    pub(super) fn of_one(settings: &Settings) -> Self {
-        let share = settings.cache_accounts.div_ceil(usize::from(settings.partitions.count().unsigned_abs()));
-        let held = LruCache::new(NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN));
-        Self { partitions: settings.partitions, held: Some(held), prepared: 0 }
+    /// A cache for one partition, with its share of `accounts_max`.
+    pub(super) fn of_partition(gate: UnsupportedEventGate, partitions: Partitions, accounts_max: usize) -> Self {
+        let share = accounts_max.div_ceil(usize::from(partitions.count().unsigned_abs()));
+        let accounts = LruCache::new(NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN));
+        Self { partitions, gate, accounts: Some(accounts), prefetched: 0 }
     }
 
-    /// Without any memory.
-    pub(super) fn none(settings: &Settings) -> Self {
-        Self { partitions: settings.partitions, held: None, prepared: 0 }
+    /// A cache that stores nothing.
+    pub(super) fn disabled(gate: UnsupportedEventGate, partitions: Partitions) -> Self {
+        Self { partitions, gate, accounts: None, prefetched: 0 }
     }
 
-    /// Nothing held can be trusted.
+    /// Removes all accounts.
     pub(super) fn clear(&mut self) {
-        if let Some(held) = &mut self.held {
-            held.clear();
+        if let Some(accounts) = &mut self.accounts {
+            accounts.clear();
         }
     }
 
-    /// Holds what a batch that stands read and changed.
-    pub(super) fn keep(&mut self, loaded: Loaded, changed: HashMap<Uuid, CachedAccount>) {
-        let Some(all) = &mut self.held else { return };
-        let read = loaded.into_iter().filter_map(|(stream_id, held)| Some((stream_id, held.ok()?)));
-        for (stream_id, held) in read.filter(|(_, held)| held.version > 0).chain(changed) {
-            all.put(stream_id, held);
+    /// Stores the accounts that a committed batch loaded, and then those that it changed.
+    pub(super) fn store(&mut self, loaded: LoadedAccounts, changed: HashMap<Uuid, CachedAccount>) {
+        let Some(accounts) = &mut self.accounts else { return };
+        let loaded = loaded.into_iter().filter_map(|(stream_id, loaded)| Some((stream_id, loaded.ok()?)));
+        for (stream_id, account) in loaded.filter(|(_, loaded)| loaded.version > 0).chain(changed) {
+            accounts.put(stream_id, account);
         }
     }
 
-    /// Brings what is held up to the head, behind the lock: by what was `prepared` and what others wrote. `None`: that is too
-    /// much, or of a history that does not contain what we saw.
+    /// Updates the cache to the locked head: stores the `prefetched` accounts and applies the events of other instances.
+    /// `None` for `concurrent` means that there are too many of them, or that the log no longer contains the head that this
+    /// instance saw last.
+    ///
+    /// # Errors
+    /// An event is of a newer release.
     pub(super) fn catch_up(
         &mut self,
-        prepared: Loaded,
-        written: Option<Vec<Missed>>,
-        newer: &UnsupportedEventGate,
+        prefetched: LoadedAccounts,
+        concurrent: Option<Vec<Missed>>,
     ) -> Result<(), StorageError> {
-        let Some(written) = written else {
+        let Some(concurrent) = concurrent else {
             self.clear();
             return Ok(());
         };
-        let kept = prepared.values().flatten().filter(|held| held.version > 0).count();
-        self.keep(prepared, HashMap::new());
-        self.apply_concurrent_events(written, newer).inspect_err(|_| self.clear())?;
-        self.prepared = kept;
+        let stored = prefetched.values().flatten().filter(|loaded| loaded.version > 0).count();
+        self.store(prefetched, HashMap::new());
+        self.apply_concurrent_events(concurrent).inspect_err(|_| self.clear())?;
+        self.prefetched = stored;
         Ok(())
     }
 
-    fn apply_concurrent_events(&mut self, written: Vec<Missed>, newer: &UnsupportedEventGate) -> Result<(), StorageError> {
-        let Some(held) = &mut self.held else { return Ok(()) };
-        for Missed { stream_id, version, event_type, schema_version, data } in written {
-            // What was prepared may be newer.
-            if let Some(account) = held.peek_mut(&stream_id).filter(|account| account.version < version) {
-                let event = newer.read(stream_id, version, Event::decode(&event_type, schema_version, &data))?;
-                match evolve(std::mem::take(account), version, event) {
-                    Ok(after) => *account = after,
-                    // Whoever asks for the account next loads it, and is told.
-                    Err(_) => drop(held.pop(&stream_id)),
+    fn apply_concurrent_events(&mut self, events: Vec<Missed>) -> Result<(), StorageError> {
+        let Some(accounts) = &mut self.accounts else { return Ok(()) };
+        for Missed { stream_id, version, event_type, schema_version, data } in events {
+            // A prefetched account may already include this event.
+            if let Some(cached) = accounts.peek_mut(&stream_id).filter(|cached| cached.version < version) {
+                let event = self.gate.check(stream_id, version, Event::decode(&event_type, schema_version, &data))?;
+                match evolve(std::mem::take(cached), version, event) {
+                    Ok(after) => *cached = after,
+                    // The next command of this account loads the stream, and fails with the reason in the log.
+                    Err(_) => drop(accounts.pop(&stream_id)),
                 }
             }
         }
         Ok(())
     }
 
-    /// Loads what a batch will need before its turn comes: behind the lock everybody waits. It is held only behind the lock,
-    /// where it is known to be of the same history.
-    pub(super) async fn prepare(
+    /// Loads the missing accounts of a batch before the head is locked, because all other instances wait while it is locked.
+    /// They are stored only by [`Self::catch_up`], which knows that they belong to the same log.
+    ///
+    /// # Errors
+    /// The database fails, or an event is of a newer release.
+    pub(super) async fn prefetch(
         &self,
         connection: &mut PgConnection,
-        batch: &[Pending],
-        newer: &UnsupportedEventGate,
-    ) -> Result<Loaded, StorageError> {
-        let Some(held) = &self.held else { return Ok(Loaded::new()) };
-        let lacking = batch.iter().flat_map(|pending| pending.command.accounts());
-        let lacking = lacking.filter(|stream_id| !held.contains(stream_id)).collect();
-        self.fetch(connection, lacking, newer).await
+        batch: &[PendingCommand],
+    ) -> Result<LoadedAccounts, StorageError> {
+        let Some(accounts) = &self.accounts else { return Ok(LoadedAccounts::new()) };
+        let needed = batch.iter().flat_map(|pending| pending.command.accounts());
+        let missing = needed.filter(|stream_id| !accounts.contains(stream_id)).collect();
+        self.fetch(connection, missing).await
     }
 
-    /// The accounts of the batch: those held, and the others from the store.
+    /// The accounts of a batch, from the cache or else from the event store.
+    ///
+    /// # Errors
+    /// The database fails, or an event is of a newer release.
     pub(super) async fn load(
         &mut self,
         connection: &mut PgConnection,
-        batch: &[Pending],
-        newer: &UnsupportedEventGate,
-    ) -> Result<Loaded, StorageError> {
-        let mut loaded = Loaded::new();
-        let mut lacking = BTreeSet::new();
+        batch: &[PendingCommand],
+    ) -> Result<LoadedAccounts, StorageError> {
+        let mut loaded = LoadedAccounts::new();
+        let mut missing = BTreeSet::new();
         for stream_id in batch.iter().flat_map(|pending| pending.command.accounts()) {
-            match self.held.as_mut().and_then(|held| held.get(&stream_id)) {
-                Some(held) => drop(loaded.insert(stream_id, Ok(held.clone()))),
-                None => drop(lacking.insert(stream_id)),
+            match self.accounts.as_mut().and_then(|accounts| accounts.get(&stream_id)) {
+                Some(cached) => drop(loaded.insert(stream_id, Ok(cached.clone()))),
+                None => drop(missing.insert(stream_id)),
             }
         }
-        let prepared = std::mem::take(&mut self.prepared).min(loaded.len());
-        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by((loaded.len() - prepared) as u64);
-        METRICS.cache_lookups.with_label_values(&["miss"]).inc_by((lacking.len() + prepared) as u64);
-        loaded.extend(self.fetch(connection, lacking, newer).await?);
+        let prefetched = std::mem::take(&mut self.prefetched).min(loaded.len());
+        METRICS.cache_lookups.with_label_values(&["hit"]).inc_by((loaded.len() - prefetched) as u64);
+        METRICS.cache_lookups.with_label_values(&["miss"]).inc_by((missing.len() + prefetched) as u64);
+        loaded.extend(self.fetch(connection, missing).await?);
         Ok(loaded)
     }
 
-    /// Accounts folded from the store, in one statement a partition.
-    async fn fetch(
-        &self,
-        connection: &mut PgConnection,
-        ids: BTreeSet<Uuid>,
-        newer: &UnsupportedEventGate,
-    ) -> Result<Loaded, StorageError> {
-        let _load = (!ids.is_empty()).then(|| phase("load"));
-        let mut loaded: Loaded = ids.iter().map(|stream_id| (*stream_id, Ok(CachedAccount::default()))).collect();
+    /// Folds accounts from the event store, with one statement for each partition.
+    async fn fetch(&self, connection: &mut PgConnection, ids: BTreeSet<Uuid>) -> Result<LoadedAccounts, StorageError> {
+        let _timer = (!ids.is_empty()).then(|| phase("load"));
+        let mut loaded: LoadedAccounts = ids.iter().map(|id| (*id, Ok(CachedAccount::default()))).collect();
         let mut by_partition: BTreeMap<i16, Vec<Uuid>> = BTreeMap::new();
         for stream_id in ids {
             by_partition.entry(self.partitions.of(stream_id)).or_default().push(stream_id);
         }
         for (partition, ids) in by_partition {
-            let unreadable = fold(connection, partition, &ids, Some(STATE_VERSION), newer, &mut loaded).await?;
-            if !unreadable.is_empty() {
-                fold(connection, partition, &unreadable, None, newer, &mut loaded).await?;
+            let folded = self.fold(connection, partition, &ids, Some(STATE_VERSION)).await?;
+            loaded.extend(folded.accounts);
+            if !folded.without_snapshot.is_empty() {
+                loaded.extend(self.fold(connection, partition, &folded.without_snapshot, None).await?.accounts);
             }
         }
         Ok(loaded)
     }
-}
 
-/// Folds streams from the store into `loaded`, and returns those whose snapshot cannot be read: it is a shortcut,
-/// and the events are the truth.
-async fn fold(
-    connection: &mut PgConnection,
-    partition: i16,
-    ids: &[Uuid],
-    state_version: Option<i16>,
-    newer: &UnsupportedEventGate,
-    loaded: &mut Loaded,
-) -> Result<Vec<Uuid>, StorageError> {
-    let mut unreadable = Vec::new();
-    let mut pieces = pin!(stream::load(connection, partition, ids, state_version));
-    // Each piece is bounded in time, and not the whole: a long stream takes as long as it takes.
-    while let Some((stream_id, piece)) = within(STATEMENT_MAX, pieces.try_next()).await? {
-        if unreadable.last() == Some(&stream_id) {
-            continue;
-        }
-        let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(CachedAccount::default()));
-        let after = match piece {
-            Piece::Snapshot { version, state } => match serde_json::from_str(&state) {
-                Ok(account) => {
-                    METRICS.snapshots_used.inc();
-                    Ok(CachedAccount { version, account })
-                }
-                Err(error) => {
-                    tracing::warn!(%stream_id, version, %error, "a snapshot cannot be read");
-                    unreadable.push(stream_id);
-                    before
-                }
-            },
-            Piece::Event { version, event_type, schema_version, data } => {
-                let event = Event::decode(&event_type, schema_version, &data);
-                let event = newer.read(stream_id, version, event)?;
-                before.and_then(|held| {
-                    evolve(held, version, event).map_err(|reason| {
-                        tracing::error!(%stream_id, reason, "a stream cannot be folded");
-                        Undecodable
-                    })
-                })
+    /// Folds streams of one partition. With `None` for `state_version` it ignores the snapshots.
+    async fn fold(
+        &self,
+        connection: &mut PgConnection,
+        partition: i16,
+        ids: &[Uuid],
+        state_version: Option<i16>,
+    ) -> Result<FoldedStreams, StorageError> {
+        let mut folded = FoldedStreams::default();
+        let mut pieces = pin!(stream::load(connection, partition, ids, state_version));
+        // The time limit is for each row, not for the whole read: a long stream may take longer.
+        while let Some((stream_id, piece)) = with_timeout(STATEMENT_TIMEOUT, pieces.try_next()).await? {
+            if folded.without_snapshot.last() == Some(&stream_id) {
+                continue;
             }
-        };
-        loaded.insert(stream_id, after);
+            match piece {
+                Piece::Snapshot { version, state } => folded.start_from_snapshot(stream_id, version, &state),
+                Piece::Event { version, event_type, schema_version, data } => {
+                    let event = Event::decode(&event_type, schema_version, &data);
+                    folded.apply(stream_id, version, self.gate.check(stream_id, version, event)?);
+                }
+            }
+        }
+        Ok(folded)
     }
-    Ok(unreadable)
 }
 
-/// The account after the event at `version` of its stream, or why it cannot be folded.
-fn evolve(held: CachedAccount, version: i64, event: Result<Event, DecodeError>) -> Result<CachedAccount, String> {
+/// The result of folding several streams.
+#[derive(Default)]
+struct FoldedStreams {
+    accounts: LoadedAccounts,
+    /// Streams whose snapshot cannot be parsed. They are folded again from their first event.
+    without_snapshot: Vec<Uuid>,
+}
+
+impl FoldedStreams {
+    fn start_from_snapshot(&mut self, stream_id: Uuid, version: i64, state: &str) {
+        match serde_json::from_str(state) {
+            Ok(account) => {
+                METRICS.snapshots_used.inc();
+                self.accounts.insert(stream_id, Ok(CachedAccount { version, account }));
+            }
+            Err(error) => {
+                tracing::warn!(%stream_id, version, %error, "snapshot cannot be parsed; folding all events of the stream");
+                self.without_snapshot.push(stream_id);
+            }
+        }
+    }
+
+    fn apply(&mut self, stream_id: Uuid, version: i64, event: Result<Event, DecodeError>) {
+        let before = self.accounts.remove(&stream_id).unwrap_or_else(|| Ok(CachedAccount::default()));
+        let after = before.and_then(|before| {
+            evolve(before, version, event).map_err(|reason| {
+                tracing::error!(%stream_id, reason, "account cannot be folded; its commands fail");
+                Undecodable
+            })
+        });
+        self.accounts.insert(stream_id, after);
+    }
+}
+
+/// The account after the event at `version` of its stream, or the reason why it cannot be folded.
+fn evolve(before: CachedAccount, version: i64, event: Result<Event, DecodeError>) -> Result<CachedAccount, String> {
     match event {
-        Ok(event) if version == held.version + 1 => Ok(CachedAccount { version, account: held.account.evolve(&event) }),
-        Ok(_) => Err(format!("version {version} follows version {}", held.version)),
+        Ok(event) if version == before.version + 1 => {
+            Ok(CachedAccount { version, account: before.account.evolve(&event) })
+        }
+        Ok(_) => Err(format!("version {version} follows version {}", before.version)),
         Err(error) => Err(error.to_string()),
     }
 }

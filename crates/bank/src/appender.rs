@@ -1,277 +1,331 @@
-//! One passage through the appender: load, decide, append; on the fast way in one round trip, on the slow way
-//! behind the lock.
+//! Decides a batch and appends it to the log, either optimistically in one round trip, or in a transaction that holds the
+//! log-head lock.
 //!
-//! Nothing is answered before the state it rests on is confirmed: by the commit, or for a batch without events by a
-//! look at the head. What is held changes only by what stands.
+//! No result is returned before the state that it rests on is confirmed: by the commit, or for a batch without events by a
+//! check of head and keys. The account cache changes only after that.
 //!
-//! One appender leads to one partition, or to whichever several a batch is over: then always on the slow way, behind all
-//! their locks in ascending order, with nothing held between two batches.
+//! An appender writes to one partition. One more appender executes the commands that span partitions: it always locks the heads
+//! of all their partitions, in ascending order, and caches nothing.
 
-use std::{
-    collections::{BTreeSet, btree_map::Entry},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, btree_map::Entry};
 
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
-use tokio::sync::watch;
 
 use super::{
-    CommandOutcome, Error, Pending, Settings,
-    decide_batch::{self, Decided, HeadsByPartition, RecordedKeys},
-    executor::UnknownAppend,
-    storage_error::{StorageError, Kind, STATEMENT_MAX, within},
-    account_cache::{CATCH_UP_EVENTS_MAX, Loaded, AccountCache},
+    account_cache::{AccountCache, CATCH_UP_EVENTS_MAX, LoadedAccounts},
+    append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
+    command::PendingCommand,
+    decide_batch::{self, Basis, Decided, HeadsByPartition, RecordedKeys},
+    storage_error::{Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
-    writing::{Written, remember_unknown_outcome, write},
 };
 use passbook_event_store::timestamp;
-use passbook_event_store::{Partitions, StreamVersion, log, settle};
+use passbook_event_store::{
+    Partitions,
+    log::{self, Key, Outcome},
+    settle, with_timeout,
+};
 use passbook_telemetry::metrics::{METRICS, phase};
 
-/// After so many batches on the slow way in which nobody else wrote, the fast way is tried again.
+/// After a conflict, the optimistic path is tried again after this many locked batches without a concurrent event.
 const LOCKED_BATCHES_AFTER_CONFLICT: u32 = 16;
-/// A head this far ahead of the clock is worth a warning.
+/// A head that is further ahead of this instance's clock is logged.
 const CLOCK_BEHIND_MS_MAX: i64 = 1_000;
 
-/// What this process knows of the log's end, and the accounts that it holds as they were there.
-pub(super) struct Appender {
-    partitions: Partitions,
-    snapshot_every: i64,
-    /// Where it leads; `None`: to several partitions at once.
-    partition: Option<i16>,
-    memory: AccountCache,
-    /// What is known of the partition's end; of several, where the last batch left them.
-    heads: HeadsByPartition,
-    /// How many more batches take the slow way, because somebody else writes.
-    slow_batches: u32,
-    /// Whether the last batch wrote events.
-    pub has_appended: bool,
-    pub newer: UnsupportedEventGate,
+/// What one write to the log returned.
+enum WriteOutcome {
+    /// Everything is written; these are the new heads.
+    Written(HeadsByPartition),
+    /// Nothing was written: another instance has appended, or has raised the fence.
+    HeadMoved,
+    /// Nothing was written: these keys of the batch are recorded already.
+    KeysRecorded(RecordedKeys),
 }
 
-/// The way to the log that a batch takes.
+/// How a batch reaches the log.
 pub(super) enum AppendPath<'c> {
-    /// As long as nobody else writes, there is nobody to wait for.
+    /// One autocommit call, which writes nothing if the head has moved. Chosen while no other instance writes.
     Optimistic(&'c mut PgConnection),
-    /// WaitingCommands the locks, until the transaction ends.
+    /// A transaction that holds the log-head locks; no other instance can write until it ends.
     Locked(Transaction<'c, Postgres>, HeadsByPartition),
 }
 
-/// A decided batch that stands.
-struct CommittedBatch {
-    decided: Decided,
-    loaded: Loaded,
+impl AppendPath<'_> {
+    fn connection(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Optimistic(connection) => connection,
+            Self::Locked(transaction, _) => transaction,
+        }
+    }
+}
+
+/// Appends the batches of one executor.
+pub(super) struct Appender {
+    partitions: Partitions,
+    /// `None` for commands that span partitions.
+    partition: Option<i16>,
+    snapshot_every: i64,
+    cache: AccountCache,
+    gate: UnsupportedEventGate,
+    /// The heads after the last batch.
     heads: HeadsByPartition,
+    /// How many more batches take the locked path.
+    locked_batches: u32,
 }
 
 impl Appender {
-    /// To one partition, or with `None` to several.
+    /// An appender for one partition, or with `None` for commands that span partitions.
     pub(super) fn new(
-        settings: &Settings,
+        partitions: Partitions,
         partition: Option<i16>,
-        newer: Arc<watch::Sender<Option<StreamVersion>>>,
+        snapshot_every: i64,
+        cache: AccountCache,
+        gate: UnsupportedEventGate,
     ) -> Self {
-        let partitions = settings.partitions;
-        Self {
-            partitions,
-            snapshot_every: settings.snapshot_every,
-            partition,
-            memory: if partition.is_some() { AccountCache::of_one(settings) } else { AccountCache::none(settings) },
-            heads: HeadsByPartition::new(),
-            slow_batches: 0,
-            has_appended: false,
-            newer: UnsupportedEventGate { met: newer, partitions },
-        }
+        let heads = HeadsByPartition::new();
+        Self { partitions, partition, snapshot_every, cache, gate, heads, locked_batches: 0 }
     }
 
-    /// The last positions as this process knows them.
+    /// The last known position of each partition that this appender has written to.
     pub(super) fn positions(&self) -> impl Iterator<Item = (i16, i64)> {
         self.heads.iter().map(|(partition, head)| (*partition, head.position))
     }
 
-    /// Drops all that is held: the database refused what was decided on it.
+    /// Clears the cache, because the database refused events that were decided on it.
     pub(super) fn invalidate_cache(&mut self) {
-        self.memory.clear();
+        self.cache.clear();
         self.force_locked_path();
     }
 
-    /// Takes the slow way for a while, on which a database that cannot be written to says so before anything is sent.
+    /// Makes the next batches take the locked path. There a database that cannot write fails before anything is sent.
     pub(super) fn force_locked_path(&mut self) {
-        self.slow_batches = LOCKED_BATCHES_AFTER_CONFLICT;
+        self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT;
     }
 
-    /// Waits for the turn of a batch.
-    pub(super) async fn enter<'c>(
+    /// Chooses the path of a batch. On the locked path it waits for the log-head locks.
+    ///
+    /// # Errors
+    /// The database fails, or the log contains an event of a newer release.
+    pub(super) async fn begin<'c>(
         &mut self,
         connection: &'c mut PgConnection,
-        batch: &[Pending],
+        batch: &[PendingCommand],
     ) -> Result<AppendPath<'c>, StorageError> {
-        self.has_appended = false;
-        self.newer.recheck(connection).await?;
-        if self.partition.is_some() && self.slow_batches == 0 {
+        self.gate.recheck(connection).await?;
+        if self.partition.is_some() && self.locked_batches == 0 {
             return Ok(AppendPath::Optimistic(connection));
         }
-        let prepared = self.memory.prepare(connection, batch, &self.newer).await?;
-        let (transaction, heads) = self.lock(connection, batch, prepared).await?;
-        Ok(AppendPath::Locked(transaction, heads))
+        let prefetched = self.cache.prefetch(connection, batch).await?;
+        self.lock(connection, batch, prefetched).await
     }
 
-    /// Whether others may join a batch in its turn: behind the lock of one partition, but not behind those that the batch
-    /// has chosen.
-    pub(super) fn accepts_more_commands(&self, turn: &AppendPath<'_>) -> bool {
-        self.partition.is_some() && matches!(turn, AppendPath::Locked(..))
+    /// Whether commands may join the batch after [`Self::begin`]: they may if the lock of the only partition is held. The
+    /// partitions that a spanning batch has locked are those of its commands, so no other command may join.
+    pub(super) fn accepts_more_commands(&self, path: &AppendPath<'_>) -> bool {
+        self.partition.is_some() && matches!(path, AppendPath::Locked(..))
     }
 
-    /// Carries `batch` to its answers. What was sent without an answer is left in `unknown`.
-    pub(super) async fn pass(
+    /// Decides `batch` and writes it. It decides again if keys of the batch turn out to be recorded, and continues on the
+    /// locked path if another instance has appended.
+    ///
+    /// # Errors
+    /// The database fails, and nothing was written.
+    pub(super) async fn append(
         &mut self,
-        turn: AppendPath<'_>,
-        batch: &[Pending],
-        unknown: &mut Option<UnknownAppend>,
-    ) -> Result<Vec<Result<CommandOutcome, Error>>, StorageError> {
-        let (transaction, heads) = match turn {
-            AppendPath::Locked(transaction, heads) => (transaction, heads),
-            AppendPath::Optimistic(connection) => {
-                if let Some(passed) = self.append_optimistic(connection, batch, unknown).await? {
-                    METRICS.batches.with_label_values(&["fast"]).inc();
-                    return Ok(self.keep(passed));
+        mut path: AppendPath<'_>,
+        batch: &[PendingCommand],
+    ) -> Result<AppendOutcome, StorageError> {
+        let mut basis = self.load_basis(&mut path, batch).await?;
+        loop {
+            let decided = self.decide(batch, &basis);
+            match write(path.connection(), &basis.heads, &decided).await {
+                Ok(WriteOutcome::Written(heads)) => return Ok(self.commit(path, basis, decided, heads).await),
+                Ok(WriteOutcome::KeysRecorded(keys)) => basis.recorded_keys.extend(keys),
+                Ok(WriteOutcome::HeadMoved) => {
+                    path = self.lock_after_conflict(path, batch).await?;
+                    basis = self.load_basis(&mut path, batch).await?;
                 }
-                self.slow_batches = LOCKED_BATCHES_AFTER_CONFLICT;
-                self.lock(connection, batch, Loaded::new()).await?
+                Err(error) => {
+                    return match path {
+                        AppendPath::Optimistic(_) => Ok(AppendOutcome::of_failed_commit(error, decided, &basis.heads)),
+                        // COMMIT was not sent, so Postgres rolls the transaction back.
+                        AppendPath::Locked(..) => Err(error),
+                    };
+                }
             }
-        };
-        let passed = self.append_locked(transaction, heads, batch, unknown).await?;
-        METRICS.batches.with_label_values(&["slow"]).inc();
-        Ok(self.keep(passed))
+        }
     }
 
-    /// Whether an append without an answer stands. If not, it never will.
-    pub(super) async fn settle(&mut self, connection: &mut PgConnection, unknown: &UnknownAppend) -> Result<bool, StorageError> {
-        // Either way the head is not the one we know: the next passage catches up behind the lock.
-        self.force_locked_path();
-        within(STATEMENT_MAX, settle::settle(connection, &unknown.places)).await
-    }
-
-    /// Decides on what is held and appends in one autocommit call. `None`: somebody else has written since.
-    async fn append_optimistic(
+    /// Finds out whether an append has committed. If it has not, the fence is raised, and it can never commit later.
+    ///
+    /// # Errors
+    /// The database fails; the outcome is still unknown.
+    pub(super) async fn resolve(
         &mut self,
         connection: &mut PgConnection,
-        batch: &[Pending],
-        unknown: &mut Option<UnknownAppend>,
-    ) -> Result<Option<CommittedBatch>, StorageError> {
-        for partition in self.partitions_of_batch(batch) {
-            if let Entry::Vacant(unknown) = self.heads.entry(partition) {
-                unknown.insert(within(STATEMENT_MAX, log::head(connection, partition)).await?);
-            }
-        }
-        let heads = self.heads.clone();
-        let loaded = self.memory.load(connection, batch, &self.newer).await?;
-        let mut recorded = RecordedKeys::new();
-        loop {
-            let decided = self.decide(batch, &loaded, &recorded, &heads);
-            match write(connection, &heads, &decided).await {
-                Ok(Written::Done(heads)) => return Ok(Some(CommittedBatch { decided, loaded, heads })),
-                Ok(Written::HeadMoved) => return Ok(None),
-                Ok(Written::KeysRecorded(keys)) => recorded.extend(keys),
-                Err(failure) => return Err(remember_unknown_outcome(failure, decided, &heads, unknown)),
-            }
-        }
+        unknown: &UnknownAppend,
+    ) -> Result<bool, StorageError> {
+        // The head has moved or has a new fence: the locked path reads it.
+        self.force_locked_path();
+        with_timeout(STATEMENT_TIMEOUT, settle::settle(connection, &unknown.events)).await.map_err(|error| {
+            // The data of the batch was not sent again, so no error here can mean that Postgres rejects it.
+            StorageError { kind: Kind::Unavailable, ..error.into() }
+        })
     }
 
-    /// Locks the heads, and learns what others have written. Nothing can be outrun behind them.
+    /// Locks the heads in a transaction, and updates the cache to them.
     async fn lock<'c>(
         &mut self,
         connection: &'c mut PgConnection,
-        batch: &[Pending],
-        prepared: Loaded,
-    ) -> Result<(Transaction<'c, Postgres>, HeadsByPartition), StorageError> {
-        let mut transaction = within(STATEMENT_MAX, connection.begin()).await?;
+        batch: &[PendingCommand],
+        prefetched: LoadedAccounts,
+    ) -> Result<AppendPath<'c>, StorageError> {
+        let mut transaction = with_timeout(STATEMENT_TIMEOUT, connection.begin()).await?;
         let mut heads = HeadsByPartition::new();
-        let appender = phase("turnstile");
+        let timer = phase("lock");
         match self.partition {
             Some(partition) => {
                 let known = self.heads.get(&partition);
-                let turn = log::take_turn(&mut transaction, partition, known, CATCH_UP_EVENTS_MAX);
-                let (head, written) = within(STATEMENT_MAX, turn).await?;
-                let is_alone = written.as_ref().is_some_and(Vec::is_empty);
-                self.slow_batches = if is_alone { self.slow_batches.saturating_sub(1) } else { LOCKED_BATCHES_AFTER_CONFLICT };
-                self.memory.catch_up(prepared, written, &self.newer)?;
+                let locking = log::take_turn(&mut transaction, partition, known, CATCH_UP_EVENTS_MAX);
+                let (head, concurrent) = with_timeout(STATEMENT_TIMEOUT, locking).await?;
+                let is_alone = concurrent.as_ref().is_some_and(Vec::is_empty);
+                self.locked_batches =
+                    if is_alone { self.locked_batches.saturating_sub(1) } else { LOCKED_BATCHES_AFTER_CONFLICT };
+                self.cache.catch_up(prefetched, concurrent)?;
                 heads.insert(partition, head);
                 self.heads.clone_from(&heads);
             }
-            // In ascending order, each in a statement of its own: whoever else locks several does the same.
+            // All instances lock several heads in ascending order, each with its own statement. This prevents deadlocks.
             None => {
                 for partition in self.partitions_of_batch(batch) {
-                    heads.insert(partition, within(STATEMENT_MAX, log::lock_head(&mut transaction, partition)).await?);
+                    let locking = log::lock_head(&mut transaction, partition);
+                    heads.insert(partition, with_timeout(STATEMENT_TIMEOUT, locking).await?);
                 }
             }
         }
-        appender.observe_duration();
-        Ok((transaction, heads))
+        timer.observe_duration();
+        Ok(AppendPath::Locked(transaction, heads))
     }
 
-    /// Decides and appends behind the locks.
-    async fn append_locked(
+    /// The locked path, after the optimistic path has found that another instance has appended.
+    async fn lock_after_conflict<'c>(
         &mut self,
-        mut transaction: Transaction<'_, Postgres>,
-        heads: HeadsByPartition,
-        batch: &[Pending],
-        unknown: &mut Option<UnknownAppend>,
-    ) -> Result<CommittedBatch, StorageError> {
-        let loaded = self.memory.load(&mut transaction, batch, &self.newer).await?;
-        let mut recorded = RecordedKeys::new();
-        let (decided, next) = loop {
-            let decided = self.decide(batch, &loaded, &recorded, &heads);
-            match write(&mut transaction, &heads, &decided).await? {
-                Written::Done(next) => break (decided, next),
-                Written::KeysRecorded(keys) => recorded.extend(keys),
-                Written::HeadMoved => {
-                    let outage = "the database let two writers through the turnstile";
-                    return Err(StorageError { kind: Kind::Unavailable, outage, reason: outage.to_owned() });
+        path: AppendPath<'c>,
+        batch: &[PendingCommand],
+    ) -> Result<AppendPath<'c>, StorageError> {
+        match path {
+            AppendPath::Optimistic(connection) => {
+                self.force_locked_path();
+                self.lock(connection, batch, LoadedAccounts::new()).await
+            }
+            AppendPath::Locked(..) => Err(StorageError::head_moved_under_lock()),
+        }
+    }
+
+    /// Loads what the batch is decided on. On the optimistic path the heads are the last known ones.
+    async fn load_basis(&mut self, path: &mut AppendPath<'_>, batch: &[PendingCommand]) -> Result<Basis, StorageError> {
+        let heads = match path {
+            AppendPath::Locked(_, heads) => heads.clone(),
+            AppendPath::Optimistic(connection) => {
+                for partition in self.partitions_of_batch(batch) {
+                    if let Entry::Vacant(unknown) = self.heads.entry(partition) {
+                        unknown.insert(with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?);
+                    }
                 }
+                self.heads.clone()
             }
         };
-        let commit = phase("commit");
-        let committed = within(STATEMENT_MAX, transaction.commit()).await;
-        commit.observe_duration();
-        match committed {
-            Ok(()) => Ok(CommittedBatch { decided, loaded, heads: next }),
-            Err(failure) => Err(remember_unknown_outcome(failure, decided, &heads, unknown)),
-        }
+        let accounts = self.cache.load(path.connection(), batch).await?;
+        Ok(Basis { heads, accounts, recorded_keys: RecordedKeys::new() })
     }
 
-    /// The partitions that a batch is over; a passage of nobody looks at one.
-    fn partitions_of_batch(&self, batch: &[Pending]) -> BTreeSet<i16> {
+    /// The partitions of the accounts in a batch. An empty batch checks one partition.
+    fn partitions_of_batch(&self, batch: &[PendingCommand]) -> BTreeSet<i16> {
         if let Some(partition) = self.partition {
             return BTreeSet::from([partition]);
         }
         let streams = batch.iter().flat_map(|pending| pending.command.accounts());
-        let mut partitions_of_batch: BTreeSet<i16> = streams.map(|stream_id| self.partitions.of(stream_id)).collect();
-        if partitions_of_batch.is_empty() {
-            partitions_of_batch.insert(0);
+        let mut partitions: BTreeSet<i16> = streams.map(|stream_id| self.partitions.of(stream_id)).collect();
+        if partitions.is_empty() {
+            partitions.insert(0);
         }
-        partitions_of_batch
+        partitions
     }
 
-    fn decide(&self, batch: &[Pending], loaded: &Loaded, recorded: &RecordedKeys, heads: &HeadsByPartition) -> Decided {
+    fn decide(&self, batch: &[PendingCommand], basis: &Basis) -> Decided {
         let clock = timestamp::now();
-        let latest = heads.values().map(|head| head.recorded_at).max().unwrap_or_default();
+        let latest = basis.heads.values().map(|head| head.recorded_at).max().unwrap_or_default();
         let earliest = latest + chrono::Duration::microseconds(1);
-        let ahead = earliest - clock;
-        if ahead.num_milliseconds() > CLOCK_BEHIND_MS_MAX {
-            tracing::warn!(ahead_ms = ahead.num_milliseconds(), "the log's last event is later than this clock");
+        let ahead_ms = (earliest - clock).num_milliseconds();
+        if ahead_ms > CLOCK_BEHIND_MS_MAX {
+            tracing::warn!(ahead_ms, "log head is ahead of the clock of this instance");
         }
-        decide_batch::decide(batch, loaded, recorded, self.partitions, heads, clock.max(earliest), self.snapshot_every)
+        decide_batch::decide(batch, basis, self.partitions, clock.max(earliest), self.snapshot_every)
     }
 
-    /// Holds what the batch left behind, now that it stands.
-    fn keep(&mut self, passed: CommittedBatch) -> Vec<Result<CommandOutcome, Error>> {
-        let CommittedBatch { decided, loaded, heads } = passed;
-        let events: usize = decided.write.values().map(|write| write.events.len()).sum();
+    /// Commits the transaction of the locked path; on the optimistic path the write has committed. Then updates the cache.
+    async fn commit(
+        &mut self,
+        path: AppendPath<'_>,
+        basis: Basis,
+        decided: Decided,
+        heads: HeadsByPartition,
+    ) -> AppendOutcome {
+        let label = match path {
+            AppendPath::Optimistic(_) => "optimistic",
+            AppendPath::Locked(transaction, _) => {
+                let timer = phase("commit");
+                let committed = with_timeout(STATEMENT_TIMEOUT, transaction.commit()).await;
+                timer.observe_duration();
+                if let Err(error) = committed {
+                    return AppendOutcome::of_failed_commit(error.into(), decided, &basis.heads);
+                }
+                "locked"
+            }
+        };
+        METRICS.batches.with_label_values(&[label]).inc();
+        let events = decided.appends.values().map(|append| append.events.len()).sum();
         METRICS.appended_events.inc_by(events as u64);
-        self.has_appended = events > 0;
-        self.memory.keep(loaded, decided.changed);
+        self.cache.store(basis.accounts, decided.changed);
         self.heads = heads;
-        decided.answers
+        AppendOutcome::Committed(CommittedBatch { results: decided.results, events })
     }
+}
+
+/// Writes a decided batch to each of its partitions. If there is nothing to append, it checks the head and the keys instead.
+async fn write(
+    connection: &mut PgConnection,
+    heads: &HeadsByPartition,
+    decided: &Decided,
+) -> Result<WriteOutcome, StorageError> {
+    let _timer = phase("write");
+    debug_assert!(
+        decided.appends.keys().eq(heads.keys()),
+        "a batch is written to the partitions that it was decided on"
+    );
+    let spans = heads.len() > 1;
+    // Over several partitions all keys are checked before the first append, so that no append has to be undone. The locks
+    // keep other instances from recording these keys meanwhile.
+    let checks = decided.appends.iter().filter(|(_, append)| spans && !append.asked.is_empty());
+    let appends = decided.appends.iter().filter(|(_, append)| !spans || !append.events.is_empty());
+    let steps = checks.map(|step| (step, false)).chain(appends.map(|step| (step, !step.1.events.is_empty())));
+
+    let mut next = heads.clone();
+    for ((partition, append), has_events) in steps {
+        let head = &heads[partition];
+        let outcome = match has_events {
+            true => with_timeout(STATEMENT_TIMEOUT, log::append(connection, *partition, head, append)).await?,
+            false => with_timeout(STATEMENT_TIMEOUT, log::confirm(connection, *partition, head, &append.asked)).await?,
+        };
+        match outcome {
+            Outcome::Done(head) => drop(next.insert(*partition, head)),
+            Outcome::HeadMoved => return Ok(WriteOutcome::HeadMoved),
+            Outcome::KeysRecorded(keys) => return Ok(WriteOutcome::KeysRecorded(with_partition(*partition, keys))),
+        }
+    }
+    Ok(WriteOutcome::Written(next))
+}
+
+fn with_partition(partition: i16, keys: Vec<Key>) -> RecordedKeys {
+    keys.into_iter().map(|key| ((partition, key.id.clone()), key)).collect()
 }

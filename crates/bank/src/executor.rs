@@ -1,117 +1,312 @@
-//! The one task that writes: takes whatever waits in the queue as one batch, carries it through the appender, and
-//! answers. While a batch commits, the next one gathers; there is no timer.
+//! The task that executes commands. It takes all waiting commands as one batch, appends the batch to the log, and answers the
+//! callers. The next batch accumulates meanwhile; there is no timer.
+//!
+//! [`Executor::execute`] is the policy: it answers, retries or splits a batch, as the outcome of the append demands.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection};
 use tokio::{
     select,
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tracing::{Instrument, Span, field::Empty};
 
 use super::{
-    CommandOutcome, Error, Pending, Settings,
-    storage_error::{CONNECT_MAX, StorageError, Kind, STATEMENT_MAX, within},
-    command_stats::CommandStats,
+    account_cache::AccountCache,
+    append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
     appender::Appender,
-    queue::{BATCH_COMMANDS_MAX, WaitingCommands, OUTAGE_WAIT_MAX, Queue, reject_all},
+    command::{CommandOutcome, CommandResults, Error, PendingCommand},
+    command_stats::CommandStats,
+    outage::{Availability, CommandQueue, OUTAGE_WAIT_MAX, WaitingCommands, reject_all},
+    storage_error::{CONNECT_TIMEOUT, STATEMENT_TIMEOUT, StorageError},
+    unsupported_event::UnsupportedEventGate,
 };
-use passbook_event_store::timestamp;
-use passbook_event_store::{Primary, StreamVersion, settle::Place};
+use passbook_event_store::{Partitions, Primary, timestamp, with_timeout};
 use passbook_telemetry::metrics::{METRICS, phase};
 use passbook_telemetry::trace::{self, TARGET};
 
-/// So long after the last failure a database that answers, and was not written to, is taken for healed.
-const RECOVERY_GRACE: Duration = Duration::from_secs(2);
+/// How many commands share one append.
+const BATCH_COMMANDS_MAX: usize = 512;
+/// The backoff between attempts begins with this, and doubles.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 
-type Answers = Vec<Result<CommandOutcome, Error>>;
-
-pub(super) struct Executor {
-    settings: Settings,
-    connect: Primary,
-    connection: Option<PgConnection>,
-    appender: Appender,
-    /// An append whose outcome is not known yet.
-    unknown: Option<UnknownAppend>,
-    /// When the first of the tries began that have failed since one worked.
-    away_since: Option<Instant>,
-    /// When the last of them ended.
-    failed_at: Option<Instant>,
-    /// Why the last try failed, for whoever asks.
-    outage: watch::Sender<Option<&'static str>>,
-    /// Of each partition.
-    appended: Arc<[Arc<watch::Sender<i64>>]>,
-    command_stats: Arc<CommandStats>,
+/// How the executors work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many partitions the log has.
+    pub partitions: Partitions,
+    /// How long a caller waits for a result.
+    pub command_timeout: Duration,
+    /// A snapshot is written when a stream passes a multiple of this many versions.
+    pub snapshot_every: i64,
+    /// How many accounts the caches of all partitions hold together.
+    pub cache_accounts: usize,
 }
 
-/// An append that was sent and never answered.
-#[derive(Debug)]
-pub(super) struct UnknownAppend {
-    /// Where its first event would stand, in each of its partitions.
-    pub places: Vec<Place>,
-    /// What its callers are told if it stands. Empty once they have been told that it is not known.
-    pub answers: Answers,
+/// What all executors of a bank share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub settings: Settings,
+    pub primary: Primary,
+    /// The position of each partition's head. The executors publish it after each batch.
+    pub appended: Arc<[Arc<watch::Sender<i64>>]>,
+    pub gate: UnsupportedEventGate,
+    pub stats: Arc<CommandStats>,
+}
+
+/// Executes the commands of one queue.
+pub(super) struct Executor {
+    shared: Shared,
+    queue: CommandQueue,
+    connection: Option<PgConnection>,
+    appender: Appender,
+    /// An append whose outcome must be resolved before the next one is sent.
+    unknown: Option<UnknownAppend>,
+    availability: Availability,
+}
+
+/// A batch, or a part of one that the database refused.
+struct Part {
+    commands: Vec<PendingCommand>,
+    /// Whether waiting commands may join at the next attempt. Only at the first: they must not delay a retry.
+    accepts_more: bool,
+    backoff: Duration,
+}
+
+impl Part {
+    fn of_batch(commands: Vec<PendingCommand>) -> Self {
+        Self { commands, accepts_more: true, backoff: RETRY_MIN }
+    }
+
+    fn halves(mut self) -> (Self, Self) {
+        let second = self.commands.split_off(self.commands.len() / 2);
+        let part = |commands| Self { commands, accepts_more: false, backoff: RETRY_MIN };
+        (part(self.commands), part(second))
+    }
+
+    /// Whether every command has waited for longer than `limit`.
+    fn has_waited(&self, limit: Duration) -> bool {
+        self.commands.iter().all(|pending| pending.accepted_at.elapsed() > limit)
+    }
 }
 
 impl Executor {
-    /// For the commands of one partition, or with `None` for those over several.
+    /// An executor for the commands of one partition, or with `None` for those that span partitions.
     pub(super) fn new(
-        settings: Settings,
+        shared: Shared,
         partition: Option<i16>,
-        connect: Primary,
-        appended: Arc<[Arc<watch::Sender<i64>>]>,
-        newer: Arc<watch::Sender<Option<StreamVersion>>>,
+        queue: CommandQueue,
         outage: watch::Sender<Option<&'static str>>,
-        command_stats: Arc<CommandStats>,
     ) -> Self {
-        let appender = Appender::new(&settings, partition, newer);
-        Self {
-            settings,
-            connect,
-            connection: None,
-            appender,
-            unknown: None,
-            away_since: None,
-            failed_at: None,
-            outage,
-            appended,
-            command_stats,
-        }
+        let Settings { partitions, snapshot_every, cache_accounts, .. } = shared.settings;
+        let cache = match partition {
+            Some(_) => AccountCache::of_partition(shared.gate.clone(), partitions, cache_accounts),
+            None => AccountCache::disabled(shared.gate.clone(), partitions),
+        };
+        let appender = Appender::new(partitions, partition, snapshot_every, cache, shared.gate.clone());
+        let availability = Availability::new(outage);
+        Self { shared, queue, connection: None, appender, unknown: None, availability }
     }
 
-    /// Runs until the queue is closed and drained.
-    pub(super) async fn run(mut self, mut queue: Queue) {
-        let mut batch = Vec::with_capacity(BATCH_COMMANDS_MAX);
-        while self.receive(&mut queue, &mut batch).await > 0 {
-            // Of those who hung up while they waited, or were told that they waited too long, nothing is done.
-            batch.retain(|pending| !pending.answer.is_closed());
-            let whole = phase("whole");
+    /// Runs until the last handle to the bank is dropped. It answers all accepted commands before it ends.
+    pub(super) async fn run(mut self) {
+        while let Some(batch) = self.next_batch().await {
+            let timer = phase("whole");
             let span = match batch.iter().all(|pending| pending.span.is_disabled()) {
                 true => Span::none(),
                 false => tracing::info_span!(target: TARGET, parent: None, "batch", commands = Empty, position = Empty),
             };
-            self.carry_out(std::mem::take(&mut batch), &mut queue).instrument(span.clone()).await;
-            whole.observe_duration();
-            self.tell(&span);
+            let events = self.execute(batch).instrument(span.clone()).await;
+            timer.observe_duration();
+            self.publish_positions(&span, events);
         }
         if let Some(connection) = self.connection {
-            // Everybody is answered: a failed goodbye harms nobody.
+            // Best effort: the connection is closed either way.
             let _ = connection.close().await;
         }
     }
 
-    /// Wakes whoever follows the log. A lost wake-up is not missed: all of them look for themselves, too.
-    fn tell(&self, batch: &Span) {
+    /// Waits for commands; `None` when the queue is closed and empty. While the database is unavailable, or the log
+    /// contains an event of a newer release, it sends probes: during an outage clients may send no commands that would notice
+    /// the end.
+    async fn next_batch(&mut self) -> Option<Vec<PendingCommand>> {
+        let mut batch = Vec::new();
+        loop {
+            let is_failing = self.availability.is_failing();
+            select! {
+                biased;
+                received = self.queue.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {
+                    // The callers of closed responses hung up or timed out: their commands are not executed.
+                    batch.retain(|pending| !pending.response.is_closed());
+                    return (received > 0).then_some(batch);
+                }
+                () = sleep(RETRY_MAX), if is_failing => self.probe().await,
+                () = self.shared.gate.tripped(), if !is_failing => self.probe().await,
+            }
+        }
+    }
+
+    /// Attempts to append an empty batch, to find out whether the database is available.
+    async fn probe(&mut self) {
+        let mut part = Part { commands: Vec::new(), accepts_more: false, backoff: RETRY_MIN };
+        let started = Instant::now();
+        let result = self.attempt(&mut part).await;
+        self.record_availability(started, &part, result);
+    }
+
+    /// Executes a batch until each of its commands is answered, and returns how many events it appended.
+    ///
+    /// If the database refuses the batch, the batch is split, so that a command that cannot be stored fails alone. The second
+    /// half is decided after the first is committed: no event is written that was decided on a refused command.
+    async fn execute(&mut self, batch: Vec<PendingCommand>) -> usize {
+        let mut events = 0;
+        let mut parts = vec![Part::of_batch(batch)];
+        while let Some(mut part) = parts.pop() {
+            let started = Instant::now();
+            let result = self.attempt(&mut part).await;
+            match self.record_availability(started, &part, result) {
+                AppendOutcome::Committed(committed) => {
+                    events += committed.events;
+                    self.answer(part.commands, committed.results);
+                }
+                AppendOutcome::RefusedByDatabase(error) => {
+                    let commands = part.commands.len();
+                    tracing::error!(reason = error.reason, commands, "database refused a batch");
+                    self.appender.invalidate_cache();
+                    if commands > 1 {
+                        let (first, second) = part.halves();
+                        parts.extend([second, first]);
+                    } else {
+                        self.answer_all(part.commands, &Error::Internal);
+                    }
+                }
+                AppendOutcome::UnsupportedEvent(error) => {
+                    let reason = error.reason;
+                    tracing::error!(reason, "log contains an event of a newer release; upgrade this instance");
+                    self.answer_all(part.commands, &Error::StorageUnavailable);
+                }
+                AppendOutcome::Unavailable(error) => parts.extend(self.back_off(part, error).await),
+                AppendOutcome::OutcomeUnknown(error, unknown) => {
+                    self.unknown = Some(unknown);
+                    parts.extend(self.back_off(part, error).await);
+                }
+            }
+        }
+        events
+    }
+
+    /// Attempts once to append a part: connects, resolves an unknown outcome, chooses the path, appends. A connection is kept
+    /// only if all calls on it succeeded. Commands that wait behind a slow step are rejected.
+    async fn attempt(&mut self, part: &mut Part) -> Result<AppendOutcome, StorageError> {
+        let accepts_more = mem::take(&mut part.accepts_more);
+        let mut waiting = WaitingCommands::new(&mut self.queue);
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                // No caller waits for an empty batch, so its connection may take longer.
+                let limit = if part.commands.is_empty() { STATEMENT_TIMEOUT } else { CONNECT_TIMEOUT };
+                waiting.run_while_rejecting(with_timeout(limit, self.shared.primary.connect())).await?
+            }
+        };
+        if let Some(unknown) = &self.unknown {
+            let is_committed = waiting.run_while_rejecting(self.appender.resolve(&mut connection, unknown)).await?;
+            let results = self.unknown.take().and_then(|unknown| unknown.results);
+            if let Some(results) = results.filter(|_| is_committed) {
+                self.connection = Some(connection);
+                return Ok(AppendOutcome::Committed(CommittedBatch { results, events: 0 }));
+            }
+        }
+        let path = waiting.run_while_rejecting(self.appender.begin(&mut connection, &part.commands)).await?;
+        if accepts_more && self.appender.accepts_more_commands(&path) {
+            waiting.drain_into(&mut part.commands, BATCH_COMMANDS_MAX);
+        }
+        let outcome = waiting.run_while_rejecting(self.appender.append(path, &part.commands)).await?;
+        if matches!(outcome, AppendOutcome::Committed(_)) {
+            self.connection = Some(connection);
+        }
+        Ok(outcome)
+    }
+
+    /// Converts the result of an attempt into an outcome, and records what it says about the database.
+    fn record_availability(
+        &mut self,
+        started: Instant,
+        part: &Part,
+        result: Result<AppendOutcome, StorageError>,
+    ) -> AppendOutcome {
+        let outcome = result.unwrap_or_else(AppendOutcome::from);
+        match outcome.outage() {
+            Some(outage) => {
+                self.availability.record_failure(started, outage);
+                self.appender.force_locked_path();
+            }
+            None => self.availability.record_success(part.commands.is_empty()),
+        }
+        outcome
+    }
+
+    /// Pauses and returns the part for another attempt, or answers its commands if they have waited long enough. During an
+    /// outage it also rejects the commands in the queue.
+    async fn back_off(&mut self, mut part: Part, error: StorageError) -> Option<Part> {
+        tracing::warn!(reason = error.reason, "append failed; retrying");
+        if self.availability.is_outage() {
+            reject_all(&mut self.queue);
+        }
+        if let Some(error) = self.deadline_error(&part) {
+            self.answer_all(part.commands, &error);
+            return None;
+        }
+        sleep(part.backoff).await;
+        part.backoff = (part.backoff * 2).min(RETRY_MAX);
+        Some(part)
+    }
+
+    /// The error to answer if the part has waited long enough. Commands that may be committed wait until their timeout. During
+    /// an outage all others get a single attempt.
+    fn deadline_error(&mut self, part: &Part) -> Option<Error> {
+        match self.unknown.as_mut().filter(|unknown| unknown.results.is_some()) {
+            Some(unknown) => part.has_waited(self.shared.settings.command_timeout).then(|| {
+                unknown.results = None;
+                Error::OutcomeUnknown
+            }),
+            None => {
+                let is_over = self.availability.is_outage() || part.has_waited(OUTAGE_WAIT_MAX);
+                is_over.then_some(Error::StorageUnavailable)
+            }
+        }
+    }
+
+    fn answer_all(&self, commands: Vec<PendingCommand>, error: &Error) {
+        let results = commands.iter().map(|_| Err(error.clone())).collect();
+        self.answer(commands, results);
+    }
+
+    fn answer(&self, commands: Vec<PendingCommand>, results: CommandResults) {
+        assert_eq!(commands.len(), results.len(), "each command has one result");
+        METRICS.batch_commands.observe(commands.len() as f64);
+        let batch = Span::current();
+        batch.record("commands", commands.len());
+        commands.iter().for_each(|pending| trace::link_command(&pending.span, &batch));
+        let counted = commands.iter().zip(&results).filter(|(pending, result)| is_counted(pending, result));
+        self.shared.stats.record(timestamp::now(), counted.map(|(pending, _)| pending.accepted_at.elapsed()));
+        for (pending, result) in commands.into_iter().zip(results) {
+            METRICS.replays.inc_by(u64::from(result.as_ref().is_ok_and(|outcome| outcome.replayed)));
+            // The send fails if the caller hung up. The command is recorded nevertheless.
+            let _ = pending.response.send(result);
+        }
+    }
+
+    /// Publishes new positions to the readers of the log. They also poll, so a missed notification only delays them.
+    fn publish_positions(&self, batch: &Span, events: usize) {
         for (partition, position) in self.appender.positions() {
-            if let Some(appended) = usize::try_from(partition).ok().and_then(|at| self.appended.get(at))
+            if let Some(appended) = usize::try_from(partition).ok().and_then(|at| self.shared.appended.get(at))
                 && *appended.borrow() != position
             {
-                // What others appended is not of this batch.
-                if self.appender.has_appended {
+                // Without events of its own, the batch has only seen what other instances appended.
+                if events > 0 {
                     batch.record("position", position);
                     trace::remember_batch(partition, position, batch);
                 }
@@ -119,174 +314,15 @@ impl Executor {
             }
         }
     }
-
-    /// Waits for commands. As long as the database is away it is asked again and again whether it is back: where it is
-    /// known to be away, nobody may be sending any. Likewise where the log holds what only a newer release can read.
-    async fn receive(&mut self, queue: &mut Queue, batch: &mut Vec<Pending>) -> usize {
-        loop {
-            let commands = queue.recv_many(batch, BATCH_COMMANDS_MAX);
-            let received = match self.away_since {
-                Some(_) => timeout(RETRY_MAX, commands).await.ok(),
-                None => select! {
-                    biased;
-                    received = commands => Some(received),
-                    () = self.appender.newer.tripped() => None,
-                },
-            };
-            if let Some(received) = received {
-                return received;
-            }
-            // A passage of nobody.
-            let _ = self.attempt(&mut Vec::new(), queue, false).await;
-        }
-    }
-
-    /// Carries a batch to its answers. A command that the database refuses is found by halves: the second half is
-    /// decided anew after the first stands, so nothing is ever written that was decided on an excluded command.
-    async fn carry_out(&mut self, batch: Vec<Pending>, queue: &mut Queue) {
-        let (mut parts, mut is_whole) = (vec![batch], true);
-        while let Some(mut part) = parts.pop() {
-            // Others join a whole batch; a half that is refused again has to come to an end.
-            match self.retry(&mut part, queue, std::mem::take(&mut is_whole)).await {
-                Ok(answers) => self.answer(part, answers),
-                Err(Error::Internal) if part.len() > 1 => {
-                    let second = part.split_off(part.len() / 2);
-                    parts.extend([second, part]);
-                }
-                Err(error) => {
-                    let answers = part.iter().map(|_| Err(error.clone())).collect();
-                    self.answer(part, answers);
-                }
-            }
-        }
-    }
-
-    fn answer(&self, batch: Vec<Pending>, answers: Answers) {
-        METRICS.batch_commands.observe(batch.len() as f64);
-        let span = Span::current();
-        span.record("commands", batch.len());
-        batch.iter().for_each(|pending| trace::link_command(&pending.span, &span));
-        let judged = batch.iter().zip(&answers).filter(|(pending, answer)| is_judged(pending, answer));
-        self.command_stats.record(timestamp::now(), judged.map(|(pending, _)| pending.accepted_at.elapsed()));
-        for (pending, answer) in batch.into_iter().zip(answers) {
-            METRICS.replays.inc_by(u64::from(answer.as_ref().is_ok_and(|answer| answer.replayed)));
-            // A caller who hung up no longer listens; the command is recorded all the same.
-            let _ = pending.answer.send(answer);
-        }
-    }
-
-    /// Tries until the batch stands, the database refuses it (`Internal`), or patience ends. In an outage that lasts
-    /// there is one try for each batch, so that nobody waits for it in vain.
-    async fn retry(
-        &mut self,
-        batch: &mut Vec<Pending>,
-        queue: &mut Queue,
-        mut accepts_more_commands: bool,
-    ) -> Result<Answers, Error> {
-        let mut pause = RETRY_MIN;
-        loop {
-            let StorageError { kind, reason, .. } = match self.attempt(batch, queue, accepts_more_commands).await {
-                Ok(answers) => return Ok(answers),
-                Err(failure) => failure,
-            };
-            // Those who come later are not to prolong the waiting of these.
-            accepts_more_commands = false;
-            if kind == Kind::Rejected {
-                tracing::error!(reason, commands = batch.len(), "the database refused a batch");
-                self.appender.invalidate_cache();
-                return Err(Error::Internal);
-            }
-            if kind == Kind::UnsupportedEvent {
-                tracing::error!(reason, "nothing is done: upgrade this instance");
-                return Err(Error::StorageUnavailable);
-            }
-            tracing::warn!(reason, "the event store does not answer as it should");
-
-            let away = self.away_since.is_some_and(|since| since.elapsed() > OUTAGE_WAIT_MAX);
-            if away {
-                reject_all(queue);
-            }
-            let is_unknown = self.unknown.as_ref().is_some_and(|unknown| !unknown.answers.is_empty());
-            let waited = |patience| batch.iter().all(|pending| pending.accepted_at.elapsed() > patience);
-            match is_unknown {
-                true if waited(self.settings.command_timeout) => {
-                    self.unknown.iter_mut().for_each(|unknown| unknown.answers.clear());
-                    return Err(Error::OutcomeUnknown);
-                }
-                false if away || waited(OUTAGE_WAIT_MAX) => return Err(Error::StorageUnavailable),
-                true | false => {}
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-    }
-
-    /// One try, and what it tells of the database.
-    async fn attempt(
-        &mut self,
-        batch: &mut Vec<Pending>,
-        queue: &mut Queue,
-        accepts_more_commands: bool,
-    ) -> Result<Answers, StorageError> {
-        let started = Instant::now();
-        let outcome = self.connect_and_pass(batch, queue, accepts_more_commands).await;
-        let outage = outcome.as_ref().err().filter(|failure| failure.kind != Kind::Rejected);
-        match outage {
-            Some(_) => {
-                self.away_since.get_or_insert(started);
-                self.failed_at = Some(Instant::now());
-                self.appender.force_locked_path();
-            }
-            // A passage of nobody writes nothing, and does not know that a disk is still full.
-            None if batch.is_empty() && self.failed_at.is_some_and(|at| at.elapsed() < RECOVERY_GRACE) => return outcome,
-            None => (self.away_since, self.failed_at) = (None, None),
-        }
-        self.outage.send_replace(outage.map(|failure| failure.outage));
-        outcome
-    }
-
-    /// A connection on which anything failed is not used again. Each step may take its time, but not that of those who wait
-    /// behind it.
-    async fn connect_and_pass(
-        &mut self,
-        batch: &mut Vec<Pending>,
-        queue: &mut Queue,
-        accepts_more_commands: bool,
-    ) -> Result<Answers, StorageError> {
-        let mut behind = WaitingCommands::new(queue);
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                // Nobody waits for a passage of nobody: there a slow connection is waited for.
-                let limit = if batch.is_empty() { STATEMENT_MAX } else { CONNECT_MAX };
-                behind.run_while_rejecting(within(limit, self.connect.connect())).await?
-            }
-        };
-        if let Some(unknown) = &self.unknown {
-            let stands = behind.run_while_rejecting(self.appender.settle(&mut connection, unknown)).await?;
-            let answers = self.unknown.take().map(|unknown| unknown.answers).unwrap_or_default();
-            if stands && !answers.is_empty() {
-                self.connection = Some(connection);
-                return Ok(answers);
-            }
-        }
-        let turn = behind.run_while_rejecting(self.appender.enter(&mut connection, batch)).await?;
-        if accepts_more_commands && self.appender.accepts_more_commands(&turn) {
-            behind.drain_into(batch);
-        }
-        let answers = behind.run_while_rejecting(self.appender.pass(turn, batch, &mut self.unknown)).await?;
-        self.connection = Some(connection);
-        Ok(answers)
-    }
 }
 
-/// Carried out, or refused by the state: neither asked about only, nor stopped by an outage or a fault.
-fn is_judged(pending: &Pending, answer: &Result<CommandOutcome, Error>) -> bool {
-    let judged = match answer {
+/// Whether a command counts in the statistics: it was executed, or rejected by the state, and was no dry run.
+fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) -> bool {
+    let is_decided = match result {
         Ok(_) | Err(Error::Rejected(_) | Error::VersionMismatch { .. } | Error::KeyReused) => true,
         Err(
             Error::NotVisible | Error::Overloaded | Error::StorageUnavailable | Error::OutcomeUnknown | Error::Internal,
         ) => false,
     };
-    judged && !pending.context.dry_run
+    is_decided && !pending.context.dry_run
 }

@@ -1,17 +1,20 @@
-//! The bank: where commands meet the event store. [`Bank::execute`] hands a command to the executor and awaits its
-//! receipt; behind it one task decides and records many commands at a time.
+//! The write side: commands become events. [`Bank::execute`] puts a command into the queue of its partition and waits for the
+//! result; one executor for each partition decides and appends the waiting commands in batches.
+//!
+//! A command passes through `executor` (queue, batches, retries), `appender` (optimistic or locked append, `account_cache`) and
+//! `decide_batch` (pure decisions), and ends as a [`Receipt`].
 
+mod account_cache;
+mod append_outcome;
+mod appender;
+mod command;
+mod command_stats;
 mod decide_batch;
 mod executor;
-mod storage_error;
-mod account_cache;
-mod unsupported_event;
-mod command_stats;
-mod appender;
-mod queue;
+mod outage;
 mod receipt;
-mod command_context;
-mod writing;
+mod storage_error;
+mod unsupported_event;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,143 +26,92 @@ use tokio::{
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use self::command_stats::CommandStats;
-use passbook_domain::{Command, Rejection};
-use passbook_event_store::timestamp;
-use passbook_event_store::{Partitions, Primary, StreamVersion};
+use self::{
+    command::PendingCommand,
+    command_stats::CommandStats,
+    executor::{Executor, Shared},
+    unsupported_event::UnsupportedEventGate,
+};
+use passbook_domain::Command;
+use passbook_event_store::{Partitions, Primary, StreamVersion, timestamp};
 use passbook_telemetry::trace::TARGET;
 
+pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch};
 pub use command_stats::CommandStatsBucket;
-pub use receipt::{AccountReceipt, Receipt, Counterparty, RecordedFact, TransferReceipt};
-pub use command_context::{IdempotencyKey, IfMatch, AccountAccess, CommandContext};
+pub use executor::Settings;
+pub use receipt::{AccountReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, TransferReceipt};
 
-/// How many commands may wait for the executor. More are answered `Overloaded` at once.
+/// How many commands may wait in one queue. More are answered [`Error::Overloaded`] at once.
 pub const QUEUE_COMMANDS_MAX: usize = 4096;
 
-/// The handle to the executor, cheap to clone.
+/// The handle to the executors, cheap to clone.
 #[derive(Clone)]
 pub struct Bank {
     partitions: Partitions,
-    /// Of each partition, and behind them that of commands over several.
+    /// One queue for each partition, then, if there are several partitions, one for commands that span partitions.
     queues: Arc<[PartitionQueue]>,
     command_timeout: Duration,
-    command_stats: Arc<CommandStats>,
+    stats: Arc<CommandStats>,
 }
 
-/// Where commands wait for one executor, and whether it can work.
+/// The queue of one executor, and the executor's state.
 struct PartitionQueue {
-    queue: mpsc::Sender<Pending>,
+    commands: mpsc::Sender<PendingCommand>,
+    /// Why the executor cannot append; `None` if it can.
     outage: watch::Receiver<Option<&'static str>>,
 }
 
-/// What the bank answers to a command that succeeds.
-#[derive(Clone, Debug)]
-pub struct CommandOutcome {
-    /// The state after the command and the facts recorded.
-    pub receipt: Receipt,
-    /// The command was recorded earlier under the same idempotency key; this is the answer it had then.
-    pub replayed: bool,
-}
-
-/// Why a command has no receipt.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The state refuses it.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// The account is another's. To the caller it is as if there were none.
-    #[error("there is no account with this id")]
-    NotVisible,
-    /// `If-Match` names another version than the account has.
-    #[error("the account is at version {current}")]
-    VersionMismatch {
-        /// The version the account has.
-        current: i64,
-    },
-    /// The idempotency key stands for another context.
-    #[error("the idempotency key was used for another request")]
-    KeyReused,
-    /// The queue is full; nothing was done.
-    #[error("too many commands are waiting")]
-    Overloaded,
-    /// The database is away; nothing was done.
-    #[error("the event store cannot be reached")]
-    StorageUnavailable,
-    /// The command may or may not have been recorded.
-    #[error("whether the command was recorded is not known")]
-    OutcomeUnknown,
-    /// A fault of ours; nothing was done.
-    #[error("the command could not be carried out")]
-    Internal,
-}
-
-/// How the executor works.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How many partitions the log has.
-    pub partitions: Partitions,
-    /// How long a caller waits at the most.
-    pub command_timeout: Duration,
-    /// A snapshot is written when a stream passes a multiple of this many versions.
-    pub snapshot_every: i64,
-    /// How many folded accounts are held in memory.
-    pub cache_accounts: usize,
-}
-
-/// A command on its way through the queue.
-struct Pending {
-    command: Command,
-    context: CommandContext,
-    answer: oneshot::Sender<Result<CommandOutcome, Error>>,
-    accepted_at: Instant,
-    /// The caller's own, tied to the batch that carries it.
-    span: Span,
-}
-
 impl Bank {
-    /// Starts the executors: one for each partition, and where there are several one more for commands over several. They
-    /// end when every clone of the handle is dropped and the queues are drained. `appended` is told each head's position
-    /// after each batch. `newer` is told of an event that only a newer release can read, by
-    /// an executor or by whoever else meets one: nothing is carried out before it can be read.
+    /// Starts one executor for each partition and, if there are several partitions, one more for commands that span partitions.
+    ///
+    /// After each batch the executors publish the position of each head to `appended`, which has one sender for each partition.
+    /// `unsupported_event` names an event that only a newer release can decode; an executor or a projector sets it. No command
+    /// is executed until this release can decode the event.
+    ///
+    /// The executors answer all accepted commands and end when the last clone of the handle is dropped.
     pub fn start(
         settings: Settings,
-        connect: Primary,
+        primary: Primary,
         appended: Arc<[Arc<watch::Sender<i64>>]>,
-        newer: Arc<watch::Sender<Option<StreamVersion>>>,
+        unsupported_event: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> (Self, Vec<JoinHandle<()>>) {
         let Settings { partitions, command_timeout, .. } = settings;
-        let command_stats = Arc::new(CommandStats::new(timestamp::now()));
-        let across = partitions.are_several().then_some(None);
-        let (mut queues, mut executors) = (Vec::new(), Vec::new());
-        for partition in partitions.all().map(Some).chain(across) {
-            let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
-            let (failed, outage) = watch::channel(None);
-            let (settings, connect, appended) = (settings.clone(), connect.clone(), Arc::clone(&appended));
-            let (newer, command_stats) = (Arc::clone(&newer), Arc::clone(&command_stats));
-            let executor = executor::Executor::new(settings, partition, connect, appended, newer, failed, command_stats);
-            executors.push(tokio::spawn(executor.run(commands)));
-            queues.push(PartitionQueue { queue, outage });
-        }
-        (Self { partitions, queues: queues.into(), command_timeout, command_stats }, executors)
+        let gate = UnsupportedEventGate::new(unsupported_event, partitions);
+        let stats = Arc::new(CommandStats::new(timestamp::now()));
+        let shared =
+            Shared { settings, primary, appended, gate, stats: Arc::clone(&stats) };
+        let spanning = partitions.are_several().then_some(None);
+        let (queues, executors): (Vec<_>, Vec<_>) = partitions
+            .all()
+            .map(Some)
+            .chain(spanning)
+            .map(|partition| {
+                let (commands, queue) = mpsc::channel(QUEUE_COMMANDS_MAX);
+                let (failed, outage) = watch::channel(None);
+                let executor = Executor::new(shared.clone(), partition, queue, failed);
+                (PartitionQueue { commands, outage }, tokio::spawn(executor.run()))
+            })
+            .unzip();
+        (Self { partitions, queues: queues.into(), command_timeout, stats }, executors)
     }
 
-    /// Whether all executors still take commands.
+    /// Whether all executors accept commands.
     pub fn is_running(&self) -> bool {
-        self.queues.iter().all(|counter| !counter.queue.is_closed())
+        self.queues.iter().all(|queue| !queue.commands.is_closed())
     }
 
-    /// How many commands wait.
+    /// How many commands wait in all queues.
     pub fn waiting(&self) -> usize {
-        self.queues.iter().map(|counter| counter.queue.max_capacity() - counter.queue.capacity()).sum()
+        self.queues.iter().map(|queue| queue.commands.max_capacity() - queue.commands.capacity()).sum()
     }
 
-    /// Why commands cannot be carried out at the moment, if some cannot.
+    /// The reason why an executor cannot append, as a sentence for operators; `None` if all can.
     pub fn outage(&self) -> Option<&'static str> {
-        self.queues.iter().find_map(|counter| *counter.outage.borrow())
+        self.queues.iter().find_map(|queue| *queue.outage.borrow())
     }
 
-    /// The id of an account that is opened without one. It is where the request's key is looked for, so that a retry, which
-    /// brings another id, finds the first answer.
+    /// An id for an account that is opened without one. Its partition is that of the idempotency key, so that a retry, which
+    /// gets another id, finds the key.
     pub fn new_account_id(&self, context: &CommandContext) -> Uuid {
         match &context.idempotency_key {
             Some(key) => self.partitions.new_id_in(self.partitions.of_key(&context.caller, &key.key)),
@@ -167,38 +119,43 @@ impl Bank {
         }
     }
 
-    /// The id of a transfer: in the partition of the account that pays, where it is looked for.
+    /// An id for a transfer, in the partition of the sender's account: transfers are looked up there.
     pub fn new_transfer_id(&self, from: Uuid) -> Uuid {
         self.partitions.new_id_in(self.partitions.of(from))
     }
 
-    /// How many commands this process has carried out or refused by the state, and in how much time, over the last minutes.
+    /// How many commands this process executed or rejected in the last ten minutes, and how long they took. Oldest first.
     pub fn command_stats(&self) -> Vec<CommandStatsBucket> {
-        self.command_stats.slices(timestamp::now())
+        self.stats.buckets(timestamp::now())
     }
 
-    /// Carries out `command` and answers once what it rests on is durable. A caller who stops waiting
-    /// cancels a command that still waits, and not one that is in a batch.
+    /// Executes `command` and returns its outcome after the state that it rests on is durable.
+    ///
+    /// Dropping the future cancels a command that waits in the queue, but not one that is part of a batch.
+    ///
+    /// # Errors
+    /// See [`Error`]. After [`Error::OutcomeUnknown`] the command may be recorded; after all others it is not.
     pub async fn execute(&self, command: Command, context: CommandContext) -> Result<CommandOutcome, Error> {
-        let (answer, receipt) = oneshot::channel();
+        let (response, outcome) = oneshot::channel();
         let span = match Span::current().is_disabled() {
             true => Span::none(),
             false => tracing::info_span!(target: TARGET, "command"),
         };
-        let pending = Pending { command, context, answer, accepted_at: Instant::now(), span: span.clone() };
-        self.counter(&pending.command)?.queue.try_send(pending).map_err(|_| Error::Overloaded)?;
-        match timeout(self.command_timeout, receipt).instrument(span).await {
-            Ok(Ok(answer)) => answer,
+        let pending = PendingCommand { command, context, response, accepted_at: Instant::now(), span: span.clone() };
+        self.accept(pending)?;
+        match timeout(self.command_timeout, outcome).instrument(span).await {
+            Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown),
         }
     }
 
-    /// Where a command is carried out.
-    fn counter(&self, command: &Command) -> Result<&PartitionQueue, Error> {
-        let at = match decide_batch::partitions_of(command, self.partitions) {
+    /// Puts a command into its queue.
+    fn accept(&self, pending: PendingCommand) -> Result<(), Error> {
+        let at = match decide_batch::partitions_of(&pending.command, self.partitions) {
             (home, None) => home,
             (_, Some(_)) => self.partitions.count(),
         };
-        usize::try_from(at).ok().and_then(|at| self.queues.get(at)).ok_or(Error::Internal)
+        let queue = usize::try_from(at).ok().and_then(|at| self.queues.get(at)).ok_or(Error::Internal)?;
+        queue.commands.try_send(pending).map_err(|_| Error::Overloaded)
     }
 }

@@ -1,5 +1,5 @@
-//! Receipts: the state after a command and the facts recorded. They are response bodies as they stand, and are kept
-//! with the idempotency key, so that a retry has the same answer.
+//! Receipts: the state after a command and the recorded events. A receipt is the body of the response, and is stored with the
+//! idempotency key, so that a retry gets the same body. Stored receipts must stay readable: never change the JSON.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use passbook_domain::{Amount, Currency, Status};
 use passbook_event_store::Position;
 use passbook_event_store::timestamp;
 
-/// The answer to a command that succeeded.
+/// The receipt of a command that succeeded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Receipt {
@@ -23,7 +23,7 @@ pub enum Receipt {
 /// One account after a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AccountReceipt {
-    /// The account.
+    /// The id of the account.
     pub account_id: Uuid,
     /// The account's version after the command, which is also its ETag.
     #[schema(example = 2, minimum = 1)]
@@ -36,28 +36,28 @@ pub struct AccountReceipt {
     /// The account's currency (ISO 4217).
     #[schema(value_type = String, example = "EUR")]
     pub currency: Currency,
-    /// How far the log is with this command; pass it as `min_position` to read your own write.
+    /// The position of the command in the log. Pass it as `min_position` to read your own write.
     #[schema(value_type = String, example = "42")]
     pub position: Position,
-    /// What was recorded.
+    /// The recorded events.
     pub events: Vec<RecordedFact>,
 }
 
-/// One fact recorded by a command.
+/// An event recorded by a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RecordedFact {
     /// The event's id; absent in a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub id: Option<Uuid>,
-    /// What happened.
+    /// The type of the event.
     #[serde(rename = "type")]
     #[schema(example = "MoneyDeposited")]
     pub event_type: String,
-    /// The event's place in the account's stream.
+    /// The event's version in the account's stream.
     #[schema(example = 2, minimum = 1)]
     pub version: i64,
-    /// When; absent in a dry run.
+    /// When the event was recorded; absent in a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::option")]
     #[schema(nullable = false)]
     pub recorded_at: Option<DateTime<Utc>>,
@@ -66,30 +66,30 @@ pub struct RecordedFact {
 /// Both accounts after a transfer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TransferReceipt {
-    /// The transfer.
+    /// The id of the transfer.
     pub transfer_id: Uuid,
-    /// What moved, in minor units.
+    /// The transferred amount, in minor units.
     #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
     pub amount: Amount,
     /// The currency of both accounts (ISO 4217).
     #[schema(value_type = String, example = "EUR")]
     pub currency: Currency,
-    /// How far the log is with this transfer; pass it as `min_position` to read your own write.
+    /// The position of the transfer in the log. Pass it as `min_position` to read your own write.
     #[schema(value_type = String, example = "44")]
     pub position: Position,
-    /// The account that paid.
+    /// The sender's account.
     pub from: AccountReceipt,
-    /// The account that was paid; of an account that the caller may not see only its id.
+    /// The receiver's account; only its id if the caller may not see the account.
     pub to: Counterparty,
 }
 
-/// The account that was paid by a transfer.
+/// The receiver's account of a transfer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Counterparty {
-    /// As the caller may see it.
+    /// The caller may see the account.
     Visible(AccountReceipt),
-    /// As everybody else may.
+    /// The caller may not see the account.
     Hidden(HiddenAccount),
 }
 
@@ -97,12 +97,12 @@ pub enum Counterparty {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HiddenAccount {
-    /// The account.
+    /// The id of the account.
     pub account_id: Uuid,
 }
 
 impl Receipt {
-    /// The account that changed, if it is one alone.
+    /// The account that changed; `None` for a transfer, which changes two.
     pub fn account_id(&self) -> Option<Uuid> {
         match self {
             Receipt::Transfer(_) => None,
@@ -110,9 +110,9 @@ impl Receipt {
         }
     }
 
-    /// The same for somebody who may not see the account that was paid.
+    /// The receipt for a caller who may not see the receiver's account.
     #[must_use]
-    pub fn without_receiver(self) -> Self {
+    pub fn without_counterparty(self) -> Self {
         match self {
             Receipt::Transfer(mut transfer) => {
                 let account_id = transfer.to.account_id();
@@ -123,7 +123,7 @@ impl Receipt {
         }
     }
 
-    /// How far the log is with this command.
+    /// The position of the command in the log.
     pub fn position(&self) -> Position {
         match self {
             Receipt::Transfer(transfer) => transfer.position.clone(),

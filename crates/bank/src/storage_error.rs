@@ -1,51 +1,56 @@
-//! What a failed passage means: whether the log may have changed, and whether trying again can help.
+//! Errors of the write path, classified by two questions: was anything written, and can a retry help?
 
-use std::{future::Future, time::Duration};
+use std::{io, time::Duration};
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
-use tokio::time::timeout;
 
-use passbook_domain::event::DecodeError;
+use passbook_domain::DecodeError;
 
-/// How long the database may take to open a connection. Two tries fit into the patience with an outage.
-pub(super) const CONNECT_MAX: Duration = Duration::from_millis(700);
-/// How long one statement of a passage may take before its connection is given up as lost. Longer than a statement may
-/// wait for the appender (`lock_timeout`), which then says so itself.
-pub(super) const STATEMENT_MAX: Duration = Duration::from_millis(2_500);
+/// Time limit for opening a connection. Two attempts fit into the time that a command waits during an outage.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
+/// Time limit for one statement; its connection is dropped afterwards. It is longer than `lock_timeout`, so that a statement
+/// that waits for the log-head lock fails with the error of Postgres first.
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// Why a passage through the appender failed.
+/// A failed database call.
 #[derive(Debug)]
 pub(super) struct StorageError {
     pub kind: Kind,
-    /// For whoever asks whether the service is ready.
+    /// The sentence that the readiness check shows to operators.
     pub outage: &'static str,
-    /// For the log.
+    /// The original error, for the log.
     pub reason: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The database refused the data (SQLSTATE class 22 or 23); nothing was written.
+    /// Postgres rejected the data (SQLSTATE class 22 or 23). Nothing was written.
     Rejected,
-    /// The database answered with another error; nothing was written.
+    /// Postgres answered with another error. Nothing was written.
     Unavailable,
-    /// The log holds an event of a newer release; nothing was written.
+    /// The log contains an event that this release cannot decode. Nothing was written.
     UnsupportedEvent,
-    /// No answer: whatever was sent last may or may not have been carried out.
+    /// Postgres did not answer. The last statement may or may not have been executed.
     UnknownOutcome,
 }
 
 impl StorageError {
-    /// An event that only a newer release can read.
-    pub(super) fn newer(error: &DecodeError) -> Self {
+    /// The log contains an event that only a newer release can decode.
+    pub(super) fn unsupported_event(error: &DecodeError) -> Self {
         let outage = "the log holds events of a newer release, which this one cannot read: upgrade this instance";
         Self { kind: Kind::UnsupportedEvent, outage, reason: error.to_string() }
+    }
+
+    /// The head moved although this instance holds its lock.
+    pub(super) fn head_moved_under_lock() -> Self {
+        let outage = "the log head changed while this instance held its lock";
+        Self { kind: Kind::Unavailable, outage, reason: outage.to_owned() }
     }
 }
 
 impl From<sqlx::Error> for StorageError {
-    /// Only an answer of severity ERROR proves that the transaction was rolled back. FATAL may come after a commit,
-    /// and a lost connection says nothing.
+    /// Only a database error of severity ERROR proves that the transaction was rolled back. FATAL may follow a commit, and a
+    /// lost connection proves nothing.
     fn from(error: sqlx::Error) -> Self {
         let answer = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
         let kind = match answer {
@@ -54,31 +59,23 @@ impl From<sqlx::Error> for StorageError {
             Some(_) => Kind::Unavailable,
             None => Kind::UnknownOutcome,
         };
-        Self { kind, outage: operator_message(answer.map(PgDatabaseError::code)), reason: error.to_string() }
+        let outage = match &error {
+            sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => "the database does not answer",
+            _ => operator_message(answer.map(PgDatabaseError::code)),
+        };
+        Self { kind, outage, reason: error.to_string() }
     }
 }
 
-/// What an SQLSTATE means to an operator, and nothing of the inside.
+/// A sentence for an SQLSTATE. It reveals no internals, because anonymous readiness checks see it.
 fn operator_message(code: Option<&str>) -> &'static str {
     match code {
         Some("25006") => "the database is read-only",
         Some("53100") => "the database's disk is full",
         Some("53300") => "the database has no connection left",
-        Some("55P03") => "another instance does not leave the turnstile",
+        Some("55P03") => "timed out waiting for the log-head lock held by another instance",
         Some("57P01" | "57P02" | "57P03") => "the database is starting or stopping",
-        Some(_) => "the database refuses to work",
+        Some(_) => "the database answers with an error",
         None => "the database cannot be reached",
-    }
-}
-
-/// Bounds a statement in time, so that a frozen server is noticed.
-pub(super) async fn within<T>(limit: Duration, statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, StorageError> {
-    match timeout(limit, statement).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(StorageError {
-            kind: Kind::UnknownOutcome,
-            outage: "the database does not answer",
-            reason: format!("no answer within {limit:?}"),
-        }),
     }
 }

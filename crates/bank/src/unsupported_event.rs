@@ -1,5 +1,5 @@
-//! An event that only a newer release can read. Whoever meets one, the executor or the projector, tells it here, and
-//! nothing is partitions_of_batch before it can be read.
+//! Stops an instance that finds an event of a newer release. Any executor or projector can trip the gate; the bank then
+//! executes no command until this release can decode the event.
 
 use std::sync::Arc;
 
@@ -7,51 +7,63 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::storage_error::{StorageError, STATEMENT_MAX, within};
-use passbook_domain::{Event, event::DecodeError};
-use passbook_event_store::{Partitions, StreamVersion, whole};
+use super::storage_error::{STATEMENT_TIMEOUT, StorageError};
+use passbook_domain::{DecodeError, Event};
+use passbook_event_store::{Partitions, StreamVersion, whole, with_timeout};
 
-/// The last such event met, shared with all executors and projectors.
+/// The gate, shared by all executors and projectors of the process.
+#[derive(Clone)]
 pub(super) struct UnsupportedEventGate {
-    pub met: Arc<watch::Sender<Option<StreamVersion>>>,
-    pub partitions: Partitions,
+    /// The event that tripped the gate; `None` while it is open.
+    event: Arc<watch::Sender<Option<StreamVersion>>>,
+    partitions: Partitions,
 }
 
 impl UnsupportedEventGate {
-    /// Waits until somebody meets one.
-    pub(super) async fn tripped(&self) {
-        // The sender is at hand: it cannot be gone.
-        let _ = self.met.subscribe().wait_for(Option::is_some).await;
+    pub(super) fn new(event: Arc<watch::Sender<Option<StreamVersion>>>, partitions: Partitions) -> Self {
+        Self { event, partitions }
     }
 
-    /// The event at `version` of a stream, unless this is one.
-    pub(super) fn read(
+    /// Waits until the gate is tripped.
+    pub(super) async fn tripped(&self) {
+        // An error means that all senders were dropped, but `self` owns one.
+        let _ = self.event.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Trips the gate if `decoded` is an event of a newer release. Passes every other result on.
+    ///
+    /// # Errors
+    /// The event is of a newer release.
+    pub(super) fn check(
         &self,
         stream_id: Uuid,
         version: i64,
-        event: Result<Event, DecodeError>,
+        decoded: Result<Event, DecodeError>,
     ) -> Result<Result<Event, DecodeError>, StorageError> {
-        match event {
+        match decoded {
             Err(error @ DecodeError::Newer { .. }) => {
-                self.met.send_replace(Some(StreamVersion { stream_id, version }));
-                Err(StorageError::newer(&error))
+                self.event.send_replace(Some(StreamVersion { stream_id, version }));
+                Err(StorageError::unsupported_event(&error))
             }
-            event => Ok(event),
+            decoded => Ok(decoded),
         }
     }
 
-    /// Refuses to go on as long as the event that was met cannot be read.
+    /// Opens the gate if the event that tripped it can be decoded now.
+    ///
+    /// # Errors
+    /// The event cannot be read, or is still of a newer release.
     pub(super) async fn recheck(&self, connection: &mut PgConnection) -> Result<(), StorageError> {
-        let met = *self.met.borrow();
-        let Some(StreamVersion { stream_id, version }) = met else { return Ok(()) };
+        let event = *self.event.borrow();
+        let Some(StreamVersion { stream_id, version }) = event else { return Ok(()) };
         let partition = self.partitions.of(stream_id);
-        let from_there = whole::links(connection, partition, stream_id, version - 1, 1);
-        for (linked, _) in within(STATEMENT_MAX, from_there).await? {
-            let event = Event::decode(&linked.event.event_type, linked.event.schema_version, &linked.event.data);
-            // Other flaws are judged where the event is needed.
-            let _ = self.read(stream_id, linked.event.version, event)?;
+        let read = whole::links(connection, partition, stream_id, version - 1, 1);
+        for (linked, _) in with_timeout(STATEMENT_TIMEOUT, read).await? {
+            let decoded = Event::decode(&linked.event.event_type, linked.event.schema_version, &linked.event.data);
+            // Other decode errors fail the commands of that account only.
+            let _ = self.check(stream_id, linked.event.version, decoded)?;
         }
-        self.met.send_replace(None);
+        self.event.send_replace(None);
         Ok(())
     }
 }

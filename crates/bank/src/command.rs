@@ -1,0 +1,150 @@
+//! A command on its way through the bank: its context, its place in the queue, and its result.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::{sync::oneshot, time::Instant};
+use tracing::Span;
+use uuid::Uuid;
+
+use super::receipt::Receipt;
+use passbook_domain::{Account, Command, Rejection};
+use passbook_event_store::log::KeyId;
+
+/// The accounts that a caller may send commands to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountAccess {
+    /// The caller's own accounts.
+    Own,
+    /// All accounts.
+    Any,
+}
+
+/// Everything about a command except what it does.
+#[derive(Clone, Debug)]
+pub struct CommandContext {
+    /// The authenticated subject that sent the command.
+    pub caller: Arc<str>,
+    /// The accounts that the caller may send commands to. All other accounts look to the caller as if they did not exist.
+    pub access: AccountAccess,
+    /// The request id; it connects all events and log lines of one request.
+    pub correlation_id: Arc<str>,
+    /// The cause of the events: the caller's trace id, or a new id for this command.
+    pub causation_id: Uuid,
+    /// Makes a retry safe.
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// The account versions at which the command may be executed.
+    pub if_match: Option<IfMatch>,
+    /// Decide and answer, but write nothing.
+    pub dry_run: bool,
+}
+
+impl CommandContext {
+    /// Whether the caller may see this account.
+    pub fn can_see(&self, account: &Account) -> bool {
+        match self.access {
+            AccountAccess::Any => true,
+            AccountAccess::Own => account.belongs_to(&self.caller),
+        }
+    }
+
+    /// The key to look up and to record. A dry run has none.
+    pub(super) fn key(&self) -> Option<KeyId> {
+        let key = self.idempotency_key.as_ref().filter(|_| !self.dry_run)?;
+        Some(KeyId { caller: self.caller.clone(), key: key.key.clone() })
+    }
+
+    /// The metadata that is stored with each event, as JSON.
+    pub(super) fn metadata(&self) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Metadata<'a> {
+            user_id: &'a str,
+            correlation_id: &'a str,
+            causation_id: Uuid,
+        }
+        let CommandContext { caller, correlation_id, causation_id, .. } = self;
+        serde_json::to_string(&Metadata { user_id: caller, correlation_id, causation_id: *causation_id })
+    }
+}
+
+/// A key under which a request is executed once. Each retry gets the first response.
+#[derive(Clone, Debug)]
+pub struct IdempotencyKey {
+    /// The key as the caller chose it.
+    pub key: String,
+    /// SHA-256 of the request. A different request under the same key is refused.
+    pub fingerprint: [u8; 32],
+}
+
+/// The condition of an `If-Match` header (RFC 9110, section 13.1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// `*`: any version of an existing account.
+    Any,
+    /// One of these versions.
+    Versions(Vec<i64>),
+}
+
+impl IfMatch {
+    /// Whether `version` satisfies the condition.
+    pub fn holds(&self, version: i64) -> bool {
+        match self {
+            IfMatch::Any => true,
+            IfMatch::Versions(versions) => versions.contains(&version),
+        }
+    }
+}
+
+/// The outcome of a command that succeeded.
+#[derive(Clone, Debug)]
+pub struct CommandOutcome {
+    /// The state after the command and the recorded events.
+    pub receipt: Receipt,
+    /// `true` if the command was recorded earlier under the same idempotency key; the receipt is then the recorded one.
+    pub replayed: bool,
+}
+
+/// Why a command has no receipt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The state of an account does not allow the command.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The account belongs to another owner. The caller gets the same response as for an account that does not exist.
+    #[error("there is no account with this id")]
+    NotVisible,
+    /// `If-Match` names another version than the account has.
+    #[error("the account is at version {current}")]
+    VersionMismatch {
+        /// The account's version.
+        current: i64,
+    },
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The queue is full or closed. Nothing was written.
+    #[error("too many commands are waiting; retry later")]
+    Overloaded,
+    /// The database is unavailable. Nothing was written.
+    #[error("the database cannot be reached; retry later")]
+    StorageUnavailable,
+    /// The command may or may not have been recorded.
+    #[error("the outcome of the command is unknown; retry it with the same idempotency key")]
+    OutcomeUnknown,
+    /// An internal error. Nothing was written.
+    #[error("the command failed with an internal error")]
+    Internal,
+}
+
+/// One result for each command of a batch, in the order of the batch.
+pub(super) type CommandResults = Vec<Result<CommandOutcome, Error>>;
+
+/// A command that waits in a queue or is part of a batch.
+pub(super) struct PendingCommand {
+    pub command: Command,
+    pub context: CommandContext,
+    pub response: oneshot::Sender<Result<CommandOutcome, Error>>,
+    pub accepted_at: Instant,
+    /// The caller's span. It gets a link to the span of the batch.
+    pub span: Span,
+}
