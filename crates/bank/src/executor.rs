@@ -11,6 +11,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty};
 
 use super::{
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub appended: Arc<[Arc<watch::Sender<i64>>]>,
     pub gate: UnsupportedEventGate,
     pub stats: Arc<CommandStats>,
+    pub shutdown: CancellationToken,
 }
 
 /// Executes the commands of one queue.
@@ -111,7 +113,7 @@ impl Executor {
         Self { shared, queue, connection: None, appender, unknown: None, availability }
     }
 
-    /// Runs until the last handle to the bank is dropped. It answers all accepted commands before it ends.
+    /// Runs until shutdown, or until the last handle to the bank is dropped. It answers all accepted commands before it ends.
     pub(super) async fn run(mut self) {
         while let Some(batch) = self.next_batch().await {
             let timer = phase("whole");
@@ -129,7 +131,7 @@ impl Executor {
         }
     }
 
-    /// Waits for commands; `None` when the queue is closed and empty. While the database is unavailable, or the log
+    /// Waits for commands; `None` after shutdown, when the queue is empty. While the database is unavailable, or the log
     /// contains an event of a newer release, it sends probes: during an outage clients may send no commands that would notice
     /// the end.
     async fn next_batch(&mut self) -> Option<Vec<PendingCommand>> {
@@ -143,6 +145,7 @@ impl Executor {
                     batch.retain(|pending| !pending.response.is_closed());
                     return (received > 0).then_some(batch);
                 }
+                () = self.shared.shutdown.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 () = sleep(RETRY_MAX), if is_failing => self.probe().await,
                 () = self.shared.gate.tripped(), if !is_failing => self.probe().await,
             }

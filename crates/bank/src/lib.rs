@@ -23,6 +23,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
@@ -52,6 +53,7 @@ pub struct Bank {
     queues: Arc<[PartitionQueue]>,
     command_timeout: Duration,
     stats: Arc<CommandStats>,
+    shutdown: CancellationToken,
 }
 
 /// The queue of one executor, and the executor's state.
@@ -68,18 +70,20 @@ impl Bank {
     /// `unsupported_event` names an event that only a newer release can decode; an executor or a projector sets it. No command
     /// is executed until this release can decode the event.
     ///
-    /// The executors answer all accepted commands and end when the last clone of the handle is dropped.
+    /// After `shutdown` is cancelled no command is accepted. The executors answer all accepted commands and end. They also end
+    /// when the last clone of the handle is dropped.
     pub fn start(
         settings: Settings,
         primary: Primary,
         appended: Arc<[Arc<watch::Sender<i64>>]>,
         unsupported_event: Arc<watch::Sender<Option<StreamVersion>>>,
+        shutdown: CancellationToken,
     ) -> (Self, Vec<JoinHandle<()>>) {
         let Settings { partitions, command_timeout, .. } = settings;
         let gate = UnsupportedEventGate::new(unsupported_event, partitions);
         let stats = Arc::new(CommandStats::new(timestamp::now()));
         let shared =
-            Shared { settings, primary, appended, gate, stats: Arc::clone(&stats) };
+            Shared { settings, primary, appended, gate, stats: Arc::clone(&stats), shutdown: shutdown.clone() };
         let spanning = partitions.are_several().then_some(None);
         let (queues, executors): (Vec<_>, Vec<_>) = partitions
             .all()
@@ -92,7 +96,7 @@ impl Bank {
                 (PartitionQueue { commands, outage }, tokio::spawn(executor.run()))
             })
             .unzip();
-        (Self { partitions, queues: queues.into(), command_timeout, stats }, executors)
+        (Self { partitions, queues: queues.into(), command_timeout, stats, shutdown }, executors)
     }
 
     /// Whether all executors accept commands.
@@ -151,11 +155,72 @@ impl Bank {
 
     /// Puts a command into its queue.
     fn accept(&self, pending: PendingCommand) -> Result<(), Error> {
+        if self.shutdown.is_cancelled() {
+            return Err(Error::Overloaded);
+        }
         let at = match decide_batch::partitions_of(&pending.command, self.partitions) {
             (home, None) => home,
             (_, Some(_)) => self.partitions.count(),
         };
         let queue = usize::try_from(at).ok().and_then(|at| self.queues.get(at)).ok_or(Error::Internal)?;
         queue.commands.try_send(pending).map_err(|_| Error::Overloaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::poll;
+    use passbook_domain::AccountCommand;
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+
+    /// A bank whose database refuses connections.
+    fn start_without_database(shutdown: CancellationToken) -> (Bank, Vec<JoinHandle<()>>) {
+        let command_timeout = Duration::from_secs(10);
+        let settings =
+            Settings { partitions: Partitions::ONE, command_timeout, snapshot_every: 100, cache_accounts: 100 };
+        let primary = Primary::new(vec![PgConnectOptions::new().host("127.0.0.1").port(1)]);
+        Bank::start(settings, primary, Arc::default(), Arc::new(watch::Sender::new(None)), shutdown)
+    }
+
+    async fn freeze_account(bank: &Bank) -> Option<Error> {
+        let command = Command::Account { account_id: Uuid::nil(), command: AccountCommand::Freeze { reason: None } };
+        let context = CommandContext {
+            caller: "ada".into(),
+            access: AccountAccess::Any,
+            correlation_id: "test".into(),
+            causation_id: Uuid::nil(),
+            idempotency_key: None,
+            if_match: None,
+            dry_run: false,
+        };
+        bank.execute(command, context).await.err()
+    }
+
+    #[tokio::test]
+    async fn shutdown_refuses_new_commands_and_answers_accepted_ones() {
+        let shutdown = CancellationToken::new();
+        let (bank, executors) = start_without_database(shutdown.clone());
+        let mut accepted = pin!(freeze_account(&bank));
+        assert!(poll!(&mut accepted).is_pending());
+        shutdown.cancel();
+        assert_eq!(freeze_account(&bank).await, Some(Error::Overloaded));
+        assert_eq!(accepted.await, Some(Error::StorageUnavailable));
+        for executor in executors {
+            executor.await.expect("the executor ends without a panic");
+        }
+        assert!(!bank.is_running());
+    }
+
+    #[tokio::test]
+    async fn executors_end_when_the_last_handle_is_dropped() {
+        let (bank, executors) = start_without_database(CancellationToken::new());
+        drop(bank);
+        for executor in executors {
+            executor.await.expect("the executor ends without a panic");
+        }
     }
 }
