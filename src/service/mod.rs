@@ -40,6 +40,8 @@ pub struct Service {
 struct Running {
     server: http::Server,
     executors: Vec<JoinHandle<()>>,
+    /// Ends the executors after they have answered all accepted commands.
+    bank_shutdown: DropGuard,
     projectors: Vec<JoinHandle<()>>,
     rebuilder: JoinHandle<()>,
     /// Ends the projectors and the rebuilder.
@@ -133,7 +135,8 @@ impl Service {
             snapshot_every: config.snapshot_every.get().into(),
             cache_accounts: config.cache_accounts.get() as usize,
         };
-        let (bank, executors) = Bank::start(settings, database.writer(), appended, newer);
+        let bank_shutdown = CancellationToken::new();
+        let (bank, executors) = Bank::start(settings, database.writer(), appended, newer, bank_shutdown.clone());
         let queries = database.queries();
         let read_model =
             ReadModel::new(QueryRouter::new(queries.clone(), database.replica(), partitions), partitions, progress);
@@ -142,7 +145,8 @@ impl Service {
             .limited(limits(config))
             .behind(http::Proxies::new(&config.trusted_proxies));
         let server = http::serve(listener, rooms);
-        Ok((address, Running { server, executors, projectors, rebuilder, projection_shutdown: shutdown.drop_guard() }))
+        let (bank_shutdown, projection_shutdown) = (bank_shutdown.drop_guard(), shutdown.drop_guard());
+        Ok((address, Running { server, executors, bank_shutdown, projectors, rebuilder, projection_shutdown }))
     }
 
     /// Where it listens.
@@ -152,10 +156,10 @@ impl Service {
 
     /// Ends in order: no new requests, the accepted ones answered, the log projected, the database closed.
     pub async fn stop(self) {
-        let Running { server, executors, projectors, rebuilder, projection_shutdown } = self.running;
+        let Running { server, executors, bank_shutdown, projectors, rebuilder, projection_shutdown } = self.running;
         server.leave(self.shutdown_delay).await;
         server.stop().await;
-        // The server held the last handle to the bank: the executors drain their queues and end.
+        drop(bank_shutdown);
         join(executors).await;
         // Now the log has every event of this process: the projectors read up to its head and end.
         drop(projection_shutdown);

@@ -12,6 +12,7 @@ use passbook_domain::{AccountCommand, Amount, Command, command::Movement};
 use passbook_read_model::{Progress, ReadModel, QueryRouter};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::{ApiClient, App, Response, eventually, spawn_app, spawn_app_with};
@@ -48,7 +49,9 @@ async fn serve_with_bank(app: &App) -> (Server, ApiClient, Bank) {
     let partitions = app.partitions();
     let settings =
         Settings { partitions, command_timeout: Duration::from_secs(10), snapshot_every: 100, cache_accounts: 100 };
-    let (bank, _) = Bank::start(settings, database.writer(), Arc::default(), Arc::new(watch::Sender::new(None)));
+    let unsupported_event = Arc::new(watch::Sender::new(None));
+    let (bank, _) =
+        Bank::start(settings, database.writer(), Arc::default(), unsupported_event, CancellationToken::new());
     let queries = database.queries();
     let progress = |_| Progress { projected: watch::channel(0).1, reader_waiting: Arc::default() };
     let read_model = ReadModel::new(
