@@ -11,7 +11,7 @@ use crate::{
     generation::{self, Checkpoint},
     projection::{Check, Projection},
 };
-use passbook_event_store::feed;
+use passbook_event_store::reader;
 
 /// Number of events drawn for the sample, which is the limit of its accounts.
 const SAMPLE_ACCOUNTS: i32 = 100;
@@ -67,7 +67,7 @@ async fn fold_sample(
     let partition = built.view.partition;
     let mut sampled = Vec::new();
     for account_id in draw_accounts(connection, partition, to).await? {
-        let events = feed::of_stream(connection, partition, account_id, to, SAMPLE_EVENTS_MAX + 1).await?;
+        let events = reader::stream_events_up_to(connection, partition, account_id, to, SAMPLE_EVENTS_MAX + 1).await?;
         if events.len() as i64 > SAMPLE_EVENTS_MAX {
             continue;
         }

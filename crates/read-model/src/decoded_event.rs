@@ -4,7 +4,7 @@
 use sqlx::{PgConnection, Result};
 
 use passbook_domain::{DecodeError, Event};
-use passbook_event_store::{RecordedEvent, StreamVersion, feed};
+use passbook_event_store::{RecordedEvent, StreamVersion, reader};
 
 /// Limit of events per transaction. A row that changes often within a batch is written once.
 pub(crate) const BATCH_EVENTS_MAX: i64 = 20_000;
@@ -35,7 +35,7 @@ pub(crate) async fn read_batch(
     partition: i16,
     position: i64,
 ) -> Result<Vec<DecodedEvent>> {
-    let events = feed::read(connection, partition, position, BATCH_EVENTS_MAX).await?;
+    let events = reader::events_after(connection, partition, position, BATCH_EVENTS_MAX).await?;
     (position + 1..)
         .zip(events)
         .map(|(expected, recorded)| match recorded.position == expected {

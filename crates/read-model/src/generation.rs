@@ -4,7 +4,7 @@
 use sqlx::{Connection, PgConnection, Result, query, query_as, query_scalar};
 
 use crate::{decoded_event::cannot_apply, projection::ViewGeneration, views::known_views};
-use passbook_event_store::{Partitions, Primary};
+use passbook_event_store::{Partitions, PrimaryConnector};
 
 /// The checkpoint of one generation of a view.
 pub(crate) struct Checkpoint {
@@ -29,7 +29,7 @@ impl Checkpoint {
 ///
 /// # Errors
 /// The database cannot be reached or refuses the rows.
-pub async fn register(primary: &Primary, partitions: Partitions) -> Result<()> {
+pub async fn register(primary: &PrimaryConnector, partitions: Partitions) -> Result<()> {
     let mut connection = primary.connect().await?;
     for partition in partitions.all() {
         register_views(&mut connection, partition).await?;

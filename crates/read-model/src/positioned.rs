@@ -37,7 +37,7 @@ impl<T> Positioned<Vec<T>> {
         let mut merged =
             Positioned { value: Vec::with_capacity(results.len()), position: Position::default(), generation: 1 };
         for Positioned { value, position, generation } in results {
-            merged.position = if merged.value.is_empty() { position } else { merged.position.and(position) };
+            merged.position = if merged.value.is_empty() { position } else { merged.position.merge(position) };
             merged.generation = merged.generation.max(generation);
             merged.value.push(value);
         }

@@ -4,19 +4,19 @@
 use sqlx::{PgConnection, Result};
 
 use crate::decoded_event::{DecodedEvent, read_batch};
-use passbook_event_store::Primary;
+use passbook_event_store::PrimaryConnector;
 
 /// The prefetched batch of one partition.
 pub(crate) struct Prefetcher {
     partition: i16,
-    primary: Primary,
+    primary: PrimaryConnector,
     connection: Option<PgConnection>,
     /// The events and the position before the first one.
     batch: Option<(i64, Vec<DecodedEvent>)>,
 }
 
 impl Prefetcher {
-    pub(crate) fn new(partition: i16, primary: Primary) -> Self {
+    pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
         Self { partition, primary, connection: None, batch: None }
     }
 

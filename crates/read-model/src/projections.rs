@@ -13,7 +13,7 @@ use crate::{
     projection::Projection,
     views::projections,
 };
-use passbook_event_store::{Primary, with_timeout};
+use passbook_event_store::{PrimaryConnector, with_timeout};
 use passbook_telemetry::metrics::METRICS;
 use passbook_telemetry::trace::{self, TARGET};
 
@@ -43,7 +43,7 @@ pub(crate) struct Projections {
 }
 
 impl Projections {
-    pub(crate) fn new(partition: i16, primary: Primary) -> Self {
+    pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
         let states =
             projections().into_iter().map(|projection| ProjectionState { projection, written: None }).collect();
         Self { partition, states, prefetcher: Prefetcher::new(partition, primary) }

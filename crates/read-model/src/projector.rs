@@ -20,7 +20,7 @@ use crate::{
     read_model::Progress,
     views::known_views,
 };
-use passbook_event_store::{Moves, Primary, StreamVersion, timestamp, with_timeout};
+use passbook_event_store::{FailoverWatch, PrimaryConnector, StreamVersion, timestamp, with_timeout};
 use passbook_telemetry::metrics::METRICS;
 
 /// Interval of the poll in case a wake-up is lost. It doubles while there is nothing to do.
@@ -41,9 +41,9 @@ const STEP_S_MAX: u64 = 60;
 /// The projector of one partition.
 pub struct Projector {
     partition: i16,
-    primary: Primary,
+    primary: PrimaryConnector,
     connection: Option<PgConnection>,
-    failover: Moves,
+    failover: FailoverWatch,
     projections: Projections,
     /// The last position that this process appended.
     appended: watch::Receiver<i64>,
@@ -60,7 +60,7 @@ impl Projector {
     /// projector up. An event that only a newer release can decode is reported through `newer_event`.
     pub fn new(
         partition: i16,
-        primary: Primary,
+        primary: PrimaryConnector,
         appended: watch::Receiver<i64>,
         newer_event: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> (Self, Progress) {
@@ -70,7 +70,7 @@ impl Projector {
         let projector = Self {
             partition,
             connection: None,
-            failover: primary.moves(),
+            failover: primary.failover_watch(),
             projections: Projections::new(partition, primary.clone()),
             primary,
             appended,
@@ -90,7 +90,7 @@ impl Projector {
         let mut limit = StepTimeout::new(STEP_S_MIN, STEP_S_MAX);
         loop {
             heartbeat.set(timestamp::now().timestamp_micros() as f64 / 1e6);
-            if self.failover.moved() {
+            if self.failover.has_failed_over() {
                 self.connection = None;
                 self.projections.invalidate_caches();
             }
@@ -100,7 +100,7 @@ impl Projector {
             }
             match limit.run(self.step(is_stopping)).await {
                 Ok(outcome) => {
-                    // While another process holds the views, it may be the server's end of a step that timed out here.
+                    // While the checkpoints are locked, the lock may belong to the backend of a step that timed out here.
                     if outcome != BatchOutcome::Idle || self.watched.is_none() {
                         limit.reset();
                     }
@@ -118,7 +118,7 @@ impl Projector {
         }
     }
 
-    /// Waits until the next step is due. Shutdown ends every wait.
+    /// Waits until the next step is due. Shutdown ends the waits that can be long.
     async fn pause(&mut self, outcome: BatchOutcome, shutdown: &CancellationToken) {
         match outcome {
             BatchOutcome::Behind => self.poll_ms = POLL_MS_MIN,

@@ -125,10 +125,10 @@ impl ReadModel {
     where
         F: Future<Output = sqlx::Result<Option<Positioned<T>>>>,
     {
-        if min_position.is_some_and(|position| !self.partitions.hold(position)) {
+        if min_position.is_some_and(|position| !self.partitions.covers(position)) {
             return Err(Error::ForeignPosition(self.position_format()));
         }
-        let wanted = min_position.map_or(0, |position| position.at(partition));
+        let wanted = min_position.map_or(0, |position| position.in_partition(partition));
         let Progress { projected, reader_waiting } = &self.partition(partition).ok_or(Error::Lagging)?.progress;
         let started = Instant::now();
         let deadline = started + Duration::from_millis(PROJECTION_WAIT_MS_MAX);
@@ -142,7 +142,7 @@ impl ReadModel {
                 target = self.router.fall_back("position");
             }
             match with_timeout(target.timeout(), query(target.pool.clone())).await {
-                Ok(Some(result)) if result.position.at(partition) >= wanted => return Ok(result),
+                Ok(Some(result)) if result.position.in_partition(partition) >= wanted => return Ok(result),
                 Ok(_) if Instant::now() >= deadline => return Err(Error::Lagging),
                 Ok(_) => {}
                 Err(error) if target.is_replica => {

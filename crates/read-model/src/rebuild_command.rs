@@ -11,7 +11,7 @@ use crate::{
     rebuilder::{PartitionRebuilder, StepOutcome},
     views::known_views,
 };
-use passbook_event_store::{Partitions, Position, Primary};
+use passbook_event_store::{Partitions, Position, PrimaryConnector};
 
 /// Interval at which it reads the progress of another process that builds the same view.
 const POLL_MS: u64 = 100;
@@ -61,7 +61,7 @@ pub enum Error {
 /// The view does not exist, a rebuild is in progress already (with `resume`: none is), the new generation failed its check, or the
 /// database failed.
 pub async fn rebuild(
-    primary: Primary,
+    primary: PrimaryConnector,
     partitions: Partitions,
     options: Options<'_>,
     progress: impl Fn(i64, i64),
@@ -87,10 +87,10 @@ pub async fn rebuild(
         let Some(generation) = building else { continue };
         let rebuilder = PartitionRebuilder::new(partition, primary.clone());
         let position = build(&mut connection, rebuilder, name, generation, &progress).await?;
-        let position = partitions.position(partition, position);
+        let position = partitions.position_in(partition, position);
         rebuilt = Some(match rebuilt {
             None => Rebuilt { generation, position },
-            Some(before) => Rebuilt { generation, position: before.position.and(position) },
+            Some(before) => Rebuilt { generation, position: before.position.merge(position) },
         });
     }
     rebuilt.ok_or_else(|| Error::NotStarted(name.to_owned()))

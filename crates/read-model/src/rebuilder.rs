@@ -15,7 +15,7 @@ use crate::{
     generation::{self, Checkpoint},
     projections::{BatchOutcome, Projections, StepTimeout},
 };
-use passbook_event_store::{Partitions, Primary, with_timeout};
+use passbook_event_store::{Partitions, PrimaryConnector, with_timeout};
 
 /// Limit of rows of a retired generation that one transaction deletes.
 const SLICE_ROWS_MAX: i64 = 5_000;
@@ -34,13 +34,13 @@ const BACKEND_POLL_S_MAX: u64 = 10;
 
 /// The rebuilder of all partitions, which share one connection.
 pub struct Rebuilder {
-    primary: Primary,
+    primary: PrimaryConnector,
     partitions: Vec<PartitionRebuilder>,
 }
 
 impl Rebuilder {
     /// A rebuilder that has not connected yet.
-    pub fn new(primary: Primary, partitions: Partitions) -> Self {
+    pub fn new(primary: PrimaryConnector, partitions: Partitions) -> Self {
         let rebuilder = |partition| PartitionRebuilder::new(partition, primary.clone());
         Self { partitions: partitions.all().map(rebuilder).collect(), primary }
     }
@@ -48,9 +48,9 @@ impl Rebuilder {
     /// Runs until `shutdown` is cancelled. A step in progress is then rolled back; the next process repeats it.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut connection = None;
-        let mut failover = self.primary.moves();
+        let mut failover = self.primary.failover_watch();
         while !shutdown.is_cancelled() {
-            if failover.moved() {
+            if failover.has_failed_over() {
                 connection = None;
                 self.partitions.iter_mut().for_each(PartitionRebuilder::reset);
             }
@@ -94,7 +94,7 @@ pub(crate) enum StepOutcome {
 /// The rebuilder of one partition.
 pub(crate) struct PartitionRebuilder {
     partition: i16,
-    primary: Primary,
+    primary: PrimaryConnector,
     projections: Projections,
     /// Generations that passed their check, with the position up to which they were checked. They go live next.
     checked: HashMap<(String, i16), i64>,
@@ -102,7 +102,7 @@ pub(crate) struct PartitionRebuilder {
 }
 
 impl PartitionRebuilder {
-    pub(crate) fn new(partition: i16, primary: Primary) -> Self {
+    pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
         let projections = Projections::new(partition, primary.clone());
         let limit = StepTimeout::new(STEP_S_MIN, STEP_S_MAX);
         Self { partition, primary, projections, checked: HashMap::new(), limit }
@@ -202,7 +202,7 @@ impl PartitionRebuilder {
         let Some(projection) = self.projections.projection(&built) else { return Ok(()) };
         // Custom plans: the same statements read all rows or those of a few accounts.
         let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "60s")];
-        let mut connection = self.primary.shaped(|connect| connect.options(options)).connect().await?;
+        let mut connection = self.primary.with_options(|connect| connect.options(options)).connect().await?;
         let backend: i32 = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let mismatch = tokio::select! {
@@ -266,7 +266,7 @@ impl PartitionRebuilder {
 }
 
 /// Completes with an error when the primary no longer has this backend, or does not answer.
-async fn backend_disappeared(primary: &Primary, backend: i32) -> sqlx::Error {
+async fn backend_disappeared(primary: &PrimaryConnector, backend: i32) -> sqlx::Error {
     loop {
         sleep(Duration::from_secs(BACKEND_POLL_S)).await;
         let poll = async {

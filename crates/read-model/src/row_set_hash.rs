@@ -82,7 +82,7 @@ impl<S: Default> ExpectedRows<S> {
     }
 }
 
-/// The rows of each account that a view holds.
+/// The actual rows of each account in a view.
 pub(crate) struct ActualRows {
     key: RandomState,
     accounts: HashMap<Uuid, RowSetHash>,

@@ -73,7 +73,7 @@ impl ProjectionStatus {
         if severity(&other.state) > severity(&self.state) {
             (self.state, self.failure) = (other.state, other.failure);
         }
-        self.position = mem::take(&mut self.position).and(other.position);
+        self.position = mem::take(&mut self.position).merge(other.position);
         // A retired generation does not read on, so its lag does not count.
         (self.lag_events, self.lag_seconds) = match is_retired {
             (true, false) => (other.lag_events, other.lag_seconds),

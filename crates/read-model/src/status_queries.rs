@@ -82,12 +82,12 @@ impl ReadModel {
                     schema_version: row.schema_version,
                     state: row.state,
                     failure: row.failure,
-                    position: self.partitions.position(partition, row.position),
+                    position: self.partitions.position_in(partition, row.position),
                     lag_events: row.lag_events,
                     lag_seconds: row.lag_seconds,
                 })
                 .collect();
-            let position = |least| self.partitions.position(partition, least);
+            let position = |least| self.partitions.position_in(partition, least);
             Ok(least.map(|least| Positioned { value, position: position(least), generation: 1 }))
         });
         Ok(status.await?.map(merge_partitions))

@@ -1,4 +1,4 @@
-//! Keeps the view of accounts: folds events into rows and writes each changed row once per batch.
+//! Projects events into the view of accounts: folds events into rows and writes each changed row once per batch.
 
 use std::num::NonZeroUsize;
 
@@ -16,7 +16,7 @@ use crate::{
 /// Limit of rows cached between batches.
 const CACHED_ROWS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
 
-/// Keeps the view.
+/// The projection of the view of accounts.
 pub(crate) struct Accounts {
     /// The row of each account; `None` before its opening.
     rows: AccountCache<Option<AccountView>>,

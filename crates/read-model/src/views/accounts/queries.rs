@@ -47,7 +47,7 @@ impl ReadModel {
         account_id: Uuid,
         min_position: Option<&Position>,
     ) -> Result<Positioned<Option<AccountView>>, Error> {
-        let partition = self.partitions.of(account_id);
+        let partition = self.partitions.partition_of(account_id);
         let loader = &self.partition(partition).ok_or(Error::Lagging)?.accounts;
         self.query_at_least(partition, min_position, |pool| async move {
             let can_share = self.router.can_share(min_position.is_some());
@@ -77,7 +77,7 @@ impl ReadModel {
             Moment::Time(time) => (Some(time), None),
             Moment::Version(version) => (None, Some(version)),
         };
-        let partition = self.partitions.of(account_id);
+        let partition = self.partitions.partition_of(account_id);
         self.query_at_least(partition, min_position, |pool| async move {
             let rows = query_file_as!(Row, "src/views/accounts/as_of.sql", partition, account_id, time, version)
                 .fetch_all(&pool)
@@ -105,7 +105,7 @@ impl ReadModel {
         });
         let accounts = newest.await?.map(|newest| {
             let mut accounts: Vec<AccountView> = newest.into_iter().flatten().collect();
-            if self.partitions.are_several() {
+            if self.partitions.is_partitioned() {
                 accounts.sort_unstable_by_key(|account| Reverse((account.opened_at, account.account_id)));
             }
             accounts

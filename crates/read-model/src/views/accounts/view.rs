@@ -121,7 +121,7 @@ impl Row {
         partitions: Partitions,
         partition: i16,
     ) -> Option<Positioned<Vec<AccountView>>> {
-        let checkpoint = |row: &Self| (partitions.position(partition, row.position), row.generation);
+        let checkpoint = |row: &Self| (partitions.position_in(partition, row.position), row.generation);
         Positioned::from_rows(rows, checkpoint, Self::view)
     }
 

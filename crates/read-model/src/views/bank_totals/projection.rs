@@ -1,4 +1,4 @@
-//! Keeps the bank's totals: the changes that a batch of events makes to each currency are written once.
+//! Projects events into the bank's totals: the changes that a batch makes to each currency are written once.
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
@@ -16,12 +16,12 @@ use crate::{
     views::account_cache::AccountCache,
 };
 use passbook_domain::Currency;
-use passbook_event_store::feed;
+use passbook_event_store::reader;
 
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(200_000).expect("is not zero");
 
-/// Keeps the view.
+/// The projection of the bank's totals.
 pub(crate) struct BankTotals {
     /// The currency of each account, which never changes; `None` before its opening.
     currencies: AccountCache<Option<Currency>>,
@@ -133,7 +133,7 @@ async fn read_currencies(
     partition: i16,
     ids: &[Uuid],
 ) -> Result<Vec<(Uuid, Option<Currency>)>> {
-    let openings = feed::openings(connection, partition, ids).await?;
+    let openings = reader::first_events(connection, partition, ids).await?;
     let currency = |recorded| {
         let opening = DecodedEvent::try_from(recorded)?;
         Ok((opening.recorded.stream_id, opening_currency(&opening.event)))

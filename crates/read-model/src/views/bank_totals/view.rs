@@ -98,7 +98,7 @@ impl ReadModel {
         let totals = self.query_all_partitions(min_position, |partition, pool| async move {
             let rows = query_file!("src/views/bank_totals/totals.sql", partition).fetch_all(&pool).await?;
             let checkpoint =
-                rows.first().map(|row| (self.partitions.position(partition, row.position), row.generation));
+                rows.first().map(|row| (self.partitions.position_in(partition, row.position), row.generation));
             let mut totals = Totals::default();
             for row in rows {
                 totals.accounts.open += row.open.unwrap_or_default();

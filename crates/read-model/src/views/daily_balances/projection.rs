@@ -1,4 +1,5 @@
-//! Keeps the view of daily balances: folds events into the last day of each account, and writes each changed day once per batch.
+//! Projects events into the view of daily balances: folds them into the last day of each account, and writes each changed day once
+//! per batch.
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
@@ -21,7 +22,7 @@ use crate::{
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
 
-/// Keeps the view.
+/// The projection of the view of daily balances.
 pub(crate) struct DailyBalances {
     /// The last day of each account; `None` if no money has moved yet.
     last_days: AccountCache<Option<DailyBalance>>,

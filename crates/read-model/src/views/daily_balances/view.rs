@@ -82,7 +82,7 @@ impl ReadModel {
         limit: i64,
         min_position: Option<&Position>,
     ) -> Result<Positioned<(Vec<DailyBalance>, bool)>, Error> {
-        let partition = self.partitions.of(account_id);
+        let partition = self.partitions.partition_of(account_id);
         let days = self.query_at_least(partition, min_position, |pool| async move {
             let rows = query_file_as!(
                 Row,
@@ -96,7 +96,7 @@ impl ReadModel {
             )
             .fetch_all(&pool)
             .await?;
-            let checkpoint = |row: &Row| (self.partitions.position(partition, row.position), row.generation);
+            let checkpoint = |row: &Row| (self.partitions.position_in(partition, row.position), row.generation);
             Ok(Positioned::from_rows(rows, checkpoint, Row::view))
         });
         Ok(days.await?.into_page(limit))

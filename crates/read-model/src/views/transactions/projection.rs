@@ -1,4 +1,4 @@
-//! Keeps the view of transactions: writes one row per event, with the state of the account after it.
+//! Projects events into the view of transactions: writes one row per event, with the state of the account after it.
 
 use std::num::NonZeroUsize;
 
@@ -20,7 +20,7 @@ use passbook_domain::Status;
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("is not zero");
 
-/// Keeps the view.
+/// The projection of the view of transactions.
 pub(crate) struct Transactions {
     accounts: AccountCache<AccountState>,
 }

@@ -67,7 +67,7 @@ impl ReadModel {
         period: Period,
         min_position: Option<&Position>,
     ) -> Result<Positioned<Option<Statement>>, Error> {
-        let partition = self.partitions.of(account_id);
+        let partition = self.partitions.partition_of(account_id);
         self.query_at_least(partition, min_position, |pool| async move {
             let row = query_file_as!(
                 Row,
@@ -79,7 +79,7 @@ impl ReadModel {
             )
             .fetch_optional(&pool)
             .await?;
-            Ok(row.and_then(|row| row.statement(period, |position| self.partitions.position(partition, position))))
+            Ok(row.and_then(|row| row.statement(period, |position| self.partitions.position_in(partition, position))))
         })
         .await
     }
@@ -124,7 +124,7 @@ impl Lines {
         let rows = query_file_as!(
             TransactionView,
             "src/views/transactions/statement_page.sql",
-            self.read_model.partitions.of(self.account_id),
+            self.read_model.partitions.partition_of(self.account_id),
             self.account_id,
             versions.start,
             versions.end,

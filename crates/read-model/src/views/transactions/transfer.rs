@@ -46,9 +46,9 @@ impl ReadModel {
         transfer_id: Uuid,
         min_position: Option<&Position>,
     ) -> Result<Positioned<Option<TransferView>>, Error> {
-        let home = self.partitions.of(transfer_id);
+        let home = self.partitions.partition_of(transfer_id);
         let at_home = self.query_at_least(home, min_position, |pool| self.transfer_in(pool, home, transfer_id)).await?;
-        if at_home.value.is_some() || !self.partitions.are_several() {
+        if at_home.value.is_some() || !self.partitions.is_partitioned() {
             return Ok(at_home);
         }
         let all = self
@@ -68,7 +68,7 @@ impl ReadModel {
         let row = query_file_as!(Row, "src/views/transactions/transfer.sql", partition, transfer_id)
             .fetch_optional(&pool)
             .await?;
-        let position = |row: &Row| self.partitions.position(partition, row.position);
+        let position = |row: &Row| self.partitions.position_in(partition, row.position);
         Ok(row.map(|row| Positioned { position: position(&row), generation: row.generation, value: row.view() }))
     }
 }
