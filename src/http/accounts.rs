@@ -1,21 +1,35 @@
-//! Commands on one account.
+//! The account resource: `POST /v1/accounts`, `GET /v1/accounts` and `GET /v1/accounts/{account_id}`.
 
-use axum::{extract::State, response::Response};
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
-    App,
-    answer::{changed, created, located},
-    ask::{Ask, Options},
-    openapi::{CommandProblems, ConditionHeader, OpenProblems, RetryHeader},
-    parameters::{CurrencyCode, Id, MinorUnits, channel, owner, text, uuid},
+    extract::{
+        caller::require_visible,
+        command::{CommandOptions, CommandRequest},
+        conditions::{etag, none_match},
+        cursor,
+        parameters::{
+            CurrencyCode, MinorUnits, PathId, QueryParameters, currency, limit, min_position, owner, time, uuid,
+        },
+    },
     problem::Problem,
+    problem_responses::{ListProblems, OpenProblems, QueryProblems, RetryHeader},
+    response::{Page, created_receipt, json_view, position_header, with_location},
+    state::AppState,
 };
 use passbook_auth::{Caller, Scope};
-use passbook_bank::{AccountReceipt, Reach};
-use passbook_domain::{Action, Channel, Command, command::Movement};
+use passbook_bank::AccountReceipt;
+use passbook_domain::{AccountCommand, Command, Status};
+use passbook_read_model::accounts::{AccountView, Filter, Moment};
 
 /// Opens an account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -27,47 +41,113 @@ pub struct OpenAccount {
     /// An opaque customer id without personal data; default: the caller.
     #[schema(example = "customer-17", min_length = 1, max_length = 255, pattern = r"^[^\u0000]*$")]
     owner: Option<String>,
-    /// Paid in at the opening, in minor units; default: 0.
+    /// The first deposit, in minor units; default: 0.
     #[schema(value_type = Option<i64>, example = 10000, minimum = 0, maximum = 9007199254740991i64)]
     initial_deposit: Option<MinorUnits>,
-    /// The account's id; default: a new one.
+    /// The account's id; default: a new id.
     #[schema(format = Uuid)]
     account_id: Option<String>,
 }
 
-/// Moves money in or out.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MoveMoney {
-    /// How much, in minor units (12550 is 125.50 EUR).
-    #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
-    amount: MinorUnits,
-    /// The currency that the account is believed to have; another one is refused.
-    #[schema(value_type = Option<String>, example = "EUR", pattern = "^[A-Z]{3}$")]
-    currency: Option<CurrencyCode>,
-    /// The caller's own words, kept for ever; no personal data.
-    #[schema(example = "invoice 2026-17", max_length = 500, pattern = r"^[^\u0000]*$")]
-    reference: Option<String>,
-    /// Where the money is paid in or out; default: unknown.
-    #[schema(value_type = Option<Channel>, example = "branch")]
-    channel: Option<String>,
+impl OpenAccount {
+    /// Whether the command chooses an id or another owner than the caller. A chosen id would reveal whether an account has it.
+    fn needs_any_account(&self, caller: &Caller) -> bool {
+        self.account_id.is_some() || self.owner.as_deref().is_some_and(|owner| *owner != **caller.subject())
+    }
+
+    fn account_id(&self) -> Result<Option<Uuid>, Problem> {
+        self.account_id.as_deref().map(|id| uuid("account_id", id)).transpose()
+    }
+
+    fn into_account_command(self, caller: &Arc<str>) -> Result<AccountCommand, Problem> {
+        let owner = self.owner.map(owner).transpose()?.map_or_else(|| Arc::clone(caller), Into::into);
+        let initial_deposit = self.initial_deposit.map_or(Ok(0), MinorUnits::initial_deposit)?;
+        Ok(AccountCommand::Open { owner, currency: self.currency.currency()?, initial_deposit })
+    }
 }
 
-/// Why the account's status changes.
-#[derive(Debug, Deserialize, ToSchema)]
+/// The query parameters of an account.
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-pub struct Reason {
-    /// The caller's own words, kept for ever; no personal data.
-    #[schema(example = "lost card", max_length = 500, pattern = r"^[^\u0000]*$")]
-    reason: Option<String>,
+#[into_params(parameter_in = Query)]
+pub struct AccountQuery {
+    /// Read the account as it was at this time (RFC 3339, such as `2026-01-31T12:00:00Z`), events recorded at it included.
+    #[param(format = DateTime, nullable = false)]
+    as_of: Option<String>,
+    /// Read the account as it was at this version, included.
+    #[param(example = 1, minimum = 0, nullable = false)]
+    as_of_version: Option<i64>,
+    /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
+    #[param(example = "1", pattern = "^[0-9]{1,18}$", nullable = false)]
+    min_position: Option<String>,
+}
+
+impl AccountQuery {
+    /// The moment to read at; `None`: now.
+    fn moment(&self) -> Result<Option<Moment>, Problem> {
+        let invalid = |detail| Err(Problem::invalid_parameter("as_of_version", detail));
+        match (time("as_of", self.as_of.as_deref())?, self.as_of_version) {
+            (Some(_), Some(_)) => invalid("as_of and as_of_version must not be sent together."),
+            (None, Some(..0)) => invalid("as_of_version must be 0 or more."),
+            (None, Some(version)) => Ok(Some(Moment::Version(version))),
+            (Some(time), None) => Ok(Some(Moment::Time(time))),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// The query parameters of the list of accounts.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AccountsQuery {
+    /// Only accounts of this owner.
+    #[param(example = "customer-17", min_length = 1, max_length = 255, pattern = r"^[^\u0000]*$", nullable = false)]
+    owner: Option<String>,
+    /// Only accounts with this status.
+    #[param(inline, nullable = false)]
+    status: Option<Status>,
+    /// Only accounts in this currency (ISO 4217).
+    #[param(example = "EUR", pattern = "^[A-Z]{3}$", nullable = false)]
+    currency: Option<String>,
+    /// The most rows of the page, from 1 to 1000; default: 100.
+    #[param(minimum = 1, maximum = 1000, nullable = false)]
+    limit: Option<i64>,
+    /// Continue after this cursor, the `next` of the previous page.
+    #[param(nullable = false)]
+    after: Option<String>,
+    /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
+    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
+    min_position: Option<String>,
+}
+
+impl AccountsQuery {
+    fn filter(self, caller: &Caller) -> Result<Filter, Problem> {
+        let currency = self.currency.as_deref().map(currency).transpose()?.map(|currency| currency.code().to_owned());
+        let owner = listed_owner(caller, self.owner.map(owner).transpose()?)?;
+        Ok(Filter { owner, status: self.status, currency })
+    }
+}
+
+/// The owner whose accounts are listed; `None`: all accounts, which only a caller with the scope for any account may list.
+fn listed_owner(caller: &Caller, requested: Option<String>) -> Result<Option<String>, Problem> {
+    match requested {
+        Some(owner) if *owner == **caller.subject() => Ok(Some(owner)),
+        Some(owner) => {
+            caller.require(Scope::AccountsReadAny)?;
+            Ok(Some(owner))
+        }
+        None if caller.may(Scope::AccountsReadAny) => Ok(None),
+        None => Ok(Some(caller.subject().to_string())),
+    }
 }
 
 /// Open an account
 ///
-/// Opens an account in one currency, with an initial deposit where one is given. The answer is its receipt, and
-/// `Location` says where it can be read. With an `Idempotency-Key` a retry never opens a second account.
+/// Opens an account in one currency, with an optional initial deposit. `Location` is the path of the account. With an
+/// `Idempotency-Key`, a retry never opens a second account.
 #[utoipa::path(
-    post, path = "/v1/accounts", tag = "Commands", security(("bearer" = ["accounts:write"])), params(Options, RetryHeader),
+    post, path = "/v1/accounts", tag = "Commands", security(("bearer" = ["accounts:write"])), params(CommandOptions, RetryHeader),
     request_body(content = OpenAccount, examples(
         ("an account with money" = (value = json!({
             "account_id": "01900000-0000-7000-8000-000000000001", "currency": "EUR", "owner": "customer-17", "initial_deposit": 10000
@@ -80,189 +160,99 @@ pub struct Reason {
         }))),
     )),
     responses(
-        (status = 201, description = "Opened.", body = AccountReceipt, headers(
-            ("Location" = String, description = "Where the account can be read."),
+        (status = 201, description = "The account was opened.", body = AccountReceipt, headers(
+            ("Location" = String, description = "The path of the account."),
             ("ETag" = String, description = "The account's version in quotes."),
             ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
         )),
-        (status = 200, description = "What the command would do; nothing was recorded (`dry_run`).", body = AccountReceipt),
+        (status = 200, description = "The receipt that the command would have; nothing was recorded (`dry_run`).", body = AccountReceipt),
         OpenProblems,
     ),
 )]
-pub async fn open(State(app): State<App>, caller: Caller, ask: Ask<OpenAccount>) -> Result<Response, Problem> {
+pub async fn open_account(
+    State(app): State<AppState>,
+    caller: Caller,
+    request: CommandRequest<OpenAccount>,
+) -> Result<Response, Problem> {
     caller.require(Scope::AccountsWrite)?;
-    let Ask { body, request } = ask.without_condition()?;
-    if body.account_id.is_some() || body.owner.as_deref().is_some_and(|owner| *owner != **caller.subject()) {
-        // A chosen id would tell whether an account has it.
+    let CommandRequest { body, context } = request.without_condition()?;
+    if body.needs_any_account(&caller) {
         caller.require(Scope::AccountsWriteAny)?;
     }
-    let account_id = match &body.account_id {
-        Some(id) => uuid("account_id", id)?,
-        None => app.bank.new_account_id(&request),
+    let account_id = body.account_id()?.unwrap_or_else(|| app.bank.new_account_id(&context));
+    let command = body.into_account_command(&context.caller)?;
+    let dry_run = context.dry_run;
+    let outcome = app.bank.execute(Command::Account { account_id, command }, context).await?;
+    // A replayed receipt names the account that the first request opened.
+    let opened = outcome.receipt.account_id().unwrap_or(account_id);
+    Ok(with_location(created_receipt(&outcome, dry_run), &format!("/v1/accounts/{opened}")))
+}
+
+/// Get an account
+///
+/// The account in the view, now or at an earlier moment since its opening. `ETag` is its version. With `If-None-Match`, the
+/// response for an unchanged account is 304.
+#[utoipa::path(
+    get, path = "/v1/accounts/{account_id}", tag = "Queries", security(("bearer" = ["accounts:read"])),
+    params(
+        ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
+        AccountQuery,
+        ("If-None-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, description = "The ETag of the representation that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The account.", body = AccountView, headers(
+            ("ETag" = String, description = "The account's version in quotes."),
+            ("Passbook-Position" = String, description = "How far the view has read."),
+        )),
+        (status = 304, description = "The account has not changed."),
+        QueryProblems,
+    ),
+)]
+pub async fn get_account(
+    State(app): State<AppState>,
+    caller: Caller,
+    PathId(account_id): PathId,
+    QueryParameters(query): QueryParameters<AccountQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsRead)?;
+    let minimum = min_position(query.min_position.as_deref())?;
+    let view = match query.moment()? {
+        Some(moment) => app.read_model.account_as_of(account_id, moment, minimum.as_ref()).await?,
+        None => app.read_model.account(account_id, minimum.as_ref()).await?,
     };
-    let owner = body.owner.map(owner).transpose()?.map_or_else(|| request.caller.clone(), Into::into);
-    let initial_deposit = body.initial_deposit.map_or(Ok(0), MinorUnits::initial_deposit)?;
-    let action = Action::Open { owner, currency: body.currency.currency()?, initial_deposit };
-    let dry_run = request.dry_run;
-    let answer = app.bank.execute(Command::Account { account_id, action }, request).await?;
-    // A replay tells of the account that was opened then.
-    let opened = answer.receipt.account_id().unwrap_or(account_id);
-    Ok(located(created(&answer, dry_run), &format!("/v1/accounts/{opened}")))
+    let account = require_visible(&caller, view)?;
+    let etag = [(header::ETAG, etag(account.value.version, account.generation))];
+    if none_match(&headers, &etag[0].1)? {
+        return Ok((StatusCode::NOT_MODIFIED, position_header(&account.position), etag).into_response());
+    }
+    Ok((etag, json_view(account)).into_response())
 }
 
-/// Deposit money
+/// List accounts
 ///
-/// Pays money into an open account.
+/// The accounts that match all filters, newest opening first. Without the scope `accounts:read:any`, only the caller's own
+/// accounts.
 #[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/deposits", tag = "Commands", security(("bearer" = ["accounts:write"])),
-    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), Options, RetryHeader, ConditionHeader),
-    request_body(content = MoveMoney, example = json!({"amount": 5000, "currency": "EUR", "reference": "salary", "channel": "branch"})),
+    get, path = "/v1/accounts", tag = "Queries", security(("bearer" = ["accounts:read"])), params(AccountsQuery),
     responses(
-        (status = 201, description = "Recorded.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
+        (status = 200, description = "A page of accounts.", body = Page<AccountView>, headers(
+            ("Passbook-Position" = String, description = "How far the view has read."),
         )),
-        (status = 200, description = "What the command would do; nothing was recorded (`dry_run`).", body = AccountReceipt),
-        CommandProblems,
+        ListProblems,
     ),
 )]
-pub async fn deposit(
-    State(app): State<App>,
+pub async fn list_accounts(
+    State(app): State<AppState>,
     caller: Caller,
-    Id(id): Id,
-    ask: Ask<MoveMoney>,
+    QueryParameters(query): QueryParameters<AccountsQuery>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsWrite)?;
-    move_money(&app, id, ask, Action::Deposit).await
-}
-
-/// Withdraw money
-///
-/// Pays money out of an open account; never more than its balance.
-#[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/withdrawals", tag = "Commands", security(("bearer" = ["accounts:write"])),
-    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), Options, RetryHeader, ConditionHeader),
-    request_body(content = MoveMoney, example = json!({"amount": 2000, "currency": "EUR", "reference": "cash", "channel": "atm"})),
-    responses(
-        (status = 201, description = "Recorded.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
-        (status = 200, description = "What the command would do; nothing was recorded (`dry_run`).", body = AccountReceipt),
-        CommandProblems,
-    ),
-)]
-pub async fn withdraw(
-    State(app): State<App>,
-    caller: Caller,
-    Id(id): Id,
-    ask: Ask<MoveMoney>,
-) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsWrite)?;
-    move_money(&app, id, ask, Action::Withdraw).await
-}
-
-/// Freeze an account
-///
-/// Stops all movements of money until the account is unfrozen.
-#[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/freeze", tag = "Commands", security(("bearer" = ["accounts:freeze"])),
-    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000002"), Options, RetryHeader, ConditionHeader),
-    request_body(content = Reason, example = json!({"reason": "lost card"})),
-    responses(
-        (status = 200, description = "Frozen.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
-        CommandProblems,
-    ),
-)]
-pub async fn freeze(State(app): State<App>, caller: Caller, Id(id): Id, ask: Ask<Reason>) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsFreeze)?;
-    let ask = ask.reaching(Reach::Any);
-    change_status(&app, id, ask, |reason| Action::Freeze { reason }).await
-}
-
-/// Unfreeze an account
-///
-/// Lets money move again.
-#[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/unfreeze", tag = "Commands", security(("bearer" = ["accounts:freeze"])),
-    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000002"), Options, RetryHeader, ConditionHeader),
-    request_body(content = Reason, example = json!({"reason": "card found"})),
-    responses(
-        (status = 200, description = "Unfrozen.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
-        CommandProblems,
-    ),
-)]
-pub async fn unfreeze(
-    State(app): State<App>,
-    caller: Caller,
-    Id(id): Id,
-    ask: Ask<Reason>,
-) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsFreeze)?;
-    let ask = ask.reaching(Reach::Any);
-    change_status(&app, id, ask, |reason| Action::Unfreeze { reason }).await
-}
-
-/// Close an account
-///
-/// Closes an open account with balance 0, for ever.
-#[utoipa::path(
-    post, path = "/v1/accounts/{account_id}/close", tag = "Commands", security(("bearer" = ["accounts:write"])),
-    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000003"), Options, RetryHeader, ConditionHeader),
-    request_body(content = Reason, example = json!({"reason": "asked by its owner"})),
-    responses(
-        (status = 200, description = "Closed.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
-        CommandProblems,
-    ),
-)]
-pub async fn close(State(app): State<App>, caller: Caller, Id(id): Id, ask: Ask<Reason>) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsWrite)?;
-    change_status(&app, id, ask, |reason| Action::Close { reason }).await
-}
-
-async fn move_money(
-    app: &App,
-    account_id: Uuid,
-    ask: Ask<MoveMoney>,
-    action: impl Fn(Movement, Option<Channel>) -> Action,
-) -> Result<Response, Problem> {
-    let Ask { body, request } = ask;
-    let movement = movement(body.amount, body.currency.as_ref(), body.reference)?;
-    let action = action(movement, body.channel.as_deref().map(channel).transpose()?);
-    let dry_run = request.dry_run;
-    let answer = app.bank.execute(Command::Account { account_id, action }, request).await?;
-    Ok(created(&answer, dry_run))
-}
-
-async fn change_status(
-    app: &App,
-    account_id: Uuid,
-    ask: Ask<Reason>,
-    action: impl Fn(Option<String>) -> Action,
-) -> Result<Response, Problem> {
-    let action = action(text("reason", ask.body.reason)?);
-    let answer = app.bank.execute(Command::Account { account_id, action }, ask.request).await?;
-    Ok(changed(&answer))
-}
-
-/// The amount first, then what else is said of it.
-pub fn movement(
-    amount: MinorUnits,
-    currency: Option<&CurrencyCode>,
-    reference: Option<String>,
-) -> Result<Movement, Problem> {
-    Ok(Movement {
-        amount: amount.amount()?,
-        currency: currency.map(CurrencyCode::currency).transpose()?,
-        reference: text("reference", reference)?,
-    })
+    caller.require(Scope::AccountsRead)?;
+    let limit = limit(query.limit)?;
+    let after = query.after.as_deref().map(cursor::parse_account).transpose()?;
+    let minimum = min_position(query.min_position.as_deref())?;
+    let filter = query.filter(&caller)?;
+    let view = app.read_model.accounts(&filter, after, limit, minimum.as_ref()).await?;
+    let cursor = |last: &AccountView| cursor::after_account((last.opened_at, last.account_id));
+    Ok(json_view(view.map(|(data, has_more)| Page::new(data, has_more, cursor))))
 }

@@ -1,36 +1,38 @@
-//! The query over an account's days.
+//! The list of an account's daily balances.
 
 use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    App,
-    answer::{Page, view},
-    caller::visible,
-    cursor,
-    openapi::QueryProblems,
-    parameters::{Id, Parameters, date, limit, min_position},
-    problem::{Code, Problem},
+    extract::{
+        caller::require_visible,
+        cursor,
+        parameters::{PathId, QueryParameters, date, limit, min_position},
+    },
+    problem::Problem,
+    problem_responses::QueryProblems,
+    response::{Page, json_view},
+    state::AppState,
 };
 use passbook_auth::{Caller, Scope};
 use passbook_read_model::daily_balances::{DailyBalance, Period};
 
-/// Which days.
+/// The query parameters of the list of daily balances.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DailyBalancesQuery {
-    /// This day or later (UTC).
+    /// Only this day or later days (UTC).
     #[param(example = "2026-01-01", format = Date, nullable = false)]
     from: Option<String>,
-    /// Before this day (UTC).
+    /// Only days before this day (UTC).
     #[param(example = "2100-01-01", format = Date, nullable = false)]
     to: Option<String>,
-    /// How many rows, from 1 to 1000; default: 100.
+    /// The most rows of the page, from 1 to 1000; default: 100.
     #[param(minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<i64>,
-    /// Go on behind this cursor, the `next` of the page before.
+    /// Continue after this cursor, the `next` of the previous page.
     #[param(nullable = false)]
     after: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
@@ -43,17 +45,17 @@ impl DailyBalancesQuery {
         let period = Period { from: date("from", self.from.as_deref())?, to: date("to", self.to.as_deref())? };
         match period {
             Period { from: Some(from), to: Some(to) } if from > to => {
-                Err(Problem::field(Code::InvalidParameter, "from", "from is later than to"))
+                Err(Problem::invalid_parameter("from", "from must not be later than to."))
             }
             period => Ok(period),
         }
     }
 }
 
-/// List an account's days
+/// List an account's daily balances
 ///
-/// For each day (UTC) on which money moved: what the account had before and after, and what came in and went out. Oldest
-/// first.
+/// For each day (UTC) with movements of money: the opening and closing balance, and the sums that came in and went out. Oldest
+/// day first.
 #[utoipa::path(
     get, path = "/v1/accounts/{account_id}/daily-balances", tag = "Queries",
     security(("bearer" = ["accounts:read"])),
@@ -69,20 +71,18 @@ impl DailyBalancesQuery {
     ),
 )]
 pub async fn list_daily_balances(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
-    Id(account_id): Id,
-    Parameters(query): Parameters<DailyBalancesQuery>,
+    PathId(account_id): PathId,
+    QueryParameters(query): QueryParameters<DailyBalancesQuery>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsRead)?;
     let period = query.period()?;
     let limit = limit(query.limit)?;
-    let after = query.after.as_deref().map(cursor::day).transpose()?;
+    let after = query.after.as_deref().map(cursor::parse_day).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
-    visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
-    let seen = app.read_model.daily_balances(account_id, period, after, limit, minimum.as_ref()).await?;
-    Ok(view(seen.map(|(data, more)| {
-        let next = data.last().filter(|_| more).map(|day| cursor::after_day(day.date));
-        Page { data, next }
-    })))
+    require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
+    let view = app.read_model.daily_balances(account_id, period, after, limit, minimum.as_ref()).await?;
+    let cursor = |last: &DailyBalance| cursor::after_day(last.date);
+    Ok(json_view(view.map(|(data, has_more)| Page::new(data, has_more, cursor))))
 }

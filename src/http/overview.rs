@@ -1,4 +1,4 @@
-//! The query over the whole bank.
+//! The overview of the whole bank.
 
 use std::collections::BTreeMap;
 
@@ -6,45 +6,55 @@ use axum::{extract::State, response::Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{App, answer::view, openapi::ListProblems, parameters::Parameters, problem::Problem, queries::Freshness};
+use super::{
+    extract::parameters::{Freshness, QueryParameters},
+    problem::Problem,
+    problem_responses::ListProblems,
+    response::json_view,
+    state::AppState,
+};
 use passbook_auth::{Caller, Scope};
-use passbook_bank::Slice;
+use passbook_bank::CommandStatsBucket;
 use passbook_read_model::{
-    Sum,
+    MoneySum,
     bank_totals::{AccountsByStatus, Totals},
 };
 
-/// The bank at a glance.
+/// The whole bank.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Overview {
-    /// How many accounts there are.
+    /// The number of accounts by status.
     accounts: AccountsByStatus,
-    /// What all accounts of a currency hold, in minor units, for each currency ever used.
+    /// The sum of all balances by currency, in minor units, for each currency ever used.
     #[schema(value_type = BTreeMap<String, i128>, example = json!({"EUR": 1250000}))]
-    money: BTreeMap<String, Sum>,
-    /// The commands of the last ten minutes that this instance carried out or refused by the account's state, in slices of
-    /// ten seconds, oldest first. Dry runs and what was not understood do not count.
-    commands: Vec<Slice>,
+    money: BTreeMap<String, MoneySum>,
+    /// The commands of the last ten minutes that this instance executed or rejected by the account's state, in buckets of ten
+    /// seconds, oldest first. Dry runs and malformed requests are not counted.
+    commands: Vec<CommandStatsBucket>,
 }
 
-/// The bank at a glance
+/// Get the overview
 ///
-/// Accounts by status, money by currency, and how many commands this instance carries out in how much time.
+/// Accounts by status, money by currency, and the rate and duration of the commands of this instance.
 #[utoipa::path(
     get, path = "/v1/overview", tag = "Queries", security(("bearer" = ["accounts:read:any"])), params(Freshness),
     responses(
-        (status = 200, description = "The whole bank.", body = Overview, headers(
+        (status = 200, description = "The overview.", body = Overview, headers(
             ("Passbook-Position" = String, description = "How far the view has read."),
         )),
         ListProblems,
     ),
 )]
 pub async fn get_overview(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
-    Parameters(query): Parameters<Freshness>,
+    QueryParameters(query): QueryParameters<Freshness>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsReadAny)?;
-    let seen = app.read_model.totals(query.min_position()?.as_ref()).await?;
-    Ok(view(seen.map(|Totals { accounts, money }| Overview { accounts, money, commands: app.bank.pace() })))
+    let view = app.read_model.totals(query.min_position()?.as_ref()).await?;
+    Ok(json_view(view.map(|Totals { accounts, money }| Overview {
+        accounts,
+        money,
+        commands: app.bank.command_stats(),
+    })))
 }

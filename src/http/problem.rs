@@ -1,50 +1,52 @@
-//! Errors as clients see them: RFC 9457 problems, each with a code of the contract. One match for each layer's errors.
+//! Errors as clients see them: RFC 9457 problems, each with a code of the contract.
+//!
+//! A handler returns a [`Problem`]. The request-context middleware renders it, because the body also names the request's path
+//! and id.
 
 use std::sync::Arc;
 
 use axum::{
     Json,
+    extract::Path,
     http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::PASSBOOK_POSITION;
-pub use super::code::Code;
-use passbook_audit as audit;
-use passbook_bank as application;
-use passbook_domain::Rejection;
+use super::{
+    error_code::{ErrorCode, ErrorSpec},
+    header_names::PASSBOOK_POSITION,
+};
 use passbook_event_store::Position;
-use passbook_read_model as read_model;
 
 /// The media type of RFC 9457.
 pub const PROBLEM_JSON: &str = "application/problem+json";
-/// What the log says of an account that the caller may not see. The caller learns nothing of it.
-pub const ANOTHERS_ACCOUNT: &str = "the account is another's";
-/// When a client may try again, in seconds.
+/// The audit reason for an account that the caller may not see. The caller gets the same response as for a missing account.
+pub const OTHER_OWNER: &str = "the account belongs to another owner";
+/// `Retry-After` of every 503, in seconds.
 const RETRY_AFTER_S: u64 = 1;
 
-/// An error on its way out. The request's own parts are filled in by [`super::envelope`].
+/// An error that a handler returns.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    code: Code,
+    code: ErrorCode,
     detail: Option<String>,
     current_version: Option<i64>,
     balance: Option<i64>,
     field: Option<&'static str>,
     position: Option<Position>,
-    refusal: Option<Box<Refusal>>,
+    denial: Option<Box<Denial>>,
 }
 
-/// What a refusal of authority leaves behind.
+/// Why a caller was denied, for the log, and the headers of the response.
 #[derive(Clone, Debug)]
-struct Refusal {
-    /// Why, for the log; the answer may say less.
-    reason: String,
-    /// What the caller could do about it, as `WWW-Authenticate` tells it (RFC 6750, section 3).
+struct Denial {
+    /// The reason for the log. The response may say less.
+    audit_reason: String,
+    /// The value of `WWW-Authenticate` (RFC 6750, section 3).
     challenge: Option<String>,
-    /// When the caller may ask again, in seconds.
+    /// The value of `Retry-After`, in seconds.
     retry_after_s: Option<u64>,
 }
 
@@ -52,121 +54,132 @@ struct Refusal {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemBody<'a> {
-    /// A page about this kind of error.
+    /// The path of a page that explains this kind of error.
     #[serde(rename = "type")]
     #[schema(example = "/problems/insufficient_funds")]
     pub kind: String,
-    /// The kind of error in a few words.
-    #[schema(example = "The balance does not cover the amount")]
+    /// The kind of error, for people.
+    #[schema(example = "Insufficient funds")]
     pub title: &'a str,
     /// The HTTP status.
     #[schema(example = 422)]
     pub status: u16,
-    /// What went wrong this time.
-    #[schema(example = "the balance of 15000 does not cover the amount")]
+    /// What happened in this request, and what to do about it.
+    #[schema(example = "The balance of 150.00 EUR does not cover 200.00 EUR.")]
     pub detail: &'a str,
-    /// The path that was asked.
+    /// The path of the request.
     #[schema(example = "/v1/accounts/01900000-0000-7000-8000-000000000001/withdrawals")]
     pub instance: &'a str,
-    /// The kind of error in a word that programs compare.
-    pub code: Code,
-    /// Leads to the request in the service's log; also in the header `x-request-id`.
+    /// The kind of error, as a name that programs compare.
+    pub code: ErrorCode,
+    /// The id of the request, also in the service's log and in the header `x-request-id`.
     pub request_id: &'a str,
-    /// The version that the account has.
+    /// The current version of the account.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub current_version: Option<i64>,
-    /// The balance that the account has, in minor units.
+    /// The current balance of the account, in minor units.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub balance: Option<i64>,
-    /// Which parts of the request are wrong.
+    /// The invalid parts of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError<'a>>,
 }
 
-/// What is wrong with one part of a request.
+/// An invalid part of a request.
 #[derive(Serialize, ToSchema)]
 pub struct FieldError<'a> {
-    /// The field, parameter or header.
+    /// The name of the field, parameter or header.
     #[schema(example = "amount")]
     pub field: &'a str,
-    /// What is wrong with it.
+    /// Why it is invalid.
     pub detail: &'a str,
 }
 
 impl Problem {
-    /// A problem whose kind says it all.
-    pub fn of(code: Code) -> Self {
-        Self { code, detail: None, current_version: None, balance: None, field: None, position: None, refusal: None }
+    /// A problem whose detail is the help text of its code.
+    pub fn from_code(code: ErrorCode) -> Self {
+        Self { code, detail: None, current_version: None, balance: None, field: None, position: None, denial: None }
     }
 
-    /// A problem with what went wrong this time.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..Self::of(code) }
+    /// A problem with a detail of its own.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::from_code(code) }
     }
 
-    /// A problem with one part of the request.
-    pub fn field(code: Code, field: &'static str, detail: impl Into<String>) -> Self {
+    /// An invalid field, parameter or header of the request.
+    pub fn field(code: ErrorCode, field: &'static str, detail: impl Into<String>) -> Self {
         Self { field: Some(field), ..Self::new(code, detail) }
     }
 
-    /// A problem that a view has, which has read so far.
-    pub fn seen_at(code: Code, position: &Position) -> Self {
-        Self { position: Some(position.clone()), ..Self::of(code) }
+    /// An [`ErrorCode::InvalidParameter`] with the name of the parameter.
+    pub fn invalid_parameter(field: &'static str, detail: impl Into<String>) -> Self {
+        Self::field(ErrorCode::InvalidParameter, field, detail)
     }
 
-    /// Nobody is named who asks, or not so that it can be believed.
-    pub fn unauthenticated(reason: impl Into<String>, challenge: impl Into<String>) -> Self {
-        let (reason, challenge) = (reason.into(), Some(challenge.into()));
-        Self {
-            refusal: Some(Box::new(Refusal { reason: reason.clone(), challenge, retry_after_s: None })),
-            ..Self::new(Code::Unauthenticated, reason)
-        }
+    /// A problem of a query, with the position up to which its view had read.
+    pub fn at_position(code: ErrorCode, position: &Position) -> Self {
+        Self { position: Some(position.clone()), ..Self::from_code(code) }
     }
 
-    /// The caller is known, or could be anybody, and may not do this.
-    pub fn forbidden(reason: impl Into<String>, challenge: Option<String>) -> Self {
-        let reason = reason.into();
-        Self {
-            refusal: Some(Box::new(Refusal { reason: reason.clone(), challenge, retry_after_s: None })),
-            ..Self::new(Code::Forbidden, reason)
-        }
+    /// 401: the request has no valid token. `challenge` is the value of `WWW-Authenticate`.
+    pub fn unauthenticated(detail: impl Into<String>, challenge: impl Into<String>) -> Self {
+        Self::denied(ErrorCode::Unauthenticated, detail.into(), Some(challenge.into()), None)
     }
 
-    /// The caller asks too often, and may again after so many seconds.
-    pub fn rate_limited(reason: impl Into<String>, retry_after_s: u64) -> Self {
-        let reason = reason.into();
-        let refusal = Refusal { reason: reason.clone(), challenge: None, retry_after_s: Some(retry_after_s) };
-        Self { refusal: Some(Box::new(refusal)), ..Self::new(Code::RateLimited, reason) }
+    /// 403: the caller may not do this. `challenge` is the value of `WWW-Authenticate`.
+    pub fn forbidden(detail: impl Into<String>, challenge: Option<String>) -> Self {
+        Self::denied(ErrorCode::Forbidden, detail.into(), challenge, None)
     }
 
-    /// The same problem, of which the log knows that there is more behind it.
-    pub fn because(self, reason: impl Into<String>) -> Self {
-        Self {
-            refusal: Some(Box::new(Refusal { reason: reason.into(), challenge: None, retry_after_s: None })),
-            ..self
-        }
+    /// 429: the caller may retry after `retry_after_s` seconds.
+    pub fn rate_limited(detail: impl Into<String>, retry_after_s: u64) -> Self {
+        Self::denied(ErrorCode::RateLimited, detail.into(), None, Some(retry_after_s))
     }
 
-    /// The kind of error.
-    pub fn code(&self) -> Code {
+    fn denied(code: ErrorCode, detail: String, challenge: Option<String>, retry_after_s: Option<u64>) -> Self {
+        let denial = Denial { audit_reason: detail.clone(), challenge, retry_after_s };
+        Self { denial: Some(Box::new(denial)), ..Self::new(code, detail) }
+    }
+
+    /// The same response, with a reason that only the log gets.
+    #[must_use]
+    pub fn with_audit_reason(self, reason: impl Into<String>) -> Self {
+        let denial = Denial { audit_reason: reason.into(), challenge: None, retry_after_s: None };
+        Self { denial: Some(Box::new(denial)), ..self }
+    }
+
+    /// The same problem with the current version of the account.
+    #[must_use]
+    pub fn with_current_version(self, version: i64) -> Self {
+        Self { current_version: Some(version), ..self }
+    }
+
+    /// The same problem with the current balance of the account, in minor units.
+    #[must_use]
+    pub fn with_balance(self, balance: Option<i64>) -> Self {
+        Self { balance, ..self }
+    }
+
+    /// The code.
+    pub fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// Why authority was refused, if it was.
-    pub fn refusal(&self) -> Option<&str> {
-        self.refusal.as_ref().map(|refusal| refusal.reason.as_str())
+    /// Why the caller was denied; `None` if the problem has another cause.
+    pub fn denial_reason(&self) -> Option<&str> {
+        self.denial.as_ref().map(|denial| denial.audit_reason.as_str())
     }
 
-    /// The whole answer, once the request's path and id are known.
+    /// The response to the request with this path and id.
     pub fn render(&self, instance: &str, request_id: &str) -> Response {
-        let (word, status, title, explanation) = self.code.about();
-        let detail = self.detail.as_deref().unwrap_or(explanation);
+        let ErrorSpec { code, status, title, help } = self.code.spec();
+        let detail = self.detail.as_deref().unwrap_or(help);
         let body = ProblemBody {
-            kind: format!("/problems/{word}"),
+            kind: format!("/problems/{code}"),
             title,
-            status,
+            status: status.as_u16(),
             detail,
             instance,
             code: self.code,
@@ -175,26 +188,31 @@ impl Problem {
             balance: self.balance,
             errors: self.field.iter().map(|field| FieldError { field, detail }).collect(),
         };
-        let mut response = (self.code.status(), Json(body)).into_response();
+        let mut response = (status, Json(body)).into_response();
+        self.add_headers(&mut response);
+        response
+    }
+
+    fn add_headers(&self, response: &mut Response) {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(position) = self.position.as_ref().and_then(|position| position.to_string().parse().ok()) {
             headers.insert(PASSBOOK_POSITION, position);
         }
-        let challenge = self.refusal.as_ref().and_then(|refusal| refusal.challenge.as_deref());
+        let challenge = self.denial.as_ref().and_then(|denial| denial.challenge.as_deref());
         if let Some(challenge) = challenge.and_then(|challenge| challenge.parse().ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         let is_outage = self.code.status() == StatusCode::SERVICE_UNAVAILABLE;
-        let retry_after_s = self.refusal.as_ref().and_then(|refusal| refusal.retry_after_s);
+        let retry_after_s = self.denial.as_ref().and_then(|denial| denial.retry_after_s);
         if let Some(seconds) = retry_after_s.or(is_outage.then_some(RETRY_AFTER_S)) {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        response
     }
 }
 
 impl IntoResponse for Problem {
+    /// A response that carries the problem as an extension until the middleware renders it.
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
         response.extensions_mut().insert(Arc::new(self));
@@ -202,68 +220,13 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<application::Error> for Problem {
-    fn from(error: application::Error) -> Self {
-        use application::Error;
-        let detail = error.to_string();
-        match error {
-            Error::Rejected(rejection) => rejection.into(),
-            // Word for word what an account that is not there is answered.
-            Error::Unseen => Self::from(Rejection::AccountNotFound).because(ANOTHERS_ACCOUNT),
-            Error::VersionMismatch { current } => {
-                Self { current_version: Some(current), ..Self::new(Code::VersionMismatch, detail) }
-            }
-            Error::KeyReused => Self::of(Code::IdempotencyKeyReused),
-            Error::Overloaded => Self::of(Code::Overloaded),
-            Error::StorageUnavailable => Self::of(Code::StorageUnavailable),
-            Error::OutcomeUnknown => Self::of(Code::OutcomeUnknown),
-            Error::Internal => Self::of(Code::InternalError),
-        }
-    }
-}
-
-impl From<Rejection> for Problem {
-    fn from(rejection: Rejection) -> Self {
-        let (code, balance) = match rejection {
-            Rejection::AccountExists => (Code::AccountExists, None),
-            Rejection::AccountNotFound => (Code::AccountNotFound, None),
-            Rejection::AccountClosed => (Code::AccountClosed, None),
-            Rejection::AccountFrozen => (Code::AccountFrozen, None),
-            Rejection::AccountNotFrozen => (Code::AccountNotFrozen, None),
-            Rejection::CurrencyMismatch => (Code::CurrencyMismatch, None),
-            Rejection::InsufficientFunds { balance, .. } => (Code::InsufficientFunds, Some(balance)),
-            Rejection::BalanceNotZero { balance, .. } => (Code::BalanceNotZero, Some(balance)),
-            Rejection::BalanceLimitExceeded => (Code::BalanceLimitExceeded, None),
-        };
-        Self { balance, ..Self::new(code, rejection.to_string()) }
-    }
-}
-
-impl From<read_model::Error> for Problem {
-    fn from(error: read_model::Error) -> Self {
-        match error {
-            read_model::Error::Elsewhere(_) => Self::field(Code::InvalidParameter, "min_position", error.to_string()),
-            read_model::Error::Behind => Self::of(Code::ProjectionBehind),
-            read_model::Error::Broken(reason) => {
-                tracing::error!(%reason, "a view does not add up");
-                Self::of(Code::InternalError)
-            }
-            read_model::Error::Storage(error) => storage_failed(&error),
-        }
-    }
-}
-
-impl From<audit::Error> for Problem {
-    fn from(error: audit::Error) -> Self {
-        match error {
-            audit::Error::Busy => Self::of(Code::Overloaded),
-            audit::Error::Misplaced(misplaced) => Self::field(Code::InvalidParameter, "after", misplaced.to_string()),
-            audit::Error::Storage(error) => storage_failed(&error),
-        }
-    }
-}
-
-fn storage_failed(error: &impl std::fmt::Display) -> Problem {
-    tracing::error!(%error, "a query failed");
-    Problem::of(Code::StorageUnavailable)
+/// The page at the path in a problem's `type`.
+pub async fn problem_page(Path(name): Path<String>) -> Result<Html<String>, Problem> {
+    let code = ErrorCode::from_name(&name).ok_or(Problem::from_code(ErrorCode::NotFound))?;
+    let ErrorSpec { code, status, title, help } = code.spec();
+    let status = status.as_u16();
+    Ok(Html(format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
+         <h1>{title}</h1><p><code>{code}</code>, status {status}</p><p>{help}</p></html>"
+    )))
 }

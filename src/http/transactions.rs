@@ -1,4 +1,4 @@
-//! The query over an account's movements.
+//! The list of an account's transactions.
 
 use axum::{extract::State, response::Response};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -6,40 +6,52 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    App,
-    answer::{Page, view},
-    caller::visible,
-    cursor,
-    openapi::QueryProblems,
-    parameters::{Id, Parameters, limit, min_position, time},
+    extract::{
+        caller::require_visible,
+        cursor,
+        parameters::{PathId, QueryParameters, limit, min_position, time},
+    },
     problem::Problem,
+    problem_responses::QueryProblems,
+    response::{Page, json_view},
+    state::AppState,
 };
 use passbook_auth::{Caller, Scope};
-use passbook_read_model::transactions::{self, Kind, TransactionView};
+use passbook_read_model::transactions::{Filter, Kind, TransactionView};
 
-/// Which movements.
+/// The query parameters of the list of transactions.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct TransactionsQuery {
-    /// Recorded at this time or later (RFC 3339).
+    /// Only transactions recorded at this time or later (RFC 3339).
     #[param(format = DateTime, nullable = false)]
     from: Option<String>,
-    /// Recorded before this time (RFC 3339).
+    /// Only transactions recorded before this time (RFC 3339).
     #[param(format = DateTime, nullable = false)]
     to: Option<String>,
-    /// Of this kind.
+    /// Only transactions of this kind.
     #[param(inline, nullable = false)]
     kind: Option<Kind>,
-    /// How many rows, from 1 to 1000; default: 100.
+    /// The most rows of the page, from 1 to 1000; default: 100.
     #[param(minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<i64>,
-    /// Go on behind this cursor, the `next` of the page before.
+    /// Continue after this cursor, the `next` of the previous page.
     #[param(nullable = false)]
     after: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
     #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
+}
+
+impl TransactionsQuery {
+    fn filter(&self) -> Result<Filter, Problem> {
+        Ok(Filter {
+            from: time("from", self.from.as_deref())?.map(round_up_to_microsecond),
+            to: time("to", self.to.as_deref())?.map(round_up_to_microsecond),
+            kind: self.kind,
+        })
+    }
 }
 
 /// List an account's transactions
@@ -52,40 +64,33 @@ pub struct TransactionsQuery {
         TransactionsQuery,
     ),
     responses(
-        (status = 200, description = "A page of movements.", body = Page<TransactionView>, headers(
+        (status = 200, description = "A page of transactions.", body = Page<TransactionView>, headers(
             ("Passbook-Position" = String, description = "How far the view has read."),
         )),
         QueryProblems,
     ),
 )]
 pub async fn list_transactions(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
-    Id(account_id): Id,
-    Parameters(query): Parameters<TransactionsQuery>,
+    PathId(account_id): PathId,
+    QueryParameters(query): QueryParameters<TransactionsQuery>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsRead)?;
     let limit = limit(query.limit)?;
-    let before = query.after.as_deref().map(cursor::movement).transpose()?;
+    let before = query.after.as_deref().map(cursor::parse_transaction).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
-    let filter = transactions::Filter {
-        from: time("from", query.from.as_deref())?.map(from_microsecond),
-        to: time("to", query.to.as_deref())?.map(from_microsecond),
-        kind: query.kind,
-    };
-    visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
-    let seen = app.read_model.transactions(account_id, filter, before, limit, minimum.as_ref()).await?;
-    Ok(view(seen.map(|(data, more)| {
-        let next = data.last().filter(|_| more).map(|movement| cursor::after_movement(movement.version));
-        Page { data, next }
-    })))
+    let filter = query.filter()?;
+    require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
+    let view = app.read_model.transactions(account_id, filter, before, limit, minimum.as_ref()).await?;
+    let cursor = |last: &TransactionView| cursor::after_transaction(last.version);
+    Ok(json_view(view.map(|(data, has_more)| Page::new(data, has_more, cursor))))
 }
 
-/// Times are kept in microseconds: nothing is recorded between this one and the next that follows a finer bound.
-fn from_microsecond(bound: DateTime<Utc>) -> DateTime<Utc> {
-    let finer = bound.timestamp_subsec_nanos() % 1_000;
-    match finer {
+/// Times are stored in microseconds, so a finer bound selects the same rows as the next microsecond.
+fn round_up_to_microsecond(bound: DateTime<Utc>) -> DateTime<Utc> {
+    match bound.timestamp_subsec_nanos() % 1_000 {
         0 => bound,
-        _ => bound.checked_add_signed(TimeDelta::nanoseconds(i64::from(1_000 - finer))).unwrap_or(bound),
+        nanos => bound.checked_add_signed(TimeDelta::nanoseconds(i64::from(1_000 - nanos))).unwrap_or(bound),
     }
 }

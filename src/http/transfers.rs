@@ -1,21 +1,25 @@
-//! The command over two accounts.
+//! The transfer resource: `POST /v1/transfers` and `GET /v1/transfers/{transfer_id}`.
 
 use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
-    App,
-    accounts::movement,
-    answer::{created, located},
-    ask::{Ask, Options},
-    openapi::{RetryHeader, TransferProblems},
-    parameters::{CurrencyCode, MinorUnits, uuid},
-    problem::{Code, Problem},
+    error_code::ErrorCode,
+    extract::{
+        command::{CommandOptions, CommandRequest},
+        parameters::{CurrencyCode, Freshness, MinorUnits, PathId, QueryParameters, uuid},
+    },
+    movements::movement,
+    problem::Problem,
+    problem_responses::{QueryProblems, RetryHeader, TransferProblems},
+    response::{created_receipt, json_view, with_location},
+    state::AppState,
 };
 use passbook_auth::{Caller, Scope};
 use passbook_bank::{Receipt, TransferReceipt};
 use passbook_domain::{Command, Transfer};
+use passbook_read_model::{Positioned, transactions::TransferView};
 
 /// Moves money from one account to another.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -27,50 +31,101 @@ pub struct TransferMoney {
     /// The account that is paid.
     #[schema(format = Uuid)]
     to: String,
-    /// How much, in minor units.
+    /// The amount, in minor units.
     #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
     amount: MinorUnits,
-    /// The currency that both accounts are believed to have; another one is refused.
+    /// The expected currency of both accounts; the command is rejected if they have another one.
     #[schema(value_type = Option<String>, example = "EUR", pattern = "^[A-Z]{3}$")]
     currency: Option<CurrencyCode>,
-    /// The caller's own words, kept for ever; no personal data.
+    /// A text of the caller, stored for ever; no personal data.
     #[schema(example = "rent", max_length = 500, pattern = r"^[^\u0000]*$")]
     reference: Option<String>,
 }
 
 /// Transfer money
 ///
-/// Moves money between two open accounts of one currency. Both change in one transaction, or neither does. Money may be
-/// sent to any open account; of one that is not the caller's the receipt shows only the id, and whatever it refuses is
-/// `account_not_found`.
+/// Moves money between two open accounts of one currency. Both accounts change in one transaction, or neither does. The
+/// receiving account may belong to any owner. If the caller may not see it, the receipt shows only its id, and any rejection that
+/// it causes is `account_not_found`.
 #[utoipa::path(
-    post, path = "/v1/transfers", tag = "Commands", security(("bearer" = ["accounts:write"])), params(Options, RetryHeader),
+    post, path = "/v1/transfers", tag = "Commands", security(("bearer" = ["accounts:write"])), params(CommandOptions, RetryHeader),
     request_body(content = TransferMoney, example = json!({
         "from": "01900000-0000-7000-8000-000000000001", "to": "01900000-0000-7000-8000-000000000002", "amount": 500, "currency": "EUR", "reference": "rent"
     })),
     responses(
-        (status = 201, description = "Recorded on both accounts.", body = TransferReceipt, headers(
-            ("Location" = String, description = "Where the transfer can be read."),
+        (status = 201, description = "The transfer was recorded on both accounts.", body = TransferReceipt, headers(
+            ("Location" = String, description = "The path of the transfer."),
             ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
         )),
-        (status = 200, description = "What the command would do; nothing was recorded (`dry_run`).", body = TransferReceipt),
+        (status = 200, description = "The receipt that the command would have; nothing was recorded (`dry_run`).", body = TransferReceipt),
         TransferProblems,
     ),
 )]
-pub async fn transfer(State(app): State<App>, caller: Caller, ask: Ask<TransferMoney>) -> Result<Response, Problem> {
+pub async fn create_transfer(
+    State(app): State<AppState>,
+    caller: Caller,
+    request: CommandRequest<TransferMoney>,
+) -> Result<Response, Problem> {
     caller.require(Scope::AccountsWrite)?;
-    let Ask { body, request } = ask.without_condition()?;
+    let CommandRequest { body, context } = request.without_condition()?;
     let (from, to) = (uuid("from", &body.from)?, uuid("to", &body.to)?);
     if from == to {
-        return Err(Problem::of(Code::SameAccount));
+        return Err(Problem::from_code(ErrorCode::SameAccount));
     }
     let movement = movement(body.amount, body.currency.as_ref(), body.reference)?;
     let command = Command::Transfer(Transfer { transfer_id: app.bank.new_transfer_id(from), from, to, movement });
-    let dry_run = request.dry_run;
-    let answer = app.bank.execute(command, request).await?;
-    let response = created(&answer, dry_run);
-    Ok(match &answer.receipt {
-        Receipt::Transfer(transfer) => located(response, &format!("/v1/transfers/{}", transfer.transfer_id)),
+    let dry_run = context.dry_run;
+    let outcome = app.bank.execute(command, context).await?;
+    let response = created_receipt(&outcome, dry_run);
+    Ok(match &outcome.receipt {
+        Receipt::Transfer(transfer) => with_location(response, &format!("/v1/transfers/{}", transfer.transfer_id)),
         Receipt::Account(_) => response,
     })
+}
+
+/// Get a transfer
+///
+/// Both accounts, the amount and the time of the transfer.
+#[utoipa::path(
+    get, path = "/v1/transfers/{transfer_id}", tag = "Queries", security(("bearer" = ["accounts:read"])),
+    params(("transfer_id" = Uuid, Path, description = "The id in the receipt of the transfer."), Freshness),
+    responses(
+        (status = 200, description = "The transfer.", body = TransferView, headers(
+            ("Passbook-Position" = String, description = "How far the view has read."),
+        )),
+        QueryProblems,
+    ),
+)]
+pub async fn get_transfer(
+    State(app): State<AppState>,
+    caller: Caller,
+    PathId(transfer_id): PathId,
+    QueryParameters(query): QueryParameters<Freshness>,
+) -> Result<Response, Problem> {
+    caller.require(Scope::AccountsRead)?;
+    let minimum = query.min_position()?;
+    let Positioned { value, position, generation } = app.read_model.transfer(transfer_id, minimum.as_ref()).await?;
+    let not_found = Problem::at_position(ErrorCode::NotFound, &position);
+    match value {
+        Some(value) if may_see(&app, &caller, &value).await? => {
+            Ok(json_view(Positioned { value, position, generation }))
+        }
+        Some(_) => Err(not_found.with_audit_reason("both accounts of the transfer belong to other owners")),
+        None => Err(not_found),
+    }
+}
+
+/// Whether the caller may see one of the two accounts. They are read from the primary, because a replica may have read less of the
+/// log than the view that returned the transfer.
+async fn may_see(app: &AppState, caller: &Caller, transfer: &TransferView) -> Result<bool, Problem> {
+    if caller.may(Scope::AccountsReadAny) {
+        return Ok(true);
+    }
+    for account_id in [transfer.from, transfer.to] {
+        let account = app.read_model.at_primary().account(account_id, None).await?.value;
+        if account.is_some_and(|account| caller.sees(&account.owner)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

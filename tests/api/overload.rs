@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use passbook::http::{self, Server, serve};
-use passbook_audit::{Audit, Trail, feed::Feed};
+use passbook::http::{AppState, Services, TrustedProxies, serve};
+use passbook_audit::{Audit, EventReader, feed::Feed};
 use passbook_auth::Access;
 use passbook_bank::{AccountAccess, Bank, CommandContext, Error, QUEUE_COMMANDS_MAX, Settings};
 use passbook_database::Database;
 use passbook_domain::{AccountCommand, Amount, Command, command::Movement};
-use passbook_read_model::{Progress, ReadModel, QueryRouter};
+use passbook_read_model::{Progress, QueryRouter, ReadModel};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -44,7 +44,7 @@ async fn timed_out_command_can_be_resolved_by_its_key() {
 
 /// Starts an HTTP server on the database of `app` and returns its `Bank`, so that the test can send commands without
 /// HTTP.
-async fn serve_with_bank(app: &App) -> (Server, ApiClient, Bank) {
+async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<()>, ApiClient, Bank) {
     let database = Database::open(&app.config().database()).await.unwrap();
     let partitions = app.partitions();
     let settings =
@@ -62,9 +62,20 @@ async fn serve_with_bank(app: &App) -> (Server, ApiClient, Bank) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let appended = partitions.all().map(|_| watch::channel(0).1).collect();
-    let feed = Feed::new(Trail::new(database.trail(), partitions), partitions, database.feed(), appended);
+    let reader = EventReader::new(database.log_pages(), partitions);
+    let feed = Feed::new(reader, database.feed(), appended, shutdown.clone());
     let audit = Audit::new(queries, partitions);
-    let server = serve(listener, http::Rooms::new(bank.clone(), read_model, audit, feed, Access::Off));
+    let services = Services {
+        bank: bank.clone(),
+        read_model,
+        audit,
+        feed,
+        access: Access::Off,
+        rate_limiter: None,
+        trusted_proxies: TrustedProxies::default(),
+        draining: CancellationToken::new(),
+    };
+    let server = tokio::spawn(serve(listener, AppState::new(services), shutdown));
     (server, ApiClient::new(reqwest::Client::new(), url), bank)
 }
 
@@ -88,7 +99,8 @@ async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook_bank::Command
 async fn full_queue_refuses_commands_at_once() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(0).await;
-    let (server, client, bank) = serve_with_bank(&app).await;
+    let shutdown = CancellationToken::new();
+    let (server, client, bank) = serve_with_bank(&app, shutdown.clone()).await;
     let log_head_lock = app.lock_log_heads().await;
     let fill_queue = async {
         app.wait_for_blocked_writer().await;
@@ -103,5 +115,6 @@ async fn full_queue_refuses_commands_at_once() {
     assert!(first.is_ok() && queued.iter().all(Result::is_ok));
     let last = client.deposit(account, 1).await.expect(201);
     assert_eq!(last.body["balance"], 1 + QUEUE_COMMANDS_MAX + 1);
-    server.stop().await;
+    shutdown.cancel();
+    server.await.unwrap();
 }

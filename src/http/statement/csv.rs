@@ -1,11 +1,11 @@
-//! A statement as a table (RFC 4180), safe to be opened in a spreadsheet.
+//! A statement as CSV (RFC 4180) that is safe to open in a spreadsheet.
 
 use std::borrow::Cow;
 
 use csv::{Terminator, WriterBuilder};
 use uuid::Uuid;
 
-use super::Form;
+use super::StatementFormat;
 use passbook_event_store::timestamp;
 use passbook_read_model::transactions::{Totals, TransactionView, statement::Statement};
 
@@ -24,26 +24,26 @@ const KIND: usize = 0;
 const AMOUNT: usize = 2;
 const BALANCE_AFTER: usize = 3;
 
-/// A statement that is being written as CSV.
+/// Writes a statement as CSV.
 pub(super) struct Csv(pub(super) Statement);
 
 type Row<'a> = [Cow<'a, str>; COLUMNS.len()];
 
-impl Form for Csv {
+impl StatementFormat for Csv {
     fn content_type(&self) -> &'static str {
         "text/csv; charset=utf-8; header=present"
     }
 
-    fn head(&mut self, bytes: &mut Vec<u8>) {
+    fn write_head(&mut self, bytes: &mut Vec<u8>) {
         let opening = summary("opening_balance", BALANCE_AFTER, self.0.opening_balance);
         write([COLUMNS.map(Cow::from), opening], bytes);
     }
 
-    fn lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>) {
+    fn write_lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>) {
         write(lines.iter().map(row), bytes);
     }
 
-    fn end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) {
+    fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) {
         let rows = [
             summary("total_in", AMOUNT, total_in),
             summary("total_out", AMOUNT, total_out),
@@ -78,23 +78,23 @@ fn row(line: &TransactionView) -> Row<'_> {
 fn write<'a>(rows: impl IntoIterator<Item = Row<'a>>, bytes: &mut Vec<u8>) {
     let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(bytes);
     for row in rows {
-        writer.write_record(row.iter().map(|cell| cell.as_bytes())).expect("a row is written to memory");
+        writer.write_record(row.iter().map(|cell| cell.as_bytes())).expect("writing a row to memory cannot fail");
     }
-    writer.flush().expect("a row is written to memory");
+    writer.flush().expect("writing a row to memory cannot fail");
 }
 
-/// A text as a cell that no spreadsheet runs: with an apostrophe before whatever begins as a formula does, also behind
-/// blanks and quotes, which some programs drop, and behind what parts cells or rows where a comma does not (OWASP, CSV
-/// Injection). Take them away and the text is what it was.
+/// A text that no spreadsheet executes (OWASP, CSV Injection): an apostrophe precedes each part that starts like a formula, also
+/// after blanks and quotes, which some programs drop. The text is split at all characters that some program takes for the end of
+/// a cell or row. Without the apostrophes, it is the original text.
 fn defused(text: &str) -> Cow<'_, str> {
     let cells: Vec<&str> = text.split_inclusive([';', '\t', '\r', '\n']).collect();
-    let begins_with_control = cells.first().is_some_and(|first| before(first).contains(char::is_control));
-    if !begins_with_control && !cells.iter().any(|cell| is_formula(cell)) {
+    let starts_with_control = cells.first().is_some_and(|first| ignored_prefix(first).contains(char::is_control));
+    if !starts_with_control && !cells.iter().any(|cell| is_formula(cell)) {
         return text.into();
     }
     let mut defused = String::with_capacity(text.len() + cells.len());
     for (number, cell) in cells.into_iter().enumerate() {
-        if is_formula(cell) || number == 0 && begins_with_control {
+        if is_formula(cell) || number == 0 && starts_with_control {
             defused.push('\'');
         }
         defused.push_str(cell);
@@ -102,21 +102,21 @@ fn defused(text: &str) -> Cow<'_, str> {
     defused.into()
 }
 
-/// What some programs drop before they look.
-fn before(cell: &str) -> &str {
+/// The prefix of a cell that some programs drop before they look for a formula.
+fn ignored_prefix(cell: &str) -> &str {
     let rest = cell.trim_start_matches(|c: char| c.is_whitespace() || c.is_control() || is_quote(c) || is_invisible(c));
     &cell[..cell.len() - rest.len()]
 }
 
 fn is_formula(cell: &str) -> bool {
-    cell[before(cell).len()..].starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
+    cell[ignored_prefix(cell).len()..].starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
 }
 
 fn is_quote(character: char) -> bool {
     matches!(character, '"' | '\'' | '`' | '\u{2018}'..='\u{201f}')
 }
 
-/// Takes no room: a byte order mark and the like.
+/// Whether the character has no width, such as a byte order mark.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_that_begins_as_a_formula_does_gets_an_apostrophe_and_no_other() {
+    fn only_texts_that_start_like_a_formula_get_an_apostrophe() {
         let formulas = [
             "=1+1",
             "+1",

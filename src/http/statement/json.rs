@@ -1,18 +1,18 @@
-//! A statement as one JSON object: its lines stand in the middle and are written as they come.
+//! A statement as one JSON object. Its lines are written one page at a time.
 
 use chrono::NaiveDate;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::Form;
+use super::StatementFormat;
 use passbook_event_store::Position;
 use passbook_read_model::transactions::{
     Totals, TransactionView,
     statement::{Period, Statement},
 };
 
-/// A statement that is being written as JSON.
+/// Writes a statement as JSON.
 pub(super) struct Json {
     statement: Statement,
     position: Position,
@@ -22,7 +22,7 @@ pub(super) struct Json {
 /// An account's statement.
 #[derive(ToSchema)]
 #[schema(as = Statement)]
-#[expect(dead_code, reason = "read by the derive alone: the answer is written piece by piece")]
+#[expect(dead_code, reason = "only the derive reads it: the response is written in parts")]
 pub struct StatementBody {
     /// The account.
     account_id: Uuid,
@@ -33,26 +33,26 @@ pub struct StatementBody {
     from: NaiveDate,
     /// The day after the last, in UTC.
     to: NaiveDate,
-    /// The balance before the first day, in minor units; 0 before the account was opened.
+    /// The balance before the first day, in minor units; 0 before the opening of the account.
     #[schema(example = 10000, minimum = 0, maximum = 9007199254740991i64)]
     opening_balance: i64,
-    /// Every movement of money within the days, oldest first.
+    /// Every movement of money in the period, oldest first.
     lines: Vec<TransactionView>,
-    /// What came in, in minor units. Only balances have a ceiling.
+    /// The sum of all money that came in, in minor units. It has no maximum, unlike a balance.
     #[schema(example = 5500, minimum = 0)]
     total_in: i128,
-    /// What went out, in minor units. Only balances have a ceiling.
+    /// The sum of all money that went out, in minor units. It has no maximum, unlike a balance.
     #[schema(example = 500, minimum = 0)]
     total_out: i128,
-    /// The balance after the last day: the opening balance and what came in, less what went out.
+    /// The balance after the last day, in minor units: `opening_balance + total_in - total_out`.
     #[schema(example = 15000, minimum = 0, maximum = 9007199254740991i64)]
     closing_balance: i64,
-    /// How far the view had read: nothing that was recorded later is in the statement.
+    /// How far the view had read. The statement contains no event that was recorded later.
     #[schema(value_type = String, example = "42")]
     position: Position,
 }
 
-/// What stands before the lines.
+/// The members before the lines.
 #[derive(Serialize)]
 struct Head<'a> {
     account_id: Uuid,
@@ -62,7 +62,7 @@ struct Head<'a> {
     opening_balance: i64,
 }
 
-/// What stands behind the lines.
+/// The members after the lines.
 #[derive(Serialize)]
 struct End {
     total_in: i128,
@@ -77,21 +77,21 @@ impl Json {
     }
 }
 
-impl Form for Json {
+impl StatementFormat for Json {
     fn content_type(&self) -> &'static str {
         "application/json"
     }
 
-    fn head(&mut self, bytes: &mut Vec<u8>) {
+    fn write_head(&mut self, bytes: &mut Vec<u8>) {
         let Statement { account_id, currency, period: Period { from, to }, opening_balance, .. } = &self.statement;
         let (account_id, from, to, opening_balance) = (*account_id, *from, *to, *opening_balance);
         write(&Head { account_id, currency, from, to, opening_balance }, bytes);
-        // The object goes on.
+        // Removes the closing brace, because further members follow.
         bytes.pop();
         bytes.extend(b",\"lines\":[");
     }
 
-    fn lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>) {
+    fn write_lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>) {
         for line in lines {
             if self.has_lines {
                 bytes.push(b',');
@@ -101,7 +101,7 @@ impl Form for Json {
         }
     }
 
-    fn end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) {
+    fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) {
         let end = End {
             total_in,
             total_out,
@@ -111,11 +111,11 @@ impl Form for Json {
         bytes.push(b']');
         let start = bytes.len();
         write(&end, bytes);
-        // In place of the brace that would begin another object.
+        // Replaces the opening brace, because the members belong to the same object.
         bytes[start] = b',';
     }
 }
 
 fn write(value: &impl Serialize, bytes: &mut Vec<u8>) {
-    serde_json::to_writer(bytes, value).expect("a plain value is written to memory");
+    serde_json::to_writer(bytes, value).expect("writing a plain value to memory cannot fail");
 }

@@ -1,4 +1,4 @@
-//! An account's statement, as JSON or as CSV, written page by page as fast as the client reads it.
+//! An account's statement as JSON or CSV, written page by page as fast as the client reads it.
 
 mod csv;
 mod json;
@@ -16,17 +16,21 @@ use utoipa::IntoParams;
 
 use self::{csv::Csv, json::Json};
 use super::{
-    App,
-    accept::preferred,
-    answer::position,
-    caller::visible,
-    openapi::StatementProblems,
-    parameters::{Id, Parameters, date, min_position},
-    problem::{Code, Problem},
+    error_code::ErrorCode,
+    extract::{
+        caller::require_visible,
+        content_negotiation::preferred,
+        parameters::{PathId, QueryParameters, date, min_position},
+    },
+    problem::Problem,
+    problem_responses::StatementProblems,
+    response::position_header,
+    state::AppState,
 };
 use passbook_auth::{Caller, Scope};
+use passbook_event_store::Position;
 use passbook_read_model::{
-    Error, Seen,
+    Error, Positioned,
     transactions::{
         Totals, TransactionView,
         statement::{Lines, Period, Statement},
@@ -36,7 +40,7 @@ use passbook_read_model::{
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 
-/// Which days, and how fresh.
+/// The query parameters of a statement.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -54,30 +58,31 @@ pub struct StatementQuery {
 
 impl StatementQuery {
     fn period(&self) -> Result<Period, Problem> {
-        let (from, to) = (day("from", self.from.as_deref())?, day("to", self.to.as_deref())?);
+        let (from, to) = (required_day("from", self.from.as_deref())?, required_day("to", self.to.as_deref())?);
         match from <= to {
             true => Ok(Period { from, to }),
-            false => Err(Problem::field(Code::InvalidParameter, "to", "to is before from")),
+            false => Err(Problem::invalid_parameter("to", "to must not be earlier than from.")),
         }
     }
 }
 
-/// A day that must be said.
-fn day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
-    let missing =
-        || Problem::field(Code::InvalidParameter, field, format!("{field} is missing: a day such as 2026-01-31"));
+fn required_day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
+    let missing = || {
+        let detail = format!("The parameter {field} is missing. Send a day in UTC such as 2026-01-31.");
+        Problem::invalid_parameter(field, detail)
+    };
     date(field, text)?.ok_or_else(missing)
 }
 
-/// Draw an account's statement
+/// Get an account's statement
 ///
-/// Every movement of money within some days, oldest first, between the balance before and the balance after. Statements
-/// over consecutive days join without gap or overlap. It holds nothing that was recorded after `position`: pass
-/// `min_position` to have at least what you know of, and for the last word on a day that is over the position of
-/// `GET /v1/log/head`, asked some seconds after its end. With `Accept: text/csv` it has a row for each line between the rows
-/// `opening_balance`, `total_in`, `total_out` and `closing_balance`; what a spreadsheet would take for a formula
-/// in a text has an apostrophe before it. A long statement comes as it is read; one that ends before its totals was broken off and
-/// says nothing.
+/// Every movement of money in a period of days, oldest first, between the opening and the closing balance. Statements of
+/// consecutive periods join without gap or overlap. The statement contains no event recorded after `position`. Pass
+/// `min_position` to include the events that you know of. For the final statement of a past day, pass the position of
+/// `GET /v1/log/head`, read a few seconds after the end of the day. With `Accept: text/csv`, the statement has one row per line
+/// between the rows `opening_balance`, `total_in`, `total_out` and `closing_balance`. A text that a spreadsheet would execute as
+/// a formula starts with an apostrophe. A long statement is streamed; one that ends before its totals is incomplete and must be
+/// discarded.
 #[utoipa::path(
     get, path = "/v1/accounts/{account_id}/statement", tag = "Queries",
     security(("bearer" = ["accounts:read"])),
@@ -94,32 +99,42 @@ fn day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
     ),
 )]
 pub async fn get_statement(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
-    Id(account_id): Id,
-    Parameters(query): Parameters<StatementQuery>,
+    PathId(account_id): PathId,
+    QueryParameters(query): QueryParameters<StatementQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsRead)?;
     let period = query.period()?;
     let minimum = min_position(query.min_position.as_deref())?;
-    let media_type = preferred(&headers, &[JSON, CSV]).ok_or_else(|| Problem::of(Code::NotAcceptable))?;
-    visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
-    let Seen { value, position: seen_at, .. } = app.read_model.statement(account_id, period, minimum.as_ref()).await?;
-    let statement = value.ok_or_else(|| Problem::seen_at(Code::AccountNotFound, &seen_at))?;
+    let media_type = preferred(&headers, &[JSON, CSV]).ok_or_else(|| Problem::from_code(ErrorCode::NotAcceptable))?;
+    require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
+    let Positioned { value, position, .. } = app.read_model.statement(account_id, period, minimum.as_ref()).await?;
+    let statement = value.ok_or_else(|| Problem::at_position(ErrorCode::AccountNotFound, &position))?;
     let lines = app.read_model.lines(&statement);
-    let file = file_name(&statement);
-    let form: Box<dyn Form> = match media_type {
+    statement_response(statement, lines, position, media_type).await
+}
+
+async fn statement_response(
+    statement: Statement,
+    lines: Lines,
+    position: Position,
+    media_type: &str,
+) -> Result<Response, Problem> {
+    let position_header = position_header(&position);
+    let file_name = (media_type == CSV).then(|| file_name(&statement));
+    let format: Box<dyn StatementFormat> = match media_type {
         CSV => Box::new(Csv(statement)),
-        _ => Box::new(Json::new(statement, seen_at.clone())),
+        _ => Box::new(Json::new(statement, position)),
     };
-    let content_type = HeaderValue::from_static(form.content_type());
-    let mut response = (position(&seen_at), Writing { form, lines }.body().await?).into_response();
+    let content_type = HeaderValue::from_static(format.content_type());
+    let mut response = (position_header, StatementBody { format, lines }.into_body().await?).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
-    if media_type == CSV {
-        headers.insert(header::CONTENT_DISPOSITION, file);
+    if let Some(file_name) = file_name {
+        headers.insert(header::CONTENT_DISPOSITION, file_name);
     }
     Ok(response)
 }
@@ -130,55 +145,55 @@ fn file_name(statement: &Statement) -> HeaderValue {
     HeaderValue::try_from(file).unwrap_or(HeaderValue::from_static("attachment"))
 }
 
-/// How a statement is written.
-trait Form: Send {
+/// Writes a statement in one format.
+trait StatementFormat: Send {
     /// The media type with its parameters.
     fn content_type(&self) -> &'static str;
 
-    /// What comes before the lines.
-    fn head(&mut self, bytes: &mut Vec<u8>);
+    /// Writes the part before the lines.
+    fn write_head(&mut self, bytes: &mut Vec<u8>);
 
-    /// More of its lines.
-    fn lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>);
+    /// Writes further lines.
+    fn write_lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>);
 
-    /// What comes behind the last line.
-    fn end(&mut self, totals: Totals, bytes: &mut Vec<u8>);
+    /// Writes the part after the last line.
+    fn write_end(&mut self, totals: Totals, bytes: &mut Vec<u8>);
 }
 
-/// A statement that is being written.
-struct Writing {
-    form: Box<dyn Form>,
+/// The body of a statement, written page by page.
+struct StatementBody {
+    format: Box<dyn StatementFormat>,
     lines: Lines,
 }
 
-impl Writing {
-    /// The body. What fails before its first page is read can still be told; afterwards it is broken off.
-    async fn body(mut self) -> Result<Body, Error> {
+impl StatementBody {
+    /// Writes the first page at once, so that an error there is still a problem. After that, an error ends the body early.
+    async fn into_body(mut self) -> Result<Body, Error> {
         let mut first = Vec::new();
-        self.form.head(&mut first);
-        self.page(&mut first).await?;
-        if self.lines.is_over() {
+        self.format.write_head(&mut first);
+        self.write_page(&mut first).await?;
+        if self.lines.is_finished() {
             return Ok(Body::from(first));
         }
-        let rest = stream::try_unfold(self, |mut writing| async move {
-            if writing.lines.is_over() {
+        let rest = stream::try_unfold(self, |mut body| async move {
+            if body.lines.is_finished() {
                 return Ok(None);
             }
             let mut page = Vec::new();
-            let written = writing.page(&mut page).await;
-            // The answer has begun: nobody else can tell.
-            written.inspect_err(|error| tracing::error!(%error, "a statement is broken off"))?;
-            Ok::<_, Error>(Some((page, writing)))
+            let written = body.write_page(&mut page).await;
+            // The status is already sent, so the log is the only place for the reason.
+            written.inspect_err(|error| tracing::error!(%error, "statement was aborted"))?;
+            Ok::<_, Error>(Some((page, body)))
         });
         Ok(Body::from_stream(stream::once(async { Ok(first) }).chain(rest)))
     }
 
-    /// Writes the next lines, and behind the last one what they come to.
-    async fn page(&mut self, bytes: &mut Vec<u8>) -> Result<(), Error> {
+    /// Writes the next lines, and the totals after the last one.
+    async fn write_page(&mut self, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let lines = self.lines.next_page().await?;
-        self.form.lines(&lines, bytes);
-        if self.lines.is_over() {
-            self.form.end(self.lines.totals(), bytes);
+        self.format.write_lines(&lines, bytes);
+        if self.lines.is_finished() {
+            self.format.write_end(self.lines.totals(), bytes);
         }
         Ok(())
     }

@@ -1,0 +1,81 @@
+//! Maps the errors of the other crates to problems. Each error type has one exhaustive match.
+
+use super::{
+    error_code::ErrorCode,
+    problem::{OTHER_OWNER, Problem},
+};
+use passbook_audit as audit;
+use passbook_bank as bank;
+use passbook_domain::Rejection;
+use passbook_read_model as read_model;
+
+impl From<bank::Error> for Problem {
+    fn from(error: bank::Error) -> Self {
+        use bank::Error;
+        match error {
+            Error::Rejected(rejection) => rejection.into(),
+            // The same response as for a missing account, so that the caller cannot tell the two apart.
+            Error::NotVisible => Self::from(Rejection::AccountNotFound).with_audit_reason(OTHER_OWNER),
+            Error::VersionMismatch { current } => version_mismatch(current),
+            Error::KeyReused => Self::from_code(ErrorCode::IdempotencyKeyReused),
+            Error::Overloaded => Self::from_code(ErrorCode::Overloaded),
+            Error::StorageUnavailable => Self::from_code(ErrorCode::StorageUnavailable),
+            Error::OutcomeUnknown => Self::from_code(ErrorCode::OutcomeUnknown),
+            Error::Internal => Self::from_code(ErrorCode::InternalError),
+        }
+    }
+}
+
+fn version_mismatch(current: i64) -> Problem {
+    let detail = format!(
+        "The account is at version {current}, and If-Match does not name it with a strong entity tag such as \
+         \"{current}\". Read the account again and decide anew."
+    );
+    Problem::new(ErrorCode::VersionMismatch, detail).with_current_version(current)
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let (code, balance) = match rejection {
+            Rejection::AccountExists => (ErrorCode::AccountExists, None),
+            Rejection::AccountNotFound => (ErrorCode::AccountNotFound, None),
+            Rejection::AccountClosed => (ErrorCode::AccountClosed, None),
+            Rejection::AccountFrozen => (ErrorCode::AccountFrozen, None),
+            Rejection::AccountNotFrozen => (ErrorCode::AccountNotFrozen, None),
+            Rejection::CurrencyMismatch => (ErrorCode::CurrencyMismatch, None),
+            Rejection::InsufficientFunds { balance, .. } => (ErrorCode::InsufficientFunds, Some(balance)),
+            Rejection::BalanceNotZero { balance, .. } => (ErrorCode::BalanceNotZero, Some(balance)),
+            Rejection::BalanceLimitExceeded => (ErrorCode::BalanceLimitExceeded, None),
+        };
+        Self::new(code, rejection.to_string()).with_balance(balance)
+    }
+}
+
+impl From<read_model::Error> for Problem {
+    fn from(error: read_model::Error) -> Self {
+        match error {
+            read_model::Error::ForeignPosition(_) => Self::invalid_parameter("min_position", error.to_string()),
+            read_model::Error::Lagging => Self::from_code(ErrorCode::ProjectionBehind),
+            read_model::Error::Inconsistent(reason) => {
+                tracing::error!(%reason, "view is inconsistent");
+                Self::from_code(ErrorCode::InternalError)
+            }
+            read_model::Error::Storage(error) => query_failed(&error),
+        }
+    }
+}
+
+impl From<audit::Error> for Problem {
+    fn from(error: audit::Error) -> Self {
+        match error {
+            audit::Error::Busy => Self::from_code(ErrorCode::Overloaded),
+            audit::Error::InvalidCursorPosition(error) => Self::invalid_parameter("after", error.to_string()),
+            audit::Error::Storage(error) => query_failed(&error),
+        }
+    }
+}
+
+fn query_failed(error: &impl std::fmt::Display) -> Problem {
+    tracing::error!(%error, "query failed");
+    Problem::from_code(ErrorCode::StorageUnavailable)
+}

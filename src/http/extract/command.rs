@@ -1,0 +1,182 @@
+//! The extractor of commands: the parsed body, and the context in which the command is executed.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Query, Request, rejection::BytesRejection},
+    http::{HeaderMap, Method, StatusCode, header, request::Parts},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::{
+    caller::account_access,
+    conditions::{if_match, if_match_text},
+    headers::{RequestId, idempotency_key, traceparent},
+    parameters::invalid_query,
+};
+use crate::http::{error_code::ErrorCode, problem::Problem, state::AppState};
+use passbook_auth::Caller;
+use passbook_bank::{AccountAccess, CommandContext, IdempotencyKey};
+
+/// How long a body may take to arrive, in milliseconds.
+const BODY_MS_MAX: u64 = 10_000;
+
+/// A command with a body of type `B`.
+#[derive(Debug)]
+pub struct CommandRequest<B> {
+    /// The parsed body.
+    pub body: B,
+    /// The caller, the idempotency key and the condition.
+    pub context: CommandContext,
+}
+
+/// The query parameters of every command.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CommandOptions {
+    /// Respond with the receipt that the command would have, and record nothing.
+    #[serde(default)]
+    #[param(required = false)]
+    dry_run: bool,
+}
+
+impl<B: DeserializeOwned> FromRequest<AppState> for CommandRequest<B> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, state).await?;
+        let options: Query<CommandOptions> = Query::try_from_uri(&parts.uri).map_err(invalid_query)?;
+        let key = idempotency_key(&parts.headers)?.filter(|_| !options.dry_run);
+        let condition = if_match(&parts.headers)?;
+
+        let target = Target::of(&parts);
+        let context = CommandContext {
+            caller: Arc::clone(caller.subject()),
+            access: account_access(&caller),
+            correlation_id: correlation_id(&parts),
+            causation_id: causation_id(&parts.headers),
+            idempotency_key: None,
+            if_match: condition,
+            dry_run: options.dry_run,
+        };
+        let headers = parts.headers.clone();
+        let bytes = read_body(Request::from_parts(parts, body), state).await?;
+        require_json(&headers, &bytes)?;
+        let body = parse(&bytes)?;
+        let idempotency_key = match key {
+            Some(key) => Some(IdempotencyKey { key, fingerprint: target.fingerprint(&bytes)? }),
+            None => None,
+        };
+        Ok(Self { body, context: CommandContext { idempotency_key, ..context } })
+    }
+}
+
+impl<B> CommandRequest<B> {
+    /// Replaces the accounts that the caller may send this command to, for scopes that do not depend on ownership.
+    #[must_use]
+    pub fn with_access(mut self, access: AccountAccess) -> Self {
+        self.context.access = access;
+        self
+    }
+
+    /// Rejects `If-Match`, for commands that do not address a single existing account.
+    pub fn without_condition(self) -> Result<Self, Problem> {
+        match self.context.if_match {
+            None => Ok(self),
+            Some(_) => Err(Problem::invalid_parameter("If-Match", "This operation does not support If-Match.")),
+        }
+    }
+}
+
+/// The parts of a request, besides its body, that an idempotency key stands for.
+struct Target {
+    method: Method,
+    path: String,
+    if_match: Vec<u8>,
+}
+
+impl Target {
+    fn of(parts: &Parts) -> Self {
+        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        Self { method, path, if_match: if_match_text(&parts.headers) }
+    }
+
+    /// SHA-256 of method, path, canonical body and `If-Match`.
+    fn fingerprint(&self, body: &[u8]) -> Result<[u8; 32], Problem> {
+        let mut digest = Sha256::new();
+        for part in [self.method.as_str().as_bytes(), self.path.as_bytes(), &canonical(body)?, &self.if_match] {
+            digest.update(part.len().to_be_bytes());
+            digest.update(part);
+        }
+        Ok(digest.finalize().into())
+    }
+}
+
+fn correlation_id(parts: &Parts) -> Arc<str> {
+    match parts.extensions.get() {
+        Some(RequestId(id)) => Arc::clone(id),
+        None => Arc::from(""),
+    }
+}
+
+/// The id of the caller's trace, or a new id.
+fn causation_id(headers: &HeaderMap) -> Uuid {
+    traceparent(headers).map_or_else(Uuid::now_v7, |parent| Uuid::from_bytes(parent.trace_id()))
+}
+
+async fn read_body(request: Request, state: &AppState) -> Result<Bytes, Problem> {
+    match timeout(Duration::from_millis(BODY_MS_MAX), Bytes::from_request(request, state)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(rejection)) => Err(incomplete_body(&rejection)),
+        Err(_) => {
+            let detail = format!("The request body did not arrive within {BODY_MS_MAX} ms.");
+            Err(Problem::new(ErrorCode::MalformedRequest, detail))
+        }
+    }
+}
+
+fn incomplete_body(rejection: &BytesRejection) -> Problem {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::from_code(ErrorCode::PayloadTooLarge),
+        _ => Problem::new(ErrorCode::MalformedRequest, "The request body did not arrive completely."),
+    }
+}
+
+/// An empty body stands for the empty object and needs no `Content-Type`.
+fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let detail = "Content-Encoding is not supported. Send the body without it.";
+        return Err(Problem::new(ErrorCode::UnsupportedMediaType, detail));
+    }
+    match essence.as_deref() {
+        Some("application/json") => Ok(()),
+        None if body.is_empty() => Ok(()),
+        Some(_) | None => Err(Problem::from_code(ErrorCode::UnsupportedMediaType)),
+    }
+}
+
+pub(in crate::http) fn parse<B: DeserializeOwned>(body: &[u8]) -> Result<B, Problem> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    // serde would also read a struct from an array, by the order of its fields.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::new(ErrorCode::MalformedRequest, "The request body must be a JSON object."));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(ErrorCode::MalformedRequest, format!("The request body could not be parsed: {error}."))
+    })
+}
+
+/// The body without the differences that two equal JSON texts may have: white space and the order of members.
+pub(in crate::http) fn canonical(body: &[u8]) -> Result<Vec<u8>, Problem> {
+    let value: serde_json::Value = parse(body)?;
+    Ok(value.to_string().into_bytes())
+}

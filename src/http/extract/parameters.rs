@@ -1,0 +1,219 @@
+//! Parses path segments, query parameters and body fields into types that handlers can trust.
+
+use axum::extract::{FromRequestParts, Query, RawPathParams, rejection::QueryRejection};
+use axum::http::request::Parts;
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny, IntoDeserializer, value},
+};
+use serde_json::value::RawValue;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use crate::http::{error_code::ErrorCode, problem::Problem};
+use passbook_domain::{Amount, Channel, Currency, money::MINOR_UNITS_MAX};
+use passbook_event_store::{InvalidPosition, Position};
+
+/// The most characters of a reference or a reason.
+pub const TEXT_CHARS_MAX: usize = 500;
+/// The most characters of an owner.
+pub const OWNER_CHARS_MAX: usize = 255;
+/// The rows of a page without `limit`.
+const LIMIT_DEFAULT: i64 = 100;
+/// The most rows of a page.
+const LIMIT_MAX: i64 = 1_000;
+
+/// The id in a path.
+#[derive(Clone, Copy, Debug)]
+pub struct PathId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = RawPathParams::from_request_parts(parts, state).await;
+        let path = path.map_err(|_| Problem::invalid_parameter("path", "The path must be UTF-8."))?;
+        match path.iter().next() {
+            Some(("transfer_id", id)) => uuid("transfer_id", id).map(Self),
+            Some((_, id)) => uuid("account_id", id).map(Self),
+            None => Err(Problem::from_code(ErrorCode::NotFound)),
+        }
+    }
+}
+
+/// The query string, parsed into `Q`. Unknown parameters are rejected, so that a misspelt one is never ignored.
+#[derive(Clone, Copy, Debug)]
+pub struct QueryParameters<Q>(pub Q);
+
+impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for QueryParameters<Q> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Query::try_from_uri(&parts.uri).map(|Query(query)| Self(query)).map_err(invalid_query)
+    }
+}
+
+/// The query parameters of an operation that has none.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParameters {}
+
+/// The query parameters of an operation that only has `min_position`.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Freshness {
+    /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
+    #[param(example = "1", pattern = "^[0-9]{1,18}$", nullable = false)]
+    min_position: Option<String>,
+}
+
+impl Freshness {
+    /// The position that the view must have reached; `None` if any is acceptable.
+    pub fn min_position(&self) -> Result<Option<Position>, Problem> {
+        min_position(self.min_position.as_deref())
+    }
+}
+
+/// The problem of a query string that cannot be parsed.
+pub fn invalid_query(rejection: QueryRejection) -> Problem {
+    Problem::new(ErrorCode::InvalidParameter, format!("{}.", rejection.body_text()))
+}
+
+/// A UUID in its hyphenated form.
+pub fn uuid(field: &'static str, text: &str) -> Result<Uuid, Problem> {
+    let parsed = Uuid::parse_str(text).ok().filter(|_| text.len() == 36);
+    parsed.ok_or_else(|| Problem::invalid_parameter(field, format!("{field} must be a UUID with hyphens.")))
+}
+
+/// The number of rows of a page.
+pub fn limit(limit: Option<i64>) -> Result<i64, Problem> {
+    match limit {
+        None => Ok(LIMIT_DEFAULT),
+        Some(limit @ 1..=LIMIT_MAX) => Ok(limit),
+        Some(_) => Err(Problem::invalid_parameter("limit", format!("limit must be from 1 to {LIMIT_MAX}."))),
+    }
+}
+
+/// The position that a view must have reached.
+pub fn min_position(text: Option<&str>) -> Result<Option<Position>, Problem> {
+    let parsed = text.map(str::parse).transpose();
+    parsed.map_err(|error: InvalidPosition| Problem::invalid_parameter("min_position", error.to_string()))
+}
+
+/// A time of RFC 3339.
+pub fn time(field: &'static str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
+    let parsed = text.map(DateTime::parse_from_rfc3339).transpose();
+    let time = parsed.map_err(|_| {
+        let detail =
+            format!("{field} must be an RFC 3339 time such as 2026-01-31T12:00:00Z. In a query, write + as %2B.");
+        Problem::invalid_parameter(field, detail)
+    })?;
+    Ok(time.map(|time| time.with_timezone(&Utc)))
+}
+
+/// A day in UTC, such as `2026-01-31` (RFC 3339, full-date).
+pub fn date(field: &'static str, text: Option<&str>) -> Result<Option<NaiveDate>, Problem> {
+    let parsed = text.map(|text| calendar_date(text).ok_or(field)).transpose();
+    parsed
+        .map_err(|field| Problem::invalid_parameter(field, format!("{field} must be a day in UTC such as 2026-01-31.")))
+}
+
+/// A date as `YYYY-MM-DD` from the year 1 on. chrono alone would also accept signs and years that Postgres cannot store.
+pub fn calendar_date(text: &str) -> Option<NaiveDate> {
+    let is_expected =
+        |(index, byte): (usize, u8)| if matches!(index, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    let is_formatted = text.len() == 10 && text.bytes().enumerate().all(is_expected);
+    is_formatted.then(|| text.parse().ok()).flatten().filter(|date: &NaiveDate| date.year() > 0)
+}
+
+/// A currency by its ISO 4217 code.
+pub fn currency(code: &str) -> Result<Currency, Problem> {
+    let invalid = || Problem::field(ErrorCode::InvalidCurrency, "currency", ErrorCode::InvalidCurrency.spec().help);
+    Currency::from_code(code).ok_or_else(invalid)
+}
+
+/// A channel by its name. In a body, serde alone would also accept `{"atm": null}`.
+pub fn channel(name: &str) -> Result<Channel, Problem> {
+    Channel::deserialize(name.into_deserializer()).map_err(|error: value::Error| {
+        Problem::field(ErrorCode::MalformedRequest, "channel", format!("channel is invalid: {error}."))
+    })
+}
+
+/// A text that is stored for ever.
+pub fn text(field: &'static str, text: Option<String>) -> Result<Option<String>, Problem> {
+    text.map(|text| bounded_text(field, text, TEXT_CHARS_MAX)).transpose()
+}
+
+/// The customer that an account belongs to.
+pub fn owner(owner: String) -> Result<String, Problem> {
+    if owner.is_empty() {
+        return Err(Problem::invalid_parameter("owner", "owner must not be empty."));
+    }
+    bounded_text("owner", owner, OWNER_CHARS_MAX)
+}
+
+fn bounded_text(field: &'static str, text: String, chars_max: usize) -> Result<String, Problem> {
+    if text.chars().count() > chars_max {
+        return Err(Problem::invalid_parameter(field, format!("{field} must not exceed {chars_max} characters.")));
+    }
+    // Postgres cannot store NUL in a text.
+    if text.contains('\0') {
+        return Err(Problem::invalid_parameter(field, format!("{field} must not contain a NUL character.")));
+    }
+    Ok(text)
+}
+
+/// A number in a body that may be an amount of money. `None` if it is not a plain integer, so that the error is
+/// `invalid_amount` and not `malformed_request`.
+#[derive(Clone, Copy, Debug)]
+pub struct MinorUnits(Option<i64>);
+
+impl MinorUnits {
+    /// The amount of a movement, at least 1.
+    pub fn amount(self) -> Result<Amount, Problem> {
+        let amount = self.0.and_then(|minor_units| Amount::try_from(minor_units).ok());
+        amount.ok_or_else(|| invalid_amount("amount", 1))
+    }
+
+    /// An initial deposit in minor units, which may be 0.
+    pub fn initial_deposit(self) -> Result<i64, Problem> {
+        let deposit = self.0.filter(|minor_units| (0..=MINOR_UNITS_MAX).contains(minor_units));
+        deposit.ok_or_else(|| invalid_amount("initial_deposit", 0))
+    }
+}
+
+fn invalid_amount(field: &'static str, minimum: i64) -> Problem {
+    let detail = format!("{field} must be an integer in minor units from {minimum} to {MINOR_UNITS_MAX}.");
+    Problem::field(ErrorCode::InvalidAmount, field, detail)
+}
+
+impl<'de> Deserialize<'de> for MinorUnits {
+    /// Reads the digits as sent and accepts no other form of the same number, such as `1e2` or `-0`.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let sent = <&RawValue>::deserialize(deserializer)?;
+        let digits = sent.get().parse::<u64>().ok();
+        Ok(Self(digits.and_then(|minor_units| i64::try_from(minor_units).ok())))
+    }
+}
+
+/// A currency in a body. A value that is not a text gets the error `invalid_currency` and not `malformed_request`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum CurrencyCode {
+    /// A text that may be a code.
+    Text(String),
+    /// Any other JSON value.
+    Other(IgnoredAny),
+}
+
+impl CurrencyCode {
+    /// The currency.
+    pub fn currency(&self) -> Result<Currency, Problem> {
+        match self {
+            CurrencyCode::Text(code) => currency(code),
+            CurrencyCode::Other(IgnoredAny) => currency(""),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Middleware around every route, from the request's id to the limits on memory.
+
+pub mod origin_guard;
+pub mod rate_limit;
+pub mod request_context;
+pub mod response_budget;
+pub mod security_headers;

@@ -1,0 +1,196 @@
+//! Gives every request an id, a trace span, metrics and one log line, and renders every error as a problem.
+//!
+//! It wraps all other layers but the security headers and compression, so that errors of the libraries get the same form.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, Method, Version, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tokio::time::timeout;
+use tracing::{Instrument, Span, field::Empty};
+
+use crate::http::{
+    error_code::ErrorCode,
+    extract::{
+        caller::CallerSlot,
+        client_ip::{ClientIp, TrustedProxies},
+        headers::{RequestId, traceparent},
+    },
+    header_names::{RATELIMIT, RATELIMIT_POLICY, X_REQUEST_ID},
+    problem::{PROBLEM_JSON, Problem},
+};
+use passbook_telemetry::metrics::METRICS;
+use passbook_telemetry::trace::{self, TARGET};
+
+/// How long a read may take, in seconds.
+const READ_S_MAX: u64 = 30;
+
+/// What the middleware records about a request.
+struct RequestContext {
+    started: Instant,
+    id: Arc<str>,
+    method: Method,
+    path: String,
+    route: Option<MatchedPath>,
+    caller: CallerSlot,
+    client: Option<ClientIp>,
+    span: Span,
+}
+
+/// Wraps every route and every fallback.
+pub async fn request_context(State(proxies): State<TrustedProxies>, mut request: Request, next: Next) -> Response {
+    let context = RequestContext::begin(&proxies, &mut request);
+    let ambiguity = ambiguous_framing(&request);
+    let response = match ambiguity {
+        None => within_read_timeout(&context.method, next.run(request)).instrument(context.span.clone()).await,
+        Some(detail) => Problem::new(ErrorCode::MalformedRequest, detail).into_response(),
+    };
+    if let Some(problem) = response.extensions().get::<Arc<Problem>>() {
+        context.record_problem(problem);
+    }
+    let mut response = as_problem(response, &context.path, &context.id);
+    if let Ok(id) = HeaderValue::from_str(&context.id) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    if ambiguity.is_some() {
+        // The next request on the connection could begin at another place than the client meant.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    context.record_response(&response);
+    response
+}
+
+impl RequestContext {
+    /// Starts the clock and the span, and gives handlers the request's id, client address and caller slot.
+    fn begin(proxies: &TrustedProxies, request: &mut Request) -> Self {
+        let started = Instant::now();
+        let id = RequestId::from_headers(request.headers());
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let span = request_span(request, route.as_ref(), &id.0);
+        let caller = CallerSlot::default();
+        let client = proxies.client_ip(request);
+        if let Some(client) = client {
+            request.extensions_mut().insert(client);
+        }
+        request.extensions_mut().insert(id.clone());
+        request.extensions_mut().insert(caller.clone());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        Self { started, id: id.0, method, path, route, caller, client, span }
+    }
+
+    /// Counts a problem, and logs it if the caller was denied.
+    fn record_problem(&self, problem: &Problem) {
+        let code = &[problem.code().as_str()];
+        METRICS.refusals.with_label_values(code).inc();
+        let Some(reason) = problem.denial_reason() else { return };
+        METRICS.authority_refusals.with_label_values(code).inc();
+        let caller = self.caller.subject().unwrap_or("unknown");
+        let address = self.client.map(|ClientIp(address)| tracing::field::display(address));
+        let Self { id, method, path, .. } = self;
+        tracing::warn!(request_id = &**id, caller, address, %method, path, reason, "access denied");
+    }
+
+    fn record_response(&self, response: &Response) {
+        let status = response.status();
+        let route = self.route.as_ref().map_or("none", MatchedPath::as_str);
+        let duration = self.started.elapsed();
+        let labels = &[method_label(&self.method), route, status.as_str()];
+        METRICS.requests.with_label_values(labels).observe(duration.as_secs_f64());
+        self.span.record("http.response.status_code", status.as_u16());
+        let (status, duration_ms) = (status.as_u16(), duration.as_micros() as f64 / 1_000.0);
+        let method = &self.method;
+        tracing::info!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+    }
+}
+
+/// The span of a sampled request, with the attributes of <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>.
+fn request_span(request: &Request, route: Option<&MatchedPath>, id: &str) -> Span {
+    let parent = traceparent(request.headers());
+    if !trace::is_sampled(parent.as_ref()) {
+        return Span::none();
+    }
+    let (method, route) = (method_label(request.method()), route.map_or("none", MatchedPath::as_str));
+    let span = tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "request",
+        otel.name = format_args!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        url.path = request.uri().path(),
+        http.response.status_code = Empty,
+        passbook.request_id = id,
+    );
+    if let Some(parent) = parent {
+        parent.adopt(&span);
+    }
+    span
+}
+
+/// The method as a label of bounded cardinality, because a client may send any name.
+fn method_label(method: &Method) -> &str {
+    match *method {
+        Method::GET | Method::POST | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::PATCH => {
+            method.as_str()
+        }
+        _ => "other",
+    }
+}
+
+/// What an intermediary could interpret differently (RFC 9112, sections 3.2 and 6.1): an HTTP/1.1 request must have one `Host`,
+/// and `Transfer-Encoding` must be `chunked`.
+fn ambiguous_framing(request: &Request) -> Option<&'static str> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts != 1 && request.version() >= Version::HTTP_11 {
+        return Some("The request must have exactly one Host header.");
+    }
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let is_unambiguous = codings.next().is_none_or(is_chunked) && codings.next().is_none();
+    (!is_unambiguous).then_some("Transfer-Encoding must be exactly `chunked`.")
+}
+
+/// Limits the time of a read. A command has its own timeout and is not cancelled.
+async fn within_read_timeout(method: &Method, response: impl Future<Output = Response>) -> Response {
+    if !method.is_safe() {
+        return response.await;
+    }
+    match timeout(Duration::from_secs(READ_S_MAX), response).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("The service could not complete the read within {READ_S_MAX} s. Retry later.");
+            Problem::new(ErrorCode::Overloaded, detail).into_response()
+        }
+    }
+}
+
+/// Renders the problem that a handler returned, and turns an error response of a library into a problem.
+fn as_problem(response: Response, path: &str, id: &str) -> Response {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let problem = match response.extensions().get::<Arc<Problem>>() {
+        Some(problem) => Arc::clone(problem),
+        None if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON) => {
+            return response;
+        }
+        None => Arc::new(Problem::from_code(ErrorCode::from_status(status))),
+    };
+    let mut rendered = problem.render(path, id);
+    for name in [header::ALLOW, RATELIMIT_POLICY, RATELIMIT] {
+        if let Some(value) = response.headers().get(&name) {
+            rendered.headers_mut().insert(name, value.clone());
+        }
+    }
+    rendered
+}

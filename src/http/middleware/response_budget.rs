@@ -1,0 +1,149 @@
+//! Bounds the memory of large responses that their clients have not read yet, over all connections.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::{
+    Extension,
+    body::{Body, Bytes, HttpBody, to_bytes},
+    extract::Request,
+    http::header,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::http::{error_code::ErrorCode, problem::Problem};
+
+/// The most memory of all large responses together.
+const UNREAD_KIB_MAX: usize = 256 * 1024;
+/// Responses up to this size are not counted, because a connection has only one at a time.
+const SMALL_KIB_MAX: u64 = 64;
+/// What a response that is streamed page by page reserves: the size of the largest page.
+const PAGE_KIB_MAX: u64 = 512;
+const KIB: u64 = 1_024;
+
+/// The memory that all connections share for responses.
+#[derive(Clone, Debug)]
+pub struct ResponseBudget(Arc<Semaphore>);
+
+/// What one connection has reserved for its latest response. The connection returns it when it ends.
+#[derive(Clone, Debug)]
+pub struct ConnectionBudget {
+    budget: ResponseBudget,
+    reserved: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+impl ResponseBudget {
+    /// A budget of which nothing is reserved.
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new(UNREAD_KIB_MAX)))
+    }
+
+    /// The share of a new connection.
+    pub fn for_connection(&self) -> ConnectionBudget {
+        ConnectionBudget { budget: self.clone(), reserved: Arc::default() }
+    }
+}
+
+impl ConnectionBudget {
+    /// Returns what the previous response reserved: the next request shows that the client has read it.
+    pub fn release(&self) {
+        self.set_reserved(None);
+    }
+
+    /// Reserves memory for a response, and returns whether it was available.
+    fn try_reserve(&self, kib: u64) -> bool {
+        if kib <= SMALL_KIB_MAX {
+            return true;
+        }
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.budget.0).try_acquire_many_owned(kib).ok();
+        let is_reserved = permit.is_some();
+        self.set_reserved(permit);
+        is_reserved
+    }
+
+    fn set_reserved(&self, permit: Option<OwnedSemaphorePermit>) {
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    }
+}
+
+/// Answers 503 in place of a large response if the budget is used up. Receipts of commands are small, and the files of the
+/// console and of Swagger UI are shared by all responses.
+pub async fn enforce(Extension(budget): Extension<ConnectionBudget>, request: Request, next: Next) -> Response {
+    let is_data = request.uri().path().starts_with("/v1/");
+    let response = next.run(request).await;
+    // The event stream bounds its own memory.
+    let is_stream = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+    if is_stream || !is_data {
+        return response;
+    }
+    let size_kib = response.body().size_hint().exact().map(|bytes| bytes.div_ceil(KIB));
+    match budget.try_reserve(size_kib.unwrap_or(PAGE_KIB_MAX)) {
+        false => {
+            let detail =
+                "Too many large responses have not been read yet. Retry after the seconds in the header Retry-After.";
+            Problem::new(ErrorCode::Overloaded, detail).into_response()
+        }
+        true if size_kib.is_some_and(|kib| kib > SMALL_KIB_MAX) => shrink_to_fit(response).await,
+        true => response,
+    }
+}
+
+/// Copies the body into a buffer of its exact size. The buffer that it was written to may be twice as large.
+async fn shrink_to_fit(response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    match to_bytes(body, usize::MAX).await {
+        Ok(bytes) => Response::from_parts(parts, Body::from(Bytes::copy_from_slice(&bytes))),
+        Err(_) => Problem::from_code(ErrorCode::InternalError).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, middleware, routing::get};
+    use futures_util::stream;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    const PAGES: usize = UNREAD_KIB_MAX / PAGE_KIB_MAX as usize;
+
+    #[test]
+    fn large_responses_need_free_budget_and_small_ones_do_not() {
+        let budget = ResponseBudget::new();
+        let [first, second, third] = [(); 3].map(|()| budget.for_connection());
+        let half = UNREAD_KIB_MAX as u64 / 2;
+        assert!(first.try_reserve(half) && second.try_reserve(half));
+        assert!(!third.try_reserve(SMALL_KIB_MAX + 1));
+        assert!(third.try_reserve(SMALL_KIB_MAX), "a small response");
+        first.release();
+        assert!(third.try_reserve(half));
+        drop(second);
+        assert!(first.try_reserve(half), "the connection has ended");
+        assert!(!budget.for_connection().try_reserve(half));
+    }
+
+    #[tokio::test]
+    async fn a_response_beyond_the_budget_is_answered_503() {
+        let pages = || async { Body::from_stream(stream::pending::<Result<Bytes, axum::Error>>()) };
+        let small = || async { "{}" };
+        let routes = Router::new().route("/v1/pages", get(pages)).route("/v1/small", get(small));
+        let service = routes.layer(middleware::from_fn(enforce));
+        let budget = ResponseBudget::new();
+        let connections: Vec<ConnectionBudget> = (0..=PAGES).map(|_| budget.for_connection()).collect();
+        let get_status = async |budget: &ConnectionBudget, path: &str| {
+            let request =
+                Request::builder().uri(path).extension(budget.clone()).body(Body::empty()).expect("a request");
+            service.clone().oneshot(request).await.expect("a response").status().as_u16()
+        };
+        for connection in &connections[..PAGES] {
+            assert_eq!(get_status(connection, "/v1/pages").await, 200);
+        }
+        let late = &connections[PAGES];
+        assert_eq!(get_status(late, "/v1/pages").await, 503);
+        assert_eq!(get_status(late, "/v1/small").await, 200);
+        connections[0].release();
+        assert_eq!(get_status(late, "/v1/pages").await, 200);
+    }
+}

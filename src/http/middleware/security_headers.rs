@@ -1,0 +1,40 @@
+//! Security headers for every response: nosniff, Referrer-Policy, Content-Security-Policy, Cache-Control.
+
+use axum::{
+    extract::Request,
+    http::{HeaderName, HeaderValue, header},
+    middleware::Next,
+    response::Response,
+};
+
+/// For responses that are data: a browser loads nothing for them and shows them in no frame.
+const CSP_DATA: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+/// For Swagger UI, which sets inline styles and uses embedded images. Scripts come from this server only.
+const CSP_SWAGGER_UI: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+/// For the console. All its styles and scripts are files of this server.
+const CSP_CONSOLE: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Adds each header that the response does not have yet.
+pub async fn security_headers(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_data = path.starts_with("/v1/");
+    let policy = match path {
+        "/" => CSP_CONSOLE,
+        path if path.starts_with("/console/") => CSP_CONSOLE,
+        path if path.starts_with("/swagger-ui") => CSP_SWAGGER_UI,
+        _ => CSP_DATA,
+    };
+    let mut response = next.run(request).await;
+    let mut add = |name: HeaderName, value: &'static str| {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    add(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    add(header::REFERRER_POLICY, "no-referrer");
+    add(header::CONTENT_SECURITY_POLICY, policy);
+    if is_data {
+        add(header::CACHE_CONTROL, "no-store");
+    }
+    response
+}

@@ -1,0 +1,193 @@
+//! Token buckets that limit the requests of each caller (the generic cell rate algorithm).
+//!
+//! Invalid access tokens have buckets of their own, because verifying one costs more than any other rejected request.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::{NonZeroU32, NonZeroUsize},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::http::HeaderValue;
+use governor::{
+    NotUntil, Quota,
+    clock::{Clock, DefaultClock, QuantaInstant},
+    middleware::StateInformationMiddleware,
+    state::keyed::DefaultKeyedStateStore,
+};
+use lru::LruCache;
+
+/// The invalid tokens that an address may send at once, and per minute.
+const BAD_TOKENS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
+/// The most banned addresses that are kept.
+const BANNED_ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+/// With this many buckets, those that are full again are removed.
+const BUCKETS_BEFORE_SWEEP: usize = 10_000;
+/// The least pause between two sweeps, in milliseconds.
+const SWEEP_MS: u64 = 1_000;
+/// The size of the IPv6 network that a customer gets. Its addresses share a bucket.
+const IPV6_NETWORK_BITS: u32 = 64;
+
+type Buckets<K> = governor::RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
+
+/// The buckets of all callers.
+pub struct RateLimiter {
+    requests: Buckets<BucketKey>,
+    policy: HeaderValue,
+    bad_tokens: Buckets<IpAddr>,
+    banned: Mutex<LruCache<IpAddr, Instant>>,
+    swept_at: Mutex<Instant>,
+}
+
+/// The owner of a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BucketKey {
+    /// The subject of a token.
+    Caller(Arc<str>),
+    /// An IPv4 address, or the network of an IPv6 address.
+    Network(IpAddr),
+}
+
+impl BucketKey {
+    /// The bucket of the requests without a token from this address.
+    pub fn of_address(address: IpAddr) -> Self {
+        Self::Network(network(address))
+    }
+}
+
+impl RateLimiter {
+    /// Allows each caller `per_second` requests per second in the long run, and `burst` requests at once.
+    pub fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        let window_s = burst.get().div_ceil(per_second.get());
+        let policy = format!("\"default\";q={burst};w={window_s}");
+        Self {
+            requests: buckets(Quota::per_second(per_second).allow_burst(burst)),
+            policy: HeaderValue::from_str(&policy).expect("digits and ASCII"),
+            bad_tokens: buckets(Quota::per_minute(BAD_TOKENS_PER_MINUTE)),
+            banned: Mutex::new(LruCache::new(BANNED_ADDRESSES_MAX)),
+            swept_at: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// The value of the header `RateLimit-Policy`.
+    pub fn policy(&self) -> &HeaderValue {
+        &self.policy
+    }
+
+    /// Whether a token from this address may be verified.
+    ///
+    /// # Errors
+    /// How long the address is still banned.
+    pub fn check_token_attempts(&self, address: IpAddr) -> Result<(), Duration> {
+        let mut banned = self.banned.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(until) = banned.get(&network(address)) else { return Ok(()) };
+        let remaining = until.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            banned.pop(&network(address));
+            return Ok(());
+        }
+        Err(remaining)
+    }
+
+    /// Counts an invalid token from this address, and bans the address if it sent too many.
+    pub fn record_bad_token(&self, address: IpAddr) {
+        let address = network(address);
+        if let Err(not_until) = self.bad_tokens.check_key(&address) {
+            let until = Instant::now() + wait(&not_until);
+            self.banned.lock().unwrap_or_else(PoisonError::into_inner).put(address, until);
+        }
+    }
+
+    /// Takes one request from a bucket and returns how many remain.
+    ///
+    /// # Errors
+    /// How long the caller must wait for the next request.
+    pub fn take(&self, key: &BucketKey) -> Result<u32, Duration> {
+        self.sweep();
+        let taken = self.requests.check_key(key);
+        taken.map(|state| state.remaining_burst_capacity()).map_err(|not_until| wait(&not_until))
+    }
+
+    /// Removes full buckets, which are the same as none.
+    fn sweep(&self) {
+        let Ok(mut swept_at) = self.swept_at.try_lock() else { return };
+        if swept_at.elapsed() < Duration::from_millis(SWEEP_MS) {
+            return;
+        }
+        *swept_at = Instant::now();
+        // Counting locks all shards, hence at most once per SWEEP_MS.
+        if self.requests.len() + self.bad_tokens.len() >= BUCKETS_BEFORE_SWEEP {
+            self.requests.retain_recent();
+            self.bad_tokens.retain_recent();
+        }
+    }
+}
+
+/// The address of a bucket: an IPv4 address, or the network that a customer gets of an IPv6 address.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (u128::BITS - IPV6_NETWORK_BITS))).into()
+        }
+    }
+}
+
+fn buckets<K: Clone + Eq + std::hash::Hash>(quota: Quota) -> Buckets<K> {
+    governor::RateLimiter::keyed(quota).with_middleware()
+}
+
+fn wait(not_until: &NotUntil<QuantaInstant>) -> Duration {
+    not_until.wait_time_from(DefaultClock::default().now())
+}
+
+/// A wait in seconds, rounded up to at least 1, because a retry after 0 s would be rejected again.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_millis().div_ceil(1_000) as u64).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nonzero(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).expect("not zero")
+    }
+
+    #[test]
+    fn each_caller_has_a_bucket_of_its_own() {
+        let limiter = RateLimiter::new(nonzero(1), nonzero(3));
+        let [ada, ben] = ["ada", "ben"].map(|subject| BucketKey::Caller(Arc::from(subject)));
+        assert_eq!([(); 3].map(|()| limiter.take(&ada)), [Ok(2), Ok(1), Ok(0)]);
+        let wait = limiter.take(&ada).expect_err("an empty bucket");
+        assert!(wait <= Duration::from_secs(1), "{wait:?}");
+        assert_eq!(limiter.take(&ben), Ok(2));
+    }
+
+    #[test]
+    fn an_address_is_banned_after_too_many_invalid_tokens() {
+        let limiter = RateLimiter::new(nonzero(1), nonzero(1));
+        let [bad, neighbour, other] = ["2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1"]
+            .map(|address| address.parse().expect("an address"));
+        for _ in 0..BAD_TOKENS_PER_MINUTE.get() {
+            limiter.record_bad_token(bad);
+            assert!(limiter.check_token_attempts(bad).is_ok());
+        }
+        limiter.record_bad_token(bad);
+        assert!(limiter.check_token_attempts(bad).is_err());
+        assert!(limiter.check_token_attempts(neighbour).is_err(), "one customer's network counts as one address");
+        assert!(limiter.check_token_attempts(other).is_ok());
+    }
+
+    #[test]
+    fn a_sweep_removes_full_buckets() {
+        let limiter = RateLimiter::new(nonzero(u32::MAX), nonzero(1));
+        for n in 0..BUCKETS_BEFORE_SWEEP {
+            let _ = limiter.take(&BucketKey::Caller(n.to_string().into()));
+        }
+        *limiter.swept_at.lock().expect("a lock") = Instant::now() - Duration::from_millis(SWEEP_MS);
+        limiter.sweep();
+        assert!(limiter.requests.len() < BUCKETS_BEFORE_SWEEP / 2, "{}", limiter.requests.len());
+    }
+}

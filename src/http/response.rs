@@ -1,0 +1,79 @@
+//! Responses that succeed: receipts of commands and results of queries, with the headers that describe them.
+
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{
+    extract::conditions::etag,
+    header_names::{IDEMPOTENCY_REPLAYED, PASSBOOK_POSITION},
+};
+use passbook_bank::{CommandOutcome, Receipt};
+use passbook_event_store::Position;
+use passbook_read_model::Positioned;
+
+/// The receipt of a command that changes a resource: 200.
+pub fn ok_receipt(outcome: &CommandOutcome) -> Response {
+    receipt(StatusCode::OK, outcome)
+}
+
+/// The receipt of a command that creates a resource: 201, or 200 after a dry run.
+pub fn created_receipt(outcome: &CommandOutcome, dry_run: bool) -> Response {
+    receipt(if dry_run { StatusCode::OK } else { StatusCode::CREATED }, outcome)
+}
+
+/// Adds the path of the created resource to a 201 response.
+pub fn with_location(mut response: Response, location: &str) -> Response {
+    if response.status() == StatusCode::CREATED {
+        insert(response.headers_mut(), header::LOCATION, location);
+    }
+    response
+}
+
+fn receipt(status: StatusCode, outcome: &CommandOutcome) -> Response {
+    let mut headers = HeaderMap::new();
+    insert(&mut headers, PASSBOOK_POSITION, &outcome.receipt.position().to_string());
+    if let Receipt::Account(account) = &outcome.receipt {
+        insert(&mut headers, header::ETAG, &etag(account.version, 1));
+    }
+    if outcome.replayed {
+        insert(&mut headers, IDEMPOTENCY_REPLAYED, "true");
+    }
+    (status, headers, Json(&outcome.receipt)).into_response()
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Page<T> {
+    /// The rows.
+    pub data: Vec<T>,
+    /// The cursor of the next page, to be passed as `after`; `null` on the last page.
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page whose cursor is made from its last row. The cursor is absent unless `has_more` rows follow.
+    pub fn new(data: Vec<T>, has_more: bool, cursor: impl FnOnce(&T) -> String) -> Self {
+        let next = data.last().filter(|_| has_more).map(cursor);
+        Self { data, next }
+    }
+}
+
+/// The result of a query as JSON, with the position up to which its view has read.
+pub fn json_view<T: Serialize>(view: Positioned<T>) -> Response {
+    (position_header(&view.position), Json(view.value)).into_response()
+}
+
+/// The header with the position up to which a view has read.
+pub fn position_header(position: &Position) -> [(HeaderName, String); 1] {
+    [(PASSBOOK_POSITION, position.to_string())]
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,113 @@
+//! The route table: the API on one screen, and the layers around it. The OpenAPI document is generated from it.
+
+use std::any::Any;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tower::ServiceBuilder;
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::{
+    account_status, accounts, console, daily_balances,
+    error_code::ErrorCode,
+    event_stream, events,
+    extract::{client_ip::TrustedProxies, content_negotiation::gzip_or_identity},
+    health, metrics,
+    middleware::{origin_guard, rate_limit, request_context, response_budget, security_headers},
+    movements, openapi, overview,
+    problem::{Problem, problem_page},
+    projections,
+    state::AppState,
+    statement, transactions, transfers, verification,
+};
+
+/// The most bytes of a request body.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Every operation of the API.
+fn api() -> OpenApiRouter<AppState> {
+    openapi::document()
+        // Commands
+        .routes(routes!(accounts::open_account, accounts::list_accounts))
+        .routes(routes!(movements::create_deposit))
+        .routes(routes!(movements::create_withdrawal))
+        .routes(routes!(transfers::create_transfer))
+        .routes(routes!(account_status::freeze_account))
+        .routes(routes!(account_status::unfreeze_account))
+        .routes(routes!(account_status::close_account))
+        // Queries
+        .routes(routes!(accounts::get_account))
+        .routes(routes!(transactions::list_transactions))
+        .routes(routes!(statement::get_statement))
+        .routes(routes!(daily_balances::list_daily_balances))
+        .routes(routes!(transfers::get_transfer))
+        .routes(routes!(overview::get_overview))
+        .routes(routes!(projections::list_projections))
+        .routes(routes!(projections::rebuild_projection))
+        // Audit
+        .routes(routes!(events::list_account_events))
+        .routes(routes!(events::list_events))
+        .routes(routes!(event_stream::stream_events))
+        .routes(routes!(verification::verify_account))
+        .routes(routes!(verification::get_log_head))
+        // Service
+        .routes(routes!(health::get_liveness))
+        .routes(routes!(health::get_readiness))
+        .routes(routes!(metrics::get_metrics))
+}
+
+/// The API, its document and its pages, with the layers around them.
+pub fn router(app: AppState) -> Router {
+    let (api, document) = api().split_for_parts();
+    // From the outermost layer to the innermost. They are one layer, because a router boxes each of its layers and clones it for
+    // each request.
+    let layers = ServiceBuilder::new()
+        .map_request(gzip_or_identity)
+        .layer(CompressionLayer::new())
+        .layer(from_fn(security_headers::security_headers))
+        .layer(from_fn_with_state(app.trusted_proxies.clone(), request_context::request_context))
+        .option_layer(app.rate_limiter.is_some().then(|| from_fn_with_state(app.clone(), rate_limit::enforce)))
+        .layer(from_fn_with_state(app.access.clone(), origin_guard::reject_cross_site))
+        .layer(from_fn(response_budget::enforce))
+        .layer(CatchPanicLayer::custom(panic_response))
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        // axum's own limit rejects a body only after it has arrived, even if its Content-Length is too large.
+        .layer(DefaultBodyLimit::disable());
+    api.merge(SwaggerUi::new("/swagger-ui").url("/openapi.json", openapi::finish(document)))
+        .route("/problems/{code}", get(problem_page))
+        .route("/", get(console::index))
+        .route("/console/currencies.json", get(console::currencies))
+        .route("/console/{*file}", get(console::file))
+        .fallback(|| async { Problem::from_code(ErrorCode::NotFound) })
+        .layer(layers)
+        .with_state(app)
+}
+
+/// Answers 503 to every request, for connections beyond the limit.
+pub fn overloaded_router(proxies: TrustedProxies) -> Router {
+    Router::new()
+        .fallback(|| async { Problem::from_code(ErrorCode::Overloaded) })
+        .layer(from_fn_with_state(proxies, request_context::request_context))
+        .layer(from_fn(security_headers::security_headers))
+}
+
+/// The OpenAPI document as `passbook openapi` prints it.
+pub fn openapi_json() -> String {
+    let document = openapi::finish(api().into_openapi());
+    let json = serde_json::to_string_pretty(&document);
+    json.map(|json| json + "\n").unwrap_or_default()
+}
+
+/// Logs a panic of a handler and answers 500. Other requests are not affected.
+fn panic_response(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(panic = message.unwrap_or("(no message)"), "handler panicked");
+    Problem::from_code(ErrorCode::InternalError).into_response()
+}

@@ -1,0 +1,167 @@
+//! Accepts a bounded number of connections, and drains them on shutdown.
+//!
+//! It replaces `axum::serve`, which limits neither the number of connections nor the time that headers may take.
+
+use std::{
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{setsockopt, sockopt::SndBuf},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    connection::{
+        ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, StreamingFlag, connection_service, drain_streaming,
+        http1, with_write_timeout,
+    },
+    extract::client_ip::PeerAddr,
+    middleware::response_budget::ResponseBudget,
+    router::{overloaded_router, router},
+    state::AppState,
+};
+use passbook_telemetry::metrics::METRICS;
+
+/// The most connections that are served at once, if the process may have that many file descriptors.
+const CONNECTIONS_MAX: usize = 16_384;
+/// File descriptors for other uses, such as the database and rejected connections; at most half of all.
+const OTHER_DESCRIPTORS: usize = 512;
+/// The most connections beyond the limit that are answered 503. Further ones are closed at once.
+const OVERFLOW_CONNECTIONS_MAX: usize = 256;
+/// How long the request of a connection beyond the limit may take to arrive, in milliseconds.
+const OVERFLOW_READ_MS_MAX: u64 = 1_000;
+/// The send buffer of a connection in the kernel, which doubles it. By default it grows to megabytes, and a client that does not
+/// read would be noticed only once it is full.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// How long requests in flight may take to complete after shutdown has begun, in milliseconds.
+const DRAIN_MS_MAX: u64 = 15_000;
+
+/// Serves the API on `listener` until `shutdown` is cancelled. Then it accepts no further connections, and returns when the
+/// requests in flight have completed or [`DRAIN_MS_MAX`] has passed.
+pub async fn serve(listener: TcpListener, app: AppState, shutdown: CancellationToken) {
+    // Accepted connections inherit the size from their listener.
+    if let Err(error) = setsockopt(&listener, SndBuf, &SEND_BUFFER_BYTES) {
+        tracing::warn!(%error, "send buffer size could not be set");
+    }
+    let server = Server::new(app, shutdown.clone());
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => server.serve_connection(stream, PeerAddr(peer)),
+                Err(error) => {
+                    tracing::warn!(%error, "connection could not be accepted");
+                    sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
+                }
+            },
+            () = shutdown.cancelled() => break,
+        }
+    }
+    drop(listener);
+    server.drain().await;
+}
+
+/// The open connections, and what new ones are served with.
+struct Server {
+    router: Router,
+    overloaded: Router,
+    budget: ResponseBudget,
+    slots: Arc<Semaphore>,
+    overflow_slots: Arc<Semaphore>,
+    graceful: GracefulShutdown,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    /// Cancelled when the drain time is over.
+    abort: CancellationToken,
+}
+
+impl Server {
+    fn new(app: AppState, shutdown: CancellationToken) -> Self {
+        let (slots, overflow_slots) = connection_limits();
+        Self {
+            overloaded: overloaded_router(app.trusted_proxies.clone()),
+            router: router(app),
+            budget: ResponseBudget::new(),
+            slots: Arc::new(Semaphore::new(slots)),
+            overflow_slots: Arc::new(Semaphore::new(overflow_slots)),
+            graceful: GracefulShutdown::new(),
+            tasks: TaskTracker::new(),
+            shutdown,
+            abort: CancellationToken::new(),
+        }
+    }
+
+    /// Serves the connection, answers it 503 if too many are open, or closes it if too many of those are open.
+    fn serve_connection(&self, stream: TcpStream, peer: PeerAddr) {
+        // Small responses are sent at once.
+        let _ = stream.set_nodelay(true);
+        let stream = TokioIo::new(Box::pin(with_write_timeout(stream)));
+        let streaming = StreamingFlag::default();
+        let context = ConnectionContext { peer, streaming: streaming.clone(), budget: self.budget.for_connection() };
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            let service = connection_service(self.router.clone(), context);
+            let connection = self.graceful.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, service));
+            let abandoned = drain_streaming(streaming, self.shutdown.child_token());
+            self.spawn_connection(connection, abandoned, slot);
+        } else if let Ok(slot) = Arc::clone(&self.overflow_slots).try_acquire_owned() {
+            let service = connection_service(self.overloaded.clone(), context);
+            let connection = http1(OVERFLOW_READ_MS_MAX).keep_alive(false).serve_connection(stream, service);
+            self.spawn_connection(connection, pending(), slot);
+        }
+    }
+
+    /// Occupies `slot` until the connection ends, is abandoned or aborted. A connection error concerns only its client.
+    fn spawn_connection<T>(
+        &self,
+        connection: impl Future<Output = T> + Send + 'static,
+        abandoned: impl Future<Output = ()> + Send + 'static,
+        slot: OwnedSemaphorePermit,
+    ) {
+        METRICS.connections.inc();
+        let abort = self.abort.child_token();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                _ = connection => {}
+                () = abort.cancelled() => {}
+                () = abandoned => {}
+            }
+            METRICS.connections.dec();
+            drop(slot);
+        });
+    }
+
+    /// Waits for the requests in flight, and aborts those that take too long.
+    async fn drain(self) {
+        let Self { graceful, tasks, abort, .. } = self;
+        if timeout(Duration::from_millis(DRAIN_MS_MAX), graceful.shutdown()).await.is_err() {
+            tracing::warn!(drain_ms = DRAIN_MS_MAX, "requests in flight did not complete in time and are aborted");
+        }
+        abort.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+/// How many connections are served, and how many more are answered 503. Raises the soft limit of file descriptors as far as
+/// needed.
+fn connection_limits() -> (usize, usize) {
+    let wanted = (CONNECTIONS_MAX + OTHER_DESCRIPTORS) as u64;
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(wanted, |(soft, hard)| {
+        let raised = wanted.clamp(soft.min(hard), hard);
+        // If the limit cannot be raised, the soft limit applies.
+        setrlimit(Resource::RLIMIT_NOFILE, raised, hard).map_or(soft, |()| raised)
+    });
+    let descriptors = usize::try_from(allowed).unwrap_or(usize::MAX);
+    let others = OTHER_DESCRIPTORS.min(descriptors / 2);
+    (CONNECTIONS_MAX.min(descriptors - others), OVERFLOW_CONNECTIONS_MAX.min(others / 2))
+}
