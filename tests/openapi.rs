@@ -68,10 +68,14 @@ fn every_operation_has_a_summary_and_a_description() {
 }
 
 #[test]
-fn every_operation_has_a_unique_id() {
+fn every_operation_has_a_unique_camel_case_id() {
     let mut ids = HashSet::new();
     for Operation { name, value } in operations(&document()) {
         let id = value["operationId"].as_str().unwrap_or_else(|| panic!("{name} has no operationId")).to_owned();
+        let is_camel_case = id.starts_with(|c: char| c.is_ascii_lowercase())
+            && id.contains(|c: char| c.is_ascii_uppercase())
+            && id.chars().all(|c| c.is_ascii_alphabetic());
+        assert!(is_camel_case, "{name} has the operationId {id}, which is not a verb with a noun in camelCase");
         assert!(ids.insert(id.clone()), "{name} shares the operationId {id}");
     }
 }

@@ -106,11 +106,16 @@ async fn every_refusal_is_logged_with_caller_path_and_reason_but_no_token() {
         .map(|line| ["caller", "method", "path", "reason"].map(|field| line[field].as_str().unwrap().to_owned()))
         .collect();
     let expected = [
-        ["nobody", "GET", "/v1/accounts", "there is no bearer token"],
-        ["nobody", "GET", "/v1/accounts", "the token's signature is not that of its key"],
-        ["ben", "GET", "/v1/events", "the token lacks the scope audit:read"],
-        ["ben", "GET", &account, "the account is another's"],
-        ["ben", "POST", &deposits, "the account is another's"],
+        ["unknown", "GET", "/v1/accounts", "The request has no bearer token."],
+        [
+            "unknown",
+            "GET",
+            "/v1/accounts",
+            "The access token is invalid: the token's signature does not match its key.",
+        ],
+        ["ben", "GET", "/v1/events", "The token lacks the scope audit:read."],
+        ["ben", "GET", &account, "the account belongs to another owner"],
+        ["ben", "POST", &deposits, "the account belongs to another owner"],
     ];
     assert_eq!(logged, expected, "{refused:?}");
     assert!(refused.iter().all(|line| line["request_id"].is_string() && line["level"] == "WARN"), "{refused:?}");

@@ -37,7 +37,7 @@ async fn token_is_requested_once_and_stored_for_one_tab() {
     open_ada_account(&bank).await;
     let browser = Browser::start(&bank.app.url()).await;
     browser.open(&format!("accounts/{ADA}")).await;
-    browser.wait_for_text("There is no bearer token.").await;
+    browser.wait_for_text("The request has no bearer token.").await;
     enter_token(&browser, &bank.signer.sign(&claims("clerk", CLERK))).await;
     wait_for_balance(&browser, "€100.00").await;
     browser.reload().await;
@@ -144,7 +144,7 @@ async fn data_and_input_of_a_caller_are_hidden_from_the_next() {
     // An invalid token opens the dialog, and another caller enters a token.
     browser.run_script(&format!("import('/console/api.js').then((api) => api.access.setToken('{clerk}x'))")).await;
     enter_token(&browser, &ben).await;
-    browser.wait_for_text("There is no such account").await;
+    browser.wait_for_text("Account not found").await;
     assert!(!browser.shows_text("€100.00").await && !browser.shows_text("Actions").await);
 }
 

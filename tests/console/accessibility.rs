@@ -84,7 +84,7 @@ async fn pages_are_accessible_in_both_color_schemes_and_two_widths() {
     browser.screenshot("ambiguous-amount").await;
     browser.fill("#withdraw-amount", "99999").await;
     browser.click("details[open] form button:not([type])").await;
-    browser.wait_for_text("The balance does not cover the amount").await;
+    browser.wait_for_text("Insufficient funds").await;
     assert_eq!(browser.accessibility_violations().await, [""; 0]);
     browser.screenshot("form-error").await;
     browser.click_text("Enter token").await;
@@ -131,7 +131,7 @@ async fn pages_and_forms_work_with_the_keyboard_only() {
     browser.press_keys(&ENTER.to_string()).await;
     tab_to(&browser, "#withdraw-amount").await;
     browser.press_keys(&format!("1000{ENTER}")).await;
-    browser.wait_for_text("The balance does not cover the amount").await;
+    browser.wait_for_text("Insufficient funds").await;
     browser.wait_until("the wrong field has the focus", "document.activeElement.id === 'withdraw-amount'").await;
     browser.run_script("document.querySelector('h1').focus()").await;
     tab_to(&browser, "#version").await;

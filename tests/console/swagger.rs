@@ -44,7 +44,7 @@ async fn try_out(browser: &Browser, id: &str) {
 async fn execute(browser: &Browser, id: &str) -> Value {
     let before = browser.evaluate("window.requests.length").await;
     let click = format!("document.querySelector('[id=\"{id}\"] .execute').click()");
-    match id.starts_with("operations-Commands") || id.ends_with("rebuild") {
+    match id.starts_with("operations-Commands") || id.ends_with("rebuildProjection") {
         true => {
             browser.run_script(&click).await;
             browser.wait_until(id, &format!("window.requests.length > {before}")).await;
@@ -111,7 +111,7 @@ async fn authorize_dialog_sets_the_token() {
     let browser = Browser::start(&bank.app.url()).await;
     browser.set_viewport(1360, 3000).await;
     open(&browser).await;
-    let list = "operations-Queries-list_accounts";
+    let list = "operations-Queries-listAccounts";
     try_out(&browser, list).await;
     assert_eq!(execute(&browser, list).await[0], 401);
     browser.click(".btn.authorize").await;

@@ -129,7 +129,7 @@ async fn account_lifecycle_from_opening_to_closing() {
     browser.open_action("Withdraw").await;
     browser.fill("#withdraw-amount", "1").await;
     browser.click("details[open] form button:not([type])").await;
-    browser.wait_for_text("The account is frozen: The account is frozen.").await;
+    browser.wait_for_text("Account frozen: The account is frozen.").await;
     browser
         .wait_until(
             "the field with the error has the focus",
@@ -143,7 +143,7 @@ async fn account_lifecycle_from_opening_to_closing() {
     browser.open_action("Withdraw").await;
     browser.fill("#withdraw-amount", "1000.01").await;
     browser.click("details[open] form button:not([type])").await;
-    browser.wait_for_text("The balance does not cover the amount:").await;
+    browser.wait_for_text("Insufficient funds:").await;
     browser.wait_for_text("The account balance is €1,000.00.").await;
     browser.fill("#withdraw-amount", "1000").await;
     browser.click("details[open] form button:not([type])").await;
@@ -178,7 +178,7 @@ async fn stale_form_is_rejected_after_a_change_in_another_browser() {
     wait_for_balance(&one, "€107.00").await;
     other.fill("#deposit-amount", "5").await;
     other.click("details[open] form button:not([type])").await;
-    other.wait_for_text("The account has changed:").await;
+    other.wait_for_text("Account version mismatch:").await;
     let log = app.log().await;
     let deposits = log.events.iter().filter(|event| event.event_type == "MoneyDeposited");
     assert_eq!(deposits.count(), 1, "the stale command was rejected");
@@ -313,7 +313,7 @@ async fn search_finds_accounts_by_id_owner_status_and_currency() {
     browser.click_text("Search").await;
     browser.wait_for_text_in("h1 + p", BEN).await;
     browser.open("accounts/01900000-0000-7000-8000-0000000000cc").await;
-    browser.wait_for_text("There is no such account").await;
+    browser.wait_for_text("Account not found").await;
     for invalid_id in ["..%2Fprojections", "1"] {
         browser.open(&format!("accounts/{invalid_id}")).await;
         browser.wait_for_text("Page not found").await;
