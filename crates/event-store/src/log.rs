@@ -1,138 +1,154 @@
-//! The log's head: the turnstile that every writer passes, and the one append behind it.
+//! The head of a partition's log, and the append behind it.
 //!
-//! The fast way is [`append`] as one autocommit call with the head that this process saw last. The slow way takes
-//! [`take_turn`] or, over several partitions, [`lock_head`] first, inside a transaction, and is always right.
+//! There are two ways to append. The optimistic one calls [`append`] as a single autocommit statement with the head that this
+//! process saw last. The locked one runs in a transaction that first takes the log-head lock, by [`lock_head_and_read_since`]
+//! or, over several partitions, by [`lock_head`]; it cannot conflict with another instance.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Result, query, query_file};
 use uuid::Uuid;
 
-use super::{Hash, NewEvent, chain};
+use super::{
+    event::NewEvent,
+    hash_chain::{Hash, HashedFields, hash_run},
+};
 
-/// Where a partition's log ends.
+/// The end of a partition's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The last event's position; 0 in an empty log.
+    /// The position of the last event; 0 in an empty log.
     pub position: i64,
-    /// The last event's hash; zeros in an empty log.
+    /// The hash of the last event; zeros in an empty log.
     pub hash: Hash,
-    /// When the last batch was recorded.
+    /// The time of the last batch.
     pub recorded_at: DateTime<Utc>,
-    /// Raised to make a lost append fail for ever.
+    /// A counter that is raised to prevent an append of unknown outcome from ever committing.
     pub fence: i64,
 }
 
-/// Whose idempotency key it is, and the key.
+/// An idempotency key and the caller that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyId {
-    /// The caller; another caller's same key is another key.
+    /// The caller. Two callers may use the same key independently.
     pub caller: std::sync::Arc<str>,
     /// The key as the caller chose it.
     pub key: String,
 }
 
-/// An idempotency key with the answer that it stands for.
+/// An idempotency key with its recorded receipt.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// Which key.
+    /// The caller and the key.
     pub id: KeyId,
-    /// What the request looked like, hashed.
+    /// A hash of the request, which reveals that a key is reused for another request.
     pub fingerprint: Vec<u8>,
     /// The receipt's JSON.
     pub receipt: String,
 }
 
-/// A stream's state, kept to shorten later loads.
+/// The state of a stream at a version, which makes later loads faster.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The stream.
     pub stream_id: Uuid,
-    /// The last version folded in.
+    /// The version of the last event that is part of the state.
     pub version: i64,
     /// The state's JSON.
     pub state: String,
 }
 
-/// What one append writes, all of it or nothing.
+/// The rows that one append writes, atomically.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// When; later than the head's time.
+    /// The time of the batch. It must be later than that of the head.
     pub recorded_at: DateTime<Utc>,
-    /// In the order of their positions.
+    /// The events in the order of their positions.
     pub events: Vec<NewEvent>,
-    /// Keys that must not be recorded yet: those to be written, and those of refused commands.
-    pub asked: Vec<KeyId>,
+    /// Keys that must not be recorded yet: those of `keys`, and those of rejected commands.
+    pub keys_to_check: Vec<KeyId>,
     /// Keys to write.
     pub keys: Vec<Key>,
     /// Snapshots to write.
     pub snapshots: Vec<Snapshot>,
-    /// The version of the shape of the snapshots' states.
+    /// The version of the JSON schema of the snapshots' states.
     pub state_version: i16,
 }
 
-/// What became of an append or a confirmation.
+/// The outcome of an append or of a check.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Everything stands, and this is the head now.
+    /// The batch was appended, or the check succeeded. This is the head now.
     Done(Head),
-    /// Nothing was written: somebody else has written since, or raised the fence.
+    /// Nothing was written, because another instance has appended events or raised the fence.
     HeadMoved,
-    /// Nothing was written: these keys are recorded.
+    /// Nothing was written, because these keys are recorded already.
     KeysRecorded(Vec<Key>),
 }
 
-/// The head as it is, without waiting for a writer.
+/// Reads the head without waiting for the log-head lock.
+///
+/// # Errors
+/// A database error, also if the partition does not exist.
 pub async fn head(connection: &mut PgConnection, partition: i16) -> Result<Head> {
     let row = query!("SELECT position, hash, recorded_at, fence FROM log_head WHERE partition = $1", partition)
         .fetch_one(connection)
         .await?;
-    head_of(row.position, row.hash, row.recorded_at, row.fence)
+    head_from_columns(row.position, row.hash, row.recorded_at, row.fence)
 }
 
-/// Passes the turnstile: waits for the writer before, and keeps others out until the transaction ends. A statement of
-/// its own, because a read in the same statement would see rows as they were before the wait.
+/// Takes the log-head lock, which is held until the transaction ends, and returns the head.
+///
+/// The lock needs a statement of its own: a read in the same statement would see rows as they were before the wait.
+///
+/// # Errors
+/// A database error, also if the lock is not free within `lock_timeout` or if the partition does not exist.
 pub async fn lock_head(connection: &mut PgConnection, partition: i16) -> Result<Head> {
     let row =
         query!("SELECT position, hash, recorded_at, fence FROM log_head WHERE partition = $1 FOR UPDATE", partition)
             .fetch_one(connection)
             .await?;
-    head_of(row.position, row.hash, row.recorded_at, row.fence)
+    head_from_columns(row.position, row.hash, row.recorded_at, row.fence)
 }
 
-/// An event that somebody else wrote since we looked.
+/// An event that another instance appended since this instance last saw the head.
 #[derive(Debug)]
-pub struct Missed {
-    /// Its stream.
+pub struct ConcurrentEvent {
+    /// The stream that the event belongs to.
     pub stream_id: Uuid,
-    /// Its place in the stream.
+    /// The version of the stream after this event.
     pub version: i64,
-    /// What kind of fact it is.
+    /// The name of the event type.
     pub event_type: String,
-    /// The version of the shape of `data`.
+    /// The version of the JSON schema of `data`.
     pub schema_version: i16,
     /// JSON as it was written.
     pub data: String,
 }
 
-/// Passes the turnstile of a partition as [`lock_head`] does, and learns what others wrote after `known`, in the log's order:
-/// `None` where that is more than `events_max`, or where the log does not contain `known`, whose history is another one.
-pub async fn take_turn(
+/// Takes the log-head lock as [`lock_head`] does, and reads the events after `known` in the order of their positions.
+///
+/// The events are `None` if `known` is `None`, if there are more than `events_max`, or if the log does not contain `known`
+/// (another history, for instance after a restore). The caller must then discard its cached state.
+///
+/// # Errors
+/// As [`lock_head`].
+pub async fn lock_head_and_read_since(
     connection: &mut PgConnection,
     partition: i16,
     known: Option<&Head>,
     events_max: i64,
-) -> Result<(Head, Option<Vec<Missed>>)> {
+) -> Result<(Head, Option<Vec<ConcurrentEvent>>)> {
     let known_position = known.map(|known| known.position);
-    let rows = query_file!("src/take_turn.sql", partition, known_position, events_max);
+    let rows = query_file!("src/lock_head_and_read_since.sql", partition, known_position, events_max);
     let mut rows = rows.fetch_all(connection).await?.into_iter();
     let first = rows.next().ok_or(sqlx::Error::RowNotFound)?;
-    let head = head_of(first.head_position, first.head_hash, first.head_recorded_at, first.head_fence)?;
-    let is_known = |known: &Head| match known.position == head.position {
+    let head = head_from_columns(first.head_position, first.head_hash, first.head_recorded_at, first.head_fence)?;
+    let is_in_log = |known: &Head| match known.position == head.position {
         true => known.hash == head.hash,
         false => first.event_hash.as_deref() == Some(&known.hash),
     };
-    let written = rows.filter_map(|row| {
-        Some(Missed {
+    let events = rows.filter_map(|row| {
+        Some(ConcurrentEvent {
             stream_id: row.stream_id?,
             version: row.version?,
             event_type: row.event_type?,
@@ -140,17 +156,19 @@ pub async fn take_turn(
             data: row.data?,
         })
     });
-    let missed = known.is_some_and(is_known).then(|| written.collect());
-    Ok((head, missed))
+    let events = known.is_some_and(is_in_log).then(|| events.collect());
+    Ok((head, events))
 }
 
-/// Appends `batch` if the head is still `expected` and no key that it asks for is recorded.
+/// Appends `batch` if the head is still `expected` and none of its `keys_to_check` is recorded.
 ///
-/// All rows are read to the end: in an autocommit call the commit comes after the last row.
+/// # Errors
+/// A database error. If it is not an error response of the database, the outcome of the append is unknown.
 pub async fn append(connection: &mut PgConnection, partition: i16, expected: &Head, batch: &Batch) -> Result<Outcome> {
-    let hashes = links(partition, expected, batch);
+    let hashes = hash_run(expected.hash, hashed_fields(partition, expected.position, batch));
     let last = hashes.last().copied().unwrap_or(expected.hash);
     let events = &batch.events;
+    // All rows are fetched: in autocommit mode the server commits after it has sent the last row.
     let rows = query_file!(
         "src/append.sql",
         partition,
@@ -158,8 +176,8 @@ pub async fn append(connection: &mut PgConnection, partition: i16, expected: &He
         &expected.hash[..],
         expected.fence,
         batch.recorded_at,
-        &column(&batch.asked, |key| &*key.caller) as _,
-        &column(&batch.asked, |key| key.key.as_str()) as _,
+        &column(&batch.keys_to_check, |key| &*key.caller) as _,
+        &column(&batch.keys_to_check, |key| key.key.as_str()) as _,
         &column(events, |event| event.id),
         &column(events, |event| event.stream_id),
         &column(events, |event| event.version),
@@ -192,25 +210,30 @@ pub async fn append(connection: &mut PgConnection, partition: i16, expected: &He
                 }));
             }
             "head_moved" => return Ok(Outcome::HeadMoved),
-            _ => recorded.extend(key(row.caller, row.key, row.fingerprint, row.receipt)),
+            _ => recorded.extend(key_from_columns(row.caller, row.key, row.fingerprint, row.receipt)),
         }
     }
     Ok(Outcome::KeysRecorded(recorded))
 }
 
-/// Confirms that the head is still `expected` and that no key of `asked` is recorded: what refusals and dry runs rest
-/// on. One statement, so that head and keys are read at the same moment.
-pub async fn confirm(
+/// Checks that the head is still `expected` and that none of `keys_to_check` is recorded. Responses to rejected commands and
+/// dry runs rely on this check, because they append no events.
+///
+/// It is one statement, so that the head and the keys are read at the same moment.
+///
+/// # Errors
+/// A database error.
+pub async fn check_head_and_keys(
     connection: &mut PgConnection,
     partition: i16,
     expected: &Head,
-    asked: &[KeyId],
+    keys_to_check: &[KeyId],
 ) -> Result<Outcome> {
     let rows = query_file!(
-        "src/confirm.sql",
+        "src/check_head_and_keys.sql",
         partition,
-        &column(asked, |key| &*key.caller) as _,
-        &column(asked, |key| key.key.as_str()) as _,
+        &column(keys_to_check, |key| &*key.caller) as _,
+        &column(keys_to_check, |key| key.key.as_str()) as _,
     )
     .fetch_all(connection)
     .await?;
@@ -221,44 +244,37 @@ pub async fn confirm(
     if !unmoved {
         return Ok(Outcome::HeadMoved);
     }
-    let recorded: Vec<Key> =
-        rows.into_iter().filter_map(|row| key(row.caller, row.key, row.fingerprint, row.receipt)).collect();
+    let recorded: Vec<Key> = rows
+        .into_iter()
+        .filter_map(|row| key_from_columns(row.caller, row.key, row.fingerprint, row.receipt))
+        .collect();
     match recorded.is_empty() {
         true => Ok(Outcome::Done(expected.clone())),
         false => Ok(Outcome::KeysRecorded(recorded)),
     }
 }
 
-fn links(partition: i16, expected: &Head, batch: &Batch) -> Vec<Hash> {
-    let mut previous = expected.hash;
-    (expected.position + 1..)
-        .zip(&batch.events)
-        .map(|(position, event)| {
-            previous = chain::hash(
-                &previous,
-                chain::Link {
-                    partition,
-                    position,
-                    id: event.id,
-                    stream_id: event.stream_id,
-                    version: event.version,
-                    event_type: event.event_type,
-                    schema_version: event.schema_version,
-                    data: &event.data,
-                    metadata: &event.metadata,
-                    recorded_at: batch.recorded_at,
-                },
-            );
-            previous
-        })
-        .collect()
+fn hashed_fields(partition: i16, head_position: i64, batch: &Batch) -> impl Iterator<Item = HashedFields<'_>> {
+    (head_position + 1..).zip(&batch.events).map(move |(position, event)| HashedFields {
+        partition,
+        position,
+        id: event.id,
+        stream_id: event.stream_id,
+        version: event.version,
+        event_type: event.event_type,
+        schema_version: event.schema_version,
+        data: &event.data,
+        metadata: &event.metadata,
+        recorded_at: batch.recorded_at,
+    })
 }
 
 fn column<'a, R, T>(rows: &'a [R], field: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(field).collect()
 }
 
-fn key(
+/// `None` if a column is null, as they all are in a row without a key.
+fn key_from_columns(
     caller: Option<String>,
     key: Option<String>,
     fingerprint: Option<Vec<u8>>,
@@ -267,7 +283,8 @@ fn key(
     Some(Key { id: KeyId { caller: caller?.into(), key: key? }, fingerprint: fingerprint?, receipt: receipt? })
 }
 
-fn head_of(position: i64, hash: Vec<u8>, recorded_at: DateTime<Utc>, fence: i64) -> Result<Head> {
-    let hash = hash.try_into().map_err(|_| sqlx::Error::Decode("the head's hash is not 32 bytes long".into()))?;
+fn head_from_columns(position: i64, hash: Vec<u8>, recorded_at: DateTime<Utc>, fence: i64) -> Result<Head> {
+    let hash =
+        hash.try_into().map_err(|_| sqlx::Error::Decode("the hash in `log_head` is not 32 bytes long".into()))?;
     Ok(Head { position, hash, recorded_at, fence })
 }

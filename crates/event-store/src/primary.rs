@@ -1,5 +1,5 @@
-//! The servers that may hold the log, of which one takes writes at a time. After a failover it is another one, and whoever
-//! connects finds it.
+//! Connects to the server that accepts writes. Several servers may be configured; one of them is the primary, and after a
+//! failover it is another one.
 
 use std::{
     io,
@@ -18,119 +18,129 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// So long a connection may have been on its way to a server that takes no writes any more.
+/// How long a connection attempt may take. A connection that opens within this time after a failover may lead to the former
+/// primary, because its attempt may have started before.
 const CONNECTING_MAX: Duration = Duration::from_secs(2);
-/// How often somebody looks which one that is, though nobody writes.
-const LOOK_OUT_MS: u64 = 2_000;
-/// How long that may take.
+/// How often the primary is searched for while nothing is written.
+const WATCH_INTERVAL_MS: u64 = 2_000;
+/// The time limit of one such search.
 const FIND_MS_MAX: u64 = 5_000;
 
-/// The way to whichever server takes writes. Cheap to clone.
+/// Connects to whichever of the configured servers accepts writes. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Primary {
+pub struct PrimaryConnector {
     servers: Vec<PgConnectOptions>,
-    /// Which of them took writes when somebody looked last; shared by all who were shaped from one.
-    last: Arc<watch::Sender<usize>>,
-    /// Whether somebody looks out for another; shared as well.
-    looks_out: Arc<Once>,
+    /// The index of the server that accepted writes last. All clones share it.
+    primary: Arc<watch::Sender<usize>>,
+    /// Starts [`watch_primary`] once for all clones.
+    watch_started: Arc<Once>,
 }
 
-impl Primary {
-    /// One server, or several of which the one that takes writes is found.
+impl PrimaryConnector {
+    /// Creates a connector to one server or to several. `servers` must not be empty.
     pub fn new(servers: Vec<PgConnectOptions>) -> Self {
-        Self { servers, last: Arc::new(watch::Sender::new(0)), looks_out: Arc::new(Once::new()) }
+        Self { servers, primary: Arc::new(watch::Sender::new(0)), watch_started: Arc::new(Once::new()) }
     }
 
-    /// The same servers, connected to otherwise.
+    /// Returns a connector to the same servers with changed connection options.
     #[must_use]
-    pub fn shaped(&self, shape: impl Fn(PgConnectOptions) -> PgConnectOptions) -> Self {
-        Self { servers: self.servers.iter().cloned().map(shape).collect(), ..self.clone() }
+    pub fn with_options(&self, change: impl Fn(PgConnectOptions) -> PgConnectOptions) -> Self {
+        Self { servers: self.servers.iter().cloned().map(change).collect(), ..self.clone() }
     }
 
-    /// Connects to the server that takes writes. Several are asked at once, so that one that does not answer holds nobody up.
+    /// Connects to the server that accepts writes. With several servers, all are tried at once, so that one that does not
+    /// respond causes no delay.
     ///
     /// # Errors
-    /// None of them can be reached, or none takes writes.
+    /// No server can be reached, or none accepts writes.
     pub async fn connect(&self) -> Result<PgConnection> {
         let [only] = &self.servers[..] else {
-            let asked = self.servers.iter().enumerate().map(|(at, server)| Box::pin(writable(at, server)));
-            let ((at, connection), _) = select_ok(asked).await?;
-            self.last.send_if_modified(|last| std::mem::replace(last, at) != at);
+            let attempts = self.servers.iter().enumerate();
+            let attempts = attempts.map(|(index, server)| Box::pin(connect_if_writable(index, server)));
+            let ((index, connection), _) = select_ok(attempts).await?;
+            self.primary.send_if_modified(|primary| std::mem::replace(primary, index) != index);
             return Ok(connection);
         };
         PgConnection::connect_with(only).await
     }
 
-    /// Tells when another server is found: who keeps a connection for long lets go of it then, though it may answer.
-    pub fn moves(&self) -> Moves {
-        Moves(self.last.subscribe())
+    /// Watches for failovers. A task that keeps a connection for long must replace it after a failover, even if the former
+    /// primary still responds.
+    pub fn failover_watch(&self) -> FailoverWatch {
+        FailoverWatch(self.primary.subscribe())
     }
 
-    /// A pool of connections to it, which follows when somebody finds another: what is connected to the old one is not used
-    /// again, though it may answer.
+    /// Creates a pool of connections to the primary. After a failover the pool drops its old connections, even if the former
+    /// primary still responds.
+    ///
+    /// With several servers it spawns tasks, so it must be called within a Tokio runtime.
     pub fn pool(&self, options: PgPoolOptions) -> PgPool {
-        let first = self.servers[*self.last.borrow()].clone();
+        let primary = self.servers[*self.primary.borrow()].clone();
         if self.servers.len() == 1 {
-            return options.connect_lazy_with(first);
+            return options.connect_lazy_with(primary);
         }
-        self.looks_out.call_once(|| drop(tokio::spawn(look_out(self.servers.clone(), Arc::downgrade(&self.last)))));
-        let (moving, moved_at) = watch::channel(None::<Instant>);
+        let watch_task = || drop(tokio::spawn(watch_primary(self.servers.clone(), Arc::downgrade(&self.primary))));
+        self.watch_started.call_once(watch_task);
+        let (retargeted, last_retarget) = watch::channel(None::<Instant>);
         let options = options.before_acquire(move |_, connection| {
-            let is_of_now = moved_at.borrow().is_none_or(|at| connection.age + CONNECTING_MAX < at.elapsed());
-            Box::pin(async move { Ok(is_of_now) })
+            let leads_to_primary =
+                last_retarget.borrow().is_none_or(|at| connection.age + CONNECTING_MAX < at.elapsed());
+            Box::pin(async move { Ok(leads_to_primary) })
         });
-        let pool = options.connect_lazy_with(first);
-        tokio::spawn(follow(self.servers.clone(), self.last.subscribe(), pool.clone(), moving));
+        let pool = options.connect_lazy_with(primary);
+        tokio::spawn(retarget_pool(self.servers.clone(), self.primary.subscribe(), pool.clone(), retargeted));
         pool
     }
 }
 
-/// What has become of the server since somebody looked.
-pub struct Moves(watch::Receiver<usize>);
+/// Reports whether a failover happened since the last check.
+pub struct FailoverWatch(watch::Receiver<usize>);
 
-impl Moves {
-    /// Whether another one takes writes now than at the last call.
-    pub fn moved(&mut self) -> bool {
-        let moved = self.0.has_changed().unwrap_or(false);
+impl FailoverWatch {
+    /// Whether another server became the primary since the last call.
+    pub fn has_failed_over(&mut self) -> bool {
+        let has_failed_over = self.0.has_changed().unwrap_or(false);
         self.0.mark_unchanged();
-        moved
+        has_failed_over
     }
 }
 
-async fn writable(at: usize, server: &PgConnectOptions) -> Result<(usize, PgConnection)> {
+async fn connect_if_writable(index: usize, server: &PgConnectOptions) -> Result<(usize, PgConnection)> {
     let mut connection = PgConnection::connect_with(server).await?;
     let is_read_only = query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "is_read_only!""#);
     if is_read_only.fetch_one(&mut connection).await? {
-        return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "no server that answers takes writes").into());
+        let message = "no server that responds accepts writes";
+        return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, message).into());
     }
-    Ok((at, connection))
+    Ok((index, connection))
 }
 
-/// Looks which server takes writes, for the sake of those who only read.
-async fn look_out(servers: Vec<PgConnectOptions>, last: Weak<watch::Sender<usize>>) {
+/// Searches for the primary at intervals, because an instance that only reads would not notice a failover. Ends when the last
+/// connector is dropped.
+async fn watch_primary(servers: Vec<PgConnectOptions>, primary: Weak<watch::Sender<usize>>) {
     loop {
-        sleep(Duration::from_millis(LOOK_OUT_MS)).await;
-        let Some(last) = last.upgrade() else { return };
-        let primary = Primary { servers: servers.clone(), last, looks_out: Arc::new(Once::new()) };
-        if let Ok(Ok(connection)) = timeout(Duration::from_millis(FIND_MS_MAX), primary.connect()).await {
-            // A failed goodbye harms nobody.
+        sleep(Duration::from_millis(WATCH_INTERVAL_MS)).await;
+        let Some(primary) = primary.upgrade() else { return };
+        let connector = PrimaryConnector { servers: servers.clone(), primary, watch_started: Arc::new(Once::new()) };
+        if let Ok(connection) = with_timeout(Duration::from_millis(FIND_MS_MAX), connector.connect()).await {
+            // Best effort: the connection is closed either way.
             let _ = connection.close().await;
         }
     }
 }
 
-/// Ends with the last of those who may find another.
-async fn follow(
+/// Points the pool to each new primary. Ends when the last connector is dropped.
+async fn retarget_pool(
     servers: Vec<PgConnectOptions>,
-    mut last: watch::Receiver<usize>,
+    mut primary: watch::Receiver<usize>,
     pool: PgPool,
-    moving: watch::Sender<Option<Instant>>,
+    retargeted: watch::Sender<Option<Instant>>,
 ) {
-    while last.changed().await.is_ok() {
-        let at = *last.borrow_and_update();
-        tracing::warn!(server = at + 1, "writes are taken by another server");
-        pool.set_connect_options(servers[at].clone());
-        moving.send_replace(Some(Instant::now()));
+    while primary.changed().await.is_ok() {
+        let index = *primary.borrow_and_update();
+        tracing::warn!(server = index + 1, "another server accepts writes; connecting to it");
+        pool.set_connect_options(servers[index].clone());
+        retargeted.send_replace(Some(Instant::now()));
     }
 }
 
@@ -141,7 +151,7 @@ async fn follow(
 /// an unknown state: close it, do not reuse it.
 pub async fn with_timeout<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(limit, work).await.unwrap_or_else(|_| {
-        let message = format!("no answer within {limit:?}");
+        let message = format!("no response within {limit:?}");
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message)))
     })
 }

@@ -1,6 +1,6 @@
--- The position is read from the receipt, which whoever tampers may have written anything into: $2 finds in it the place in
--- partition $1, and $4 takes whatever is a place anywhere. A receipt over several partitions is kept in one of them and
--- names all: it is seen from each.
+-- The position comes from the receipt's JSON, which may have been tampered with, so it is matched as text: $2 extracts the
+-- position in partition $1, and $4 matches any valid position. The receipt of a command that spans several partitions is
+-- stored in one of them and contains a position in each, so it is returned for each of them.
 SELECT
     caller,
     key,

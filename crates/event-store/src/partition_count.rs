@@ -1,28 +1,39 @@
-//! Into how many partitions the log is divided: fixed once, before the first event.
+//! The number of partitions of a log. It is stored when the log is created and never changes, because it determines the
+//! partition of every stream.
 
 use sqlx::{Connection, PgConnection, Result, query, query_scalar};
 
 use super::Partitions;
 
-/// How many partitions the log has; `None` as long as nobody has fixed it.
-pub async fn fixed(connection: &mut PgConnection) -> Result<Option<Partitions>> {
+/// Reads the number of partitions. `None`: the log has not been created.
+///
+/// # Errors
+/// A database error.
+pub async fn read(connection: &mut PgConnection) -> Result<Option<Partitions>> {
     let count = query_scalar!("SELECT count FROM log_layout WHERE partition = 0").fetch_optional(connection).await?;
     Ok(count.and_then(Partitions::new))
 }
 
-/// Creates the log with so many partitions, unless it is created already, and says how many it has. Of several instances
-/// that start together the first decides.
-pub async fn fix(connection: &mut PgConnection, wanted: Partitions) -> Result<Partitions> {
-    if let Some(partitions) = fixed(connection).await? {
+/// Creates the log with `wanted` partitions unless it exists. Returns the number of partitions that the log has.
+///
+/// If several instances start together, the first one decides.
+///
+/// # Errors
+/// A database error.
+pub async fn ensure(connection: &mut PgConnection, wanted: Partitions) -> Result<Partitions> {
+    if let Some(partitions) = read(connection).await? {
         return Ok(partitions);
     }
     let mut transaction = connection.begin().await?;
     create(&mut transaction, wanted).await?;
     transaction.commit().await?;
-    Ok(fixed(connection).await?.unwrap_or(wanted))
+    Ok(read(connection).await?.unwrap_or(wanted))
 }
 
-/// Creates the log in a transaction of the caller's; false where it was created before.
+/// Creates the log in the caller's transaction. Returns `false` if the log exists already.
+///
+/// # Errors
+/// A database error.
 pub async fn create(connection: &mut PgConnection, wanted: Partitions) -> Result<bool> {
     let created = query!(
         "INSERT INTO log_layout (partition, count) VALUES (0, $1) ON CONFLICT (partition) DO NOTHING",
@@ -31,7 +42,7 @@ pub async fn create(connection: &mut PgConnection, wanted: Partitions) -> Result
     .execute(&mut *connection)
     .await?;
     if created.rows_affected() == 0 {
-        // Whoever came too late for the row has waited until it stood, and all heads with it.
+        // The insert waited until the other transaction committed, so its heads exist as well.
         return Ok(false);
     }
     for partition in wanted.all() {

@@ -1,40 +1,45 @@
-//! Events, keys and snapshots that come from another log. An event keeps its id, stream, version, time and bytes; its
-//! position and its hash are those of the log that it comes to. How far the other log was copied stands beside them.
+//! Copies events, keys and snapshots from another log, the source, into this one.
+//!
+//! A copied event keeps its id, stream, version, time and bytes. It gets a new position and a new hash, because it may come to
+//! another partition. The table `copy_progress` stores how far each source partition is copied.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Result, query, query_as, query_file, query_file_as};
 use uuid::Uuid;
 
 use super::{
-    Hash, Partitions, StreamVersion, chain,
-    chain::Link,
+    event::{EventRow, EventWithHash, StreamVersion},
+    hash_chain::{HashedFields, hash_run},
     log::{Head, Key, KeyId, Snapshot},
-    whole::{LinkedEvent, Row},
+    partition::Partitions,
 };
 
-/// How far one partition of the other log was copied.
+/// The progress of the import of one source partition.
 #[derive(Clone, Debug)]
-pub struct Progress {
-    /// Which one.
+pub struct ImportProgress {
+    /// The source partition.
     pub source_partition: i16,
-    /// How many partitions the other log has.
+    /// The number of partitions of the source.
     pub source_count: i16,
-    /// The last position that was copied.
+    /// The position of the last copied event, in the source.
     pub position: i64,
-    /// The hash of the event there, in the other log.
+    /// The hash of that event, in the source.
     pub hash: Vec<u8>,
-    /// The last position that was read back and found equal.
+    /// The position up to which copied events were read back and are equal.
     pub compared: i64,
-    /// Keys that were recorded up to then are copied.
+    /// Keys recorded up to this time are copied.
     pub keys_at: DateTime<Utc>,
-    /// When everything was copied; until then the log is not served.
+    /// When the import finished. The log must not be served before.
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// Every partition's progress, in ascending order; nothing where this log is no copy.
-pub async fn progress(connection: &mut PgConnection) -> Result<Vec<Progress>> {
+/// Reads the progress of every source partition, in ascending order. Empty if this log was not imported.
+///
+/// # Errors
+/// A database error.
+pub async fn read_progress(connection: &mut PgConnection) -> Result<Vec<ImportProgress>> {
     query_as!(
-        Progress,
+        ImportProgress,
         "SELECT source_partition, source_count, position, hash, compared, keys_at, finished_at
          FROM copy_progress
          WHERE partition = 0
@@ -44,12 +49,18 @@ pub async fn progress(connection: &mut PgConnection) -> Result<Vec<Progress>> {
     .await
 }
 
-/// Whether this log is a copy of which not all is there yet: nobody serves, publishes or copies it.
-pub async fn is_under_way(connection: &mut PgConnection) -> Result<bool> {
-    Ok(progress(connection).await?.iter().any(|progress| progress.finished_at.is_none()))
+/// Whether an import into this log has begun and has not finished. Such a log must not be served, published or copied.
+///
+/// # Errors
+/// A database error.
+pub async fn is_in_progress(connection: &mut PgConnection) -> Result<bool> {
+    Ok(read_progress(connection).await?.iter().any(|progress| progress.finished_at.is_none()))
 }
 
-/// Says that this log is to be a copy of one with so many partitions. In the transaction that creates it.
+/// Marks this log as an import of a source with these partitions. The caller does so in the transaction that creates the log.
+///
+/// # Errors
+/// A database error.
 pub async fn begin(connection: &mut PgConnection, source: Partitions) -> Result<()> {
     for source_partition in source.all() {
         query!(
@@ -64,9 +75,12 @@ pub async fn begin(connection: &mut PgConnection, source: Partitions) -> Result<
     Ok(())
 }
 
-/// Moves the progress of one partition on from the position `from`, in the transaction of what it speaks of. False where it
-/// is no longer there: somebody else copies, too.
-pub async fn advance(connection: &mut PgConnection, from: i64, to: &Progress) -> Result<bool> {
+/// Advances the progress of one source partition from the position `from`, in the transaction that writes the copied rows.
+/// Returns `false` if the progress has another position, because another process imports as well.
+///
+/// # Errors
+/// A database error.
+pub async fn advance(connection: &mut PgConnection, from: i64, to: &ImportProgress) -> Result<bool> {
     let moved = query!(
         "UPDATE copy_progress
          SET position = $3, hash = $4, compared = $5, keys_at = $6, finished_at = $7
@@ -84,28 +98,33 @@ pub async fn advance(connection: &mut PgConnection, from: i64, to: &Progress) ->
     Ok(moved.rows_affected() == 1)
 }
 
-/// Appends recorded events behind `head`, which this transaction has locked, and says where the partition ends then.
+/// Appends events after `head` and returns the new head. The caller's transaction must hold the log-head lock.
+///
+/// # Errors
+/// A database error.
 pub async fn append(
     connection: &mut PgConnection,
     partition: i16,
     head: &Head,
-    events: &[&LinkedEvent],
+    events: &[&EventWithHash],
 ) -> Result<Head> {
     let Some(last) = events.last() else { return Ok(head.clone()) };
-    let hashes = links(partition, head, events);
-    let column = |text: fn(&LinkedEvent) -> &str| events.iter().map(|linked| text(linked)).collect::<Vec<_>>();
+    let positioned = (head.position + 1..).zip(events);
+    let fields = positioned.map(|(position, event)| HashedFields { position, ..event.hashed_fields(partition) });
+    let hashes = hash_run(head.hash, fields);
+    let column = |text: fn(&EventWithHash) -> &str| events.iter().map(|copied| text(copied)).collect::<Vec<_>>();
     query_file!(
-        "src/append_recorded.sql",
+        "src/append_imported.sql",
         partition,
         head.position,
-        &events.iter().map(|linked| linked.event.id).collect::<Vec<_>>(),
-        &events.iter().map(|linked| linked.event.stream_id).collect::<Vec<_>>(),
-        &events.iter().map(|linked| linked.event.version).collect::<Vec<_>>(),
-        &column(|linked| &linked.event.event_type) as _,
-        &events.iter().map(|linked| linked.event.schema_version).collect::<Vec<_>>(),
-        &column(|linked| &linked.event.data) as _,
-        &column(|linked| &linked.metadata) as _,
-        &events.iter().map(|linked| linked.event.recorded_at).collect::<Vec<_>>(),
+        &events.iter().map(|copied| copied.event.id).collect::<Vec<_>>(),
+        &events.iter().map(|copied| copied.event.stream_id).collect::<Vec<_>>(),
+        &events.iter().map(|copied| copied.event.version).collect::<Vec<_>>(),
+        &column(|copied| &copied.event.event_type) as _,
+        &events.iter().map(|copied| copied.event.schema_version).collect::<Vec<_>>(),
+        &column(|copied| &copied.event.data) as _,
+        &column(|copied| &copied.metadata) as _,
+        &events.iter().map(|copied| copied.event.recorded_at).collect::<Vec<_>>(),
         &hashes.iter().map(|hash| &hash[..]).collect::<Vec<_>>() as _,
     )
     .execute(&mut *connection)
@@ -128,27 +147,28 @@ pub async fn append(
     Ok(next)
 }
 
-fn links(partition: i16, head: &Head, events: &[&LinkedEvent]) -> Vec<Hash> {
-    let mut previous = head.hash;
-    (head.position + 1..)
-        .zip(events)
-        .map(|(position, linked)| {
-            previous = chain::hash(&previous, Link { position, ..linked.link(partition) });
-            previous
-        })
-        .collect()
-}
-
-/// The events at these versions of their streams, in no order.
-pub async fn find(connection: &mut PgConnection, partition: i16, wanted: &[StreamVersion]) -> Result<Vec<LinkedEvent>> {
+/// Reads the events with these streams and versions, in no particular order. Missing events are left out.
+///
+/// # Errors
+/// A database error.
+pub async fn find_events(
+    connection: &mut PgConnection,
+    partition: i16,
+    wanted: &[StreamVersion],
+) -> Result<Vec<EventWithHash>> {
     let ids: Vec<Uuid> = wanted.iter().map(|wanted| wanted.stream_id).collect();
     let versions: Vec<i64> = wanted.iter().map(|wanted| wanted.version).collect();
-    let rows = query_file_as!(Row, "src/find.sql", partition, &ids, &versions).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(LinkedEvent::from).collect())
+    let rows =
+        query_file_as!(EventRow, "src/find_events.sql", partition, &ids, &versions).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(EventWithHash::from).collect())
 }
 
-/// Up to `limit` keys behind `after` that were recorded later than `since` and up to `until`, in the order of the key.
-pub async fn keys(
+/// Reads up to `limit` keys after the key `after`, in the order of the keys. Only keys recorded later than `since` and not later
+/// than `until` are returned, each with its time.
+///
+/// # Errors
+/// A database error.
+pub async fn read_keys(
     connection: &mut PgConnection,
     partition: i16,
     after: Option<&KeyId>,
@@ -178,7 +198,10 @@ pub async fn keys(
     Ok(keyed.collect())
 }
 
-/// Writes keys as they were recorded; those that are there already stay.
+/// Writes keys with their original times. Keys that exist already are left unchanged.
+///
+/// # Errors
+/// A database error.
 pub async fn write_keys(connection: &mut PgConnection, partition: i16, keys: &[(Key, DateTime<Utc>)]) -> Result<()> {
     query!(
         "INSERT INTO idempotency_key (partition, caller, key, fingerprint, receipt, recorded_at)
@@ -198,8 +221,11 @@ pub async fn write_keys(connection: &mut PgConnection, partition: i16, keys: &[(
     Ok(())
 }
 
-/// Up to `limit` snapshots of this shape behind the stream `after`.
-pub async fn snapshots(
+/// Reads up to `limit` snapshots whose state has the JSON schema `state_version`, after the stream `after`, by ascending stream.
+///
+/// # Errors
+/// A database error.
+pub async fn read_snapshots(
     connection: &mut PgConnection,
     partition: i16,
     state_version: i16,
@@ -222,7 +248,10 @@ pub async fn snapshots(
     .await
 }
 
-/// Writes snapshots as they were kept.
+/// Writes snapshots, and replaces those that exist for the same streams.
+///
+/// # Errors
+/// A database error.
 pub async fn write_snapshots(
     connection: &mut PgConnection,
     partition: i16,

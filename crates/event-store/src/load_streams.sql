@@ -1,5 +1,5 @@
--- Each id by itself through the indexes: LATERAL with ORDER BY or LIMIT cannot be planned as one scan of the table,
--- however small the table was when the statement was prepared. The order within a stream is that of its versions.
+-- Each stream is read through the indexes on its own: Postgres cannot plan a LATERAL subquery with ORDER BY or LIMIT as one
+-- scan of the whole table, even if the table was small when the statement was prepared. The order is that of the versions.
 SELECT
     wanted.id AS "stream_id!",
     held.version AS "snapshot_version?",
