@@ -1,5 +1,5 @@
--- The role that a running service takes, whoever it connects as: it appends, and cannot change what is recorded.
--- Run by the tables' owner; running it again changes nothing.
+-- Creates the role that the running service takes after it has connected, and grants its rights: it appends events and cannot
+-- change them. The owner of the tables runs this script. It is idempotent.
 
 DO $$
 BEGIN
@@ -7,19 +7,19 @@ BEGIN
         CREATE ROLE passbook_service NOLOGIN;
     END IF;
 EXCEPTION
-    -- Another database of this cluster is migrated at the same moment.
+    -- Another database of this Postgres cluster is migrated at the same time and has created the role.
     WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;
 
--- The owner may serve, too, and then takes the role like everybody else.
+-- The service may also connect as the owner of the tables, so the owner must be able to take the role.
 DO $$
 BEGIN
     IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
         EXECUTE format('GRANT passbook_service TO %I', current_user);
     END IF;
 EXCEPTION
-    -- Somebody who may has given it to the owner already, or the next statement says that nobody has.
+    -- A superuser may have granted the role to the owner already. If not, SET ROLE below fails.
     WHEN insufficient_privilege THEN NULL;
 END
 $$;

@@ -1,169 +1,137 @@
-//! Brings Postgres: the one that is configured, or one of our own; its connections; its schema.
+//! The database: a configured Postgres, or the embedded one. This crate opens it, migrates its schema, and creates one
+//! connector or pool for each use, so that no use can exhaust the connections of another.
 
-mod distribute;
+mod citus;
+mod connect_options;
+mod error;
 mod schema;
-mod urls;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use secrecy::SecretString;
 use sqlx::{
     ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout;
 
-use self::urls::{replica, servers, url, with_settings};
+use self::connect_options::{connector, embedded_settings, replica, url, with_session_settings};
 use passbook_embedded_postgres::{self as embedded, EmbeddedPostgres};
-use passbook_event_store::Primary;
+use passbook_event_store::{PrimaryConnector, with_timeout};
 
-/// How long the database may take to answer a new connection at the start.
+pub use connect_options::{Settings, data_dir};
+pub use error::Error;
+
+/// The time limit of the first connection.
 const CONNECT_MS_MAX: u64 = 10_000;
-/// How many queries run at once.
+/// The number of connections for queries, to the primary and to the replica each.
 const QUERY_CONNECTIONS_MAX: u32 = 16;
-/// How many pages of the log are read at once.
-const TRAIL_CONNECTIONS_MAX: u32 = 6;
-/// How long one query may take, in milliseconds.
+/// The number of connections for pages of the event log.
+const LOG_PAGE_CONNECTIONS_MAX: u32 = 6;
+/// The time limit of one query in milliseconds.
 const QUERY_MS_MAX: &str = "5000";
-/// How long a query waits for a connection.
+/// How long a query waits for a connection of its pool.
 const ACQUIRE_MS_MAX: u64 = 2_000;
 
-/// Each statement is planned once a connection, and through the indexes however empty the tables are at that time.
-const PLANNED_ONCE: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+/// Plans each statement once per connection, always through the indexes. A plan made while the tables are empty would otherwise
+/// scan them later.
+const GENERIC_PLANS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
-/// What queries run with.
-const QUERYING: [(&str, &str); 2] = [schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)];
+/// The session settings of queries.
+const QUERY_SESSION: [(&str, &str); 2] = [schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)];
 
-/// Which database to use.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// A Postgres URL, or several with commas between; none: the embedded Postgres.
-    pub url: Option<SecretString>,
-    /// A file that holds the URL, in place of `url`.
-    pub url_file: Option<PathBuf>,
-    /// A streaming replica for queries.
-    pub read_url: Option<SecretString>,
-    /// The data folder of the embedded Postgres.
-    pub data_dir: Option<PathBuf>,
-    /// The folder that holds `postgres` and `initdb`.
-    pub pg_bin: Option<PathBuf>,
-}
-
-/// The database, and the server behind it where that is ours.
+/// The configured or embedded database.
 #[derive(Debug)]
 pub struct Database {
-    primary: Primary,
+    primary: PrimaryConnector,
     replica: Option<PgConnectOptions>,
+    /// `None` if the server was configured by URL.
     embedded: Option<EmbeddedPostgres>,
 }
 
-/// Why there is no database.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant says it in its sentence")]
-pub enum Error {
-    #[error(transparent)]
-    Embedded(#[from] embedded::Error),
-    #[error(
-        "PASSBOOK_DATABASE_URL is not a Postgres URL such as postgres://user:password@host/database, or several with commas between"
-    )]
-    InvalidUrl,
-    #[error("PASSBOOK_DATABASE_URL and PASSBOOK_DATABASE_URL_FILE both name a database: set one of them")]
-    TwoUrls,
-    #[error("PASSBOOK_READ_DATABASE_URL is not a Postgres URL such as postgres://user:password@host/database")]
-    InvalidReadUrl,
-    #[error("PASSBOOK_DATABASE_URL_FILE={path} cannot be read: {source}")]
-    UrlFile { path: PathBuf, source: io::Error },
-    #[error("the database of PASSBOOK_DATABASE_URL cannot be reached: {0}")]
-    Unreachable(#[source] sqlx::Error),
-    #[error("the database refuses to work: {0}")]
-    Unusable(#[source] sqlx::Error),
-    #[error("the database is Postgres {0}, and Passbook needs 15 or newer")]
-    TooOld(String),
-    #[error(transparent)]
-    Schema(#[from] schema::Error),
-    #[error(transparent)]
-    Distribute(#[from] distribute::Error),
-}
-
-impl Error {
-    /// Whether it may be gone without anybody's doing: the database is away.
-    pub fn is_outage(&self) -> bool {
-        match self {
-            Self::Unreachable(_) | Self::Schema(schema::Error::Unreadable(_)) => true,
-            Self::Unusable(error) => error.as_database_error().is_none(),
-            Self::Embedded(_)
-            | Self::InvalidUrl
-            | Self::InvalidReadUrl
-            | Self::TwoUrls
-            | Self::UrlFile { .. }
-            | Self::TooOld(_)
-            | Self::Schema(_)
-            | Self::Distribute(_) => false,
-        }
-    }
-}
-
 impl Database {
-    /// Reaches the configured Postgres, or starts one of our own.
+    /// Connects to the configured Postgres, or starts the embedded one.
+    ///
+    /// # Errors
+    /// The settings are invalid, the server cannot be reached or is too old, or the embedded Postgres does not start.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
         match url(settings)? {
-            Some(url) => Self::reach(&url, settings).await,
-            None => Self::ours(EmbeddedPostgres::start(&embedded_settings(settings)).await?, settings),
+            Some(url) => Self::connect_configured(&url, settings).await,
+            None => Self::with_embedded(EmbeddedPostgres::start(&embedded_settings(settings)).await?, settings),
         }
     }
 
-    /// The same for whoever looks at a bank that is there, and may be running: a Postgres of our own that runs already is
-    /// used as it is, and none is created.
+    /// Opens a database that exists already, for commands that may run beside the service. An embedded Postgres that runs
+    /// already is shared, and no new data folder is created.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if there is no data folder.
     pub async fn open_existing(settings: &Settings) -> Result<Self, Error> {
         match url(settings)? {
-            Some(url) => Self::reach(&url, settings).await,
-            None => Self::ours(EmbeddedPostgres::attach_or_start(&embedded_settings(settings)).await?, settings),
+            Some(url) => Self::connect_configured(&url, settings).await,
+            None => {
+                let embedded = EmbeddedPostgres::attach_or_start(&embedded_settings(settings)).await?;
+                Self::with_embedded(embedded, settings)
+            }
         }
     }
 
-    /// The same for whoever can wait until the database is there: nothing is reached and nothing is started yet.
-    pub fn expect(settings: &Settings) -> Result<Self, Error> {
+    /// Returns a database without connecting to it or starting it, for callers that retry until it is available.
+    ///
+    /// # Errors
+    /// The settings are invalid.
+    pub fn lazy(settings: &Settings) -> Result<Self, Error> {
         let primary = match url(settings)? {
-            Some(urls) => servers(&urls)?,
-            None => Primary::new(vec![with_settings(embedded::connect_options(&data_dir(settings)))]),
+            Some(urls) => connector(&urls)?,
+            None => PrimaryConnector::new(vec![with_session_settings(embedded::connect_options(&data_dir(settings)))]),
         };
         Ok(Self { primary, replica: None, embedded: None })
     }
 
-    fn ours(embedded: EmbeddedPostgres, settings: &Settings) -> Result<Self, Error> {
-        let primary = Primary::new(vec![with_settings(embedded.connect_options())]);
+    fn with_embedded(embedded: EmbeddedPostgres, settings: &Settings) -> Result<Self, Error> {
+        let primary = PrimaryConnector::new(vec![with_session_settings(embedded.connect_options())]);
         Ok(Self { primary, replica: replica(settings)?, embedded: Some(embedded) })
     }
 
-    async fn reach(urls: &SecretString, settings: &Settings) -> Result<Self, Error> {
-        let database = Self { primary: servers(urls)?, replica: replica(settings)?, embedded: None };
-        let connection = database.connect().await?;
+    async fn connect_configured(urls: &SecretString, settings: &Settings) -> Result<Self, Error> {
+        let database = Self { primary: connector(urls)?, replica: replica(settings)?, embedded: None };
+        let connection = connect(&database.primary).await?;
         let version = connection.server_version_num().unwrap_or_default();
         if version < 150_000 {
             return Err(Error::TooOld((version / 10_000).to_string()));
         }
-        // A failed goodbye harms nobody.
-        let _ = connection.close().await;
+        close(connection).await;
         Ok(database)
     }
 
-    /// Brings the schema and the service's rights up to date, as the owner of the tables.
+    /// Applies the missing migrations and grants the service role its rights. The user must own the tables.
+    ///
+    /// # Errors
+    /// The user does not own the tables, the role cannot be created, or a migration fails.
     pub async fn migrate(&self) -> Result<(), Error> {
         self.with_connection(schema::migrate).await
     }
 
-    /// Spreads the tables over the nodes of a Citus cluster, each partition on one of them, as the owner of the tables.
+    /// Distributes the tables over the nodes of a Citus cluster by partition. The user must own the tables.
+    ///
+    /// # Errors
+    /// Citus is not installed, the log contains events, or a statement fails. No table is then distributed.
     pub async fn distribute(&self) -> Result<(), Error> {
-        self.with_connection(distribute::distribute).await
+        self.with_connection(citus::distribute).await
     }
 
-    /// Makes sure that the schema is one that this release can serve: the owner brings it up to date, others look.
-    pub async fn prepare(&self) -> Result<(), Error> {
-        self.with_connection(schema::prepare).await
+    /// Makes sure that this release can serve the schema: the owner of the tables migrates it, other users check it.
+    ///
+    /// # Errors
+    /// The schema is outdated or the user lacks a right.
+    pub async fn ensure_schema(&self) -> Result<(), Error> {
+        self.with_connection(schema::ensure).await
     }
 
-    /// Makes sure that the schema is one that this release can read, and changes nothing.
-    pub async fn check(&self) -> Result<(), Error> {
+    /// Checks that this release can read the schema, and changes nothing.
+    ///
+    /// # Errors
+    /// The schema is outdated or the user lacks a right.
+    pub async fn check_schema(&self) -> Result<(), Error> {
         self.with_connection(schema::check).await
     }
 
@@ -171,86 +139,95 @@ impl Database {
     where
         Error: From<E>,
     {
-        let mut connection = self.connect().await?;
+        let mut connection = connect(&self.primary).await?;
         work(&mut connection).await?;
-        // A failed goodbye harms nobody.
-        let _ = connection.close().await;
+        close(connection).await;
         Ok(())
     }
 
-    /// A short piece of work with the service's rights.
-    pub async fn with_service<T>(
+    /// Runs `work` on a new connection with the rights of the service role.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or `work` fails.
+    pub async fn with_service_role<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, Error> {
         let mut connection = connect(&self.writer()).await?;
-        let done = work(&mut connection).await.map_err(Error::Unusable)?;
-        // A failed goodbye harms nobody.
-        let _ = connection.close().await;
-        Ok(done)
+        let value = work(&mut connection).await.map_err(Error::Unusable)?;
+        close(connection).await;
+        Ok(value)
     }
 
-    async fn connect(&self) -> Result<PgConnection, Error> {
-        connect(&self.primary).await
-    }
-
-    /// For the executor. Durable whatever the server's default is.
-    pub fn writer(&self) -> Primary {
+    /// Connections for executors. Commits are durable, whatever the server's default is.
+    pub fn writer(&self) -> PrimaryConnector {
         let settings = [schema::AS_SERVICE, ("synchronous_commit", "on")];
-        self.primary.shaped(|server| server.application_name("passbook writer").options(PLANNED_ONCE).options(settings))
-    }
-
-    /// For the projector, which can replay what a crash takes back.
-    pub fn projector(&self) -> Primary {
-        let settings = [schema::AS_SERVICE, ("synchronous_commit", "off")];
         self.primary
-            .shaped(|server| server.application_name("passbook projector").options(PLANNED_ONCE).options(settings))
+            .with_options(|server| server.application_name("passbook writer").options(GENERIC_PLANS).options(settings))
     }
 
-    /// For whoever reads the whole log, which takes its time. The log is read along its key from the first row on, and
-    /// never sorted as a whole, whatever the planner believes of its size.
-    pub fn auditor(&self) -> Primary {
+    /// Connections for projectors. Commits are asynchronous, because a projector can repeat what a crash loses.
+    pub fn projector(&self) -> PrimaryConnector {
+        let settings = [schema::AS_SERVICE, ("synchronous_commit", "off")];
+        self.primary.with_options(|server| {
+            server.application_name("passbook projector").options(GENERIC_PLANS).options(settings)
+        })
+    }
+
+    /// Connections for scans of the whole log, without time limits. Disabled sorts make the planner read the log in the order of
+    /// its primary key, so that the first rows come at once.
+    pub fn auditor(&self) -> PrimaryConnector {
         let settings = [
             schema::AS_SERVICE,
             ("idle_in_transaction_session_timeout", "0"),
             ("enable_sort", "off"),
             ("work_mem", "64MB"),
         ];
-        self.primary
-            .shaped(|server| server.application_name("passbook auditor").disable_statement_logging().options(settings))
+        self.primary.with_options(|server| {
+            server.application_name("passbook auditor").disable_statement_logging().options(settings)
+        })
     }
 
-    /// For queries. Each connection is tried out before it is used: after a restart of the server all of them are dead.
+    /// A pool for queries at the primary. It tests each connection before use, because a restart of the server breaks all of
+    /// them.
     pub fn queries(&self) -> PgPool {
         self.pool(QUERY_CONNECTIONS_MAX, |server| server.application_name("passbook queries"))
     }
 
-    /// For queries as well, where a replica was configured. It need not be there.
+    /// A pool for queries at the replica, `None` if none is configured. The replica may be unavailable.
     pub fn replica(&self) -> Option<PgPool> {
         let replica = self.replica.clone()?.application_name("passbook queries");
-        Some(pool(QUERY_CONNECTIONS_MAX).connect_lazy_with(replica.options(QUERYING)))
+        Some(pool_options(QUERY_CONNECTIONS_MAX).connect_lazy_with(replica.options(QUERY_SESSION)))
     }
 
-    /// For pages of the log, apart from the queries: however many readers catch up, the views are answered.
-    pub fn trail(&self) -> PgPool {
-        self.pool(TRAIL_CONNECTIONS_MAX, |server| server.application_name("passbook trail").options(PLANNED_ONCE))
+    /// A pool for pages of the event log. It is separate from [`Self::queries`], so that many clients that read the log do not
+    /// delay queries.
+    pub fn log_pages(&self) -> PgPool {
+        self.pool(LOG_PAGE_CONNECTIONS_MAX, |server| server.application_name("passbook trail").options(GENERIC_PLANS))
     }
 
-    /// For the one who publishes the log to other services.
-    pub fn relay(&self) -> Primary {
-        self.primary.shaped(|server| server.application_name("passbook relay").options(PLANNED_ONCE).options(QUERYING))
+    /// Connections for the relay.
+    pub fn relay(&self) -> PrimaryConnector {
+        self.follower("passbook relay")
     }
 
-    /// For the one that reads the log for everybody who follows it.
-    pub fn feed(&self) -> Primary {
-        self.primary.shaped(|server| server.application_name("passbook feed").options(PLANNED_ONCE).options(QUERYING))
+    /// Connections for the event feed.
+    pub fn feed(&self) -> PrimaryConnector {
+        self.follower("passbook feed")
     }
 
-    fn pool(&self, connections_max: u32, shape: impl Fn(PgConnectOptions) -> PgConnectOptions) -> PgPool {
-        self.primary.shaped(|server| shape(server).options(QUERYING)).pool(pool(connections_max))
+    fn follower(&self, application_name: &str) -> PrimaryConnector {
+        self.primary.with_options(|server| {
+            server.application_name(application_name).options(GENERIC_PLANS).options(QUERY_SESSION)
+        })
     }
 
-    /// Stops the server if it is ours.
+    fn pool(&self, connections_max: u32, change: impl Fn(PgConnectOptions) -> PgConnectOptions) -> PgPool {
+        let connector = self.primary.with_options(|server| change(server).options(QUERY_SESSION));
+        connector.pool(pool_options(connections_max))
+    }
+
+    /// Stops the embedded Postgres. A configured server keeps running.
     pub async fn close(self) {
         if let Some(embedded) = self.embedded {
             embedded.stop().await;
@@ -258,22 +235,15 @@ impl Database {
     }
 }
 
-async fn connect(primary: &Primary) -> Result<PgConnection, Error> {
-    match timeout(Duration::from_millis(CONNECT_MS_MAX), primary.connect()).await {
-        Ok(connected) => connected.map_err(Error::Unreachable),
-        Err(_) => Err(Error::Unreachable(io::Error::from(io::ErrorKind::TimedOut).into())),
-    }
+async fn connect(primary: &PrimaryConnector) -> Result<PgConnection, Error> {
+    with_timeout(Duration::from_millis(CONNECT_MS_MAX), primary.connect()).await.map_err(Error::Unreachable)
 }
 
-fn pool(connections_max: u32) -> PgPoolOptions {
+/// Best effort: the connection is closed either way.
+async fn close(connection: PgConnection) {
+    let _ = connection.close().await;
+}
+
+fn pool_options(connections_max: u32) -> PgPoolOptions {
     PgPoolOptions::new().max_connections(connections_max).acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX))
-}
-
-/// Where our own Postgres keeps its data.
-pub fn data_dir(settings: &Settings) -> PathBuf {
-    settings.data_dir.clone().unwrap_or_else(embedded::default_data_dir)
-}
-
-fn embedded_settings(settings: &Settings) -> embedded::Settings {
-    embedded::Settings { data_dir: data_dir(settings), bin: settings.pg_bin.clone(), parameters: vec![] }
 }

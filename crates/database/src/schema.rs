@@ -1,5 +1,5 @@
-//! The schema and who may do what in it: the tables' owner migrates, and whoever serves takes the role
-//! `passbook_service`, which can append events and keep views but not change what is recorded.
+//! The schema and its rights. The owner of the tables migrates; the running service takes the role `passbook_service`, which can
+//! append events and update views but cannot change or delete events.
 
 use sqlx::{
     Connection, PgConnection,
@@ -7,49 +7,53 @@ use sqlx::{
     query_scalar, raw_sql,
 };
 
-/// A newer release may have migrated already: what it added does not disturb this one.
+/// The migrations of this release. Missing ones are ignored: a newer release may have applied further migrations, which are
+/// compatible with this release.
 static MIGRATOR: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!("../../migrations") };
 
-/// What the service may do.
+/// The statements that create the service role and grant its rights.
 const GRANTS: &str = include_str!("grants.sql");
 
-/// The setting that makes a connection the service's.
+/// The session setting that gives a connection the rights of the service role.
 pub(super) const AS_SERVICE: (&str, &str) = ("role", "passbook_service");
 
-/// Why the schema is not one that can be served.
+/// The schema cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the database's schema could not be brought up to date: {0}")]
+    #[error("the database schema could not be migrated: {0}")]
     Migration(#[from] MigrateError),
-    #[error("the user {user} does not own Passbook's tables, so may not migrate them: use the one who does")]
+    #[error(
+        "the database user {user} does not own Passbook's tables and cannot migrate them: set PASSBOOK_DATABASE_URL to the user \
+         that owns them"
+    )]
     NotOwner { user: String },
     #[error(
-        "the database's schema is at version {found} and this release needs {needed}: run `passbook migrate` with a \
+        "the database schema has version {found}, but this release needs {needed}: run `passbook migrate` with a \
          PASSBOOK_DATABASE_URL whose user owns the tables"
     )]
     Outdated { found: i64, needed: i64 },
     #[error(
-        "the role passbook_service is missing and this user may not create it: as a superuser say \
-         `CREATE ROLE passbook_service; GRANT passbook_service TO {user};` and run `passbook migrate` again"
+        "the role passbook_service does not exist or is not granted, and the database user {user} cannot change that: run \
+         `CREATE ROLE passbook_service; GRANT passbook_service TO {user};` as a superuser, and `passbook migrate` again"
     )]
     NoRole { user: String },
     #[error(
-        "the user {user} may not take the role passbook_service: as the owner of the tables run `passbook migrate`, and \
-         say `GRANT passbook_service TO {user};`"
+        "the database user {user} cannot take the role passbook_service: run `passbook migrate` as the owner of the tables, \
+         and then `GRANT passbook_service TO {user};`"
     )]
     NotGranted { user: String },
-    #[error("the database's schema could not be looked at: {0}")]
+    #[error("the version of the database schema could not be read: {0}")]
     Unreadable(#[from] sqlx::Error),
 }
 
-/// Brings the schema up to date and grants the service its rights. Instances that start together take turns.
+/// Applies the missing migrations and grants the service role its rights. A lock serializes instances that start together.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
     if !owns(connection).await? {
         return Err(Error::NotOwner { user: current_user(connection).await? });
     }
     MIGRATOR.run(&mut *connection).await?;
     match grant(connection).await {
-        // Insufficient privilege, or no such role.
+        // insufficient_privilege, or invalid_parameter_value: the role does not exist
         Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42501" | "22023")) => {
             Err(Error::NoRole { user: current_user(connection).await? })
         }
@@ -57,8 +61,8 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> 
     }
 }
 
-/// Migrates if this user owns the tables; otherwise looks, as the service, whether somebody has.
-pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), Error> {
+/// Migrates if this user owns the tables and the schema or a right is missing. Other users only check the schema.
+pub(super) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
     if owns(connection).await? {
         return match version(connection).await? >= needed() && is_granted(connection).await? {
             true => Ok(()),
@@ -68,7 +72,7 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), Error> 
     check(connection).await
 }
 
-/// Looks, as the service, whether the schema is there and new enough.
+/// Takes the service role and checks that the schema exists and is new enough.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     let needed = needed();
     if !is_migrated(connection).await? {
@@ -83,12 +87,12 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     }
 }
 
-/// The last migration that this release knows.
+/// The version of the last migration of this release.
 fn needed() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// One transaction behind one lock, since two who grant at once would disturb each other's catalogue rows.
+/// Grants in one transaction behind a lock: concurrent grants fail when they update the same catalog rows.
 async fn grant(connection: &mut PgConnection) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
     raw_sql("LOCK TABLE _sqlx_migrations IN SHARE ROW EXCLUSIVE MODE").execute(&mut *transaction).await?;
@@ -96,7 +100,7 @@ async fn grant(connection: &mut PgConnection) -> sqlx::Result<()> {
     transaction.commit().await
 }
 
-/// The last migration that was carried out; 0 in an empty database.
+/// The version of the last applied migration; 0 in an empty database.
 async fn version(connection: &mut PgConnection) -> sqlx::Result<i64> {
     if !is_migrated(connection).await? {
         return Ok(0);
@@ -104,13 +108,13 @@ async fn version(connection: &mut PgConnection) -> sqlx::Result<i64> {
     query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success").fetch_one(connection).await
 }
 
-/// Whether anybody has ever migrated here.
+/// Whether this database was ever migrated.
 async fn is_migrated(connection: &mut PgConnection) -> sqlx::Result<bool> {
     query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(connection).await
 }
 
-/// Whether the service's role is there and has its rights: neither travels with a dump of the database, and whoever migrated may
-/// have been killed before it granted those that are new.
+/// Whether the service role exists and has all its rights. A dump of a database does not contain the role, and an interrupted
+/// migration may not have granted the rights.
 async fn is_granted(connection: &mut PgConnection) -> sqlx::Result<bool> {
     let (tables, rights): (Vec<_>, Vec<_>) = granted().unzip();
     query_scalar(
@@ -128,16 +132,16 @@ async fn is_granted(connection: &mut PgConnection) -> sqlx::Result<bool> {
     .await
 }
 
-/// Each right on each table that the service is granted.
+/// Returns each pair of table and right in [`GRANTS`].
 fn granted() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let granting = GRANTS.lines().filter_map(|line| line.strip_prefix("GRANT ")?.strip_suffix(" TO passbook_service;"));
-    let lines = granting.filter_map(|line| line.split_once(" ON "));
-    lines.flat_map(|(rights, tables)| {
+    let grants = GRANTS.lines().filter_map(|line| line.strip_prefix("GRANT ")?.strip_suffix(" TO passbook_service;"));
+    let grants = grants.filter_map(|grant| grant.split_once(" ON "));
+    grants.flat_map(|(rights, tables)| {
         tables.split(", ").flat_map(move |table| rights.split(", ").map(move |right| (table, right)))
     })
 }
 
-/// Whether this user is the tables' owner, or may create them where there are none.
+/// Whether this user owns the tables or, if there are none, can create them.
 async fn owns(connection: &mut PgConnection) -> sqlx::Result<bool> {
     query_scalar(
         "SELECT coalesce(

@@ -1,39 +1,42 @@
-//! The tables on the nodes of a Citus cluster: distributed by partition and side by side, so that whatever names one
-//! partition is carried out on one node. No statement is another one there.
+//! Distributes the tables over the nodes of a Citus cluster. The rows of one partition lie on one node, in all tables, so a
+//! statement that names one partition runs on one node. The service sends the same statements with and without Citus.
 
 use sqlx::{Connection, PgConnection, query, query_scalar, raw_sql};
 
 use passbook_event_store::PARTITIONS_MAX;
 
-/// So many shards, and no partition shares one with another for want of them.
+/// As many shards as there can be partitions, so that partitions need not share a shard.
 const SHARDS: &str = "SET LOCAL citus.shard_count = 64";
 
-/// Citus carries out on the nodes as whom one is here, so that role has to be let in there. It has no password: nodes let each
-/// other's users in by their own rules, and everybody else needs one.
-const LET_IN: &str = "ALTER ROLE passbook_service LOGIN";
+/// Citus connects to the nodes as the current user, so the service role must be able to log in there. The role has no password:
+/// the nodes of a cluster admit each other by their own rules, and all other clients need a password.
+const ALLOW_LOGIN: &str = "ALTER ROLE passbook_service LOGIN";
 
-/// Functions that are carried out where their partition is, by their first argument.
+/// Functions that Citus runs on the node of the partition in their first argument.
 const FUNCTIONS: [&str; 4] = ["append_batch", "take_turn", "version_at", "position_at"];
 
-/// Why the tables are where they were.
+/// The tables were not distributed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the database has no Citus: as a superuser say `CREATE EXTENSION citus`, and add its nodes")]
+    #[error(
+        "the database has no Citus extension: run `CREATE EXTENSION citus` as a superuser, and add the cluster's nodes"
+    )]
     NoCitus,
     #[error(
-        "the log holds events already: let `passbook copy` make a new one in a database that was distributed before"
+        "the log contains events, and only an empty log can be distributed: run `passbook copy` into a new database that was \
+         distributed with `passbook migrate --distribute`"
     )]
     NotEmpty,
     #[error(
-        "the service's role has to be one that nodes can let in: as a superuser say `ALTER ROLE passbook_service LOGIN`"
+        "the role passbook_service cannot log in at the nodes: run `ALTER ROLE passbook_service LOGIN` as a superuser"
     )]
     NoLogin,
-    #[error("the tables could not be distributed, and are where they were: {0}")]
+    #[error("the tables could not be distributed, and nothing was changed: {0}")]
     Storage(#[from] sqlx::Error),
 }
 
-/// All tables or none, in one transaction. Those that are distributed already stay as they are; those of later migrations
-/// come beside them.
+/// Distributes all tables in one transaction. Tables that are distributed already stay as they are, and tables of later
+/// migrations are placed beside them.
 pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Error> {
     if !query_scalar("SELECT to_regproc('create_distributed_table') IS NOT NULL").fetch_one(&mut *connection).await? {
         return Err(Error::NoCitus);
@@ -46,15 +49,16 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
             return Err(Error::NotEmpty);
         }
         raw_sql(SHARDS).execute(&mut *transaction).await?;
-        // Citus takes no table with triggers. What this one refuses, the service's role has no right to do.
+        // Citus does not distribute tables with triggers. This trigger rejects changes of events, which the service role has
+        // no right to make anyway.
         raw_sql("DROP TRIGGER IF EXISTS event_immutable ON event").execute(&mut *transaction).await?;
     }
-    let_in(&mut transaction).await?;
-    for table in tables(&mut transaction).await? {
-        let beside = if table == "log_head" { "none" } else { "log_head" };
+    allow_login(&mut transaction).await?;
+    for table in undistributed_tables(&mut transaction).await? {
+        let colocate_with = if table == "log_head" { "none" } else { "log_head" };
         query("SELECT create_distributed_table($1::regclass, 'partition', colocate_with => $2)")
             .bind(table)
-            .bind(beside)
+            .bind(colocate_with)
             .execute(&mut *transaction)
             .await?;
     }
@@ -77,15 +81,15 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
     Ok(())
 }
 
-async fn let_in(connection: &mut PgConnection) -> Result<(), Error> {
+async fn allow_login(connection: &mut PgConnection) -> Result<(), Error> {
     let can_login = query_scalar("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'");
     if can_login.fetch_one(&mut *connection).await? {
         return Ok(());
     }
-    match raw_sql(LET_IN).execute(connection).await {
-        // Insufficient privilege.
+    match raw_sql(ALLOW_LOGIN).execute(connection).await {
+        // insufficient_privilege
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Err(Error::NoLogin),
-        let_in => Ok(let_in.map(drop)?),
+        altered => Ok(altered.map(drop)?),
     }
 }
 
@@ -100,8 +104,8 @@ async fn has_events(connection: &mut PgConnection) -> sqlx::Result<bool> {
     Ok(false)
 }
 
-/// Every table of ours that is not distributed yet, the head first: the others are put beside it.
-async fn tables(connection: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+/// Returns Passbook's tables that are not distributed yet. `log_head` comes first, because the others are colocated with it.
+async fn undistributed_tables(connection: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     query_scalar(
         "SELECT pg_class.relname::text
          FROM pg_class

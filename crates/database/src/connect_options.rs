@@ -1,0 +1,75 @@
+//! Turns the operator's settings into connection options, and adds the options that every connection needs.
+
+use std::{fs, path::PathBuf, str::FromStr};
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgConnectOptions;
+
+use super::error::Error;
+use passbook_embedded_postgres as embedded;
+use passbook_event_store::PrimaryConnector;
+
+/// The operator's choice of a database.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// A Postgres URL, or several separated by commas. `None`: the embedded Postgres.
+    pub url: Option<SecretString>,
+    /// A file that contains the URL, instead of `url`.
+    pub url_file: Option<PathBuf>,
+    /// The URL of a streaming replica for queries.
+    pub read_url: Option<SecretString>,
+    /// The data folder of the embedded Postgres. `None`: the default of the operating system's user.
+    pub data_dir: Option<PathBuf>,
+    /// The folder that contains `postgres` and `initdb`. `None`: the usual folders are searched.
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// Returns the data folder of the embedded Postgres.
+pub fn data_dir(settings: &Settings) -> PathBuf {
+    settings.data_dir.clone().unwrap_or_else(embedded::default_data_dir)
+}
+
+pub(super) fn embedded_settings(settings: &Settings) -> embedded::Settings {
+    embedded::Settings { data_dir: data_dir(settings), bin: settings.pg_bin.clone(), parameters: vec![] }
+}
+
+/// Creates a connector from a URL, or from several separated by commas.
+pub(super) fn connector(urls: &SecretString) -> Result<PrimaryConnector, Error> {
+    let servers = urls.expose_secret().split(',').map(|url| parse(url.trim()).map(with_session_settings));
+    Ok(PrimaryConnector::new(servers.collect::<Option<_>>().ok_or(Error::InvalidUrl)?))
+}
+
+pub(super) fn replica(settings: &Settings) -> Result<Option<PgConnectOptions>, Error> {
+    let replica = settings.read_url.as_ref().map(|url| parse(url.expose_secret()).map(with_session_settings));
+    replica.map(|replica| replica.ok_or(Error::InvalidReadUrl)).transpose()
+}
+
+/// Returns the URL from the environment or from the file. A file protects the password better than the environment, which
+/// other processes can read.
+pub(super) fn url(settings: &Settings) -> Result<Option<SecretString>, Error> {
+    match (&settings.url, &settings.url_file) {
+        (Some(_), Some(_)) => Err(Error::TwoUrls),
+        (None, Some(path)) => match fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text.trim().into())),
+            Err(source) => Err(Error::UrlFile { path: path.clone(), source }),
+        },
+        (url, None) => Ok(url.clone()),
+    }
+}
+
+/// Parses a URL. sqlx accepts any scheme, so the scheme is checked; sqlx's error is dropped because it may contain the password.
+fn parse(url: &str) -> Option<PgConnectOptions> {
+    let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    PgConnectOptions::from_str(url).ok().filter(|_| is_postgres)
+}
+
+/// Adds the session settings of every connection: times in UTC, and no JIT compilation, which is too slow for short queries. The
+/// timeouts release the log-head lock if an instance freezes while it holds the lock.
+pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("timezone", "UTC"),
+        ("jit", "off"),
+        ("lock_timeout", "2s"),
+        ("idle_in_transaction_session_timeout", "2s"),
+    ])
+}
