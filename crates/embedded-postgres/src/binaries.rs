@@ -1,5 +1,5 @@
-//! Finds the Postgres installed on this machine: the places where packages put it differ, and one machine may hold
-//! several majors, of which only the one that wrote the data can read them.
+//! Finds the Postgres programs on this machine. Packages install them in different folders, and several major versions may be
+//! installed. Only the major version that wrote the data can read them.
 
 use std::collections::HashSet;
 use std::env;
@@ -7,12 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Error;
+use super::error::Error;
 
 /// The oldest major version that Passbook is tested with.
 const MAJOR_MIN: u32 = 15;
 
-/// One installed Postgres.
+/// The programs of one installed Postgres.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     bin: PathBuf,
@@ -38,11 +38,12 @@ impl Binaries {
     }
 }
 
-/// Every usable Postgres, the preferred one first; never empty. A folder that the operator names is the only one looked at.
-pub fn find(named: Option<&Path>) -> Result<Vec<Binaries>, Error> {
-    let places = named.map_or_else(usual_places, |bin| vec![bin.to_owned()]);
+/// Finds every usable Postgres, the preferred one first. The result is not empty. If the operator configured a folder, only that
+/// folder is searched.
+pub fn find(configured: Option<&Path>) -> Result<Vec<Binaries>, Error> {
+    let folders = configured.map_or_else(usual_folders, |bin| vec![bin.to_owned()]);
     let mut seen = HashSet::new();
-    let found: Vec<Binaries> = places
+    let found: Vec<Binaries> = folders
         .into_iter()
         .filter_map(|bin| fs::canonicalize(bin).ok())
         .filter(|bin| seen.insert(bin.clone()))
@@ -50,7 +51,7 @@ pub fn find(named: Option<&Path>) -> Result<Vec<Binaries>, Error> {
         .collect();
 
     let newest = found.iter().max_by_key(|binaries| binaries.major).cloned();
-    match (newest, named) {
+    match (newest, configured) {
         (None, None) => Err(Error::NoPostgres),
         (None, Some(bin)) => Err(Error::NoPostgresIn(bin.to_owned())),
         (Some(newest), _) if newest.major < MAJOR_MIN => Err(Error::TooOld { major: newest.major, bin: newest.bin }),
@@ -58,13 +59,13 @@ pub fn find(named: Option<&Path>) -> Result<Vec<Binaries>, Error> {
     }
 }
 
-fn usual_places() -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> = pg_config_bindir().into_iter().collect();
-    places.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-    places.extend(newest_first("/usr/lib/postgresql", ""));
-    places.extend(newest_first("/opt/homebrew/opt", "postgresql@"));
-    places.extend(newest_first("/usr/local/opt", "postgresql@"));
-    places
+fn usual_folders() -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = pg_config_bindir().into_iter().collect();
+    folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    folders.extend(newest_first("/usr/lib/postgresql", ""));
+    folders.extend(newest_first("/opt/homebrew/opt", "postgresql@"));
+    folders.extend(newest_first("/usr/local/opt", "postgresql@"));
+    folders
 }
 
 fn pg_config_bindir() -> Option<PathBuf> {
@@ -73,7 +74,7 @@ fn pg_config_bindir() -> Option<PathBuf> {
     Some(PathBuf::from(bindir.trim()))
 }
 
-/// The `bin` folders of `<parent>/<prefix><major>`, the highest major first.
+/// Returns the folders `<parent>/<prefix><major>/bin`, the highest major version first.
 fn newest_first(parent: &str, prefix: &str) -> Vec<PathBuf> {
     let mut majors: Vec<u32> = fs::read_dir(parent)
         .into_iter()
@@ -85,7 +86,7 @@ fn newest_first(parent: &str, prefix: &str) -> Vec<PathBuf> {
     majors.into_iter().map(|major| Path::new(parent).join(format!("{prefix}{major}")).join("bin")).collect()
 }
 
-/// `postgres (PostgreSQL) 17.2 (Debian 17.2-1)` and `postgres (PostgreSQL) 18beta1` name their major first.
+/// Parses the major version from `postgres (PostgreSQL) 17.2 (Debian 17.2-1)` or `postgres (PostgreSQL) 18beta1`.
 fn parse_major(version: &str) -> Option<u32> {
     let number = version.split_once("(PostgreSQL) ")?.1;
     let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_major_is_read_from_releases_and_betas() {
+    fn the_major_version_is_parsed_from_releases_and_betas() {
         assert_eq!(parse_major("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
         assert_eq!(parse_major("postgres (PostgreSQL) 18beta1\n"), Some(18));
         assert_eq!(parse_major("postgres (PostgreSQL) 17\n"), Some(17));

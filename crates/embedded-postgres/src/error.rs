@@ -1,146 +1,156 @@
-//! Why the embedded Postgres cannot serve. Each message is one sentence that says what to do, because it is the last
-//! thing an operator reads before the process ends.
+//! The errors of the embedded Postgres. Each message is one sentence that says what to do, because it is the last line that the
+//! operator reads before the process exits.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A reason for which the embedded Postgres could not be started.
+/// The embedded Postgres cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No folder searched holds both `postgres` and `initdb`.
+    /// No searched folder contains both `postgres` and `initdb`.
     #[error(
         "no Postgres was found: install Postgres 15 or later (Debian: apt-get install postgresql, macOS: brew install \
-         postgresql@17), name its folder of binaries in PASSBOOK_PG_BIN, or set PASSBOOK_DATABASE_URL to a running server"
+         postgresql@17), set PASSBOOK_PG_BIN to its folder of programs, or set PASSBOOK_DATABASE_URL to a running server"
     )]
     NoPostgres,
 
-    /// The folder that the operator named holds no Postgres.
+    /// The configured folder contains no Postgres.
     #[error(
-        "PASSBOOK_PG_BIN is {}, which holds no working postgres and initdb: name the folder that holds both, or unset it \
-         to have them searched for", .0.display()
+        "PASSBOOK_PG_BIN is {}, which contains no working postgres and initdb: set it to a folder that contains both, or unset \
+         it to search the usual folders", .0.display()
     )]
     NoPostgresIn(PathBuf),
 
-    /// Everything found is of an older major version.
+    /// Every Postgres that was found has an older major version.
     #[error(
-        "only Postgres {major} was found, in {}: install Postgres 15 or later, name its folder of binaries in \
-         PASSBOOK_PG_BIN, or set PASSBOOK_DATABASE_URL to a running server", .bin.display()
+        "only Postgres {major} was found, in {}: install Postgres 15 or later, set PASSBOOK_PG_BIN to its folder of programs, \
+         or set PASSBOOK_DATABASE_URL to a running server", .bin.display()
     )]
     TooOld {
-        /// The newest major version found.
+        /// The newest major version that was found.
         major: u32,
-        /// Where it was found.
+        /// The folder of its programs.
         bin: PathBuf,
     },
 
-    /// The data were written by a major version that is not installed.
+    /// The major version that wrote the data is not installed.
     #[error(
-        "the data folder {} was written by Postgres {written_by}, but Postgres {found} was found: install Postgres \
-         {written_by} or name its folder of binaries in PASSBOOK_PG_BIN, for data are never upgraded silently", .path.display()
+        "the data folder {} was written by Postgres {written_by}, but only Postgres {found} was found: install Postgres \
+         {written_by}, or set PASSBOOK_PG_BIN to its folder of programs; data are never upgraded silently", .path.display()
     )]
     OtherMajor {
-        /// Postgres's folder.
+        /// The folder of Postgres's data.
         path: PathBuf,
-        /// The major version in its `PG_VERSION`.
+        /// The major version in `PG_VERSION`.
         written_by: u32,
         /// The major version that would have been used.
         found: u32,
     },
 
-    /// There is nothing to look at.
-    #[error("there is no bank in the data folder {}: name the folder of one in PASSBOOK_DATA_DIR", .0.display())]
+    /// The command needs an existing data folder.
+    #[error("the data folder {} contains no bank: set PASSBOOK_DATA_DIR to the data folder of a bank", .0.display())]
     NoData(PathBuf),
 
-    /// Another passbook holds the data folder's lock.
-    #[error("the data folder {} is in use by another passbook: stop that one, or set PASSBOOK_DATA_DIR to another folder", .0.display())]
+    /// Another Passbook process has locked the data folder.
+    #[error(
+        "the data folder {} is in use by another Passbook process: stop that process, or set PASSBOOK_DATA_DIR to another folder",
+        .0.display()
+    )]
     InUse(PathBuf),
 
-    /// A Postgres of a previous life works in the data folder and cannot be stopped.
-    #[error("a Postgres server (process {pid}) still works in the data folder {} and does not stop: end it, then start again", .path.display())]
-    LeftOver {
+    /// The Postgres of a previous Passbook process uses the data folder and does not stop.
+    #[error(
+        "a Postgres server (process {pid}) of a previous Passbook process uses the data folder {} and does not stop: end that \
+         process and start again", .path.display()
+    )]
+    StaleServer {
         /// The data folder.
         path: PathBuf,
         /// The server's process id.
         pid: i32,
     },
 
-    /// The user that Postgres runs as may not enter a folder on the way to the data.
+    /// The user that Postgres runs as cannot enter the data folder or one of its parents.
     #[error(
-        "Postgres runs as the user {user}, who may not enter {}: set PASSBOOK_DATA_DIR to a folder that this user can \
-         reach, such as /var/lib/passbook", .path.display()
+        "Postgres runs as the user {user}, who cannot enter {}: set PASSBOOK_DATA_DIR to a folder that this user can enter, \
+         such as /var/lib/passbook", .path.display()
     )]
-    Unreachable {
-        /// The folder that is closed to the user.
+    NoAccess {
+        /// The folder that the user cannot enter.
         path: PathBuf,
         /// The user's name.
         user: String,
     },
 
-    /// As root there is neither a `postgres` nor a `nobody` to run as.
+    /// Passbook runs as root, and neither the user `postgres` nor `nobody` exists.
     #[error(
-        "Postgres refuses to run as root, and there is no user postgres or nobody: create the user postgres, or run passbook as a plain user"
+        "Postgres refuses to run as root, and neither the user postgres nor nobody exists: create the user postgres, or run \
+         Passbook as another user"
     )]
     NoUser,
 
-    /// The data belong to root, as whom Postgres does not run.
-    #[error("the data folder {path} belongs to root, as whom Postgres refuses to run: give it to its user by chown -R {user} {path}", path = .path.display())]
+    /// The data belong to root, and Postgres does not run as root.
+    #[error(
+        "the data folder {path} belongs to root, but Postgres runs as the user {user}: run chown -R {user} {path}",
+        path = .path.display()
+    )]
     OwnedByRoot {
-        /// Postgres's folder.
+        /// The folder of Postgres's data.
         path: PathBuf,
         /// The user that Postgres runs as.
         user: String,
     },
 
-    /// What stands in the place of the data is something else.
+    /// The folder contains other files than those of a data folder.
     #[error(
-        "{} is not a data folder of passbook: set PASSBOOK_DATA_DIR to an empty or a new folder, or restore this one from a backup",
+        "{} is not a data folder of Passbook: set PASSBOOK_DATA_DIR to an empty or a new folder, or restore this one from a backup",
         .0.display()
     )]
-    NotOurs(PathBuf),
+    NotADataDir(PathBuf),
 
-    /// The operating system refused a file or folder.
+    /// The operating system denied access to a file or folder.
     #[error(
-        "the data folder cannot be used, {}: {source}; make it readable and writable for the user that runs Postgres, or \
-         set PASSBOOK_DATA_DIR to another folder", .path.display()
+        "the data folder cannot be used, {}: {source}; make it readable and writable for the user that runs Postgres, or set \
+         PASSBOOK_DATA_DIR to another folder", .path.display()
     )]
-    Folder {
-        /// The file or folder refused.
+    DataDir {
+        /// The file or folder.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: io::Error,
     },
 
     /// `initdb` failed.
-    #[error("a new database could not be created in {}: {reason}; put that right and start again", .path.display())]
+    #[error("a new database could not be created in {}: {reason}; correct that and start again", .path.display())]
     Initdb {
         /// The data folder.
         path: PathBuf,
-        /// The telling line of what `initdb` wrote.
+        /// The last error line of `initdb`.
         reason: String,
     },
 
-    /// The server ended, or never began, before it answered.
-    #[error("Postgres did not start: {reason}; {} says more", .log.display())]
-    Died {
-        /// How it ended, with the last line of its log.
+    /// The server did not start, or exited before it accepted a connection.
+    #[error("Postgres did not start: {reason}; see {}", .log.display())]
+    Exited {
+        /// The exit status and the last error line of the log.
         reason: String,
-        /// Its log file.
+        /// The server's log file.
         log: PathBuf,
     },
 
     /// The server runs but accepts no connection.
-    #[error("Postgres was started but accepts no connection: {source}; {} says more", .log.display())]
-    Unanswered {
-        /// The last refusal.
+    #[error("Postgres started but accepts no connections: {source}; see {}", .log.display())]
+    NoConnection {
+        /// The last connection error.
         source: sqlx::Error,
-        /// Its log file.
+        /// The server's log file.
         log: PathBuf,
     },
 }
 
 impl Error {
-    /// For `map_err` on what the operating system says about one path.
-    pub(super) fn folder(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Folder { path: path.to_owned(), source }
+    /// For `map_err`: turns the operating system's error about `path` into [`Error::DataDir`].
+    pub(super) fn data_dir(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::DataDir { path: path.to_owned(), source }
     }
 }

@@ -1,14 +1,14 @@
-//! A Postgres of our own, for those who have none to offer: found on this machine, started as our child on a private
-//! unix socket with durable settings, kept alive, and ended with us, however we end. No embedding crate does this as
-//! root and without downloads.
+//! The embedded Postgres: `passbook serve` starts it if no database is configured. The server is an installed Postgres that runs as
+//! a child process, on a private Unix socket and with durable settings. It is restarted after a crash, and stops when Passbook
+//! stops. No published crate does this as root and without downloads.
 
-mod account;
 mod binaries;
+mod data_dir;
 mod error;
-mod folder;
-mod keeper;
-mod left_over;
+mod os_user;
 mod server;
+mod stale_server;
+mod supervisor;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -18,63 +18,63 @@ use nix::unistd::{User, getuid};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
-pub use error::Error;
-use keeper::Keeper;
+use server::SUPERUSER;
+use supervisor::Supervisor;
 
-const SUPERUSER: &str = "passbook";
+pub use error::Error;
+pub use server::Settings;
+
 const DATABASE: &str = "passbook";
 
-const ANSWER_S_MAX: u64 = 60;
+/// How long a started server may take to accept connections, apart from crash recovery.
+const START_S_MAX: u64 = 60;
 const ATTACH_S_MAX: u64 = 60;
 const RETRY_MS_MIN: u64 = 10;
 const RETRY_MS_MAX: u64 = 200;
 
-/// What the embedded Postgres is started with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The folder for data, log, socket and lock; it is created where there is none.
-    pub data_dir: PathBuf,
-    /// The folder that holds `postgres` and `initdb`; searched for when not given.
-    pub bin: Option<PathBuf>,
-    /// Further settings of the server, which win over ours: `("fsync", "off")`.
-    pub parameters: Vec<(String, String)>,
-}
-
-/// A running Postgres of our own. Dropped without [`stop`](Self::stop) it ends too, but nobody waits for that.
+/// A running embedded Postgres. Dropping it without [`stop`](Self::stop) stops the server as well, but does not wait for that.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     options: PgConnectOptions,
-    /// None: the server is another passbook's.
-    keeper: Option<Keeper>,
+    /// `None` if another Passbook process runs the server.
+    supervisor: Option<Supervisor>,
 }
 
 impl EmbeddedPostgres {
-    /// Starts the server and waits until it answers. A folder in use by another passbook is refused.
+    /// Starts the server and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another Passbook process uses the data folder. The other variants say why the server cannot start.
     pub async fn start(settings: &Settings) -> Result<Self, Error> {
-        let mut keeper = Keeper::start(settings).await?;
+        let mut supervisor = Supervisor::start(settings).await?;
         let options = connect_options(&settings.data_dir);
-        let answered = tokio::select! {
+        let ready = tokio::select! {
             biased;
-            error = keeper.died() => return Err(error),
-            answered = wait_for_answer(&options) => answered,
+            error = supervisor.exited() => return Err(error),
+            ready = wait_until_ready(&options) => ready,
         };
-        match answered {
+        match ready {
             Ok(()) => {
-                keeper.confirm();
-                Ok(Self { options, keeper: Some(keeper) })
+                supervisor.mark_responded();
+                Ok(Self { options, supervisor: Some(supervisor) })
             }
             Err(source) => {
-                let log = keeper.log_path.clone();
-                keeper.stop().await;
-                Err(Error::Unanswered { source, log })
+                let log = supervisor.log_path.clone();
+                supervisor.stop().await;
+                Err(Error::NoConnection { source, log })
             }
         }
     }
 
-    /// Attaches to the server that another passbook runs in this folder, or starts one for itself on the data there.
-    /// An attached server goes on after [`stop`](Self::stop), and ends when the other passbook does.
+    /// Attaches to the server that another Passbook process runs on this data folder, or starts one on the existing data.
+    ///
+    /// An attached server keeps running after [`stop`](Self::stop), and ends when the other process ends.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and [`Error::NoData`] if the folder contains no data. [`Error::InUse`] means that the other
+    /// process's server does not accept connections.
     pub async fn attach_or_start(settings: &Settings) -> Result<Self, Error> {
-        if !folder::holds_data(&settings.data_dir) {
+        if !data_dir::contains_data(&settings.data_dir) {
             return Err(Error::NoData(settings.data_dir.clone()));
         }
         let deadline = Instant::now() + Duration::from_secs(ATTACH_S_MAX);
@@ -84,8 +84,8 @@ impl EmbeddedPostgres {
                 started => return started,
             };
             let options = connect_options(&settings.data_dir);
-            if answer(&options).await.is_ok() {
-                return Ok(Self { options, keeper: None });
+            if connect_once(&options).await.is_ok() {
+                return Ok(Self { options, supervisor: None });
             }
             if Instant::now() >= deadline {
                 return Err(in_use);
@@ -94,20 +94,20 @@ impl EmbeddedPostgres {
         }
     }
 
-    /// How to connect: by unix socket, as the superuser `passbook`, to the database `passbook`.
+    /// Connection options: the Unix socket, the superuser `passbook` and the database `passbook`.
     pub fn connect_options(&self) -> PgConnectOptions {
         self.options.clone()
     }
 
-    /// Shuts the server down and waits for its end.
+    /// Stops the server and waits until it has exited.
     pub async fn stop(self) {
-        if let Some(keeper) = self.keeper {
-            keeper.stop().await;
+        if let Some(supervisor) = self.supervisor {
+            supervisor.stop().await;
         }
     }
 }
 
-/// Root: `/var/lib/passbook`. A user: `$XDG_DATA_HOME/passbook`, or `~/.local/share/passbook`.
+/// Returns the default data folder: `/var/lib/passbook` for root, else `$XDG_DATA_HOME/passbook` or `~/.local/share/passbook`.
 pub fn default_data_dir() -> PathBuf {
     if getuid().is_root() {
         return PathBuf::from("/var/lib/passbook");
@@ -117,29 +117,31 @@ pub fn default_data_dir() -> PathBuf {
 }
 
 fn home() -> PathBuf {
-    let named = env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let known = || User::from_uid(getuid()).ok().flatten().map(|user| user.dir);
-    named.or_else(known).unwrap_or_default()
+    let from_environment = env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let from_user = || User::from_uid(getuid()).ok().flatten().map(|user| user.dir);
+    from_environment.or_else(from_user).unwrap_or_default()
 }
 
-/// How to connect to the server of this folder, if one runs: as the superuser `passbook`, to the database `passbook`.
+/// Connection options for the server of a data folder, whether or not it runs. See [`EmbeddedPostgres::connect_options`].
 pub fn connect_options(data_dir: &Path) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
-        .socket(folder::socket_dir(data_dir))
+        .socket(data_dir::socket_dir(data_dir))
         .port(5432)
         .username(SUPERUSER)
         .database(DATABASE)
         .ssl_mode(PgSslMode::Disable)
 }
 
-/// A server that says that it is starting up recovers from a crash, which takes the time that it takes.
-async fn wait_for_answer(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
-    let mut deadline = Instant::now() + Duration::from_secs(ANSWER_S_MAX);
+/// Waits until the server accepts connections. Crash recovery has no time limit: the deadline moves while the server responds that
+/// it is starting up.
+async fn wait_until_ready(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+    let mut deadline = Instant::now() + Duration::from_secs(START_S_MAX);
     let mut pause = Duration::from_millis(RETRY_MS_MIN);
     loop {
-        match answer(options).await {
+        match connect_once(options).await {
             Ok(()) => return Ok(()),
-            Err(error) if has_code(&error, "57P03") => deadline = Instant::now() + Duration::from_secs(ANSWER_S_MAX),
+            // cannot_connect_now: the server is starting up.
+            Err(error) if has_code(&error, "57P03") => deadline = Instant::now() + Duration::from_secs(START_S_MAX),
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(_) => {}
         }
@@ -148,10 +150,11 @@ async fn wait_for_answer(options: &PgConnectOptions) -> Result<(), sqlx::Error> 
     }
 }
 
-/// Connects once, and creates our database where it is missing.
-async fn answer(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+/// Connects once, and creates the database `passbook` if it is missing.
+async fn connect_once(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     match options.connect().await {
         Ok(connection) => connection.close().await,
+        // invalid_catalog_name: the database does not exist.
         Err(error) if has_code(&error, "3D000") => {
             let mut connection = options.clone().database("postgres").connect().await?;
             connection.execute("CREATE DATABASE passbook").await?;

@@ -1,5 +1,5 @@
-//! The commands: `initdb` for new data and `postgres` for the server, with the settings that Passbook relies on. Both
-//! end with the thread that started them, so that a killed passbook leaves nothing behind.
+//! Runs `initdb` for new data and `postgres` for the server, with the server settings that Passbook needs. On Linux both end
+//! together with the thread that started them, so that a killed Passbook leaves no server behind.
 
 use std::env;
 use std::fs;
@@ -9,81 +9,97 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::binaries::{self, Binaries};
-use super::folder::Folder;
-use super::{Error, SUPERUSER, Settings, left_over};
+use super::data_dir::DataDir;
+use super::error::Error;
+use super::stale_server::stop_stale_server;
 
-/// One server's data, binaries and settings.
+/// The database superuser that `initdb` creates.
+pub(super) const SUPERUSER: &str = "passbook";
+
+/// The settings of the embedded Postgres.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder for data, log, socket and lock. It is created if it is missing.
+    pub data_dir: PathBuf,
+    /// The folder that contains `postgres` and `initdb`. `None`: the usual folders are searched.
+    pub bin: Option<PathBuf>,
+    /// Server settings that override Passbook's, such as `("fsync", "off")`.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// The data folder, the programs and the settings of one server.
 #[derive(Debug)]
 pub struct Server {
-    folder: Folder,
+    data_dir: DataDir,
     binaries: Binaries,
     socket_dir: PathBuf,
     parameters: Vec<(String, String)>,
 }
 
 impl Server {
-    /// Locks the data folder, creates the data where there are none, and chooses the binaries that can read them.
+    /// Locks the data folder, creates the data if there are none, and chooses the programs that can read the data.
     pub fn prepare(settings: &Settings) -> Result<Self, Error> {
         let installed = binaries::find(settings.bin.as_deref())?;
-        let folder = Folder::open(&settings.data_dir)?;
-        left_over::wait_out(folder.root())?;
-        let binaries = match folder.major()? {
-            Some(written_by) => choose(installed, written_by, &folder)?,
-            None => create_data(installed, &folder)?,
+        let data_dir = DataDir::open(&settings.data_dir)?;
+        stop_stale_server(data_dir.root())?;
+        let binaries = match data_dir.data_major()? {
+            Some(written_by) => choose(installed, written_by, &data_dir)?,
+            None => create_data(installed, &data_dir)?,
         };
-        let socket_dir = folder.open_socket_dir()?;
-        Ok(Self { folder, binaries, socket_dir, parameters: settings.parameters.clone() })
+        let socket_dir = data_dir.open_socket_dir()?;
+        Ok(Self { data_dir, binaries, socket_dir, parameters: settings.parameters.clone() })
     }
 
-    /// Starts the server. The settings named in [`Settings`] come last and win.
+    /// Starts the server process.
     pub fn spawn(&self) -> Result<Child, Error> {
-        let log = self.folder.open_log()?;
-        let mut command = command(&self.folder, &self.binaries.postgres());
-        command.arg("-D").arg(self.folder.pgdata()).process_group(0);
-        for (name, value) in self.settings() {
+        let log = self.data_dir.open_log()?;
+        let mut command = command(&self.data_dir, &self.binaries.postgres());
+        command.arg("-D").arg(self.data_dir.pgdata()).process_group(0);
+        for (name, value) in self.server_settings() {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        let errors = log.try_clone().map_err(Error::folder(&self.log_path()))?;
+        let errors = log.try_clone().map_err(Error::data_dir(&self.log_path()))?;
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        command.spawn().map_err(|error| self.died(format!("{}: {error}", self.binaries.postgres().display())))
+        command.spawn().map_err(|error| self.exited(format!("{}: {error}", self.binaries.postgres().display())))
     }
 
     pub fn log_path(&self) -> PathBuf {
-        self.folder.log_path()
+        self.data_dir.log_path()
     }
 
     pub fn log_length(&self) -> u64 {
         fs::metadata(self.log_path()).map_or(0, |log| log.len())
     }
 
-    /// What the server complained of last since its log had the given length.
-    pub fn last_words(&self, log_length: u64) -> String {
+    /// Returns the last error in the server's log after the first `log_length` bytes.
+    pub fn last_error(&self, log_length: u64) -> String {
         let log = fs::read(self.log_path()).unwrap_or_default();
         let start = usize::try_from(log_length).unwrap_or(0).min(log.len());
-        telling_line(&log[start..])
+        last_error_line(&log[start..])
     }
 
-    /// Whether the server with this process id accepts connections: line 8 of the file that it keeps says so.
+    /// Whether the server with this process id accepts connections: line 8 of `postmaster.pid` contains its state.
     pub fn is_ready(&self, pid: u32) -> bool {
-        let file = fs::read_to_string(self.folder.pgdata().join("postmaster.pid")).unwrap_or_default();
+        let file = fs::read_to_string(self.data_dir.pgdata().join("postmaster.pid")).unwrap_or_default();
         let mut lines = file.lines().map(str::trim);
         lines.next() == Some(pid.to_string().as_str()) && lines.nth(6) == Some("ready")
     }
 
-    pub fn died(&self, reason: String) -> Error {
-        Error::Died { reason, log: self.log_path() }
+    pub fn exited(&self, reason: String) -> Error {
+        Error::Exited { reason, log: self.log_path() }
     }
 
-    /// Nothing here weakens durability: `fsync`, `full_page_writes` and `synchronous_commit` keep their defaults.
-    fn settings(&self) -> Vec<(&str, String)> {
+    /// The server's settings. The operator's come last, so they override the others. `fsync`, `full_page_writes` and
+    /// `synchronous_commit` keep their durable defaults.
+    fn server_settings(&self) -> Vec<(&str, String)> {
         let socket_dir = self.socket_dir.display().to_string().replace('"', "\"\"");
-        let ours = [
+        let own = [
             ("listen_addresses", String::new()),
             ("port", "5432".into()),
             ("unix_socket_directories", format!("\"{socket_dir}\"")),
             ("unix_socket_permissions", "0700".into()),
             ("cluster_name", "passbook".into()),
-            // Room for an instance with as many partitions as a log may have, and for what is attached beside it.
+            // Enough for an instance with the maximum number of partitions, and for other commands beside it.
             ("max_connections", "250".into()),
             ("shared_buffers", "256MB".into()),
             ("max_wal_size", "4GB".into()),
@@ -92,53 +108,53 @@ impl Server {
             ("logging_collector", "off".into()),
             ("log_destination", "stderr".into()),
         ];
-        let theirs = self.parameters.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        ours.into_iter().chain(theirs).collect()
+        let parameters = self.parameters.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        own.into_iter().chain(parameters).collect()
     }
 }
 
-fn choose(installed: Vec<Binaries>, written_by: u32, folder: &Folder) -> Result<Binaries, Error> {
+fn choose(installed: Vec<Binaries>, written_by: u32, data_dir: &DataDir) -> Result<Binaries, Error> {
     let found = installed.first().map_or(0, |binaries| binaries.major);
     installed.into_iter().find(|binaries| binaries.major == written_by).ok_or_else(|| Error::OtherMajor {
-        path: folder.pgdata(),
+        path: data_dir.pgdata(),
         written_by,
         found,
     })
 }
 
-fn create_data(installed: Vec<Binaries>, folder: &Folder) -> Result<Binaries, Error> {
+fn create_data(installed: Vec<Binaries>, data_dir: &DataDir) -> Result<Binaries, Error> {
     let binaries = installed.into_iter().next().ok_or(Error::NoPostgres)?;
-    let new = folder.begin_data()?;
-    let failed = |reason| Error::Initdb { path: folder.pgdata(), reason };
-    let output = command(folder, &binaries.initdb())
+    let new = data_dir.create_new_data()?;
+    let failed = |reason| Error::Initdb { path: data_dir.pgdata(), reason };
+    let output = command(data_dir, &binaries.initdb())
         .args(["--data-checksums", "-E", "UTF8", "--locale=C", "--auth=trust", "-U", SUPERUSER, "-D"])
         .arg(&new)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(format!("{}: {error}", binaries.initdb().display())))?;
     if !output.status.success() {
-        return Err(failed(telling_line(&output.stderr)));
+        return Err(failed(last_error_line(&output.stderr)));
     }
-    folder.finish_data(&new)?;
+    data_dir.commit_new_data(&new)?;
     Ok(binaries)
 }
 
-/// A command as the user that owns the data. `PG…` variables of our own environment must not reach it: `PGPORT` and
-/// others change what a server does.
-fn command(folder: &Folder, program: &Path) -> Command {
+/// Creates a command that runs as the owner of the data. Environment variables such as `PGPORT` are removed, because they change the
+/// behaviour of a server.
+fn command(data_dir: &DataDir, program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
         command.env_remove(name);
     }
-    command.env("LC_ALL", "C").current_dir(folder.root());
-    folder.account.assume(&mut command);
+    command.env("LC_ALL", "C").current_dir(data_dir.root());
+    data_dir.run_as.apply_to(&mut command);
     end_with_this_thread(&mut command);
     command
 }
 
-/// SIGQUIT is Postgres's "immediate shutdown", after which the next start recovers from the log. Linux sends it when the
-/// *thread* that spawned the child ends, and nobody is left to insist: a "fast" one that meets Postgres in the middle of a
-/// recovery hangs (seen with 15.18).
+/// Makes Linux send SIGQUIT to the child when the *thread* that spawned it ends. SIGQUIT is Postgres's immediate shutdown, after
+/// which the next start recovers from the write-ahead log. A fast shutdown (SIGINT) hangs if it arrives during recovery (seen with
+/// 15.18), and the ended process could not send another signal.
 #[cfg(target_os = "linux")]
 fn end_with_this_thread(command: &mut Command) {
     use nix::errno::Errno;
@@ -150,30 +166,28 @@ fn end_with_this_thread(command: &mut Command) {
     #[expect(unsafe_code, reason = "runs between fork and exec: it only makes system calls and allocates nothing")]
     unsafe {
         command.pre_exec(move || -> io::Result<()> {
-            // Where we inherited "ignore" (a shell's background job), Postgres would miss it in its first moments.
+            // A background job of a shell inherits ignored signals, and Postgres would miss signals until it has set its handlers.
             signal(Signal::SIGINT, SigHandler::SigDfl)?;
             signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
             prctl::set_pdeathsig(Signal::SIGQUIT)?;
-            // The parent may have ended before the line above.
+            // The parent may have ended before the previous line.
             if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
         });
     }
 }
 
-/// Elsewhere the next start finds the server of a previous life and ends it.
+/// On other systems the next start finds the server and stops it, see [`stop_stale_server`].
 #[cfg(not(target_os = "linux"))]
 fn end_with_this_thread(_command: &mut Command) {}
 
-/// Postgres's programs may write several lines after the one that says what is wrong.
-fn telling_line(output: &[u8]) -> String {
+/// Returns the last error in the output, without its time and process id. Postgres's programs may write further lines after it.
+fn last_error_line(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
-    let complaint = |line| ["PANIC:", "FATAL:", "error:", "postgres: "].iter().find_map(|mark| from(line, mark));
-    text.lines().rev().find_map(complaint).map_or_else(|| "without a word".into(), ToOwned::to_owned)
-}
-
-/// The line from the mark on, which leaves out its time and process id.
-fn from<'a>(line: &'a str, mark: &str) -> Option<&'a str> {
-    line.find(mark).map(|start| line[start..].trim())
+    let error_in = |line: &str| {
+        let start = ["PANIC:", "FATAL:", "error:", "postgres: "].iter().find_map(|label| line.find(label))?;
+        Some(line[start..].trim().to_owned())
+    };
+    text.lines().rev().find_map(error_in).unwrap_or_else(|| "no error was logged".into())
 }
 
 #[cfg(test)]
@@ -181,10 +195,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_telling_line_is_the_last_complaint_without_its_time() {
+    fn the_last_error_line_is_found_without_its_time() {
         let log = b"2026-11-24 04:19:10.353 UTC [9] FATAL:  database files are incompatible with server\n\
                     2026-11-24 04:19:10.353 UTC [9] LOG:  database system is shut down\n";
-        assert_eq!(telling_line(log), "FATAL:  database files are incompatible with server");
-        assert_eq!(telling_line(b"2026-11-24 04:19:10.353 UTC [9] LOG:  ready\n"), "without a word");
+        assert_eq!(last_error_line(log), "FATAL:  database files are incompatible with server");
+        assert_eq!(last_error_line(b"2026-11-24 04:19:10.353 UTC [9] LOG:  ready\n"), "no error was logged");
     }
 }

@@ -1,5 +1,5 @@
-//! Who runs Postgres: it refuses to run as root, so root hands it to an unprivileged user, and everything that user
-//! must read or write is given to them.
+//! The operating system's user that Postgres runs as. Postgres refuses to run as root, so root runs it as an unprivileged user,
+//! and makes that user the owner of all files that Postgres reads or writes.
 
 use std::fs;
 use std::io;
@@ -10,20 +10,20 @@ use std::process::Command;
 
 use nix::unistd::{Uid, User, geteuid};
 
-use super::Error;
+use super::error::Error;
 
-/// The user that Postgres runs as; nobody else than ourselves unless we are root.
+/// The user that Postgres runs as: the current user, unless that is root.
 #[derive(Clone, Debug)]
-pub enum Account {
-    Ourselves,
+pub enum RunAs {
+    CurrentUser,
     Other { uid: u32, gid: u32, name: String },
 }
 
-impl Account {
-    /// The owner of existing data, else `postgres`, else `nobody`.
-    pub fn of(pgdata: &Path) -> Result<Self, Error> {
+impl RunAs {
+    /// Chooses the owner of existing data, else the user `postgres`, else `nobody`.
+    pub fn for_data(pgdata: &Path) -> Result<Self, Error> {
         if !geteuid().is_root() {
-            return Ok(Self::Ourselves);
+            return Ok(Self::CurrentUser);
         }
         let owner = fs::metadata(pgdata).ok().filter(|data| data.uid() != 0);
         match owner {
@@ -36,22 +36,22 @@ impl Account {
         }
     }
 
-    /// Lets the command run as this user.
-    pub fn assume(&self, command: &mut Command) {
+    /// Makes the command run as this user.
+    pub fn apply_to(&self, command: &mut Command) {
         if let Self::Other { uid, gid, .. } = self {
             command.uid(*uid).gid(*gid);
         }
     }
 
-    /// Gives a file or folder to this user.
-    pub fn own(&self, path: &Path) -> Result<(), Error> {
+    /// Makes this user the owner of a file or folder.
+    pub fn chown(&self, path: &Path) -> Result<(), Error> {
         match self {
-            Self::Ourselves => Ok(()),
-            Self::Other { uid, gid, .. } => chown(path, Some(*uid), Some(*gid)).map_err(Error::folder(path)),
+            Self::CurrentUser => Ok(()),
+            Self::Other { uid, gid, .. } => chown(path, Some(*uid), Some(*gid)).map_err(Error::data_dir(path)),
         }
     }
 
-    /// Refuses data that belong to root: Postgres would run as this user and could not read them.
+    /// Rejects data that root owns, because Postgres runs as this user and could not read them.
     pub fn check_owner(&self, pgdata: &Path) -> Result<(), Error> {
         match self {
             Self::Other { name, .. } if fs::metadata(pgdata).is_ok_and(|data| data.uid() == 0) => {
@@ -61,15 +61,15 @@ impl Account {
         }
     }
 
-    /// Refuses a folder that this user cannot enter, or below one that they cannot enter. What does not exist yet, they can.
-    pub fn check_reaches(&self, path: &Path) -> Result<(), Error> {
+    /// Rejects a folder if this user cannot enter it or one of its parents. Folders that do not exist yet are accepted.
+    pub fn check_access(&self, path: &Path) -> Result<(), Error> {
         let Self::Other { uid, gid, name } = self else {
             return Ok(());
         };
         for folder in path.ancestors() {
             let found = match fs::metadata(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                found => found.map_err(Error::folder(folder))?,
+                found => found.map_err(Error::data_dir(folder))?,
             };
             let search = match (found.uid() == *uid, found.gid() == *gid) {
                 (true, _) => 0o100,
@@ -77,7 +77,7 @@ impl Account {
                 (false, false) => 0o001,
             };
             if found.mode() & search == 0 {
-                return Err(Error::Unreachable { path: folder.to_owned(), user: name.clone() });
+                return Err(Error::NoAccess { path: folder.to_owned(), user: name.clone() });
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! A server of a previous life. When passbook is killed its Postgres ends by itself, but the lock is free before
-//! that is done; and when both are killed, Postgres's own processes outlive their parent for a moment.
+//! Stops the Postgres of a previous Passbook process. After Passbook is killed, its Postgres still shuts down while the lock of
+//! the data folder is free already. If both are killed, backends outlive the postmaster for a moment.
 
 use std::fs;
 use std::path::Path;
@@ -10,55 +10,55 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tracing::warn;
 
-use super::Error;
+use super::error::Error;
 
-/// Elsewhere than on Linux nothing told the server to end, so it is told at once. One that is ending already does not
-/// mind being told again.
-const ENDS_BY_ITSELF_S_MAX: u64 = if cfg!(target_os = "linux") { 10 } else { 0 };
+/// How long to wait before signals are sent. Only Linux signals the server when its parent ends, so there is no wait on other
+/// systems. A further signal does no harm.
+const EXITS_BY_ITSELF_S_MAX: u64 = if cfg!(target_os = "linux") { 10 } else { 0 };
 const FAST_SHUTDOWN_S_MAX: u64 = 30;
 const IMMEDIATE_SHUTDOWN_S_MAX: u64 = 10;
-const LOOK_MS: u64 = 20;
+const POLL_MS: u64 = 20;
 
-/// Returns when no server works in this data folder any more. The caller holds the folder's lock.
-pub fn wait_out(root: &Path) -> Result<(), Error> {
+/// Returns when no server uses this data folder any more. The caller must hold the folder's lock.
+pub fn stop_stale_server(root: &Path) -> Result<(), Error> {
     if !server_pids(root).is_empty() {
-        warn!(folder = %root.display(), "waiting for the Postgres of a previous life to end");
+        warn!(folder = %root.display(), "waiting for the Postgres server of a previous Passbook process to exit");
     }
-    let ended = ends_within(root, ENDS_BY_ITSELF_S_MAX)
-        || ends_after(root, Signal::SIGINT, FAST_SHUTDOWN_S_MAX)
-        || ends_after(root, Signal::SIGQUIT, IMMEDIATE_SHUTDOWN_S_MAX);
-    if !ended {
+    let has_exited = exits_within(root, EXITS_BY_ITSELF_S_MAX)
+        || exits_after(root, Signal::SIGINT, FAST_SHUTDOWN_S_MAX)
+        || exits_after(root, Signal::SIGQUIT, IMMEDIATE_SHUTDOWN_S_MAX);
+    if !has_exited {
         let pid = server_pids(root).first().map_or(0, |pid| pid.as_raw());
-        return Err(Error::LeftOver { path: root.to_owned(), pid });
+        return Err(Error::StaleServer { path: root.to_owned(), pid });
     }
-    forget(root);
+    remove_stale_pid_file(root);
     Ok(())
 }
 
-fn ends_within(root: &Path, seconds: u64) -> bool {
+fn exits_within(root: &Path, seconds: u64) -> bool {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while !server_pids(root).is_empty() {
         if Instant::now() >= deadline {
             return false;
         }
-        thread::sleep(Duration::from_millis(LOOK_MS));
+        thread::sleep(Duration::from_millis(POLL_MS));
     }
     true
 }
 
-fn ends_after(root: &Path, signal: Signal, seconds: u64) -> bool {
+fn exits_after(root: &Path, signal: Signal, seconds: u64) -> bool {
     for pid in server_pids(root) {
-        // One that has ended meanwhile is what we want.
+        // A process that has exited meanwhile needs no signal.
         let _ = kill(pid, signal);
     }
-    ends_within(root, seconds)
+    exits_within(root, seconds)
 }
 
-/// Removes `postmaster.pid` where its number belongs to another process by now (after a reboot, or in a new container):
-/// Postgres would take that process for its predecessor and refuse to start.
-fn forget(root: &Path) {
+/// Removes `postmaster.pid` if its process id belongs to another process now, after a reboot or in a new container. Postgres would
+/// take that process for a running server and refuse to start.
+fn remove_stale_pid_file(root: &Path) {
     if recorded_pid(root).is_some_and(|pid| kill(pid, None).is_ok()) {
-        // If it cannot be removed Postgres says so itself.
+        // If the file cannot be removed, Postgres reports it.
         let _ = fs::remove_file(root.join("postgres/postmaster.pid"));
     }
 }
@@ -69,7 +69,8 @@ fn recorded_pid(root: &Path) -> Option<Pid> {
     (pid > 1).then(|| Pid::from_raw(pid))
 }
 
-/// The processes of `postgres` and `initdb` that work below this folder: Postgres makes its data its working directory.
+/// Finds the processes of `postgres` and `initdb` whose working directory is below this folder. Postgres changes to its data
+/// directory.
 #[cfg(target_os = "linux")]
 fn server_pids(root: &Path) -> Vec<Pid> {
     let is_server = |process: &Path| {
@@ -86,7 +87,7 @@ fn server_pids(root: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// The process that `postmaster.pid` names, if its command line names this folder as well.
+/// Returns the process in `postmaster.pid` if its command line contains this folder.
 #[cfg(not(target_os = "linux"))]
 fn server_pids(root: &Path) -> Vec<Pid> {
     let names_folder = |pid: &Pid| {
