@@ -5,12 +5,12 @@ use std::hint::black_box;
 
 use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use passbook_domain::account::Account;
 use passbook_domain::Channel;
+use passbook_domain::account::Account;
 use passbook_domain::command::{AccountCommand, Movement};
 use passbook_domain::event::Event;
 use passbook_domain::money::{Amount, Currency};
-use passbook_event_store::chain::{Link, hash};
+use passbook_event_store::hash_chain::{HashedFields, hash};
 use passbook_telemetry::metrics::METRICS;
 use uuid::Uuid;
 
@@ -65,7 +65,7 @@ fn fold(c: &mut Criterion) {
 fn hash_event(c: &mut Criterion) {
     let (_, event) = account();
     let data = encode(&event);
-    let link = Link {
+    let fields = HashedFields {
         partition: 0,
         position: 42,
         id: Uuid::from_u128(7),
@@ -77,7 +77,7 @@ fn hash_event(c: &mut Criterion) {
         metadata: METADATA,
         recorded_at: DateTime::UNIX_EPOCH,
     };
-    c.bench_function("hash an event", |b| b.iter(|| hash(black_box(&[7; 32]), black_box(link))));
+    c.bench_function("hash an event", |b| b.iter(|| hash(black_box(&[7; 32]), black_box(fields))));
 }
 
 fn encode_and_decode(c: &mut Criterion) {

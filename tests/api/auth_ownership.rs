@@ -35,7 +35,7 @@ async fn hidden_account_and_unknown_account_get_the_same_response() {
     // A response contains the position of the id's partition, also for an unknown account. Both ids are in one
     // partition.
     let partitions = auth.app.partitions();
-    let unknown = partitions.new_id_in(partitions.of(theirs));
+    let unknown = partitions.new_id_in(partitions.partition_of(theirs));
     let own = ben.open_with_balance(1_000).await;
     let settled = ben.deposit(own, 1).await.expect(201);
     ben.get_account(own, settled.position()).await.expect(200);

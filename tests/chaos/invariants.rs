@@ -87,7 +87,7 @@ fn check_receipt(
     let event_of = |account: &&Value| *recorded.iter().find(|event| event.stream_id == account_id(account)).unwrap();
     let recorded = &accounts.iter().map(event_of).collect::<Vec<_>>();
     assert_eq!(types(recorded), record.command.event_types, "{record:?} is recorded as {recorded:?}");
-    let position_of = |event: &Event| partitions.position(event.partition, event.position);
+    let position_of = |event: &Event| partitions.position_in(event.partition, event.position);
     for (account, event) in accounts.into_iter().zip(recorded) {
         let reported = &account["events"][0];
         let ids = (account_id(account), account["version"].as_i64(), reported["id"].as_str().unwrap().to_owned());
@@ -99,7 +99,7 @@ fn check_receipt(
         assert_eq!(account["balance"].as_i64(), Some(state.balance), "{record:?}");
         assert_eq!(account["status"], state.status, "{record:?}");
     }
-    let last = recorded.iter().map(|event| position_of(event)).reduce(Position::and).unwrap();
+    let last = recorded.iter().map(|event| position_of(event)).reduce(Position::merge).unwrap();
     assert_eq!(receipt["position"], last.to_string(), "{record:?}");
 }
 

@@ -70,7 +70,7 @@ async fn a_service_user_does_not_serve_an_older_schema() {
     postgres.execute("passbook", "DELETE FROM _sqlx_migrations WHERE version > 1").await;
     let ended = Passbook::with_database(&postgres.url("bank", "passbook")).wait_for_exit();
     assert!(
-        ended.error_message().contains("at version 1 and this release needs")
+        ended.error_message().contains("has version 1, but this release needs")
             && ended.error_message().contains("passbook migrate"),
         "{ended:?}"
     );

@@ -65,7 +65,10 @@ fn a_data_folder_in_use_is_refused_and_its_service_keeps_running() {
     let service = Passbook::in_folder(&folder).start();
     for subcommand in ["serve", "migrate"] {
         let ended = Passbook::in_folder(&folder).argument(subcommand).wait_for_exit();
-        assert_error(&ended, &[folder.data().to_str().unwrap(), "in use by another passbook", "PASSBOOK_DATA_DIR"]);
+        assert_error(
+            &ended,
+            &[folder.data().to_str().unwrap(), "in use by another Passbook process", "PASSBOOK_DATA_DIR"],
+        );
     }
     let ended = service.stop(Signal::SIGTERM);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
@@ -87,7 +90,7 @@ fn a_pg_bin_folder_without_postgres_is_named() {
     let empty = folder.join("bin");
     fs::create_dir(&empty).unwrap();
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_PG_BIN", &empty).wait_for_exit();
-    assert_error(&ended, &[empty.to_str().unwrap(), "PASSBOOK_PG_BIN", "holds no working postgres and initdb"]);
+    assert_error(&ended, &[empty.to_str().unwrap(), "PASSBOOK_PG_BIN", "contains no working postgres and initdb"]);
 }
 
 #[test]
@@ -120,7 +123,7 @@ fn the_error_of_a_postgres_that_does_not_start_is_quoted() {
     let folder = Folder::migrated();
     fs::write(folder.data().join("postgres/postgresql.conf"), "no_such_setting = 1\n").unwrap();
     let ended = Passbook::in_folder(&folder).wait_for_exit();
-    assert_error(&ended, &["Postgres did not start", "postgresql.conf", "contains errors", "postgres.log says more"]);
+    assert_error(&ended, &["Postgres did not start", "postgresql.conf", "contains errors", "; see", "postgres.log"]);
     folder.wait_until_unused();
 }
 
@@ -146,7 +149,7 @@ fn a_data_folder_that_postgres_cannot_reach_is_refused() {
 fn a_data_folder_of_postgres_itself_is_refused() {
     let folder = Folder::migrated();
     let ended = Passbook::in_folder(&folder).set("PASSBOOK_DATA_DIR", folder.data().join("postgres")).wait_for_exit();
-    assert_error(&ended, &["is not a data folder of passbook", "PASSBOOK_DATA_DIR"]);
+    assert_error(&ended, &["is not a data folder of Passbook", "PASSBOOK_DATA_DIR"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use clap::{Args, Command, FromArgMatches, builder::Resettable};
 use passbook::config::Config;
 use passbook::service::Service;
 use passbook_database::Database;
-use passbook_event_store::{Partitions, Primary};
+use passbook_event_store::{Partitions, PrimaryConnector};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
@@ -71,7 +71,7 @@ fn partitions_of(config: &Config) -> Partitions {
 
 /// Gives every executor a command, which blocks if the log heads are locked.
 async fn block_executors(client: ApiClient, partitions: Partitions) {
-    if !partitions.are_several() {
+    if !partitions.is_partitioned() {
         client.open_with_balance(0).await;
         return;
     }
@@ -174,7 +174,7 @@ impl App {
 
     /// Shuts the service down.
     pub async fn stop(&mut self) {
-        self.service.take().expect("the service is running").stop().await;
+        self.service.take().expect("the service is running").stop().await.unwrap();
     }
 
     /// The base URL of the service.
@@ -250,7 +250,7 @@ impl App {
     }
 
     /// The connector that verification uses.
-    pub async fn auditor(&self) -> Primary {
+    pub async fn auditor(&self) -> PrimaryConnector {
         Database::open(&self.config.database()).await.unwrap().auditor()
     }
 
@@ -284,7 +284,7 @@ impl App {
 
     /// A position in the account's partition, in the service's form.
     pub fn partition_position(&self, account: Uuid, position: i64) -> String {
-        self.partitions().position(self.partitions().of(account), position).to_string()
+        self.partitions().position_in(self.partitions().partition_of(account), position).to_string()
     }
 
     /// Waits until every view is live and has read the whole log.

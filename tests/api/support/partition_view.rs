@@ -15,7 +15,7 @@ pub struct PartitionView {
 impl PartitionView {
     /// A view of the last partition; `None` if there is only one.
     pub fn of_last(partitions: Partitions) -> Option<Self> {
-        partitions.are_several().then_some(Self { partitions, partition: partitions.count() - 1 })
+        partitions.is_partitioned().then_some(Self { partitions, partition: partitions.count() - 1 })
     }
 
     /// Gives an opening an account id in this partition. An idempotency key chooses the partition itself.

@@ -23,34 +23,35 @@ impl fmt::Display for PositionTracker {
 
 impl PositionTracker {
     pub fn new(partitions: Partitions) -> Self {
-        Self { partitions, position: Arc::new(Mutex::new(partitions.position(0, 0))) }
+        Self { partitions, position: Arc::new(Mutex::new(partitions.position_in(0, 0))) }
     }
 
     /// Merges the position of a response.
     pub fn record(&self, position: &str) {
         let mut latest = self.position.lock().unwrap();
-        *latest = latest.clone().and(position.parse().unwrap());
+        *latest = latest.clone().merge(position.parse().unwrap());
     }
 
     /// Replaces a plain number in the path's `min_position`, which counts the events of all partitions, by a position
     /// of this log.
     pub fn rewrite_min_position(&self, path: &str) -> String {
-        let Some((before, value)) = path.split_once("min_position=").filter(|_| self.partitions.are_several()) else {
+        let Some((before, value)) = path.split_once("min_position=").filter(|_| self.partitions.is_partitioned())
+        else {
             return path.to_owned();
         };
         let (value, rest) = value.split_at(value.find('&').unwrap_or(value.len()));
         let latest = self.position.lock().unwrap().clone();
-        let count: i64 = self.partitions.all().map(|partition| latest.at(partition)).sum();
+        let count: i64 = self.partitions.all().map(|partition| latest.in_partition(partition)).sum();
         let rewritten = match value.parse() {
-            Ok(Position::Only(number)) if number <= count => latest.to_string(),
-            Ok(Position::Only(number)) => self.in_every_partition(number),
-            Ok(position) => position.and(latest).to_string(),
+            Ok(Position::Single(number)) if number <= count => latest.to_string(),
+            Ok(Position::Single(number)) => self.in_every_partition(number),
+            Ok(position) => position.merge(latest).to_string(),
             Err(_) => value.to_owned(),
         };
         format!("{before}min_position={rewritten}{rest}")
     }
 
     fn in_every_partition(&self, number: i64) -> String {
-        Position::Over(self.partitions.all().map(|partition| (partition, number)).collect()).to_string()
+        Position::PerPartition(self.partitions.all().map(|partition| (partition, number)).collect()).to_string()
     }
 }
