@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     event_log::{all_events, cursor, record_every_type},
     support::{
-        ApiClient, App, FeedEvent, Rng, eventually, proxy::Flow, spawn_app_in_one_partition,
+        ApiClient, FeedEvent, Rng, eventually, proxy::Flow, spawn_app_in_one_partition,
         spawn_app_in_one_partition_behind_proxy,
     },
 };

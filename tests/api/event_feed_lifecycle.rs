@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use passbook_audit::feed::FEED_READERS_MAX;
+use passbook_audit::feed::FEED_SUBSCRIBERS_MAX;
 use sqlx::query_scalar;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -136,7 +136,7 @@ async fn subscribers_beyond_the_limit_are_refused() {
     let app = spawn_app_in_one_partition().await;
     let account = app.client().open_with_balance(0).await;
     let mut subscribers = Vec::new();
-    for _ in 0..FEED_READERS_MAX / 100 {
+    for _ in 0..FEED_SUBSCRIBERS_MAX / 100 {
         subscribers.extend(join_all((0..100).map(async |_| app.client().subscribe("").await)).await);
     }
     app.client().get("/v1/events/stream").await.expect_problem(503, "overloaded");

@@ -22,18 +22,18 @@ impl Command {
     }
 
     fn body(&self) -> String {
-        self.with_header("", "")
+        self.body_with("", "")
     }
 
     /// The body with this value for `field`.
-    fn with(&self, field: &str, value: &str) -> String {
+    fn body_with(&self, field: &str, value: &str) -> String {
         let member = |(name, valid): &(&str, String)| {
             format!("\"{name}\":{}", if *name == field { value } else { valid.as_str() })
         };
         object(self.members.iter().map(member))
     }
 
-    fn without(&self, field: &str) -> String {
+    fn body_without(&self, field: &str) -> String {
         let others = self.members.iter().filter(|(name, _)| *name != field);
         object(others.map(|(name, value)| format!("\"{name}\":{value}")))
     }
@@ -89,7 +89,7 @@ impl Fixture {
     async fn expect_refusals(&self, field: &str, values: &str, code: &str) {
         for command in self.commands_with(field) {
             for value in values.split(' ') {
-                let refused = self.expect_refusal(&command.path, command.with(field, value), code).await;
+                let refused = self.expect_refusal(&command.path, command.body_with(field, value), code).await;
                 let named_field = &refused.body["errors"][0]["field"];
                 assert!(code == "malformed_request" || named_field == field, "{value}: {}", refused.body);
             }
@@ -138,7 +138,7 @@ async fn currency_must_be_an_active_iso_code() {
     let fixture = fixture().await;
     let none = r#""eur" "XYZW" "XYZ" "EU" "" "EUR\u0020" "€" 17 true ["EUR"] {}"#;
     fixture.expect_refusals("currency", none, "invalid_currency").await;
-    let null = fixture.commands[0].with_header("currency", "null");
+    let null = fixture.commands[0].body_with("currency", "null");
     fixture.expect_refusal("/v1/accounts", null, "invalid_currency").await;
     fixture.expect_nothing_recorded().await;
 }
@@ -212,10 +212,10 @@ async fn unknown_duplicate_and_missing_fields_are_refused() {
     }
     for field in ["amount", "from", "to"] {
         for command in fixture.commands_with(field) {
-            fixture.expect_refusal(&command.path, command.without(field), "malformed_request").await;
+            fixture.expect_refusal(&command.path, command.body_without(field), "malformed_request").await;
         }
     }
-    fixture.expect_refusal("/v1/accounts", fixture.commands[0].without("currency"), "malformed_request").await;
+    fixture.expect_refusal("/v1/accounts", fixture.commands[0].body_without("currency"), "malformed_request").await;
     fixture.expect_nothing_recorded().await;
 }
 
@@ -259,7 +259,7 @@ async fn deep_nesting_in_any_field_is_refused() {
         for (field, _) in &command.members {
             for deep in [deep("[", "]"), deep("{\"a\":", "}")] {
                 let keyed = fixture.client.with_key("deep");
-                let refused = keyed.post(&command.path, command.with(field, &deep)).await;
+                let refused = keyed.post(&command.path, command.body_with(field, &deep)).await;
                 assert_eq!(refused.status, 400, "{field}: {}", refused.body);
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use passbook_audit::verify;
+use passbook_audit::verification::{self, PinnedHead};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -188,14 +188,13 @@ async fn verification_names_the_partition_of_a_change() {
     run_movements(&client.with_key("only-once"), &accounts[..1], 1).await;
     client.with_key("across").transfer(accounts[1], accounts[3], 7).await.expect(201);
     audit(&app).await;
-    let report = verify::verify(&app.auditor().await, four(), &[], |_, _| ()).await.unwrap();
+    let report = verification::verify(&app.auditor().await, four(), &[], |_, _| ()).await.unwrap();
     assert_eq!((report.events, report.receipts, report.partitions.len()), (7, 2, 4));
-    let witness: Vec<passbook_audit::Witness> =
-        report.witness().split(',').map(|witness| witness.parse().unwrap()).collect();
-    verify::verify(&app.auditor().await, four(), &witness, |_, _| ()).await.unwrap();
+    let heads: Vec<PinnedHead> = report.heads_to_pin().split(',').map(|head| head.parse().unwrap()).collect();
+    verification::verify(&app.auditor().await, four(), &heads, |_, _| ()).await.unwrap();
 
-    let found = async || match verify::verify(&app.auditor().await, four(), &[], |_, _| ()).await {
-        Err(verify::Error::Broken(finding)) => (finding.partition, finding.position, finding.sentence),
+    let found = async || match verification::verify(&app.auditor().await, four(), &[], |_, _| ()).await {
+        Err(verification::Error::Inconsistent(finding)) => (finding.partition, finding.position, finding.message),
         other => panic!("{other:?}"),
     };
     // Verification compares each side of a transfer's receipt in the partition of its account.
@@ -206,13 +205,13 @@ async fn verification_names_the_partition_of_a_change() {
     };
     for (half, partition) in [("43", 1), ("57", 3)] {
         rewrite(half, "1").await;
-        let (at, position, sentence) = found().await;
-        assert!((at, position) == (Some(partition), 2) && sentence.contains("across"), "{at:?} {position} {sentence}");
+        let (at, position, message) = found().await;
+        assert!((at, position) == (Some(partition), 2) && message.contains("across"), "{at:?} {position} {message}");
         rewrite("1", half).await;
     }
     app.tamper("UPDATE event SET data = replace(data::text, '50', '51')::json WHERE partition = 2").await;
-    let (at, position, sentence) = found().await;
-    assert!((at, position) == (Some(2), 1) && sentence.contains("changed"), "{sentence}");
+    let (at, position, message) = found().await;
+    assert!((at, position) == (Some(2), 1) && message.contains("changed"), "{message}");
 }
 
 #[tokio::test]
@@ -230,8 +229,8 @@ async fn verification_compares_both_sides_of_a_transfer() {
         let position = event.position;
         app.tamper(&format!("UPDATE event SET hash = decode('{hash}', 'hex') WHERE partition = 3 AND position = {position}; UPDATE log_head SET hash = decode('{hash}', 'hex') WHERE partition = 3")).await;
     }
-    match verify::verify(&app.auditor().await, four(), &[], |_, _| ()).await {
-        Err(verify::Error::Broken(finding)) => {
+    match verification::verify(&app.auditor().await, four(), &[], |_, _| ()).await {
+        Err(verification::Error::Inconsistent(finding)) => {
             let message = finding.to_string();
             assert!(finding.position == 2 && message.contains(&moved.uuid("/transfer_id").to_string()), "{message}");
         }

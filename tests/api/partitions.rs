@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use passbook::service::{Error, Service};
-use passbook_audit::verify;
+use passbook_audit::verification;
 use passbook_event_store::Partitions;
 use serde_json::json;
 use sqlx::query_scalar;
@@ -53,7 +53,7 @@ async fn transfer_between_partitions_is_atomic() {
     let again = client.with_key("rent").transfer(from, to, 30).await.expect(201);
     assert!(again.is_replay() && again.bytes == moved.bytes);
     let transfer = moved.uuid("/transfer_id");
-    assert_eq!(four().of(transfer), 0, "the transfer id leads to the paying account's partition");
+    assert_eq!(four().partition_of(transfer), 0, "the transfer id leads to the paying account's partition");
     let seen = client.get(&format!("/v1/transfers/{transfer}?min_position={}", moved.position())).await.expect(200);
     assert_eq!((&seen.body["amount"], seen.position()), (&json!(30), "0:2"));
     let dry = client.dry_run().transfer(to, from, 1).await.expect(200);
@@ -93,10 +93,10 @@ async fn transfers_between_partitions_on_two_instances_keep_the_sum() {
     let log = audit(&app).await;
     let across = log.events.iter().filter(|event| event.event_type == "TransferSent").filter(|event| {
         let to: Uuid = event.json()["to"].as_str().unwrap().parse().unwrap();
-        four().of(to) != event.partition
+        four().partition_of(to) != event.partition
     });
     assert!(across.count() > 20, "many transfers are between partitions");
-    let report = verify::verify(&app.auditor().await, four(), &[], |_, _| ()).await.unwrap();
+    let report = verification::verify(&app.auditor().await, four(), &[], |_, _| ()).await.unwrap();
     assert_eq!(i64::try_from(log.events.len()).unwrap(), report.events);
 }
 
@@ -113,7 +113,7 @@ async fn retried_open_without_id_opens_one_account() {
         }
         let again = open(&app).await.expect(201);
         assert!(again.is_replay());
-        seen.insert(four().of(again.account_id()));
+        seen.insert(four().partition_of(again.account_id()));
     }
     assert!(seen.len() > 1, "the accounts are in several partitions");
     assert_eq!(audit(&app).await.head.position, 12);
@@ -264,7 +264,7 @@ async fn start_refuses_another_number_of_partitions() {
         match Service::start(&config).await {
             Ok(service) => {
                 assert!(is_accepted, "{partitions:?}");
-                service.stop().await;
+                service.stop().await.unwrap();
             }
             Err(error) => {
                 assert!(!is_accepted && matches!(error, Error::Partitions { found: 4, .. }), "{error}");
@@ -284,6 +284,6 @@ async fn first_of_two_concurrent_starts_fixes_the_partitions() {
     let (two, eight) = tokio::join!(start(Some(2)), start(Some(8)));
     assert_eq!(two.is_ok(), eight.is_err(), "exactly one start succeeds: {two:?} {eight:?}");
     for service in [two, eight].into_iter().flatten() {
-        service.stop().await;
+        service.stop().await.unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! A database of release 0.1 with events, views, keys and snapshots: this release reads, projects and verifies it and
 //! appends to it. `scripts/record-log` wrote the dump, which never changes.
 
-use passbook_audit::verify::verify;
+use passbook_audit::verification::verify;
 use serde_json::{Value, json};
 use uuid::{Uuid, uuid};
 

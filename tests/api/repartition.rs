@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use passbook::config::Config;
 use passbook::service;
-use passbook_audit::verify;
+use passbook_audit::verification;
 use passbook_database::Database;
 use passbook_event_store::{Partitions, Position};
 use passbook_repartition::{CopiedLog, Error, ProjectorSet, Repartition};
@@ -137,7 +137,7 @@ async fn copy_preserves_all_but_positions_and_hashes() {
         let after = audit(&new).await;
         assert_eq!(preserved(&after), preserved(&before));
         let partitions = new.partitions();
-        verify::verify(&new.auditor().await, partitions, &[], |_, _| ()).await.unwrap();
+        verification::verify(&new.auditor().await, partitions, &[], |_, _| ()).await.unwrap();
 
         // Retries are replayed; their positions are those of the new log.
         let mut rng = Rng::new(1);
@@ -209,7 +209,7 @@ async fn copy_of_a_running_service_can_be_interrupted_and_resumed() {
     let after = audit(&new).await;
     assert_eq!((preserved(&after), after.keys >= before.keys), (preserved(&before), true));
     assert!(responses.len() > 20);
-    verify::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
+    verification::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn keyed_opening_is_replayed_after_two_copies() {
     let (key, opened) = loop {
         let key = keys.next().unwrap();
         let opened = app.client().with_key(&key).open(body.clone()).await.expect(201);
-        if four.of_key("anonymous", &key) != four.of(opened.account_id()) {
+        if four.partition_of_key("anonymous", &key) != four.partition_of(opened.account_id()) {
             break (key, opened);
         }
     };
@@ -326,7 +326,7 @@ async fn copied_events_lost_by_a_failover_are_detected() {
         old.wait_until_disconnected().await;
         old.tamper(change).await;
         let result = target.finish(&old).await.expect_err("the source has another history");
-        assert!(matches!(result, Error::LostEvent(Position::Only(_))), "{result}");
+        assert!(matches!(result, Error::LostEvent(Position::Single(_))), "{result}");
         let result =
             target.open(&old).await.unwrap().catch_up(|_, _| ()).await.expect_err("the source has another history");
         assert!(matches!(result, Error::LostEvent(_)), "{result}");
@@ -341,6 +341,6 @@ async fn log_with_a_broken_hash_chain_is_not_copied() {
     old.tamper("UPDATE event SET data = replace(data::text, '100', '101')::json WHERE position = 3").await;
     let target = Target::new(4).await;
     let result = target.finish(&old).await.expect_err("the hash chain is broken");
-    assert!(matches!(&result, Error::BrokenHashChain(position) if *position == Position::Only(3)), "{result}");
+    assert!(matches!(&result, Error::BrokenHashChain(position) if *position == Position::Single(3)), "{result}");
     assert!(service::Service::start(&target.config).await.is_err());
 }

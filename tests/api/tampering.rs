@@ -1,7 +1,7 @@
 //! Changes that a superuser makes to the tables are found by verification. Changes that the service's role could try
 //! are refused by the database.
 
-use passbook_audit::{Finding, Report, verify};
+use passbook_audit::verification::{self, Finding, PinnedHead, Report};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -27,11 +27,11 @@ async fn app_with_history() -> (App, Uuid, Uuid) {
 }
 
 impl App {
-    async fn verify(&self, witness: Option<&str>) -> Result<Report, Finding> {
-        let witness = witness.map(|text| self.qualify(text).parse().unwrap());
-        match verify::verify(&self.auditor().await, self.partitions(), witness.as_slice(), |_, _| ()).await {
+    async fn verify(&self, expected_head: Option<&str>) -> Result<Report, Finding> {
+        let pinned: Option<PinnedHead> = expected_head.map(|text| self.qualify(text).parse().unwrap());
+        match verification::verify(&self.auditor().await, self.partitions(), pinned.as_slice(), |_, _| ()).await {
             Ok(report) => Ok(report),
-            Err(verify::Error::Broken(finding)) => Err(finding),
+            Err(verification::Error::Inconsistent(finding)) => Err(finding),
             Err(error) => panic!("{error}"),
         }
     }
@@ -40,7 +40,7 @@ impl App {
     #[track_caller]
     fn assert_finding(outcome: Result<Report, Finding>, position: i64, text: &str) {
         let finding = outcome.expect_err("verification finds a mismatch");
-        assert!(finding.position == position && finding.sentence.contains(text), "{finding}");
+        assert!(finding.position == position && finding.message.contains(text), "{finding}");
     }
 }
 
@@ -59,7 +59,7 @@ async fn empty_log_is_verified() {
     let app = spawn_app().await;
     let report = app.verify(None).await.unwrap();
     assert_eq!((report.events, report.accounts), (0, 0));
-    assert!(!report.to_string().contains("--witness"), "there is nothing to witness: {report}");
+    assert!(!report.to_string().contains("--expect-head"), "there is no head to save: {report}");
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn swapped_events_are_found() {
 async fn deleted_last_event_is_found() {
     let (app, _, _) = app_with_history().await;
     app.tamper("DELETE FROM event WHERE position = 6").await;
-    App::assert_finding(app.verify(None).await, 6, "cut off");
+    App::assert_finding(app.verify(None).await, 6, "truncated");
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn changed_snapshots_are_found() {
     app.tamper("DELETE FROM snapshot").await;
     app.verify(None).await.unwrap();
     app.tamper(&format!("INSERT INTO snapshot VALUES (0, '{first}', 9, 1, '\"Unopened\"')")).await;
-    App::assert_finding(app.verify(None).await, 6, "never was");
+    App::assert_finding(app.verify(None).await, 6, "does not exist");
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn changed_receipts_are_found() {
         r#"UPDATE idempotency_key SET receipt = replace(receipt::text, '"position":"{six}"', '"position":"{seven}"')::json"#
     ))
     .await;
-    App::assert_finding(app.verify(None).await, 7, "not there");
+    App::assert_finding(app.verify(None).await, 7, "does not exist");
     app.tamper("UPDATE idempotency_key SET receipt = '{}' WHERE key = 'withdraw'").await;
     App::assert_finding(app.verify(None).await, 1, "withdraw");
 }
@@ -213,12 +213,12 @@ async fn expected_head_detects_a_rewritten_log() {
     let head = &heads.data()[usize::try_from(app.partition_under_test()).unwrap()];
     assert_eq!((&head["partition"], &head["position"]), (&json!(app.partition_under_test()), &json!(6)));
     let hash = head["hash"].as_str().unwrap();
-    let witness = format!("6-{hash}");
-    app.verify(Some(&witness)).await.unwrap();
-    app.verify(Some(&witness[..10])).await.unwrap();
+    let saved = format!("6-{hash}");
+    app.verify(Some(&saved)).await.unwrap();
+    app.verify(Some(&saved[..10])).await.unwrap();
     let other = if hash.starts_with('0') { "1" } else { "0" };
-    App::assert_finding(app.verify(Some(&format!("6-{other}{}", &hash[1..]))).await, 6, "witness");
-    App::assert_finding(app.verify(Some(&format!("7-{hash}"))).await, 7, "witness");
+    App::assert_finding(app.verify(Some(&format!("6-{other}{}", &hash[1..]))).await, 6, "expected head");
+    App::assert_finding(app.verify(Some(&format!("7-{hash}"))).await, 7, "expected head");
 }
 
 #[tokio::test]
