@@ -19,7 +19,7 @@ export function Operations() {
     </section>
     <div class="columns">
       <section class="card" aria-labelledby="log"><h2 id="log">Log head</h2>
-        <p class="muted">Store this head outside the database. Later, <code>passbook verify --witness</code> checks that the log still contains the same events up to this head.</p>
+        <p class="muted">Store this head outside the database. Later, <code>passbook verify --expect-head</code> checks that the log still contains the same events up to this head.</p>
         <${ErrorNotice} error=${log.error} retry=${log.reload} />
         ${log.data && html`<${LogHeadTable} rows=${log.data.data} />`}
       </section>

@@ -114,9 +114,10 @@ pub struct Migrate {
 /// The options of `verify`.
 #[derive(Args, Clone, Debug)]
 pub struct Verify {
-    /// What somebody wrote down of the log earlier: `<position>-<hash>`, at least the hash's first 8 digits.
-    #[arg(long)]
-    pub witness: Option<String>,
+    /// A head of the log that was saved earlier, `<position>-<hash>` with at least the first 8 digits of the hash: fails if the
+    /// log does not contain it. With several partitions, a list of `<partition>:<position>-<hash>`, separated by commas.
+    #[arg(long, alias = "witness", value_name = "HEAD")]
+    pub expect_head: Option<String>,
 
     /// Print the result as one JSON object on standard output.
     #[arg(long)]

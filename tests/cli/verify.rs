@@ -27,13 +27,13 @@ async fn verify_works_with_and_without_a_running_service() {
 
     let beside = verify(&folder, &[]);
     assert_eq!(beside.status.code(), Some(0), "{beside:?}");
-    assert!(beside.stdout[0].contains("in order"), "{beside:?}");
-    let witness = beside.stdout.last().unwrap().rsplit_once(' ').unwrap().1.to_owned();
+    assert!(beside.stdout[0].contains("consistent"), "{beside:?}");
+    let head = beside.stdout.last().unwrap().rsplit_once(' ').unwrap().1.to_owned();
     // The running service still has its Postgres.
     service.client.deposit_ok("another-key").await;
     assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
 
-    let alone = verify(&folder, &["--json", "--witness", &witness]);
+    let alone = verify(&folder, &["--json", "--expect-head", &head]);
     assert_eq!(alone.status.code(), Some(0), "{alone:?}");
     let report = json(&alone);
     assert_eq!((&report["verified"], &report["position"], &report["accounts"]), (&true.into(), &3.into(), &1.into()));
@@ -61,14 +61,14 @@ async fn verify_exits_with_1_and_names_the_first_broken_position() {
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     let finding = json(&failed);
     assert_eq!((&finding["verified"], &finding["position"]), (&false.into(), &2.into()));
-    assert!(finding["finding"].as_str().is_some_and(|sentence| !sentence.is_empty()), "{finding}");
+    assert!(finding["finding"].as_str().is_some_and(|message| !message.is_empty()), "{finding}");
 }
 
 #[test]
 fn an_invalid_pinned_head_is_refused_before_postgres_is_started() {
     let folder = Folder::empty();
-    let ended = verify(&folder, &["--witness", "yesterday"]);
-    assert!(ended.error_message().contains("--witness"), "{ended:?}");
+    let ended = verify(&folder, &["--expect-head", "yesterday"]);
+    assert!(ended.error_message().contains("--expect-head"), "{ended:?}");
     assert!(!folder.data().exists());
 }
 

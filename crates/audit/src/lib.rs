@@ -1,73 +1,34 @@
-//! The log for those who read and check it: [`Trail`] pages of what was recorded and [`feed`](feed) of what is being
-//! recorded, the whole of it by [`verify`](verify::verify), one account while the bank runs, and where it ends.
+//! Reads and verifies the event log.
+//!
+//! [`EventReader`] returns pages of recorded events, and [`feed`] streams events as they are recorded. [`verification`] checks
+//! the whole log and everything derived from it. [`Audit`] checks single accounts while the service runs.
 
-mod account;
-mod books;
-mod cursor;
-pub mod feed;
-mod filter;
-mod receipts;
-mod record;
-mod report;
-mod trail;
-mod transfers;
-pub mod verify;
-mod witness;
+mod event_log;
+pub mod verification;
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
-use utoipa::ToSchema;
+use uuid::Uuid;
 
 use passbook_event_store::{Partitions, log};
 
-pub use account::Verification;
-pub use cursor::{Bookmark, Cursor, InvalidCursor};
-pub use filter::Filter;
-pub use record::EventRecord;
-pub use report::{Finding, Money, Report};
-pub use trail::{LogPage, Misplaced, Trail};
-pub use witness::{InvalidWitness, Witness};
+pub use event_log::{
+    Cursor, CursorParam, Error, EventFilter, EventReader, EventRecord, InvalidCursor, InvalidCursorPosition, LogHead,
+    LogPage, feed,
+};
+pub use verification::Verification;
 
-/// How many accounts are verified at once; each may keep a connection for seconds.
+/// How many accounts are verified at the same time. Each verification may use a connection for seconds.
 const VERIFICATIONS_MAX: usize = 3;
 
-/// The handle to the log for readers, cheap to clone.
+/// Reads the heads of the log and verifies accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
     pool: PgPool,
     partitions: Partitions,
     verifications: Arc<Semaphore>,
-}
-
-/// Where a partition's log ends.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct LogHead {
-    /// The partition.
-    #[schema(example = 0)]
-    pub partition: i16,
-    /// The last event's position; 0 in an empty log.
-    #[schema(example = 42, minimum = 0)]
-    pub position: i64,
-    /// The last event's hash, which covers every event before it; zeros in an empty log.
-    #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
-    pub hash: String,
-}
-
-/// Why a question about the log has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// So many are looking already.
-    #[error("too many are looking at the log")]
-    Busy,
-    /// A cursor leads nowhere.
-    #[error(transparent)]
-    Misplaced(#[from] trail::Misplaced),
-    /// The database does not answer.
-    #[error(transparent)]
-    Storage(#[from] sqlx::Error),
 }
 
 impl Audit {
@@ -76,14 +37,26 @@ impl Audit {
         Self { pool, partitions, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
     }
 
-    /// Where each partition's log ends.
+    /// The head of each partition.
+    ///
+    /// # Errors
+    /// The database failed.
     pub async fn heads(&self) -> Result<Vec<LogHead>, Error> {
         let mut connection = self.pool.acquire().await?;
         let mut heads = Vec::new();
         for partition in self.partitions.all() {
-            let head = log::head(&mut connection, partition).await?;
-            heads.push(LogHead { partition, position: head.position, hash: hex::encode(head.hash) });
+            heads.push(LogHead::new(partition, &log::head(&mut connection, partition).await?));
         }
         Ok(heads)
+    }
+
+    /// Verifies one account: its hashes in the hash chain, and its view. `None` if the account does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if too many accounts are being verified, or the database failed.
+    pub async fn verify_account(&self, account_id: Uuid) -> Result<Option<Verification>, Error> {
+        let _permit = self.verifications.try_acquire().map_err(|_| Error::Busy)?;
+        let mut connection = self.pool.acquire().await?;
+        Ok(verification::verify_account(&mut connection, self.partitions, account_id).await?)
     }
 }

@@ -1,5 +1,5 @@
-//! Both sides of every transfer: what one account sent, another received, in whichever partition. Told without keeping
-//! them: the sums of keyed hashes are equal, or a second pass looks for the side that stands alone.
+//! Checks that every transfer was sent and received alike, also across partitions. Memory does not grow with transfers: the sums
+//! of keyed hashes of both sides are equal, or else a second pass over the log finds the unmatched side.
 
 use std::{
     collections::HashMap,
@@ -10,11 +10,11 @@ use futures_util::TryStreamExt;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Finding;
+use super::report::Finding;
 use passbook_domain::Event;
-use passbook_event_store::{Partitions, whole};
+use passbook_event_store::{Partitions, scan};
 
-/// The transfers that were seen so far.
+/// The sums of the hashes of all sent and all received sides.
 #[derive(Default)]
 pub(super) struct Transfers {
     key: RandomState,
@@ -22,7 +22,7 @@ pub(super) struct Transfers {
     received: u64,
 }
 
-/// What both sides say alike.
+/// The facts that both sides of a transfer record.
 #[derive(Hash, PartialEq, Eq)]
 struct Side<'a> {
     transfer_id: Uuid,
@@ -32,16 +32,25 @@ struct Side<'a> {
     reference: Option<&'a str>,
 }
 
+/// A side whose other side was not found yet.
+struct Unmatched {
+    partition: i16,
+    position: i64,
+    is_sent: bool,
+    transfer_id: Uuid,
+}
+
 impl Transfers {
-    pub(super) fn record(&mut self, account_id: Uuid, event: &Event) {
-        let Some((side, sent)) = side(account_id, event) else { return };
+    /// Adds an event, if it is a side of a transfer.
+    pub(super) fn add(&mut self, account_id: Uuid, event: &Event) {
+        let Some((side, is_sent)) = side(account_id, event) else { return };
         let hash = self.key.hash_one(&side);
-        let sum = if sent { &mut self.sent } else { &mut self.received };
+        let sum = if is_sent { &mut self.sent } else { &mut self.received };
         *sum = sum.wrapping_add(hash);
     }
 
-    /// The first side that stands alone, if one does.
-    pub(super) async fn check(
+    /// A finding for the first side without the other side; `None` if all sides match.
+    pub(super) async fn find_unmatched(
         &self,
         connection: &mut PgConnection,
         partitions: Partitions,
@@ -49,34 +58,34 @@ impl Transfers {
         if self.sent == self.received {
             return Ok(None);
         }
-        // Only here, where something is wrong, transfers are kept until their other side is met.
-        let mut alone: HashMap<u64, (i16, i64, bool, Uuid)> = HashMap::new();
+        let mut unmatched: HashMap<u64, Unmatched> = HashMap::new();
         for partition in partitions.all() {
-            let mut log = whole::events(connection, partition);
+            let mut log = scan::events(connection, partition);
             while let Some(linked) = log.try_next().await? {
                 let recorded = &linked.event;
                 let Ok(event) = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data) else {
                     continue;
                 };
-                let Some((side, sent)) = side(recorded.stream_id, &event) else { continue };
+                let Some((side, is_sent)) = side(recorded.stream_id, &event) else { continue };
                 let hash = self.key.hash_one(&side);
-                if alone.get(&hash).is_some_and(|other| other.2 != sent) {
-                    alone.remove(&hash);
+                if unmatched.get(&hash).is_some_and(|other| other.is_sent != is_sent) {
+                    unmatched.remove(&hash);
                 } else {
-                    alone.insert(hash, (partition, recorded.position, sent, side.transfer_id));
+                    let (position, transfer_id) = (recorded.position, side.transfer_id);
+                    unmatched.insert(hash, Unmatched { partition, position, is_sent, transfer_id });
                 }
             }
         }
-        let first = alone.into_values().min_by_key(|(partition, position, ..)| (*partition, *position));
-        Ok(first.map(|(partition, position, sent, transfer_id)| {
-            let (done, other) = if sent { ("sent", "received") } else { ("received", "sent") };
-            let sentence = format!("what transfer {transfer_id} {done} here was nowhere {other} so");
-            Finding::in_partition(partitions, partition, position, sentence)
+        let first = unmatched.into_values().min_by_key(|side| (side.partition, side.position));
+        Ok(first.map(|Unmatched { partition, position, is_sent, transfer_id }| {
+            let (this, other) = if is_sent { ("sent", "received") } else { ("received", "sent") };
+            let message = format!("the {this} side of transfer {transfer_id} has no matching {other} side");
+            Finding::in_partition(partitions, partition, position, message)
         }))
     }
 }
 
-/// What an event says of a transfer, and whether it is the side that sent.
+/// The side of a transfer that an event records, and whether it is the sent side.
 fn side(account_id: Uuid, event: &Event) -> Option<(Side<'_>, bool)> {
     match event {
         Event::TransferSent(sent) => {

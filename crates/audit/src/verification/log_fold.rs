@@ -1,0 +1,207 @@
+//! Folds the events of a partition in memory, and checks each event: its position, time, hash, version and effect on the
+//! account. It also compares snapshots and the pinned head when it reaches their events.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{
+    pinned_head::PinnedHead,
+    report::{Finding, Money, Report},
+};
+use passbook_domain::{Account, Event, OpenedAccount, Status, money::MINOR_UNITS_MAX};
+use passbook_event_store::{
+    EventWithHash, Hash, Partitions, Position, RecordedEvent, hash_chain, log::Head, scan::RecordedSnapshot,
+};
+
+/// The state of a partition after the events so far.
+pub(super) struct LogFold {
+    partitions: Partitions,
+    partition: i16,
+    position: i64,
+    hash: Hash,
+    recorded_at: DateTime<Utc>,
+    accounts: HashMap<Uuid, AccountEntry>,
+    money: BTreeMap<&'static str, Money>,
+    /// Snapshots whose version was not reached yet, by stream.
+    snapshots: HashMap<Uuid, RecordedSnapshot>,
+    snapshots_compared: u64,
+    /// The pinned head, until its position is reached.
+    pinned_head: Option<PinnedHead>,
+}
+
+/// An account after its events so far.
+#[derive(Default)]
+struct AccountEntry {
+    version: i64,
+    account: Account,
+}
+
+impl LogFold {
+    pub(super) fn new(
+        partitions: Partitions,
+        partition: i16,
+        snapshots: Vec<RecordedSnapshot>,
+        pinned_head: Option<PinnedHead>,
+    ) -> Self {
+        Self {
+            partitions,
+            partition,
+            position: 0,
+            hash: [0; 32],
+            recorded_at: DateTime::UNIX_EPOCH,
+            accounts: HashMap::new(),
+            money: BTreeMap::new(),
+            snapshots: snapshots.into_iter().map(|snapshot| (snapshot.stream_id, snapshot)).collect(),
+            snapshots_compared: 0,
+            pinned_head,
+        }
+    }
+
+    /// A finding at a position of this partition.
+    pub(super) fn finding(&self, position: i64, message: String) -> Finding {
+        Finding::in_partition(self.partitions, self.partition, position, message)
+    }
+
+    /// A position in this partition, as clients see it.
+    pub(super) fn client_position(&self, position: i64) -> Position {
+        self.partitions.position_in(self.partition, position)
+    }
+
+    /// How many partitions the log has.
+    pub(super) fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
+    /// The partition.
+    pub(super) fn partition(&self) -> i16 {
+        self.partition
+    }
+
+    /// The version and state of an account; `None` if it is not opened.
+    pub(super) fn opened_account(&self, account_id: Uuid) -> Option<(i64, &OpenedAccount)> {
+        let entry = self.accounts.get(&account_id)?;
+        Some((entry.version, entry.account.opened().ok()?))
+    }
+
+    /// Checks and folds the next event.
+    pub(super) fn apply(&mut self, linked: &EventWithHash) -> Result<Event, Finding> {
+        let recorded = &linked.event;
+        let position = self.position + 1;
+        let (partitions, partition) = (self.partitions, self.partition);
+        let finding = |message: String| Finding::in_partition(partitions, partition, position, message);
+        if recorded.position != position {
+            return Err(finding("the event is missing from the log".to_owned()));
+        }
+        if recorded.recorded_at < self.recorded_at {
+            return Err(finding("the event's time is earlier than that of the previous event".to_owned()));
+        }
+        let hash = hash_chain::hash(&self.hash, linked.hashed_fields(self.partition));
+        if linked.hash != hash {
+            let message = "the event's hash does not match its content and the previous event: an event was changed, moved or \
+                           inserted";
+            return Err(finding(message.to_owned()));
+        }
+        let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
+            .map_err(|error| finding(error.to_string()))?;
+        self.evolve(recorded, &event).map_err(finding)?;
+        self.compare_snapshot(recorded).map_err(finding)?;
+        if let Some(pinned) = self.pinned_head.take_if(|pinned| pinned.position == position)
+            && !pinned.matches(&hash)
+        {
+            return Err(finding("the event's hash differs from the expected head: the log was rewritten".to_owned()));
+        }
+        (self.position, self.hash, self.recorded_at) = (position, hash, recorded.recorded_at);
+        Ok(event)
+    }
+
+    /// Applies `event` to its account, if the account's state allows it.
+    fn evolve(&mut self, recorded: &RecordedEvent, event: &Event) -> Result<(), String> {
+        let account_id = recorded.stream_id;
+        let entry = self.accounts.entry(account_id).or_default();
+        if recorded.version != entry.version + 1 {
+            let (version, previous) = (recorded.version, entry.version);
+            return Err(format!("account {account_id} has version {version} directly after version {previous}"));
+        }
+        match (&entry.account, event) {
+            (Account::Unopened, Event::AccountOpened(_)) => {}
+            (Account::Unopened, _) => return Err(format!("account {account_id} has an event before its opening")),
+            (Account::Opened(_), Event::AccountOpened(_)) => {
+                return Err(format!("account {account_id} is opened a second time"));
+            }
+            (Account::Opened(OpenedAccount { status: Status::Closed, .. }), _) => {
+                return Err(format!("account {account_id} has an event after its closing"));
+            }
+            (Account::Opened(_), _) => {}
+        }
+        entry.version = recorded.version;
+        entry.account = std::mem::take(&mut entry.account).evolve(event);
+        let Ok(account) = entry.account.opened() else { return Err(format!("account {account_id} is not opened")) };
+        if !(0..=MINOR_UNITS_MAX).contains(&account.balance) {
+            return Err(format!("account {account_id} has the invalid balance {}", account.balance));
+        }
+        self.money.entry(account.currency.code()).or_default().add_event(event);
+        Ok(())
+    }
+
+    fn compare_snapshot(&mut self, recorded: &RecordedEvent) -> Result<(), String> {
+        let (account_id, version) = (recorded.stream_id, recorded.version);
+        if self.snapshots.get(&account_id).is_none_or(|snapshot| snapshot.version != version) {
+            return Ok(());
+        }
+        let Some(snapshot) = self.snapshots.remove(&account_id) else { return Ok(()) };
+        let stored: Option<Account> = serde_json::from_str(&snapshot.state).ok();
+        if stored.as_ref() != self.accounts.get(&account_id).map(|entry| &entry.account) {
+            return Err(format!("the snapshot of account {account_id} at version {version} does not match its events"));
+        }
+        self.snapshots_compared += 1;
+        Ok(())
+    }
+
+    /// Checks that the events end at `head`, and that the pinned head and all snapshots were reached.
+    pub(super) fn finish(&mut self, head: &Head) -> Result<(), Finding> {
+        let fail = |position, message| Err(self.finding(position, message));
+        let last = self.position;
+        if head.position > last {
+            let head = head.position;
+            return fail(
+                last + 1,
+                format!("the event is missing, and the head is at position {head}: the log was truncated"),
+            );
+        }
+        if head.position < last {
+            let head = head.position;
+            return fail(head + 1, format!("the log has an event after its head at position {head}"));
+        }
+        if head.hash != self.hash || (last > 0 && head.recorded_at != self.recorded_at) {
+            return fail(last, "the hash or time of the head is not that of the last event".to_owned());
+        }
+        if let Some(pinned) = &self.pinned_head {
+            return fail(last + 1, format!("the log ends before the expected head at position {}", pinned.position));
+        }
+        if let Some(snapshot) = self.snapshots.values().next() {
+            let (account_id, version) = (snapshot.stream_id, snapshot.version);
+            return fail(
+                last,
+                format!("account {account_id} has a snapshot of version {version}, which does not exist"),
+            );
+        }
+        for entry in self.accounts.values() {
+            if let Ok(account) = entry.account.opened() {
+                self.money.entry(account.currency.code()).or_default().balances += i128::from(account.balance);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the totals of this partition to the report.
+    pub(super) fn add_to(self, report: &mut Report) {
+        report.events += self.position;
+        report.accounts += self.accounts.len();
+        report.snapshots += self.snapshots_compared;
+        for (currency, money) in self.money {
+            report.money.entry(currency).or_default().add(money);
+        }
+    }
+}
