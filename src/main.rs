@@ -1,4 +1,4 @@
-//! The command line: parses the settings, runs the bank until it is told to end.
+//! The command line: parses the settings, runs a subcommand, and serves until a signal stops the process.
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use passbook::config::{Cli, Config, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify};
 use passbook::http;
 use passbook::service::{self, Service};
-use passbook_audit::{InvalidWitness, Witness, verify};
+use passbook_audit::verification::{self, InvalidPinnedHead, PinnedHead};
 use passbook_auth::development;
 use passbook_database::{self as database, Database};
 use passbook_event_store::Partitions;
@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // For the libraries that leave the choice to the process. It is the first to choose, so nothing is refused.
+    // For the libraries that use the crypto provider of the process. No other provider is installed before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Cli::subcommand() {
         Subcommands::Serve(config) => serve(config).await,
@@ -42,42 +42,52 @@ async fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("passbook: {sentence}");
+        Err(message) => {
+            eprintln!("passbook: {message}");
             ExitCode::FAILURE
         }
     }
 }
 
 async fn serve(config: Config) -> Result<(), String> {
-    keep_to_itself()?;
-    let _lines = telemetry::start(&config.log())?;
+    disable_core_dumps()?;
+    let _telemetry = telemetry::start(&config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
 
-    let service = tokio::select! {
+    let mut service = tokio::select! {
         started = Service::start(&config) => started.map_err(|error| error.to_string())?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    eprintln!("{}", service::welcome(&config, service.address()));
+    eprintln!("{}", service::startup_banner(&config, service.address()));
     print(&format!("listening on http://{}\n", service.address()))?;
 
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let failure = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        ended = service.task_ended() => Some(ended),
+    };
+    match &failure {
+        None => tracing::info!("shutdown started; accepted requests are answered"),
+        Some(ended) => {
+            tracing::error!(task = ended.name, reason = ended.reason, "background task ended; shutting down")
+        }
     }
-    tracing::info!("ending: what was accepted is answered first");
-    tokio::select! {
-        () = service.stop() => Ok(()),
-        _ = interrupt.recv() => Err("ended at once, as it was told a second time".to_owned()),
-        _ = terminate.recv() => Err("ended at once, as it was told a second time".to_owned()),
+    let stopped = tokio::select! {
+        stopped = service.stop() => stopped.map_err(|error| error.to_string()),
+        _ = interrupt.recv() => Err("stopped at once by a second signal".to_owned()),
+        _ = terminate.recv() => Err("stopped at once by a second signal".to_owned()),
+    };
+    match failure {
+        None => stopped,
+        // The exit code makes a process manager start the service again.
+        Some(ended) => Err(ended.to_string()),
     }
 }
 
-/// What this process knows, and what its environment told it, is written into no core dump and read by no other process of
-/// the same user.
-fn keep_to_itself() -> Result<(), String> {
+/// Keeps secrets of the memory and the environment out of core dumps, and away from other processes of the same user.
+fn disable_core_dumps() -> Result<(), String> {
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_dumpable(false).map_err(|error| error.to_string())?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| error.to_string())
@@ -85,7 +95,7 @@ fn keep_to_itself() -> Result<(), String> {
 
 async fn migrate(wanted: Migrate) -> Result<(), String> {
     let Migrate { distribute, config } = wanted;
-    let _lines = telemetry::start(&config.log())?;
+    let _telemetry = telemetry::start(&config.log())?;
     let database = Database::open(&config.database()).await.map_err(|error| error.to_string())?;
     let mut migrated = database.migrate().await;
     if distribute && migrated.is_ok() {
@@ -96,32 +106,33 @@ async fn migrate(wanted: Migrate) -> Result<(), String> {
 }
 
 async fn verify(wanted: Verify) -> Result<(), String> {
-    let Verify { witness, json, config } = wanted;
-    let witnesses = witness.iter().flat_map(|list| list.split(',')).map(str::parse).collect();
-    let witnesses: Vec<Witness> = Result::map_err(witnesses, |error: InvalidWitness| format!("--witness: {error}"))?;
-    let _lines = telemetry::start(&config.log())?;
+    let Verify { expect_head, json, config } = wanted;
+    let pinned_heads = expect_head.iter().flat_map(|list| list.split(',')).map(str::parse).collect();
+    let pinned_heads: Vec<PinnedHead> =
+        Result::map_err(pinned_heads, |error: InvalidPinnedHead| format!("--expect-head: {error}"))?;
+    let _telemetry = telemetry::start(&config.log())?;
     let database = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
-    let outcome = check_books(&database, &witnesses, json).await;
+    let outcome = verify_log(&database, &pinned_heads, json).await;
     database.close().await;
     outcome
 }
 
-async fn check_books(database: &Database, witnesses: &[Witness], json: bool) -> Result<(), String> {
-    database.check().await.map_err(|error| error.to_string())?;
+async fn verify_log(database: &Database, pinned_heads: &[PinnedHead], json: bool) -> Result<(), String> {
+    database.check_schema().await.map_err(|error| error.to_string())?;
     let partitions = service::partitions_of(database).await.map_err(|error| error.to_string())?;
-    let bar = ProgressBar::new(0).with_style(bar_style("checking"));
-    let told = verify::verify(&database.auditor(), partitions, witnesses, |read, of| {
+    let bar = ProgressBar::new(0).with_style(bar_style("verifying"));
+    let outcome = verification::verify(&database.auditor(), partitions, pinned_heads, |read, of| {
         bar.set_length(of.unsigned_abs());
         bar.set_position(read.unsigned_abs());
     })
     .await;
     bar.finish_and_clear();
-    match (told, json) {
+    match (outcome, json) {
         (Ok(report), false) => print(&format!("{report}\n")),
         (Ok(report), true) => print(&report.to_json()),
-        (Err(verify::Error::Broken(finding)), true) => {
+        (Err(verification::Error::Inconsistent(finding)), true) => {
             print(&finding.to_json())?;
-            Err("the books are not in order".to_owned())
+            Err("the log is inconsistent".to_owned())
         }
         (Err(error), _) => Err(error.to_string()),
     }
@@ -129,20 +140,20 @@ async fn check_books(database: &Database, witnesses: &[Witness], json: bool) -> 
 
 async fn rebuild(wanted: Rebuild) -> Result<(), String> {
     let Rebuild { projection, verify, resume, config } = wanted;
-    let _lines = telemetry::start(&config.log())?;
+    let _telemetry = telemetry::start(&config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let database = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
     let outcome = tokio::select! {
         outcome = build(&database, &projection, verify, resume) => outcome,
-        _ = interrupt.recv() => Err(format!("stopped half-way: `passbook rebuild {projection} --resume` goes on")),
+        _ = interrupt.recv() => Err(format!("interrupted: `passbook rebuild {projection} --resume` continues")),
     };
     database.close().await;
     outcome
 }
 
 async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> Result<(), String> {
-    database.check().await.map_err(|error| error.to_string())?;
-    let bar = ProgressBar::new(0).with_style(bar_style("building"));
+    database.check_schema().await.map_err(|error| error.to_string())?;
+    let bar = ProgressBar::new(0).with_style(bar_style("rebuilding"));
     let connect = database.projector();
     let partitions = service::partitions_of(database).await.map_err(|error| error.to_string())?;
     let options = Options { name, check_all: verify, resume };
@@ -158,7 +169,7 @@ async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> R
 
 async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
     let passbook::config::Copy { to, follow, config } = wanted;
-    let _lines = telemetry::start(&config.log())?;
+    let _telemetry = telemetry::start(&config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let partitions = config.partitions.and_then(|count| Partitions::new(count.into()));
     let partitions = partitions.ok_or("--partitions is required: it sets the number of partitions of the new log")?;
@@ -180,9 +191,9 @@ async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
 }
 
 async fn copy_into(source: &Database, new: &Config, partitions: Partitions, follow: bool) -> Result<(), String> {
-    source.check().await.map_err(|error| error.to_string())?;
+    source.check_schema().await.map_err(|error| error.to_string())?;
     let target = Database::open(&new.database()).await.map_err(|error| format!("--to: {error}"))?;
-    target.prepare().await.map_err(|error| format!("--to: {error}"))?;
+    target.ensure_schema().await.map_err(|error| format!("--to: {error}"))?;
     let from = service::partitions_of(source).await.map_err(|error| error.to_string())?;
     let opened = Repartition::open(&source.writer(), &target.writer(), from, partitions).await;
     let mut repartition = opened.map_err(|error| error.to_string())?;
@@ -209,8 +220,8 @@ async fn copy_into(source: &Database, new: &Config, partitions: Partitions, foll
 }
 
 async fn relay(wanted: RelayNats) -> Result<(), String> {
-    keep_to_itself()?;
-    let _lines = telemetry::start(&wanted.config.log())?;
+    disable_core_dumps()?;
+    let _telemetry = telemetry::start(&wanted.config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let shutdown = CancellationToken::new();
@@ -238,16 +249,16 @@ fn token(wanted: &Token) -> Result<(), String> {
         audience: config.auth_audience.as_deref(),
     };
     let (token, jwks_file) = development::token(&key, &claims).map_err(|error| error.to_string())?;
-    eprintln!("a service started with PASSBOOK_AUTH_JWKS_FILE={} takes this token:", jwks_file.display());
+    eprintln!("a service with PASSBOOK_AUTH_JWKS_FILE={} accepts this token:", jwks_file.display());
     print(&format!("{token}\n"))
 }
 
-fn bar_style(doing: &str) -> ProgressStyle {
-    let template = format!("{doing} {{wide_bar}} {{human_pos}} of {{human_len}} events, {{eta}} left");
+fn bar_style(activity: &str) -> ProgressStyle {
+    let template = format!("{activity} {{wide_bar}} {{human_pos}} of {{human_len}} events, {{eta}} left");
     ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// To standard output; a reader who hung up is no fault of ours.
+/// Prints to standard output. A closed pipe is not an error.
 fn print(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

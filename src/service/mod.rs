@@ -1,96 +1,115 @@
-//! The only wiring: Config → Database → Bank and ReadModel → HTTP and projector, and the way back down in order.
+//! Wires the crates into one process: starts the database, the write side, the projections and the HTTP server, supervises
+//! their tasks, and stops them in reverse order.
 
+mod access;
 mod relay;
+mod task_group;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
+use self::task_group::TaskGroup;
 use crate::config::{Auth, Config};
 use crate::http;
-use passbook_audit::{Audit, Trail, feed::Feed};
-use passbook_auth::{self as auth, Access, TokenVerifier};
-use passbook_bank::{self as application, Bank};
+use passbook_audit::{Audit, EventReader, feed::Feed};
+use passbook_auth::{self as auth, Access};
+use passbook_bank::{self as bank, Bank};
 use passbook_database::{self as database, Database};
-use passbook_event_store::{Partitions, copied, layout};
+use passbook_event_store::{Partitions, import, partition_count};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
 
 pub use relay::run_relay;
+pub use task_group::TaskEnded;
 
-/// How many requests a second one caller may send where others can reach the bank and nothing else was said.
-const RATE_LIMIT_PER_SECOND: u32 = 1_000;
+/// How long a shutdown may take after the shutdown delay, in milliseconds. /// gives to requests in flight, and than that of a command.
+const SHUTDOWN_MS_MAX: u64 = 25_000;
 
-/// A running bank.
+/// A running service.
 #[derive(Debug)]
 pub struct Service {
     address: SocketAddr,
-    running: Running,
+    tasks: Tasks,
     database: Database,
+    /// Makes `/readyz` answer 503, so that load balancers send new requests to other instances.
+    draining: CancellationToken,
     shutdown_delay: Duration,
 }
 
-/// What runs until the service stops.
+/// The background tasks, in the order in which they stop.
 #[derive(Debug)]
-struct Running {
-    server: http::Server,
-    executors: Vec<JoinHandle<()>>,
-    /// Ends the executors after they have answered all accepted commands.
-    bank_shutdown: DropGuard,
-    projectors: Vec<JoinHandle<()>>,
-    rebuilder: JoinHandle<()>,
-    /// Ends the projectors and the rebuilder.
-    projection_shutdown: DropGuard,
+struct Tasks {
+    /// Ends after the requests in flight.
+    http: TaskGroup,
+    /// Ends after all accepted commands are answered.
+    bank: TaskGroup,
+    /// Ends at the log's head.
+    projections: TaskGroup,
 }
 
-/// Why the bank did not start; each a sentence that says what to do.
+/// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant says it in its sentence")]
+#[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Error {
     #[error(
-        "{0} can be reached by others and access control is off: listen on 127.0.0.1, name who may come in with PASSBOOK_AUTH_ISSUER or PASSBOOK_AUTH_JWKS_FILE, or set PASSBOOK_AUTH=off to let everybody who reaches it do everything"
+        "{0} can be reached from other machines and access control is off: listen on 127.0.0.1, set PASSBOOK_AUTH_ISSUER or \
+         PASSBOOK_AUTH_JWKS_FILE, or set PASSBOOK_AUTH=off to give every client that reaches the address every permission"
     )]
-    Open(SocketAddr),
+    OpenToNetwork(SocketAddr),
     #[error(
-        "PASSBOOK_AUTH=off lets everybody do everything, and PASSBOOK_AUTH_ISSUER or PASSBOOK_AUTH_JWKS_FILE says who may: set one of them"
+        "PASSBOOK_AUTH=off turns access control off, and PASSBOOK_AUTH_ISSUER, PASSBOOK_AUTH_AUDIENCE or \
+         PASSBOOK_AUTH_JWKS_FILE turns it on: set only one of them"
     )]
-    Contradiction,
+    ContradictoryAuth,
     #[error(transparent)]
     Auth(#[from] auth::Error),
-    #[error("{address} is taken by another program: end it, or choose another address with PASSBOOK_LISTEN")]
+    #[error("another program listens on {address}: stop it, or choose another address with PASSBOOK_LISTEN")]
     AddressInUse { address: SocketAddr },
-    #[error("{address} cannot be listened on: {source}")]
+    #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Database(#[from] database::Error),
+    #[error("the log is an incomplete copy of another log: let `passbook copy` finish first")]
+    IncompleteCopy,
     #[error(
-        "another log is being copied into this one, and not all of it is here: let `passbook copy` come to its end first"
-    )]
-    Copying,
-    #[error(
-        "the log was created with {found} partitions, and PASSBOOK_PARTITIONS asks for {asked}: leave it away, or let `passbook copy --to <url> --partitions {asked}` make a new log with so many"
+        "the log has {found} partitions and PASSBOOK_PARTITIONS is {asked}: unset it, or create a log with {asked} partitions \
+         by `passbook copy --to <url> --partitions {asked}`"
     )]
     Partitions { found: i16, asked: i16 },
 }
 
+/// The service did not stop within its time limit.
+#[derive(Debug, thiserror::Error)]
+#[error("the shutdown took longer than {SHUTDOWN_MS_MAX} ms and was aborted; no acknowledged command is lost")]
+pub struct ShutdownTimeout;
+
 impl Service {
-    /// Starts everything; on return the bank answers.
+    /// Starts the service. It serves requests when this function returns.
+    ///
+    /// # Errors
+    /// A setting, the address or the database prevents the start.
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let listener = listen(config).await?;
-        let access = access(config).await?;
+        let access = access::access(config).await?;
         let database = Database::open(&config.database()).await?;
-        match Self::start_on(config, listener, access, &database).await {
-            Ok((address, running)) => {
-                if !controls_access(config) {
-                    tracing::warn!("access control is off: everybody who reaches this bank may do everything");
+        let address = listener.local_addr().unwrap_or(config.listen);
+        let draining = CancellationToken::new();
+        match start_tasks(config, listener, access, &database, draining.clone()).await {
+            Ok(tasks) => {
+                if !access::is_controlled(config) {
+                    tracing::warn!("access control is off; every client has every permission");
                 }
                 let shutdown_delay = Duration::from_millis(config.shutdown_delay_ms.into());
-                Ok(Self { address, running, database, shutdown_delay })
+                Ok(Self { address, tasks, database, draining, shutdown_delay })
             }
             Err(error) => {
                 database.close().await;
@@ -99,101 +118,115 @@ impl Service {
         }
     }
 
-    async fn start_on(
-        config: &Config,
-        listener: TcpListener,
-        access: Access,
-        database: &Database,
-    ) -> Result<(SocketAddr, Running), Error> {
-        database.prepare().await?;
-        let partitions = partitions(config, database).await?;
-        if let Err(error) = read_model::register(&database.projector(), partitions).await {
-            tracing::warn!(%error, "the views are not registered yet; the projector tries again");
-        }
-        let address = listener.local_addr().unwrap_or(config.listen);
-
-        let newer = Arc::new(watch::Sender::new(None));
-        let appended: Arc<[_]> = partitions.all().map(|_| Arc::new(watch::Sender::new(0))).collect();
-        let shutdown = CancellationToken::new();
-        let (mut projectors, mut progress) = (Vec::new(), Vec::new());
-        for (partition, appended) in partitions.all().zip(&*appended) {
-            let (projector, projected) =
-                Projector::new(partition, database.projector(), appended.subscribe(), Arc::clone(&newer));
-            progress.push(projected);
-            projectors.push(tokio::spawn(projector.run(shutdown.clone())));
-        }
-        let follow = || appended.iter().map(|appended| appended.subscribe());
-        let rebuilder = tokio::spawn(Rebuilder::new(database.projector(), partitions).run(shutdown.clone()));
-
-        let trail = Trail::new(database.trail(), partitions);
-        let feed = Feed::new(trail, partitions, database.feed(), follow().collect());
-
-        let command_timeout = Duration::from_millis(config.command_timeout_ms.get().into());
-        let settings = application::Settings {
-            partitions,
-            command_timeout,
-            snapshot_every: config.snapshot_every.get().into(),
-            cache_accounts: config.cache_accounts.get() as usize,
-        };
-        let bank_shutdown = CancellationToken::new();
-        let (bank, executors) = Bank::start(settings, database.writer(), appended, newer, bank_shutdown.clone());
-        let queries = database.queries();
-        let read_model =
-            ReadModel::new(QueryRouter::new(queries.clone(), database.replica(), partitions), partitions, progress);
-        let audit = Audit::new(queries, partitions);
-        let rooms = http::Rooms::new(bank, read_model, audit, feed, access)
-            .limited(limits(config))
-            .behind(http::Proxies::new(&config.trusted_proxies));
-        let server = http::serve(listener, rooms);
-        let (bank_shutdown, projection_shutdown) = (bank_shutdown.drop_guard(), shutdown.drop_guard());
-        Ok((address, Running { server, executors, bank_shutdown, projectors, rebuilder, projection_shutdown }))
-    }
-
-    /// Where it listens.
+    /// The address on which the service listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends in order: no new requests, the accepted ones answered, the log projected, the database closed.
-    pub async fn stop(self) {
-        let Running { server, executors, bank_shutdown, projectors, rebuilder, projection_shutdown } = self.running;
-        server.leave(self.shutdown_delay).await;
-        server.stop().await;
-        drop(bank_shutdown);
-        join(executors).await;
-        // Now the log has every event of this process: the projectors read up to its head and end.
-        drop(projection_shutdown);
-        join(projectors.into_iter().chain([rebuilder])).await;
-        self.database.close().await;
-    }
-}
-
-/// Waits until these tasks have ended.
-async fn join(tasks: impl IntoIterator<Item = JoinHandle<()>>) {
-    for task in tasks {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a task did not end as it should");
+    /// Waits until a background task ends although the service runs. The service is then incomplete: log it and exit.
+    pub async fn task_ended(&mut self) -> TaskEnded {
+        let Tasks { http, bank, projections } = &mut self.tasks;
+        tokio::select! {
+            ended = http.unexpected_end() => ended,
+            ended = bank.unexpected_end() => ended,
+            ended = projections.unexpected_end() => ended,
         }
     }
+
+    /// Stops the service: it accepts no new requests, answers the accepted ones, projects the log to its end and closes the
+    /// database.
+    ///
+    /// # Errors
+    /// The tasks did not end within [`SHUTDOWN_MS_MAX`]. They are abandoned, and the database is closed all the same.
+    pub async fn stop(self) -> Result<(), ShutdownTimeout> {
+        let Self { tasks: Tasks { http, bank, projections }, database, draining, shutdown_delay, .. } = self;
+        draining.cancel();
+        sleep(shutdown_delay).await;
+        let stopped = timeout(Duration::from_millis(SHUTDOWN_MS_MAX), async {
+            http.stop().await;
+            bank.stop().await;
+            // Now the log holds every event of this process, and the projectors read it to its end.
+            projections.stop().await;
+        })
+        .await;
+        database.close().await;
+        stopped.map_err(|_| ShutdownTimeout)
+    }
 }
 
-/// What a person wants to know once it runs.
-pub fn welcome(config: &Config, address: SocketAddr) -> String {
+async fn start_tasks(
+    config: &Config,
+    listener: TcpListener,
+    access: Access,
+    database: &Database,
+    draining: CancellationToken,
+) -> Result<Tasks, Error> {
+    database.ensure_schema().await?;
+    let partitions = ensure_partitions(config, database).await?;
+    if let Err(error) = read_model::register(&database.projector(), partitions).await {
+        tracing::warn!(%error, "views could not be registered; the projector retries");
+    }
+    let mut tasks = Tasks { http: TaskGroup::new(), bank: TaskGroup::new(), projections: TaskGroup::new() };
+    let appended: Arc<[_]> = partitions.all().map(|_| Arc::new(watch::Sender::new(0))).collect();
+    let unsupported_event = Arc::new(watch::Sender::new(None));
+
+    let mut progress = Vec::new();
+    for (partition, appended) in partitions.all().zip(&*appended) {
+        let (projector, projected) =
+            Projector::new(partition, database.projector(), appended.subscribe(), Arc::clone(&unsupported_event));
+        progress.push(projected);
+        tasks.projections.spawn("projector", projector.run(tasks.projections.token()));
+    }
+    let rebuilder = Rebuilder::new(database.projector(), partitions);
+    tasks.projections.spawn("rebuilder", rebuilder.run(tasks.projections.token()));
+
+    let reader = EventReader::new(database.log_pages(), partitions);
+    let new_events = appended.iter().map(|appended| appended.subscribe()).collect();
+    let feed = Feed::new(reader, database.feed(), new_events, tasks.http.token());
+
+    let settings = bank::Settings {
+        partitions,
+        command_timeout: Duration::from_millis(config.command_timeout_ms.get().into()),
+        snapshot_every: config.snapshot_every.get().into(),
+        cache_accounts: config.cache_accounts.get() as usize,
+    };
+    let (bank, executors) = Bank::start(settings, database.writer(), appended, unsupported_event, tasks.bank.token());
+    executors.into_iter().for_each(|executor| tasks.bank.add("executor", executor));
+
+    let queries = database.queries();
+    let router = QueryRouter::new(queries.clone(), database.replica(), partitions);
+    let services = http::Services {
+        bank,
+        read_model: ReadModel::new(router, partitions, progress),
+        audit: Audit::new(queries, partitions),
+        feed,
+        access,
+        rate_limiter: access::rate_limiter(config),
+        trusted_proxies: http::TrustedProxies::new(&config.trusted_proxies),
+        draining,
+    };
+    let server = http::serve(listener, http::AppState::new(services), tasks.http.token());
+    tasks.http.spawn("http server", server);
+    Ok(tasks)
+}
+
+/// The lines that a person sees after the start.
+pub fn startup_banner(config: &Config, address: SocketAddr) -> String {
     let data = match config.database_url.is_some() || config.database_url_file.is_some() {
         true => "in the Postgres of PASSBOOK_DATABASE_URL".to_owned(),
         false => database::data_dir(&config.database()).display().to_string(),
     };
-    let access = match (controls_access(config), config.auth) {
-        (true, _) => "by bearer tokens",
-        (false, Some(Auth::Off)) => "OFF: everybody who reaches this address may do everything",
-        (false, None) => "OFF: every program of this machine may do everything",
+    let access = match (access::is_controlled(config), config.auth) {
+        (true, _) => "bearer tokens",
+        (false, Some(Auth::Off)) => "OFF: every client that reaches this address has every permission",
+        (false, None) => "OFF: every program on this machine has every permission",
     };
-    // A wildcard address is listened on, not visited.
+    // A client cannot connect to a wildcard address.
     let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
     let base = format!("http://{}", SocketAddr::new(ip, address.port()));
     format!(
         "
-  Passbook is open.
+  Passbook is running.
 
     Console     {base}/
     API         {base}/v1/accounts
@@ -202,23 +235,23 @@ pub fn welcome(config: &Config, address: SocketAddr) -> String {
     Data        {data}
     Access      {access}
 
-  Ctrl-C ends it; the data stay.
+  Press Ctrl-C to stop. Data is kept.
 "
     )
 }
 
-/// Into how many partitions the log is divided: created so, if nobody has created it yet.
-pub async fn partitions(config: &Config, database: &Database) -> Result<Partitions, Error> {
+/// The number of partitions of the log; an empty database gets a log with the configured number.
+async fn ensure_partitions(config: &Config, database: &Database) -> Result<Partitions, Error> {
     let asked = config.partitions.and_then(|count| Partitions::new(i16::from(count)));
-    let wanted = asked.unwrap_or(Partitions::ONE);
-    let (found, is_copying) = database
-        .with_service(async |connection| {
-            let found = layout::fix(connection, wanted).await?;
-            Ok((found, copied::is_under_way(connection).await?))
+    let new = asked.unwrap_or(Partitions::ONE);
+    let (found, is_incomplete_copy) = database
+        .with_service_role(async |connection| {
+            let found = partition_count::ensure(connection, new).await?;
+            Ok((found, import::is_in_progress(connection).await?))
         })
         .await?;
-    if is_copying {
-        return Err(Error::Copying);
+    if is_incomplete_copy {
+        return Err(Error::IncompleteCopy);
     }
     match asked {
         Some(asked) if asked != found => Err(Error::Partitions { found: found.count(), asked: asked.count() }),
@@ -226,50 +259,25 @@ pub async fn partitions(config: &Config, database: &Database) -> Result<Partitio
     }
 }
 
-/// The same for whoever looks at a log that is there, and creates nothing.
+/// The number of partitions of an existing log.
+///
+/// # Errors
+/// The database cannot be read.
 pub async fn partitions_of(database: &Database) -> Result<Partitions, Error> {
-    let found = database.with_service(async |connection| layout::fixed(connection).await).await?;
+    let found = database.with_service_role(async |connection| partition_count::read(connection).await).await?;
     Ok(found.unwrap_or(Partitions::ONE))
 }
 
-/// Taken first, so that a busy port is told before a database is started.
+/// Binds the address before the database starts, so that an address in use is reported at once.
 async fn listen(config: &Config) -> Result<TcpListener, Error> {
     let address = config.listen;
-    match (config.auth, controls_access(config)) {
-        (Some(Auth::Off), true) => return Err(Error::Contradiction),
-        (None, false) if !address.ip().is_loopback() => return Err(Error::Open(address)),
+    match (config.auth, access::is_controlled(config)) {
+        (Some(Auth::Off), true) => return Err(Error::ContradictoryAuth),
+        (None, false) if !address.ip().is_loopback() => return Err(Error::OpenToNetwork(address)),
         (None, true | false) | (Some(Auth::Off), false) => {}
     }
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => Error::AddressInUse { address },
         _ => Error::Listen { address, source },
     })
-}
-
-/// Whether anything says whose tokens are taken. Half a setting counts: it is a mistake to be told, and no open bank.
-fn controls_access(config: &Config) -> bool {
-    config.auth_issuer.is_some() || config.auth_jwks_file.is_some() || config.auth_audience.is_some()
-}
-
-/// How much each caller may ask.
-fn limits(config: &Config) -> Option<http::Limits> {
-    let by_default = if config.listen.ip().is_loopback() { 0 } else { RATE_LIMIT_PER_SECOND };
-    let per_second = NonZeroU32::new(config.rate_limit_per_second.unwrap_or(by_default))?;
-    Some(http::Limits::new(per_second, config.rate_limit_burst.unwrap_or(per_second)))
-}
-
-/// Who may do what.
-async fn access(config: &Config) -> Result<Access, Error> {
-    if !controls_access(config) {
-        return Ok(match config.auth {
-            Some(Auth::Off) => Access::Off,
-            None => Access::Loopback,
-        });
-    }
-    let settings = auth::Settings {
-        issuer: config.auth_issuer.clone(),
-        audience: config.auth_audience.clone(),
-        jwks_file: config.auth_jwks_file.clone(),
-    };
-    Ok(Access::Tokens(Arc::new(TokenVerifier::new(settings).await?)))
 }

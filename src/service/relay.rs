@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::RelayNats;
 use crate::http;
 use passbook_database::{self as database, Database};
-use passbook_event_store::{Partitions, copied, layout};
+use passbook_event_store::{Partitions, import, partition_count};
 use passbook_relay as relay;
 
 /// The pause between two attempts to find the log.
@@ -44,7 +44,7 @@ pub async fn run_relay(
 }
 
 async fn publish(command: RelayNats, shutdown: CancellationToken) -> Result<(), String> {
-    let database = Database::expect(&command.config.database()).map_err(|error| error.to_string())?;
+    let database = Database::lazy(&command.config.database()).map_err(|error| error.to_string())?;
     let Some(partitions) = shutdown.run_until_cancelled(wait_for_log(&database)).await else { return Ok(()) };
     let settings = relay::Settings {
         url: command.relay_nats_url,
@@ -76,9 +76,9 @@ async fn wait_for_log(database: &Database) -> Result<Partitions, String> {
 
 /// The number of partitions, or `None` if there is no log, and whether the log is an incomplete copy.
 async fn find_log(database: &Database) -> Result<(Option<Partitions>, bool), database::Error> {
-    database.check().await?;
+    database.check_schema().await?;
     let query = async |connection: &mut PgConnection| {
-        Ok((layout::fixed(connection).await?, copied::is_under_way(connection).await?))
+        Ok((partition_count::read(connection).await?, import::is_in_progress(connection).await?))
     };
-    database.with_service(query).await
+    database.with_service_role(query).await
 }

@@ -1,0 +1,42 @@
+//! The access control and the rate limit that the settings describe.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use crate::config::{Auth, Config};
+use crate::http;
+use passbook_auth::{self as auth, Access, TokenVerifier};
+
+/// The default rate limit of each caller on a non-loopback address, in requests a second.
+const RATE_LIMIT_PER_SECOND: u32 = 1_000;
+
+/// Whether a setting turns access control on. An incomplete setting counts: the start then fails with an error, and never
+/// leaves the service open.
+pub fn is_controlled(config: &Config) -> bool {
+    config.auth_issuer.is_some() || config.auth_jwks_file.is_some() || config.auth_audience.is_some()
+}
+
+/// The access control of the service.
+///
+/// # Errors
+/// The settings are incomplete or unsafe, or the keys cannot be read.
+pub async fn access(config: &Config) -> Result<Access, auth::Error> {
+    if !is_controlled(config) {
+        return Ok(match config.auth {
+            Some(Auth::Off) => Access::Off,
+            None => Access::Loopback,
+        });
+    }
+    let settings = auth::Settings {
+        issuer: config.auth_issuer.clone(),
+        audience: config.auth_audience.clone(),
+        jwks_file: config.auth_jwks_file.clone(),
+    };
+    Ok(Access::Tokens(Arc::new(TokenVerifier::new(settings).await?)))
+}
+
+/// The rate limit of each caller; `None`: no limit.
+pub fn rate_limiter(config: &Config) -> Option<http::RateLimiter> {
+    let default = if config.listen.ip().is_loopback() { 0 } else { RATE_LIMIT_PER_SECOND };
+    let per_second = NonZeroU32::new(config.rate_limit_per_second.unwrap_or(default))?;
+    Some(http::RateLimiter::new(per_second, config.rate_limit_burst.unwrap_or(per_second)))
+}
