@@ -14,7 +14,7 @@ impl From<bank::Error> for Problem {
         use bank::Error;
         match error {
             Error::Rejected(rejection) => rejection.into(),
-            // The same response as for a missing account, so that the caller cannot tell the two apart.
+            // The same response as for a missing account, so that the caller cannot distinguish the two.
             Error::NotVisible => Self::from(Rejection::AccountNotFound).with_audit_reason(OTHER_OWNER),
             Error::VersionMismatch { current } => version_mismatch(current),
             Error::KeyReused => Self::from_code(ErrorCode::IdempotencyKeyReused),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use csv::{Terminator, WriterBuilder};
 use uuid::Uuid;
 
-use super::StatementFormat;
+use super::body::StatementFormat;
 use passbook_event_store::timestamp;
 use passbook_read_model::transactions::{Totals, TransactionView, statement::Statement};
 

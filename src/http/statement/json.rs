@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::StatementFormat;
+use super::body::StatementFormat;
 use passbook_event_store::Position;
 use passbook_read_model::transactions::{
     Totals, TransactionView,
@@ -23,7 +23,7 @@ pub(super) struct Json {
 #[derive(ToSchema)]
 #[schema(as = Statement)]
 #[expect(dead_code, reason = "only the derive reads it: the response is written in parts")]
-pub struct StatementBody {
+pub struct StatementSchema {
     /// The account.
     account_id: Uuid,
     /// Its currency (ISO 4217).

@@ -1,20 +1,23 @@
 //! An account's statement as JSON or CSV, written page by page as fast as the client reads it.
 
+mod body;
 mod csv;
 mod json;
 
 use axum::{
-    body::Body,
     extract::State,
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use chrono::NaiveDate;
-use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use self::{csv::Csv, json::Json};
+use self::{
+    body::{StatementBody, StatementFormat},
+    csv::Csv,
+    json::Json,
+};
 use super::{
     error_code::ErrorCode,
     extract::{
@@ -30,11 +33,8 @@ use super::{
 use passbook_auth::{Caller, Scope};
 use passbook_event_store::Position;
 use passbook_read_model::{
-    Error, Positioned,
-    transactions::{
-        Totals, TransactionView,
-        statement::{Lines, Period, Statement},
-    },
+    Positioned,
+    transactions::statement::{Lines, Period, Statement},
 };
 
 const JSON: &str = "application/json";
@@ -91,7 +91,7 @@ fn required_day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Pr
         StatementQuery,
     ),
     responses(
-        (status = 200, description = "The statement.", content((json::StatementBody = "application/json"), (String = "text/csv")), headers(
+        (status = 200, description = "The statement.", content((json::StatementSchema = "application/json"), (String = "text/csv")), headers(
             ("Passbook-Position" = String, description = "How far the view has read; also in the body as `position`."),
             ("Content-Disposition" = String, description = "The name of the file, for CSV."),
         )),
@@ -143,58 +143,4 @@ fn file_name(statement: &Statement) -> HeaderValue {
     let Statement { account_id, period: Period { from, to }, .. } = statement;
     let file = format!("attachment; filename=\"statement-{account_id}-{from}-{to}.csv\"");
     HeaderValue::try_from(file).unwrap_or(HeaderValue::from_static("attachment"))
-}
-
-/// Writes a statement in one format.
-trait StatementFormat: Send {
-    /// The media type with its parameters.
-    fn content_type(&self) -> &'static str;
-
-    /// Writes the part before the lines.
-    fn write_head(&mut self, bytes: &mut Vec<u8>);
-
-    /// Writes further lines.
-    fn write_lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>);
-
-    /// Writes the part after the last line.
-    fn write_end(&mut self, totals: Totals, bytes: &mut Vec<u8>);
-}
-
-/// The body of a statement, written page by page.
-struct StatementBody {
-    format: Box<dyn StatementFormat>,
-    lines: Lines,
-}
-
-impl StatementBody {
-    /// Writes the first page at once, so that an error there is still a problem. After that, an error ends the body early.
-    async fn into_body(mut self) -> Result<Body, Error> {
-        let mut first = Vec::new();
-        self.format.write_head(&mut first);
-        self.write_page(&mut first).await?;
-        if self.lines.is_finished() {
-            return Ok(Body::from(first));
-        }
-        let rest = stream::try_unfold(self, |mut body| async move {
-            if body.lines.is_finished() {
-                return Ok(None);
-            }
-            let mut page = Vec::new();
-            let written = body.write_page(&mut page).await;
-            // The status is already sent, so the log is the only place for the reason.
-            written.inspect_err(|error| tracing::error!(%error, "statement was aborted"))?;
-            Ok::<_, Error>(Some((page, body)))
-        });
-        Ok(Body::from_stream(stream::once(async { Ok(first) }).chain(rest)))
-    }
-
-    /// Writes the next lines, and the totals after the last one.
-    async fn write_page(&mut self, bytes: &mut Vec<u8>) -> Result<(), Error> {
-        let lines = self.lines.next_page().await?;
-        self.format.write_lines(&lines, bytes);
-        if self.lines.is_finished() {
-            self.format.write_end(self.lines.totals(), bytes);
-        }
-        Ok(())
-    }
 }
