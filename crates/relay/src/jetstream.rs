@@ -20,7 +20,7 @@ use super::{
     message,
     settings::{Servers, Settings},
 };
-use passbook_event_store::whole::LinkedEvent;
+use passbook_event_store::EventWithHash;
 
 /// The time limit of a connection attempt, including the login.
 const CONNECT_MS_MAX: u64 = 5_000;
@@ -192,15 +192,15 @@ impl JetStream {
     }
 
     /// Sends an event, which the server stores at the event's position or not at all. Does not wait for the reply.
-    pub(super) async fn publish(&self, linked: &LinkedEvent, replies: &Replies) -> Result<(), AttemptError> {
-        let position = linked.event.position;
+    pub(super) async fn publish(&self, recorded: &EventWithHash, replies: &Replies) -> Result<(), AttemptError> {
+        let position = recorded.event.position;
         let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_MESSAGE_ID, linked.event.id.to_string());
+        headers.insert(header::NATS_MESSAGE_ID, recorded.event.id.to_string());
         headers.insert(header::NATS_EXPECTED_STREAM, self.name.as_str());
         headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, (position - 1).to_string());
         headers.insert("Content-Type", message::CONTENT_TYPE);
-        let subject = message::subject(self.partition, linked);
-        let payload = message::render(self.partition, linked);
+        let subject = message::subject(self.partition, recorded);
+        let payload = message::render(self.partition, recorded);
         let payload = payload.map_err(|error| AttemptError::outage("cannot render an event as JSON", error))?;
         let sent = self.client.publish_with_reply_and_headers(subject, replies.inbox.clone(), headers, payload).await;
         sent.map_err(|error| match error.kind() {

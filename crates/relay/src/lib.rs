@@ -12,6 +12,7 @@ mod jetstream;
 mod lag;
 mod log_reader;
 mod message;
+mod outage;
 mod publisher;
 mod settings;
 
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::publisher::Publisher;
-use passbook_event_store::{Partitions, Primary};
+use passbook_event_store::{Partitions, PrimaryConnector};
 
 pub use error::FatalError;
 pub use log_reader::HistoryMismatch;
@@ -34,7 +35,7 @@ pub use settings::Settings;
 pub async fn run(
     settings: Settings,
     partitions: Partitions,
-    database: &Primary,
+    database: &PrimaryConnector,
     shutdown: CancellationToken,
 ) -> Result<(), FatalError> {
     settings.validate()?;

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use passbook_event_store::{trail, whole::LinkedEvent, with_timeout};
+use passbook_event_store::{EventWithHash, reader, with_timeout};
 
 /// The time limit of each statement of the relay. After it, the database server counts as unavailable.
 pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 50;
 
 /// Consecutive events of the log.
-type Page = Result<Vec<LinkedEvent>, ReadError>;
+type Page = Result<Vec<EventWithHash>, ReadError>;
 
 /// A position in the log, with the hash of the event there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub(super) struct LogPosition {
     pub(super) hash: Vec<u8>,
 }
 
-impl From<&LinkedEvent> for LogPosition {
-    fn from(linked: &LinkedEvent) -> Self {
-        Self { position: linked.event.position, hash: linked.hash.clone() }
+impl From<&EventWithHash> for LogPosition {
+    fn from(recorded: &EventWithHash) -> Self {
+        Self { position: recorded.event.position, hash: recorded.hash.clone() }
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn locate(
     if position == 0 {
         return Ok(LogPosition::default());
     }
-    let reading = async { trail::hash_at(&mut *pool.acquire().await?, partition, position).await };
+    let reading = async { reader::hash_at(&mut *pool.acquire().await?, partition, position).await };
     let hash = with_timeout(STATEMENT_MAX, reading).await?;
     let hash = hash.ok_or(ReadError::History(HistoryMismatch::BeyondHead(position)))?;
     match expected_hash.is_none_or(|expected| expected == hash) {
@@ -86,7 +86,7 @@ pub(super) async fn locate(
 async fn read_page(pool: &PgPool, partition: i16, after: &LogPosition) -> Page {
     let overlap = usize::from(after.position > 0);
     let limit = (PAGE_EVENTS_MAX + overlap) as i64;
-    let reading = async { trail::page(&mut *pool.acquire().await?, partition, after.position, limit).await };
+    let reading = async { reader::page(&mut *pool.acquire().await?, partition, after.position, limit).await };
     let mut events = with_timeout(STATEMENT_MAX, reading).await?;
     if after.position > 0 {
         if events.is_empty() {

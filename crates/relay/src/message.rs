@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::log_reader::LogPosition;
+use passbook_event_store::EventWithHash;
 use passbook_event_store::timestamp;
-use passbook_event_store::whole::LinkedEvent;
 
 /// The media type of a CloudEvents message in JSON.
 pub(super) const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -61,8 +61,8 @@ struct PublishedPosition {
 }
 
 /// The subject of an event: `passbook.<partition>.<type>`.
-pub(super) fn subject(partition: i16, linked: &LinkedEvent) -> String {
-    format!("passbook.{partition}.{}", token(&linked.event.event_type))
+pub(super) fn subject(partition: i16, recorded: &EventWithHash) -> String {
+    format!("passbook.{partition}.{}", token(&recorded.event.event_type))
 }
 
 /// The subject filter that matches all events of a partition.
@@ -80,8 +80,8 @@ fn token(event_type: &str) -> String {
 ///
 /// # Errors
 /// The event's data is not valid JSON. Postgres prevents this.
-pub(super) fn render(partition: i16, linked: &LinkedEvent) -> serde_json::Result<Bytes> {
-    let event = &linked.event;
+pub(super) fn render(partition: i16, recorded: &EventWithHash) -> serde_json::Result<Bytes> {
+    let event = &recorded.event;
     let message = CloudEvent {
         specversion: "1.0",
         id: event.id,
@@ -94,8 +94,8 @@ pub(super) fn render(partition: i16, linked: &LinkedEvent) -> serde_json::Result
         position: event.position.to_string(),
         sequence: format!("{:019}", event.position),
         accountversion: event.version.to_string(),
-        hash: hex::encode(&linked.hash),
-        metadata: serde_json::from_str(&linked.metadata).unwrap_or_default(),
+        hash: hex::encode(&recorded.hash),
+        metadata: serde_json::from_str(&recorded.metadata).unwrap_or_default(),
         data: serde_json::from_str(&event.data)?,
     };
     serde_json::to_vec(&message).map(Bytes::from)

@@ -16,9 +16,10 @@ use super::{
     jetstream::{JetStream, PublishReply, Replies, StreamTail},
     lag,
     log_reader::{self, LogPosition, ReadError},
+    outage::OutageState,
     settings::Settings,
 };
-use passbook_event_store::{Primary, whole::LinkedEvent};
+use passbook_event_store::{EventWithHash, PrimaryConnector};
 use passbook_telemetry::metrics::METRICS;
 
 /// The number of database connections of one partition, and the time limit for acquiring one.
@@ -35,9 +36,6 @@ const CHECKPOINT_MS: u64 = 250;
 const TRUNCATED_MS_MAX: u64 = 5_000;
 /// The interval between checks of a stream to which nothing is published.
 const IDLE_CHECK_MS: u64 = 10_000;
-/// The pause after an outage. It doubles from the minimum to the maximum until publishing resumes.
-const RETRY_MS_MIN: u64 = 100;
-const RETRY_MS_MAX: u64 = 2_000;
 
 /// The publisher of one partition.
 pub(super) struct Publisher {
@@ -46,7 +44,7 @@ pub(super) struct Publisher {
     stream_name: String,
     database: PgPool,
     /// The search for a new primary after a failover runs while this exists.
-    _primary: Primary,
+    _primary: PrimaryConnector,
     shutdown: CancellationToken,
     /// The stream's last position; `None` until it was read from the server.
     published: watch::Sender<Option<i64>>,
@@ -54,18 +52,23 @@ pub(super) struct Publisher {
     saved: i64,
     /// The time since which the stream ends before its checkpoint.
     truncated_since: Option<Instant>,
-    /// Whether an outage was logged, and not its end.
-    in_outage: bool,
-    retry_ms: u64,
+    outage: OutageState,
 }
 
 impl Publisher {
-    pub(super) fn new(settings: Settings, partition: i16, primary: Primary, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        partition: i16,
+        primary: PrimaryConnector,
+        shutdown: CancellationToken,
+    ) -> Self {
         let connections = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX));
+        let stream_name = format!("{}-{partition}", settings.stream);
         Self {
-            stream_name: format!("{}-{partition}", settings.stream),
+            outage: OutageState::new(stream_name.clone()),
+            stream_name,
             settings,
             partition,
             database: primary.pool(connections),
@@ -74,8 +77,6 @@ impl Publisher {
             published: watch::Sender::new(None),
             saved: 0,
             truncated_since: None,
-            in_outage: false,
-            retry_ms: RETRY_MS_MIN,
         }
     }
 
@@ -95,13 +96,12 @@ impl Publisher {
             match self.attempt(&shutdown).await {
                 Ok(()) => return Ok(()),
                 Err(AttemptError::Fatal(error)) => return Err(*error),
-                Err(AttemptError::Outage(reason)) => self.log_outage(&reason),
+                Err(AttemptError::Outage(reason)) => self.outage.record_failure(&reason),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = sleep(Duration::from_millis(self.retry_ms)) => {}
+                () = sleep(self.outage.next_pause()) => {}
             }
-            self.retry_ms = (self.retry_ms * 2).min(RETRY_MS_MAX);
         }
     }
 
@@ -127,7 +127,7 @@ impl Publisher {
     /// Finds the position at which publishing resumes, and subscribes to the replies.
     async fn start(&mut self, stream: &JetStream) -> Result<(InFlight, Replies), AttemptError> {
         let stored = self.reconcile(stream).await?;
-        if !self.in_outage {
+        if !self.outage.in_outage() {
             tracing::info!(stream = self.stream_name, position = stored.position, "publishing started");
         }
         let replies = stream.subscribe_to_replies().await?;
@@ -169,7 +169,7 @@ impl Publisher {
                     if self.reconcile(stream).await? != in_flight.stored {
                         return Err(AttemptError::Outage("the end of the stream has changed".to_owned()));
                     }
-                    self.log_recovery(in_flight.stored.position);
+                    self.outage.record_success(in_flight.stored.position);
                     in_flight.replied_at = Instant::now();
                 }
             }
@@ -235,7 +235,7 @@ impl Publisher {
                 let acknowledged = in_flight.acknowledge(position);
                 METRICS.relay_published.with_label_values(&[&self.stream_name]).inc_by(acknowledged);
                 self.published.send_replace(Some(in_flight.stored.position));
-                self.log_recovery(position);
+                self.outage.record_success(position);
                 Ok(())
             }
             PublishReply::Full(reason) => {
@@ -267,22 +267,6 @@ impl Publisher {
             ReadError::Storage(error) => database_outage(error),
         }
     }
-
-    /// Logs one warning per outage; further failures are logged at debug level.
-    fn log_outage(&mut self, reason: &str) {
-        match std::mem::replace(&mut self.in_outage, true) {
-            false => tracing::warn!(stream = self.stream_name, reason, "publishing failed; retrying"),
-            true => tracing::debug!(stream = self.stream_name, reason, "publishing failed again; retrying"),
-        }
-    }
-
-    /// Logs the end of an outage, and resets the backoff.
-    fn log_recovery(&mut self, position: i64) {
-        if std::mem::take(&mut self.in_outage) {
-            tracing::info!(stream = self.stream_name, position, "publishing resumed");
-        }
-        self.retry_ms = RETRY_MS_MIN;
-    }
 }
 
 /// Runs `work` until it ends. Returns `None` on shutdown, and an error when the connection is lost.
@@ -301,13 +285,13 @@ async fn while_connected<T>(
 
 async fn publish_page(
     stream: &JetStream,
-    page: &[LinkedEvent],
+    page: &[EventWithHash],
     in_flight: &mut InFlight,
     replies: &Replies,
 ) -> Result<(), AttemptError> {
-    for linked in page {
-        stream.publish(linked, replies).await?;
-        in_flight.push(linked.into());
+    for recorded in page {
+        stream.publish(recorded, replies).await?;
+        in_flight.push(recorded.into());
     }
     Ok(())
 }

@@ -12,10 +12,9 @@ use super::{
 };
 use passbook_bank::{AccountReceipt, Counterparty, Receipt};
 use passbook_event_store::{
-    Partitions, Position, StreamVersion,
-    copied::{self, Progress},
+    EventWithHash, Partitions, Position, StreamVersion,
+    import::{self, ImportProgress},
     log::{Key, KeyId},
-    whole::LinkedEvent,
 };
 
 impl Session {
@@ -33,12 +32,13 @@ impl Session {
         }
         let mut after: Option<KeyId> = None;
         loop {
-            let page = copied::keys(&mut self.source, partition, after.as_ref(), (since, until), PAGE_ROWS_MAX).await?;
+            let page =
+                import::read_keys(&mut self.source, partition, after.as_ref(), (since, until), PAGE_ROWS_MAX).await?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.id.clone());
             self.copy_key_page(partition, page).await?;
         }
-        let progress = Progress { keys_at: checkpoint.max(since), ..self.progress_of(partition).clone() };
+        let progress = ImportProgress { keys_at: checkpoint.max(since), ..self.progress_of(partition).clone() };
         self.store_progress(progress).await
     }
 
@@ -63,7 +63,7 @@ impl Session {
             }
         }
         for (partition, keys) in groups {
-            copied::write_keys(&mut self.target, partition, &keys).await?;
+            import::write_keys(&mut self.target, partition, &keys).await?;
         }
         Ok(())
     }
@@ -84,9 +84,10 @@ fn target_partitions(
         Receipt::Transfer(transfer) => (transfer.from.account_id, false),
         Receipt::Account(account) => (account.account_id, account.version == 1),
     };
-    let of_account = to.of(account_id);
-    let of_key = to.of_key(&id.caller, &id.key);
-    let needs_both = is_opening && of_key != of_account && from.of_key(&id.caller, &id.key) == source_partition;
+    let of_account = to.partition_of(account_id);
+    let of_key = to.partition_of_key(&id.caller, &id.key);
+    let needs_both =
+        is_opening && of_key != of_account && from.partition_of_key(&id.caller, &id.key) == source_partition;
     std::iter::once(of_account).chain(needs_both.then_some(of_key)).collect()
 }
 
@@ -106,11 +107,11 @@ fn events_of(receipt: &Receipt) -> Vec<StreamVersion> {
 fn with_new_positions(
     mut receipt: Receipt,
     to: Partitions,
-    events: &HashMap<(Uuid, i64), LinkedEvent>,
+    events: &HashMap<(Uuid, i64), EventWithHash>,
 ) -> Option<Receipt> {
     let new_position = |account: &AccountReceipt| -> Option<Position> {
-        let linked = events.get(&(account.account_id, account.version))?;
-        Some(to.position(to.of(account.account_id), linked.event.position))
+        let recorded = events.get(&(account.account_id, account.version))?;
+        Some(to.position_in(to.partition_of(account.account_id), recorded.event.position))
     };
     match &mut receipt {
         Receipt::Account(account) => account.position = new_position(account)?,
@@ -119,7 +120,7 @@ fn with_new_positions(
             transfer.position = transfer.from.position.clone();
             if let Counterparty::Visible(to) = &mut transfer.to {
                 to.position = new_position(to)?;
-                transfer.position = transfer.position.clone().and(to.position.clone());
+                transfer.position = transfer.position.clone().merge(to.position.clone());
             }
         }
     }

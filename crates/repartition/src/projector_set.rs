@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use passbook_event_store::{Partitions, Primary};
+use passbook_event_store::{Partitions, PrimaryConnector};
 use passbook_read_model::{self as read_model, Projector};
 
 /// One projector for each partition of the new log.
@@ -20,7 +20,7 @@ impl ProjectorSet {
     ///
     /// # Errors
     /// The database failed while the views were registered.
-    pub async fn start(database: &Primary, partitions: Partitions) -> sqlx::Result<Self> {
+    pub async fn start(database: &PrimaryConnector, partitions: Partitions) -> sqlx::Result<Self> {
         read_model::register(database, partitions).await?;
         let shutdown = CancellationToken::new();
         let start = |partition| {

@@ -10,10 +10,10 @@ use super::{
 };
 use passbook_domain::account::STATE_VERSION;
 use passbook_event_store::{
-    Partitions, Position, Primary,
-    copied::{self, Progress},
-    layout,
+    Partitions, Position, PrimaryConnector,
+    import::{self, ImportProgress},
     log::{self, Head},
+    partition_count,
 };
 
 /// A copy of a log into one with more partitions, which has not been finished yet.
@@ -35,19 +35,24 @@ impl Repartition {
     ///
     /// # Errors
     /// The numbers of partitions do not fit, the target contains another log, or the source is an incomplete copy.
-    pub async fn open(source: &Primary, target: &Primary, from: Partitions, to: Partitions) -> Result<Self, Error> {
+    pub async fn open(
+        source: &PrimaryConnector,
+        target: &PrimaryConnector,
+        from: Partitions,
+        to: Partitions,
+    ) -> Result<Self, Error> {
         if to.count() % from.count() != 0 {
             return Err(Error::NotAMultiple { from: from.count(), to: to.count() });
         }
         let mut source = for_copy(source).connect().await?;
-        if copied::is_under_way(&mut source).await? {
+        if import::is_in_progress(&mut source).await? {
             return Err(Error::SourceIncomplete);
         }
         let mut target = for_copy(target).connect().await?;
-        if layout::fixed(&mut target).await?.is_none() {
+        if partition_count::read(&mut target).await?.is_none() {
             let mut transaction = target.begin().await?;
-            if layout::create(&mut transaction, to).await? {
-                copied::begin(&mut transaction, from).await?;
+            if partition_count::create(&mut transaction, to).await? {
+                import::begin(&mut transaction, from).await?;
             }
             transaction.commit().await?;
         }
@@ -117,7 +122,7 @@ impl Session {
         let total: i64 = heads.iter().map(|head| head.position).sum();
         let from = self.from;
         for (partition, head) in from.all().zip(&heads) {
-            let lost = |position| Error::LostEvent(from.position(partition, position));
+            let lost = |position| Error::LostEvent(from.position_in(partition, position));
             if self.progress_of(partition).position > head.position {
                 return Err(lost(head.position + 1));
             }
@@ -144,14 +149,14 @@ impl Session {
         let before = self.progress_of(partition).clone();
         let page = self.read_source_page(partition, before.position, Some(&before.hash)).await?;
         let Some(last) = page.last() else { return Ok(()) };
-        let progress = Progress { position: last.event.position, hash: last.hash.clone(), ..before.clone() };
-        let groups = self.by_target_partition(&page, |linked| linked.event.stream_id);
+        let progress = ImportProgress { position: last.event.position, hash: last.hash.clone(), ..before.clone() };
+        let groups = self.by_target_partition(&page, |recorded| recorded.event.stream_id);
         let mut transaction = self.target.begin().await?;
         for (target_partition, events) in groups {
             let head = log::lock_head(&mut transaction, target_partition).await?;
-            copied::append(&mut transaction, target_partition, &head, &events).await?;
+            import::append(&mut transaction, target_partition, &head, &events).await?;
         }
-        if !copied::advance(&mut transaction, before.position, &progress).await? {
+        if !import::advance(&mut transaction, before.position, &progress).await? {
             return Err(Error::ConcurrentCopy);
         }
         transaction.commit().await?;
@@ -164,11 +169,12 @@ impl Session {
         for partition in self.from.all() {
             let mut after = Uuid::nil();
             loop {
-                let page = copied::snapshots(&mut self.source, partition, STATE_VERSION, after, PAGE_ROWS_MAX).await?;
+                let page =
+                    import::read_snapshots(&mut self.source, partition, STATE_VERSION, after, PAGE_ROWS_MAX).await?;
                 let Some(last) = page.last() else { break };
                 after = last.stream_id;
                 for (target_partition, snapshots) in self.by_target_partition(page, |snapshot| snapshot.stream_id) {
-                    copied::write_snapshots(&mut self.target, target_partition, STATE_VERSION, &snapshots).await?;
+                    import::write_snapshots(&mut self.target, target_partition, STATE_VERSION, &snapshots).await?;
                 }
             }
         }
@@ -189,8 +195,8 @@ impl Session {
         let (mut events, mut position) = (0, Position::default());
         for partition in self.to.all() {
             let head = log::head(&mut self.target, partition).await?.position;
-            let head_position = self.to.position(partition, head);
-            position = if partition == 0 { head_position } else { position.and(head_position) };
+            let head_position = self.to.position_in(partition, head);
+            position = if partition == 0 { head_position } else { position.merge(head_position) };
             events += head;
         }
         Ok(CopiedLog { events, position })
@@ -201,7 +207,7 @@ impl Session {
         let mut transaction = self.target.begin().await?;
         for progress in &mut self.progress {
             progress.finished_at = Some(Utc::now());
-            if !copied::advance(&mut transaction, progress.position, progress).await? {
+            if !import::advance(&mut transaction, progress.position, progress).await? {
                 return Err(Error::ConcurrentCopy);
             }
         }
@@ -211,8 +217,12 @@ impl Session {
 }
 
 /// Loads the stored progress of the target, and checks that it belongs to a copy with these numbers of partitions.
-async fn load_progress(target: &mut PgConnection, from: Partitions, to: Partitions) -> Result<Vec<Progress>, Error> {
-    let progress = copied::progress(target).await?;
+async fn load_progress(
+    target: &mut PgConnection,
+    from: Partitions,
+    to: Partitions,
+) -> Result<Vec<ImportProgress>, Error> {
+    let progress = import::read_progress(target).await?;
     let Some(first) = progress.first() else { return Err(Error::NotEmpty) };
     if let Some(finished_at) = first.finished_at {
         return Err(Error::Finished(finished_at));
@@ -220,7 +230,7 @@ async fn load_progress(target: &mut PgConnection, from: Partitions, to: Partitio
     if first.source_count != from.count() {
         return Err(Error::OtherSource { expected: first.source_count, found: from.count() });
     }
-    match layout::fixed(target).await? {
+    match partition_count::read(target).await? {
         Some(found) if found != to => {
             Err(Error::OtherPartitionCount { expected: found.count(), requested: to.count() })
         }
@@ -229,8 +239,8 @@ async fn load_progress(target: &mut PgConnection, from: Partitions, to: Partitio
 }
 
 /// Connection options for a copy: transactions without an idle limit, and a name that does not count as a service.
-fn for_copy(primary: &Primary) -> Primary {
-    primary.shaped(|options| {
+fn for_copy(primary: &PrimaryConnector) -> PrimaryConnector {
+    primary.with_options(|options| {
         options.application_name("passbook copy").options([("idle_in_transaction_session_timeout", "0")])
     })
 }

@@ -7,10 +7,9 @@ use uuid::Uuid;
 
 use super::error::Error;
 use passbook_event_store::{
-    Partitions, StreamVersion, chain,
-    copied::{self, Progress},
-    trail,
-    whole::LinkedEvent,
+    EventWithHash, Partitions, StreamVersion, hash_chain,
+    import::{self, ImportProgress},
+    reader,
 };
 
 /// The number of events, keys or snapshots that one transaction copies.
@@ -23,24 +22,24 @@ pub(super) struct Session {
     pub(super) from: Partitions,
     pub(super) to: Partitions,
     /// The stored progress of each source partition, in their order.
-    pub(super) progress: Vec<Progress>,
+    pub(super) progress: Vec<ImportProgress>,
 }
 
 impl Session {
-    pub(super) fn progress_of(&self, partition: i16) -> &Progress {
+    pub(super) fn progress_of(&self, partition: i16) -> &ImportProgress {
         // `Repartition::open` loads one entry for each source partition.
         &self.progress[usize::from(partition.unsigned_abs())]
     }
 
     /// Replaces the progress of one source partition, after it was stored.
-    pub(super) fn set_progress(&mut self, progress: Progress) {
+    pub(super) fn set_progress(&mut self, progress: ImportProgress) {
         let index = usize::from(progress.source_partition.unsigned_abs());
         self.progress[index] = progress;
     }
 
     /// Stores a progress that leaves the position of the copied events unchanged.
-    pub(super) async fn store_progress(&mut self, progress: Progress) -> Result<(), Error> {
-        if !copied::advance(&mut self.target, progress.position, &progress).await? {
+    pub(super) async fn store_progress(&mut self, progress: ImportProgress) -> Result<(), Error> {
+        if !import::advance(&mut self.target, progress.position, &progress).await? {
             return Err(Error::ConcurrentCopy);
         }
         self.set_progress(progress);
@@ -55,7 +54,7 @@ impl Session {
     ) -> BTreeMap<i16, Vec<T>> {
         let mut groups: BTreeMap<i16, Vec<T>> = BTreeMap::new();
         for item in items {
-            groups.entry(self.to.of(stream_id(&item))).or_default().push(item);
+            groups.entry(self.to.partition_of(stream_id(&item))).or_default().push(item);
         }
         groups
     }
@@ -69,11 +68,11 @@ impl Session {
         partition: i16,
         position: i64,
         expected_hash: Option<&[u8]>,
-    ) -> Result<Vec<LinkedEvent>, Error> {
+    ) -> Result<Vec<EventWithHash>, Error> {
         // The page begins with the event at `position`, whose hash is the start of the chain.
         let overlap = i64::from(position > 0);
-        let mut page = trail::page(&mut self.source, partition, position, PAGE_ROWS_MAX + overlap).await?;
-        let broken = |position| Error::BrokenHashChain(self.from.position(partition, position));
+        let mut page = reader::page(&mut self.source, partition, position, PAGE_ROWS_MAX + overlap).await?;
+        let broken = |position| Error::BrokenHashChain(self.from.position_in(partition, position));
         let mut previous_hash = vec![0; 32];
         if position > 0 {
             previous_hash = match page.first() {
@@ -81,15 +80,17 @@ impl Session {
                 Some(_) | None => return Err(broken(position)),
             };
             if expected_hash.is_some_and(|expected| expected != previous_hash) {
-                return Err(Error::LostEvent(self.from.position(partition, position)));
+                return Err(Error::LostEvent(self.from.position_in(partition, position)));
             }
         }
-        for (expected, linked) in (position + 1..).zip(&page) {
+        for (expected, recorded) in (position + 1..).zip(&page) {
             let previous: [u8; 32] = previous_hash.try_into().map_err(|_| broken(expected))?;
-            if linked.event.position != expected || *linked.hash != chain::hash(&previous, linked.link(partition)) {
+            if recorded.event.position != expected
+                || *recorded.hash != hash_chain::hash(&previous, recorded.hashed_fields(partition))
+            {
                 return Err(broken(expected));
             }
-            previous_hash = linked.hash.clone();
+            previous_hash = recorded.hash.clone();
         }
         Ok(page)
     }
@@ -98,11 +99,13 @@ impl Session {
     pub(super) async fn find_target_events(
         &mut self,
         wanted: impl IntoIterator<Item = StreamVersion>,
-    ) -> Result<HashMap<(Uuid, i64), LinkedEvent>, Error> {
+    ) -> Result<HashMap<(Uuid, i64), EventWithHash>, Error> {
         let mut found = HashMap::new();
         for (partition, wanted) in self.by_target_partition(wanted, |wanted| wanted.stream_id) {
-            let events = copied::find(&mut self.target, partition, &wanted).await?;
-            found.extend(events.into_iter().map(|linked| ((linked.event.stream_id, linked.event.version), linked)));
+            let events = import::find_events(&mut self.target, partition, &wanted).await?;
+            found.extend(
+                events.into_iter().map(|recorded| ((recorded.event.stream_id, recorded.event.version), recorded)),
+            );
         }
         Ok(found)
     }
