@@ -1,4 +1,4 @@
-//! The database: a configured Postgres, or the embedded one. This crate opens it, migrates its schema, and creates one
+//! The database: a configured Postgres, or the embedded one. This crate opens it and migrates its schema. It creates one
 //! connector or pool for each use, so that no use can exhaust the connections of another.
 
 mod citus;
@@ -159,7 +159,7 @@ impl Database {
         Ok(value)
     }
 
-    /// Connections for executors. Commits are durable, whatever the server's default is.
+    /// Connections for executors. Commits are durable even if the server's default is not.
     pub fn writer(&self) -> PrimaryConnector {
         let settings = [schema::AS_SERVICE, ("synchronous_commit", "on")];
         self.primary

@@ -1,5 +1,5 @@
-//! The operating system's user that Postgres runs as. Postgres refuses to run as root, so root runs it as an unprivileged user,
-//! and makes that user the owner of all files that Postgres reads or writes.
+//! The operating system's user that Postgres runs as. Postgres refuses to run as root, so root runs it as an unprivileged user.
+//! That user becomes the owner of all files that Postgres reads or writes.
 
 use std::fs;
 use std::io;

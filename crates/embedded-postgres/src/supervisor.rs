@@ -28,7 +28,7 @@ const IMMEDIATE_SHUTDOWN_S_MAX: u64 = 10;
 /// The handle of the supervisor thread. Dropping it stops the server too, but does not wait for that.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// Nothing is ever sent. Dropping the sender tells the thread to stop the server.
+    /// Never sends a value. Dropping the sender tells the thread to stop the server.
     stop: Sender<Infallible>,
     /// Receives an error if the server exits before it has responded. Closed without a value after a regular stop.
     exit: oneshot::Receiver<Error>,

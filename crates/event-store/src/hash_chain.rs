@@ -1,5 +1,5 @@
 //! The hash chain of a partition. Each event's hash covers the hash of the event before it, so a row that is changed or
-//! removed later breaks the chain, and a log that is cut off at its end disagrees with its head.
+//! removed later breaks the chain. A log that is cut off at its end disagrees with its head.
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};

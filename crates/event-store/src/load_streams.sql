@@ -1,5 +1,6 @@
 -- Each stream is read through the indexes on its own: Postgres cannot plan a LATERAL subquery with ORDER BY or LIMIT as one
--- scan of the whole table, even if the table was small when the statement was prepared. The order is that of the versions.
+-- scan of the whole table. That holds even if the table was small when the statement was prepared. Rows arrive stream by
+-- stream, each stream in the order of its versions.
 SELECT
     wanted.id AS "stream_id!",
     held.version AS "snapshot_version?",

@@ -127,8 +127,8 @@ pub struct ConcurrentEvent {
 
 /// Takes the log-head lock as [`lock_head`] does, and reads the events after `known` in the order of their positions.
 ///
-/// The events are `None` if `known` is `None`, if there are more than `events_max`, or if the log does not contain `known`
-/// (another history, for instance after a restore). The caller must then discard its cached state.
+/// The events are `None` if `known` is `None`, if there are more than `events_max`, or if the log does not contain `known`. The
+/// last case is another history, for instance after a restore. On `None` the caller must discard its cached state.
 ///
 /// # Errors
 /// As [`lock_head`].

@@ -3,7 +3,7 @@
 
 use sqlx::{Connection, PgConnection, Result, query, query_scalar};
 
-use super::Partitions;
+use super::partition::Partitions;
 
 /// Reads the number of partitions. `None`: the log has not been created.
 ///

@@ -26,7 +26,7 @@ const WATCH_INTERVAL_MS: u64 = 2_000;
 /// The time limit of one such search.
 const FIND_MS_MAX: u64 = 5_000;
 
-/// Connects to whichever of the configured servers accepts writes. Cheap to clone.
+/// Connects to the configured server that accepts writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PrimaryConnector {
     servers: Vec<PgConnectOptions>,

@@ -1,6 +1,6 @@
 -- The position comes from the receipt's JSON, which may have been tampered with, so it is matched as text: $2 extracts the
--- position in partition $1, and $4 matches any valid position. The receipt of a command that spans several partitions is
--- stored in one of them and contains a position in each, so it is returned for each of them.
+-- position in partition $1, and $4 matches any valid position. The receipt of a command over several partitions is stored in
+-- one of them. It contains a position in each, so it is returned for each.
 SELECT
     caller,
     key,

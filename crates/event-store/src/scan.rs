@@ -55,8 +55,8 @@ pub fn events(connection: &mut PgConnection, partition: i16) -> BoxStream<'_, Re
     .boxed()
 }
 
-/// Reads up to `limit` events of a stream after `version`, each with the hash of the event before it in the log (zeros for the
-/// first event of the log).
+/// Reads up to `limit` events of a stream after `version`, each with the hash of the event before it in the log. The first event
+/// of the log has zeros as its previous hash.
 ///
 /// # Errors
 /// A database error.

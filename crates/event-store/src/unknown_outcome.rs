@@ -21,7 +21,7 @@ pub struct EventRef {
 
 /// Returns whether the append committed. If not, its fences are raised and it can never commit.
 ///
-/// `first_events` holds the first event of the append in each partition that it writes to, by ascending partition. The
+/// `first_events` contains the first event of the append in each partition that it writes to, by ascending partition. The
 /// function runs in a transaction of its own and takes the log-head locks in that order.
 ///
 /// # Errors
