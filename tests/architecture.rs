@@ -391,7 +391,7 @@ fn only_the_append_inserts_events_and_no_statement_changes_them() {
             match from.as_str() {
                 "migrations/0001_event_store.sql" => assert!(text.contains("create function append_batch")),
                 // The import of another log, before this one is served.
-                other => assert_eq!(other, "crates/event-store/src/append_recorded.sql"),
+                other => assert_eq!(other, "crates/event-store/src/append_imported.sql"),
             }
         }
     }
