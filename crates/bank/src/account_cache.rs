@@ -20,8 +20,8 @@ use super::{
 use passbook_domain::{Account, DecodeError, Event, account::STATE_VERSION};
 use passbook_event_store::{
     Partitions,
-    log::Missed,
-    stream::{self, Piece},
+    log::ConcurrentEvent,
+    stream::{self, StreamItem},
     with_timeout,
 };
 use passbook_telemetry::metrics::{METRICS, phase};
@@ -93,7 +93,7 @@ impl AccountCache {
     pub(super) fn catch_up(
         &mut self,
         prefetched: LoadedAccounts,
-        concurrent: Option<Vec<Missed>>,
+        concurrent: Option<Vec<ConcurrentEvent>>,
     ) -> Result<(), StorageError> {
         let Some(concurrent) = concurrent else {
             self.clear();
@@ -106,9 +106,9 @@ impl AccountCache {
         Ok(())
     }
 
-    fn apply_concurrent_events(&mut self, events: Vec<Missed>) -> Result<(), StorageError> {
+    fn apply_concurrent_events(&mut self, events: Vec<ConcurrentEvent>) -> Result<(), StorageError> {
         let Some(accounts) = &mut self.accounts else { return Ok(()) };
-        for Missed { stream_id, version, event_type, schema_version, data } in events {
+        for ConcurrentEvent { stream_id, version, event_type, schema_version, data } in events {
             // A prefetched account may already include this event.
             if let Some(cached) = accounts.peek_mut(&stream_id).filter(|cached| cached.version < version) {
                 let event = self.gate.check(stream_id, version, Event::decode(&event_type, schema_version, &data))?;
@@ -168,7 +168,7 @@ impl AccountCache {
         let mut loaded: LoadedAccounts = ids.iter().map(|id| (*id, Ok(CachedAccount::default()))).collect();
         let mut by_partition: BTreeMap<i16, Vec<Uuid>> = BTreeMap::new();
         for stream_id in ids {
-            by_partition.entry(self.partitions.of(stream_id)).or_default().push(stream_id);
+            by_partition.entry(self.partitions.partition_of(stream_id)).or_default().push(stream_id);
         }
         for (partition, ids) in by_partition {
             let folded = self.fold(connection, partition, &ids, Some(STATE_VERSION)).await?;
@@ -196,8 +196,8 @@ impl AccountCache {
                 continue;
             }
             match piece {
-                Piece::Snapshot { version, state } => folded.start_from_snapshot(stream_id, version, &state),
-                Piece::Event { version, event_type, schema_version, data } => {
+                StreamItem::Snapshot { version, state } => folded.start_from_snapshot(stream_id, version, &state),
+                StreamItem::Event { version, event_type, schema_version, data } => {
                     let event = Event::decode(&event_type, schema_version, &data);
                     folded.apply(stream_id, version, self.gate.check(stream_id, version, event)?);
                 }

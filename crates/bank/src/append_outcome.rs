@@ -6,7 +6,7 @@ use super::{
     decide_batch::{Decided, HeadsByPartition},
     storage_error::{Kind, StorageError},
 };
-use passbook_event_store::{log, settle::Place};
+use passbook_event_store::{log, unknown_outcome::EventRef};
 
 /// The outcome of one attempt to append a batch.
 pub(super) enum AppendOutcome {
@@ -33,7 +33,7 @@ pub(super) struct CommittedBatch {
 /// An append whose outcome is unknown.
 pub(super) struct UnknownAppend {
     /// Where the first event of each partition is stored if the append has committed.
-    pub events: Vec<Place>,
+    pub events: Vec<EventRef>,
     /// The results to return in that case. `None` after the callers got [`OutcomeUnknown`](super::Error::OutcomeUnknown).
     pub results: Option<CommandResults>,
 }
@@ -43,9 +43,9 @@ impl AppendOutcome {
     pub(super) fn of_failed_commit(error: StorageError, decided: Decided, heads: &HeadsByPartition) -> Self {
         let first_event = |(partition, append): (&i16, &log::Batch)| {
             let (head, first) = heads.get(partition).zip(append.events.first())?;
-            Some(Place { partition: *partition, position: head.position + 1, id: first.id })
+            Some(EventRef { partition: *partition, position: head.position + 1, id: first.id })
         };
-        let events: Vec<Place> = decided.appends.iter().filter_map(first_event).collect();
+        let events: Vec<EventRef> = decided.appends.iter().filter_map(first_event).collect();
         match error.kind {
             Kind::UnknownOutcome if !events.is_empty() => {
                 Self::OutcomeUnknown(error, UnknownAppend { events, results: Some(decided.results) })

@@ -23,7 +23,7 @@ use passbook_event_store::timestamp;
 use passbook_event_store::{
     Partitions,
     log::{self, Key, Outcome},
-    settle, with_timeout,
+    unknown_outcome, with_timeout,
 };
 use passbook_telemetry::metrics::{METRICS, phase};
 
@@ -167,7 +167,8 @@ impl Appender {
     ) -> Result<bool, StorageError> {
         // The head has moved or has a new fence: the locked path reads it.
         self.force_locked_path();
-        with_timeout(STATEMENT_TIMEOUT, settle::settle(connection, &unknown.events)).await.map_err(|error| {
+        let resolving = unknown_outcome::resolve_unknown_append(connection, &unknown.events);
+        with_timeout(STATEMENT_TIMEOUT, resolving).await.map_err(|error| {
             // The data of the batch was not sent again, so no error here can mean that Postgres rejects it.
             StorageError { kind: Kind::Unavailable, ..error.into() }
         })
@@ -186,7 +187,7 @@ impl Appender {
         match self.partition {
             Some(partition) => {
                 let known = self.heads.get(&partition);
-                let locking = log::take_turn(&mut transaction, partition, known, CATCH_UP_EVENTS_MAX);
+                let locking = log::lock_head_and_read_since(&mut transaction, partition, known, CATCH_UP_EVENTS_MAX);
                 let (head, concurrent) = with_timeout(STATEMENT_TIMEOUT, locking).await?;
                 let is_alone = concurrent.as_ref().is_some_and(Vec::is_empty);
                 self.locked_batches =
@@ -245,7 +246,7 @@ impl Appender {
             return BTreeSet::from([partition]);
         }
         let streams = batch.iter().flat_map(|pending| pending.command.accounts());
-        let mut partitions: BTreeSet<i16> = streams.map(|stream_id| self.partitions.of(stream_id)).collect();
+        let mut partitions: BTreeSet<i16> = streams.map(|stream_id| self.partitions.partition_of(stream_id)).collect();
         if partitions.is_empty() {
             partitions.insert(0);
         }
@@ -306,7 +307,7 @@ async fn write(
     let spans = heads.len() > 1;
     // Over several partitions all keys are checked before the first append, so that no append has to be undone. The locks
     // keep other instances from recording these keys meanwhile.
-    let checks = decided.appends.iter().filter(|(_, append)| spans && !append.asked.is_empty());
+    let checks = decided.appends.iter().filter(|(_, append)| spans && !append.keys_to_check.is_empty());
     let appends = decided.appends.iter().filter(|(_, append)| !spans || !append.events.is_empty());
     let steps = checks.map(|step| (step, false)).chain(appends.map(|step| (step, !step.1.events.is_empty())));
 
@@ -315,7 +316,10 @@ async fn write(
         let head = &heads[partition];
         let outcome = match has_events {
             true => with_timeout(STATEMENT_TIMEOUT, log::append(connection, *partition, head, append)).await?,
-            false => with_timeout(STATEMENT_TIMEOUT, log::confirm(connection, *partition, head, &append.asked)).await?,
+            false => {
+                let keys = &append.keys_to_check;
+                with_timeout(STATEMENT_TIMEOUT, log::check_head_and_keys(connection, *partition, head, keys)).await?
+            }
         };
         match outcome {
             Outcome::Done(head) => drop(next.insert(*partition, head)),

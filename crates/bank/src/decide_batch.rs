@@ -69,7 +69,7 @@ pub(super) fn decide(
 
 /// The partition that stores the key of a command, and the second partition of a transfer between two.
 pub(super) fn partitions_of(command: &Command, partitions: Partitions) -> (i16, Option<i16>) {
-    let mut streams = command.accounts().map(|stream_id| partitions.of(stream_id));
+    let mut streams = command.accounts().map(|stream_id| partitions.partition_of(stream_id));
     let home = streams.next().unwrap_or_default();
     (home, streams.next().filter(|other| *other != home))
 }
@@ -85,7 +85,7 @@ struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    /// The key is checked before the state and `If-Match`: a retry is a replay, whatever the account's state is now.
+    /// The key is checked before the state and `If-Match`: a retry is a replay in every state of the account.
     fn decide(&mut self, command: &Command, context: &CommandContext) -> Result<CommandOutcome, Error> {
         let Some((id, key)) = context.key().zip(context.idempotency_key.as_ref()) else {
             let receipt = self.execute(command, context)?;
@@ -98,7 +98,7 @@ impl Decision<'_> {
         }
 
         // The append checks the key of every command: a rejection, too, is valid only if the key is not recorded.
-        self.append_to(home)?.asked.push(id.1.clone());
+        self.append_to(home)?.keys_to_check.push(id.1.clone());
         let receipt = self.execute(command, context)?;
         let json = serde_json::to_string(&receipt).map_err(|_| Error::Internal)?;
         let fingerprint = key.fingerprint.to_vec();
@@ -188,14 +188,14 @@ impl Decision<'_> {
             if context.can_see(&receiver.account) { transfer::decide } else { transfer::decide_hidden_receiver };
         let (sent, received) = decide(&sender.account, &receiver.account, transfer)?;
         // Fail before the first side is recorded, so that a batch never contains half a transfer.
-        self.append_to(self.partitions.of(transfer.to))?;
+        self.append_to(self.partitions.partition_of(transfer.to))?;
         let from = self.record(transfer.from, &sent, context)?;
         let to = self.record(transfer.to, &received, context)?;
         Ok(TransferReceipt {
             transfer_id: transfer.transfer_id,
             amount: transfer.movement.amount,
             currency,
-            position: from.position.clone().and(to.position.clone()),
+            position: from.position.clone().merge(to.position.clone()),
             from,
             to: Counterparty::Visible(to),
         })
@@ -218,7 +218,7 @@ impl Decision<'_> {
         let after = CachedAccount { version: before.version + 1, account: before.account.evolve(event) };
         let mut fact =
             RecordedFact { id: None, event_type: event.name().to_owned(), version: after.version, recorded_at: None };
-        let partition = self.partitions.of(account_id);
+        let partition = self.partitions.partition_of(account_id);
         if !context.dry_run {
             let id = Uuid::now_v7();
             (fact.id, fact.recorded_at) = (Some(id), Some(self.now));
@@ -250,7 +250,7 @@ impl Decision<'_> {
     fn position_in(&self, partition: i16) -> Result<Position, Error> {
         let (head, append) =
             self.basis.heads.get(&partition).zip(self.appends.get(&partition)).ok_or(Error::Internal)?;
-        Ok(self.partitions.position(partition, head.position + append.events.len() as i64))
+        Ok(self.partitions.position_in(partition, head.position + append.events.len() as i64))
     }
 
     fn append_to(&mut self, partition: i16) -> Result<&mut log::Batch, Error> {
@@ -266,7 +266,7 @@ impl Decision<'_> {
             };
             if version_before / every < changed.version / every
                 && let Ok(state) = serde_json::to_string(&changed.account)
-                && let Some(append) = self.appends.get_mut(&self.partitions.of(*stream_id))
+                && let Some(append) = self.appends.get_mut(&self.partitions.partition_of(*stream_id))
             {
                 append.snapshots.push(log::Snapshot { stream_id: *stream_id, version: changed.version, state });
             }

@@ -24,7 +24,7 @@ use super::{
     storage_error::{CONNECT_TIMEOUT, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
-use passbook_event_store::{Partitions, Primary, timestamp, with_timeout};
+use passbook_event_store::{Partitions, PrimaryConnector, timestamp, with_timeout};
 use passbook_telemetry::metrics::{METRICS, phase};
 use passbook_telemetry::trace::{self, TARGET};
 
@@ -51,7 +51,7 @@ pub struct Settings {
 #[derive(Clone)]
 pub(super) struct Shared {
     pub settings: Settings,
-    pub primary: Primary,
+    pub primary: PrimaryConnector,
     /// The position of each partition's head. The executors publish it after each batch.
     pub appended: Arc<[Arc<watch::Sender<i64>>]>,
     pub gate: UnsupportedEventGate,

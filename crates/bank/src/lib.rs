@@ -34,7 +34,7 @@ use self::{
     unsupported_event::UnsupportedEventGate,
 };
 use passbook_domain::Command;
-use passbook_event_store::{Partitions, Primary, StreamVersion, timestamp};
+use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
 use passbook_telemetry::trace::TARGET;
 
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch};
@@ -74,7 +74,7 @@ impl Bank {
     /// when the last clone of the handle is dropped.
     pub fn start(
         settings: Settings,
-        primary: Primary,
+        primary: PrimaryConnector,
         appended: Arc<[Arc<watch::Sender<i64>>]>,
         unsupported_event: Arc<watch::Sender<Option<StreamVersion>>>,
         shutdown: CancellationToken,
@@ -84,7 +84,7 @@ impl Bank {
         let stats = Arc::new(CommandStats::new(timestamp::now()));
         let shared =
             Shared { settings, primary, appended, gate, stats: Arc::clone(&stats), shutdown: shutdown.clone() };
-        let spanning = partitions.are_several().then_some(None);
+        let spanning = partitions.is_partitioned().then_some(None);
         let (queues, executors): (Vec<_>, Vec<_>) = partitions
             .all()
             .map(Some)
@@ -118,14 +118,14 @@ impl Bank {
     /// gets another id, finds the key.
     pub fn new_account_id(&self, context: &CommandContext) -> Uuid {
         match &context.idempotency_key {
-            Some(key) => self.partitions.new_id_in(self.partitions.of_key(&context.caller, &key.key)),
+            Some(key) => self.partitions.new_id_in(self.partitions.partition_of_key(&context.caller, &key.key)),
             None => Uuid::now_v7(),
         }
     }
 
     /// An id for a transfer, in the partition of the sender's account: transfers are looked up there.
     pub fn new_transfer_id(&self, from: Uuid) -> Uuid {
-        self.partitions.new_id_in(self.partitions.of(from))
+        self.partitions.new_id_in(self.partitions.partition_of(from))
     }
 
     /// How many commands this process executed or rejected in the last ten minutes, and how long they took. Oldest first.
@@ -182,7 +182,7 @@ mod tests {
         let command_timeout = Duration::from_secs(10);
         let settings =
             Settings { partitions: Partitions::ONE, command_timeout, snapshot_every: 100, cache_accounts: 100 };
-        let primary = Primary::new(vec![PgConnectOptions::new().host("127.0.0.1").port(1)]);
+        let primary = PrimaryConnector::new(vec![PgConnectOptions::new().host("127.0.0.1").port(1)]);
         Bank::start(settings, primary, Arc::default(), Arc::new(watch::Sender::new(None)), shutdown)
     }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::storage_error::{STATEMENT_TIMEOUT, StorageError};
 use passbook_domain::{DecodeError, Event};
-use passbook_event_store::{Partitions, StreamVersion, whole, with_timeout};
+use passbook_event_store::{Partitions, StreamVersion, scan, with_timeout};
 
 /// The gate, shared by all executors and projectors of the process.
 #[derive(Clone)]
@@ -56,8 +56,8 @@ impl UnsupportedEventGate {
     pub(super) async fn recheck(&self, connection: &mut PgConnection) -> Result<(), StorageError> {
         let event = *self.event.borrow();
         let Some(StreamVersion { stream_id, version }) = event else { return Ok(()) };
-        let partition = self.partitions.of(stream_id);
-        let read = whole::links(connection, partition, stream_id, version - 1, 1);
+        let partition = self.partitions.partition_of(stream_id);
+        let read = scan::events_with_previous_hash(connection, partition, stream_id, version - 1, 1);
         for (linked, _) in with_timeout(STATEMENT_TIMEOUT, read).await? {
             let decoded = Event::decode(&linked.event.event_type, linked.event.schema_version, &linked.event.data);
             // Other decode errors fail the commands of that account only.
