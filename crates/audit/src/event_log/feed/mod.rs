@@ -1,7 +1,7 @@
 //! The event feed: streams events as Server-Sent Events while they are recorded.
 //!
-//! While there are subscribers, the [`broadcaster`] polls the log, renders new events once, and broadcasts them as chunks
-//! ([`render`]) through a bounded buffer. A [`subscriber`] first reads pages of the log up to the head and then takes chunks. A
+//! While there are subscribers, the `broadcaster` polls the log, renders new events once, and broadcasts them as chunks
+//! (`render`) through a bounded buffer. A `subscriber` first reads pages of the log up to the head and then takes chunks. A
 //! subscriber that falls behind the buffer is ended, and its client reconnects with the id of its last event: no event is lost.
 //!
 //! A chunk contains events of one partition. With several partitions, the ids depend on what a subscriber has read of the
