@@ -30,7 +30,7 @@ const REQUEST_MS_MAX: u64 = 5_000;
 const PING_MS: u64 = 2_000;
 /// How long the server remembers message ids. It only reduces rejections: the expected sequence keeps the order.
 const DUPLICATE_WINDOW_MS: u64 = 120_000;
-/// The error codes of an account or a server without space, whatever the stream's own limits are.
+/// The error codes of an account or a server that is out of space. They can occur below the stream's own limits.
 const OUT_OF_SPACE: [ErrorCode; 3] =
     [ErrorCode::ACCOUNT_RESOURCES_EXCEEDED, ErrorCode::INSUFFICIENT_RESOURCES, ErrorCode::STORAGE_RESOURCES_EXCEEDED];
 
