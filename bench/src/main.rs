@@ -60,6 +60,8 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // The HTTP client uses the crypto provider of the process. No other provider is installed before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Arguments::parse().command {
         Command::Replay(options) => replay::replay(options).await,
         Command::Run(options) => run::run(options).await,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 pub use caller::{ANONYMOUS, Caller, MissingScope};
 pub use jwks_source::Error;
+pub use ring_provider::install as install_crypto_provider;
 pub use scope::{Scope, Scopes};
 pub use verifier::{Settings, TokenError, TokenVerifier};
 
