@@ -243,7 +243,7 @@ impl ErrorCode {
                 "idempotency_key_reused",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "Idempotency key reused",
-                "The idempotency key was used for another request. A key stands for one method, path, body and If-Match; use a new key for a new request.",
+                "The idempotency key was used for another request. A key identifies one method, path, body and If-Match; use a new key for a new request.",
             ),
             ErrorCode::RateLimited => (
                 "rate_limited",

@@ -95,7 +95,7 @@ impl<B> CommandRequest<B> {
     }
 }
 
-/// The parts of a request, besides its body, that an idempotency key stands for.
+/// The parts of a request, besides its body, that an idempotency key identifies.
 struct Target {
     method: Method,
     path: String,
@@ -149,7 +149,7 @@ fn incomplete_body(rejection: &BytesRejection) -> Problem {
     }
 }
 
-/// An empty body stands for the empty object and needs no `Content-Type`.
+/// An empty body means the empty object and needs no `Content-Type`.
 fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());

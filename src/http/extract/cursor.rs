@@ -37,7 +37,7 @@ pub fn parse_transaction(cursor: &str) -> Result<i64, Problem> {
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(not_of_this_list)
 }
 
-/// Parses the cursor of the log in `field`. An absent cursor stands for the beginning of the log.
+/// Parses the cursor of the log in `field`. An absent cursor means the beginning of the log.
 pub fn parse_log(field: &'static str, cursor: Option<&str>) -> Result<CursorParam, Problem> {
     let Some(cursor) = cursor else { return Ok(CursorParam::default()) };
     cursor.parse().map_err(|error: InvalidCursor| Problem::invalid_parameter(field, error.to_string()))
