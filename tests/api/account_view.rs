@@ -2,10 +2,9 @@
 
 use std::collections::HashSet;
 
+use passbook_testkit::{App, response::is_time, spawn_app};
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-use crate::support::{App, response::is_time, spawn_app};
 
 #[tokio::test]
 async fn account_view_equals_fold_of_its_events() {

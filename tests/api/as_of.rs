@@ -1,6 +1,7 @@
 //! `as_of` and `as_of_version`: an account's view at an earlier time or version.
 
 use chrono::{DateTime, Duration, FixedOffset, Utc};
+use passbook_testkit::{ApiClient, App, Response, log::Event, spawn_app, spawn_app_in_one_partition};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -9,12 +10,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::support::{
-    ApiClient, App, Response,
-    log::Event,
-    random_history::{account_events, expected_view, format_time, history},
-    spawn_app, spawn_app_in_one_partition,
-};
+use crate::random_history::{account_events, expected_view, format_time, history};
 
 /// An account with six versions, each at its own time: opened with 0, deposit of 100, frozen, unfrozen, withdrawal of
 /// 100, closed.

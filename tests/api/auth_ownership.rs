@@ -1,10 +1,9 @@
 //! Ownership of accounts: no response reveals anything about an account that the caller may not see.
 
+use passbook_testkit::{ApiClient, AuthApp, Response, spawn_auth_app};
 use serde_json::{Value, json};
 use sqlx::Connection;
 use uuid::Uuid;
-
-use crate::support::{ApiClient, AuthApp, Response, spawn_auth_app};
 
 /// Status, headers and body of a response without the parts that identify the request.
 fn comparable(response: &Response, account: Uuid) -> (u16, Vec<(String, String)>, String) {

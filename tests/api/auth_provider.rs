@@ -8,14 +8,13 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 use passbook::service::Service;
-use serde_json::{Value, json};
-
-use crate::support::{
-    ApiClient, App, eventually,
-    oidc_provider::OidcProvider,
-    spawn_app, spawn_app_with,
+use passbook_testkit::{
+    ApiClient, App, eventually, spawn_app, spawn_app_with,
     tokens::{AUDIENCE, Signer, claims, claims_with, in_seconds},
 };
+use serde_json::{Value, json};
+
+use crate::oidc_provider::OidcProvider;
 
 async fn spawn_app_for(issuer: &str) -> App {
     spawn_app_with(&[&format!("--auth-issuer={issuer}"), &format!("--auth-audience={AUDIENCE}")]).await
@@ -99,7 +98,7 @@ async fn start_without_provider_refuses_all_tokens_until_it_returns() {
 async fn incomplete_auth_settings_fail_the_start() {
     let app = spawn_app().await;
     let start = async |flags: &[&str]| {
-        let mut config = crate::support::app::config("postgres:///nowhere", flags);
+        let mut config = passbook_testkit::config::config("postgres:///nowhere", flags);
         config.listen = "127.0.0.1:0".parse().unwrap();
         match Service::start(&config).await {
             Ok(_) => panic!("the service starts with {flags:?}"),

@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 
 use jsonwebtoken::{Algorithm, Header};
-use reqwest::Method;
-use serde_json::{Value, json};
-use uuid::Uuid;
-
-use crate::support::{
+use passbook_testkit::{
     ApiClient, AuthApp, Response, spawn_auth_app,
     tokens::{Signer, claims, claims_with, in_seconds},
 };
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 const SCOPES: [&str; 7] = [
     "accounts:read",
@@ -168,7 +167,7 @@ fn bad_tokens(signer: &Signer) -> Vec<(&'static str, String)> {
         ("not yet valid", with(json!({"nbf": in_seconds(3_600)}))),
         ("nbf is not a number", with(json!({"nbf": "now"}))),
         ("wrong issuer", with(json!({"iss": "https://evil.example"}))),
-        ("several issuers", with(json!({"iss": [crate::support::tokens::ISSUER, "https://evil.example"]}))),
+        ("several issuers", with(json!({"iss": [passbook_testkit::tokens::ISSUER, "https://evil.example"]}))),
         ("no issuer", with(json!({"iss": null}))),
         ("wrong audience", with(json!({"aud": "another-service"}))),
         ("wrong audiences", with(json!({"aud": ["another-service", "passbook2"]}))),

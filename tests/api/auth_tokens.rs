@@ -3,21 +3,20 @@
 use std::fs;
 
 use jsonwebtoken::{Algorithm, Header};
-use serde_json::{Value, json};
-
-use crate::support::{
+use passbook_testkit::{
     ApiClient, spawn_app_with, spawn_auth_app,
     tokens::{Signer, claims, claims_with, in_seconds, jwks},
 };
+use serde_json::{Value, json};
 
-async fn spawn_app_with_keys(keys: &[Value]) -> (crate::support::App, tempfile::TempDir) {
+async fn spawn_app_with_keys(keys: &[Value]) -> (passbook_testkit::App, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jwks.json");
     fs::write(&file, jwks(keys)).unwrap();
     (spawn_app_with(&[&format!("--auth-jwks-file={}", file.display())]).await, folder)
 }
 
-fn client_with_token(app: &crate::support::App, token: &str) -> ApiClient {
+fn client_with_token(app: &passbook_testkit::App, token: &str) -> ApiClient {
     app.client().with_header("authorization", &format!("Bearer {token}"))
 }
 

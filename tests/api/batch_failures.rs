@@ -2,11 +2,10 @@
 //! batch are committed, and none of them is decided on the rejected events.
 
 use futures_util::future::join_all;
+use passbook_testkit::{ApiClient, App, Response, audit::audit, spawn_app, spawn_app_in_one_partition};
 use serde_json::json;
 use sqlx::query_scalar;
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, Response, audit::audit, spawn_app, spawn_app_in_one_partition};
 
 /// Installs a trigger that rejects an event whose reference is an SQLSTATE, with that code. After three rejections it
 /// accepts codes of class 40.

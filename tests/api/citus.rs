@@ -2,10 +2,9 @@
 //! replace Citus's functions by ones that record their calls.
 
 use passbook_database::Database;
+use passbook_testkit::{App, app::empty_database, spawn_app};
 use serde_json::json;
 use sqlx::{PgConnection, query_as, query_scalar, raw_sql};
-
-use crate::support::{App, app::empty_database, spawn_app};
 
 async fn texts(connection: &mut PgConnection, sql: &'static str) -> Vec<String> {
     query_scalar(sql).fetch_all(connection).await.unwrap()
@@ -91,9 +90,9 @@ async fn every_table_and_function_is_distributed_by_partition_once() {
     // Citus connects to other nodes as the service's role, so the role may log in.
     let can_login = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'";
     assert!(query_scalar::<_, bool>(can_login).fetch_one(&mut connection).await.unwrap());
-    let app: App = crate::support::app::start_app(config, database).await;
+    let app: App = passbook_testkit::app::start_app(config, database).await;
     app.client().open_with_balance(5).await;
-    crate::support::audit::audit(&app).await;
+    passbook_testkit::audit::audit(&app).await;
 
     // Tables and functions of later migrations are distributed too, also when the log has events.
     let later = "DELETE FROM citus_stub.calls; CREATE TABLE later_view (partition smallint PRIMARY KEY);

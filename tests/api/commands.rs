@@ -1,13 +1,12 @@
 //! Each command when it succeeds: status, headers, the exact receipt, and the recorded event.
 
-use serde_json::{Value, json};
-use uuid::Uuid;
-
-use crate::support::{
+use passbook_testkit::{
     Response,
     response::{is_id, is_time},
     spawn_app, spawn_app_in_one_partition,
 };
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// Asserts the whole receipt of one event; of the event's id and time only the form.
 #[track_caller]

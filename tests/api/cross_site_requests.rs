@@ -1,10 +1,9 @@
 //! Without access control on a loopback address, requests from web pages of other sites are refused. Also the security
 //! headers of every response.
 
+use passbook_testkit::{ApiClient, App, spawn_app, spawn_app_with, spawn_auth_app};
 use reqwest::Method;
 use serde_json::json;
-
-use crate::support::{ApiClient, App, spawn_app, spawn_app_with, spawn_auth_app};
 
 const CROSS_SITE: [&[(&str, &str)]; 8] = [
     &[("sec-fetch-site", "cross-site")],

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
-use uuid::Uuid;
-
-use crate::support::{
+use passbook_testkit::{
     ApiClient, App, Response,
     audit::{audit, audit_views},
     eventually, spawn_app_in_one_partition,
 };
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// An account with movements on four days of January 2026, and another one with a movement on January 3 only.
 struct January {

@@ -1,9 +1,8 @@
 //! `?dry_run=true`: the response that a command would get, without recording anything.
 
+use passbook_testkit::{ApiClient, App, spawn_app, spawn_app_in_one_partition};
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, spawn_app, spawn_app_in_one_partition};
 
 /// Asserts the members that all receipts of dry runs have in common.
 #[track_caller]
@@ -100,7 +99,7 @@ async fn dry_runs_do_not_affect_concurrent_commands() {
     let (tries, deposits) = tokio::join!(tries, deposits);
     assert!(tries.iter().all(|response| response.status == 200));
     assert!(deposits.iter().all(|response| response.status == 201));
-    let log = crate::support::audit::audit(&app).await;
+    let log = passbook_testkit::audit::audit(&app).await;
     assert_eq!(log.head.position, 4 + 16);
 }
 

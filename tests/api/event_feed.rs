@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use passbook_testkit::{
+    ApiClient, FeedEvent, Rng, eventually, fault_proxy::Flow, spawn_app_in_one_partition,
+    spawn_app_in_one_partition_behind_proxy,
+};
 use serde_json::Value;
 use tokio::{sync::watch, time::sleep};
 
-use crate::{
-    event_log::{all_events, cursor, record_every_type},
-    support::{
-        ApiClient, FeedEvent, Rng, eventually, proxy::Flow, spawn_app_in_one_partition,
-        spawn_app_in_one_partition_behind_proxy,
-    },
-};
+use crate::event_log::{all_events, cursor, record_every_type};
 
 pub fn data(received: &[FeedEvent]) -> Vec<Value> {
     received.iter().map(|event| event.data.clone()).collect()
@@ -209,7 +207,7 @@ async fn event_recorded_during_a_page_read_is_received() {
     let mut subscriber = eventually("a held page", async || {
         let subscriber = app.client().subscribe("?type=AccountOpened").await;
         sleep(Duration::from_millis(200)).await;
-        page_connections.iter().any(|connection| !connection.awaits_trigger()).then_some(subscriber)
+        page_connections.iter().any(|connection| !connection.is_rule_pending()).then_some(subscriber)
     })
     .await;
     app.client().open_with_balance(0).await;

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use passbook_audit::feed::FEED_SUBSCRIBERS_MAX;
+use passbook_testkit::{
+    App, FeedSubscriber, WAIT_S_MAX, eventually, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
+};
 use sqlx::query_scalar;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,10 +18,6 @@ use tokio::{
 use crate::{
     event_feed::{data, positions},
     event_log::{all_events, cursor},
-    support::{
-        App, FeedSubscriber, WAIT_S_MAX, eventually, spawn_app_in_one_partition,
-        spawn_app_in_one_partition_behind_proxy,
-    },
 };
 
 /// Subscribes over a socket with a small receive buffer and reads nothing after the status line.

@@ -1,12 +1,11 @@
 //! `GET /v1/events` and the events of one account: complete, in order, byte for byte, in pages.
 
+use passbook_testkit::{
+    ApiClient, App, log::Event, spawn_app, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
+};
 use serde_json::{Value, json};
 use sqlx::query_as;
 use uuid::Uuid;
-
-use crate::support::{
-    ApiClient, App, log::Event, spawn_app, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
-};
 
 /// The JSON of an event that the API must return, built from the row.
 pub fn event_json(event: &Event) -> Value {

@@ -5,18 +5,17 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Duration, Utc};
 use futures_util::future::join_all;
-use serde_json::json;
-use sqlx::query_scalar;
-use uuid::Uuid;
-
-use crate::support::{
+use passbook_testkit::{
     ApiClient, App,
     audit::{audit, expected_hashes},
     eventually,
+    fault_proxy::Flow,
     log::{Event, Log},
-    proxy::Flow,
     spawn_app, spawn_app_behind_proxy, spawn_app_in_one_partition,
 };
+use serde_json::json;
+use sqlx::query_scalar;
+use uuid::Uuid;
 
 /// The first position whose hash differs from the recomputed one; the head's position if the last event is missing.
 fn first_break(log: &Log) -> Option<i64> {

@@ -1,8 +1,7 @@
 //! `GET /livez` and `GET /readyz`: the process is alive, and it is ready while its database and views work.
 
+use passbook_testkit::{ApiClient, Response, eventually, spawn_app};
 use serde_json::json;
-
-use crate::support::{ApiClient, Response, eventually, spawn_app};
 
 /// Reads the path until the response has this status.
 async fn get_until(status: u16, client: &ApiClient, path: &str) -> Response {

@@ -1,9 +1,10 @@
 //! Requests that no handler accepts: unknown paths, unsupported methods and media types. They get problem documents
 //! too, and every error code has a page.
 
+use passbook_testkit::spawn_app;
 use reqwest::Method;
 
-use crate::{http_framing::OPENING, support::spawn_app};
+use crate::http_framing::OPENING;
 
 #[tokio::test]
 async fn unknown_path_gives_404_for_every_method() {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{App, spawn_app};
+use passbook_testkit::{App, spawn_app};
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The body of a request to open an account.

@@ -3,10 +3,9 @@
 
 use std::{fs, path::Path};
 
+use passbook_testkit::{ApiClient, Response, response::is_time, spawn_app, spawn_auth_app};
 use reqwest::Method;
 use serde_json::{Value, json};
-
-use crate::support::{ApiClient, Response, response::is_time, spawn_app, spawn_auth_app};
 
 #[tokio::test]
 async fn response_is_compressed_if_the_client_accepts_gzip() {

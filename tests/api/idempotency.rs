@@ -1,9 +1,8 @@
 //! Idempotency keys: a request under a key is executed once, and every repetition gets the first response.
 
 use futures_util::future::join_all;
+use passbook_testkit::{Response, spawn_app, spawn_app_in_one_partition};
 use serde_json::json;
-
-use crate::support::{Response, spawn_app, spawn_app_in_one_partition};
 
 /// Asserts that the second response is a replay of the first.
 #[track_caller]

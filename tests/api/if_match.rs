@@ -1,9 +1,8 @@
 //! `If-Match`: a command is executed only if the account has one of the named versions.
 
+use passbook_testkit::spawn_app;
 use serde_json::json;
 use uuid::Uuid;
-
-use crate::support::spawn_app;
 
 #[tokio::test]
 async fn command_at_the_current_version_is_executed() {

@@ -1,9 +1,8 @@
 //! Invalid requests: each is refused with the right code, and nothing is recorded.
 
+use passbook_testkit::{ApiClient, App, Response, log::Log, spawn_app};
 use serde_json::json;
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, Response, log::Log, spawn_app};
 
 /// A valid command, with each member of its body as JSON text.
 struct Command {

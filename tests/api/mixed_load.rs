@@ -1,10 +1,9 @@
 //! A mixed load of concurrent commands: afterwards the log is consistent and the views equal its fold.
 
 use futures_util::future::join_all;
+use passbook_testkit::{ApiClient, App, Response, Rng, audit::audit, spawn_app, spawn_app_with};
 use serde_json::json;
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, Response, Rng, audit::audit, spawn_app, spawn_app_with};
 
 const CLIENTS: u64 = 12;
 const COMMANDS: u64 = 25;

@@ -1,9 +1,8 @@
 //! Views that a release adds: a newer instance builds them from an existing log while both instances serve.
 
+use passbook_testkit::{ApiClient, App, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
 use serde_json::Value;
 use sqlx::{Connection, raw_sql};
-
-use crate::support::{ApiClient, App, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
 
 /// Removes two views, as if only a release without them had used the database.
 const REMOVE_NEW_VIEWS: &str = "BEGIN;

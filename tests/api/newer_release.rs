@@ -1,10 +1,9 @@
 //! Events of a newer release: an instance that reads one refuses all commands and is unready until it can decode the
 //! event. Reads of rows that were projected before are served.
 
+use passbook_testkit::{ApiClient, App, audit::audit, eventually, spawn_app_in_one_partition};
 use sqlx::{query_scalar, raw_sql};
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, audit::audit, eventually, spawn_app_in_one_partition};
 
 const UNREADABLE: &str = "UPDATE event SET schema_version = 99 WHERE position = 2";
 const READABLE: &str = "UPDATE event SET schema_version = 2 WHERE position = 2";

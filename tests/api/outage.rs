@@ -4,23 +4,23 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use passbook_testkit::{
+    App, Response,
+    audit::audit,
+    eventually,
+    fault_proxy::{
+        FaultProxy,
+        Flow::{Discard, Hold, Pass},
+        ProxyConnection,
+    },
+    spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
+};
 use serde_json::json;
 use sqlx::{Connection, query_scalar};
 use uuid::Uuid;
 
-use crate::support::{
-    App, Response,
-    audit::audit,
-    eventually,
-    proxy::{
-        Flow::{Discard, Hold, Pass},
-        Proxy, ProxyConnection,
-    },
-    spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
-};
-
 /// An app behind a proxy, an account with 100, and the executor's connection.
-async fn spawn_with_account(flags: &[&str]) -> (App, Proxy, Uuid, ProxyConnection) {
+async fn spawn_with_account(flags: &[&str]) -> (App, FaultProxy, Uuid, ProxyConnection) {
     let (app, proxy) = spawn_app_in_one_partition_behind_proxy(flags).await;
     let account = app.client().open_with_balance(100).await;
     let writer = proxy.newest_connection("passbook writer").await;
@@ -39,7 +39,7 @@ async fn wait_for_head(app: &App, position: i64) {
 
 /// Waits until the proxy has seen the request that changes the flow.
 async fn wait_for_trigger(writer: &ProxyConnection) {
-    eventually("the triggering request", async || (!writer.awaits_trigger()).then_some(())).await;
+    eventually("the triggering request", async || (!writer.is_rule_pending()).then_some(())).await;
 }
 
 async fn fence(app: &App) -> i64 {
@@ -78,7 +78,7 @@ async fn commit_is_answered_after_a_lost_response() {
         writer.cut();
     };
     let (response, ()) = tokio::join!(client.withdraw(account, 1), cut);
-    assert!(!writer.awaits_trigger(), "the batch took the locked path");
+    assert!(!writer.is_rule_pending(), "the batch took the locked path");
     assert_once(&app, response, account).await;
     assert_eq!(fence(&app).await, 1, "the fence was not raised again");
 }

@@ -10,12 +10,11 @@ use passbook_bank::{AccountAccess, Bank, CommandContext, Error, QUEUE_COMMANDS_M
 use passbook_database::Database;
 use passbook_domain::{AccountCommand, Amount, Command, command::Movement};
 use passbook_read_model::{Progress, QueryRouter, ReadModel};
+use passbook_testkit::{ApiClient, App, Response, eventually, spawn_app, spawn_app_with};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, Response, eventually, spawn_app, spawn_app_with};
 
 /// Opens an account and retries until the outcome is known.
 async fn open_with_retries(client: &ApiClient) -> Uuid {

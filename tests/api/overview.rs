@@ -1,11 +1,10 @@
 //! `GET /v1/overview`: accounts by status, money by currency, and the rate and latency of commands.
 
 use chrono::DateTime;
-use serde_json::{Value, json};
-
-use crate::support::{
+use passbook_testkit::{
     ApiClient, Response, audit::audit_views, response::is_time, spawn_app, spawn_app_in_one_partition,
 };
+use serde_json::{Value, json};
 
 /// The members `accounts` and `money` of the overview at the position of `last` or later.
 async fn totals(client: &ApiClient, last: &Response) -> (Value, Value) {

@@ -5,17 +5,15 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use passbook_audit::verification::{self, PinnedHead};
+use passbook_testkit::{
+    ApiClient, App, Rng,
+    audit::{audit, expected_hashes},
+    eventually, spawn_app_with,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{
-    partitions::{FOUR, four, open_in},
-    support::{
-        ApiClient, App, Rng,
-        audit::{audit, expected_hashes},
-        eventually, spawn_app_with,
-    },
-};
+use crate::partitions::{FOUR, four, open_in};
 
 #[tokio::test]
 async fn invalid_positions_and_cursors_are_refused() {

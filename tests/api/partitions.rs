@@ -7,21 +7,21 @@ use futures_util::future::join_all;
 use passbook::service::{Error, Service};
 use passbook_audit::verification;
 use passbook_event_store::Partitions;
-use serde_json::json;
-use sqlx::query_scalar;
-use uuid::Uuid;
-
-use crate::support::{
+use passbook_testkit::{
     ApiClient, App, Response, Rng,
     app::empty_database,
     audit::audit,
     eventually,
-    proxy::{
+    fault_proxy::{
+        FaultProxy,
         Flow::{self, Discard, Hold, Pass},
-        Proxy, ProxyConnection,
+        ProxyConnection,
     },
     spawn_app_behind_proxy, spawn_app_with,
 };
+use serde_json::json;
+use sqlx::query_scalar;
+use uuid::Uuid;
 
 pub const FOUR: &str = "--partitions=4";
 
@@ -120,7 +120,7 @@ async fn retried_open_without_id_opens_one_account() {
 }
 
 /// An app behind a proxy, accounts in partitions 1 and 2, and the connection of the executor for several partitions.
-async fn spawn_with_two_accounts(flags: &[&str]) -> (App, Proxy, [Uuid; 2], ProxyConnection) {
+async fn spawn_with_two_accounts(flags: &[&str]) -> (App, FaultProxy, [Uuid; 2], ProxyConnection) {
     let (app, proxy) = spawn_app_behind_proxy(&[&[FOUR], flags].concat()).await;
     let client = app.client();
     let accounts = [open_in(&client, 1, 100).await, open_in(&client, 2, 100).await];
@@ -150,7 +150,7 @@ async fn transfer_with_cut_commit(requests: Flow, responses: Flow, is_recorded: 
     writer.set_flow_from("COMMIT", requests, responses);
     let client = app.client();
     let cut = async {
-        eventually("the commit request", async || (!writer.awaits_trigger()).then_some(())).await;
+        eventually("the commit request", async || (!writer.is_rule_pending()).then_some(())).await;
         if is_recorded {
             eventually("the log head at this position", async || (app.log().await.head.position == 6).then_some(()))
                 .await;
@@ -182,7 +182,7 @@ async fn retried_transfer_after_unknown_outcome_executes_once() {
         writer.set_flow_from("COMMIT", requests, Discard);
         let client = app.client().with_key("one");
         let disconnect = async {
-            eventually("the commit request", async || (!writer.awaits_trigger()).then_some(())).await;
+            eventually("the commit request", async || (!writer.is_rule_pending()).then_some(())).await;
             let position = if is_committed { 6 } else { 4 };
             eventually("the log head at this position", async || {
                 (app.log().await.head.position == position).then_some(())

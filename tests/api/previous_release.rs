@@ -2,10 +2,9 @@
 //! appends to it. `scripts/record-log` wrote the dump, which never changes.
 
 use passbook_audit::verification::verify;
+use passbook_testkit::{App, audit::audit, eventually, spawn_app_from_dump};
 use serde_json::{Value, json};
 use uuid::{Uuid, uuid};
-
-use crate::support::{App, audit::audit, eventually, spawn_app_from_dump};
 
 const LOG_0_1: &str = include_str!("../fixtures/log_0_1.sql");
 const OPEN: Uuid = uuid!("01900000-0000-7000-8000-000000000001");

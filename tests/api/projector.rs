@@ -1,10 +1,9 @@
 //! The projector: other sessions do not stall it, it skips no event, and it reports an event that it cannot apply.
 
+use passbook_testkit::{App, audit::audit, eventually, spawn_app, spawn_app_in_one_partition, spawn_app_with};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, query_scalar, raw_sql};
 use uuid::Uuid;
-
-use crate::support::{App, audit::audit, eventually, spawn_app, spawn_app_in_one_partition, spawn_app_with};
 
 /// A view's row in `GET /v1/projections`.
 async fn status(app: &App, name: &str) -> Value {

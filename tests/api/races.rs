@@ -1,10 +1,9 @@
 //! Concurrent commands on one account: the outcome is that of some sequential order.
 
 use futures_util::future::join_all;
+use passbook_testkit::{Rng, audit::audit, spawn_app};
 use serde_json::json;
 use uuid::Uuid;
-
-use crate::support::{Rng, audit::audit, spawn_app};
 
 #[tokio::test]
 async fn close_and_deposit_leave_no_money_on_a_closed_account() {

@@ -2,9 +2,8 @@
 //! speed.
 
 use futures_util::future::join_all;
+use passbook_testkit::{ApiClient, Response, spawn_app_with, spawn_auth_app_with, tokens::claims_with};
 use serde_json::json;
-
-use crate::support::{ApiClient, Response, spawn_app_with, spawn_auth_app_with, tokens::claims_with};
 
 /// More requests than are refilled while a test runs.
 const MANY: usize = 200;

@@ -1,9 +1,8 @@
 //! Read your own writes: `min_position`, and the position that every read-model response reports.
 
+use passbook_testkit::{Response, eventually, spawn_app, spawn_app_in_one_partition};
 use reqwest::Method;
 use serde_json::json;
-
-use crate::support::{Response, eventually, spawn_app, spawn_app_in_one_partition};
 
 #[tokio::test]
 async fn read_with_min_position_sees_the_write() {
@@ -76,7 +75,7 @@ async fn stopped_view_serves_positions_that_it_has_read() {
     })
     .await;
     assert_eq!(seen.body["balance"], 11);
-    crate::support::audit::audit(&app).await;
+    passbook_testkit::audit::audit(&app).await;
 }
 
 #[tokio::test]

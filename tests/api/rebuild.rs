@@ -5,11 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use passbook_testkit::{ApiClient, App, Response, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, raw_sql};
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, Response, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
 
 const VIEWS: [&str; 4] = ["accounts", "transactions", "daily_balances", "bank_totals"];
 

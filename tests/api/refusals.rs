@@ -1,9 +1,8 @@
 //! Refusals by the account's state, and their precedence if several apply. A refusal records nothing.
 
+use passbook_testkit::{ApiClient, Response, spawn_app};
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-use crate::support::{ApiClient, Response, spawn_app};
 
 const CEILING: i64 = 9_007_199_254_740_991;
 

@@ -10,16 +10,15 @@ use passbook_audit::verification;
 use passbook_database::Database;
 use passbook_event_store::{Partitions, Position};
 use passbook_repartition::{CopiedLog, Error, ProjectorSet, Repartition};
-use serde_json::{Value, json};
-use uuid::Uuid;
-
-use crate::support::{
+use passbook_testkit::{
     ApiClient, App, Response, Rng,
     app::{empty_database, start_app},
     audit::audit,
     cluster::TestDatabase,
     spawn_app_with,
 };
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use std::sync::Arc;
 
@@ -95,7 +94,7 @@ async fn send_command(client: &ApiClient, n: usize, from: Uuid, to: Uuid) -> Res
 }
 
 /// The parts of each event that a copy preserves.
-fn preserved(log: &crate::support::log::Log) -> Vec<(Uuid, Uuid, i64, String, String, String, String)> {
+fn preserved(log: &passbook_testkit::log::Log) -> Vec<(Uuid, Uuid, i64, String, String, String, String)> {
     let mut preserved: Vec<_> = log
         .events
         .iter()
@@ -192,7 +191,7 @@ async fn copy_of_a_running_service_can_be_interrupted_and_resumed() {
         copy.catch_up(|_, _| ()).await.unwrap();
         // The copy is dropped here. The target keeps its part of the log but cannot be served yet.
         let error = service::Service::start(&target.config).await.expect_err("the copy is incomplete").to_string();
-        assert!(error.contains("being copied"), "{error}");
+        assert!(error.contains("incomplete copy"), "{error}");
         total = old.log().await.head.position;
     }
     let refused = target.finish(&old).await.expect_err("the old service is running");

@@ -1,8 +1,7 @@
 //! Request ids and the metadata of events: who caused an event, by which request and by which command.
 
+use passbook_testkit::{log::Event, response::is_id, spawn_app};
 use serde_json::{Value, json};
-
-use crate::support::{log::Event, response::is_id, spawn_app};
 
 #[tokio::test]
 async fn valid_request_id_is_returned_and_others_are_replaced() {

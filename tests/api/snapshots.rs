@@ -2,15 +2,14 @@
 //! rows, although Postgres planned them when the tables were empty.
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
-use sqlx::{FromRow, query_as, types::Json};
-use uuid::Uuid;
-
-use crate::support::{
+use passbook_testkit::{
     App,
     audit::{audit, fold},
     spawn_app_in_one_partition_with, spawn_app_with,
 };
+use serde_json::{Value, json};
+use sqlx::{FromRow, query_as, types::Json};
+use uuid::Uuid;
 
 /// A row of the table `snapshot`.
 #[derive(Debug, FromRow, PartialEq)]

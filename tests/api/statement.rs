@@ -1,15 +1,11 @@
 //! Account statements: content, formats and refusals.
 
 use chrono::{DateTime, Utc};
+use passbook_testkit::{ApiClient, App, Response, log::Event, spawn_app, spawn_app_in_one_partition};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{
-    ApiClient, App, Response,
-    log::Event,
-    random_history::{account_events, expected_statement},
-    spawn_app, spawn_app_in_one_partition,
-};
+use crate::random_history::{account_events, expected_statement};
 
 pub const ALL_DAYS: &str = "from=0001-01-01&to=9999-12-31";
 

@@ -4,6 +4,11 @@ use std::fmt::Write;
 
 use chrono::{DateTime, Days, Duration, NaiveDate, NaiveTime, Utc};
 use futures_util::future::join;
+use passbook_testkit::{
+    App, Response,
+    log::{Event, Log},
+    spawn_app_in_one_partition,
+};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -15,13 +20,8 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::{
+    random_history::{account_events, expected_statement, history},
     statement::{ALL_DAYS, as_rows, path, rows},
-    support::{
-        App, Response,
-        log::{Event, Log},
-        random_history::{account_events, expected_statement, history},
-        spawn_app_in_one_partition,
-    },
 };
 
 fn beginning(day: NaiveDate) -> DateTime<Utc> {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use passbook_testkit::{App, eventually, spawn_app, spawn_app_in_one_partition};
 use serde_json::{Value, json};
 use sqlx::{Connection, query_scalar, raw_sql};
 use tokio::{
@@ -11,8 +12,6 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 use uuid::Uuid;
-
-use crate::support::{App, eventually, spawn_app, spawn_app_in_one_partition};
 
 const LINES: i64 = 200_000;
 /// More lines than all buffers between the service and a slow reader hold.

@@ -2,11 +2,10 @@
 //! are refused by the database.
 
 use passbook_audit::verification::{self, Finding, PinnedHead, Report};
+use passbook_testkit::{App, eventually, spawn_app, spawn_app_in_one_partition_with};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
-
-use crate::support::{App, eventually, spawn_app, spawn_app_in_one_partition_with};
 
 /// An app with two accounts, a transfer, keys and snapshots, all projected.
 ///
@@ -26,28 +25,26 @@ async fn app_with_history() -> (App, Uuid, Uuid) {
     (app, first, second)
 }
 
-impl App {
-    async fn verify(&self, expected_head: Option<&str>) -> Result<Report, Finding> {
-        let pinned: Option<PinnedHead> = expected_head.map(|text| self.qualify(text).parse().unwrap());
-        match verification::verify(&self.auditor().await, self.partitions(), pinned.as_slice(), |_, _| ()).await {
-            Ok(report) => Ok(report),
-            Err(verification::Error::Inconsistent(finding)) => Err(finding),
-            Err(error) => panic!("{error}"),
-        }
+async fn verify(app: &App, expected_head: Option<&str>) -> Result<Report, Finding> {
+    let pinned: Option<PinnedHead> = expected_head.map(|text| app.qualify(text).parse().unwrap());
+    match verification::verify(&app.auditor().await, app.partitions(), pinned.as_slice(), |_, _| ()).await {
+        Ok(report) => Ok(report),
+        Err(verification::Error::Inconsistent(finding)) => Err(finding),
+        Err(error) => panic!("{error}"),
     }
+}
 
-    /// Asserts that verification found a mismatch at this position, with this text.
-    #[track_caller]
-    fn assert_finding(outcome: Result<Report, Finding>, position: i64, text: &str) {
-        let finding = outcome.expect_err("verification finds a mismatch");
-        assert!(finding.position == position && finding.message.contains(text), "{finding}");
-    }
+/// Asserts that verification found a mismatch at this position, with this text.
+#[track_caller]
+fn assert_finding(outcome: Result<Report, Finding>, position: i64, text: &str) {
+    let finding = outcome.expect_err("verification finds a mismatch");
+    assert!(finding.position == position && finding.message.contains(text), "{finding}");
 }
 
 #[tokio::test]
 async fn consistent_log_is_verified() {
     let (app, _, _) = app_with_history().await;
-    let report = app.verify(None).await.unwrap();
+    let report = verify(&app, None).await.unwrap();
     assert_eq!((report.events, report.accounts, report.receipts), (6, 2, 3));
     assert!(report.snapshots >= 1, "{report:?}");
     let euro = report.money["EUR"];
@@ -57,7 +54,7 @@ async fn consistent_log_is_verified() {
 #[tokio::test]
 async fn empty_log_is_verified() {
     let app = spawn_app().await;
-    let report = app.verify(None).await.unwrap();
+    let report = verify(&app, None).await.unwrap();
     assert_eq!((report.events, report.accounts), (0, 0));
     assert!(!report.to_string().contains("--expect-head"), "there is no head to save: {report}");
 }
@@ -68,14 +65,14 @@ async fn lagging_view_is_compared_at_its_own_position() {
     app.sabotage("ALTER TABLE account_transaction RENAME TO renamed").await;
     app.client().deposit(first, 1).await.expect(201);
     app.sabotage("ALTER TABLE renamed RENAME TO account_transaction").await;
-    app.verify(None).await.unwrap();
+    verify(&app, None).await.unwrap();
 }
 
 #[tokio::test]
 async fn changed_amount_is_found_at_its_position() {
     let (app, _, _) = app_with_history().await;
     app.tamper(r#"UPDATE event SET data = '{"amount":50}' WHERE position = 3"#).await;
-    App::assert_finding(app.verify(None).await, 3, "changed");
+    assert_finding(verify(&app, None).await, 3, "changed");
 }
 
 #[tokio::test]
@@ -85,10 +82,10 @@ async fn changed_user_or_time_is_found_at_its_position() {
         "UPDATE event SET metadata = replace(metadata::text, 'anonymous', 'other-user')::json WHERE position = 4",
     )
     .await;
-    App::assert_finding(app.verify(None).await, 4, "changed");
+    assert_finding(verify(&app, None).await, 4, "changed");
     let (app, _, _) = app_with_history().await;
     app.tamper("UPDATE event SET recorded_at = recorded_at + interval '1 microsecond' WHERE position = 6").await;
-    App::assert_finding(app.verify(None).await, 6, "changed");
+    assert_finding(verify(&app, None).await, 6, "changed");
 }
 
 #[tokio::test]
@@ -99,14 +96,14 @@ async fn swapped_events_are_found() {
          UPDATE event SET position = 1005 - position WHERE position > 1000",
     )
     .await;
-    App::assert_finding(app.verify(None).await, 2, "changed");
+    assert_finding(verify(&app, None).await, 2, "changed");
 }
 
 #[tokio::test]
 async fn deleted_last_event_is_found() {
     let (app, _, _) = app_with_history().await;
     app.tamper("DELETE FROM event WHERE position = 6").await;
-    App::assert_finding(app.verify(None).await, 6, "truncated");
+    assert_finding(verify(&app, None).await, 6, "truncated");
 }
 
 #[tokio::test]
@@ -117,7 +114,7 @@ async fn deleted_account_is_found_at_its_first_event() {
          DELETE FROM account_transaction WHERE account_id = '{second}'; DELETE FROM snapshot WHERE stream_id = '{second}'"
     ))
     .await;
-    App::assert_finding(app.verify(None).await, 2, "missing");
+    assert_finding(verify(&app, None).await, 2, "missing");
 }
 
 #[tokio::test]
@@ -128,44 +125,44 @@ async fn event_inserted_after_the_head_is_found() {
                                   metadata, recorded_at, hash FROM event WHERE position = 6",
     )
     .await;
-    App::assert_finding(app.verify(None).await, 7, "changed");
+    assert_finding(verify(&app, None).await, 7, "changed");
 }
 
 #[tokio::test]
 async fn changed_rows_of_views_are_found() {
     let (app, first, _) = app_with_history().await;
     app.tamper(&format!("UPDATE account_view SET balance = balance + 1 WHERE account_id = '{first}'")).await;
-    App::assert_finding(app.verify(None).await, 4, &first.to_string());
+    assert_finding(verify(&app, None).await, 4, &first.to_string());
 
     let (app, _, _) = app_with_history().await;
     app.tamper("UPDATE account_transaction SET reference = 'not mine' WHERE amount = 10 AND kind = 'transfer_out'")
         .await;
-    App::assert_finding(app.verify(None).await, 4, "transactions");
+    assert_finding(verify(&app, None).await, 4, "transactions");
 
     let (app, _, _) = app_with_history().await;
     app.tamper("DELETE FROM account_transaction WHERE kind = 'withdrawal'").await;
-    App::assert_finding(app.verify(None).await, 6, "transactions");
+    assert_finding(verify(&app, None).await, 6, "transactions");
 
     let (app, first, _) = app_with_history().await;
     app.tamper(&format!(
         "UPDATE daily_balance SET money_in = money_in + 1, money_out = money_out + 1 WHERE account_id = '{first}'"
     ))
     .await;
-    App::assert_finding(app.verify(None).await, 4, &format!("daily balances of account {first}"));
+    assert_finding(verify(&app, None).await, 4, &format!("daily balances of account {first}"));
 
     let (app, _, second) = app_with_history().await;
     app.tamper(&format!("DELETE FROM daily_balance WHERE account_id = '{second}'")).await;
-    App::assert_finding(app.verify(None).await, 6, &second.to_string());
+    assert_finding(verify(&app, None).await, 6, &second.to_string());
 
     for change in ["open = open + 1", "money = money + 1", "currency = 'USD'"] {
         let (app, _, _) = app_with_history().await;
         app.tamper(&format!("UPDATE bank_total SET {change}")).await;
-        App::assert_finding(app.verify(None).await, 6, "EUR");
+        assert_finding(verify(&app, None).await, 6, "EUR");
     }
 
     let (app, first, _) = app_with_history().await;
     app.tamper(&format!("DELETE FROM account_view WHERE account_id = '{first}'")).await;
-    App::assert_finding(app.verify(None).await, 4, "missing");
+    assert_finding(verify(&app, None).await, 4, "missing");
 }
 
 #[tokio::test]
@@ -178,11 +175,11 @@ async fn changed_snapshots_are_found() {
         "UPDATE snapshot SET state = replace(state::text, '105', '106')::json WHERE stream_id = '{first}'"
     ))
     .await;
-    App::assert_finding(app.verify(None).await, 3, "snapshot");
+    assert_finding(verify(&app, None).await, 3, "snapshot");
     app.tamper("DELETE FROM snapshot").await;
-    app.verify(None).await.unwrap();
+    verify(&app, None).await.unwrap();
     app.tamper(&format!("INSERT INTO snapshot VALUES (0, '{first}', 9, 1, '\"Unopened\"')")).await;
-    App::assert_finding(app.verify(None).await, 6, "does not exist");
+    assert_finding(verify(&app, None).await, 6, "does not exist");
 }
 
 #[tokio::test]
@@ -193,7 +190,7 @@ async fn changed_receipts_are_found() {
             r#"UPDATE idempotency_key SET receipt = replace(receipt::text, '"balance":', '"balance":1')::json WHERE key = '{key}'"#
         ))
         .await;
-        App::assert_finding(app.verify(None).await, position, key);
+        assert_finding(verify(&app, None).await, position, key);
     }
     let (app, _, _) = app_with_history().await;
     let (six, seven) = (app.qualify("6"), app.qualify("7"));
@@ -201,9 +198,9 @@ async fn changed_receipts_are_found() {
         r#"UPDATE idempotency_key SET receipt = replace(receipt::text, '"position":"{six}"', '"position":"{seven}"')::json"#
     ))
     .await;
-    App::assert_finding(app.verify(None).await, 7, "does not exist");
+    assert_finding(verify(&app, None).await, 7, "does not exist");
     app.tamper("UPDATE idempotency_key SET receipt = '{}' WHERE key = 'withdraw'").await;
-    App::assert_finding(app.verify(None).await, 1, "withdraw");
+    assert_finding(verify(&app, None).await, 1, "withdraw");
 }
 
 #[tokio::test]
@@ -214,11 +211,11 @@ async fn expected_head_detects_a_rewritten_log() {
     assert_eq!((&head["partition"], &head["position"]), (&json!(app.partition_under_test()), &json!(6)));
     let hash = head["hash"].as_str().unwrap();
     let saved = format!("6-{hash}");
-    app.verify(Some(&saved)).await.unwrap();
-    app.verify(Some(&saved[..10])).await.unwrap();
+    verify(&app, Some(&saved)).await.unwrap();
+    verify(&app, Some(&saved[..10])).await.unwrap();
     let other = if hash.starts_with('0') { "1" } else { "0" };
-    App::assert_finding(app.verify(Some(&format!("6-{other}{}", &hash[1..]))).await, 6, "expected head");
-    App::assert_finding(app.verify(Some(&format!("7-{hash}"))).await, 7, "expected head");
+    assert_finding(verify(&app, Some(&format!("6-{other}{}", &hash[1..]))).await, 6, "expected head");
+    assert_finding(verify(&app, Some(&format!("7-{hash}"))).await, 7, "expected head");
 }
 
 #[tokio::test]
@@ -267,7 +264,7 @@ async fn service_role_cannot_change_recorded_data() {
         assert!(error.to_string().contains("events are immutable"), "{error}");
         owner.close().await.unwrap();
     }
-    app.verify(None).await.unwrap();
+    verify(&app, None).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! The transactions view: an account's list of movements, and transfers by id.
 
+use passbook_testkit::{ApiClient, App, Response, spawn_app_in_one_partition};
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, Response, spawn_app_in_one_partition};
 
 /// An account with a movement of each kind at versions 1, 2, 5, 6 and 7, and a freeze and unfreeze in between.
 struct Fixture {

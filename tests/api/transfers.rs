@@ -1,9 +1,12 @@
 //! Concurrent transfers neither lose nor create money.
 
 use futures_util::future::join_all;
+use passbook_testkit::{
+    Rng,
+    audit::{audit, fold},
+    spawn_app, spawn_app_with,
+};
 use serde_json::json;
-
-use crate::support::{Rng, audit::audit, audit::fold, spawn_app, spawn_app_with};
 
 #[tokio::test]
 async fn concurrent_transfers_keep_the_sum_of_balances() {

@@ -3,11 +3,10 @@
 //! cache too.
 
 use futures_util::future::join_all;
+use passbook_testkit::{ApiClient, App, audit::audit, spawn_app_in_one_partition};
 use serde_json::json;
 use sqlx::query_scalar;
 use uuid::Uuid;
-
-use crate::support::{ApiClient, App, audit::audit, spawn_app_in_one_partition};
 
 /// Two instances, an account that the first one has cached, and another account.
 struct Fixture {

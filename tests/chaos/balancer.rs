@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{eventually, folder::Folder};
+use passbook_testkit::{eventually, folder::Folder};
 
 /// A local address with a free port. Another process may take the port before the caller binds it.
 pub fn free_address() -> String {

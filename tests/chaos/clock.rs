@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::passbook::Passbook;
+use passbook_testkit::process::Passbook;
 
 const LIBRARY: &str = "libfaketimeMT.so.1";
 

@@ -2,10 +2,9 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
+use passbook_testkit::Rng;
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-use crate::rng::Rng;
 
 /// The largest number of accounts in use at the same time.
 const ACCOUNTS_MAX: usize = 30;

@@ -3,11 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use passbook_testkit::eventually;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::{eventually, testbed::Testbed};
+use crate::testbed::Testbed;
 
 /// Longer than the load balancer needs to take a failed server out of service.
 const HEALTH_CHECKS_MS: u64 = 4_000;

@@ -6,20 +6,16 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use passbook_testkit::{
+    Rng, eventually,
+    fault_proxy::{Fault as MessageFault, FaultProxy, FaultRule, RequestMatch, Write},
+};
 use tokio::{
     task::block_in_place,
     time::{Instant, sleep},
 };
 
-use crate::{
-    eventually,
-    instance::InstanceGuard,
-    pg_protocol::Write,
-    postgres::FrozenProcess,
-    proxy::{FaultRule, MessageFault, Proxy},
-    rng::Rng,
-    testbed::Testbed,
-};
+use crate::{instance::InstanceGuard, postgres::FrozenProcess, testbed::Testbed};
 
 /// How long a fault rule waits for a matching write before another proxy is tried.
 const MATCH_MS_MAX: u64 = 1_500;
@@ -132,17 +128,17 @@ pub async fn inject(fault: Fault, testbed: &Testbed, rng: &mut Rng, freeze: Dura
         FreezeBackend => keep_frozen(backend(testbed, rng).await.and_then(FrozenProcess::new), freeze).await,
         CutNetwork => {
             let proxy = rng.pick(&testbed.proxies);
-            proxy.cut();
+            proxy.disconnect();
             sleep(rng.millis(0, 2_500)).await;
             proxy.restore();
             true
         }
         StallNetwork => {
             let proxy = rng.pick(&testbed.proxies);
-            proxy.stall();
+            proxy.freeze();
             sleep(rng.millis(200, 4_000)).await;
             if rng.chance(50) {
-                proxy.cut();
+                proxy.disconnect();
             }
             proxy.restore();
             true
@@ -225,13 +221,13 @@ async fn late_write_after_fence(testbed: &Testbed, rng: &mut Rng) -> bool {
         frozen.push((if number == target { None } else { guard.freeze() }, guard));
     }
     let proxy = &testbed.proxies[target];
-    let rule = |writes, fault| FaultRule { application: "passbook writer", writes, fault };
+    let rule = |writes, fault| FaultRule { request: RequestMatch::Writes(writes), fault };
     // After a while without conflicts, the remaining instance appends without an explicit transaction.
     let delayed_append = rule(&[Write::AppendAlone], MessageFault::Delay(Duration::from_millis(3_300)));
     // The sender then resolves the unknown outcome: it checks whether the append committed, and raises the fence.
-    let stalled_fence = rule(&[Write::Commit], MessageFault::StallAfterResponse);
-    let happened = wait_for_match(proxy, delayed_append, RARE_MATCH_MS_MAX).await
-        && wait_for_match(proxy, stalled_fence, RARE_MATCH_MS_MAX).await;
+    let stalled_fence = rule(&[Write::Commit], MessageFault::FreezeAfterResponse);
+    let happened = wait_for_match(proxy, "passbook writer", delayed_append, RARE_MATCH_MS_MAX).await
+        && wait_for_match(proxy, "passbook writer", stalled_fence, RARE_MATCH_MS_MAX).await;
     if happened {
         sleep(Duration::from_millis(4_200)).await;
     }
@@ -241,14 +237,14 @@ async fn late_write_after_fence(testbed: &Testbed, rng: &mut Rng) -> bool {
 }
 
 /// Sets a fault rule. Returns whether a write matched it within `timeout_ms`.
-async fn wait_for_match(proxy: &Proxy, rule: FaultRule, timeout_ms: u64) -> bool {
-    proxy.set_rule(Some(rule));
+async fn wait_for_match(proxy: &FaultProxy, application: &'static str, rule: FaultRule, timeout_ms: u64) -> bool {
+    proxy.set_rule(application, rule);
     let deadline = Instant::now() + Duration::from_millis(timeout_ms);
     while proxy.is_rule_pending() && Instant::now() < deadline {
         sleep(Duration::from_millis(10)).await;
     }
     let has_matched = !proxy.is_rule_pending();
-    proxy.set_rule(None);
+    proxy.clear_rule();
     has_matched
 }
 
@@ -273,14 +269,14 @@ async fn inject_message_fault(testbed: &Testbed, rng: &mut Rng, fault: MessageFa
     let application = *rng.pick(&["passbook writer", "passbook writer", "passbook writer", "passbook projector"]);
     let writes = *rng.pick(&[DURABLE, DURABLE, &[Write::Append]]);
     let rules = [
-        FaultRule { application, writes, fault },
-        FaultRule { application: "passbook writer", writes: DURABLE, fault },
+        (application, FaultRule { request: RequestMatch::Writes(writes), fault }),
+        ("passbook writer", FaultRule { request: RequestMatch::Writes(DURABLE), fault }),
     ];
     let first = rng.below(2);
-    for rule in rules {
+    for (application, rule) in rules {
         for offset in 0..testbed.proxies.len() as u64 {
             let proxy = &testbed.proxies[((first + offset) % testbed.proxies.len() as u64) as usize];
-            if wait_for_match(proxy, rule, MATCH_MS_MAX).await {
+            if wait_for_match(proxy, application, rule, MATCH_MS_MAX).await {
                 // The consequences last as long as the statement timeout.
                 sleep(Duration::from_millis(3_000)).await;
                 return true;

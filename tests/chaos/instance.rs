@@ -10,16 +10,14 @@ use std::{
 };
 
 use nix::{sys::signal::Signal, unistd::Pid};
+use passbook_testkit::process::{Passbook, Running};
 use tokio::{
     sync::{Mutex as AsyncMutex, MutexGuard},
     task::spawn_blocking,
     time::{Instant, sleep},
 };
 
-use crate::{
-    passbook::{Passbook, Running},
-    postgres::FrozenProcess,
-};
+use crate::postgres::FrozenProcess;
 
 /// How long starts may fail: the database may be down.
 const START_S_MAX: u64 = 90;

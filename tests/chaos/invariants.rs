@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use passbook_event_store::{Partitions, Position};
+use passbook_testkit::log::{Event, Log};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{
-    support::log::{Event, Log},
-    workload::{CommandRecord, Outcome, account_id, accounts_of},
-};
+use crate::workload::{CommandRecord, Outcome, account_id, accounts_of};
 
 /// An account after one of its events.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,47 +6,26 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod balancer;
-#[path = "../cli/client.rs"]
-#[allow(dead_code, reason = "shared with the command-line tests")]
-mod client;
 mod clock;
 mod command;
 mod degraded;
 mod disk;
 mod fault;
-#[path = "../cli/folder.rs"]
-#[allow(dead_code, reason = "shared with the command-line tests")]
-mod folder;
 mod instance;
 mod invariants;
-#[path = "../cli/passbook.rs"]
-#[allow(dead_code, reason = "shared with the command-line tests")]
-mod passbook;
-mod pg_protocol;
 mod postgres;
 mod probe;
-mod proxy;
 mod report;
-mod rng;
 mod rounds;
 mod settings;
-#[allow(dead_code, reason = "shared with the API tests")]
-mod support;
 mod testbed;
 mod upgrade;
 mod workload;
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use settings::Settings;
 use testbed::Testbed;
-
-/// How long [`eventually`] waits before the test fails. Long enough that a slow machine fails no test.
-const EVENTUALLY_S_MAX: u64 = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guarantees_hold_for_an_instance_with_embedded_postgres() {
@@ -94,16 +73,4 @@ async fn a_failed_projector_takes_no_instance_out_of_the_load_balancer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guarantees_hold_for_an_instance_whose_disk_is_full() {
     rounds::run("small disk", Testbed::with_small_disk().await, fault::DISK_FAULTS, Settings::read()).await;
-}
-
-/// Polls `probe` until it returns a value.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, probe: impl Fn() -> F) -> T {
-    let deadline = Instant::now() + Duration::from_secs(EVENTUALLY_S_MAX);
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "timed out after {EVENTUALLY_S_MAX} s waiting for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

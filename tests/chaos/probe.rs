@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use passbook_testkit::{Rng, eventually};
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::{
@@ -20,9 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     command::Command,
-    eventually,
     instance::Instance,
-    rng::Rng,
     workload::{Client, CommandRecord, Outcome},
 };
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use passbook_testkit::{Rng, audit::audit_database, eventually};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -15,15 +16,12 @@ use sqlx::query_scalar;
 
 use crate::{
     command::{Accounts, Command},
-    eventually,
     fault::{Fault, inject},
     instance::Instance,
     invariants,
     probe::Probe,
     report::Report,
-    rng::Rng,
     settings::Settings,
-    support::audit::audit,
     testbed::Testbed,
     workload::{Client, CommandRecord, Outcome, Workload},
 };
@@ -92,7 +90,7 @@ impl Rounds {
 
     /// Compares the log, the views and the responses with each other once the testbed is restored.
     async fn check_invariants(&mut self) {
-        let log = audit(&self.testbed).await;
+        let log = audit_database(&mut self.testbed.database().await).await;
         for record in invariants::recorded_after_rejection(&mut self.records, &log) {
             let mut client = Client::new(&self.testbed.instances, self.rng.fork());
             // A further retry must converge to the recorded receipt.
@@ -100,7 +98,7 @@ impl Rounds {
             assert!(matches!(record.outcome, Outcome::Recorded(_)), "{record:?} is recorded, but a retry was rejected");
             self.report.recorded_after_rejection += 1;
         }
-        let log = audit(&self.testbed).await;
+        let log = audit_database(&mut self.testbed.database().await).await;
         invariants::check(&self.records, &log);
         let verified = self.testbed.verify().await;
         assert!(verified.status.success(), "passbook verify: {verified:?}");

@@ -9,6 +9,12 @@ use std::{
 };
 
 use passbook_embedded_postgres::{self as embedded, EmbeddedPostgres};
+use passbook_testkit::{
+    eventually,
+    fault_proxy::FaultProxy,
+    folder::Folder,
+    process::{Exited, Passbook},
+};
 use sqlx::PgConnection;
 use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
 
@@ -16,12 +22,8 @@ use crate::{
     balancer::{Balancer, free_address},
     clock::Clock,
     disk::{Disk, remove_abandoned},
-    eventually,
-    folder::Folder,
     instance::Instance,
-    passbook::{Exited, Passbook},
     postgres::Postgres,
-    proxy::Proxy,
     settings::Settings,
 };
 
@@ -35,7 +37,7 @@ pub struct Testbed {
     /// An instance that runs only during the fault `TransientInstance`.
     pub transient: Option<Arc<Instance>>,
     /// The proxy between each instance and Postgres, in the order of the instances.
-    pub proxies: Vec<Proxy>,
+    pub proxies: Vec<FaultProxy>,
     /// Allows one message fault at a time.
     pub message_fault_lock: AsyncMutex<()>,
     /// The load balancer. `None` if clients choose an instance themselves.
@@ -103,10 +105,10 @@ impl Testbed {
         let (postgres, external) = postgres_in(&folder).await;
         let mut proxies = Vec::new();
         for _ in 0..2 {
-            proxies.push(Proxy::start(postgres.socket()).await);
+            proxies.push(FaultProxy::start(postgres.socket()).await);
         }
         let clock = Arc::new(Clock::in_file(folder.join("clock")));
-        let [first, second] = [&proxies[0], &proxies[1]].map(Proxy::database_url);
+        let [first, second] = [&proxies[0], &proxies[1]].map(|proxy| proxy.database_url("passbook"));
         let second_clock = Arc::clone(&clock);
         let direct = postgres.database_url();
         let instances = vec![
@@ -128,7 +130,7 @@ impl Testbed {
 
     async fn on_embedded_postgres(folder: Folder, data: PathBuf, disk: Option<Disk>) -> Self {
         let postgres = Postgres::in_folder(data.clone());
-        let command = move || prepared(Passbook::new().set("PASSBOOK_DATA_DIR", &data));
+        let command = move || prepared(Passbook::without_settings().set("PASSBOOK_DATA_DIR", &data));
         let testbed = Self { disk, ..Self::minimal(vec![Arc::new(Instance::new("only", command))], postgres, folder) };
         testbed.restore().await;
         testbed
@@ -157,7 +159,7 @@ impl Testbed {
 
     /// Ends every fault, and waits until all instances and Postgres respond.
     pub async fn restore(&self) {
-        self.proxies.iter().for_each(Proxy::restore);
+        self.proxies.iter().for_each(FaultProxy::restore);
         for instance in &self.instances {
             instance.lock().await.start().await;
         }
@@ -197,9 +199,11 @@ impl Testbed {
     /// Runs `passbook verify`.
     pub async fn verify(&self) -> Exited {
         let url = self.postgres.database_url();
-        spawn_blocking(move || Passbook::new().set("PASSBOOK_DATABASE_URL", url).argument("verify").wait_for_exit())
-            .await
-            .unwrap()
+        spawn_blocking(move || {
+            Passbook::without_settings().set("PASSBOOK_DATABASE_URL", url).argument("verify").wait_for_exit()
+        })
+        .await
+        .unwrap()
     }
 }
 

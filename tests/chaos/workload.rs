@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use passbook_testkit::Rng;
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use tokio::{
@@ -20,7 +21,6 @@ use uuid::Uuid;
 use crate::{
     command::{Accounts, Command},
     instance::Instance,
-    rng::Rng,
     testbed::Testbed,
 };
 

@@ -7,13 +7,12 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{
+    folder::Folder,
+    process::{Passbook, Running},
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-
-use crate::{
-    folder::Folder,
-    passbook::{Passbook, Running},
-};
 
 /// Creates a token with `passbook token`, signed by the folder's development key.
 #[track_caller]
@@ -178,12 +177,15 @@ async fn the_database_url_is_read_from_a_file_and_its_password_not_printed() {
     let first = Passbook::in_folder(&folder).start();
     let file = folder.join("url");
     fs::write(&file, format!("{}\n", folder.database_url())).unwrap();
-    let second = Passbook::new().set("PASSBOOK_DATABASE_URL_FILE", &file).set("PASSBOOK_LISTEN", "127.0.0.1:0").start();
+    let second = Passbook::without_settings()
+        .set("PASSBOOK_DATABASE_URL_FILE", &file)
+        .set("PASSBOOK_LISTEN", "127.0.0.1:0")
+        .start();
     second.client.wait_until_ready().await;
     drop((second, first));
 
     fs::write(&file, "postgres://teller:hunter2@127.0.0.1:1/bank").unwrap();
-    let ended = Passbook::new()
+    let ended = Passbook::without_settings()
         .set("PASSBOOK_DATABASE_URL_FILE", &file)
         .set("PASSBOOK_LOG", "trace")
         .argument("migrate")
@@ -194,7 +196,9 @@ async fn the_database_url_is_read_from_a_file_and_its_password_not_printed() {
         .argument("migrate")
         .wait_for_exit();
     assert!(ended.error_message().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
-    let ended =
-        Passbook::new().set("PASSBOOK_DATABASE_URL_FILE", folder.join("none")).argument("migrate").wait_for_exit();
+    let ended = Passbook::without_settings()
+        .set("PASSBOOK_DATABASE_URL_FILE", folder.join("none"))
+        .argument("migrate")
+        .wait_for_exit();
     assert!(ended.error_message().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
 }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use sqlx::{Connection, PgConnection};
-
-use crate::{
+use passbook_testkit::{
     folder::Folder,
-    passbook::{Exited, Passbook, Process, Running},
+    process::{Exited, Passbook, Process, Running},
 };
+use sqlx::{Connection, PgConnection};
 
 /// A Postgres with two databases: `old`, which a service uses, and `new`, which is empty.
 struct Migration {

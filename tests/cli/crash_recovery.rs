@@ -4,12 +4,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use passbook_testkit::{folder::Folder, process::Passbook};
 
-use crate::{
-    folder::Folder,
-    graceful_shutdown::{Workload, assert_nothing_lost},
-    passbook::Passbook,
-};
+use crate::graceful_shutdown::{Workload, assert_nothing_lost};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_service_leaves_no_postgres_behind_and_loses_nothing() {

@@ -13,14 +13,13 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{
+    folder::Folder,
+    process::{Passbook, Running},
+    service_client::{Client, Deposit, Outcome},
+};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
-
-use crate::{
-    client::{Client, Deposit, Outcome},
-    folder::Folder,
-    passbook::{Passbook, Running},
-};
 
 const CLIENTS: usize = 8;
 const ACKNOWLEDGED_MIN: usize = 20;

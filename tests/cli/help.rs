@@ -2,12 +2,12 @@
 
 use clap::CommandFactory;
 use passbook::config::Cli;
-
-use crate::passbook::Passbook;
+use passbook_testkit::process::Passbook;
 
 #[track_caller]
 fn help(subcommand: Option<&str>) -> String {
-    let passbook = subcommand.map_or_else(Passbook::new, |subcommand| Passbook::new().argument(subcommand));
+    let passbook = subcommand
+        .map_or_else(Passbook::without_settings, |subcommand| Passbook::without_settings().argument(subcommand));
     let ended = passbook.argument("--help").wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.stderr.is_empty(), "{ended:?}");
@@ -55,13 +55,13 @@ fn the_help_does_not_show_a_password_from_the_environment() {
 
 #[test]
 fn the_version_is_printed() {
-    let ended = Passbook::new().argument("--version").wait_for_exit();
+    let ended = Passbook::without_settings().argument("--version").wait_for_exit();
     assert_eq!(ended.stdout, [format!("passbook {}", env!("CARGO_PKG_VERSION"))]);
 }
 
 #[test]
 fn the_openapi_document_needs_no_database() {
-    let ended = Passbook::new().set("PASSBOOK_PG_BIN", "/nowhere").argument("openapi").wait_for_exit();
+    let ended = Passbook::without_settings().set("PASSBOOK_PG_BIN", "/nowhere").argument("openapi").wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     let document: serde_json::Value = serde_json::from_str(&ended.stdout.join("\n")).unwrap();
     assert_eq!(document["info"]["title"], "Passbook");
@@ -69,7 +69,7 @@ fn the_openapi_document_needs_no_database() {
 
 #[test]
 fn an_unknown_command_is_refused_with_a_suggestion() {
-    let ended = Passbook::new().argument("serv").wait_for_exit();
+    let ended = Passbook::without_settings().argument("serv").wait_for_exit();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
     assert!(ended.stderr.contains("'serve'"), "{ended:?}");
 }

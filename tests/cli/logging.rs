@@ -1,10 +1,9 @@
 //! Each request is logged as one JSON line without private data.
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{folder::Folder, process::Passbook};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
-
-use crate::{folder::Folder, passbook::Passbook};
 
 /// Runs a service with this log level and sends some requests. Returns the log lines of requests, and the whole standard
 /// error.

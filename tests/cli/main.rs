@@ -2,10 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access_control;
-mod client;
 mod copy;
 mod crash_recovery;
-mod folder;
 mod graceful_shutdown;
 mod help;
 mod hostile;
@@ -15,14 +13,11 @@ mod migrate;
 mod openapi_conformance;
 mod otlp_collector;
 mod overload;
-mod passbook;
-mod postgres_server;
 mod rebuild;
 mod roles;
 mod standby;
 mod startup;
 mod startup_errors;
 mod statement_memory;
-mod tls;
 mod tls_trust;
 mod verify;

@@ -11,9 +11,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{folder::Folder, process::Passbook};
 use serde_json::json;
 
-use crate::{folder::Folder, otlp_collector::Collector, passbook::Passbook};
+use crate::otlp_collector::Collector;
 
 /// Metrics of the relay, which `serve` does not expose.
 const RELAY_METRICS: [&str; 2] = ["passbook_relay_lag_seconds", "passbook_relay_published_total"];

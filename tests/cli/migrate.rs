@@ -1,8 +1,7 @@
 //! `passbook migrate` creates and updates the schema before the first instance serves.
 
 use nix::sys::signal::Signal;
-
-use crate::{folder::Folder, passbook::Passbook};
+use passbook_testkit::{folder::Folder, process::Passbook};
 
 #[tokio::test]
 async fn migrate_creates_a_database_and_a_second_run_changes_nothing() {

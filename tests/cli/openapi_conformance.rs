@@ -8,13 +8,13 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{
+    folder::Folder,
+    process::{Passbook, Running},
+};
 use serde_json::Value;
 
-use crate::{
-    access_control::{create_token, with_access_control},
-    folder::Folder,
-    passbook::{Passbook, Running},
-};
+use crate::access_control::{create_token, with_access_control};
 
 /// The smallest number of cases over all runs. `make fuzz` sets more.
 const CASES: usize = 2_000;

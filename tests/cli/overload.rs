@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{folder::Folder, passbook::Passbook};
+use passbook_testkit::{folder::Folder, process::Passbook};
 
 /// The limit of file descriptors. The service uses half of them for connections.
 const DESCRIPTORS: &str = "300";

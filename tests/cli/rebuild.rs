@@ -1,12 +1,11 @@
 //! `passbook rebuild`: rebuilds a view, with and without a running service.
 
 use nix::sys::signal::Signal;
-use sqlx::{Connection, PgConnection};
-
-use crate::{
+use passbook_testkit::{
     folder::Folder,
-    passbook::{Exited, Passbook},
+    process::{Exited, Passbook},
 };
+use sqlx::{Connection, PgConnection};
 
 fn rebuild(folder: &Folder, arguments: &[&str]) -> Exited {
     let passbook = Passbook::in_folder(folder).argument("rebuild");

@@ -1,12 +1,11 @@
 //! Database roles in an external Postgres: the owner migrates, and members of `passbook_service` serve.
 
+use passbook_testkit::{folder::Folder, process::Passbook};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-
-use crate::{folder::Folder, passbook::Passbook};
 
 /// An external Postgres with roles and databases. A service that runs for the whole test provides it.
 struct ExternalPostgres {
-    _host: crate::passbook::Running,
+    _host: passbook_testkit::process::Running,
     folder: Folder,
 }
 

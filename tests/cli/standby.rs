@@ -9,10 +9,9 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{folder::Folder, postgres_server::PostgresServer, process::Passbook, service_client::Client};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
-
-use crate::{client::Client, folder::Folder, passbook::Passbook, postgres_server::PostgresServer};
 
 const WAIT_S_MAX: u64 = 60;
 const POLL_MS: u64 = 2;

@@ -1,8 +1,7 @@
 //! A successful start: the service prints its address, uses its settings, and keeps data over a restart.
 
 use nix::sys::signal::Signal;
-
-use crate::{client::Deposit, folder::Folder, passbook::Passbook};
+use passbook_testkit::{folder::Folder, process::Passbook, service_client::Deposit};
 
 fn ids(deposits: Vec<Deposit>) -> Vec<String> {
     deposits.into_iter().map(|deposit| deposit.event_id).collect()
@@ -80,7 +79,7 @@ async fn with_auth_off_it_listens_on_every_address() {
 async fn a_setting_can_be_given_as_a_flag() {
     let folder = Folder::migrated();
     let data = folder.data();
-    let service = Passbook::new().argument("serve").argument("--listen=127.0.0.1:0");
+    let service = Passbook::without_settings().argument("serve").argument("--listen=127.0.0.1:0");
     let service = service.argument(&format!("--data-dir={}", data.display())).start();
     service.client.wait_until_ready().await;
 }

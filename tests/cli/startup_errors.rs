@@ -9,10 +9,9 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-
-use crate::{
+use passbook_testkit::{
     folder::Folder,
-    passbook::{Exited, Passbook},
+    process::{Exited, Passbook},
 };
 
 #[track_caller]

@@ -2,10 +2,9 @@
 
 use std::fs;
 
+use passbook_testkit::{folder::Folder, process::Passbook};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-
-use crate::{folder::Folder, passbook::Passbook};
 
 const LINES: i64 = 200_000;
 const GROWTH_KB_MAX: u64 = 12 * 1024;

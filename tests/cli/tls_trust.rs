@@ -4,20 +4,20 @@ use std::{fs, net::TcpListener};
 
 use axum::{Json, Router, routing::get};
 use nix::sys::signal::Signal;
+use passbook_testkit::{
+    folder::Folder,
+    postgres_server::PostgresServer,
+    process::{Passbook, Running},
+    tls::Identity,
+};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::{
-    folder::Folder,
-    otlp_collector::Collector,
-    passbook::{Passbook, Running},
-    postgres_server::PostgresServer,
-    tls::Identity,
-};
+use crate::otlp_collector::Collector;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_reach_only_a_trusted_collector() {
-    let (identity, collector) = (Identity::new(), Collector::listen());
+    let (identity, collector) = (Identity::self_signed(), Collector::listen());
     let secured = format!("https://{}", identity.proxy_to(collector.address()).await);
     for is_trusted in [false, true] {
         let folder = Folder::migrated();
@@ -50,7 +50,7 @@ async fn spans_are_sent_over_http_without_any_installed_certificates() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_fetched_only_from_a_trusted_identity_provider() {
-    let (identity, folder) = (Identity::new(), Folder::migrated());
+    let (identity, folder) = (Identity::self_signed(), Folder::migrated());
     let provider = TcpListener::bind("127.0.0.1:0").unwrap();
     provider.set_nonblocking(true).unwrap();
     let issuer = format!("https://{}", identity.proxy_to(provider.local_addr().unwrap()).await);
@@ -76,7 +76,7 @@ async fn keys_are_fetched_only_from_a_trusted_identity_provider() {
 
 #[tokio::test]
 async fn migrate_connects_only_to_a_trusted_database() {
-    let (identity, folder) = (Identity::new(), Folder::empty());
+    let (identity, folder) = (Identity::self_signed(), Folder::empty());
     let server = PostgresServer::with_tls(&folder, &identity).await;
     let url = server.tls_url();
     let migrate = |url: &str| Passbook::with_database(url).argument("migrate");

@@ -1,13 +1,12 @@
 //! `passbook verify`: checks the log and the views, with and without a running service.
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{
+    folder::Folder,
+    process::{Exited, Passbook},
+};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
-
-use crate::{
-    folder::Folder,
-    passbook::{Exited, Passbook},
-};
 
 fn verify(folder: &Folder, arguments: &[&str]) -> Exited {
     let passbook = Passbook::in_folder(folder).argument("verify");

@@ -1,14 +1,14 @@
 //! The console with access control: the token dialog, expired tokens, and the separation of one caller's data from another's.
 
+use passbook_testkit::{
+    AuthApp, spawn_auth_app,
+    tokens::{claims, claims_with, in_seconds},
+};
 use serde_json::json;
 
 use crate::{
     browser::Browser,
     lossy_proxy::LossyProxy,
-    support::{
-        AuthApp, spawn_auth_app,
-        tokens::{claims, claims_with, in_seconds},
-    },
     teller_workflow::{ADA, wait_for_balance},
 };
 

@@ -1,11 +1,11 @@
 //! Accessibility of all pages: axe-core checks in light and dark mode on narrow and wide screens, keyboard-only use, local
 //! times; and safe display of markup in user input.
 
+use passbook_testkit::{App, spawn_app};
 use serde_json::json;
 
 use crate::{
     browser::Browser,
-    support::{App, spawn_app},
     teller_workflow::{ADA, BEN, create_ada_and_ben, wait_for_balance},
 };
 

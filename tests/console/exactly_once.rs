@@ -3,15 +3,13 @@
 use std::net::TcpListener;
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{App, folder::Folder, process::Passbook, spawn_app};
 use serde_json::json;
 use sqlx::Connection;
 
 use crate::{
     browser::Browser,
-    folder::Folder,
     lossy_proxy::LossyProxy,
-    passbook::Passbook,
-    support::{App, spawn_app},
     teller_workflow::{ADA, create_ada_and_ben, open_ada_account, wait_for_balance},
 };
 

@@ -9,10 +9,11 @@ use std::{
 };
 
 use passbook_domain::money;
+use passbook_testkit::spawn_app;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{browser::Browser, support::spawn_app};
+use crate::browser::Browser;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

@@ -3,12 +3,10 @@
 
 use std::{collections::BTreeSet, env, time::Duration};
 
+use passbook_testkit::{App, eventually, spawn_app_with};
 use sqlx::{AssertSqlSafe, Connection, raw_sql};
 
-use crate::{
-    browser::Browser,
-    support::{App, eventually, spawn_app_with},
-};
+use crate::browser::Browser;
 
 /// The requests and bytes that one page may read, at any size of the bank.
 const PAGE_REQUESTS_MAX: u64 = 30;

@@ -1,8 +1,9 @@
 //! A response that arrives after the user left the form: the result is shown, and the current page stays open.
 
+use passbook_testkit::spawn_app;
+
 use crate::{
     browser::Browser,
-    support::spawn_app,
     teller_workflow::{ADA, BEN, create_ada_and_ben, open_ada_account, wait_for_balance},
 };
 

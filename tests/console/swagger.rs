@@ -1,11 +1,9 @@
 //! Swagger UI: sends every example unchanged, in the order of the page, to an empty bank, and checks that each one succeeds.
 
+use passbook_testkit::{spawn_app, spawn_auth_app, tokens::claims};
 use serde_json::Value;
 
-use crate::{
-    browser::Browser,
-    support::{spawn_app, spawn_auth_app, tokens::claims},
-};
+use crate::browser::Browser;
 
 /// An operation on the page.
 #[derive(Debug, serde::Deserialize)]

@@ -1,11 +1,9 @@
 //! The workflow of a teller: every command for an account and its immediate effect on the pages, including other browsers.
 
+use passbook_testkit::{App, spawn_app, spawn_app_with};
 use serde_json::json;
 
-use crate::{
-    browser::Browser,
-    support::{App, spawn_app, spawn_app_with},
-};
+use crate::browser::Browser;
 
 pub const ADA: &str = "01900000-0000-7000-8000-0000000000aa";
 pub const BEN: &str = "01900000-0000-7000-8000-0000000000bb";

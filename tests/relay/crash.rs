@@ -10,13 +10,12 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Config;
+use passbook_testkit::{Rng, service_client::Client};
 use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
 
 use crate::{
-    client::Client,
     nats::{Nats, SERVERS},
-    rng::Rng,
     testbed::{Testbed, kill, stop},
 };
 

@@ -2,13 +2,11 @@
 
 use std::net::TcpListener;
 
+use passbook_testkit::{folder::Folder, postgres_server::PostgresServer, process::Passbook};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    folder::Folder,
     nats::Nats,
-    passbook::Passbook,
-    postgres_server::PostgresServer,
     testbed::{Testbed, eventually, kill, stop},
 };
 

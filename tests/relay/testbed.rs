@@ -1,24 +1,18 @@
 //! The system under test: a service, a NATS server, and the relays between them.
 
-use std::{future::Future, time::Duration};
+use std::future::Future;
 
 use nix::sys::signal::Signal;
+use passbook_testkit::{
+    folder::Folder,
+    process::{Exited, Passbook, Running},
+    service_client::Client,
+};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, Row, query, query_scalar, raw_sql};
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep},
-};
+use tokio::task::spawn_blocking;
 
-use crate::{
-    client::Client,
-    folder::Folder,
-    nats::Nats,
-    passbook::{Exited, Passbook, Running},
-};
-
-/// How long [`eventually`] waits before the test fails. Long enough that a slow machine fails no test.
-const EVENTUALLY_S_MAX: u64 = 60;
+use crate::nats::Nats;
 
 /// Fields are dropped in this order: processes that use a folder must exit before it is removed.
 pub struct Testbed {
@@ -191,9 +185,5 @@ pub async fn wait_for_error(relay: Running) -> String {
 
 /// Polls a condition until it is true.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(EVENTUALLY_S_MAX);
-    while !condition().await {
-        assert!(Instant::now() < deadline, "timed out after {EVENTUALLY_S_MAX} s waiting for {what}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    passbook_testkit::eventually(what, async || condition().await.then_some(())).await;
 }

@@ -2,21 +2,23 @@
 
 use std::fs;
 
+use passbook_testkit::{
+    process::{Passbook, Running},
+    tls::Identity,
+};
 use tokio::task::spawn_blocking;
 
 use crate::{
     nats::{Access, Nats},
     nats_operator,
-    passbook::{Passbook, Running},
     testbed::{Testbed, eventually, stop, wait_for_error},
-    tls::Identity,
 };
 
 #[tokio::test]
 async fn a_relay_publishes_over_tls_with_user_and_password() {
     // The test's own client needs a default, because the process links two crypto providers.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    let identity = Identity::new();
+    let identity = Identity::self_signed();
     let [certificate, key] = [identity.certificate(), identity.key()].map(|file| file.display().to_string());
     let arguments = ["--tls", "--tlscert", &certificate, "--tlskey", &key, "--user", "bank", "--pass", "right"];
     let certificate = Some(identity.certificate());

@@ -13,13 +13,12 @@ use nix::sys::{
     signal::Signal,
     socket::{setsockopt, sockopt::RcvBuf},
 };
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
-
-use crate::{
-    client::Client,
+use passbook_testkit::{
     folder::Folder,
-    passbook::{Passbook, Running},
+    process::{Passbook, Running},
+    service_client::Client,
 };
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
 /// The number of abusive connections. `PASSBOOK_HOSTILE_CONNECTIONS` overrides it.
 const CONNECTIONS: usize = 2_000;

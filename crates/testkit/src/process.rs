@@ -1,9 +1,10 @@
 //! Runs the binary under test as a process: starts it, captures its output, sends signals, and kills it on drop.
 
 use std::{
+    env,
     ffi::OsStr,
     io::{BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread::{self, JoinHandle},
@@ -15,10 +16,17 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{client::Client, folder::Folder};
+use crate::{folder::Folder, service_client::Client};
 
 const START_S_MAX: u64 = 60;
 const EXIT_S_MAX: u64 = 40;
+
+/// The path of the binary under test. Cargo sets the variable for the integration tests of the package `passbook`. A test
+/// that is started without Cargo finds the binary in the folder above its own.
+pub fn binary() -> PathBuf {
+    env::var_os("CARGO_BIN_EXE_passbook")
+        .map_or_else(|| env::current_exe().unwrap().ancestors().nth(2).unwrap().join("passbook"), PathBuf::from)
+}
 
 /// A command line of the binary. It inherits no setting from the environment of the test.
 pub struct Passbook(Command);
@@ -26,18 +34,18 @@ pub struct Passbook(Command);
 impl Passbook {
     /// Uses the embedded Postgres in this folder, and listens on a free port.
     pub fn in_folder(folder: &Folder) -> Self {
-        Self::new().set("PASSBOOK_DATA_DIR", folder.data()).set("PASSBOOK_LISTEN", "127.0.0.1:0")
+        Self::without_settings().set("PASSBOOK_DATA_DIR", folder.data()).set("PASSBOOK_LISTEN", "127.0.0.1:0")
     }
 
     /// Uses a running Postgres, and listens on a free port.
     pub fn with_database(database_url: &str) -> Self {
-        Self::new().set("PASSBOOK_DATABASE_URL", database_url).set("PASSBOOK_LISTEN", "127.0.0.1:0")
+        Self::without_settings().set("PASSBOOK_DATABASE_URL", database_url).set("PASSBOOK_LISTEN", "127.0.0.1:0")
     }
 
     /// The binary without arguments and settings.
-    pub fn new() -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSBOOK_")) {
+    pub fn without_settings() -> Self {
+        let mut command = Command::new(binary());
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSBOOK_")) {
             command.env_remove(name);
         }
         command
@@ -67,7 +75,6 @@ impl Passbook {
     }
 
     /// Uses the binary of another release.
-    #[allow(dead_code, reason = "used only by the chaos tests")]
     pub fn with_binary(self, program: &Path) -> Self {
         self.with_program(Command::new(program))
     }
@@ -90,11 +97,13 @@ impl Passbook {
         Self(command)
     }
 
+    /// Adds an argument.
     pub fn argument(mut self, argument: &str) -> Self {
         self.0.arg(argument);
         self
     }
 
+    /// Starts the process, and captures its output.
     pub fn spawn(mut self) -> Process {
         let mut child = self.0.spawn().unwrap();
         let (line, first_line) = mpsc::channel();
@@ -157,10 +166,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
+    /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.id().cast_signed()), signal).unwrap();
     }
@@ -170,6 +181,7 @@ impl Process {
         String::from_utf8_lossy(&self.stderr_bytes.lock().unwrap()).into_owned()
     }
 
+    /// Waits until the process exits by itself.
     #[track_caller]
     pub fn wait_for_exit(mut self) -> Exited {
         let deadline = Instant::now() + Duration::from_secs(EXIT_S_MAX);
@@ -199,11 +211,14 @@ impl Drop for Process {
 
 /// A running service that listens.
 pub struct Running {
+    /// A client of the service.
     pub client: Client,
+    /// The process of the service.
     pub process: Process,
 }
 
 impl Running {
+    /// Sends this signal and waits for the exit.
     #[track_caller]
     pub fn stop(self, signal: Signal) -> Exited {
         self.process.signal(signal);
@@ -214,8 +229,11 @@ impl Running {
 /// The exit status and the output of a process.
 #[derive(Debug)]
 pub struct Exited {
+    /// The exit status.
     pub status: ExitStatus,
+    /// The lines of standard output.
     pub stdout: Vec<String>,
+    /// The text of standard error.
     pub stderr: String,
 }
 

@@ -13,13 +13,15 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 
+/// A certificate and its private key, in files that are deleted on drop.
 pub struct Identity {
     folder: TempDir,
     acceptor: TlsAcceptor,
 }
 
 impl Identity {
-    pub fn new() -> Self {
+    /// A new self-signed certificate for `localhost` and 127.0.0.1.
+    pub fn self_signed() -> Self {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
         let folder = tempfile::Builder::new().prefix("passbook-tls.").tempdir().unwrap();

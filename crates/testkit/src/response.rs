@@ -4,12 +4,14 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::partition_view::PartitionView;
+use crate::partition_view::PartitionView;
 
 /// Status, headers and body of a response.
 #[derive(Clone, Debug)]
 pub struct Response {
+    /// The status code.
     pub status: u16,
+    /// The headers.
     pub headers: HeaderMap,
     /// The body's bytes as received.
     pub bytes: Vec<u8>,
@@ -18,6 +20,7 @@ pub struct Response {
 }
 
 impl Response {
+    /// Reads the response to its end.
     pub async fn read(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let bytes = response.bytes().await.unwrap().to_vec();

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{WAIT_S_MAX, partition_view::PartitionView};
+use crate::{WAIT_S_MAX, partition_view::PartitionView};
 
 /// An open event stream.
 pub struct FeedSubscriber {
@@ -29,7 +29,9 @@ pub struct FeedSubscriber {
 /// A received event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedEvent {
+    /// The cursor of the event.
     pub id: String,
+    /// The type of the event in the log.
     pub event_type: String,
     /// The data as received.
     pub text: String,
@@ -38,12 +40,14 @@ pub struct FeedEvent {
 }
 
 impl FeedEvent {
+    /// The position within the partition.
     pub fn position(&self) -> i64 {
         self.data["position"].as_str().unwrap().parse().unwrap()
     }
 }
 
 impl FeedSubscriber {
+    /// Reads from this response, which shows one partition if `view` is given.
     pub fn new(response: reqwest::Response, view: Option<PartitionView>) -> Self {
         Self {
             response,
@@ -56,6 +60,7 @@ impl FeedSubscriber {
         }
     }
 
+    /// A header of the response; `None` if it is missing.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name).map(|value| value.to_str().unwrap())
     }

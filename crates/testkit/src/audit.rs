@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::{
+use crate::{
     App, eventually,
     log::{Event, Log, read},
 };
@@ -16,18 +16,28 @@ use super::{
 /// The state of an account, folded from its events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccountFold {
+    /// The owner of the account.
     pub owner: String,
+    /// The ISO 4217 code.
     pub currency: String,
+    /// `open`, `frozen` or `closed`.
     pub status: String,
+    /// In minor units.
     pub balance: i64,
+    /// The number of its events.
     pub version: i64,
+    /// The number of its events that move money.
     pub transaction_count: i64,
 }
 
 /// Asserts every invariant of the log, waits until the views have read it, and compares them with the fold.
 pub async fn audit(app: &App) -> Log {
-    let mut connection = app.database().await;
-    let log = read(&mut connection).await;
+    audit_database(&mut app.database().await).await
+}
+
+/// Like [`audit`], for the database of another test bed.
+pub async fn audit_database(connection: &mut PgConnection) -> Log {
+    let log = read(connection).await;
     check_order(&log);
     assert_eq!(expected_hashes(&log.events).last(), log.events.last().map(|event| event.hash.clone()).as_ref());
     for (event, expected) in log.events.iter().zip(expected_hashes(&log.events)) {
@@ -51,7 +61,7 @@ pub async fn audit(app: &App) -> Log {
         money_in(&log.events) - money_out(&log.events),
         "the balances equal deposits minus withdrawals"
     );
-    check_views(&mut connection, &log, &accounts).await;
+    check_views(connection, &log, &accounts).await;
     log
 }
 

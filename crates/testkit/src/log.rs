@@ -21,26 +21,41 @@ pub struct Log {
 /// The end of a partition's log.
 #[derive(Clone, Debug, FromRow, PartialEq)]
 pub struct Head {
+    /// The partition; 0 for all together.
     pub partition: i16,
+    /// The position of the last event; 0 if there is none.
     pub position: i64,
+    /// The hash of the last event; 32 zero bytes if there is none.
     pub hash: Vec<u8>,
+    /// When the partition was last appended to.
     pub recorded_at: DateTime<Utc>,
 }
 
 /// A row of the event table.
 #[derive(Clone, Debug, FromRow, PartialEq)]
 pub struct Event {
+    /// The partition of the account.
     pub partition: i16,
+    /// The position within the partition, from 1.
     pub position: i64,
+    /// The id of the event.
     pub id: Uuid,
+    /// The id of the account.
     pub stream_id: Uuid,
+    /// The version of the account after this event, from 1.
     pub version: i64,
+    /// The type, such as `MoneyDeposited`.
     #[sqlx(rename = "type")]
     pub event_type: String,
+    /// The version of the data's schema.
     pub schema_version: i16,
+    /// The data as JSON text.
     pub data: String,
+    /// The metadata as JSON text.
     pub metadata: String,
+    /// When the event was recorded.
     pub recorded_at: DateTime<Utc>,
+    /// The hash of the event, which covers the previous event's hash.
     pub hash: Vec<u8>,
 }
 

@@ -26,6 +26,7 @@ const START_S_MAX: u64 = 60;
 /// Both servers use this port: their sockets are in different folders.
 const PORT: u16 = 5432;
 
+/// A server of its own. It is stopped on drop.
 pub struct PostgresServer {
     folder: PathBuf,
     port: u16,
@@ -96,6 +97,7 @@ impl PostgresServer {
         server
     }
 
+    /// The URL of the database `passbook` over the Unix socket.
     pub fn url(&self) -> String {
         format!("postgres://passbook@localhost:{}/passbook?host={}", self.port, self.folder.display())
     }
@@ -109,11 +111,13 @@ impl PostgresServer {
         self.url().parse::<PgConnectOptions>().unwrap().database(database)
     }
 
+    /// Executes one statement as the superuser.
     pub async fn execute(&self, sql: &str, database: &str) {
         let mut connection = self.options(database).connect().await.unwrap();
         query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
     }
 
+    /// Returns the result of a query in the database `passbook`.
     pub async fn query_bool(&self, sql: &str) -> bool {
         let mut connection = self.options("passbook").connect().await.unwrap();
         query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap()

@@ -1,19 +1,14 @@
-//! Temporary folders for the data of an embedded Postgres. `initdb` takes seconds on a small machine, so a run creates one
-//! migrated database and copies it.
+//! Temporary folders for the data of an embedded Postgres, and the processes that use them.
 
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::{self, Command},
-    sync::OnceLock,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
-
-use crate::passbook::Passbook;
 
 /// How long processes may take to exit by themselves.
 const EXIT_S_MAX: u64 = 60;
@@ -27,14 +22,6 @@ impl Folder {
         let folder = tempfile::Builder::new().prefix("passbook-cli.").tempdir_in("/tmp").unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self(folder)
-    }
-
-    /// A folder with a migrated database without accounts.
-    pub fn migrated() -> Self {
-        static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-        let folder = Self::empty();
-        copy(TEMPLATE.get_or_init(template), &folder.data());
-        folder
     }
 
     /// The data folder of the service.
@@ -101,30 +88,4 @@ impl Drop for Folder {
             thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// Creates the migrated data folder of this run, in cargo's temporary folder.
-fn template() -> PathBuf {
-    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    for entry in fs::read_dir(parent).unwrap().flatten() {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        let process = name.strip_prefix("bank-").filter(|process| !Path::new("/proc").join(process).exists());
-        if process.is_some() {
-            // Ignore errors: another run may remove the same folder.
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-    let folder = Folder::empty();
-    // `migrate` does not fix the number of partitions; the first `serve` does.
-    let ended = Passbook::in_folder(&folder).argument("migrate").wait_for_exit();
-    assert!(ended.status.success(), "{ended:?}");
-    let template = parent.join(format!("bank-{}", process::id()));
-    copy(&folder.data(), &template);
-    template
-}
-
-/// Copies a folder with owners and modes, which Postgres requires.
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(copied.success(), "cannot copy {}", from.display());
 }

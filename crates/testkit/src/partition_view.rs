@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy)]
 pub struct PartitionView {
     partitions: Partitions,
+    /// Its number, from 0.
     pub partition: i16,
 }
 

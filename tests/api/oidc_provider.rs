@@ -9,10 +9,9 @@ use std::{
 };
 
 use axum::{Json, Router, routing::get};
+use passbook_testkit::tokens::Signer;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
-
-use super::tokens::Signer;
 
 /// A provider on a port of its own.
 pub struct OidcProvider {

@@ -2,15 +2,14 @@
 //! no code with the service.
 
 use chrono::{DateTime, Utc};
-use proptest::{collection::vec, prelude::*};
-use serde_json::{Value, json};
-use uuid::Uuid;
-
-use super::{
+use passbook_testkit::{
     App,
     audit::{balance_change, fold},
     log::{Event, Log},
 };
+use proptest::{collection::vec, prelude::*};
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 pub const ACCOUNTS: usize = 3;
 

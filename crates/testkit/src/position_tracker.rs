@@ -22,6 +22,7 @@ impl fmt::Display for PositionTracker {
 }
 
 impl PositionTracker {
+    /// A tracker for a log without events.
     pub fn new(partitions: Partitions) -> Self {
         Self { partitions, position: Arc::new(Mutex::new(partitions.position_in(0, 0))) }
     }

@@ -28,10 +28,13 @@ pub enum Outcome {
 /// A deposit as the transaction view shows it.
 #[derive(Debug)]
 pub struct Deposit {
+    /// The id of the event.
     pub event_id: String,
+    /// The idempotency key of the command.
     pub key: String,
 }
 
+/// A client of one service.
 #[derive(Clone)]
 pub struct Client {
     base_url: String,
@@ -39,19 +42,23 @@ pub struct Client {
 }
 
 impl Client {
+    /// A client of the service at this base URL.
     pub fn new(base_url: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
         Self { base_url: base_url.to_owned(), http }
     }
 
+    /// The base URL of the service.
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
 
+    /// Sends a GET request. Panics if there is no response.
     pub async fn get(&self, path: &str) -> Response {
         self.http.get(format!("{}{path}", self.base_url)).send().await.unwrap()
     }
 
+    /// Sends a command with an idempotency key and a JSON body. Fails if there is no response.
     pub async fn post(&self, path: &str, key: &str, body: &Value) -> reqwest::Result<Response> {
         self.http.post(format!("{}{path}", self.base_url)).header("idempotency-key", key).json(body).send().await
     }

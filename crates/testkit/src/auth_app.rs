@@ -5,14 +5,16 @@ use std::fs;
 use jsonwebtoken::Algorithm;
 use tempfile::TempDir;
 
-use super::{
+use crate::{
     ApiClient, App, spawn_app_with,
     tokens::{AUDIENCE, ISSUER, Signer, claims, jwks},
 };
 
 /// An app that accepts the tokens of one signer.
 pub struct AuthApp {
+    /// The running app.
     pub app: App,
+    /// Signs the tokens that the app accepts.
     pub signer: Signer,
     _folder: TempDir,
 }

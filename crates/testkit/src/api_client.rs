@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{FeedSubscriber, Response, partition_view::PartitionView, position_tracker::PositionTracker};
+use crate::{FeedSubscriber, Response, partition_view::PartitionView, position_tracker::PositionTracker};
 
 /// A client with the headers that it sends.
 #[derive(Clone)]
@@ -19,6 +19,7 @@ pub struct ApiClient {
 }
 
 impl ApiClient {
+    /// A client that sends no headers of its own, for the service at this base URL.
     pub fn new(http: reqwest::Client, url: String) -> Self {
         Self { http, url, headers: vec![], dry_run: false, tracker: None, view: None }
     }
@@ -55,6 +56,7 @@ impl ApiClient {
         Self { dry_run: true, ..self.clone() }
     }
 
+    /// Opens an account; `body` is the request.
     pub async fn open(&self, mut body: Value) -> Response {
         if let Some(view) = self.view {
             view.assign_account_id(&mut body, self.headers.iter().any(|(name, _)| name == "idempotency-key"));
@@ -67,26 +69,32 @@ impl ApiClient {
         self.open(json!({"currency": "EUR", "initial_deposit": balance})).await.expect(201).account_id()
     }
 
+    /// Deposits this many minor units.
     pub async fn deposit(&self, account: Uuid, amount: i64) -> Response {
         self.command(&format!("/v1/accounts/{account}/deposits"), json!({"amount": amount})).await
     }
 
+    /// Withdraws this many minor units.
     pub async fn withdraw(&self, account: Uuid, amount: i64) -> Response {
         self.command(&format!("/v1/accounts/{account}/withdrawals"), json!({"amount": amount})).await
     }
 
+    /// Transfers this many minor units.
     pub async fn transfer(&self, from: Uuid, to: Uuid, amount: i64) -> Response {
         self.command("/v1/transfers", json!({"from": from, "to": to, "amount": amount})).await
     }
 
+    /// Freezes an account.
     pub async fn freeze(&self, account: Uuid) -> Response {
         self.command(&format!("/v1/accounts/{account}/freeze"), json!({})).await
     }
 
+    /// Unfreezes an account.
     pub async fn unfreeze(&self, account: Uuid) -> Response {
         self.command(&format!("/v1/accounts/{account}/unfreeze"), json!({})).await
     }
 
+    /// Closes an account.
     pub async fn close(&self, account: Uuid) -> Response {
         self.command(&format!("/v1/accounts/{account}/close"), json!({})).await
     }
@@ -107,6 +115,7 @@ impl ApiClient {
         self.get(&format!("/v1/accounts/{account}?min_position={position}")).await
     }
 
+    /// Sends a GET request.
     pub async fn get(&self, path: &str) -> Response {
         self.send(Method::GET, path, "").await
     }

@@ -13,9 +13,11 @@ use serde_json::{Value, json};
 
 /// A key that protects nothing: ring does not generate RSA keys (PKCS #1, made with `openssl genrsa -traditional
 /// 2048`).
-const RSA_2048: &[u8] = include_bytes!("../../fixtures/rsa_2048.der");
+const RSA_2048: &[u8] = include_bytes!("../fixtures/rsa_2048.der");
 
+/// The issuer of the tokens.
 pub const ISSUER: &str = "https://id.example";
+/// The audience of the tokens.
 pub const AUDIENCE: &str = "passbook";
 
 /// A private key with a key id.
@@ -27,7 +29,9 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// A new key; for the RSA algorithms always the same one.
     pub fn new(id: &str, algorithm: Algorithm) -> Self {
+        passbook_auth::install_crypto_provider();
         let random = SystemRandom::new();
         let key = match algorithm {
             Algorithm::EdDSA => EncodingKey::from_ed_der(&generate_key().unwrap()),
@@ -61,14 +65,17 @@ impl Signer {
         Self { id: id.to_owned(), ..self.clone() }
     }
 
+    /// The header of the tokens that this key signs.
     pub fn header(&self) -> Header {
         Header { kid: Some(self.id.clone()), ..Header::new(self.algorithm) }
     }
 
+    /// A token with these claims.
     pub fn sign(&self, claims: &Value) -> String {
         self.sign_with(&self.header(), claims)
     }
 
+    /// A token with these claims and another header.
     pub fn sign_with(&self, header: &Header, claims: &Value) -> String {
         encode(header, claims, &self.key).unwrap()
     }

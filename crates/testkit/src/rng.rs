@@ -9,6 +9,7 @@ use uuid::Uuid;
 pub struct Rng(u64);
 
 impl Rng {
+    /// A generator that yields the same numbers for the same seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -28,6 +29,7 @@ impl Rng {
         min + self.below(max - min + 1)
     }
 
+    /// A duration from `min` to `max` milliseconds, both included.
     pub fn millis(&mut self, min: u64, max: u64) -> Duration {
         Duration::from_millis(self.between(min, max))
     }
@@ -37,16 +39,19 @@ impl Rng {
         self.below(100) < percent
     }
 
+    /// A random item. Panics if there is none.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.index(items.len())]
     }
 
+    /// Puts the items into random order.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.index(last + 1));
         }
     }
 
+    /// A random UUID. It has no valid version.
     pub fn uuid(&mut self) -> Uuid {
         Uuid::from_u64_pair(self.next(), self.next())
     }

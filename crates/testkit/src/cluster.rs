@@ -2,7 +2,6 @@
 
 use std::{
     env, fs, mem,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process,
     sync::{
@@ -21,7 +20,7 @@ use sqlx::{
 };
 use tokio::{runtime::Builder, sync::Mutex};
 
-use super::app::config;
+use crate::{config::config, repository_root};
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
 /// Postgres clones a template only while no other session uses it, so clones are serialized.
@@ -71,9 +70,9 @@ impl TestDatabase {
         url(&CLUSTER.socket_dir, &self.name)
     }
 
-    /// The URL of the database through a proxy.
-    pub fn url_through(&self, proxy: SocketAddr) -> String {
-        format!("postgres://passbook@{proxy}/{}?sslmode=disable", self.name)
+    /// The name of the database in the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The socket on which Postgres listens.
@@ -180,8 +179,8 @@ async fn prepare(admin: &mut PgConnection, socket_dir: &Path) -> String {
 }
 
 fn hash_of_migrations() -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(repository_root().join("migrations")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut digest = Sha256::new();
     for file in files {
