@@ -41,7 +41,14 @@ pub async fn measure_with_tokens(harness: &Harness, service: &Service) -> Result
     let mut tokens = String::new();
     for teller in 1..=TELLERS {
         let mut command = service.command("token");
-        command.args(["--sub", &format!("teller-{teller}"), "--scope", SCOPE, "--expires-in-seconds", TOKEN_LIFETIME_S]);
+        command.args([
+            "--sub",
+            &format!("teller-{teller}"),
+            "--scope",
+            SCOPE,
+            "--expires-in-seconds",
+            TOKEN_LIFETIME_S,
+        ]);
         let output = command.output().await.context("cannot start `passbook token`")?;
         ensure!(output.status.success(), "`passbook token` failed: {}", String::from_utf8_lossy(&output.stderr));
         tokens.push_str(std::str::from_utf8(&output.stdout)?);
