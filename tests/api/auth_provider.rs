@@ -179,7 +179,7 @@ impl MockServer {
     }
 
     async fn token(&self) -> String {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+        let http = passbook_testkit::http_client().timeout(Duration::from_secs(10)).build().unwrap();
         let request =
             http.post(format!("{}/token", self.1)).header("content-type", "application/x-www-form-urlencoded");
         let response: Value = request.body("grant_type=client_credentials").send().await.unwrap().json().await.unwrap();

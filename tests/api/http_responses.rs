@@ -18,7 +18,8 @@ async fn response_is_compressed_if_the_client_accepts_gzip() {
     assert_eq!((packed.header("content-encoding"), packed.header("vary")), (Some("gzip"), Some("accept-encoding")));
     assert_eq!(packed.bytes[..2], [0x1f, 0x8b]);
     // The default client of reqwest asks for gzip and decompresses the body.
-    let unpacked = ApiClient::new(reqwest::Client::new(), app.url()).get(&path).await.expect(200);
+    let unpacked =
+        ApiClient::new(passbook_testkit::http_client().build().unwrap(), app.url()).get(&path).await.expect(200);
     assert_eq!(unpacked.body, plain.body);
     let unasked = app.client().with_header("accept-encoding", "identity").get(&path).await.expect(200);
     assert_eq!((unasked.header("content-encoding"), &unasked.bytes), (None, &plain.bytes));

@@ -75,7 +75,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         draining: CancellationToken::new(),
     };
     let server = tokio::spawn(serve(listener, AppState::new(services), shutdown));
-    (server, ApiClient::new(reqwest::Client::new(), url), bank)
+    (server, ApiClient::new(passbook_testkit::http_client().build().unwrap(), url), bank)
 }
 
 /// Sends a deposit to the bank without HTTP.

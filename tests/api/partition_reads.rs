@@ -19,7 +19,7 @@ use crate::partitions::{FOUR, four, open_in};
 async fn invalid_positions_and_cursors_are_refused() {
     let app = spawn_app_with(&[FOUR]).await;
     let account = open_in(&app.client(), 2, 5).await;
-    let plain = ApiClient::new(reqwest::Client::new(), app.url());
+    let plain = ApiClient::new(passbook_testkit::http_client().build().unwrap(), app.url());
     for position in ["1", "4:1", "0:1,9:1", "2:1,0:1", "2:x", "2:1,"] {
         for path in [format!("/v1/accounts/{account}?min_position="), "/v1/accounts?min_position=".to_owned()] {
             plain.get(&format!("{path}{position}")).await.expect_problem(400, "invalid_parameter");

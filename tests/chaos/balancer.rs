@@ -49,7 +49,7 @@ impl Balancer {
 
     /// Waits until a request through HAProxy reaches an instance.
     pub async fn wait_until_reachable(&self) {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = passbook_testkit::http_client().build().unwrap();
         eventually("a response through the load balancer", async || {
             http.get(format!("{}/livez", self.url)).send().await.ok()?.error_for_status().ok().map(drop)
         })

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use passbook_testkit::eventually;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -15,7 +15,7 @@ const HEALTH_CHECKS_MS: u64 = 4_000;
 
 pub async fn run() {
     let testbed = Testbed::behind_balancer(Arc::default()).await;
-    let http = Client::builder().no_proxy().build().unwrap();
+    let http = passbook_testkit::http_client().build().unwrap();
     let url = Arc::clone(&testbed.balancer.as_ref().unwrap().url);
     let open = async || {
         let opened = http.post(format!("{url}/v1/accounts")).json(&json!({"currency": "EUR", "initial_deposit": 1}));

@@ -167,7 +167,7 @@ impl Rounds {
     /// Waits until each instance is ready. Sends no command, because a load balancer sends none to an instance that is not
     /// ready.
     async fn wait_until_ready(&self) {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(READY_S_MAX)).build().unwrap();
+        let http = passbook_testkit::http_client().timeout(Duration::from_secs(READY_S_MAX)).build().unwrap();
         for instance in &self.testbed.instances {
             let ready = format!("{}/readyz", instance.base_url());
             eventually(&format!("the readiness of {}", instance.name), async || {

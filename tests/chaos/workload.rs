@@ -118,7 +118,7 @@ impl Workload {
 
 impl Client {
     pub fn new(instances: &[Arc<Instance>], rng: Rng) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(RESPONSE_S_MAX)).build().unwrap();
+        let http = passbook_testkit::http_client().timeout(Duration::from_secs(RESPONSE_S_MAX)).build().unwrap();
         Self { instances: instances.to_vec(), balancer_url: None, http, rng }
     }
 

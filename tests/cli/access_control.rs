@@ -31,7 +31,7 @@ pub fn with_access_control(folder: &Folder) -> Passbook {
 }
 
 async fn send(service: &Running, method: Method, path: &str, token: &str, body: &Value) -> StatusCode {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = passbook_testkit::http_client().build().unwrap();
     let request = http.request(method, format!("{}{path}", service.client.base_url())).bearer_auth(token).json(body);
     request.send().await.unwrap().status()
 }
@@ -81,7 +81,7 @@ async fn every_refusal_is_logged_with_caller_path_and_reason_but_no_token() {
     let folder = Folder::migrated();
     let [alice, ben] = ["alice", "ben"].map(|subject| create_token(&folder, subject, "accounts:read accounts:write"));
     let service = with_access_control(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", "trace").start();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = passbook_testkit::http_client().build().unwrap();
     let opened = http.post(format!("{}/v1/accounts", service.client.base_url())).bearer_auth(&alice);
     let opened: Value = opened.json(&json!({"currency": "EUR"})).send().await.unwrap().json().await.unwrap();
     let account = format!("/v1/accounts/{}", opened["account_id"].as_str().unwrap());

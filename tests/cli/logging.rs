@@ -11,7 +11,7 @@ async fn log_of(level: &str) -> (Vec<Value>, String) {
     let folder = Folder::migrated();
     let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set("PASSBOOK_LOG", level).start();
     let headers = HeaderMap::from_iter([("x-request-id".parse().unwrap(), "the-opening".parse().unwrap())]);
-    let http = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
+    let http = passbook_testkit::http_client().default_headers(headers).build().unwrap();
     let body = json!({"currency": "EUR", "owner": "customer-4711", "initial_deposit": 987_654_321});
     let opened = http.post(format!("{}/v1/accounts", service.client.base_url())).json(&body).send().await.unwrap();
     assert_eq!(opened.status(), 201);

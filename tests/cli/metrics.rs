@@ -122,7 +122,7 @@ async fn a_trace_links_the_request_to_command_batch_and_projector() {
         .set("OTEL_BSP_SCHEDULE_DELAY", "100")
         .start();
     let trace = "0af7651916cd43dd8448eb211c80319c";
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = passbook_testkit::http_client().build().unwrap();
     // The projector may read an event before the executor has exported its batch span, so one command is not enough.
     for _ in 0..COMMANDS {
         let opened = http
@@ -167,7 +167,7 @@ async fn the_callers_trace_flags_and_the_sampler_decide_what_is_traced() {
         let service = Passbook::in_folder(&folder).set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
         let service = service.set("OTEL_TRACES_SAMPLER", sampler).start();
         let url = format!("{}/v1/accounts", service.client.base_url());
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = passbook_testkit::http_client().build().unwrap();
         for _ in 0..COMMANDS {
             let open = http.post(&url).json(&json!({"currency": "EUR"})).header("traceparent", traceparent);
             assert_eq!(open.send().await.unwrap().status(), 201);

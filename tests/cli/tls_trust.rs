@@ -93,7 +93,7 @@ async fn migrate_connects_only_to_a_trusted_database() {
 }
 
 async fn accounts(service: &Running, token: &str) -> StatusCode {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = passbook_testkit::http_client().build().unwrap();
     let request = http.get(format!("{}/v1/accounts", service.client.base_url())).bearer_auth(token);
     request.send().await.unwrap().status()
 }

@@ -34,7 +34,7 @@ impl Driver {
             .spawn()
             .expect("this test needs Chromium and its driver: `scripts/install-deps --test` installs them");
         let base = format!("http://127.0.0.1:{}", port(&mut child));
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(COMMAND_S_MAX)).build().unwrap();
+        let http = passbook_testkit::http_client().timeout(Duration::from_secs(COMMAND_S_MAX)).build().unwrap();
         let mut driver = Self { child, http, session: base };
         let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": {"script": SCRIPT_MS_MAX}}}});
         let made = driver.post("session", &capabilities).await.unwrap();

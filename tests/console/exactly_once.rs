@@ -175,7 +175,7 @@ async fn command_completes_after_the_service_was_killed_and_restarted() {
     };
     let bank = start();
     let base = bank.client.base_url().to_owned();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = passbook_testkit::http_client().build().unwrap();
     let body = json!({"account_id": ADA, "currency": "EUR", "owner": "ada", "initial_deposit": 10_000});
     assert_eq!(client.post(format!("{base}/v1/accounts")).json(&body).send().await.unwrap().status(), 201);
     let browser = Browser::start(&base).await;

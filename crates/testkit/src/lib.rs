@@ -56,6 +56,12 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: imp
     }
 }
 
+/// A builder of HTTP clients that connect without a proxy, with the crypto provider of the service.
+pub fn http_client() -> reqwest::ClientBuilder {
+    passbook_auth::install_crypto_provider();
+    reqwest::Client::builder().no_proxy()
+}
+
 /// The root folder of the repository.
 pub fn repository_root() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect()

@@ -44,7 +44,7 @@ pub struct Client {
 impl Client {
     /// A client of the service at this base URL.
     pub fn new(base_url: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        let http = crate::http_client().timeout(Duration::from_secs(30)).build().unwrap();
         Self { base_url: base_url.to_owned(), http }
     }
 

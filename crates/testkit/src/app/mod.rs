@@ -41,10 +41,8 @@ pub struct App {
 impl App {
     async fn start(config: Config, database: Arc<TestDatabase>) -> Self {
         let service = Some(Service::start(&config).await.unwrap());
-        // The HTTP client uses the crypto provider of the process, which only the binary installs.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         // Only one test is about compression.
-        let http = reqwest::Client::builder().no_gzip().build().unwrap();
+        let http = crate::http_client().no_gzip().build().unwrap();
         let tracker = PositionTracker::new(partitions_of(&config));
         Self { service, config, database, http, tracker, view: None }
     }

@@ -172,8 +172,7 @@ impl ProxyConnection {
                     return;
                 }
                 if self.wait_while_held(proxy, REQUESTS).await == Flow::Pass {
-                    // If Postgres has closed the connection, the end of the responses tells the client, unless a fault
-                    // hides it.
+                    // Ignore errors: if Postgres has closed the connection, the responses end, too.
                     let _ = to.write_all(&request).await;
                 }
             }
