@@ -90,7 +90,8 @@ fn check_views(projections: &[ProjectionStatus]) -> Result<(), Problem> {
     let has_live_view = projections.iter().any(|view| view.state == "live");
     match projections.iter().find(|view| view.state == "stopped" || !has_live_view) {
         Some(view) => {
-            let detail = format!("Degraded: the view {} is {}. Commands are still executed.", view.name, view.state);
+            // Load balancers match the first word (`ops/haproxy.cfg`): they keep a degraded instance.
+            let detail = format!("degraded: The view {} is {}. Commands are still executed.", view.name, view.state);
             Err(Problem::new(ErrorCode::ProjectionBehind, detail))
         }
         None => Ok(()),
