@@ -1,5 +1,5 @@
 //! Each setting is defined once, by the command line. `.env.example` must show the same settings with the same help.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{collections::HashSet, fmt::Write, fs, path::Path};
 

@@ -1,6 +1,6 @@
 //! The OpenAPI document is the contract that clients are generated from. The committed file equals the output of the
 //! binary, and every operation, parameter and error is described.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{collections::HashSet, fs, path::Path, process::Command};
 

@@ -10,7 +10,7 @@
 //! - everything else runs in one bash after the other, keeps the variables that it sets, and must exit with 0, each part
 //!   of a pipe included. `127.0.0.1:8080` and `localhost:8080` mean the service started above, and `curl` fails where
 //!   the answer is an error.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{
     fs,

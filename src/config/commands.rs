@@ -38,14 +38,16 @@ struct Serving {
 /// The subcommands of the binary.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Subcommands {
-    /// Serve the bank over HTTP.
+    /// Serve the bank over HTTP
     ///
-    /// Without PASSBOOK_DATABASE_URL the command starts an embedded Postgres with its data in PASSBOOK_DATA_DIR, so nothing
-    /// else needs to run. It migrates the database, prints `listening on http://…` once it is ready, and stops on Ctrl-C
-    /// or SIGTERM after it has answered the accepted requests.
+    /// Without PASSBOOK_DATABASE_URL the command starts an embedded Postgres with its data in
+    /// PASSBOOK_DATA_DIR, so nothing else needs to run. It migrates the database and prints
+    /// `listening on http://…` once it is ready. It stops on Ctrl-C or SIGTERM, after it has
+    /// answered the accepted requests.
     ///
     /// Try it:
-    ///   curl http://127.0.0.1:8080/v1/accounts -H 'content-type: application/json' -d '{"currency": "EUR"}'
+    ///   curl http://127.0.0.1:8080/v1/accounts \
+    ///     -H 'Content-Type: application/json' -d '{"currency": "EUR"}'
     #[command(verbatim_doc_comment)]
     Serve(Config),
     /// Migrate the database, then exit.
@@ -56,9 +58,9 @@ pub enum Subcommands {
     /// Verify the whole log and everything that is derived from it.
     ///
     /// Reads the log once, in one database snapshot, while the service runs. Checks that positions and versions have no gaps
-    /// and times never decrease, recomputes every hash, compares every snapshot, receipt and view row with the folded events,
-    /// and compares the sum of all balances with all deposits and withdrawals. On the first mismatch it prints the position
-    /// and exits with code 1.
+    /// and that times never decrease. Recomputes every hash. Compares every snapshot, receipt and view row with the folded
+    /// events, and the sum of all balances with all deposits and withdrawals. On the first mismatch it prints the position and
+    /// exits with code 1.
     ///
     /// A database superuser can rewrite the whole log with matching hashes. To detect that, save a position and its hash
     /// (`GET /v1/log/head`) and pass them later with --expect-head.
@@ -68,21 +70,23 @@ pub enum Subcommands {
     /// Builds the next generation of the view while the service runs, checks it, and makes it live in one short transaction.
     /// Works without a running service, too. After Ctrl-C, --resume or the next `serve` continues the rebuild.
     Rebuild(Rebuild),
-    /// Copy the log into a new one with more partitions, while the service runs.
+    /// Copy the log into a new one with more partitions, while the service runs
     ///
-    /// Events, idempotency keys and receipts stay the same, except for their positions and hashes. The new log needs a database
-    /// of its own, and a multiple of the old log's partitions. With --follow the command copies new events until Ctrl-C. Then
-    /// stop the service and run the command without --follow: it copies the rest and verifies that nothing is missing. An
+    /// Events, idempotency keys and receipts stay the same, except for their positions and hashes.
+    /// The new log needs a database of its own, and a multiple of the old log's partitions. With
+    /// --follow the command copies new events until Ctrl-C. Then stop the service and run the
+    /// command without --follow: it copies the rest and verifies that nothing is missing. An
     /// interrupted copy continues where it stopped.
     ///
     /// Try it:
     ///   passbook copy --to postgres://user:password@host/new --partitions 16 --follow
     #[command(verbatim_doc_comment)]
     Copy(Copy),
-    /// Sign a development token, to try access control without a provider.
+    /// Sign a development token, to try access control without a provider
     ///
-    /// The private key is created on first use: `development.key` in the data folder, or the file that --key names. The public
-    /// key is written beside it (`development.jwks.json`). The token is printed to standard output.
+    /// The private key is created on first use: `development.key` in the data folder, or the file
+    /// that --key names. The public key is written beside it (`development.jwks.json`). The token is
+    /// printed to standard output.
     ///
     /// Try it:
     ///   TOKEN=$(passbook token --sub alice --scope "accounts:read accounts:write")
@@ -114,7 +118,7 @@ pub struct Migrate {
 /// The options of `verify`.
 #[derive(Args, Clone, Debug)]
 pub struct Verify {
-    /// A head of the log that was saved earlier, `<position>-<hash>` with at least the first 8 digits of the hash: fails if the
+    /// A head of the log that was saved earlier: `<position>-<hash>`, with at least the first 8 digits of the hash. Fails if the
     /// log does not contain it. With several partitions, a list of `<partition>:<position>-<hash>`, separated by commas.
     #[arg(long, alias = "witness", value_name = "HEAD")]
     pub expect_head: Option<String>,
@@ -133,8 +137,8 @@ pub struct Verify {
 pub enum Relay {
     /// Publish every event, in order, as a CloudEvents message to NATS JetStream.
     ///
-    /// Each partition has a stream, created on the first start: events of partition 0 go to the stream passbook-0 under the
-    /// subjects passbook.0.<type>, and the event at position n is message n. The relay can be killed at any time; it continues
+    /// Each partition has a stream, created on the first start. Events of partition 0 go to the stream passbook-0 under the
+    /// subjects passbook.0.<type>. The event at position n is message n. The relay can be killed at any time; it continues
     /// where the stream ends, and waits for an unreachable database or server. It exits with code 1 and an explanation if an
     /// operator must act: the stream is missing, truncated or full. Run one relay beside the service; a second one is harmless.
     Nats(Box<RelayNats>),

@@ -31,7 +31,8 @@ use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel,
 pub use relay::run_relay;
 pub use task_group::TaskEnded;
 
-/// How long a shutdown may take after the shutdown delay, in milliseconds. /// gives to requests in flight, and than that of a command.
+/// How long a shutdown may take after the shutdown delay, in milliseconds. Longer than the HTTP server's time for requests in
+/// flight, and than the default timeout of a command.
 const SHUTDOWN_MS_MAX: u64 = 25_000;
 
 /// A running service.

@@ -3,7 +3,7 @@
 //! and no view skips an event or counts it twice.
 //!
 //! `cargo test` injects each kind of fault once. `make chaos` runs many rounds.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod balancer;
 mod clock;

@@ -17,7 +17,7 @@ fn help(subcommand: Option<&str>) -> String {
 #[test]
 fn the_help_names_the_commands() {
     let help = help(None);
-    for part in ["serve", "migrate", "openapi", "Without a command it serves"] {
+    for part in ["serve", "migrate", "openapi", "Without a subcommand, `serve` runs"] {
         assert!(help.contains(part), "{part} is missing: {help}");
     }
 }
@@ -36,7 +36,7 @@ fn the_help_of_serve_names_every_setting_and_shows_an_example() {
 #[test]
 fn the_help_of_migrate_says_when_it_is_needed() {
     let help = help(Some("migrate"));
-    assert!(help.contains("PASSBOOK_DATABASE_URL") && help.contains("`serve` does this by itself"), "{help}");
+    assert!(help.contains("PASSBOOK_DATABASE_URL") && help.contains("`serve` migrates by itself"), "{help}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Tests of the real binary as an operator uses it: commands, settings, signals, error messages, logs and metrics.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod access_control;
 mod copy;

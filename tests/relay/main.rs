@@ -2,7 +2,7 @@
 //! the message at sequence n is the event at position n, byte for byte, and there is no other message.
 //!
 //! `PASSBOOK_RELAY_ROUNDS` sets the number of crash rounds, `PASSBOOK_RELAY_SEED` repeats a run.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod crash;
 mod fatal_errors;

@@ -1,5 +1,5 @@
 //! Tests of the domain rules in the form given, when, then. They need no database.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod account_snapshots;
 mod amounts;
