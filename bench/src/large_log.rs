@@ -23,10 +23,9 @@ use crate::service::{Service, with_fresh_service};
 
 /// Measure how a large log and many accounts change the figures.
 ///
-/// Measures a fresh Passbook with 5 000 accounts, opens the other accounts and measures deposits
-/// spread over all of them, fills the log (a tenth of it with events of one account), and measures
-/// again. All data is written through the API. The defaults take half an hour and 10 GB of disk.
-/// The exit code is 1 if any response was an error.
+/// Measures a fresh Passbook with 5 000 accounts. Opens the other accounts and measures deposits spread over all of them. Fills
+/// the log, a tenth of it with events of one account, and measures again. All data is written through the API. The defaults take
+/// half an hour and 10 GB of disk. The exit code is 1 if any response was an error.
 #[derive(Args)]
 pub struct Options {
     /// The service to measure; build it with --release

@@ -1,6 +1,6 @@
-//! The benchmarks of Passbook. One module per subcommand: `replay` checks balances against recorded movements, `run`
-//! compares with bare Postgres and a peer, `large_log` (`bench grow`) measures a large log, `feed` the event stream,
-//! `relay` the relay to NATS, and `scale` instances, partitions and traces.
+//! The benchmarks of Passbook. There is one module per subcommand. `replay` checks balances against recorded movements. `run`
+//! compares with bare Postgres and a peer. `large_log` (`bench grow`) measures a large log, `feed` the event stream, and `relay`
+//! the relay to NATS. `scale` measures instances, partitions and traces.
 //!
 //! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `process`, `harness`, `seed`, `wrk`,
 //! `baseline`, `constant_rate`, `open_loop`, `projections`, `other_servers`), then the output (`result_row`, `report`,

@@ -1,4 +1,4 @@
-//! What the OpenAPI document says about errors and headers: one group of problems per kind of operation.
+//! The errors and request headers in the OpenAPI document: one group of problems per kind of operation.
 
 use utoipa::{IntoParams, IntoResponses};
 

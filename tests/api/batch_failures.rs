@@ -1,5 +1,5 @@
-//! A command that the database rejects, or whose account cannot be decoded, fails alone: the other commands of its
-//! batch are committed, and none of them is decided on the rejected events.
+//! A command that the database rejects, or whose account cannot be decoded, fails alone. The other commands of its batch are
+//! committed, and none of them is decided on the rejected events.
 
 use futures_util::future::join_all;
 use passbook_testkit::{ApiClient, App, Response, audit::audit, spawn_app, spawn_app_in_one_partition};

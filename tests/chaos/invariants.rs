@@ -1,5 +1,5 @@
-//! Compares the responses that clients got with the event log: each acknowledged command is recorded exactly once, each
-//! rejected command is not recorded, and each receipt matches its events.
+//! Compares the responses that clients got with the event log. Each acknowledged command is recorded exactly once, each rejected
+//! command is not recorded, and each receipt matches its events.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -1,6 +1,6 @@
-//! Fault injection against the real binary. Under every fault these guarantees must hold: an acknowledged command is
-//! recorded exactly once, a rejected command is not recorded, retries of any other command converge to a definite outcome,
-//! and no view skips an event or counts it twice.
+//! Fault injection against the real binary. These guarantees must hold under every fault. An acknowledged command is recorded
+//! exactly once, and a rejected command is not recorded. Retries of any other command converge to a definite outcome. No view
+//! skips an event or counts it twice.
 //!
 //! `cargo test` injects each kind of fault once. `make chaos` runs many rounds.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]

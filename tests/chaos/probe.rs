@@ -1,6 +1,6 @@
-//! Checks reads under faults: one writer deposits 1 into an account again and again, and readers query it on every
-//! instance. Each balance must be a state of that account: at most the number of deposits sent, and at least the balance
-//! at the position that the reader required.
+//! Checks reads under faults: one writer deposits 1 into an account again and again, and readers query it on every instance. Each
+//! balance must be a state of that account. It is at most the number of deposits sent, and at least the balance at the position
+//! that the reader required.
 
 use std::{
     sync::{

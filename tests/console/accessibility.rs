@@ -1,5 +1,5 @@
-//! Accessibility of all pages: axe-core checks in light and dark mode on narrow and wide screens, keyboard-only use, local
-//! times; and safe display of markup in user input.
+//! Accessibility of all pages: axe-core checks in light and dark mode on narrow and wide screens, keyboard-only use, and local
+//! times. Also the safe display of markup in user input.
 
 use passbook_testkit::{App, spawn_app};
 use serde_json::json;

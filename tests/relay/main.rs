@@ -1,5 +1,5 @@
-//! The relay to NATS JetStream, with the real binary and a real NATS server. After every fault the stream equals the log:
-//! the message at sequence n is the event at position n, byte for byte, and there is no other message.
+//! The relay to NATS JetStream, with the real binary and a real NATS server. After every fault the stream equals the log. The
+//! message at sequence n is the event at position n, byte for byte. There is no other message.
 //!
 //! `PASSBOOK_RELAY_ROUNDS` sets the number of crash rounds, `PASSBOOK_RELAY_SEED` repeats a run.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::scope::Scopes;
 
-/// The claims of a token (RFC 7519, section 4.1; scopes of RFC 8693, section 4.2, or `scp` as some providers have it).
+/// The claims of a token (RFC 7519, section 4.1; scopes of RFC 8693, section 4.2, or `scp` at some providers).
 #[derive(Debug, Deserialize)]
 pub struct Claims {
     /// The subject.
@@ -12,7 +12,7 @@ pub struct Claims {
     /// The expiry in seconds since 1970, possibly with a fraction. Its presence is checked together with the signature.
     #[serde(default)]
     pub exp: f64,
-    /// A text: a list of issuers of which one matches is refused.
+    /// A string. A token with a list of issuers is refused, even if one of them matches.
     #[serde(default, rename = "iss")]
     _single_issuer: Option<String>,
     #[serde(default)]
@@ -40,7 +40,7 @@ pub struct NewClaims<'a> {
     pub aud: Option<&'a str>,
 }
 
-/// Scopes in one text with spaces between, or as a list.
+/// Scopes as one string, separated by spaces, or as a list.
 #[derive(Debug, Default)]
 struct ScopeClaim(Vec<String>);
 

@@ -1,5 +1,5 @@
-//! Public keys (RFC 7517). Each key verifies only the algorithms of its type: a key is never tried with the algorithm of
-//! another type, and a symmetric key is never accepted.
+//! Public keys (RFC 7517). Each key verifies only the algorithms of its type: a key is never tried with the algorithm of another
+//! type. A symmetric key is never accepted.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Caches the public keys and refreshes them: when a token names an unknown key, and when the keys are old.
 //!
-//! Refreshes are limited to one a minute (one every 2 s while there is no key), so that tokens with invented key ids cannot
+//! Refreshes are limited to one per minute, or one per 2 s while there is no key. Tokens with invented key ids therefore cannot
 //! flood the provider. While the source is unreachable the cached keys stay valid.
 
 use std::{

@@ -1,8 +1,8 @@
 //! Decides a batch and appends it to the log, either optimistically in one round trip, or in a transaction that holds the
 //! log-head lock.
 //!
-//! No result is returned before the state that it rests on is confirmed: by the commit, or for a batch without events by a
-//! check of head and keys. The account cache changes only after that.
+//! No result is returned before the state that it depends on is confirmed. The commit confirms it or, for a batch without events,
+//! a check of head and keys. The account cache changes only after that.
 //!
 //! An appender writes to one partition. One more appender executes the commands that span partitions: it always locks the heads
 //! of all their partitions, in ascending order, and caches nothing.

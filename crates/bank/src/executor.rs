@@ -131,9 +131,8 @@ impl Executor {
         }
     }
 
-    /// Waits for commands; `None` after shutdown, when the queue is empty. While the database is unavailable, or the log
-    /// contains an event of a newer release, it sends probes: during an outage clients may send no commands that would notice
-    /// the end.
+    /// Waits for commands; `None` after shutdown, when the queue is empty. While the database is unavailable, or the log contains
+    /// an event of a newer release, it sends probes. Without them an outage would not end while no client sends a command.
     async fn next_batch(&mut self) -> Option<Vec<PendingCommand>> {
         let mut batch = Vec::new();
         loop {

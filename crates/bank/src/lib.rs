@@ -1,5 +1,5 @@
 //! The write side: commands become events. [`Bank::execute`] puts a command into the queue of its partition and waits for the
-//! result; one executor for each partition decides and appends the waiting commands in batches.
+//! result. Each partition has one executor, which decides and appends the waiting commands in batches.
 //!
 //! A command passes through `executor` (queue, batches, retries), `appender` (optimistic or locked append, `account_cache`) and
 //! `decide_batch` (pure decisions), and ends as a [`Receipt`].
@@ -133,7 +133,7 @@ impl Bank {
         self.stats.buckets(timestamp::now())
     }
 
-    /// Executes `command` and returns its outcome after the state that it rests on is durable.
+    /// Executes `command` and returns its outcome after the state that it depends on is durable.
     ///
     /// Dropping the future cancels a command that waits in the queue, but not one that is part of a batch.
     ///

@@ -1,5 +1,5 @@
-//! What an executor does during an outage: it publishes the reason, and rejects the commands that wait behind an attempt, so
-//! that no caller waits for a database that does not answer.
+//! The behaviour of an executor during an outage. It publishes the reason, and rejects the commands that wait behind an attempt,
+//! so that no caller waits for a database that does not answer.
 
 use std::{future::Future, pin::pin, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Distributes the tables over the nodes of a Citus cluster. The rows of one partition lie on one node, in all tables, so a
-//! statement that names one partition runs on one node. The service sends the same statements with and without Citus.
+//! Distributes the tables over the nodes of a Citus cluster. One node stores the rows of a partition in all tables. A statement
+//! that names one partition therefore runs on one node. The service sends the same statements with and without Citus.
 
 use sqlx::{Connection, PgConnection, query, query_scalar, raw_sql};
 

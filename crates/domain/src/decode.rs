@@ -1,7 +1,7 @@
 //! Decodes stored events, and upcasts those of older schema versions.
 //!
-//! A log may hold every version that a release ever wrote, so each version keeps its struct and its upcast function for ever.
-//! A stored event is parsed into the struct of its version and converted from struct to struct: an intermediate JSON tree would
+//! A log may hold every version that a release ever wrote, so each version keeps its struct and its upcast function for ever. A
+//! stored event is parsed into the struct of its version and converted from struct to struct. An intermediate JSON tree would
 //! cost more than the rest of decoding. `docs/evolving-events.md` shows how to add a version.
 
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! The events of an account, and the form in which each one is stored.
 //!
-//! Each type has a `schema_version`. Stored events are never rewritten: a new form gets a new version, [`Event::decode`] reads
+//! Each type has a `schema_version`. Stored events are never rewritten. A new form gets a new version, [`Event::decode`] reads
 //! all versions, and a test decodes a stored sample of each of them.
 
 use std::sync::Arc;

@@ -131,8 +131,8 @@ impl DataDir {
         Ok(run)
     }
 
-    /// Creates a folder that only Postgres's user can access. A folder that exists already must be private as well: in a temporary
-    /// folder it may belong to another user, and below the root folder `run` would be the system's.
+    /// Creates a folder that only Postgres's user can access. A folder that exists already must be private as well. In a
+    /// temporary folder it may belong to another user. Below the root folder, `run` would be the system's.
     fn create_private_dir(&self, path: &Path) -> Result<(), Error> {
         create_private(path)?;
         let found = fs::symlink_metadata(path).map_err(Error::data_dir(path))?;

@@ -1,8 +1,8 @@
 //! The head of a partition's log, and the append behind it.
 //!
 //! There are two ways to append. The optimistic one calls [`append`] as a single autocommit statement with the head that this
-//! process saw last. The locked one runs in a transaction that first takes the log-head lock, by [`lock_head_and_read_since`]
-//! or, over several partitions, by [`lock_head`]; it cannot conflict with another instance.
+//! process saw last. The locked one runs in a transaction that first takes the log-head lock, so it cannot conflict with another
+//! instance. [`lock_head_and_read_since`] takes the lock of one partition, [`lock_head`] each lock of several.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Result, query, query_file};

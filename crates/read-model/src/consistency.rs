@@ -1,5 +1,5 @@
-//! Compares a new generation of a view with the log before it goes live: always its sums, and either all rows or those of a
-//! sample of accounts.
+//! Compares a new generation of a view with the log before it goes live. It always compares the sums, and then either all rows or
+//! those of a sample of accounts.
 
 use std::collections::BTreeSet;
 

@@ -11,9 +11,9 @@ pub(crate) struct Checkpoint {
     pub(crate) name: String,
     pub(crate) view: ViewGeneration,
     pub(crate) position: i64,
-    /// The row holds the reason of a failure. The next batch clears it, even without events.
+    /// Whether the row contains the reason of a failure. The next batch clears it, even without events.
     pub(crate) has_failure: bool,
-    /// The check before going live compares every row and not a sample.
+    /// Whether the check before going live compares every row instead of a sample.
     pub(crate) check_all: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The projections of one partition with their caches, and the only way in which views move: a batch of events is folded into
-//! rows, and rows and checkpoint are written in one transaction.
+//! The projections of one partition with their caches. Views move only here: a batch of events is folded into rows, and rows and
+//! checkpoint are written in one transaction.
 
 use std::time::Duration;
 

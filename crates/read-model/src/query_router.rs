@@ -34,7 +34,7 @@ pub(crate) const REPLICA_WAIT_MS_MAX: u64 = 100;
 pub struct QueryRouter {
     primary: PgPool,
     replica: Option<Replica>,
-    /// The replica is not used, even if it is configured.
+    /// Whether queries use only the primary, even if a replica is configured.
     is_primary_only: bool,
 }
 
@@ -54,7 +54,7 @@ impl Target<'_> {
 #[derive(Clone)]
 struct Replica {
     pool: PgPool,
-    /// Set while the replica answers and its lag is below the limit.
+    /// `true` while the replica answers and its lag is within the limit.
     is_usable: Arc<AtomicBool>,
     /// The task that sets `is_usable`. It ends with the last clone of the router.
     monitor: Arc<AbortOnDropHandle<()>>,
@@ -119,8 +119,8 @@ impl QueryRouter {
         Target { pool: &self.primary, is_replica: false }
     }
 
-    /// The primary, because the replica failed a query. After an error other than a timeout no query uses the replica until it
-    /// has been measured again; one slow query does not mean that the next one is slow.
+    /// The primary, because the replica failed a query. After an error other than a timeout, no query uses the replica until it
+    /// has been measured again. A timeout changes nothing, because the next query may be fast.
     pub(crate) fn fall_back_after(&self, error: &sqlx::Error) -> Target<'_> {
         if !is_timeout(error)
             && let Some(replica) = &self.replica

@@ -1,4 +1,4 @@
-//! Compares the rows of a view with the rows that the events produce, without keeping either: a set of rows is represented by
+//! Compares the rows of a view with the rows that the events produce, without storing either set. A set of rows is represented by
 //! its size and the sum of its hashes. The memory of a check therefore grows with accounts and not with rows. The hash key is
 //! random for each check, so that no one can craft two sets that collide.
 

@@ -66,8 +66,8 @@ impl Repartition {
     /// # Errors
     /// The old log is damaged or has lost events, a copy differs, another process copies, or a database failed.
     pub async fn catch_up(&mut self, on_progress: impl Fn(i64, i64)) -> Result<(), Error> {
-        // A key can refer to events in two partitions. The heads are read twice: both events of a key that was recorded before
-        // this first read are before the heads of the second read in `copy_until`.
+        // A key can refer to events in two partitions. The heads are read twice. Both events of a key that was recorded before
+        // this first read precede the heads of the second read in `copy_until`.
         let keys_until = self.session.source_heads().await?.iter().map(|head| head.recorded_at).collect();
         self.session.copy_until(keys_until, on_progress).await
     }

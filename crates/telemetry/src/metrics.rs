@@ -70,8 +70,8 @@ pub struct Metrics {
     replica_near: IntGaugeVec,
     /// Age of the oldest event that the replica lacks, while it is reachable.
     replica_lag: GaugeVec,
-    /// Queries that used the primary in spite of a configured replica, by `reason`: `away`, or `position` if the replica had not
-    /// reached the position that the client asked for.
+    /// Queries that used the primary in spite of a configured replica, by `reason`. `away`: the replica is unusable. `position`:
+    /// the replica had not reached the position that the client asked for.
     pub replica_fallbacks: IntCounterVec,
     /// Subscribers of the event feed.
     pub feed_readers: IntGauge,

@@ -1,5 +1,5 @@
-//! Checks a log and its views without any code of the service: recomputes the hash chain, folds the events, and
-//! compares every row of the views with the fold.
+//! Checks a log and its views without any code of the service. It recomputes the hash chain, folds the events, and compares every
+//! row of the views with the fold.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The latest position of each partition that a response contained. In a log of several partitions no single number
-//! means "all events so far"; where a test names a number, the tracker replaces it by these positions.
+//! The latest position of each partition that a response contained. In a log of several partitions no single number means "all
+//! events so far". If a test names a number, the tracker replaces it by these positions.
 
 use std::{
     fmt,

@@ -1,8 +1,8 @@
 //! Rejects requests that pages of other web sites send while access control is off.
 //!
-//! A browser on this machine reaches a service on a loopback address, and so does every page that is open in it: directly, or
-//! through a host name of the page's own that resolves to this address (DNS rebinding). With access control on, the guard is
-//! not needed, because a foreign page has no token.
+//! A browser on this machine reaches a service on a loopback address, and so does every page that is open in it. The page
+//! connects directly, or through its own host name that resolves to this address (DNS rebinding). With access control on, the
+//! guard is not needed, because a foreign page has no token.
 
 use std::net::IpAddr;
 

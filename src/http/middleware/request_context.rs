@@ -69,7 +69,7 @@ pub async fn request_context(State(proxies): State<TrustedProxies>, mut request:
 }
 
 impl RequestContext {
-    /// Starts the clock and the span, and gives handlers the request's id, client address and caller slot.
+    /// Starts the timer and the span, and adds the request id, the client address and the caller slot to the extensions.
     fn begin(proxies: &TrustedProxies, request: &mut Request) -> Self {
         let started = Instant::now();
         let id = RequestId::from_headers(request.headers());
@@ -146,8 +146,8 @@ fn method_label(method: &Method) -> &str {
     }
 }
 
-/// What an intermediary could interpret differently (RFC 9112, sections 3.2 and 6.1): an HTTP/1.1 request must have one `Host`,
-/// and `Transfer-Encoding` must be `chunked`.
+/// The reason if an intermediary could interpret the request differently (RFC 9112, sections 3.2 and 6.1), else `None`. An
+/// HTTP/1.1 request must have one `Host`, and `Transfer-Encoding` must be `chunked`.
 fn ambiguous_framing(request: &Request) -> Option<&'static str> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     if hosts != 1 && request.version() >= Version::HTTP_11 {

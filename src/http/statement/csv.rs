@@ -83,9 +83,9 @@ fn write<'a>(rows: impl IntoIterator<Item = Row<'a>>, bytes: &mut Vec<u8>) {
     writer.flush().expect("writing a row to memory cannot fail");
 }
 
-/// A text that no spreadsheet executes (OWASP, CSV Injection): an apostrophe precedes each part that starts like a formula, also
-/// after blanks and quotes, which some programs drop. The text is split at all characters that some program takes for the end of
-/// a cell or row. Without the apostrophes, it is the original text.
+/// A text that no spreadsheet executes (OWASP, CSV Injection). An apostrophe precedes each part that starts like a formula.
+/// Blanks and quotes before the formula count as its start, because some programs drop them. The text is split at all characters
+/// that some program takes for the end of a cell or row. Without the apostrophes, it is the original text.
 fn defused(text: &str) -> Cow<'_, str> {
     let cells: Vec<&str> = text.split_inclusive([';', '\t', '\r', '\n']).collect();
     let starts_with_control = cells.first().is_some_and(|first| ignored_prefix(first).contains(char::is_control));

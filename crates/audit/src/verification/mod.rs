@@ -1,5 +1,5 @@
-//! Verifies that the log and everything derived from it are consistent: [`verify`] checks the whole log in one snapshot of the
-//! database, and `verify_account` one account while the service runs.
+//! Verifies that the log and everything derived from it are consistent. [`verify`] checks the whole log in one snapshot of the
+//! database, `verify_account` checks one account while the service runs.
 
 mod account;
 mod log_fold;

@@ -1,5 +1,5 @@
-//! Checks that every transfer was sent and received alike, also across partitions. Memory does not grow with transfers: the sums
-//! of keyed hashes of both sides are equal, or else a second pass over the log finds the unmatched side.
+//! Checks that every transfer was sent and received alike, also across partitions. Memory does not grow with transfers. The sums
+//! of keyed hashes of both sides must be equal; if not, a second pass over the log finds the unmatched side.
 
 use std::{
     collections::HashMap,

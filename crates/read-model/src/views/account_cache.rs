@@ -14,7 +14,7 @@ pub(crate) struct AccountCache<S> {
 }
 
 impl<S: Default> AccountCache<S> {
-    /// A cache of at most `accounts_max` accounts, which must be more than a batch can have: a batch folds its events into the
+    /// A cache of at most `accounts_max` accounts, which must be more than a batch can have. A batch folds its events into the
     /// cached states, so none of its accounts may be evicted before its rows are written.
     pub(crate) fn new(accounts_max: NonZeroUsize) -> Self {
         assert!(accounts_max.get() as i64 > BATCH_EVENTS_MAX, "the cache is smaller than a batch");

@@ -1,5 +1,5 @@
-//! The part of the Postgres wire protocol that the proxy needs: it splits both directions into messages, and recognises
-//! writes and the end of a response.
+//! The part of the Postgres wire protocol that the proxy needs. It splits both directions into messages, and recognises writes
+//! and the end of a response.
 //!
 //! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 

@@ -171,8 +171,8 @@ impl Subscriber {
         Step::Bytes(rendered.bytes)
     }
 
-    /// A comment, with the cursor as the id if it is beyond the last id sent: a client that reconnects then does not scan again
-    /// the events that its filter does not select.
+    /// A comment, with the cursor as the id if it is beyond the last id sent. A client that reconnects then skips the events that
+    /// its filter has rejected.
     fn heartbeat(&mut self) -> Bytes {
         match mem::replace(&mut self.sent_id, self.cursor.clone()) == self.cursor {
             true => Bytes::from_static(b":\n\n"),

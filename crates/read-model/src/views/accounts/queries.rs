@@ -114,8 +114,8 @@ impl ReadModel {
     }
 }
 
-/// Reads up to `rows_max` accounts of one partition. The accounts of an owner have an index of their own, and a generic plan uses
-/// one index, so there is a statement with an owner and one without.
+/// Reads up to `rows_max` accounts of one partition. A generic plan uses one index, and the accounts of an owner have their own.
+/// There is therefore a statement with an owner and one without.
 async fn read_page(
     pool: &PgPool,
     partition: i16,

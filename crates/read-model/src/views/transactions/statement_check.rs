@@ -1,5 +1,5 @@
-//! Checks a statement while it is read: no version is missing, each balance follows from the previous one, and the totals lead
-//! from the opening balance to the closing balance.
+//! Checks a statement while it is read. No version may be missing, and each balance must follow from the previous one. The
+//! opening balance and the totals must give the closing balance.
 
 use std::ops::Range;
 
