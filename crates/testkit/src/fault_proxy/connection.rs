@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ProxyState,
     protocol::{WriteDetector, application_name, is_ready_for_query, next_message},
-    rule::{Fault, FaultRule, RequestMatch},
+    rule::{Fault, FaultRule, Flow, RequestMatch},
 };
 
 /// A delayed request is delivered after this time even if its sender has not closed the connection.
@@ -32,17 +32,6 @@ const DELAY_S_MAX: u64 = 20;
 
 const REQUESTS: usize = 0;
 const RESPONSES: usize = 1;
-
-/// The treatment of messages in one direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Forward them.
-    Pass,
-    /// Keep them until the flow changes.
-    Hold,
-    /// Drop them. The client then does not learn either that the server has closed the connection.
-    Discard,
-}
 
 /// A handle to one proxied connection. It stays valid after the connection has closed.
 #[derive(Clone)]

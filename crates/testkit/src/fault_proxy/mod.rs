@@ -26,9 +26,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::eventually;
 
-pub use connection::{Flow, ProxyConnection};
+pub use connection::ProxyConnection;
 pub use protocol::Write;
-pub use rule::{Fault, FaultRule, RequestMatch};
+pub use rule::{Fault, FaultRule, Flow, RequestMatch};
 
 /// A listener that forwards connections to Postgres. Its connections end when it is dropped.
 pub struct FaultProxy {

@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
-use super::{
-    connection::Flow,
-    protocol::{Write, contains},
-};
+use super::protocol::{Write, contains};
+
+/// The treatment of messages in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Forward them.
+    Pass,
+    /// Keep them until the flow changes.
+    Hold,
+    /// Drop them. The client then does not learn either that the server has closed the connection.
+    Discard,
+}
 
 /// A fault that begins with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
