@@ -1,15 +1,15 @@
-//! What the README tells its reader to type works, in the order in which it stands there.
+//! The commands of the README work, in their order, and the links between the documents lead to files.
 //!
-//! The rule: **a block fenced with ```` ```sh ```` is run; every other fence (```` ```console ````, ```` ```text ````)
-//! is only shown.** A command ends with its line, unless that ends with `\` or within quotes. In a run block
+//! Commands in blocks fenced with ```` ```sh ```` are executed. Other blocks (```` ```console ````, ```` ```text ````) are
+//! ignored. A command ends with its line, unless the line ends with `\` or within quotes.
 //!
-//! - a command with `make run` (or `cargo run`) starts the service in the background, compiled as `PROFILE=dev`, with
-//!   its data in a temporary folder and on a free port, and the next command waits until it is ready;
-//! - a command with another `make` target takes too long here: the target only has to exist (`make -n`);
-//! - `git clone` and `cd` on the way here are passed over, for the reader is here already;
-//! - everything else runs in one bash after the other, keeps the variables that it sets, and must exit with 0, each part
-//!   of a pipe included. `127.0.0.1:8080` and `localhost:8080` mean the service started above, and `curl` fails where
-//!   the answer is an error.
+//! - `make run` or `cargo run` starts the service in the background with `PROFILE=dev`, on a temporary data folder and a
+//!   free port. The next command waits until the service is ready.
+//! - Other `make` targets take too long for a test. They must exist (`make --dry-run`).
+//! - `git clone` and `cd` are skipped, because the test runs in the checkout.
+//! - Every other command runs in a bash of its own, keeps the variables of the commands before it, and must exit with 0,
+//!   as must each part of a pipe. `127.0.0.1:8080` and `localhost:8080` are replaced by the address of the service. `curl`
+//!   fails if the response is an error.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{
@@ -28,7 +28,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-/// It may have to be compiled.
+/// The time until the service is ready, including its compilation.
 const READY_S_MAX: u64 = 900;
 const END_S_MAX: u64 = 40;
 
@@ -42,7 +42,7 @@ enum Step {
     Run(String),
 }
 
-/// What a reader of `readme` types, in order.
+/// The commands of the README, in order.
 fn steps(readme: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut fence: Option<&str> = None;
@@ -69,7 +69,7 @@ fn steps(readme: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether the quotes are closed and no backslash stands at the end.
+/// Whether all quotes are closed and the command does not end with a backslash.
 fn is_whole(command: &str) -> bool {
     let mut quote = None;
     let mut characters = command.trim_end_matches('\n').chars();
@@ -100,7 +100,7 @@ fn step(command: &str) -> Option<Step> {
     (!parts.iter().all(on_the_way)).then(|| Step::Run(command.to_owned()))
 }
 
-/// A reader at work.
+/// Executes the steps, as a reader would.
 struct Reader {
     folder: TempDir,
     address: String,
@@ -110,13 +110,13 @@ struct Reader {
 impl Reader {
     fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("passbook-readme.").tempdir_in("/tmp").unwrap();
-        // Postgres works here as a user of its own.
+        // Postgres runs as another user, which must be able to enter the folder.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         Self { folder, address, service: None }
     }
 
-    /// Takes every step; the outputs of the commands.
+    /// Executes every step. Returns the outputs of the commands.
     fn follow(&mut self, readme: &str) -> Vec<String> {
         steps(readme).into_iter().filter_map(|step| self.take(step)).collect()
     }
@@ -169,7 +169,7 @@ impl Reader {
         let log = fs::File::create(self.path("log")).unwrap();
         let mut make = Command::new("make");
         make.args(["run", "PROFILE=dev"]).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
-        // What cargo tells its tests is not what a reader's shell says.
+        // A reader's shell does not have the variables that Cargo sets for tests.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             let told = ["PASSBOOK_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
@@ -193,13 +193,13 @@ impl Reader {
 }
 
 impl Drop for Reader {
-    /// Ctrl-C.
+    /// Sends SIGINT, as Ctrl-C does, and kills the processes that do not exit in time.
     fn drop(&mut self) {
         let Some(mut service) = self.service.take() else { return };
         let group = Pid::from_raw(service.id().cast_signed());
         let deadline = Instant::now() + Duration::from_secs(END_S_MAX);
         let mut signal = Some(Signal::SIGINT);
-        // The group is there as long as anything of it works: the service ends after `make` does.
+        // The group exists until its last process ends: the service ends after `make`.
         while killpg(group, signal.take()).is_ok() && Instant::now() < deadline {
             let _ = service.try_wait();
             thread::sleep(Duration::from_millis(20));
@@ -319,7 +319,7 @@ fn every_link_between_the_documents_leads_to_a_file() {
 fn every_command_of_the_readme_works() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let steps = steps(&readme);
-    assert!(steps.contains(&Step::Serve), "the README does not say how to start");
+    assert!(steps.contains(&Step::Serve), "the README does not start the service");
     assert!(steps.iter().filter(|step| matches!(step, Step::Run(_))).count() >= 3, "{steps:?}");
     let mut reader = Reader::new();
     let said = reader.follow(&readme);

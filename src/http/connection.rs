@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection: its timeouts and buffers, and what its requests learn about it.
+//! One HTTP/1.1 connection: its timeouts and buffers, and the extensions of its requests.
 
 use std::{
     future::pending,
@@ -49,7 +49,7 @@ impl StreamingFlag {
     }
 }
 
-/// What the requests of one connection get as extensions.
+/// The extensions of every request of one connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionContext {
     /// The other end.

@@ -43,7 +43,7 @@ pub enum ErrorCode {
     ProjectionBehind,
 }
 
-/// What the service says about an error code.
+/// The name, status and texts of an error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorSpec {
     /// The name of the code in problems and in the path of its page.

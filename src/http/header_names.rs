@@ -4,7 +4,7 @@
 
 use axum::http::HeaderName;
 
-/// How far the log has come with a command, or how far a view has read.
+/// The position of a command in the log, or the position up to which a view has read.
 pub const PASSBOOK_POSITION: HeaderName = HeaderName::from_static("passbook-position");
 /// Makes retries of a command safe (draft-ietf-httpapi-idempotency-key-header).
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -12,7 +12,7 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The rate limit (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/>).
 pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// What remains of the rate limit.
+/// The requests that remain of the rate limit.
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The id of a request.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -20,11 +20,11 @@ use lru::LruCache;
 
 /// The invalid tokens that an address may send at once, and per minute.
 const BAD_TOKENS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
-/// The most banned addresses that are kept.
+/// The largest number of banned addresses in memory.
 const BANNED_ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
-/// With this many buckets, those that are full again are removed.
+/// The number of buckets from which on full buckets are removed.
 const BUCKETS_BEFORE_SWEEP: usize = 10_000;
-/// The least pause between two sweeps, in milliseconds.
+/// The shortest pause between two such removals, in milliseconds.
 const SWEEP_MS: u64 = 1_000;
 /// The size of the IPv6 network that a customer gets. Its addresses share a bucket.
 const IPV6_NETWORK_BITS: u32 = 64;

@@ -71,7 +71,7 @@ pub async fn serve(listener: TcpListener, app: AppState, shutdown: CancellationT
     server.drain().await;
 }
 
-/// The open connections, and what new ones are served with.
+/// The open connections, and the routers and limits for new ones.
 struct Server {
     router: Router,
     overloaded: Router,
@@ -101,7 +101,7 @@ impl Server {
         }
     }
 
-    /// Serves the connection, answers it 503 if too many are open, or closes it if too many of those are open.
+    /// Serves the connection. Beyond the limit it answers 503, and beyond the limit of such answers it closes the connection.
     fn serve_connection(&self, stream: TcpStream, peer: PeerAddr) {
         // Small responses are sent at once.
         let _ = stream.set_nodelay(true);

@@ -37,7 +37,7 @@ pub struct Probe {
     instances: Vec<Arc<Instance>>,
 }
 
-/// What the writer knows about the account.
+/// The deposits of the writer to the account.
 #[derive(Default)]
 struct History {
     /// The number of deposits sent.

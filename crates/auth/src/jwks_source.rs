@@ -15,7 +15,7 @@ const DOCUMENT_BYTES_MAX: usize = 512 * 1024;
 /// How long a document may take to arrive.
 const DOCUMENT_MS_MAX: u64 = 5_000;
 
-/// Where the keys are read from.
+/// The source of the keys.
 pub enum JwksSource {
     /// A JWKS document on this machine.
     File(PathBuf),

@@ -1,4 +1,4 @@
-//! Access control: who calls, and what they may do.
+//! Access control: the authentication of callers, and their permissions.
 //!
 //! [`TokenVerifier`] turns a bearer token into a [`Caller`] with [`Scope`]s. The public keys come from an OpenID Connect
 //! provider or from a JWKS file. This crate knows no HTTP server and no account.

@@ -1,5 +1,5 @@
-//! The accounts of one partition as of the log's head, so that a command needs no read. The executor folds missing accounts
-//! from the event store, and applies the events of other instances to the accounts that it caches.
+//! Caches the accounts of one partition at the head of the log, so that a command needs no read. It folds missing accounts from
+//! the event store, and applies the events of other instances to cached accounts.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -45,7 +45,7 @@ pub(super) type LoadedAccounts = HashMap<Uuid, Result<CachedAccount, Undecodable
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Undecodable;
 
-/// A cache with the least recently used accounts evicted. Its content is always part of the committed log.
+/// A least-recently-used cache of accounts. Every state in it is the fold of committed events.
 pub(super) struct AccountCache {
     partitions: Partitions,
     gate: UnsupportedEventGate,

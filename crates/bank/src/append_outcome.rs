@@ -32,7 +32,7 @@ pub(super) struct CommittedBatch {
 
 /// An append whose outcome is unknown.
 pub(super) struct UnknownAppend {
-    /// Where the first event of each partition is stored if the append has committed.
+    /// The first event of each partition, with the position that it has if the append committed.
     pub events: Vec<EventRef>,
     /// The results to return in that case. `None` after the callers got [`OutcomeUnknown`](super::Error::OutcomeUnknown).
     pub results: Option<CommandResults>,

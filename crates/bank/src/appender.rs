@@ -32,7 +32,7 @@ const LOCKED_BATCHES_AFTER_CONFLICT: u32 = 16;
 /// A head that is further ahead of this instance's clock is logged.
 const CLOCK_BEHIND_MS_MAX: i64 = 1_000;
 
-/// What one write to the log returned.
+/// The result of one write to the log.
 enum WriteOutcome {
     /// Everything is written; these are the new heads.
     Written(HeadsByPartition),

@@ -1,5 +1,5 @@
-//! Decides the commands of a batch in order, each on the state that the previous command left. Pure: everything that it needs
-//! was loaded before, and nothing that it decides is written yet.
+//! Decides the commands of a batch in order, each on the state that the previous command left. Pure: all data is loaded before,
+//! and the caller writes the result.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,7 +23,7 @@ pub(super) type HeadsByPartition = BTreeMap<i16, Head>;
 /// Idempotency keys that are recorded in the log, with the partition that stores them.
 pub(super) type RecordedKeys = HashMap<(i16, KeyId), Key>;
 
-/// What a batch is decided on.
+/// The data that a batch is decided on.
 #[derive(Debug)]
 pub(super) struct Basis {
     /// The heads of all partitions that the batch belongs to.

@@ -1,7 +1,7 @@
 //! The task that executes commands. It takes all waiting commands as one batch, appends the batch to the log, and answers the
 //! callers. The next batch accumulates meanwhile; there is no timer.
 //!
-//! [`Executor::execute`] is the policy: it answers, retries or splits a batch, as the outcome of the append demands.
+//! [`Executor::execute`] answers, retries or splits a batch, depending on the outcome of the append.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ const BATCH_COMMANDS_MAX: usize = 512;
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 
-/// How the executors work.
+/// The settings of the executors.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How many partitions the log has.
@@ -47,7 +47,7 @@ pub struct Settings {
     pub cache_accounts: usize,
 }
 
-/// What all executors of a bank share.
+/// The state that all executors of a bank share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub settings: Settings,
@@ -65,7 +65,7 @@ pub(super) struct Executor {
     queue: CommandQueue,
     connection: Option<PgConnection>,
     appender: Appender,
-    /// An append whose outcome must be resolved before the next one is sent.
+    /// An append of unknown outcome. It must be resolved before the next append is sent.
     unknown: Option<UnknownAppend>,
     availability: Availability,
 }

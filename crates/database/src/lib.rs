@@ -1,5 +1,5 @@
-//! The database: a configured Postgres, or the embedded one. This crate opens it and migrates its schema. It creates one
-//! connector or pool for each use, so that no use can exhaust the connections of another.
+//! The database: a configured Postgres, or the embedded one. This crate opens it and migrates its schema. It creates a separate
+//! connector or pool for each purpose, so that one purpose cannot exhaust the connections of another.
 
 mod citus;
 mod connect_options;

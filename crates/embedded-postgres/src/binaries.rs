@@ -40,6 +40,9 @@ impl Binaries {
 
 /// Finds every usable Postgres, the preferred one first. The result is not empty. If the operator configured a folder, only that
 /// folder is searched.
+///
+/// # Errors
+/// No Postgres was found, or every one is older than version 15.
 pub fn find(configured: Option<&Path>) -> Result<Vec<Binaries>, Error> {
     let folders = configured.map_or_else(usual_folders, |bin| vec![bin.to_owned()]);
     let mut seen = HashSet::new();

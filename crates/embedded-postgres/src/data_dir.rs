@@ -44,6 +44,9 @@ pub fn contains_data(data_dir: &Path) -> bool {
 
 impl DataDir {
     /// Creates the folder if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another process has locked the folder. Other errors if Postgres's user cannot use the folder.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
         let run_as = RunAs::for_data(&data_dir.join(POSTGRES))?;
         let absolute = path::absolute(data_dir).map_err(Error::data_dir(data_dir))?;
@@ -73,6 +76,9 @@ impl DataDir {
     }
 
     /// The major version that wrote the data; `None` if there are no data yet.
+    ///
+    /// # Errors
+    /// The version file cannot be read, or the folder contains other files than those of a data folder.
     pub fn data_major(&self) -> Result<Option<u32>, Error> {
         let pgdata = self.pgdata();
         self.run_as.check_owner(&pgdata)?;
@@ -93,6 +99,9 @@ impl DataDir {
     }
 
     /// Creates an empty folder for `initdb` beside the data. The leftovers of an interrupted `initdb` are removed.
+    ///
+    /// # Errors
+    /// The operating system denied access.
     pub fn create_new_data(&self) -> Result<PathBuf, Error> {
         let new = self.root.join(POSTGRES_NEW);
         allow_missing(fs::remove_dir_all(&new)).map_err(Error::data_dir(&new))?;
@@ -101,6 +110,9 @@ impl DataDir {
     }
 
     /// Moves the new data into place and flushes the folder to disk.
+    ///
+    /// # Errors
+    /// The operating system denied access.
     pub fn commit_new_data(&self, new: &Path) -> Result<(), Error> {
         fs::rename(new, self.pgdata())
             .and_then(|()| File::open(&self.root)?.sync_all())
@@ -113,6 +125,9 @@ impl DataDir {
     }
 
     /// Opens Postgres's log for appending.
+    ///
+    /// # Errors
+    /// The operating system denied access.
     pub fn open_log(&self) -> Result<File, Error> {
         let path = self.log_path();
         let log = File::options().create(true).append(true).open(&path).map_err(Error::data_dir(&path))?;
@@ -122,6 +137,9 @@ impl DataDir {
 
     /// Creates the private folder of the socket. A lock file of a killed server is removed: Postgres would refuse to start if the
     /// process id in it belonged to another process now.
+    ///
+    /// # Errors
+    /// The operating system denied access, or another user can access the folder.
     pub fn open_socket_dir(&self) -> Result<PathBuf, Error> {
         let run = socket_dir(&self.root);
         self.create_private_dir(&run)?;

@@ -21,6 +21,9 @@ pub enum RunAs {
 
 impl RunAs {
     /// Chooses the owner of existing data, else the user `postgres`, else `nobody`.
+    ///
+    /// # Errors
+    /// Passbook runs as root, and neither the user `postgres` nor `nobody` exists.
     pub fn for_data(pgdata: &Path) -> Result<Self, Error> {
         if !geteuid().is_root() {
             return Ok(Self::CurrentUser);
@@ -44,6 +47,9 @@ impl RunAs {
     }
 
     /// Makes this user the owner of a file or folder.
+    ///
+    /// # Errors
+    /// The operating system denied access.
     pub fn chown(&self, path: &Path) -> Result<(), Error> {
         match self {
             Self::CurrentUser => Ok(()),
@@ -52,6 +58,9 @@ impl RunAs {
     }
 
     /// Rejects data that root owns, because Postgres runs as this user and could not read them.
+    ///
+    /// # Errors
+    /// The data belongs to root.
     pub fn check_owner(&self, pgdata: &Path) -> Result<(), Error> {
         match self {
             Self::Other { name, .. } if fs::metadata(pgdata).is_ok_and(|data| data.uid() == 0) => {
@@ -62,6 +71,9 @@ impl RunAs {
     }
 
     /// Rejects a folder if this user cannot enter it or one of its parents. Folders that do not exist yet are accepted.
+    ///
+    /// # Errors
+    /// The user cannot enter one of the folders.
     pub fn check_access(&self, path: &Path) -> Result<(), Error> {
         let Self::Other { uid, gid, name } = self else {
             return Ok(());

@@ -38,6 +38,9 @@ pub struct Server {
 
 impl Server {
     /// Locks the data folder, creates the data if there are none, and chooses the programs that can read the data.
+    ///
+    /// # Errors
+    /// The data folder cannot be used, no usable Postgres was found, or `initdb` failed.
     pub fn prepare(settings: &Settings) -> Result<Self, Error> {
         let installed = binaries::find(settings.bin.as_deref())?;
         let data_dir = DataDir::open(&settings.data_dir)?;
@@ -51,6 +54,9 @@ impl Server {
     }
 
     /// Starts the server process.
+    ///
+    /// # Errors
+    /// The program or the log file could not be opened.
     pub fn spawn(&self) -> Result<Child, Error> {
         let log = self.data_dir.open_log()?;
         let mut command = command(&self.data_dir, &self.binaries.postgres());

@@ -20,6 +20,9 @@ const IMMEDIATE_SHUTDOWN_S_MAX: u64 = 10;
 const POLL_MS: u64 = 20;
 
 /// Returns when no server uses this data folder any more. The caller must hold the folder's lock.
+///
+/// # Errors
+/// [`Error::StaleServer`] if the server does not exit within the time limits.
 pub fn stop_stale_server(root: &Path) -> Result<(), Error> {
     if !server_pids(root).is_empty() {
         warn!(folder = %root.display(), "waiting for the Postgres server of a previous Passbook process to exit");

@@ -45,6 +45,9 @@ struct Shared {
 
 impl Supervisor {
     /// Prepares the data folder and starts the server, which does not accept connections yet.
+    ///
+    /// # Errors
+    /// The data folder cannot be used, or the server could not be started.
     pub async fn start(settings: &Settings) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
         let (stop, stop_requested) = mpsc::channel();

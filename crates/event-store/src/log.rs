@@ -22,7 +22,7 @@ pub struct Head {
     pub hash: Hash,
     /// The time of the last batch.
     pub recorded_at: DateTime<Utc>,
-    /// A counter that is raised to prevent an append of unknown outcome from ever committing.
+    /// A counter. Raising it prevents an append of unknown outcome from committing later.
     pub fence: i64,
 }
 

@@ -1,5 +1,5 @@
-//! Connects to the server that accepts writes. Several servers may be configured; one of them is the primary, and after a
-//! failover it is another one.
+//! Connects to the server that accepts writes. Several servers may be configured. One of them is the primary; a failover makes
+//! another one the primary.
 
 use std::{
     io,

@@ -1,5 +1,5 @@
 //! Reads the next batch on a connection of its own while the projector writes the current one. It is used only while the views
-//! are far behind: then reading and decoding take no extra time.
+//! are far behind, because then reading and decoding take no extra time.
 
 use sqlx::{PgConnection, Result};
 

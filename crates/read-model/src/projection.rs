@@ -79,7 +79,7 @@ pub trait Check: Send {
 pub struct Mismatch {
     /// Position of the last event that the row depends on; 0 if there is none.
     pub position: i64,
-    /// What is wrong.
+    /// The difference, as a sentence.
     pub message: String,
 }
 

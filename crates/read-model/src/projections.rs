@@ -112,7 +112,7 @@ fn batch_span(partition: i16, from: i64, to: i64) -> Span {
     span
 }
 
-/// Writes the rows that follow from `events` and moves the checkpoints. Returns false if there was nothing to write.
+/// Writes the rows that follow from `events` and moves the checkpoints. Returns `false` if there was nothing to write.
 async fn write(
     states: &mut [ProjectionState],
     connection: &mut PgConnection,
@@ -142,8 +142,8 @@ async fn write(
     Ok(moved)
 }
 
-/// The time limit of a step. It doubles after each step that exceeds it, so that a slow database is not taken for a lost
-/// connection forever.
+/// The time limit of a step. It doubles after each step that exceeds it, so that a slow database does not count as a lost
+/// connection for ever.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepTimeout {
     current: Duration,

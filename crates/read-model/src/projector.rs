@@ -26,9 +26,10 @@ use passbook_telemetry::metrics::METRICS;
 /// Interval of the poll in case a wake-up is lost. It doubles while there is nothing to do.
 const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
-/// Pause after a batch that reached the head, unless a reader waits. Then more events share a transaction, and each costs less.
+/// Pause after a batch that reached the head, unless a query waits. Because of the pause, more events share a transaction.
 const REST_MS: u64 = 5;
-/// Shortest interval at which it checks whether another instance still moves the views. The interval doubles while it does.
+/// Shortest interval at which the projector checks whether another instance still moves the views. It doubles while the other
+/// instance does.
 const WATCH_MS_MIN: u64 = 20;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
@@ -118,7 +119,7 @@ impl Projector {
         }
     }
 
-    /// Waits until the next step is due. Shutdown ends the waits that can be long.
+    /// Waits until the next step is due. Shutdown ends long waits.
     async fn pause(&mut self, outcome: BatchOutcome, shutdown: &CancellationToken) {
         match outcome {
             BatchOutcome::Behind => self.poll_ms = POLL_MS_MIN,

@@ -26,7 +26,7 @@ const REPLICA_QUERY_MS_MAX: u64 = 1_000;
 const PRIMARY_LAG_MS_MAX: u64 = 2_000;
 /// Time limit of a query at the primary.
 pub(crate) const QUERY_MS_MAX: u64 = 5_000;
-/// Limit of the time that a query waits for the replica to reach a position. Then it uses the primary.
+/// Limit of the time that a query waits for the replica to reach a position. After it, the query uses the primary.
 pub(crate) const REPLICA_WAIT_MS_MAX: u64 = 100;
 
 /// The pools of primary and replica, cheap to clone.

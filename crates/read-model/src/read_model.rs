@@ -21,7 +21,7 @@ use passbook_event_store::{Partitions, Position, with_timeout};
 /// Limit of the time that a query waits for a view to reach a position.
 pub const PROJECTION_WAIT_MS_MAX: u64 = 2_000;
 /// Interval at which a waiting query reads again without a signal of the projector, because another instance may move the view.
-/// The interval doubles with each read.
+/// It doubles with each read.
 const REREAD_MS_MIN: u64 = 5;
 const REREAD_MS_MAX: u64 = 100;
 /// Limit of pages of statements that are read at the same time. It is smaller than the pool, so other queries get a connection.

@@ -13,15 +13,15 @@ use crate::{
 };
 use passbook_event_store::{Partitions, Position, PrimaryConnector};
 
-/// Interval at which it reads the progress of another process that builds the same view.
+/// Interval at which the command reads the progress of another process that builds the same view.
 const POLL_MS: u64 = 100;
 
-/// What to rebuild, and how.
+/// The options of a rebuild.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
     /// The name of the view.
     pub name: &'a str,
-    /// Compare every row with the log before the generation goes live, not those of a sample of accounts.
+    /// Compare every row with the log before the generation goes live, instead of a sample of accounts.
     pub check_all: bool,
     /// Continue a rebuild that was started before.
     pub resume: bool,

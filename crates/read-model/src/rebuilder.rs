@@ -21,7 +21,7 @@ use passbook_event_store::{Partitions, PrimaryConnector, with_timeout};
 const SLICE_ROWS_MAX: i64 = 5_000;
 /// Pause between slices, so that deletion does not compete with commands.
 const SLICE_PAUSE_MS: u64 = 20;
-/// Interval at which it checks whether there is something to build or to delete.
+/// Interval at which the rebuilder checks whether a generation must be built or deleted.
 const POLL_MS: u64 = 250;
 /// Pause after a failure, and the time limit for storing its reason.
 const RETRY_MS: u64 = 1_000;
@@ -80,7 +80,7 @@ impl Rebuilder {
     }
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StepOutcome {
     /// There was nothing to do.

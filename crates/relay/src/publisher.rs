@@ -43,7 +43,7 @@ pub(super) struct Publisher {
     partition: i16,
     stream_name: String,
     database: PgPool,
-    /// The search for a new primary after a failover runs while this exists.
+    /// The pool's task that finds a new primary after a failover runs while this value exists.
     _primary: PrimaryConnector,
     shutdown: CancellationToken,
     /// The stream's last position; `None` until it was read from the server.

@@ -15,7 +15,7 @@ const BUFFERED_LINES_MAX: usize = 16_384;
 /// How many bytes of log lines go into one write.
 const BATCHED_BYTES_MAX: usize = 64 * 1024;
 
-/// What is logged, and how.
+/// The log level and the format of log lines.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
     /// A level, or a filter such as `info,sqlx=debug`.

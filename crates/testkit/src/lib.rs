@@ -1,4 +1,4 @@
-//! What the integration tests share. Every test runs against a real Postgres, over HTTP or with the real binary.
+//! The helpers of the integration tests. Every test runs against a real Postgres, over HTTP or with the real binary.
 //!
 //! A test of the API starts an [`App`] in its own process, on a database of its own. A test of the binary runs it as a
 //! process ([`process`]) with its data in a temporary folder ([`folder`]).

@@ -14,7 +14,7 @@ const READY_S_MAX: u64 = 60;
 /// The key of the final deposit, which marks the end of the log.
 const LAST: &str = "the-last-one";
 
-/// What the client knows about the outcome of a command.
+/// The outcome of a command, as far as the client knows it.
 #[derive(Debug)]
 pub enum Outcome {
     /// A success response; holds the event's id.

@@ -101,6 +101,9 @@ pub fn account_access(caller: &Caller) -> AccountAccess {
 }
 
 /// The account of a view, if the caller may see it. The responses for a hidden and for a missing account are the same.
+///
+/// # Errors
+/// 404 `account_not_found` if the account does not exist or the caller may not see it.
 pub fn require_visible(
     caller: &Caller,
     view: Positioned<Option<AccountView>>,

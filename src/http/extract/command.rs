@@ -87,6 +87,9 @@ impl<B> CommandRequest<B> {
     }
 
     /// Rejects `If-Match`, for commands that do not address a single existing account.
+    ///
+    /// # Errors
+    /// 400 `invalid_parameter` if the request has the header.
     pub fn without_condition(self) -> Result<Self, Problem> {
         match self.context.if_match {
             None => Ok(self),

@@ -6,6 +6,9 @@ use crate::http::problem::Problem;
 use passbook_bank::IfMatch;
 
 /// The condition of `If-Match`; `None` without the header. Tags that are not a version of an account never match.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the header is malformed.
 pub fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> {
     Ok(entity_tags(headers, header::IF_MATCH)?.map(|condition| match condition {
         Tags::Any => IfMatch::Any,
@@ -24,6 +27,9 @@ pub fn if_match_text(headers: &HeaderMap) -> Vec<u8> {
 }
 
 /// Whether `If-None-Match` names `etag`, so that the response is 304.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the header is malformed.
 pub fn none_match(headers: &HeaderMap, etag: &str) -> Result<bool, Problem> {
     Ok(match entity_tags(headers, header::IF_NONE_MATCH)? {
         None => false,

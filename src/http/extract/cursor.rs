@@ -14,6 +14,9 @@ pub fn after_account((opened_at, account_id): PageKey) -> String {
 }
 
 /// Parses a cursor of the list of accounts.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is not a cursor of this list.
 pub fn parse_account(cursor: &str) -> Result<PageKey, Problem> {
     let parse = || {
         // Digits only: with a sign, the time could be earlier than the first time of Postgres.
@@ -32,12 +35,18 @@ pub fn after_transaction(version: i64) -> String {
 }
 
 /// Parses a cursor of a list of transactions: the version of the transaction before the page.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is not a cursor of this list.
 pub fn parse_transaction(cursor: &str) -> Result<i64, Problem> {
     let digits = cursor.strip_prefix('v').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(not_of_this_list)
 }
 
 /// Parses the cursor of the log in `field`. An absent cursor means the beginning of the log.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is not a cursor of the log.
 pub fn parse_log(field: &'static str, cursor: Option<&str>) -> Result<CursorParam, Problem> {
     let Some(cursor) = cursor else { return Ok(CursorParam::default()) };
     cursor.parse().map_err(|error: InvalidCursor| Problem::invalid_parameter(field, error.to_string()))
@@ -49,6 +58,9 @@ pub fn after_day(date: NaiveDate) -> String {
 }
 
 /// Parses a cursor of a list of daily balances.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is not a cursor of this list.
 pub fn parse_day(cursor: &str) -> Result<NaiveDate, Problem> {
     cursor.strip_prefix('d').and_then(calendar_date).ok_or_else(not_of_this_list)
 }

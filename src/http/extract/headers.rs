@@ -32,6 +32,9 @@ impl RequestId {
 }
 
 /// The idempotency key, bare or as a quoted string (RFC 8941); `None` without the header.
+///
+/// # Errors
+/// 400 `invalid_idempotency_key` if the header is malformed or repeated.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };

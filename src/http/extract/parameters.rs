@@ -71,6 +71,9 @@ pub struct Freshness {
 
 impl Freshness {
     /// The position that the view must have reached; `None` if any is acceptable.
+    ///
+    /// # Errors
+    /// 400 `invalid_parameter` if the parameter is not a position.
     pub fn min_position(&self) -> Result<Option<Position>, Problem> {
         min_position(self.min_position.as_deref())
     }
@@ -82,12 +85,18 @@ pub fn invalid_query(rejection: QueryRejection) -> Problem {
 }
 
 /// A UUID in its hyphenated form.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the text is not such a UUID.
 pub fn uuid(field: &'static str, text: &str) -> Result<Uuid, Problem> {
     let parsed = Uuid::parse_str(text).ok().filter(|_| text.len() == 36);
     parsed.ok_or_else(|| Problem::invalid_parameter(field, format!("{field} must be a UUID with hyphens.")))
 }
 
 /// The number of rows of a page.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the number is out of range.
 pub fn limit(limit: Option<i64>) -> Result<i64, Problem> {
     match limit {
         None => Ok(LIMIT_DEFAULT),
@@ -97,12 +106,18 @@ pub fn limit(limit: Option<i64>) -> Result<i64, Problem> {
 }
 
 /// The position that a view must have reached.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the text is not a position.
 pub fn min_position(text: Option<&str>) -> Result<Option<Position>, Problem> {
     let parsed = text.map(str::parse).transpose();
     parsed.map_err(|error: InvalidPosition| Problem::invalid_parameter("min_position", error.to_string()))
 }
 
 /// A time of RFC 3339.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the text is not such a time.
 pub fn time(field: &'static str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
     let parsed = text.map(DateTime::parse_from_rfc3339).transpose();
     let time = parsed.map_err(|_| {
@@ -114,6 +129,9 @@ pub fn time(field: &'static str, text: Option<&str>) -> Result<Option<DateTime<U
 }
 
 /// A day in UTC, such as `2026-01-31` (RFC 3339, full-date).
+///
+/// # Errors
+/// 400 `invalid_parameter` if the text is not such a day.
 pub fn date(field: &'static str, text: Option<&str>) -> Result<Option<NaiveDate>, Problem> {
     let parsed = text.map(|text| calendar_date(text).ok_or(field)).transpose();
     parsed
@@ -129,12 +147,18 @@ pub fn calendar_date(text: &str) -> Option<NaiveDate> {
 }
 
 /// A currency by its ISO 4217 code.
+///
+/// # Errors
+/// 400 `invalid_currency` if no currency has this code.
 pub fn currency(code: &str) -> Result<Currency, Problem> {
     let invalid = || Problem::field(ErrorCode::InvalidCurrency, "currency", ErrorCode::InvalidCurrency.spec().help);
     Currency::from_code(code).ok_or_else(invalid)
 }
 
 /// A channel by its name. In a body, serde alone would also accept `{"atm": null}`.
+///
+/// # Errors
+/// 400 `malformed_request` if no channel has this name.
 pub fn channel(name: &str) -> Result<Channel, Problem> {
     Channel::deserialize(name.into_deserializer()).map_err(|error: value::Error| {
         Problem::field(ErrorCode::MalformedRequest, "channel", format!("channel is invalid: {error}."))
@@ -142,11 +166,17 @@ pub fn channel(name: &str) -> Result<Channel, Problem> {
 }
 
 /// A text that is stored for ever.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the text is too long or contains NUL.
 pub fn text(field: &'static str, text: Option<String>) -> Result<Option<String>, Problem> {
     text.map(|text| bounded_text(field, text, TEXT_CHARS_MAX)).transpose()
 }
 
 /// The customer that an account belongs to.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the text is empty, too long or contains NUL.
 pub fn owner(owner: String) -> Result<String, Problem> {
     if owner.is_empty() {
         return Err(Problem::invalid_parameter("owner", "owner must not be empty."));
@@ -172,12 +202,18 @@ pub struct MinorUnits(Option<i64>);
 
 impl MinorUnits {
     /// The amount of a movement, at least 1.
+    ///
+    /// # Errors
+    /// 400 `invalid_amount` if the number is not an integer in range.
     pub fn amount(self) -> Result<Amount, Problem> {
         let amount = self.0.and_then(|minor_units| Amount::try_from(minor_units).ok());
         amount.ok_or_else(|| invalid_amount("amount", 1))
     }
 
     /// An initial deposit in minor units, which may be 0.
+    ///
+    /// # Errors
+    /// 400 `invalid_amount` if the number is not an integer in range.
     pub fn initial_deposit(self) -> Result<i64, Problem> {
         let deposit = self.0.filter(|minor_units| (0..=MINOR_UNITS_MAX).contains(minor_units));
         deposit.ok_or_else(|| invalid_amount("initial_deposit", 0))

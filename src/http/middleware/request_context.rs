@@ -33,7 +33,7 @@ use passbook_telemetry::trace::{self, TARGET};
 /// How long a read may take, in seconds.
 const READ_S_MAX: u64 = 30;
 
-/// What the middleware records about a request.
+/// The data that the middleware records about a request.
 struct RequestContext {
     started: Instant,
     id: Arc<str>,

@@ -18,7 +18,7 @@ use crate::http::{error_code::ErrorCode, problem::Problem};
 const UNREAD_KIB_MAX: usize = 256 * 1024;
 /// Responses up to this size are not counted, because a connection has only one at a time.
 const SMALL_KIB_MAX: u64 = 64;
-/// What a response that is streamed page by page reserves: the size of the largest page.
+/// The reservation of a response that is streamed page by page: the size of the largest page.
 const PAGE_KIB_MAX: u64 = 512;
 const KIB: u64 = 1_024;
 
@@ -26,7 +26,7 @@ const KIB: u64 = 1_024;
 #[derive(Clone, Debug)]
 pub struct ResponseBudget(Arc<Semaphore>);
 
-/// What one connection has reserved for its latest response. The connection returns it when it ends.
+/// The memory that one connection has reserved for its latest response. The connection releases it when it ends.
 #[derive(Clone, Debug)]
 pub struct ConnectionBudget {
     budget: ResponseBudget,

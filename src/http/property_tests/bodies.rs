@@ -60,7 +60,7 @@ const PARAMETERS: [&str; 16] = [
     "verify",
 ];
 
-/// What the contract allows for a field of a body.
+/// The values that the contract allows for a field of a body.
 #[derive(Clone, Copy, PartialEq)]
 enum Allowed {
     /// Any value, validated later; required.

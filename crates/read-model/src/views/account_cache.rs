@@ -1,4 +1,4 @@
-//! State of accounts that a projection keeps between batches, so that a batch reads only the accounts that are not cached.
+//! Caches the state of accounts between the batches of a projection, so that a batch reads only accounts that are not cached.
 
 use std::num::NonZeroUsize;
 

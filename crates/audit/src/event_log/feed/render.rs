@@ -112,7 +112,7 @@ impl Chunk {
         }
     }
 
-    /// The entries from `start` on that `filter` selects, for a subscriber at `cursor`. FailoverWatch `cursor` to the end of the chunk.
+    /// The entries from `start` on that `filter` selects, for a subscriber at `cursor`. Moves `cursor` to the end of the chunk.
     pub(super) fn render_for(
         &self,
         start: usize,
@@ -138,7 +138,7 @@ impl Chunk {
         Rendered { bytes: bytes.into(), last_id }
     }
 
-    /// FailoverWatch `cursor` to the last event, unless it is already beyond it.
+    /// Moves `cursor` to the last event, unless it is already beyond it.
     fn advance(&self, cursor: &mut Cursor) {
         if self.last().position > cursor.at(self.partition).position {
             cursor.advance(self.partition, self.last());
@@ -146,7 +146,7 @@ impl Chunk {
     }
 }
 
-/// Renders a page of the log for one subscriber. FailoverWatch `cursor` to the last event.
+/// Renders a page of the log for one subscriber. Moves `cursor` to the last event.
 pub(super) fn render_page(events: &[EventRecord], cursor: &mut Cursor) -> Rendered {
     let mut bytes = Vec::new();
     for event in events {

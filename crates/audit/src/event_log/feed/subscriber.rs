@@ -23,7 +23,7 @@ const RECONNECT_MS: u64 = 1_000;
 /// The pause after a failure.
 const RETRY_MS: u64 = 250;
 
-/// What all subscribers share.
+/// The state that all subscribers share.
 #[derive(Clone)]
 pub(super) struct SubscriberContext {
     pub(super) reader: EventReader,
