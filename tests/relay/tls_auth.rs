@@ -16,7 +16,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_relay_publishes_over_tls_with_user_and_password() {
-    // The test's own client needs a default, because the process links two crypto providers.
+    // The NATS client of the test uses the default crypto provider of the process.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let identity = Identity::self_signed();
     let [certificate, key] = [identity.certificate(), identity.key()].map(|file| file.display().to_string());
