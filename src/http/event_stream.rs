@@ -1,4 +1,4 @@
-//! The log as it grows, as Server-Sent Events.
+//! The event stream: all events of the log as Server-Sent Events.
 
 use std::future::pending;
 

@@ -75,7 +75,7 @@ impl RateLimiter {
         &self.policy
     }
 
-    /// Whether a token from this address may be verified.
+    /// Checks that a token from this address may be verified.
     ///
     /// # Errors
     /// How long the address is still banned.
@@ -109,7 +109,7 @@ impl RateLimiter {
         taken.map(|state| state.remaining_burst_capacity()).map_err(|not_until| wait(&not_until))
     }
 
-    /// Removes full buckets, which are the same as none.
+    /// Removes full buckets. A missing bucket counts as full.
     fn sweep(&self) {
         let Ok(mut swept_at) = self.swept_at.try_lock() else { return };
         if swept_at.elapsed() < Duration::from_millis(SWEEP_MS) {

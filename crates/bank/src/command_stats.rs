@@ -1,5 +1,5 @@
-//! Counts and latencies of commands in the last ten minutes of this process. Executors record once for each batch. Of a finished
-//! bucket only the summary is kept.
+//! Counts and latencies of commands in the last ten minutes of this process. Executors record once for each batch. A finished
+//! bucket stores only its summary.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use passbook_event_store::timestamp;
 
 const BUCKET_S: i64 = 10;
 const BUCKETS: i64 = 60;
-/// Longer latencies are recorded as this one.
+/// The largest recorded latency. A longer one counts as this one.
 const LATENCY_US_MAX: u64 = 60_000_000;
 /// The relative error of percentiles is 1 %.
 const SIGNIFICANT_DIGITS: u8 = 2;

@@ -1,4 +1,4 @@
-//! Errors of the write path, classified by two questions: was anything written, and can a retry help?
+//! Errors of the write path. [`Kind`] says whether anything was written, and whether a retry can help.
 
 use std::{io, time::Duration};
 

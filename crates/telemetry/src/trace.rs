@@ -1,8 +1,8 @@
-//! Follows requests through the bank as OpenTelemetry spans: request, command, batch, projection.
+//! OpenTelemetry traces of requests. The spans are request, command, batch and projection.
 //!
-//! A batch carries many commands and a projection reads many batches, so these spans are connected by links, not by
-//! parenthood. The sampling decision falls before any span is created, because a span that is dropped later costs as much as
-//! one that is exported. A batch is traced if one of its commands is; a projection is traced if it reads a traced batch.
+//! A batch contains many commands and a projection reads many batches, so links connect these spans, and they are not parent and
+//! child. A request is sampled before its span is created, because a span that is dropped later costs as much as one that is
+//! exported. A batch is traced if one of its commands is; a projection is traced if it reads a traced batch.
 
 use std::{
     collections::VecDeque,
@@ -77,7 +77,7 @@ fn exporter_to(endpoint: &str) -> Result<SpanExporter, String> {
     SpanExporter::builder().with_http().with_http_client(client).build().map_err(|error| error.to_string())
 }
 
-/// A client of its own thread, because it owns a runtime and must not be created within another one.
+/// Creates the client on a thread of its own, because the client owns a runtime and must not be created within another one.
 fn http_client(with_certificates: bool) -> Result<Client, String> {
     let create = move || {
         // Fails where another provider is installed already.
@@ -114,7 +114,7 @@ pub(super) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(traces: &SdkTracerPr
     spans.with_threads(false).with_filter(Targets::new().with_target(TARGET, LevelFilter::INFO))
 }
 
-/// Keeps spans out of the log.
+/// The filter directive that excludes spans from the log.
 pub(super) fn log_exclusion() -> Directive {
     format!("{TARGET}=off").parse().expect("a constant directive is valid")
 }
@@ -164,7 +164,7 @@ impl Traceparent {
     }
 }
 
-/// Links a command to the batch that carried it, if both are traced.
+/// Links a command to its batch, if both are traced.
 pub fn link_command(command: &Span, batch: &Span) {
     if !command.is_disabled() && !batch.is_disabled() {
         command.add_link(context(batch));

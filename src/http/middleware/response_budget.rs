@@ -46,7 +46,7 @@ impl ResponseBudget {
 }
 
 impl ConnectionBudget {
-    /// Returns what the previous response reserved: the next request shows that the client has read it.
+    /// Releases the reservation of the previous response. The next request shows that the client has read that response.
     pub fn release(&self) {
         self.set_reserved(None);
     }

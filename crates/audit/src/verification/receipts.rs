@@ -1,5 +1,5 @@
 //! Compares the receipt of every idempotency key with the fold of the log at the receipt's position. A retry of a command returns
-//! the stored receipt, so it must be what the events say.
+//! the stored receipt, so it must match the events.
 
 use futures_util::{TryStreamExt, stream::BoxStream};
 
@@ -39,7 +39,7 @@ impl<'a> Receipts<'a> {
         Ok(())
     }
 
-    /// Remembers `event` as the one before the next.
+    /// Stores `event` as the event before the next one.
     pub(super) fn advance(&mut self, event: RecordedEvent) {
         self.previous_event = Some(event);
     }
