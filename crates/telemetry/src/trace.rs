@@ -139,8 +139,11 @@ impl Extractor for Header<'_> {
 impl Traceparent {
     /// Parses the header. `None` for an invalid one, which the specification says to ignore.
     pub fn parse(header: &str) -> Option<Self> {
-        // The propagator accepts shorter fields than the specification does.
-        if !header.split('-').map(str::len).take(4).eq([2, 32, 16, 2]) {
+        // The propagator is less strict than the specification: it accepts short fields, signs and a fifth field of version 00.
+        let mut fields = header.split('-');
+        let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        let is_valid = |length| fields.next().is_some_and(|field| field.len() == length && field.chars().all(is_hex));
+        if ![2, 32, 16, 2].into_iter().all(is_valid) || (header.starts_with("00") && fields.next().is_some()) {
             return None;
         }
         let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Header(header));
@@ -215,6 +218,10 @@ mod tests {
             "00",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-",
+            "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "+0-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "AA-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
