@@ -28,7 +28,8 @@ mod tests {
         // Cargo sets `CARGO_MANIFEST_DIR` for each test.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let output = command("env").output().expect("`env` runs");
-        let names: Vec<_> = str::from_utf8(&output.stdout).expect("UTF-8").lines().filter_map(|line| line.split('=').next()).collect();
+        let names: Vec<_> =
+            str::from_utf8(&output.stdout).expect("UTF-8").lines().filter_map(|line| line.split('=').next()).collect();
         assert!(names.contains(&"PATH") && names.contains(&"LC_ALL"), "{names:?}");
         assert!(names.iter().all(|name| VARIABLES.contains(name) || *name == "LC_ALL"), "{names:?}");
     }
