@@ -267,7 +267,7 @@ impl ErrorCode {
                 "storage_unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Database unavailable",
-                "The database cannot be reached, and nothing was done. Retry after the seconds in the header Retry-After.",
+                "The database cannot be reached, refuses a statement or does not answer in time, and nothing was done. Retry after the seconds in the header Retry-After.",
             ),
             ErrorCode::OutcomeUnknown => (
                 "outcome_unknown",

@@ -36,7 +36,7 @@ pub async fn get_liveness(_: QueryParameters<NoParameters>) -> Response {
 
 /// Check readiness
 ///
-/// Answers 200 if commands and queries can be answered: the database is reachable and has the schema, this release can read the
+/// Answers 200 if commands and queries can be answered: the database executes the statements of queries, this release can read the
 /// log, the executor and the projector run, and no view is stopped. Otherwise 503 with the reason. A view that is new to the log
 /// does not delay readiness: until it has caught up, its own queries answer 503.
 #[utoipa::path(
@@ -45,11 +45,8 @@ pub async fn get_liveness(_: QueryParameters<NoParameters>) -> Response {
 )]
 pub async fn get_readiness(State(app): State<AppState>, _: QueryParameters<NoParameters>) -> Result<Response, Problem> {
     check_commands(&app)?;
-    let projections = app
-        .read_model
-        .readiness_snapshot()
-        .await
-        .ok_or_else(|| Problem::new(ErrorCode::StorageUnavailable, "The database cannot be reached."))?;
+    let projections = app.read_model.readiness_snapshot().await;
+    let projections = projections.map_err(|failure| Problem::new(ErrorCode::StorageUnavailable, failure.sentence()))?;
     check_tasks(&app)?;
     check_views(&projections)?;
     Ok(Json(Health { status: "ok" }).into_response())

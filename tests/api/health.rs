@@ -36,6 +36,22 @@ async fn service_is_unready_while_a_view_is_stopped() {
 }
 
 #[tokio::test]
+async fn refused_statement_is_not_reported_as_unreachable_database() {
+    let app = spawn_app().await;
+    let client = app.client();
+    get_until(200, &client, "/readyz").await;
+    // As after a package upgrade that replaced the library of the language under the running server.
+    app.sabotage("ALTER FUNCTION position_at(smallint, timestamptz) RENAME TO renamed").await;
+    let refused = "The database refuses a statement of this service.";
+    for path in ["/readyz", "/v1/events?since=2026-01-01T00:00:00Z"] {
+        let response = client.get(path).await.expect_problem(503, "storage_unavailable");
+        assert!(response.text("/detail").starts_with(refused), "{path}: {}", response.body);
+    }
+    app.sabotage("ALTER FUNCTION renamed(smallint, timestamptz) RENAME TO position_at").await;
+    client.get("/readyz").await.expect(200);
+}
+
+#[tokio::test]
 async fn service_without_database_is_alive_and_unready() {
     let app = spawn_app().await;
     get_until(200, &app.client(), "/readyz").await;

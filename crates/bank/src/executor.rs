@@ -187,9 +187,11 @@ impl Executor {
                     }
                 }
                 AppendOutcome::UnsupportedEvent(error) => {
-                    let reason = error.reason;
-                    tracing::error!(reason, "log contains an event of a newer release; upgrade this instance");
-                    self.answer_all(part.commands, &Error::StorageUnavailable);
+                    tracing::error!(
+                        reason = error.reason,
+                        "log contains an event of a newer release; upgrade this instance"
+                    );
+                    self.answer_all(part.commands, &Error::StorageUnavailable { reason: error.outage });
                 }
                 AppendOutcome::Unavailable(error) => parts.extend(self.back_off(part, error).await),
                 AppendOutcome::OutcomeUnknown(error, unknown) => {
@@ -254,11 +256,11 @@ impl Executor {
     /// Pauses and returns the part for another attempt, or answers its commands if they have waited long enough. During an
     /// outage it also rejects the commands in the queue.
     async fn back_off(&mut self, mut part: Part, error: StorageError) -> Option<Part> {
-        tracing::warn!(reason = error.reason, "append failed; retrying");
+        tracing::warn!(failure = error.failure.as_str(), reason = error.reason, "append failed; retrying");
         if self.availability.is_outage() {
-            reject_all(&mut self.queue);
+            reject_all(&mut self.queue, error.outage);
         }
-        if let Some(error) = self.deadline_error(&part) {
+        if let Some(error) = self.deadline_error(&part, error.outage) {
             self.answer_all(part.commands, &error);
             return None;
         }
@@ -269,7 +271,7 @@ impl Executor {
 
     /// The error to answer if the part has waited long enough. Commands that may be committed wait until their timeout. During
     /// an outage all others get a single attempt.
-    fn deadline_error(&mut self, part: &Part) -> Option<Error> {
+    fn deadline_error(&mut self, part: &Part, reason: &'static str) -> Option<Error> {
         match self.unknown.as_mut().filter(|unknown| unknown.results.is_some()) {
             Some(unknown) => part.has_waited(self.shared.settings.command_timeout).then(|| {
                 unknown.results = None;
@@ -277,7 +279,7 @@ impl Executor {
             }),
             None => {
                 let is_over = self.availability.is_outage() || part.has_waited(OUTAGE_WAIT_MAX);
-                is_over.then_some(Error::StorageUnavailable)
+                is_over.then_some(Error::StorageUnavailable { reason })
             }
         }
     }
@@ -324,7 +326,11 @@ fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) 
     let is_decided = match result {
         Ok(_) | Err(Error::Rejected(_) | Error::VersionMismatch { .. } | Error::KeyReused) => true,
         Err(
-            Error::NotVisible | Error::Overloaded | Error::StorageUnavailable | Error::OutcomeUnknown | Error::Internal,
+            Error::NotVisible
+            | Error::Overloaded
+            | Error::StorageUnavailable { .. }
+            | Error::OutcomeUnknown
+            | Error::Internal,
         ) => false,
     };
     is_decided && !pending.context.dry_run

@@ -208,7 +208,7 @@ mod tests {
         assert!(poll!(&mut accepted).is_pending());
         shutdown.cancel();
         assert_eq!(freeze_account(&bank).await, Some(Error::Overloaded));
-        assert_eq!(accepted.await, Some(Error::StorageUnavailable));
+        assert_eq!(accepted.await, Some(Error::StorageUnavailable { reason: "The database cannot be reached." }));
         for executor in executors {
             executor.await.expect("the executor ends without a panic");
         }

@@ -236,7 +236,7 @@ impl Database {
 }
 
 async fn connect(primary: &PrimaryConnector) -> Result<PgConnection, Error> {
-    with_timeout(Duration::from_millis(CONNECT_MS_MAX), primary.connect()).await.map_err(Error::Unreachable)
+    with_timeout(Duration::from_millis(CONNECT_MS_MAX), primary.connect()).await.map_err(Error::no_connection)
 }
 
 /// Best effort: the connection is closed either way.
