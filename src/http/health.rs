@@ -17,6 +17,7 @@ use super::{
 };
 use passbook_auth::Access;
 use passbook_read_model::status::ProjectionStatus;
+use passbook_telemetry::supervision;
 
 /// A service that answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -44,6 +45,10 @@ pub async fn get_liveness(_: QueryParameters<NoParameters>) -> Response {
     responses((status = 200, description = "Ready.", body = Health), StatusProblems),
 )]
 pub async fn get_readiness(State(app): State<AppState>, _: QueryParameters<NoParameters>) -> Result<Response, Problem> {
+    if let Some(failed) = supervision::failure() {
+        let detail = format!("The background task `{}` has failed. This instance exits.", failed.name);
+        return Err(Problem::new(ErrorCode::StorageUnavailable, detail));
+    }
     check_commands(&app)?;
     let projections = app.read_model.readiness_snapshot().await;
     let projections = projections.map_err(|failure| Problem::new(ErrorCode::StorageUnavailable, failure.sentence()))?;
@@ -62,7 +67,7 @@ fn check_commands(app: &AppState) -> Result<(), Problem> {
     }
     match &app.access {
         Access::Tokens(verifier) if !verifier.has_keys() => {
-            let detail = "The keys that verify access tokens have not been loaded yet.";
+            let detail = "There are no keys that verify access tokens.";
             Err(Problem::new(ErrorCode::StorageUnavailable, detail))
         }
         Access::Tokens(_) | Access::Loopback | Access::Off => Ok(()),

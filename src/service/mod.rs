@@ -27,6 +27,7 @@ use passbook_bank::{self as bank, Bank};
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, import, partition_count};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
+use passbook_telemetry::supervision;
 
 pub use relay::run_relay;
 pub use task_group::TaskEnded;
@@ -130,6 +131,7 @@ impl Service {
             ended = http.unexpected_end() => ended,
             ended = bank.unexpected_end() => ended,
             ended = projections.unexpected_end() => ended,
+            failed = supervision::failed() => failed.into(),
         }
     }
 

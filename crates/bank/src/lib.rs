@@ -35,7 +35,7 @@ use self::{
 };
 use passbook_domain::Command;
 use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
-use passbook_telemetry::trace::TARGET;
+use passbook_telemetry::{supervision, trace::TARGET};
 
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch};
 pub use command_stats::CommandStatsBucket;
@@ -93,7 +93,11 @@ impl Bank {
                 let (commands, queue) = mpsc::channel(QUEUE_COMMANDS_MAX);
                 let (failed, outage) = watch::channel(None);
                 let executor = Executor::new(shared.clone(), partition, queue, failed);
-                (PartitionQueue { commands, outage }, tokio::spawn(executor.run()))
+                let run = async move {
+                    supervision::panic_if_injected("executor");
+                    executor.run().await;
+                };
+                (PartitionQueue { commands, outage }, tokio::spawn(run))
             })
             .unzip();
         (Self { partitions, queues: queues.into(), command_timeout, stats, shutdown }, executors)

@@ -9,6 +9,7 @@ use std::{
 
 use super::session::{check_session, checked_pool_options};
 use futures_util::future::select_ok;
+use passbook_telemetry::supervision;
 use sqlx::{
     Connection, PgConnection, PgPool, Result,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -81,7 +82,8 @@ impl PrimaryConnector {
         if self.servers.len() == 1 {
             return options.connect_lazy_with(primary);
         }
-        let watch_task = || drop(tokio::spawn(watch_primary(self.servers.clone(), Arc::downgrade(&self.primary))));
+        let watch = watch_primary(self.servers.clone(), Arc::downgrade(&self.primary));
+        let watch_task = || drop(supervision::spawn("primary watch", watch));
         self.watch_started.call_once(watch_task);
         let (retargeted, last_retarget) = watch::channel(None::<Instant>);
         let options = options.before_acquire(move |_, connection| {
@@ -90,7 +92,8 @@ impl PrimaryConnector {
             Box::pin(async move { Ok(leads_to_primary) })
         });
         let pool = options.connect_lazy_with(primary);
-        tokio::spawn(retarget_pool(self.servers.clone(), self.primary.subscribe(), pool.clone(), retargeted));
+        let retarget = retarget_pool(self.servers.clone(), self.primary.subscribe(), pool.clone(), retargeted);
+        supervision::spawn("pool retarget", retarget);
         pool
     }
 }

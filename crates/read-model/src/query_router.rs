@@ -14,7 +14,7 @@ use tokio::time::interval;
 use tokio_util::task::AbortOnDropHandle;
 
 use passbook_event_store::{Partitions, with_timeout};
-use passbook_telemetry::metrics::METRICS;
+use passbook_telemetry::{metrics::METRICS, supervision};
 
 /// Limit of the replica's lag in milliseconds, above which queries use the primary.
 const REPLICA_LAG_MS_MAX: i64 = 5_000;
@@ -71,8 +71,8 @@ impl QueryRouter {
     pub fn new(primary: PgPool, replica: Option<PgPool>, partitions: Partitions) -> Self {
         let replica = replica.map(|pool| {
             let is_usable = Arc::new(AtomicBool::new(false));
-            let monitor =
-                tokio::spawn(monitor_replica(pool.clone(), primary.clone(), partitions, Arc::clone(&is_usable)));
+            let monitor = monitor_replica(pool.clone(), primary.clone(), partitions, Arc::clone(&is_usable));
+            let monitor = supervision::spawn("replica monitor", monitor);
             Replica { pool, is_usable, monitor: Arc::new(AbortOnDropHandle::new(monitor)) }
         });
         Self { primary, replica, is_primary_only: false }

@@ -1,7 +1,8 @@
-//! Logs on standard error, traces to an OpenTelemetry collector, and Prometheus metrics. Standard output belongs to the
-//! commands.
+//! Logs on standard error, traces to an OpenTelemetry collector, Prometheus metrics, and the supervision of background tasks.
+//! Standard output belongs to the commands.
 
 pub mod metrics;
+pub mod supervision;
 pub mod trace;
 
 use std::io::{BufWriter, IsTerminal, stderr};
