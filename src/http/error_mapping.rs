@@ -21,6 +21,7 @@ impl From<bank::Error> for Problem {
             Error::KeyReused => Self::from_code(ErrorCode::IdempotencyKeyReused),
             Error::Overloaded => Self::from_code(ErrorCode::Overloaded),
             Error::StorageUnavailable { reason } => storage_unavailable(reason),
+            Error::ClockSkewed => Self::from_code(ErrorCode::ClockSkewed),
             Error::OutcomeUnknown => Self::from_code(ErrorCode::OutcomeUnknown),
             Error::Internal => Self::from_code(ErrorCode::InternalError),
         }

@@ -63,7 +63,8 @@ fn check_commands(app: &AppState) -> Result<(), Problem> {
         return Err(Problem::new(ErrorCode::Overloaded, detail));
     }
     if let Some(outage) = app.bank.outage() {
-        return Err(Problem::new(ErrorCode::StorageUnavailable, outage));
+        let code = if app.bank.is_clock_skewed() { ErrorCode::ClockSkewed } else { ErrorCode::StorageUnavailable };
+        return Err(Problem::new(code, outage));
     }
     match &app.access {
         Access::Tokens(verifier) if !verifier.has_keys() => {

@@ -191,6 +191,7 @@ async fn start_tasks(
         command_timeout: Duration::from_millis(config.command_timeout_ms.get().into()),
         snapshot_every: config.snapshot_every.get().into(),
         cache_accounts: config.cache_accounts.get() as usize,
+        clock_skew_max: Duration::from_millis(config.clock_skew_ms_max.get().into()),
     };
     let (bank, executors) = Bank::start(settings, database.writer(), appended, unsupported_event, tasks.bank.token());
     executors.into_iter().for_each(|executor| tasks.bank.add("executor", executor));

@@ -52,6 +52,33 @@ async fn refused_statement_is_not_reported_as_unreachable_database() {
 }
 
 #[tokio::test]
+async fn clock_that_differs_from_the_database_refuses_commands() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
+    // Found in place of the built-in function: the database's clock is a year behind, so this instance's is a year ahead.
+    app.sabotage(
+        "CREATE SCHEMA skewed;
+         GRANT USAGE ON SCHEMA skewed TO passbook_service;
+         CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+         AS $$ SELECT pg_catalog.clock_timestamp() - interval '1 year' $$",
+    )
+    .await;
+    app.alter_database("SET search_path = skewed, pg_catalog, public").await;
+    eventually("refused commands", async || (client.deposit(account, 1).await.status == 503).then_some(())).await;
+    eventually("clock_skewed", async || {
+        let refused = client.deposit(account, 1).await;
+        (refused.body["code"] == "clock_skewed").then_some(())
+    })
+    .await;
+    let unready = client.get("/readyz").await.expect_problem(503, "clock_skewed");
+    assert!(unready.text("/detail").contains("clock"), "{}", unready.body);
+    app.alter_database("RESET search_path").await;
+    get_until(200, &client, "/readyz").await;
+    client.deposit(account, 1).await.expect(201);
+}
+
+#[tokio::test]
 async fn service_without_database_is_alive_and_unready() {
     let app = spawn_app().await;
     get_until(200, &app.client(), "/readyz").await;

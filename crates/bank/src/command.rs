@@ -131,6 +131,9 @@ pub enum Error {
         /// How the database failed: a sentence for clients and operators.
         reason: &'static str,
     },
+    /// The clock of this instance differs too much from the database's. Nothing was written.
+    #[error("{}", super::storage_error::CLOCK_SKEWED)]
+    ClockSkewed,
     /// The command may or may not have been recorded.
     #[error("the outcome of the command is unknown; retry it with the same idempotency key")]
     OutcomeUnknown,

@@ -18,6 +18,7 @@ use super::{
     account_cache::AccountCache,
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
     appender::Appender,
+    clock::DatabaseClock,
     command::{CommandOutcome, CommandResults, Error, PendingCommand},
     command_stats::CommandStats,
     outage::{Availability, CommandQueue, OUTAGE_WAIT_MAX, WaitingCommands, reject_all},
@@ -43,6 +44,8 @@ pub struct Settings {
     pub command_timeout: Duration,
     /// A snapshot is written when a stream passes a multiple of this many versions.
     pub snapshot_every: i64,
+    /// How far the clock of this instance may differ from the database's.
+    pub clock_skew_max: Duration,
     /// How many accounts the caches of all partitions hold together.
     pub cache_accounts: usize,
 }
@@ -68,6 +71,7 @@ pub(super) struct Executor {
     /// An append whose outcome must be resolved before the next one is sent.
     unknown: Option<UnknownAppend>,
     availability: Availability,
+    clock: DatabaseClock,
 }
 
 /// A batch, or a part of one that the database refused.
@@ -103,14 +107,15 @@ impl Executor {
         queue: CommandQueue,
         outage: watch::Sender<Option<&'static str>>,
     ) -> Self {
-        let Settings { partitions, snapshot_every, cache_accounts, .. } = shared.settings;
+        let Settings { partitions, snapshot_every, cache_accounts, clock_skew_max, .. } = shared.settings;
+        let clock = DatabaseClock::new(clock_skew_max);
         let cache = match partition {
             Some(_) => AccountCache::of_partition(shared.gate.clone(), partitions, cache_accounts),
             None => AccountCache::disabled(shared.gate.clone(), partitions),
         };
         let appender = Appender::new(partitions, partition, snapshot_every, cache, shared.gate.clone());
         let availability = Availability::new(outage);
-        Self { shared, queue, connection: None, appender, unknown: None, availability }
+        Self { shared, queue, connection: None, appender, unknown: None, availability, clock }
     }
 
     /// Runs until shutdown, or until the last handle to the bank is dropped. It answers all accepted commands before it ends.
@@ -193,6 +198,7 @@ impl Executor {
                     );
                     self.answer_all(part.commands, &Error::StorageUnavailable { reason: error.outage });
                 }
+                AppendOutcome::ClockSkewed(_) => self.answer_all(part.commands, &Error::ClockSkewed),
                 AppendOutcome::Unavailable(error) => parts.extend(self.back_off(part, error).await),
                 AppendOutcome::OutcomeUnknown(error, unknown) => {
                     self.unknown = Some(unknown);
@@ -224,6 +230,7 @@ impl Executor {
                 return Ok(AppendOutcome::Committed(CommittedBatch { results, events: 0 }));
             }
         }
+        waiting.run_while_rejecting(self.clock.check(&mut connection)).await?;
         let path = waiting.run_while_rejecting(self.appender.begin(&mut connection, &part.commands)).await?;
         if accepts_more && self.appender.accepts_more_commands(&path) {
             waiting.drain_into(&mut part.commands, BATCH_COMMANDS_MAX);
@@ -329,6 +336,7 @@ fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) 
             Error::NotVisible
             | Error::Overloaded
             | Error::StorageUnavailable { .. }
+            | Error::ClockSkewed
             | Error::OutcomeUnknown
             | Error::Internal,
         ) => false,

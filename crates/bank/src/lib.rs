@@ -7,6 +7,7 @@
 mod account_cache;
 mod append_outcome;
 mod appender;
+mod clock;
 mod command;
 mod command_stats;
 mod decide_batch;
@@ -113,6 +114,11 @@ impl Bank {
         self.queues.iter().map(|queue| queue.commands.max_capacity() - queue.commands.capacity()).sum()
     }
 
+    /// Whether an executor refuses commands because the clock of this instance differs too much from the database's.
+    pub fn is_clock_skewed(&self) -> bool {
+        self.outage() == Some(storage_error::CLOCK_SKEWED)
+    }
+
     /// The reason why an executor cannot append, as a sentence for operators; `None` if all can.
     pub fn outage(&self) -> Option<&'static str> {
         self.queues.iter().find_map(|queue| *queue.outage.borrow())
@@ -184,8 +190,13 @@ mod tests {
     /// A bank whose database refuses connections.
     fn start_without_database(shutdown: CancellationToken) -> (Bank, Vec<JoinHandle<()>>) {
         let command_timeout = Duration::from_secs(10);
-        let settings =
-            Settings { partitions: Partitions::ONE, command_timeout, snapshot_every: 100, cache_accounts: 100 };
+        let settings = Settings {
+            partitions: Partitions::ONE,
+            command_timeout,
+            snapshot_every: 100,
+            cache_accounts: 100,
+            clock_skew_max: Duration::from_secs(5),
+        };
         let primary = PrimaryConnector::new(vec![PgConnectOptions::new().host("127.0.0.1").port(1)]);
         Bank::start(settings, primary, Arc::default(), Arc::new(watch::Sender::new(None)), shutdown)
     }

@@ -13,6 +13,9 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
 /// that waits for the log-head lock fails with the error of Postgres first.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
+/// The reason while the clock is refused.
+pub const CLOCK_SKEWED: &str = "The clock of this instance differs too much from the database's: set the clocks (NTP).";
+
 /// A failed database call.
 #[derive(Debug)]
 pub(super) struct StorageError {
@@ -33,6 +36,8 @@ pub(super) enum Kind {
     Unavailable,
     /// The log contains an event that this release cannot decode. Nothing was written.
     UnsupportedEvent,
+    /// The clock of this instance differs too much from the database's. Nothing was written.
+    ClockSkewed,
     /// Postgres did not answer. The last statement may or may not have been executed.
     UnknownOutcome,
 }
@@ -43,6 +48,12 @@ impl StorageError {
         let outage = "The log holds events of a newer release, which this one cannot read: upgrade this instance.";
         let failure = StorageFailure::Refused;
         Self { kind: Kind::UnsupportedEvent, outage, failure, reason: error.to_string() }
+    }
+
+    /// The clock of this instance is `skew_ms` ahead of the database's, or behind it if that is negative.
+    pub(super) fn clock_skewed(skew_ms: i64) -> Self {
+        let reason = format!("the clock of this instance differs by {skew_ms} ms from the database's");
+        Self { kind: Kind::ClockSkewed, outage: CLOCK_SKEWED, failure: StorageFailure::Refused, reason }
     }
 
     /// The head moved although this instance holds its lock.
