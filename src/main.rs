@@ -177,6 +177,7 @@ async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
     let source = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
     let outcome = tokio::select! {
         outcome = copy_into(&source, &new, partitions, follow) => outcome,
+        failed = telemetry::supervision::failed() => Err(service::TaskEnded::from(failed).to_string()),
         // The progress is stored together with each page, so the next run copies an interrupted page again.
         _ = interrupt.recv() => match follow {
             true => Ok(()),

@@ -58,6 +58,10 @@ pub struct Config {
     #[arg(long, env = "PASSBOOK_COMMAND_TIMEOUT_MS", default_value = "10000")]
     pub command_timeout_ms: NonZeroU32,
 
+    /// How far the clock of this instance may differ from the database's, in milliseconds; beyond that commands are refused.
+    #[arg(long, env = "PASSBOOK_CLOCK_SKEW_MS_MAX", default_value = "5000")]
+    pub clock_skew_ms_max: NonZeroU32,
+
     /// How long the service keeps serving after SIGTERM while `GET /readyz` answers 503, so that load balancers notice, in milliseconds.
     #[arg(long, env = "PASSBOOK_SHUTDOWN_DELAY_MS", default_value = "0")]
     pub shutdown_delay_ms: u32,

@@ -39,6 +39,7 @@ pub enum ErrorCode {
     InternalError,
     Overloaded,
     StorageUnavailable,
+    ClockSkewed,
     OutcomeUnknown,
     ProjectionBehind,
 }
@@ -88,6 +89,7 @@ impl ErrorCode {
         ErrorCode::InternalError,
         ErrorCode::Overloaded,
         ErrorCode::StorageUnavailable,
+        ErrorCode::ClockSkewed,
         ErrorCode::OutcomeUnknown,
         ErrorCode::ProjectionBehind,
     ];
@@ -267,7 +269,13 @@ impl ErrorCode {
                 "storage_unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Database unavailable",
-                "The database cannot be reached, and nothing was done. Retry after the seconds in the header Retry-After.",
+                "The database cannot be reached, refuses a statement or does not answer in time, and nothing was done. Retry after the seconds in the header Retry-After.",
+            ),
+            ErrorCode::ClockSkewed => (
+                "clock_skewed",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Clock skewed",
+                "The clock of this instance differs too much from the database's, and nothing was done. Retry after the seconds in the header Retry-After; another instance may be able to answer.",
             ),
             ErrorCode::OutcomeUnknown => (
                 "outcome_unknown",

@@ -7,6 +7,7 @@ use super::{
 use passbook_audit as audit;
 use passbook_bank as bank;
 use passbook_domain::Rejection;
+use passbook_event_store::{StorageFailure, sqlstate};
 use passbook_read_model as read_model;
 
 impl From<bank::Error> for Problem {
@@ -19,7 +20,8 @@ impl From<bank::Error> for Problem {
             Error::VersionMismatch { current } => version_mismatch(current),
             Error::KeyReused => Self::from_code(ErrorCode::IdempotencyKeyReused),
             Error::Overloaded => Self::from_code(ErrorCode::Overloaded),
-            Error::StorageUnavailable => Self::from_code(ErrorCode::StorageUnavailable),
+            Error::StorageUnavailable { reason } => storage_unavailable(reason),
+            Error::ClockSkewed => Self::from_code(ErrorCode::ClockSkewed),
             Error::OutcomeUnknown => Self::from_code(ErrorCode::OutcomeUnknown),
             Error::Internal => Self::from_code(ErrorCode::InternalError),
         }
@@ -60,7 +62,7 @@ impl From<read_model::Error> for Problem {
                 tracing::error!(%reason, "view is inconsistent");
                 Self::from_code(ErrorCode::InternalError)
             }
-            read_model::Error::Storage(error) => query_failed(&error),
+            read_model::Error::Storage(error) => query_failed(StorageFailure::of(&error), &sqlstate(&error), &error),
         }
     }
 }
@@ -70,12 +72,18 @@ impl From<audit::Error> for Problem {
         match error {
             audit::Error::Busy => Self::from_code(ErrorCode::Overloaded),
             audit::Error::InvalidCursorPosition(error) => Self::invalid_parameter("after", error.to_string()),
-            audit::Error::Storage(error) => query_failed(&error),
+            audit::Error::Storage(error) => query_failed(StorageFailure::of(&error), &sqlstate(&error), &error),
         }
     }
 }
 
-fn query_failed(error: &impl std::fmt::Display) -> Problem {
-    tracing::error!(%error, "query failed");
-    Problem::from_code(ErrorCode::StorageUnavailable)
+fn query_failed(failure: StorageFailure, sqlstate: &str, error: &impl std::fmt::Display) -> Problem {
+    tracing::error!(failure = failure.as_str(), sqlstate, %error, "query failed");
+    storage_unavailable(failure.sentence())
+}
+
+/// `reason` is a sentence. Nothing was done for the request.
+fn storage_unavailable(reason: &str) -> Problem {
+    let detail = format!("{reason} Nothing was done. Retry after the seconds in the header Retry-After.");
+    Problem::new(ErrorCode::StorageUnavailable, detail)
 }

@@ -17,6 +17,7 @@ use utoipa::IntoParams;
 use super::{
     connection::StreamingFlag,
     extract::{
+        caller::bearer_token,
         cursor,
         parameters::{QueryParameters, time},
     },
@@ -26,7 +27,7 @@ use super::{
     state::AppState,
 };
 use passbook_audit::{self as audit, CursorParam, EventFilter};
-use passbook_auth::{Caller, Scope};
+use passbook_auth::{Access, Caller, Scope};
 use passbook_domain::EventType;
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
@@ -53,7 +54,7 @@ pub struct StreamQuery {
 /// The same events as the list, as Server-Sent Events without an end: `id` is the event's cursor, `event` its type, `data` the
 /// event. `Last-Event-ID`, which an `EventSource` sends when it reconnects, takes precedence over `after`. A comment is sent
 /// after 15 s without an event, with the cursor up to which events were filtered out. The service ends a stream when the client
-/// reads too slowly, when the token expires, and on shutdown: reconnect with the last `id`, and no event is missing or repeated.
+/// reads too slowly, when the token expires or its key is withdrawn, and on shutdown: reconnect with the last `id`, and no event is missing or repeated.
 /// While the database is unavailable, the stream pauses.
 #[utoipa::path(
     get, path = "/v1/events/stream", tag = "Audit", security(("bearer" = ["audit:read"])),
@@ -74,6 +75,7 @@ pub async fn stream_events(
     Extension(streaming): Extension<StreamingFlag>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AuditRead)?;
+    let token = bearer_token(&headers).ok().map(str::to_owned);
     let filter = EventFilter { event_type: query.event_type, since: time("since", query.since.as_deref())? };
     let after = cursor::parse_log("after", query.after.as_deref())?;
     let events = match last_event_id(&headers)? {
@@ -86,14 +88,19 @@ pub async fn stream_events(
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(events.take_until(token_expiry(caller)))).into_response())
+    Ok((headers, Body::from_stream(events.take_until(end_of_authority(app.clone(), caller, token)))).into_response())
 }
 
-/// Completes when the caller's token expires; never without a token.
-async fn token_expiry(caller: Caller) {
-    match caller.expires_in() {
-        Some(remaining) => sleep(remaining).await,
-        None => pending().await,
+/// Completes when the caller's token expires or is refused for another reason; never without access control.
+async fn end_of_authority(app: AppState, caller: Caller, token: Option<String>) {
+    let (Access::Tokens(verifier), Some(remaining), Some(token)) = (&app.access, caller.expires_in(), token) else {
+        return pending().await;
+    };
+    tokio::select! {
+        () = sleep(remaining) => {}
+        reason = verifier.until_refused(&token) => {
+            tracing::info!(caller = &**caller.subject(), %reason, "event stream ended; its token is no longer accepted");
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
 };
 use passbook_auth::Access;
 use passbook_read_model::status::ProjectionStatus;
+use passbook_telemetry::supervision;
 
 /// A service that answers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,7 +37,7 @@ pub async fn get_liveness(_: QueryParameters<NoParameters>) -> Response {
 
 /// Check readiness
 ///
-/// Answers 200 if commands and queries can be answered: the database is reachable and has the schema, this release can read the
+/// Answers 200 if commands and queries can be answered: the database executes the statements of queries, this release can read the
 /// log, the executor and the projector run, and no view is stopped. Otherwise 503 with the reason. A view that is new to the log
 /// does not delay readiness: until it has caught up, its own queries answer 503.
 #[utoipa::path(
@@ -44,12 +45,13 @@ pub async fn get_liveness(_: QueryParameters<NoParameters>) -> Response {
     responses((status = 200, description = "Ready.", body = Health), StatusProblems),
 )]
 pub async fn get_readiness(State(app): State<AppState>, _: QueryParameters<NoParameters>) -> Result<Response, Problem> {
+    if let Some(failed) = supervision::failure() {
+        let detail = format!("The background task `{}` has failed. This instance exits.", failed.name);
+        return Err(Problem::new(ErrorCode::StorageUnavailable, detail));
+    }
     check_commands(&app)?;
-    let projections = app
-        .read_model
-        .readiness_snapshot()
-        .await
-        .ok_or_else(|| Problem::new(ErrorCode::StorageUnavailable, "The database cannot be reached."))?;
+    let projections = app.read_model.readiness_snapshot().await;
+    let projections = projections.map_err(|failure| Problem::new(ErrorCode::StorageUnavailable, failure.sentence()))?;
     check_tasks(&app)?;
     check_views(&projections)?;
     Ok(Json(Health { status: "ok" }).into_response())
@@ -61,11 +63,12 @@ fn check_commands(app: &AppState) -> Result<(), Problem> {
         return Err(Problem::new(ErrorCode::Overloaded, detail));
     }
     if let Some(outage) = app.bank.outage() {
-        return Err(Problem::new(ErrorCode::StorageUnavailable, outage));
+        let code = if app.bank.is_clock_skewed() { ErrorCode::ClockSkewed } else { ErrorCode::StorageUnavailable };
+        return Err(Problem::new(code, outage));
     }
     match &app.access {
         Access::Tokens(verifier) if !verifier.has_keys() => {
-            let detail = "The keys that verify access tokens have not been loaded yet.";
+            let detail = "There are no keys that verify access tokens.";
             Err(Problem::new(ErrorCode::StorageUnavailable, detail))
         }
         Access::Tokens(_) | Access::Loopback | Access::Off => Ok(()),

@@ -60,7 +60,7 @@ problems! {
         UnsupportedMediaType = 415: "The request body is not JSON: `unsupported_media_type`.",
         UnprocessableContent = 422: "The idempotency key was used for another request: `idempotency_key_reused`.",
         InternalServerError = 500: "The service failed because of a fault of its own: `internal_error`.",
-        ServiceUnavailable = 503: "Retry later: `overloaded`, `storage_unavailable`, `outcome_unknown`.",
+        ServiceUnavailable = 503: "Retry later: `overloaded`, `storage_unavailable`, `clock_skewed`, `outcome_unknown`.",
     }
 }
 
@@ -74,7 +74,7 @@ problems! {
         UnsupportedMediaType = 415: "The request body is not JSON: `unsupported_media_type`.",
         UnprocessableContent = 422: "The account's state rejects the command (`account_closed`, `account_frozen`, `account_not_frozen`, `insufficient_funds`, `balance_not_zero`, `currency_mismatch`, `balance_limit_exceeded`), or the idempotency key was used for another request (`idempotency_key_reused`).",
         InternalServerError = 500: "The service failed because of a fault of its own: `internal_error`.",
-        ServiceUnavailable = 503: "Retry later: `overloaded`, `storage_unavailable`, `outcome_unknown`.",
+        ServiceUnavailable = 503: "Retry later: `overloaded`, `storage_unavailable`, `clock_skewed`, `outcome_unknown`.",
     }
 }
 
@@ -87,7 +87,7 @@ problems! {
         UnsupportedMediaType = 415: "The request body is not JSON: `unsupported_media_type`.",
         UnprocessableContent = 422: "The account's state rejects the command (`account_closed`, `account_frozen`, `insufficient_funds`, `currency_mismatch`, `balance_limit_exceeded`), or the idempotency key was used for another request (`idempotency_key_reused`).",
         InternalServerError = 500: "The service failed because of a fault of its own: `internal_error`.",
-        ServiceUnavailable = 503: "Retry later: `overloaded`, `storage_unavailable`, `outcome_unknown`.",
+        ServiceUnavailable = 503: "Retry later: `overloaded`, `storage_unavailable`, `clock_skewed`, `outcome_unknown`.",
     }
 }
 

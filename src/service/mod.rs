@@ -27,6 +27,7 @@ use passbook_bank::{self as bank, Bank};
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, import, partition_count};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
+use passbook_telemetry::supervision;
 
 pub use relay::run_relay;
 pub use task_group::TaskEnded;
@@ -131,6 +132,7 @@ impl Service {
             ended = http.unexpected_end() => ended,
             ended = bank.unexpected_end() => ended,
             ended = projections.unexpected_end() => ended,
+            failed = supervision::failed() => failed.into(),
         }
     }
 
@@ -190,6 +192,7 @@ async fn start_tasks(
         command_timeout: Duration::from_millis(config.command_timeout_ms.get().into()),
         snapshot_every: config.snapshot_every.get().into(),
         cache_accounts: config.cache_accounts.get() as usize,
+        clock_skew_max: Duration::from_millis(config.clock_skew_ms_max.get().into()),
     };
     let (bank, executors) = Bank::start(settings, database.writer(), appended, unsupported_event, tasks.bank.token());
     executors.into_iter().for_each(|executor| tasks.bank.add("executor", executor));

@@ -11,6 +11,9 @@ use crate::http;
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, import, partition_count};
 use passbook_relay as relay;
+use passbook_telemetry::supervision;
+
+use super::TaskEnded;
 
 /// The pause between two attempts to find the log.
 const LOG_RETRY_MS: u64 = 500;
@@ -39,6 +42,7 @@ pub async fn run_relay(
     };
     tokio::select! {
         outcome = publish(command, shutdown) => outcome,
+        failed = supervision::failed() => Err(TaskEnded::from(failed).to_string()),
         () = metrics => Err("the metrics endpoint ended unexpectedly: start the relay again".to_owned()),
     }
 }

@@ -4,6 +4,8 @@ use futures_util::future::{pending, select_all};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use passbook_telemetry::supervision::{self, TaskPanic};
+
 /// Tasks that share a cancellation token. Dropping the group cancels the token and does not wait for the tasks.
 #[derive(Debug)]
 pub struct TaskGroup {
@@ -27,6 +29,12 @@ pub struct TaskEnded {
     pub reason: String,
 }
 
+impl From<TaskPanic> for TaskEnded {
+    fn from(TaskPanic { name, reason }: TaskPanic) -> Self {
+        Self { name, reason }
+    }
+}
+
 impl TaskGroup {
     /// An empty group.
     pub fn new() -> Self {
@@ -45,6 +53,10 @@ impl TaskGroup {
 
     /// Starts a task that ends when the token is cancelled.
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let task = async move {
+            supervision::panic_if_injected(name);
+            task.await;
+        };
         self.add(name, tokio::spawn(task));
     }
 

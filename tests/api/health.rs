@@ -36,6 +36,49 @@ async fn service_is_unready_while_a_view_is_stopped() {
 }
 
 #[tokio::test]
+async fn refused_statement_is_not_reported_as_unreachable_database() {
+    let app = spawn_app().await;
+    let client = app.client();
+    get_until(200, &client, "/readyz").await;
+    // As after a package upgrade that replaced the library of the language under the running server.
+    app.sabotage("ALTER FUNCTION position_at(smallint, timestamptz) RENAME TO renamed").await;
+    let refused = "The database refuses a statement of this service.";
+    for path in ["/readyz", "/v1/events?since=2026-01-01T00:00:00Z"] {
+        let response = client.get(path).await.expect_problem(503, "storage_unavailable");
+        assert!(response.text("/detail").starts_with(refused), "{path}: {}", response.body);
+    }
+    app.sabotage("ALTER FUNCTION renamed(smallint, timestamptz) RENAME TO position_at").await;
+    client.get("/readyz").await.expect(200);
+}
+
+#[tokio::test]
+async fn clock_that_differs_from_the_database_refuses_commands() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(10).await;
+    // Found in place of the built-in function: the database's clock is a year behind, so this instance's is a year ahead.
+    app.sabotage(
+        "CREATE SCHEMA skewed;
+         GRANT USAGE ON SCHEMA skewed TO passbook_service;
+         CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+         AS $$ SELECT pg_catalog.clock_timestamp() - interval '1 year' $$",
+    )
+    .await;
+    app.alter_database("SET search_path = skewed, pg_catalog, public").await;
+    eventually("refused commands", async || (client.deposit(account, 1).await.status == 503).then_some(())).await;
+    eventually("clock_skewed", async || {
+        let refused = client.deposit(account, 1).await;
+        (refused.body["code"] == "clock_skewed").then_some(())
+    })
+    .await;
+    let unready = client.get("/readyz").await.expect_problem(503, "clock_skewed");
+    assert!(unready.text("/detail").contains("clock"), "{}", unready.body);
+    app.alter_database("RESET search_path").await;
+    get_until(200, &client, "/readyz").await;
+    client.deposit(account, 1).await.expect(201);
+}
+
+#[tokio::test]
 async fn service_without_database_is_alive_and_unready() {
     let app = spawn_app().await;
     get_until(200, &app.client(), "/readyz").await;

@@ -46,8 +46,13 @@ async fn timed_out_command_can_be_resolved_by_its_key() {
 async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<()>, ApiClient, Bank) {
     let database = Database::open(&app.config().database()).await.unwrap();
     let partitions = app.partitions();
-    let settings =
-        Settings { partitions, command_timeout: Duration::from_secs(10), snapshot_every: 100, cache_accounts: 100 };
+    let settings = Settings {
+        partitions,
+        command_timeout: Duration::from_secs(10),
+        snapshot_every: 100,
+        cache_accounts: 100,
+        clock_skew_max: Duration::from_secs(5),
+    };
     let unsupported_event = Arc::new(watch::Sender::new(None));
     let (bank, _) =
         Bank::start(settings, database.writer(), Arc::default(), unsupported_event, CancellationToken::new());

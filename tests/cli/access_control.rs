@@ -168,7 +168,7 @@ async fn a_service_without_access_control_prints_a_warning() {
     let folder = Folder::migrated();
     let ended = Passbook::in_folder(&folder).start().stop(Signal::SIGTERM);
     assert!(ended.stderr.contains("access control is off"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("OFF: every program of this machine may do everything"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("OFF: every program on this machine has every permission"), "{}", ended.stderr);
 }
 
 #[tokio::test]
@@ -201,4 +201,25 @@ async fn the_database_url_is_read_from_a_file_and_its_password_not_printed() {
         .argument("migrate")
         .wait_for_exit();
     assert!(ended.error_message().contains("PASSBOOK_DATABASE_URL_FILE"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_repeated_refusal_gets_few_lines_with_its_count() {
+    const REFUSALS: u64 = 300;
+    let folder = Folder::migrated();
+    create_token(&folder, "alice", "accounts:read");
+    let service = with_access_control(&folder).set("PASSBOOK_LOG_FORMAT", "json").start();
+    for _ in 0..REFUSALS {
+        assert_eq!(service.client.get("/v1/accounts").await.status(), 401);
+    }
+    // The line of repeated refusals is at most two seconds late.
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    let stderr = service.stop(Signal::SIGTERM).stderr;
+    let lines = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let refused: Vec<Value> = lines.filter(|line| line["message"] == "access denied").collect();
+    let repeated: u64 = refused.iter().map(|line| line["repeated"].as_u64().unwrap()).sum();
+    // Each refusal is counted: the first with its own line, the others as repetitions.
+    let first = refused.iter().filter(|line| line["repeated"] == 0).count() as u64;
+    assert_eq!(first + repeated, REFUSALS, "{refused:?}");
+    assert!(refused.len() < 20, "{} lines", refused.len());
 }

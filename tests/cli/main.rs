@@ -19,5 +19,6 @@ mod standby;
 mod startup;
 mod startup_errors;
 mod statement_memory;
+mod supervision;
 mod tls_trust;
 mod verify;

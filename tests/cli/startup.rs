@@ -1,7 +1,10 @@
 //! A successful start: the service prints its address, uses its settings, and keeps data over a restart.
 
+use std::{fs, path::PathBuf};
+
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
-use passbook_testkit::{folder::Folder, process::Passbook, service_client::Deposit};
+use passbook_testkit::{folder::Folder, postgres_server::PostgresServer, process::Passbook, service_client::Deposit};
 
 fn ids(deposits: Vec<Deposit>) -> Vec<String> {
     deposits.into_iter().map(|deposit| deposit.event_id).collect()
@@ -82,4 +85,55 @@ async fn a_setting_can_be_given_as_a_flag() {
     let service = Passbook::without_settings().argument("serve").argument("--listen=127.0.0.1:0");
     let service = service.argument(&format!("--data-dir={}", data.display())).start();
     service.client.wait_until_ready().await;
+}
+
+#[tokio::test]
+async fn a_postgres_below_the_data_folder_keeps_running() {
+    let folder = Folder::empty();
+    let other = PostgresServer::start(&folder).await;
+    let data_dir = folder.data().parent().map(PathBuf::from).unwrap();
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_DATA_DIR", data_dir).start();
+    service.client.open_account().await;
+    assert!(other.query_bool("SELECT true").await);
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn postgres_does_not_get_the_secrets_of_the_environment() {
+    let folder = Folder::migrated();
+    let secrets = ["OTEL_EXPORTER_OTLP_HEADERS", "PGPASSWORD", "PASSBOOK_UNKNOWN_SECRET"];
+    let service = Passbook::in_folder(&folder);
+    let service = secrets.iter().fold(service, |service, name| service.set(name, "hunter2")).start();
+    let environment = fs::read(format!("/proc/{}/environ", folder.postmaster())).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(environment.contains("LC_ALL=C"), "{environment}");
+    assert!(!environment.contains("hunter2"), "{environment}");
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn session_defaults_of_the_database_do_not_matter() {
+    let folder = Folder::empty();
+    let server = PostgresServer::start(&folder).await;
+    for setting in [
+        "default_transaction_isolation = 'repeatable read'",
+        "synchronous_commit = off",
+        "timezone = 'Asia/Kathmandu'",
+        "datestyle = 'SQL, DMY'",
+        "statement_timeout = '20ms'",
+        "idle_session_timeout = '100ms'",
+    ] {
+        server.execute(&format!("ALTER DATABASE passbook SET {setting}"), "postgres").await;
+    }
+    let services = [(); 2].map(|()| Passbook::with_database(&server.url()).start());
+    services[0].client.open_account().await;
+    // Concurrent commands of two instances wait for the log-head lock.
+    let commands = (0..100).map(|key: usize| {
+        let client = &services[key % 2].client;
+        async move { client.deposit_ok(&key.to_string()).await }
+    });
+    assert_eq!(join_all(commands).await.len(), 100);
+    for service in services {
+        assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
+    }
 }

@@ -1,7 +1,8 @@
 //! Caches the public keys and refreshes them: when a token names an unknown key, and when the keys are old.
 //!
 //! Refreshes are limited to one per minute, or one per 2 s while there is no key. Tokens with invented key ids therefore cannot
-//! flood the provider. While the source is unreachable the cached keys stay valid.
+//! flood the provider. While the source is unreachable the cached keys stay valid. A document
+//! without keys withdraws all of them.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -10,6 +11,8 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 use tokio::{sync::Mutex, time::Instant};
+
+use passbook_telemetry::supervision;
 
 use crate::{
     jwks::{Jwks, PublicKey},
@@ -55,7 +58,7 @@ impl JwksCache {
         Ok(Arc::new(cache))
     }
 
-    /// Whether no key has been loaded yet.
+    /// Whether there is no key: none has been loaded yet, or all were withdrawn.
     pub fn is_empty(&self) -> bool {
         self.state().keys.is_empty()
     }
@@ -68,9 +71,9 @@ impl JwksCache {
         if self.refresh_allowed() && (found.is_none() || is_old) {
             let cache = Arc::clone(self);
             // A task of its own, so that a client that disconnects does not cancel the refresh.
-            let refresh = tokio::spawn(async move { cache.refresh().await });
+            let refresh = supervision::spawn("key refresh", async move { cache.refresh().await });
             if found.is_none() {
-                // A refresh that panicked leaves the cached keys.
+                // A refresh that panicked leaves the cached keys, and the process exits.
                 let _ = refresh.await;
             }
         } else if found.is_none() {
@@ -88,6 +91,10 @@ impl JwksCache {
         self.update(|state| state.refreshed_at = Some(Instant::now()));
         match self.source.read().await {
             Ok(keys) => self.store(keys),
+            Err(error @ Error::NoKeys(_)) => {
+                tracing::warn!(%error, "the source withdrew all token keys; every token is refused");
+                self.store(Jwks::default());
+            }
             Err(error) => tracing::warn!(%error, "token keys could not be refreshed; the cached keys stay valid"),
         }
     }
@@ -171,9 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn cached_keys_stay_while_the_source_is_missing_or_invalid() {
         let file = CachedFile::with_keys(&["first"]).await;
-        for source in
-            [None, Some("nonsense"), Some(r#"{"keys": []}"#), Some(r#"{"keys": [{"kty": "oct", "k": "AA"}]}"#)]
-        {
+        for source in [None, Some("nonsense"), Some("[]")] {
             match source {
                 Some(text) => fs::write(&file.path, text).expect("a file"),
                 None => fs::remove_file(&file.path).expect("no file"),
@@ -181,6 +186,21 @@ mod tests {
             advance(REFRESH_PAUSE_S_MIN).await;
             assert!(!file.finds("second").await);
             assert!(file.finds("first").await, "{source:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_without_keys_withdraws_all_keys() {
+        for document in [r#"{"keys": []}"#, r#"{"keys": [{"kty": "oct", "k": "AA"}]}"#] {
+            let file = CachedFile::with_keys(&["first"]).await;
+            fs::write(&file.path, document).expect("a file");
+            advance(REFRESH_PAUSE_S_MIN).await;
+            assert!(!file.finds("second").await);
+            assert!(!file.finds("first").await, "{document}");
+            assert!(file.cache.is_empty());
+            file.replace_keys(&["first"]);
+            advance(REFRESH_PAUSE_WITHOUT_KEYS_S_MIN).await;
+            assert!(file.finds("first").await, "{document}");
         }
     }
 

@@ -1,8 +1,9 @@
 //! Verifies bearer tokens: signature, times, issuer and audience. A valid token becomes a [`Caller`].
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind};
+use tokio::time::sleep;
 
 use crate::{
     caller::{ANONYMOUS, Caller, now_s},
@@ -15,6 +16,8 @@ use crate::{
 
 /// How far the issuer's clock may differ from this machine's, in seconds.
 const CLOCK_SKEW_S_MAX: u64 = 60;
+/// How often the token of an open event stream is verified again, in seconds.
+const REVERIFY_S: u64 = 60;
 /// A longer token is refused before it is parsed.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// A subject becomes the owner of accounts, and an owner has at most this many characters.
@@ -86,7 +89,7 @@ impl TokenVerifier {
         Ok(Self { keys: JwksCache::load(source).await?, validation, verified: TokenCache::new() })
     }
 
-    /// Whether any key has been loaded yet. Without one every token is refused.
+    /// Whether there is any key. Without one every token is refused.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty()
     }
@@ -112,6 +115,16 @@ impl TokenVerifier {
         let caller = Caller::new(subject, claims.scopes(), exp_s.saturating_add(CLOCK_SKEW_S_MAX));
         self.verified.insert(fingerprint, &caller, exp_s, now_s);
         Ok(caller)
+    }
+
+    /// Completes when the token is no longer accepted, for example because its key was withdrawn. It is verified once a minute.
+    pub async fn until_refused(&self, token: &str) -> TokenError {
+        loop {
+            sleep(Duration::from_secs(REVERIFY_S)).await;
+            if let Err(error) = self.verify(token).await {
+                return error;
+            }
+        }
     }
 
     async fn decode(&self, token: &str) -> Result<Claims, TokenError> {
@@ -161,4 +174,36 @@ fn validation(issuer: Option<&str>, audience: Option<&str>) -> Validation {
 fn can_own_accounts(subject: &str) -> bool {
     let is_short = (1..=SUBJECT_CHARS_MAX).contains(&subject.chars().count());
     is_short && !subject.contains(char::is_control) && subject != ANONYMOUS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::development;
+
+    fn development_token(folder: &std::path::Path) -> (String, PathBuf) {
+        let claims = development::TokenClaims {
+            subject: "auditor",
+            scope: "audit:read",
+            valid_s: 3_600,
+            issuer: None,
+            audience: None,
+        };
+        let made = development::token(&folder.join(development::KEY_FILE), &claims);
+        made.map_err(|error| error.to_string()).expect("a token")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_accepted_token_is_refused_after_its_key_is_withdrawn() {
+        let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let (token, jwks) = development_token(first.path());
+        let settings = Settings { issuer: None, audience: None, jwks_file: Some(jwks.clone()) };
+        let verifier = TokenVerifier::new(settings).await.map_err(|error| error.to_string()).expect("a verifier");
+        assert!(verifier.verify(&token).await.is_ok());
+        let (_, others) = development_token(second.path());
+        fs::copy(others, jwks).expect("the key is replaced");
+        assert_eq!(verifier.until_refused(&token).await, TokenError::UnknownKey);
+    }
 }

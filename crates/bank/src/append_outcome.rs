@@ -16,6 +16,8 @@ pub(super) enum AppendOutcome {
     RefusedByDatabase(StorageError),
     /// The log contains an event of a newer release. Nothing was written.
     UnsupportedEvent(StorageError),
+    /// The clock of this instance differs too much from the database's. Nothing was written.
+    ClockSkewed(StorageError),
     /// The database failed. Nothing was written.
     Unavailable(StorageError),
     /// The append was sent, but Postgres did not answer.
@@ -50,7 +52,9 @@ impl AppendOutcome {
             Kind::UnknownOutcome if !events.is_empty() => {
                 Self::OutcomeUnknown(error, UnknownAppend { events, results: Some(decided.results) })
             }
-            Kind::Rejected | Kind::Unavailable | Kind::UnsupportedEvent | Kind::UnknownOutcome => error.into(),
+            Kind::Rejected | Kind::Unavailable | Kind::UnsupportedEvent | Kind::ClockSkewed | Kind::UnknownOutcome => {
+                error.into()
+            }
         }
     }
 
@@ -58,9 +62,10 @@ impl AppendOutcome {
     pub(super) fn outage(&self) -> Option<&'static str> {
         match self {
             Self::Committed(_) | Self::RefusedByDatabase(_) => None,
-            Self::UnsupportedEvent(error) | Self::Unavailable(error) | Self::OutcomeUnknown(error, _) => {
-                Some(error.outage)
-            }
+            Self::UnsupportedEvent(error)
+            | Self::ClockSkewed(error)
+            | Self::Unavailable(error)
+            | Self::OutcomeUnknown(error, _) => Some(error.outage),
         }
     }
 }
@@ -71,6 +76,7 @@ impl From<StorageError> for AppendOutcome {
         match error.kind {
             Kind::Rejected => Self::RefusedByDatabase(error),
             Kind::UnsupportedEvent => Self::UnsupportedEvent(error),
+            Kind::ClockSkewed => Self::ClockSkewed(error),
             Kind::Unavailable | Kind::UnknownOutcome => Self::Unavailable(error),
         }
     }

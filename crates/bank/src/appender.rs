@@ -14,6 +14,7 @@ use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use super::{
     account_cache::{AccountCache, CATCH_UP_EVENTS_MAX, LoadedAccounts},
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
+    clock::LogInterval,
     command::PendingCommand,
     decide_batch::{self, Basis, Decided, HeadsByPartition, RecordedKeys},
     storage_error::{Kind, STATEMENT_TIMEOUT, StorageError},
@@ -29,7 +30,7 @@ use passbook_telemetry::metrics::{METRICS, phase};
 
 /// After a conflict, the optimistic path is tried again after this many locked batches without a concurrent event.
 const LOCKED_BATCHES_AFTER_CONFLICT: u32 = 16;
-/// A head that is further ahead of this instance's clock is logged.
+/// A head that is further ahead of this instance's clock is logged, once a minute.
 const CLOCK_BEHIND_MS_MAX: i64 = 1_000;
 
 /// The result of one write to the log.
@@ -71,6 +72,7 @@ pub(super) struct Appender {
     heads: HeadsByPartition,
     /// How many more batches take the locked path.
     locked_batches: u32,
+    clock_warnings: LogInterval,
 }
 
 impl Appender {
@@ -83,7 +85,16 @@ impl Appender {
         gate: UnsupportedEventGate,
     ) -> Self {
         let heads = HeadsByPartition::new();
-        Self { partitions, partition, snapshot_every, cache, gate, heads, locked_batches: 0 }
+        Self {
+            partitions,
+            partition,
+            snapshot_every,
+            cache,
+            gate,
+            heads,
+            locked_batches: 0,
+            clock_warnings: LogInterval::default(),
+        }
     }
 
     /// The last known position of each partition that this appender has written to.
@@ -258,7 +269,7 @@ impl Appender {
         let latest = basis.heads.values().map(|head| head.recorded_at).max().unwrap_or_default();
         let earliest = latest + chrono::Duration::microseconds(1);
         let ahead_ms = (earliest - clock).num_milliseconds();
-        if ahead_ms > CLOCK_BEHIND_MS_MAX {
+        if ahead_ms > CLOCK_BEHIND_MS_MAX && self.clock_warnings.is_due() {
             tracing::warn!(ahead_ms, "log head is ahead of the clock of this instance");
         }
         decide_batch::decide(batch, basis, self.partitions, clock.max(earliest), self.snapshot_every)

@@ -126,8 +126,14 @@ pub enum Error {
     #[error("too many commands are waiting; retry later")]
     Overloaded,
     /// The database is unavailable. Nothing was written.
-    #[error("the database cannot be reached; retry later")]
-    StorageUnavailable,
+    #[error("{reason} Retry later.")]
+    StorageUnavailable {
+        /// How the database failed: a sentence for clients and operators.
+        reason: &'static str,
+    },
+    /// The clock of this instance differs too much from the database's. Nothing was written.
+    #[error("{}", super::storage_error::CLOCK_SKEWED)]
+    ClockSkewed,
     /// The command may or may not have been recorded.
     #[error("the outcome of the command is unknown; retry it with the same idempotency key")]
     OutcomeUnknown,

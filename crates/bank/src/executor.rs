@@ -18,6 +18,7 @@ use super::{
     account_cache::AccountCache,
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
     appender::Appender,
+    clock::DatabaseClock,
     command::{CommandOutcome, CommandResults, Error, PendingCommand},
     command_stats::CommandStats,
     outage::{Availability, CommandQueue, OUTAGE_WAIT_MAX, WaitingCommands, reject_all},
@@ -43,6 +44,8 @@ pub struct Settings {
     pub command_timeout: Duration,
     /// A snapshot is written when a stream passes a multiple of this many versions.
     pub snapshot_every: i64,
+    /// How far the clock of this instance may differ from the database's.
+    pub clock_skew_max: Duration,
     /// How many accounts the caches of all partitions hold together.
     pub cache_accounts: usize,
 }
@@ -68,6 +71,7 @@ pub(super) struct Executor {
     /// An append of unknown outcome. It must be resolved before the next append is sent.
     unknown: Option<UnknownAppend>,
     availability: Availability,
+    clock: DatabaseClock,
 }
 
 /// A batch, or a part of one that the database refused.
@@ -103,14 +107,15 @@ impl Executor {
         queue: CommandQueue,
         outage: watch::Sender<Option<&'static str>>,
     ) -> Self {
-        let Settings { partitions, snapshot_every, cache_accounts, .. } = shared.settings;
+        let Settings { partitions, snapshot_every, cache_accounts, clock_skew_max, .. } = shared.settings;
+        let clock = DatabaseClock::new(clock_skew_max);
         let cache = match partition {
             Some(_) => AccountCache::of_partition(shared.gate.clone(), partitions, cache_accounts),
             None => AccountCache::disabled(shared.gate.clone(), partitions),
         };
         let appender = Appender::new(partitions, partition, snapshot_every, cache, shared.gate.clone());
         let availability = Availability::new(outage);
-        Self { shared, queue, connection: None, appender, unknown: None, availability }
+        Self { shared, queue, connection: None, appender, unknown: None, availability, clock }
     }
 
     /// Runs until shutdown, or until the last handle to the bank is dropped. It answers all accepted commands before it ends.
@@ -186,10 +191,13 @@ impl Executor {
                     }
                 }
                 AppendOutcome::UnsupportedEvent(error) => {
-                    let reason = error.reason;
-                    tracing::error!(reason, "log contains an event of a newer release; upgrade this instance");
-                    self.answer_all(part.commands, &Error::StorageUnavailable);
+                    tracing::error!(
+                        reason = error.reason,
+                        "log contains an event of a newer release; upgrade this instance"
+                    );
+                    self.answer_all(part.commands, &Error::StorageUnavailable { reason: error.outage });
                 }
+                AppendOutcome::ClockSkewed(_) => self.answer_all(part.commands, &Error::ClockSkewed),
                 AppendOutcome::Unavailable(error) => parts.extend(self.back_off(part, error).await),
                 AppendOutcome::OutcomeUnknown(error, unknown) => {
                     self.unknown = Some(unknown);
@@ -221,6 +229,7 @@ impl Executor {
                 return Ok(AppendOutcome::Committed(CommittedBatch { results, events: 0 }));
             }
         }
+        waiting.run_while_rejecting(self.clock.check(&mut connection)).await?;
         let path = waiting.run_while_rejecting(self.appender.begin(&mut connection, &part.commands)).await?;
         if accepts_more && self.appender.accepts_more_commands(&path) {
             waiting.drain_into(&mut part.commands, BATCH_COMMANDS_MAX);
@@ -253,11 +262,11 @@ impl Executor {
     /// Pauses and returns the part for another attempt, or answers its commands if they have waited long enough. During an
     /// outage it also rejects the commands in the queue.
     async fn back_off(&mut self, mut part: Part, error: StorageError) -> Option<Part> {
-        tracing::warn!(reason = error.reason, "append failed; retrying");
+        tracing::warn!(failure = error.failure.as_str(), reason = error.reason, "append failed; retrying");
         if self.availability.is_outage() {
-            reject_all(&mut self.queue);
+            reject_all(&mut self.queue, error.outage);
         }
-        if let Some(error) = self.deadline_error(&part) {
+        if let Some(error) = self.deadline_error(&part, error.outage) {
             self.answer_all(part.commands, &error);
             return None;
         }
@@ -268,7 +277,7 @@ impl Executor {
 
     /// The error to answer if the part has waited long enough. Commands that may be committed wait until their timeout. During
     /// an outage all others get a single attempt.
-    fn deadline_error(&mut self, part: &Part) -> Option<Error> {
+    fn deadline_error(&mut self, part: &Part, reason: &'static str) -> Option<Error> {
         match self.unknown.as_mut().filter(|unknown| unknown.results.is_some()) {
             Some(unknown) => part.has_waited(self.shared.settings.command_timeout).then(|| {
                 unknown.results = None;
@@ -276,7 +285,7 @@ impl Executor {
             }),
             None => {
                 let is_over = self.availability.is_outage() || part.has_waited(OUTAGE_WAIT_MAX);
-                is_over.then_some(Error::StorageUnavailable)
+                is_over.then_some(Error::StorageUnavailable { reason })
             }
         }
     }
@@ -323,7 +332,12 @@ fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) 
     let is_decided = match result {
         Ok(_) | Err(Error::Rejected(_) | Error::VersionMismatch { .. } | Error::KeyReused) => true,
         Err(
-            Error::NotVisible | Error::Overloaded | Error::StorageUnavailable | Error::OutcomeUnknown | Error::Internal,
+            Error::NotVisible
+            | Error::Overloaded
+            | Error::StorageUnavailable { .. }
+            | Error::ClockSkewed
+            | Error::OutcomeUnknown
+            | Error::Internal,
         ) => false,
     };
     is_decided && !pending.context.dry_run

@@ -7,6 +7,7 @@
 mod account_cache;
 mod append_outcome;
 mod appender;
+mod clock;
 mod command;
 mod command_stats;
 mod decide_batch;
@@ -35,7 +36,7 @@ use self::{
 };
 use passbook_domain::Command;
 use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
-use passbook_telemetry::trace::TARGET;
+use passbook_telemetry::{supervision, trace::TARGET};
 
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch};
 pub use command_stats::CommandStatsBucket;
@@ -93,7 +94,11 @@ impl Bank {
                 let (commands, queue) = mpsc::channel(QUEUE_COMMANDS_MAX);
                 let (failed, outage) = watch::channel(None);
                 let executor = Executor::new(shared.clone(), partition, queue, failed);
-                (PartitionQueue { commands, outage }, tokio::spawn(executor.run()))
+                let run = async move {
+                    supervision::panic_if_injected("executor");
+                    executor.run().await;
+                };
+                (PartitionQueue { commands, outage }, tokio::spawn(run))
             })
             .unzip();
         (Self { partitions, queues: queues.into(), command_timeout, stats, shutdown }, executors)
@@ -107,6 +112,11 @@ impl Bank {
     /// How many commands wait in all queues.
     pub fn waiting(&self) -> usize {
         self.queues.iter().map(|queue| queue.commands.max_capacity() - queue.commands.capacity()).sum()
+    }
+
+    /// Whether an executor refuses commands because the clock of this instance differs too much from the database's.
+    pub fn is_clock_skewed(&self) -> bool {
+        self.outage() == Some(storage_error::CLOCK_SKEWED)
     }
 
     /// The reason why an executor cannot append, as a sentence for operators; `None` if all can.
@@ -180,8 +190,13 @@ mod tests {
     /// A bank whose database refuses connections.
     fn start_without_database(shutdown: CancellationToken) -> (Bank, Vec<JoinHandle<()>>) {
         let command_timeout = Duration::from_secs(10);
-        let settings =
-            Settings { partitions: Partitions::ONE, command_timeout, snapshot_every: 100, cache_accounts: 100 };
+        let settings = Settings {
+            partitions: Partitions::ONE,
+            command_timeout,
+            snapshot_every: 100,
+            cache_accounts: 100,
+            clock_skew_max: Duration::from_secs(5),
+        };
         let primary = PrimaryConnector::new(vec![PgConnectOptions::new().host("127.0.0.1").port(1)]);
         Bank::start(settings, primary, Arc::default(), Arc::new(watch::Sender::new(None)), shutdown)
     }
@@ -208,7 +223,7 @@ mod tests {
         assert!(poll!(&mut accepted).is_pending());
         shutdown.cancel();
         assert_eq!(freeze_account(&bank).await, Some(Error::Overloaded));
-        assert_eq!(accepted.await, Some(Error::StorageUnavailable));
+        assert_eq!(accepted.await, Some(Error::StorageUnavailable { reason: "The database cannot be reached." }));
         for executor in executors {
             executor.await.expect("the executor ends without a panic");
         }

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::command::{Error, PendingCommand};
+use passbook_event_store::StorageFailure;
 
 /// How long a command waits for an unavailable database.
 pub(super) const OUTAGE_WAIT_MAX: Duration = Duration::from_millis(1_500);
@@ -80,7 +81,7 @@ impl<'q> WaitingCommands<'q> {
             if let Ok(output) = timeout_at(self.reject_at, &mut step).await {
                 return output;
             }
-            reject_all(self.queue);
+            reject_all(self.queue, StorageFailure::TimedOut.sentence());
             self.reject_at = Instant::now() + REJECT_INTERVAL;
         }
     }
@@ -95,9 +96,9 @@ impl<'q> WaitingCommands<'q> {
     }
 }
 
-/// Rejects all waiting commands. Nothing was written for them.
-pub(super) fn reject_all(queue: &mut CommandQueue) {
+/// Rejects all waiting commands. Nothing was written for them. `reason` is a sentence.
+pub(super) fn reject_all(queue: &mut CommandQueue, reason: &'static str) {
     while let Ok(pending) = queue.try_recv() {
-        let _ = pending.response.send(Err(Error::StorageUnavailable));
+        let _ = pending.response.send(Err(Error::StorageUnavailable { reason }));
     }
 }

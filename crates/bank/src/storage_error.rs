@@ -1,10 +1,11 @@
 //! Errors of the write path. [`Kind`] says whether anything was written, and whether a retry can help.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use passbook_domain::DecodeError;
+use passbook_event_store::StorageFailure;
 
 /// Time limit for opening a connection. Two attempts fit into the time that a command waits during an outage.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
@@ -12,12 +13,17 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
 /// that waits for the log-head lock fails with the error of Postgres first.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
+/// The reason while the clock is refused.
+pub const CLOCK_SKEWED: &str = "The clock of this instance differs too much from the database's: set the clocks (NTP).";
+
 /// A failed database call.
 #[derive(Debug)]
 pub(super) struct StorageError {
     pub kind: Kind,
     /// The sentence that the readiness check shows to operators.
     pub outage: &'static str,
+    /// How the database failed, for the log.
+    pub failure: StorageFailure,
     /// The original error, for the log.
     pub reason: String,
 }
@@ -30,6 +36,8 @@ pub(super) enum Kind {
     Unavailable,
     /// The log contains an event that this release cannot decode. Nothing was written.
     UnsupportedEvent,
+    /// The clock of this instance differs too much from the database's. Nothing was written.
+    ClockSkewed,
     /// Postgres did not answer. The last statement may or may not have been executed.
     UnknownOutcome,
 }
@@ -37,14 +45,21 @@ pub(super) enum Kind {
 impl StorageError {
     /// The log contains an event that only a newer release can decode.
     pub(super) fn unsupported_event(error: &DecodeError) -> Self {
-        let outage = "the log holds events of a newer release, which this one cannot read: upgrade this instance";
-        Self { kind: Kind::UnsupportedEvent, outage, reason: error.to_string() }
+        let outage = "The log holds events of a newer release, which this one cannot read: upgrade this instance.";
+        let failure = StorageFailure::Refused;
+        Self { kind: Kind::UnsupportedEvent, outage, failure, reason: error.to_string() }
+    }
+
+    /// The clock of this instance is `skew_ms` ahead of the database's, or behind it if that is negative.
+    pub(super) fn clock_skewed(skew_ms: i64) -> Self {
+        let reason = format!("the clock of this instance differs by {skew_ms} ms from the database's");
+        Self { kind: Kind::ClockSkewed, outage: CLOCK_SKEWED, failure: StorageFailure::Refused, reason }
     }
 
     /// The head moved although this instance holds its lock.
     pub(super) fn head_moved_under_lock() -> Self {
-        let outage = "the log head changed while this instance held its lock";
-        Self { kind: Kind::Unavailable, outage, reason: outage.to_owned() }
+        let outage = "The log head changed while this instance held its lock.";
+        Self { kind: Kind::Unavailable, outage, failure: StorageFailure::Refused, reason: outage.to_owned() }
     }
 }
 
@@ -59,23 +74,21 @@ impl From<sqlx::Error> for StorageError {
             Some(_) => Kind::Unavailable,
             None => Kind::UnknownOutcome,
         };
-        let outage = match &error {
-            sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => "the database does not answer",
-            _ => operator_message(answer.map(PgDatabaseError::code)),
-        };
-        Self { kind, outage, reason: error.to_string() }
+        let failure = StorageFailure::of(&error);
+        let outage = operator_message(answer.map(PgDatabaseError::code)).unwrap_or(failure.sentence());
+        Self { kind, outage, failure, reason: error.to_string() }
     }
 }
 
-/// A sentence for an SQLSTATE. It reveals no internals, because anonymous readiness checks see it.
-fn operator_message(code: Option<&str>) -> &'static str {
-    match code {
-        Some("25006") => "the database is read-only",
-        Some("53100") => "the database's disk is full",
-        Some("53300") => "the database has no connection left",
-        Some("55P03") => "timed out waiting for the log-head lock held by another instance",
-        Some("57P01" | "57P02" | "57P03") => "the database is starting or stopping",
-        Some(_) => "the database answers with an error",
-        None => "the database cannot be reached",
+/// A sentence for an SQLSTATE that says more than [`StorageFailure::sentence`]. It reveals no internals, because anonymous
+/// readiness checks see it.
+fn operator_message(code: Option<&str>) -> Option<&'static str> {
+    match code? {
+        "25006" => Some("The database is read-only."),
+        "53100" => Some("The database's disk is full."),
+        "53300" => Some("The database has no connection left."),
+        "55P03" => Some("Timed out waiting for the log-head lock held by another instance."),
+        "57P01" | "57P02" | "57P03" => Some("The database is starting or stopping."),
+        _ => None,
     }
 }

@@ -63,11 +63,19 @@ fn parse(url: &str) -> Option<PgConnectOptions> {
     PgConnectOptions::from_str(url).ok().filter(|_| is_postgres)
 }
 
-/// Adds the session settings of every connection: times in UTC, and no JIT compilation, which is too slow for short queries. The
-/// timeouts release the log-head lock if an instance freezes while it holds the lock.
+/// Adds the session settings of every connection, so that the defaults of the server, the database and the role do not matter.
+///
+/// After waiting for a lock, a statement must see the rows that the lock's holder has committed: only READ COMMITTED does. The
+/// timeouts release the log-head lock if an instance freezes while it holds the lock. Other timeouts are off unless a use sets
+/// them. JIT compilation is too slow for short queries.
 pub(super) fn with_session_settings(options: PgConnectOptions) -> PgConnectOptions {
     options.options([
+        ("default_transaction_isolation", "read committed"),
+        ("default_transaction_deferrable", "off"),
         ("timezone", "UTC"),
+        ("datestyle", "ISO"),
+        ("statement_timeout", "0"),
+        ("idle_session_timeout", "0"),
         ("jit", "off"),
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "2s"),

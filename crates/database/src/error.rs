@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::{citus, schema};
+use passbook_event_store::StorageFailure;
 
 /// The database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,10 @@ pub enum Error {
     UrlFile { path: PathBuf, source: io::Error },
     #[error("the database of PASSBOOK_DATABASE_URL cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
+    #[error("the database of PASSBOOK_DATABASE_URL refuses the connection: {0}")]
+    Refused(#[source] sqlx::Error),
+    #[error("the database of PASSBOOK_DATABASE_URL does not answer in time: {0}")]
+    TimedOut(#[source] sqlx::Error),
     #[error("a database statement failed: {0}")]
     Unusable(#[source] sqlx::Error),
     #[error("the database server is Postgres {0}, but Passbook needs 15 or later: upgrade the server")]
@@ -36,10 +41,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// A connection that could not be opened.
+    pub(super) fn no_connection(error: sqlx::Error) -> Self {
+        match StorageFailure::of(&error) {
+            StorageFailure::Unreachable => Self::Unreachable(error),
+            StorageFailure::Refused => Self::Refused(error),
+            StorageFailure::TimedOut => Self::TimedOut(error),
+        }
+    }
+
     /// Whether the database may be available again later without any action of the operator.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Schema(schema::Error::Unreadable(_)) => true,
+            Self::Unreachable(_) | Self::Refused(_) | Self::TimedOut(_) => true,
+            Self::Schema(schema::Error::Unreadable(_)) => true,
             Self::Unusable(error) => error.as_database_error().is_none(),
             Self::Embedded(_)
             | Self::InvalidUrl

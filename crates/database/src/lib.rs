@@ -16,7 +16,7 @@ use sqlx::{
 
 use self::connect_options::{connector, embedded_settings, replica, url, with_session_settings};
 use passbook_embedded_postgres::{self as embedded, EmbeddedPostgres};
-use passbook_event_store::{PrimaryConnector, with_timeout};
+use passbook_event_store::{PrimaryConnector, checked_pool_options, with_timeout};
 
 pub use connect_options::{Settings, data_dir};
 pub use error::Error;
@@ -27,8 +27,8 @@ const CONNECT_MS_MAX: u64 = 10_000;
 const QUERY_CONNECTIONS_MAX: u32 = 16;
 /// The number of connections for pages of the event log.
 const LOG_PAGE_CONNECTIONS_MAX: u32 = 6;
-/// The time limit of one query in milliseconds.
-const QUERY_MS_MAX: &str = "5000";
+/// The time limit of one query, as Postgres shows it.
+const QUERY_TIMEOUT: &str = "5s";
 /// How long a query waits for a connection of its pool.
 const ACQUIRE_MS_MAX: u64 = 2_000;
 
@@ -37,7 +37,7 @@ const ACQUIRE_MS_MAX: u64 = 2_000;
 const GENERIC_PLANS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
 /// The session settings of queries.
-const QUERY_SESSION: [(&str, &str); 2] = [schema::AS_SERVICE, ("statement_timeout", QUERY_MS_MAX)];
+const QUERY_SESSION: [(&str, &str); 2] = [schema::AS_SERVICE, ("statement_timeout", QUERY_TIMEOUT)];
 
 /// The configured or embedded database.
 #[derive(Debug)]
@@ -196,8 +196,8 @@ impl Database {
 
     /// A pool for queries at the replica, `None` if none is configured. The replica may be unavailable.
     pub fn replica(&self) -> Option<PgPool> {
-        let replica = self.replica.clone()?.application_name("passbook queries");
-        Some(pool_options(QUERY_CONNECTIONS_MAX).connect_lazy_with(replica.options(QUERY_SESSION)))
+        let replica = self.replica.clone()?.application_name("passbook queries").options(QUERY_SESSION);
+        Some(checked_pool_options(pool_options(QUERY_CONNECTIONS_MAX), &replica).connect_lazy_with(replica))
     }
 
     /// A pool for pages of the event log. It is separate from [`Self::queries`], so that many clients that read the log do not
@@ -236,7 +236,7 @@ impl Database {
 }
 
 async fn connect(primary: &PrimaryConnector) -> Result<PgConnection, Error> {
-    with_timeout(Duration::from_millis(CONNECT_MS_MAX), primary.connect()).await.map_err(Error::Unreachable)
+    with_timeout(Duration::from_millis(CONNECT_MS_MAX), primary.connect()).await.map_err(Error::no_connection)
 }
 
 /// Best effort: the connection is closed either way.

@@ -3,13 +3,13 @@
 
 use sqlx::{
     Connection, PgConnection,
-    migrate::{MigrateError, Migrator},
+    migrate::{Migrate, MigrateError, Migrator},
     query_scalar, raw_sql,
 };
 
 /// The migrations of this release. Missing ones are ignored: a newer release may have applied further migrations, which are
-/// compatible with this release.
-static MIGRATOR: Migrator = Migrator { ignore_missing: true, ..sqlx::migrate!("../../migrations") };
+/// compatible with this release. [`lock`] takes the lock.
+static MIGRATOR: Migrator = Migrator { ignore_missing: true, locking: false, ..sqlx::migrate!("../../migrations") };
 
 /// The statements that create the service role and grant its rights.
 const GRANTS: &str = include_str!("grants.sql");
@@ -46,18 +46,40 @@ pub enum Error {
     Unreadable(#[from] sqlx::Error),
 }
 
-/// Applies the missing migrations and grants the service role its rights. A lock serializes instances that start together.
+/// Applies the missing migrations and grants the service role its rights. A lock serializes instances that start together: the
+/// others wait until the first has finished, however long its migrations take.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
     if !owns(connection).await? {
         return Err(Error::NotOwner { user: current_user(connection).await? });
     }
+    lock(connection).await?;
+    // After an error the caller closes the connection, which releases the lock.
     MIGRATOR.run(&mut *connection).await?;
-    match grant(connection).await {
+    let granted = grant(connection).await;
+    connection.unlock().await?;
+    match granted {
         // insufficient_privilege, or invalid_parameter_value: the role does not exist
         Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42501" | "22023")) => {
             Err(Error::NoRole { user: current_user(connection).await? })
         }
         granted => Ok(granted?),
+    }
+}
+
+/// Takes the advisory lock that sqlx uses for migrations. `lock_timeout` ends each attempt, so that the wait can be logged; it
+/// still applies to the locks that a migration takes.
+async fn lock(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let mut is_logged = false;
+    loop {
+        match connection.lock().await {
+            // lock_not_available
+            Err(MigrateError::Execute(sqlx::Error::Database(error))) if error.code().as_deref() == Some("55P03") => {
+                if !std::mem::replace(&mut is_logged, true) {
+                    tracing::warn!("another instance migrates the database; waiting until it has finished");
+                }
+            }
+            locked => return locked,
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::error::Error;
+use super::program::command;
 
 /// The oldest major version that Passbook is tested with.
 const MAJOR_MIN: u32 = 15;
@@ -32,7 +32,7 @@ impl Binaries {
         if !bin.join("initdb").is_file() {
             return None;
         }
-        let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
+        let output = command(bin.join("postgres")).arg("--version").output().ok()?;
         let major = parse_major(&String::from_utf8_lossy(&output.stdout))?;
         Some(Self { bin, major })
     }
@@ -72,7 +72,7 @@ fn usual_folders() -> Vec<PathBuf> {
 }
 
 fn pg_config_bindir() -> Option<PathBuf> {
-    let output = Command::new("pg_config").arg("--bindir").output().ok()?;
+    let output = command("pg_config").arg("--bindir").output().ok()?;
     let bindir = String::from_utf8(output.stdout).ok()?;
     Some(PathBuf::from(bindir.trim()))
 }

@@ -75,6 +75,11 @@ impl DataDir {
         self.root.join(POSTGRES)
     }
 
+    /// The folders in which a server of this data folder can run: that of the data, and that in which new data are created.
+    pub fn server_dirs(&self) -> [PathBuf; 2] {
+        [self.pgdata(), self.root.join(POSTGRES_NEW)]
+    }
+
     /// The major version that wrote the data; `None` if there are no data yet.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod binaries;
 mod data_dir;
 mod error;
 mod os_user;
+mod program;
 mod server;
 mod stale_server;
 mod supervisor;

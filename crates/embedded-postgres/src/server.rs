@@ -1,7 +1,6 @@
 //! Runs `initdb` for new data and `postgres` for the server, with the server settings that Passbook needs. On Linux both end
 //! together with the thread that started them, so that a killed Passbook leaves no server behind.
 
-use std::env;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -11,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use super::binaries::{self, Binaries};
 use super::data_dir::DataDir;
 use super::error::Error;
+use super::program;
 use super::stale_server::stop_stale_server;
 
 /// The database superuser that `initdb` creates.
@@ -44,7 +44,7 @@ impl Server {
     pub fn prepare(settings: &Settings) -> Result<Self, Error> {
         let installed = binaries::find(settings.bin.as_deref())?;
         let data_dir = DataDir::open(&settings.data_dir)?;
-        stop_stale_server(data_dir.root())?;
+        stop_stale_server(&data_dir)?;
         let binaries = match data_dir.data_major()? {
             Some(written_by) => choose(installed, written_by, &data_dir)?,
             None => create_data(installed, &data_dir)?,
@@ -59,7 +59,7 @@ impl Server {
     /// The program or the log file could not be opened.
     pub fn spawn(&self) -> Result<Child, Error> {
         let log = self.data_dir.open_log()?;
-        let mut command = command(&self.data_dir, &self.binaries.postgres());
+        let mut command = command(&self.data_dir, &self.binaries.postgres(), &self.data_dir.pgdata());
         command.arg("-D").arg(self.data_dir.pgdata()).process_group(0);
         for (name, value) in self.server_settings() {
             command.arg("-c").arg(format!("{name}={value}"));
@@ -111,6 +111,8 @@ impl Server {
             ("max_wal_size", "4GB".into()),
             ("checkpoint_timeout", "15min".into()),
             ("wal_compression", "on".into()),
+            // A package upgrade replaces the files of a running server. A later session would load another plpgsql than the server's.
+            ("shared_preload_libraries", "plpgsql".into()),
             ("logging_collector", "off".into()),
             ("log_destination", "stderr".into()),
         ];
@@ -132,7 +134,7 @@ fn create_data(installed: Vec<Binaries>, data_dir: &DataDir) -> Result<Binaries,
     let binaries = installed.into_iter().next().ok_or(Error::NoPostgres)?;
     let new = data_dir.create_new_data()?;
     let failed = |reason| Error::Initdb { path: data_dir.pgdata(), reason };
-    let output = command(data_dir, &binaries.initdb())
+    let output = command(data_dir, &binaries.initdb(), &new)
         .args(["--data-checksums", "-E", "UTF8", "--locale=C", "--auth=trust", "-U", SUPERUSER, "-D"])
         .arg(&new)
         .stdin(Stdio::null())
@@ -145,14 +147,11 @@ fn create_data(installed: Vec<Binaries>, data_dir: &DataDir) -> Result<Binaries,
     Ok(binaries)
 }
 
-/// Creates a command that runs as the owner of the data. Environment variables such as `PGPORT` are removed, because they change the
-/// behaviour of a server.
-fn command(data_dir: &DataDir, program: &Path) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-        command.env_remove(name);
-    }
-    command.env("LC_ALL", "C").current_dir(data_dir.root());
+/// Creates a command that runs as the owner of the data. In the folder of the data, because [`stop_stale_server`] finds processes
+/// by their working directory.
+fn command(data_dir: &DataDir, program: &Path, pgdata: &Path) -> Command {
+    let mut command = program::command(program);
+    command.current_dir(pgdata);
     data_dir.run_as.apply_to(&mut command);
     end_with_this_thread(&mut command);
     command

@@ -2,6 +2,7 @@
 //! and not a task, because Linux sends the parent-death signal when the thread that spawned the child ends.
 
 use std::convert::Infallible;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
@@ -18,7 +19,10 @@ use tracing::{error, info, warn};
 use super::error::Error;
 use super::server::{Server, Settings};
 use passbook_telemetry::metrics::METRICS;
+use passbook_telemetry::supervision;
 
+/// The name of the thread.
+const THREAD: &str = "pg-supervisor";
 const RESTART_PAUSE_MS_MIN: u64 = 250;
 const RESTART_PAUSE_MS_MAX: u64 = 10_000;
 const POLL_MS: u64 = 20;
@@ -59,12 +63,16 @@ impl Supervisor {
                 Err(error) => drop(report.send(Err(error))),
                 Ok(server) => {
                     drop(report.send(Ok(server.log_path())));
-                    let outcome = SupervisorThread { server, shared, stop_requested }.run();
-                    drop(outcome.map_err(|error| exit_sender.send(error)));
+                    let thread = SupervisorThread { server, shared, stop_requested };
+                    // The server ends with this thread.
+                    match panic::catch_unwind(AssertUnwindSafe(|| thread.run())) {
+                        Ok(outcome) => drop(outcome.map_err(|error| exit_sender.send(error))),
+                        Err(panic) => supervision::report(THREAD, &*panic),
+                    }
                 }
             }
         };
-        let spawned = thread::Builder::new().name("pg-supervisor".into()).spawn(thread);
+        let spawned = thread::Builder::new().name(THREAD.into()).spawn(thread);
         spawned.map_err(Error::data_dir(&settings.data_dir))?;
         let log_path = reported.await.map_err(|_| thread_ended(settings.data_dir.clone()))??;
         Ok(Self { stop, exit, shared, log_path })
@@ -149,6 +157,9 @@ impl SupervisorThread {
             if let Some(status) = child.try_wait().transpose() {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 return Ok(RunEnd::Crashed(format!("{status}, {}", self.server.last_error(log_length))));
+            }
+            if self.has_responded() {
+                supervision::panic_if_injected(THREAD);
             }
             if is_recovering && self.server.is_ready(child.id()) {
                 is_recovering = false;

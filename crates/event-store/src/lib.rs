@@ -6,6 +6,7 @@
 //! stores their number. [`PrimaryConnector`] connects to the server that accepts writes.
 
 mod event;
+mod failure;
 pub mod hash_chain;
 pub mod import;
 pub mod log;
@@ -15,12 +16,15 @@ mod position;
 mod primary;
 pub mod reader;
 pub mod scan;
+mod session;
 pub mod stream;
 pub mod timestamp;
 pub mod unknown_outcome;
 
 pub use event::{EventWithHash, NewEvent, RecordedEvent, StreamVersion};
+pub use failure::{StorageFailure, sqlstate};
 pub use hash_chain::Hash;
 pub use partition::{PARTITIONS_MAX, Partitions};
 pub use position::{InvalidPosition, Position, partition_number};
 pub use primary::{FailoverWatch, PrimaryConnector, with_timeout};
+pub use session::{OtherSetting, check_session, checked_pool_options};

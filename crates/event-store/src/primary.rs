@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::session::{check_session, checked_pool_options};
 use futures_util::future::select_ok;
+use passbook_telemetry::supervision;
 use sqlx::{
     Connection, PgConnection, PgPool, Result,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -52,7 +54,7 @@ impl PrimaryConnector {
     /// respond causes no delay.
     ///
     /// # Errors
-    /// No server can be reached, or none accepts writes.
+    /// No server can be reached, none accepts writes, or a session setting is not the requested one.
     pub async fn connect(&self) -> Result<PgConnection> {
         let [only] = &self.servers[..] else {
             let attempts = self.servers.iter().enumerate();
@@ -61,7 +63,7 @@ impl PrimaryConnector {
             self.primary.send_if_modified(|primary| std::mem::replace(primary, index) != index);
             return Ok(connection);
         };
-        PgConnection::connect_with(only).await
+        connect_checked(only).await
     }
 
     /// Watches for failovers. A task that keeps a connection for long must replace it after a failover, even if the former
@@ -76,10 +78,12 @@ impl PrimaryConnector {
     /// With several servers it spawns tasks, so it must be called within a Tokio runtime.
     pub fn pool(&self, options: PgPoolOptions) -> PgPool {
         let primary = self.servers[*self.primary.borrow()].clone();
+        let options = checked_pool_options(options, &primary);
         if self.servers.len() == 1 {
             return options.connect_lazy_with(primary);
         }
-        let watch_task = || drop(tokio::spawn(watch_primary(self.servers.clone(), Arc::downgrade(&self.primary))));
+        let watch = watch_primary(self.servers.clone(), Arc::downgrade(&self.primary));
+        let watch_task = || drop(supervision::spawn("primary watch", watch));
         self.watch_started.call_once(watch_task);
         let (retargeted, last_retarget) = watch::channel(None::<Instant>);
         let options = options.before_acquire(move |_, connection| {
@@ -88,7 +92,8 @@ impl PrimaryConnector {
             Box::pin(async move { Ok(leads_to_primary) })
         });
         let pool = options.connect_lazy_with(primary);
-        tokio::spawn(retarget_pool(self.servers.clone(), self.primary.subscribe(), pool.clone(), retargeted));
+        let retarget = retarget_pool(self.servers.clone(), self.primary.subscribe(), pool.clone(), retargeted);
+        supervision::spawn("pool retarget", retarget);
         pool
     }
 }
@@ -105,8 +110,15 @@ impl FailoverWatch {
     }
 }
 
-async fn connect_if_writable(index: usize, server: &PgConnectOptions) -> Result<(usize, PgConnection)> {
+/// Connects, and checks the session settings.
+async fn connect_checked(server: &PgConnectOptions) -> Result<PgConnection> {
     let mut connection = PgConnection::connect_with(server).await?;
+    check_session(&mut connection, server).await?;
+    Ok(connection)
+}
+
+async fn connect_if_writable(index: usize, server: &PgConnectOptions) -> Result<(usize, PgConnection)> {
+    let mut connection = connect_checked(server).await?;
     let is_read_only = query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "is_read_only!""#);
     if is_read_only.fetch_one(&mut connection).await? {
         let message = "no server that responds accepts writes";

@@ -13,8 +13,8 @@ use sqlx::{PgPool, Result, query};
 use tokio::time::interval;
 use tokio_util::task::AbortOnDropHandle;
 
-use passbook_event_store::{Partitions, with_timeout};
-use passbook_telemetry::metrics::METRICS;
+use passbook_event_store::{Partitions, StorageFailure, with_timeout};
+use passbook_telemetry::{metrics::METRICS, supervision};
 
 /// Limit of the replica's lag in milliseconds, above which queries use the primary.
 const REPLICA_LAG_MS_MAX: i64 = 5_000;
@@ -71,8 +71,8 @@ impl QueryRouter {
     pub fn new(primary: PgPool, replica: Option<PgPool>, partitions: Partitions) -> Self {
         let replica = replica.map(|pool| {
             let is_usable = Arc::new(AtomicBool::new(false));
-            let monitor =
-                tokio::spawn(monitor_replica(pool.clone(), primary.clone(), partitions, Arc::clone(&is_usable)));
+            let monitor = monitor_replica(pool.clone(), primary.clone(), partitions, Arc::clone(&is_usable));
+            let monitor = supervision::spawn("replica monitor", monitor);
             Replica { pool, is_usable, monitor: Arc::new(AbortOnDropHandle::new(monitor)) }
         });
         Self { primary, replica, is_primary_only: false }
@@ -140,6 +140,7 @@ async fn monitor_replica(replica: PgPool, primary: PgPool, partitions: Partition
     loop {
         ticks.tick().await;
         let heads = with_timeout(Duration::from_millis(REPLICA_QUERY_MS_MAX), heads(&replica, &partitions)).await;
+        let failure = heads.as_ref().err().map(StorageFailure::of);
         let lag = match heads {
             Ok(heads) => {
                 let lag = with_timeout(Duration::from_millis(PRIMARY_LAG_MS_MAX), lag_ms(&primary, &heads)).await;
@@ -154,10 +155,14 @@ async fn monitor_replica(replica: PgPool, primary: PgPool, partitions: Partition
         if is_usable.swap(usable, Ordering::Relaxed) != usable {
             match usable {
                 true => tracing::info!(lag_ms = lag, "queries use the replica"),
-                false => tracing::warn!(
-                    lag_ms = lag,
-                    "replica is unreachable, too far behind or has another history; queries use the primary"
-                ),
+                false => {
+                    let reason = match (failure, lag) {
+                        (Some(failure), _) => failure.as_str(),
+                        (None, Some(_)) => "behind",
+                        (None, None) => "other_history",
+                    };
+                    tracing::warn!(reason, lag_ms = lag, "replica is not used; queries use the primary");
+                }
             }
         }
     }

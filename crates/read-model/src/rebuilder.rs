@@ -201,7 +201,7 @@ impl PartitionRebuilder {
     async fn check(&mut self, built: Checkpoint) -> Result<()> {
         let Some(projection) = self.projections.projection(&built) else { return Ok(()) };
         // Custom plans: the same statements read all rows or those of a few accounts.
-        let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "60s")];
+        let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "1min")];
         let mut connection = self.primary.with_options(|connect| connect.options(options)).connect().await?;
         let backend: i32 = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;

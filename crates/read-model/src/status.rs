@@ -9,10 +9,10 @@ use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 use utoipa::ToSchema;
 
-use passbook_event_store::Position;
+use passbook_event_store::{Position, StorageFailure};
 
 /// When the last readiness query started, and its result: `None` if the database failed.
-pub(crate) type LastReadiness = Mutex<Option<(Instant, Option<Vec<ProjectionStatus>>)>>;
+pub(crate) type LastReadiness = Mutex<Option<(Instant, Result<Vec<ProjectionStatus>, StorageFailure>)>>;
 
 /// The status of one generation of a view.
 #[derive(Clone, Debug, Serialize, ToSchema)]

@@ -1,16 +1,20 @@
 //! Queries for the status of the views, for operators and readiness probes, and the request to rebuild a view.
 
+use std::time::Duration;
+
+use chrono::DateTime;
 use sqlx::query_file;
 use tokio::time::Instant;
 
 use crate::{
     generation,
     positioned::Positioned,
+    query_router::QUERY_MS_MAX,
     read_model::{Error, ReadModel},
     status::{ProjectionStatus, RebuildStart, merge_partitions},
     views::known_views,
 };
-use passbook_event_store::Position;
+use passbook_event_store::{Position, StorageFailure, reader, with_timeout};
 
 impl ReadModel {
     /// The numbers of idle and of used connections in the pool of the primary.
@@ -31,9 +35,12 @@ impl ReadModel {
         Ok(Some(generation.map_or(RebuildStart::AlreadyRunning, RebuildStart::Started)))
     }
 
-    /// The status of all views for a readiness probe; `None` if the database failed. One query runs at a time, and its result
-    /// answers all probes that arrived before it started.
-    pub async fn readiness_snapshot(&self) -> Option<Vec<ProjectionStatus>> {
+    /// The status of all views for a readiness probe. One query runs at a time, and its result answers all probes that arrived
+    /// before it started. It also calls a database function, because queries do.
+    ///
+    /// # Errors
+    /// How the database failed.
+    pub async fn readiness_snapshot(&self) -> Result<Vec<ProjectionStatus>, StorageFailure> {
         let arrived_at = Instant::now();
         let mut last = self.last_readiness.lock().await;
         if let Some((started_at, status)) = &*last
@@ -42,16 +49,36 @@ impl ReadModel {
             return status.clone();
         }
         let started_at = Instant::now();
-        let status = match self.projections(None).await {
-            Ok(status) => Some(status.value),
-            Err(Error::Lagging) => Some(vec![]),
+        let read = async {
+            self.call_function().await?;
+            self.projections(None).await
+        };
+        let status = match read.await {
+            Ok(status) => Ok(status.value),
+            Err(Error::Lagging) => Ok(vec![]),
             Err(error) => {
-                tracing::warn!(%error, "readiness probe could not read the projections");
-                None
+                let failure = match &error {
+                    Error::Storage(error) => StorageFailure::of(error),
+                    Error::Lagging | Error::ForeignPosition(_) | Error::Inconsistent(_) => StorageFailure::Refused,
+                };
+                tracing::warn!(failure = failure.as_str(), %error, "readiness probe failed");
+                Err(failure)
             }
         };
         *last = Some((started_at, status.clone()));
         status
+    }
+
+    /// Calls a PL/pgSQL function that queries use. It fails if new sessions cannot load the language, for example after its
+    /// files were replaced under the running server.
+    async fn call_function(&self) -> Result<(), Error> {
+        let limit = Duration::from_millis(QUERY_MS_MAX);
+        with_timeout(limit, async {
+            let mut connection = self.router.primary().acquire().await?;
+            reader::position_at(&mut connection, 0, DateTime::UNIX_EPOCH).await
+        })
+        .await?;
+        Ok(())
     }
 
     /// The status of all views at the primary, once each has reached `min_position`.

@@ -7,6 +7,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use passbook_event_store::{EventWithHash, reader, with_timeout};
+use passbook_telemetry::supervision;
 
 /// The time limit of each statement of the relay. After it, the database server counts as unavailable.
 pub(super) const STATEMENT_MAX: Duration = Duration::from_secs(5);
@@ -107,7 +108,7 @@ pub(super) fn read_ahead(
     after: LogPosition,
 ) -> (mpsc::Receiver<Page>, AbortOnDropHandle<()>) {
     let (sender, pages) = mpsc::channel(PAGES_AHEAD_MAX);
-    (pages, AbortOnDropHandle::new(tokio::spawn(read_loop(pool, partition, after, sender))))
+    (pages, AbortOnDropHandle::new(supervision::spawn("log reader", read_loop(pool, partition, after, sender))))
 }
 
 async fn read_loop(pool: PgPool, partition: i16, mut after: LogPosition, pages: mpsc::Sender<Page>) {

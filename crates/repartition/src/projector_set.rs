@@ -7,6 +7,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use passbook_event_store::{Partitions, PrimaryConnector};
 use passbook_read_model::{self as read_model, Projector};
+use passbook_telemetry::supervision;
 
 /// One projector for each partition of the new log.
 pub struct ProjectorSet {
@@ -28,7 +29,7 @@ impl ProjectorSet {
             let appended = watch::channel(0).1;
             let unsupported_event = Arc::new(watch::Sender::new(None));
             let (projector, _) = Projector::new(partition, database.clone(), appended, unsupported_event);
-            tokio::spawn(projector.run(shutdown.clone()))
+            supervision::spawn("projector", projector.run(shutdown.clone()))
         };
         let projectors = partitions.all().map(start).collect();
         Ok(Self { shutdown: shutdown.drop_guard(), projectors })

@@ -1,19 +1,20 @@
-//! Logs on standard error, traces to an OpenTelemetry collector, and Prometheus metrics. Standard output belongs to the
-//! commands.
+//! Logs on standard error, traces to an OpenTelemetry collector, Prometheus metrics, and the supervision of background tasks.
+//! Standard output belongs to the commands.
 
+mod log_queue;
 pub mod metrics;
+pub mod supervision;
 pub mod trace;
 
-use std::io::{BufWriter, IsTerminal, stderr};
+use std::io::{IsTerminal, stderr};
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How many log lines wait for a slow reader of standard error. Beyond that lines are dropped, so that logging never blocks.
-const BUFFERED_LINES_MAX: usize = 16_384;
-/// How many bytes of log lines go into one write.
-const BATCHED_BYTES_MAX: usize = 64 * 1024;
+use log_queue::LogQueues;
+
+pub use log_queue::SECURITY_TARGET;
 
 /// The log level and the format of log lines.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ pub struct LogSettings {
 /// The running log and trace exporters. Background threads write lines and spans until this value is dropped.
 #[derive(Debug)]
 pub struct Telemetry {
-    _lines: WorkerGuard,
+    _lines: [WorkerGuard; 2],
     traces: Option<SdkTracerProvider>,
 }
 
@@ -48,10 +49,7 @@ pub fn start(settings: &LogSettings) -> Result<Telemetry, String> {
     let traces = trace::exporter()?;
     let on_terminal = stderr().is_terminal();
     let is_json = settings.is_json.unwrap_or(!on_terminal);
-    // The writer flushes whenever no line waits, so under load many lines share one write.
-    let batched = BufWriter::with_capacity(BATCHED_BYTES_MAX, stderr());
-    let (writer, lines) =
-        NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(true).finish(batched);
+    let (writer, lines) = LogQueues::to_stderr();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(on_terminal);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match is_json {
         false => Box::new(layer.with_target(false)),

@@ -75,6 +75,8 @@ pub struct Metrics {
     pub replica_fallbacks: IntCounterVec,
     /// Subscribers of the event feed.
     pub feed_readers: IntGauge,
+    /// Log lines that were dropped because standard error was read too slowly, by `queue`: `main` or `security`.
+    dropped_log_lines: IntCounterVec,
     /// Restarts of the embedded Postgres.
     pub postgres_restarts: IntCounter,
     /// Messages that the relay published, by `stream`.
@@ -169,6 +171,11 @@ impl Metrics {
                 &["reason"],
             ),
             feed_readers: register.gauge("feed_readers", "Subscribers of the event feed."),
+            dropped_log_lines: register.counters(
+                "log_lines_dropped_total",
+                "Log lines dropped because standard error was read too slowly, by queue.",
+                &["queue"],
+            ),
             postgres_restarts: register.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),
             relay_published: register.counters(
                 "relay_published_total",
@@ -202,6 +209,9 @@ impl Metrics {
         for result in ["hit", "miss"] {
             self.cache_lookups.with_label_values(&[result]);
         }
+        for queue in ["main", "security"] {
+            self.dropped_log_lines.with_label_values(&[queue]);
+        }
         for code in ["unauthenticated", "forbidden", "account_not_found", "rate_limited"] {
             self.authority_refusals.with_label_values(&[code]);
         }
@@ -222,6 +232,11 @@ impl Metrics {
 
     /// All metrics in Prometheus's text format 0.0.4.
     pub fn text(&self) -> String {
+        for (queue, dropped) in crate::log_queue::dropped_lines() {
+            let counter = self.dropped_log_lines.with_label_values(&[queue]);
+            // Two requests at once may both add the same lines; the next one does not correct that.
+            counter.inc_by(dropped.saturating_sub(counter.get()));
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }

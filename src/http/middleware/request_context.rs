@@ -17,6 +17,7 @@ use axum::{
 use tokio::time::timeout;
 use tracing::{Instrument, Span, field::Empty};
 
+use super::denial_log::{self, Denial};
 use crate::http::{
     error_code::ErrorCode,
     extract::{
@@ -92,10 +93,14 @@ impl RequestContext {
         METRICS.refusals.with_label_values(code).inc();
         let Some(reason) = problem.denial_reason() else { return };
         METRICS.authority_refusals.with_label_values(code).inc();
-        let caller = self.caller.subject().unwrap_or("unknown");
-        let address = self.client.map(|ClientIp(address)| tracing::field::display(address));
-        let Self { id, method, path, .. } = self;
-        tracing::warn!(request_id = &**id, caller, address, %method, path, reason, "access denied");
+        let denial = Denial {
+            caller: self.caller.subject().unwrap_or("unknown").to_owned(),
+            address: self.client.map(|ClientIp(address)| address),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            reason: reason.to_owned(),
+        };
+        denial_log::record(denial, &self.id);
     }
 
     fn record_response(&self, response: &Response) {

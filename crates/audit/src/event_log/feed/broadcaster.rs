@@ -24,6 +24,7 @@ use crate::event_log::{
     reader::{PartitionRange, read_range},
 };
 use passbook_event_store::{FailoverWatch, Partitions, PrimaryConnector, log, with_timeout};
+use passbook_telemetry::supervision;
 
 /// How many chunks a subscriber may be behind the newest one.
 const BUFFERED_CHUNKS_MAX: usize = 1_024;
@@ -65,8 +66,6 @@ impl Broadcaster {
     }
 
     /// Receives all chunks from now on. Starts the polling task if none runs.
-    ///
-    /// The task needs no supervision: if it ends, its subscribers end, and the first one that reconnects starts another task.
     pub(super) fn subscribe(self: &Arc<Self>) -> broadcast::Receiver<Arc<Chunk>> {
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = channel.upgrade() {
@@ -74,7 +73,7 @@ impl Broadcaster {
         }
         let (sender, chunks) = broadcast::channel(BUFFERED_CHUNKS_MAX);
         *channel = sender.downgrade();
-        tokio::spawn(PollingTask::new(Arc::clone(self), sender).run());
+        supervision::spawn("event feed", PollingTask::new(Arc::clone(self), sender).run());
         chunks
     }
 

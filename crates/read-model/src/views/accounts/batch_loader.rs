@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::view::{AccountView, read_live};
 use crate::{positioned::Positioned, query_router::QueryRouter};
 use passbook_event_store::{Partitions, with_timeout};
+use passbook_telemetry::supervision;
 
 /// Limit of queries in the queue.
 const QUEUE_LOADS_MAX: usize = 1_024;
@@ -31,7 +32,7 @@ struct Load {
 impl AccountLoader {
     pub(crate) fn start(router: QueryRouter, partitions: Partitions, partition: i16) -> Self {
         let (sender, mut queue) = mpsc::channel::<Load>(QUEUE_LOADS_MAX);
-        tokio::spawn(async move {
+        supervision::spawn("account loader", async move {
             let mut batch = Vec::with_capacity(BATCH_LOADS_MAX);
             while queue.recv_many(&mut batch, BATCH_LOADS_MAX).await > 0 {
                 load_batch(&router, partitions, partition, batch.drain(..)).await;

@@ -1,0 +1,97 @@
+//! A background task that panics: `/readyz` answers 503, and the process exits with an error so that it is started again.
+
+use std::{fs, time::Duration};
+
+use jsonwebtoken::Algorithm;
+use nix::sys::signal::Signal;
+use passbook_testkit::{
+    folder::Folder,
+    postgres_server::PostgresServer,
+    process::Passbook,
+    tokens::{AUDIENCE, Signer, claims},
+};
+use serde_json::json;
+
+/// The service with a panic in the task of this name.
+fn with_panic_in(task: &str, service: Passbook) -> Passbook {
+    service.set("PASSBOOK_TEST_PANIC_TASK", task).set("PASSBOOK_SHUTDOWN_DELAY_MS", "0")
+}
+
+#[tokio::test]
+async fn service_exits_with_an_error_after_a_panic_in_any_task() {
+    let folder = Folder::empty();
+    let server = PostgresServer::start(&folder).await;
+    let url = server.url();
+    let serve = |database: &str| Passbook::with_database(database);
+    assert_eq!(serve(&url).argument("migrate").wait_for_exit().status.code(), Some(0));
+    let two_servers = format!("{url},{url}");
+    let services = [
+        ("executor", serve(&url)),
+        ("projector", serve(&url)),
+        ("rebuilder", serve(&url)),
+        ("http server", serve(&url)),
+        ("account loader", serve(&url)),
+        ("replica monitor", serve(&url).set("PASSBOOK_READ_DATABASE_URL", &url)),
+        ("primary watch", serve(&two_servers)),
+        ("pool retarget", serve(&two_servers)),
+    ];
+    for (task, service) in services {
+        let ended = with_panic_in(task, service).wait_for_exit();
+        assert_eq!(ended.status.code(), Some(1), "{task}: {ended:?}");
+        let message = format!("the background task `{task}` ended unexpectedly");
+        assert!(ended.stderr.contains(&message), "{task}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn readiness_reports_a_panic_in_the_event_feed_until_the_exit() {
+    let folder = Folder::migrated();
+    let service = with_panic_in("event feed", Passbook::in_folder(&folder));
+    let service = service.set("PASSBOOK_SHUTDOWN_DELAY_MS", "2000").start();
+    service.client.wait_until_ready().await;
+    let _stream = service.client.get("/v1/events/stream").await;
+    let unready = tokio::time::timeout(Duration::from_secs(1), async {
+        loop {
+            let response = service.client.get("/readyz").await;
+            if response.status() == 503 {
+                return response.text().await.unwrap();
+            }
+        }
+    });
+    let unready = unready.await.expect("/readyz answers 503");
+    assert!(unready.contains("`event feed` has failed"), "{unready}");
+    let ended = service.process.wait_for_exit();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    folder.wait_until_unused();
+}
+
+#[tokio::test]
+async fn a_panic_in_the_refresh_of_token_keys_ends_the_service() {
+    let folder = Folder::migrated();
+    let [known, unknown] = ["known", "unknown"].map(|id| Signer::new(id, Algorithm::ES256));
+    let keys = folder.join("keys.json");
+    fs::write(&keys, json!({"keys": [known.jwk()]}).to_string()).unwrap();
+    let service = with_panic_in("key refresh", Passbook::in_folder(&folder));
+    let service = service.set("PASSBOOK_AUTH_JWKS_FILE", &keys).set("PASSBOOK_AUTH_AUDIENCE", AUDIENCE).start();
+    let token = unknown.sign(&claims("ada", "accounts:read"));
+    let request = reqwest::Client::new().get(format!("{}/v1/accounts", service.client.base_url())).bearer_auth(token);
+    assert_eq!(request.send().await.unwrap().status(), 401);
+    let ended = service.process.wait_for_exit();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    folder.wait_until_unused();
+}
+
+#[tokio::test]
+async fn a_panic_in_the_supervisor_of_postgres_ends_the_service() {
+    let folder = Folder::migrated();
+    let service = with_panic_in("pg-supervisor", Passbook::in_folder(&folder));
+    let ended = match service.try_start() {
+        Ok(service) => service.process.wait_for_exit(),
+        Err(process) => process.wait_for_exit(),
+    };
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    folder.wait_until_unused();
+    let service = Passbook::in_folder(&folder).start();
+    service.client.wait_until_ready().await;
+    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0));
+}
