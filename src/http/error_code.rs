@@ -22,6 +22,7 @@ pub enum ErrorCode {
     NotFound,
     MethodNotAllowed,
     NotAcceptable,
+    RequestTimeout,
     PayloadTooLarge,
     UnsupportedMediaType,
     AccountExists,
@@ -71,6 +72,7 @@ impl ErrorCode {
         ErrorCode::NotFound,
         ErrorCode::MethodNotAllowed,
         ErrorCode::NotAcceptable,
+        ErrorCode::RequestTimeout,
         ErrorCode::PayloadTooLarge,
         ErrorCode::UnsupportedMediaType,
         ErrorCode::AccountExists,
@@ -166,6 +168,12 @@ impl ErrorCode {
                 StatusCode::NOT_ACCEPTABLE,
                 "No acceptable media type",
                 "The header Accept names no media type that this operation can produce.",
+            ),
+            ErrorCode::RequestTimeout => (
+                "request_timeout",
+                StatusCode::REQUEST_TIMEOUT,
+                "Request too slow",
+                "The request body did not arrive in time, and nothing was done. Send the request again.",
             ),
             ErrorCode::PayloadTooLarge => (
                 "payload_too_large",
@@ -295,11 +303,6 @@ impl ErrorCode {
         self.spec().status
     }
 
-    /// The code of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|code| code.as_str() == name)
-    }
-
     /// The code of a response that a library made and that has only a status.
     pub fn from_status(status: StatusCode) -> Self {
         match status {
@@ -308,6 +311,7 @@ impl ErrorCode {
             StatusCode::NOT_FOUND => ErrorCode::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
             StatusCode::NOT_ACCEPTABLE => ErrorCode::NotAcceptable,
+            StatusCode::REQUEST_TIMEOUT => ErrorCode::RequestTimeout,
             StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::PayloadTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
             StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,

@@ -22,10 +22,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{
-        ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, StreamingFlag, connection_service, drain_streaming,
-        http1, with_write_timeout,
-    },
+    connection::{ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, connection_service, drain_streaming, http1},
+    connection_timeouts::{ReadLimits, TimedStream},
     extract::client_ip::PeerAddr,
     middleware::response_budget::ResponseBudget,
     router::{overloaded_router, router},
@@ -75,6 +73,7 @@ pub async fn serve(listener: TcpListener, app: AppState, shutdown: CancellationT
 struct Server {
     router: Router,
     overloaded: Router,
+    limits: ReadLimits,
     budget: ResponseBudget,
     slots: Arc<Semaphore>,
     overflow_slots: Arc<Semaphore>,
@@ -90,6 +89,7 @@ impl Server {
         let (slots, overflow_slots) = connection_limits();
         Self {
             overloaded: overloaded_router(app.trusted_proxies.clone()),
+            limits: ReadLimits { idle: app.idle_timeout, headers: Duration::from_millis(HEADER_READ_MS_MAX) },
             router: router(app),
             budget: ResponseBudget::new(),
             slots: Arc::new(Semaphore::new(slots)),
@@ -105,17 +105,19 @@ impl Server {
     fn serve_connection(&self, stream: TcpStream, peer: PeerAddr) {
         // Small responses are sent at once.
         let _ = stream.set_nodelay(true);
-        let stream = TokioIo::new(Box::pin(with_write_timeout(stream)));
-        let streaming = StreamingFlag::default();
-        let context = ConnectionContext { peer, streaming: streaming.clone(), budget: self.budget.for_connection() };
+        let context = ConnectionContext::new(peer, self.budget.for_connection());
+        let timed = |limits| TokioIo::new(TimedStream::new(stream, context.phase.clone(), limits));
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            let stream = timed(self.limits);
+            let abandoned = drain_streaming(context.streaming.clone(), self.shutdown.child_token());
             let service = connection_service(self.router.clone(), context);
-            let connection = self.graceful.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, service));
-            let abandoned = drain_streaming(streaming, self.shutdown.child_token());
+            let connection = self.graceful.watch(http1().serve_connection(stream, service));
             self.spawn_connection(connection, abandoned, slot);
         } else if let Ok(slot) = Arc::clone(&self.overflow_slots).try_acquire_owned() {
+            let limit = Duration::from_millis(OVERFLOW_READ_MS_MAX);
+            let stream = timed(ReadLimits { idle: limit, headers: limit });
             let service = connection_service(self.overloaded.clone(), context);
-            let connection = http1(OVERFLOW_READ_MS_MAX).keep_alive(false).serve_connection(stream, service);
+            let connection = http1().keep_alive(false).serve_connection(stream, service);
             self.spawn_connection(connection, pending(), slot);
         }
     }

@@ -31,7 +31,7 @@ use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel,
 pub use relay::run_relay;
 pub use task_group::TaskEnded;
 
-/// How long a shutdown may take after the shutdown delay, in milliseconds. /// gives to requests in flight, and than that of a command.
+/// How long a shutdown may take after the shutdown delay, in milliseconds.
 const SHUTDOWN_MS_MAX: u64 = 25_000;
 
 /// A running service.
@@ -203,6 +203,7 @@ async fn start_tasks(
         access,
         rate_limiter: access::rate_limiter(config),
         trusted_proxies: http::TrustedProxies::new(&config.trusted_proxies),
+        idle_timeout: Duration::from_millis(config.idle_timeout_ms.get().into()),
         draining,
     };
     let server = http::serve(listener, http::AppState::new(services), tasks.http.token());

@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, Version, header},
+    http::{HeaderValue, Method, StatusCode, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -25,6 +25,7 @@ use crate::http::{
         headers::{RequestId, traceparent},
     },
     header_names::{RATELIMIT, RATELIMIT_POLICY, X_REQUEST_ID},
+    middleware::rate_limit::is_probe,
     problem::{PROBLEM_JSON, Problem},
 };
 use passbook_telemetry::metrics::METRICS;
@@ -95,7 +96,11 @@ impl RequestContext {
         let caller = self.caller.subject().unwrap_or("unknown");
         let address = self.client.map(|ClientIp(address)| tracing::field::display(address));
         let Self { id, method, path, .. } = self;
-        tracing::warn!(request_id = &**id, caller, address, %method, path, reason, "access denied");
+        if problem.code() == ErrorCode::RateLimited || is_probe(path) {
+            tracing::debug!(request_id = &**id, caller, address, %method, path, reason, "access denied");
+        } else {
+            tracing::warn!(request_id = &**id, caller, address, %method, path, reason, "access denied");
+        }
     }
 
     fn record_response(&self, response: &Response) {
@@ -107,7 +112,12 @@ impl RequestContext {
         self.span.record("http.response.status_code", status.as_u16());
         let (status, duration_ms) = (status.as_u16(), duration.as_micros() as f64 / 1_000.0);
         let method = &self.method;
-        tracing::info!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+        // Probes and rejected floods would hide everything else.
+        if is_probe(&self.path) || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            tracing::debug!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+        } else {
+            tracing::info!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+        }
     }
 }
 
