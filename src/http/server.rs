@@ -47,12 +47,17 @@ const DRAIN_MS_MAX: u64 = 15_000;
 
 /// Serves the API on `listener` until `shutdown` is cancelled. Then it accepts no further connections, and returns when the
 /// requests in flight have completed or [`DRAIN_MS_MAX`] has passed.
-pub async fn serve(listener: TcpListener, app: AppState, shutdown: CancellationToken) {
+///
+/// Static content is compressed before the function returns, so that the first connections do not wait for it.
+pub fn serve(listener: TcpListener, app: AppState, shutdown: CancellationToken) -> impl Future<Output = ()> + Send {
     // Accepted connections inherit the size from their listener.
     if let Err(error) = setsockopt(&listener, SndBuf, &SEND_BUFFER_BYTES) {
         tracing::warn!(%error, "send buffer size could not be set");
     }
-    let server = Server::new(app, shutdown.clone());
+    accept_connections(listener, Server::new(app, shutdown.clone()), shutdown)
+}
+
+async fn accept_connections(listener: TcpListener, server: Server, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {

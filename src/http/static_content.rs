@@ -77,7 +77,7 @@ impl StaticContent {
 }
 
 fn compressed(plain: &[u8]) -> Option<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(plain).ok()?;
     encoder.finish().ok().map(Bytes::from)
 }

@@ -168,7 +168,7 @@ async fn a_service_without_access_control_prints_a_warning() {
     let folder = Folder::migrated();
     let ended = Passbook::in_folder(&folder).start().stop(Signal::SIGTERM);
     assert!(ended.stderr.contains("access control is off"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("OFF: every program of this machine may do everything"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("OFF: every program on this machine has every permission"), "{}", ended.stderr);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ fn an_address_of_another_machine_is_refused() {
         .set("PASSBOOK_LISTEN", "192.0.2.1:8080")
         .set("PASSBOOK_AUTH", "off")
         .wait_for_exit();
-    assert_error(&ended, &["192.0.2.1:8080", "cannot be listened on"]);
+    assert_error(&ended, &["192.0.2.1:8080", "cannot listen on"]);
 }
 
 #[test]

@@ -76,10 +76,7 @@ impl<B: DeserializeOwned> FromRequest<AppState> for CommandRequest<B> {
         let bytes = bytes.strip_prefix(UTF8_BOM).unwrap_or(&bytes);
         require_json(&headers, bytes)?;
         let body = parse(bytes)?;
-        let idempotency_key = match key {
-            Some(key) => Some(IdempotencyKey { key, fingerprint: target.fingerprint(bytes) }),
-            None => None,
-        };
+        let idempotency_key = key.map(|key| IdempotencyKey { key, fingerprint: target.fingerprint(bytes) });
         Ok(Self { body, context: CommandContext { idempotency_key, ..context }, headers })
     }
 }
