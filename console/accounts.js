@@ -93,7 +93,7 @@ function OpenAccountForm() {
       </${Field}>
       <${Field} id="open-currency" label="Currency" error=${form.errors.currency} hint="Cannot be changed later">
         <select ...${inputProps('open-currency', form.errors.currency, true)} name="currency" value=${code} onChange=${(event) => setCode(event.target.value)}>
-          ${[...(list?.values() ?? [])].map(({ code: each, name }) => html`<option value=${each} selected=${each === code}>${each} – ${name}</option>`)}
+          ${[...(list?.values() ?? [])].filter(({ withdrawn }) => !withdrawn).map(({ code: each, name }) => html`<option value=${each} selected=${each === code}>${each} – ${name}</option>`)}
         </select>
       </${Field}>
       <${AmountField} id="open-deposit" name="initial_deposit" label="Opening deposit" hint="Optional" form=${form} currency=${currency} zero />

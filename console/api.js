@@ -182,7 +182,7 @@ async function discardLostPosition() {
 
 let loadedCurrencies;
 
-/** Every currency by its code: `{code, name, digits}`. */
+/** Every currency by its code: `{code, name, digits, withdrawn}`. No account can be opened in a withdrawn currency. */
 export function currencies() {
   loadedCurrencies ??= fetch('/console/currencies.json')
     .then((response) => (response.ok ? response.json() : Promise.reject(new ApiError(response.status))))

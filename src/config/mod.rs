@@ -66,6 +66,10 @@ pub struct Config {
     #[arg(long, env = "PASSBOOK_SHUTDOWN_DELAY_MS", default_value = "0")]
     pub shutdown_delay_ms: u32,
 
+    /// How long a connection may wait for its next request, in milliseconds; must be longer than the keep-alive time of a proxy in front.
+    #[arg(long, env = "PASSBOOK_IDLE_TIMEOUT_MS", default_value = "75000")]
+    pub idle_timeout_ms: NonZeroU32,
+
     /// The log level, or a filter such as `info,sqlx=debug`.
     #[arg(long, env = "PASSBOOK_LOG", default_value = "info")]
     pub log: String,

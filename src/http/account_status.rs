@@ -17,7 +17,7 @@ use super::{
 };
 use passbook_auth::{Caller, Scope};
 use passbook_bank::{AccountAccess, AccountReceipt};
-use passbook_domain::{AccountCommand, Command};
+use passbook_domain::AccountCommand;
 
 /// The reason for a change of the account's status.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -111,7 +111,7 @@ async fn change_status(
     request: CommandRequest<Reason>,
     make_command: impl FnOnce(Option<String>) -> AccountCommand,
 ) -> Result<Response, Problem> {
-    let command = make_command(text("reason", request.body.reason)?);
-    let outcome = app.bank.execute(Command::Account { account_id, command }, request.context).await?;
+    let make_command = |body: Reason| Ok(make_command(text("reason", body.reason)?));
+    let outcome = request.execute_on(&app.bank, account_id, make_command).await?;
     Ok(ok_receipt(&outcome))
 }

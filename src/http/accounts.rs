@@ -62,7 +62,7 @@ impl OpenAccount {
     fn into_account_command(self, caller: &Arc<str>) -> Result<AccountCommand, Problem> {
         let owner = self.owner.map(owner).transpose()?.map_or_else(|| Arc::clone(caller), Into::into);
         let initial_deposit = self.initial_deposit.map_or(Ok(0), MinorUnits::initial_deposit)?;
-        Ok(AccountCommand::Open { owner, currency: self.currency.currency()?, initial_deposit })
+        Ok(AccountCommand::Open { owner, currency: self.currency.currency_in_use()?, initial_deposit })
     }
 }
 
@@ -175,7 +175,7 @@ pub async fn open_account(
     request: CommandRequest<OpenAccount>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsWrite)?;
-    let CommandRequest { body, context } = request.without_condition()?;
+    let CommandRequest { body, context, .. } = request.without_condition()?;
     if body.needs_any_account(&caller) {
         caller.require(Scope::AccountsWriteAny)?;
     }

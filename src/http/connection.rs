@@ -1,32 +1,46 @@
 //! One HTTP/1.1 connection: its timeouts and buffers, and the extensions of its requests.
 
 use std::{
-    future::pending,
+    convert::Infallible,
+    future::{Future, pending},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request};
-use hyper::{body::Incoming, server::conn::http1::Builder};
-use hyper_util::{rt::TokioTimer, service::TowerToHyperService};
-use tokio::{net::TcpStream, time::sleep};
-use tokio_io_timeout::TimeoutStream;
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    http::{HeaderValue, header},
+    response::Response,
+};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1::Builder,
+    service::{HttpService, service_fn},
+};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tower::{ServiceExt, util::MapRequest};
+use tower::ServiceExt;
 
-use super::{extract::client_ip::PeerAddr, middleware::response_budget::ConnectionBudget};
+use super::{
+    connection_timeouts::{RequestPhase, ServingGuard},
+    extract::client_ip::PeerAddr,
+    middleware::response_budget::ConnectionBudget,
+    unread_body::Unread,
+};
 
-/// How long the headers of a request may take to arrive, in milliseconds.
+/// How long the headers of a request may take to arrive after their first byte, in milliseconds.
 pub const HEADER_READ_MS_MAX: u64 = 10_000;
 /// The pause after a connection could not be accepted, as when the process is out of file descriptors, in milliseconds.
 pub const ACCEPT_RETRY_MS: u64 = 50;
 /// The most bytes of a request's headers, and of an unread response, that one connection buffers.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// How long a client may read nothing of its response, in milliseconds.
-const WRITE_MS_MAX: u64 = 30_000;
 /// How long a streaming response may continue after shutdown has begun, in milliseconds.
 const STREAMING_DRAIN_MS_MAX: u64 = 500;
 
@@ -49,7 +63,7 @@ impl StreamingFlag {
     }
 }
 
-/// The extensions of every request of one connection.
+/// What the requests of one connection share, as extensions.
 #[derive(Clone, Debug)]
 pub struct ConnectionContext {
     /// The other end.
@@ -58,27 +72,75 @@ pub struct ConnectionContext {
     pub streaming: StreamingFlag,
     /// The memory that the current response has reserved.
     pub budget: ConnectionBudget,
+    /// Whether a request is being served.
+    pub phase: RequestPhase,
+}
+
+impl ConnectionContext {
+    /// The context of a new connection.
+    pub fn new(peer: PeerAddr, budget: ConnectionBudget) -> Self {
+        Self { peer, streaming: StreamingFlag::default(), budget, phase: RequestPhase::default() }
+    }
 }
 
 /// The service of one connection.
-pub type ConnectionService<F> = TowerToHyperService<MapRequest<Router, F>>;
-
-/// The router for the requests of one connection.
 pub fn connection_service(
     router: Router,
     context: ConnectionContext,
-) -> ConnectionService<impl FnMut(axum::http::Request<Incoming>) -> Request + Clone> {
-    TowerToHyperService::new(router.map_request(move |request: axum::http::Request<Incoming>| {
-        let ConnectionContext { peer, streaming, budget } = &context;
-        // A new request shows that the previous response has ended.
-        streaming.clear();
-        budget.release();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(streaming.clone());
-        request.extensions_mut().insert(*peer);
-        request.extensions_mut().insert(budget.clone());
-        request
-    }))
+) -> impl HttpService<
+    Incoming,
+    ResBody = Body,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response, Infallible>> + Send,
+> + Send {
+    service_fn(move |request| serve_request(router.clone(), context.clone(), request))
+}
+
+async fn serve_request(
+    router: Router,
+    context: ConnectionContext,
+    request: axum::http::Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let ConnectionContext { peer, streaming, budget, phase } = context;
+    let serving = phase.begin_request();
+    // A new request shows that the previous response has ended.
+    streaming.clear();
+    budget.release();
+    let (parts, body) = request.into_parts();
+    let (body, unread) = Unread::track(body, parts.headers.contains_key(header::EXPECT));
+    let mut request = Request::from_parts(parts, body);
+    request.extensions_mut().insert(streaming);
+    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(budget);
+    let mut response = router.oneshot(request).await?;
+    if !unread.discard().await {
+        // The client then does not send its next request on a connection that is about to be closed.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response.map(|body| Body::new(ServedBody { body, _serving: serving })))
+}
+
+/// The body of a response. The connection is idle when the body has been sent.
+struct ServedBody {
+    body: Body,
+    _serving: ServingGuard,
+}
+
+impl HttpBody for ServedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Completes after shutdown has begun, if the connection still sends a stream that its client may not be reading.
@@ -90,18 +152,10 @@ pub async fn drain_streaming(streaming: StreamingFlag, shutdown: CancellationTok
     }
 }
 
-/// The HTTP/1.1 settings of a connection whose request headers may take `header_read_ms_max` milliseconds to arrive.
-pub fn http1(header_read_ms_max: u64) -> Builder {
+/// The HTTP/1.1 settings of a connection. [`super::connection_timeouts`] limits how long it waits.
+pub fn http1() -> Builder {
     let mut builder = Builder::new();
     // A client may close its sending side after the request and still read the response.
-    builder.half_close(true).max_buf_size(BUFFER_BYTES_MAX);
-    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_millis(header_read_ms_max));
+    builder.half_close(true).max_buf_size(BUFFER_BYTES_MAX).header_read_timeout(None);
     builder
-}
-
-/// Closes a connection whose client stops reading. Otherwise it would stay open for ever.
-pub fn with_write_timeout(stream: TcpStream) -> TimeoutStream<TcpStream> {
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(Duration::from_millis(WRITE_MS_MAX)));
-    stream
 }

@@ -8,7 +8,7 @@ use super::{
     extract::{
         caller::require_visible,
         cursor,
-        parameters::{PathId, QueryParameters, date, limit, min_position},
+        parameters::{PathId, QueryParameters, date, limit, min_position, require_ordered},
     },
     problem::Problem,
     problem_responses::QueryProblems,
@@ -43,12 +43,8 @@ pub struct DailyBalancesQuery {
 impl DailyBalancesQuery {
     fn period(&self) -> Result<Period, Problem> {
         let period = Period { from: date("from", self.from.as_deref())?, to: date("to", self.to.as_deref())? };
-        match period {
-            Period { from: Some(from), to: Some(to) } if from > to => {
-                Err(Problem::invalid_parameter("from", "from must not be later than to."))
-            }
-            period => Ok(period),
-        }
+        require_ordered(period.from, period.to)?;
+        Ok(period)
     }
 }
 

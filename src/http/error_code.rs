@@ -22,6 +22,7 @@ pub enum ErrorCode {
     NotFound,
     MethodNotAllowed,
     NotAcceptable,
+    RequestTimeout,
     PayloadTooLarge,
     UnsupportedMediaType,
     AccountExists,
@@ -72,6 +73,7 @@ impl ErrorCode {
         ErrorCode::NotFound,
         ErrorCode::MethodNotAllowed,
         ErrorCode::NotAcceptable,
+        ErrorCode::RequestTimeout,
         ErrorCode::PayloadTooLarge,
         ErrorCode::UnsupportedMediaType,
         ErrorCode::AccountExists,
@@ -168,6 +170,12 @@ impl ErrorCode {
                 StatusCode::NOT_ACCEPTABLE,
                 "No acceptable media type",
                 "The header Accept names no media type that this operation can produce.",
+            ),
+            ErrorCode::RequestTimeout => (
+                "request_timeout",
+                StatusCode::REQUEST_TIMEOUT,
+                "Request too slow",
+                "The request body did not arrive in time, and nothing was done. Send the request again.",
             ),
             ErrorCode::PayloadTooLarge => (
                 "payload_too_large",
@@ -303,11 +311,6 @@ impl ErrorCode {
         self.spec().status
     }
 
-    /// The code of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|code| code.as_str() == name)
-    }
-
     /// The code of a response that a library made and that has only a status.
     pub fn from_status(status: StatusCode) -> Self {
         match status {
@@ -316,6 +319,7 @@ impl ErrorCode {
             StatusCode::NOT_FOUND => ErrorCode::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
             StatusCode::NOT_ACCEPTABLE => ErrorCode::NotAcceptable,
+            StatusCode::REQUEST_TIMEOUT => ErrorCode::RequestTimeout,
             StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::PayloadTooLarge,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
             StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,

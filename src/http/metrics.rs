@@ -9,12 +9,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 use super::{
-    connection::{ACCEPT_RETRY_MS, HEADER_READ_MS_MAX, http1, with_write_timeout},
-    extract::parameters::{NoParameters, QueryParameters},
+    connection::{ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, connection_service, http1},
+    connection_timeouts::{ReadLimits, TimedStream},
+    extract::{
+        client_ip::PeerAddr,
+        parameters::{NoParameters, QueryParameters},
+    },
+    middleware::response_budget::ResponseBudget,
     problem::Problem,
     problem_responses::StatusProblems,
     state::AppState,
@@ -26,6 +31,8 @@ use passbook_telemetry::metrics::METRICS;
 const TEXT_0_0_4: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The states of a view.
 const STATES: [&str; 5] = ["building", "live", "stopped", "retired", "failed"];
+/// How long a connection of a process without an API may be idle, in milliseconds: longer than the interval of a scraper.
+const IDLE_MS_MAX: u64 = 75_000;
 /// The most connections of a process without an API. Further ones are closed at once.
 const CONNECTIONS_MAX: usize = 16;
 
@@ -69,14 +76,18 @@ pub async fn serve_metrics(listener: TcpListener) {
     let metrics = get(async || ([(header::CONTENT_TYPE, TEXT_0_0_4)], METRICS.text()));
     let router = Router::new().route("/metrics", metrics);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let budget = ResponseBudget::new();
+    let limits =
+        ReadLimits { idle: Duration::from_millis(IDLE_MS_MAX), headers: Duration::from_millis(HEADER_READ_MS_MAX) };
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
             continue;
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
-        let stream = TokioIo::new(Box::pin(with_write_timeout(stream)));
-        let connection = http1(HEADER_READ_MS_MAX).serve_connection(stream, TowerToHyperService::new(router.clone()));
+        let context = ConnectionContext::new(PeerAddr(peer), budget.for_connection());
+        let stream = TokioIo::new(TimedStream::new(stream, context.phase.clone(), limits));
+        let connection = http1().serve_connection(stream, connection_service(router.clone(), context));
         tokio::spawn(async move {
             // A connection error concerns only its client.
             let _ = connection.await;

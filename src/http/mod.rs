@@ -6,7 +6,9 @@
 mod account_status;
 mod accounts;
 mod connection;
+mod connection_timeouts;
 mod console;
+mod currencies;
 mod daily_balances;
 mod error_code;
 mod error_mapping;
@@ -31,8 +33,11 @@ mod router;
 mod server;
 mod state;
 mod statement;
+mod static_content;
+mod swagger_ui;
 mod transactions;
 mod transfers;
+mod unread_body;
 mod verification;
 
 pub use extract::client_ip::TrustedProxies;

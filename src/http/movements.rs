@@ -17,7 +17,7 @@ use super::{
 };
 use passbook_auth::{Caller, Scope};
 use passbook_bank::AccountReceipt;
-use passbook_domain::{AccountCommand, Channel, Command, command::Movement};
+use passbook_domain::{AccountCommand, Channel, command::Movement};
 
 /// Moves money into or out of an account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -95,11 +95,12 @@ async fn move_money(
     request: CommandRequest<MoveMoney>,
     make_command: impl FnOnce(Movement, Option<Channel>) -> AccountCommand,
 ) -> Result<Response, Problem> {
-    let CommandRequest { body, context } = request;
-    let movement = movement(body.amount, body.currency.as_ref(), body.reference)?;
-    let command = make_command(movement, body.channel.as_deref().map(channel).transpose()?);
-    let dry_run = context.dry_run;
-    let outcome = app.bank.execute(Command::Account { account_id, command }, context).await?;
+    let dry_run = request.context.dry_run;
+    let make_command = |body: MoveMoney| {
+        let movement = movement(body.amount, body.currency.as_ref(), body.reference)?;
+        Ok(make_command(movement, body.channel.as_deref().map(channel).transpose()?))
+    };
+    let outcome = request.execute_on(&app.bank, account_id, make_command).await?;
     Ok(created_receipt(&outcome, dry_run))
 }
 

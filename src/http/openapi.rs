@@ -88,11 +88,30 @@ fn camel_case(name: &str) -> String {
     camel
 }
 
-/// Adds the scope, and the responses without it, to an operation that requires one.
+/// Adds what access control means to an operation that requires a token: its scope, and the responses without it.
 fn add_access_control(operation: &mut Operation) {
-    let Some(scope) = operation.security.as_ref().and_then(|required| required.first()).and_then(scope_of) else {
-        return;
-    };
+    let Some(requirement) = operation.security.as_ref().and_then(|required| required.first()) else { return };
+    if let Some(scope) = scope_of(requirement) {
+        add_scope(operation, scope);
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, description, headers) in [
+        (
+            "401",
+            "The request has no valid token: `unauthenticated`. `WWW-Authenticate` has the reason.",
+            &["WWW-Authenticate"][..],
+        ),
+        (
+            "429",
+            "The caller sent too many requests: `rate_limited`. Nothing was done.",
+            &["Retry-After", "RateLimit", "RateLimit-Policy"],
+        ),
+    ] {
+        responses.insert(status.to_owned(), problem_response(description, headers).into());
+    }
+}
+
+fn add_scope(operation: &mut Operation, scope: Scope) {
     let mut description = operation.description.take().unwrap_or_default();
     // Writing to a String cannot fail.
     let _ = match scope.on_any_account() {
@@ -107,22 +126,9 @@ fn add_access_control(operation: &mut Operation) {
         None => write!(description, "\n\nRequires the scope `{}`.", scope.name()),
     };
     operation.description = Some(description);
-    let responses = &mut operation.responses.responses;
-    for (status, description, headers) in [
-        (
-            "401",
-            "The request has no valid token: `unauthenticated`. `WWW-Authenticate` has the reason.",
-            &["WWW-Authenticate"][..],
-        ),
-        ("403", "The token lacks a scope: `forbidden`. `WWW-Authenticate` names it.", &["WWW-Authenticate"]),
-        (
-            "429",
-            "The caller sent too many requests: `rate_limited`. Nothing was done.",
-            &["Retry-After", "RateLimit", "RateLimit-Policy"],
-        ),
-    ] {
-        responses.insert(status.to_owned(), problem_response(description, headers).into());
-    }
+    let refusal = "The token lacks a scope: `forbidden`. `WWW-Authenticate` names it.";
+    let response = problem_response(refusal, &["WWW-Authenticate"]);
+    operation.responses.responses.insert("403".to_owned(), response.into());
 }
 
 /// The scope of a security requirement.

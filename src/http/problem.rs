@@ -3,20 +3,25 @@
 //! A handler returns a [`Problem`]. The request-context middleware renders it, because the body also names the request's path
 //! and id.
 
-use std::sync::Arc;
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
     Json,
-    extract::Path,
-    http::{HeaderValue, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
     error_code::{ErrorCode, ErrorSpec},
+    extract::parameters::PathText,
     header_names::PASSBOOK_POSITION,
+    static_content::{StaticContent, content_type},
 };
 use passbook_event_store::Position;
 
@@ -34,7 +39,7 @@ pub struct Problem {
     detail: Option<String>,
     current_version: Option<i64>,
     balance: Option<i64>,
-    field: Option<&'static str>,
+    field: Option<Cow<'static, str>>,
     position: Option<Position>,
     denial: Option<Box<Denial>>,
 }
@@ -109,12 +114,12 @@ impl Problem {
     }
 
     /// An invalid field, parameter or header of the request.
-    pub fn field(code: ErrorCode, field: &'static str, detail: impl Into<String>) -> Self {
-        Self { field: Some(field), ..Self::new(code, detail) }
+    pub fn field(code: ErrorCode, field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(code, detail) }
     }
 
     /// An [`ErrorCode::InvalidParameter`] with the name of the parameter.
-    pub fn invalid_parameter(field: &'static str, detail: impl Into<String>) -> Self {
+    pub fn invalid_parameter(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::field(ErrorCode::InvalidParameter, field, detail)
     }
 
@@ -160,6 +165,17 @@ impl Problem {
     #[must_use]
     pub fn with_balance(self, balance: Option<i64>) -> Self {
         Self { balance, ..self }
+    }
+
+    /// The same problem with another detail.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// The current version of the account, if the problem names it.
+    pub fn current_version(&self) -> Option<i64> {
+        self.current_version
     }
 
     /// The code.
@@ -220,13 +236,22 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The pages of all codes.
+static PAGES: LazyLock<HashMap<&str, StaticContent>> = LazyLock::new(|| {
+    let content_type = content_type(".html").unwrap_or_default();
+    ErrorCode::ALL.iter().map(|code| (code.as_str(), StaticContent::new(content_type, page(*code)))).collect()
+});
+
 /// The page at the path in a problem's `type`.
-pub async fn problem_page(Path(name): Path<String>) -> Result<Html<String>, Problem> {
-    let code = ErrorCode::from_name(&name).ok_or(Problem::from_code(ErrorCode::NotFound))?;
+pub async fn problem_page(PathText(name): PathText, headers: HeaderMap) -> Result<Response, Problem> {
+    PAGES.get(&*name).ok_or(Problem::from_code(ErrorCode::NotFound))?.response(&headers)
+}
+
+fn page(code: ErrorCode) -> String {
     let ErrorSpec { code, status, title, help } = code.spec();
     let status = status.as_u16();
-    Ok(Html(format!(
+    format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
          <h1>{title}</h1><p><code>{code}</code>, status {status}</p><p>{help}</p></html>"
-    )))
+    )
 }

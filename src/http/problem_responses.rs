@@ -56,6 +56,7 @@ problems! {
     OpenProblems {
         BadRequest = 400: "The request is invalid: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`.",
         Conflict = 409: "An account with this id already exists: `account_exists`.",
+        RequestTimeout = 408: "The request body did not arrive in time: `request_timeout`.",
         PayloadTooLarge = 413: "The request body is too large: `payload_too_large`.",
         UnsupportedMediaType = 415: "The request body is not JSON: `unsupported_media_type`.",
         UnprocessableContent = 422: "The idempotency key was used for another request: `idempotency_key_reused`.",
@@ -70,6 +71,7 @@ problems! {
         BadRequest = 400: "The request is invalid: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`.",
         NotFound = 404: "The account does not exist, or the caller may not see it: `account_not_found`.",
         PreconditionFailed = 412: "`If-Match` does not name the current version of the account: `version_mismatch`.",
+        RequestTimeout = 408: "The request body did not arrive in time: `request_timeout`.",
         PayloadTooLarge = 413: "The request body is too large: `payload_too_large`.",
         UnsupportedMediaType = 415: "The request body is not JSON: `unsupported_media_type`.",
         UnprocessableContent = 422: "The account's state rejects the command (`account_closed`, `account_frozen`, `account_not_frozen`, `insufficient_funds`, `balance_not_zero`, `currency_mismatch`, `balance_limit_exceeded`), or the idempotency key was used for another request (`idempotency_key_reused`).",
@@ -83,6 +85,7 @@ problems! {
     TransferProblems {
         BadRequest = 400: "The request is invalid: `malformed_request`, `invalid_amount`, `invalid_currency`, `invalid_parameter`, `invalid_idempotency_key`, `same_account`.",
         NotFound = 404: "The account does not exist, or the caller may not see it: `account_not_found`.",
+        RequestTimeout = 408: "The request body did not arrive in time: `request_timeout`.",
         PayloadTooLarge = 413: "The request body is too large: `payload_too_large`.",
         UnsupportedMediaType = 415: "The request body is not JSON: `unsupported_media_type`.",
         UnprocessableContent = 422: "The account's state rejects the command (`account_closed`, `account_frozen`, `insufficient_funds`, `currency_mismatch`, `balance_limit_exceeded`), or the idempotency key was used for another request (`idempotency_key_reused`).",

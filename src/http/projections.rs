@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     error_code::ErrorCode,
-    extract::parameters::{Freshness, QueryParameters},
+    extract::parameters::{Freshness, PathText, QueryParameters},
     problem::Problem,
     problem_responses::{ListProblems, RebuildProblems},
     response::json_view,
@@ -88,7 +88,7 @@ pub async fn list_projections(
 pub async fn rebuild_projection(
     State(app): State<AppState>,
     caller: Caller,
-    Path(name): Path<String>,
+    PathText(name): PathText,
     QueryParameters(query): QueryParameters<RebuildQuery>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::Operations)?;

@@ -1,31 +1,36 @@
 //! The route table: the API on one screen, and the layers around it. The OpenAPI document is generated from it.
 
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    http::HeaderMap,
     middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
 use tower::ServiceBuilder;
-use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer};
+use tower_http::{catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use utoipa_swagger_ui::SwaggerUi;
 
 use super::{
-    account_status, accounts, console, daily_balances,
+    account_status, accounts, console, currencies, daily_balances,
     error_code::ErrorCode,
     event_stream, events,
-    extract::{client_ip::TrustedProxies, content_negotiation::gzip_or_identity},
+    extract::client_ip::TrustedProxies,
     health, metrics,
-    middleware::{origin_guard, rate_limit, request_context, response_budget, security_headers},
+    middleware::{
+        compression::{self, EncoderBudget},
+        origin_guard, rate_limit, request_context, response_budget, security_headers,
+    },
     movements, openapi, overview,
     problem::{Problem, problem_page},
     projections,
     state::AppState,
-    statement, transactions, transfers, verification,
+    statement,
+    static_content::StaticContent,
+    swagger_ui, transactions, transfers, verification,
 };
 
 /// The most bytes of a request body.
@@ -49,6 +54,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(daily_balances::list_daily_balances))
         .routes(routes!(transfers::get_transfer))
         .routes(routes!(overview::get_overview))
+        .routes(routes!(currencies::list_currencies))
         .routes(routes!(projections::list_projections))
         .routes(routes!(projections::rebuild_projection))
         // Audit
@@ -69,8 +75,7 @@ pub fn router(app: AppState) -> Router {
     // From the outermost layer to the innermost. They are one layer, because a router boxes each of its layers and clones it for
     // each request.
     let layers = ServiceBuilder::new()
-        .map_request(gzip_or_identity)
-        .layer(CompressionLayer::new())
+        .layer(from_fn_with_state(EncoderBudget::new(), compression::compress))
         .layer(from_fn(security_headers::security_headers))
         .layer(from_fn_with_state(app.trusted_proxies.clone(), request_context::request_context))
         .option_layer(app.rate_limiter.is_some().then(|| from_fn_with_state(app.clone(), rate_limit::enforce)))
@@ -80,7 +85,11 @@ pub fn router(app: AppState) -> Router {
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         // axum's own limit rejects a body only after it has arrived, even if its Content-Length is too large.
         .layer(DefaultBodyLimit::disable());
-    api.merge(SwaggerUi::new("/swagger-ui").url("/openapi.json", openapi::finish(document)))
+    let document = Arc::new(StaticContent::json(&openapi::finish(document)));
+    let serve_document = async move |headers: HeaderMap| document.response(&headers);
+    console::prepare();
+    api.merge(swagger_ui::routes())
+        .route("/openapi.json", get(serve_document))
         .route("/problems/{code}", get(problem_page))
         .route("/", get(console::index))
         .route("/console/currencies.json", get(console::currencies))

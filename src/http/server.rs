@@ -22,10 +22,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{
-        ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, StreamingFlag, connection_service, drain_streaming,
-        http1, with_write_timeout,
-    },
+    connection::{ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, connection_service, drain_streaming, http1},
+    connection_timeouts::{ReadLimits, TimedStream},
     extract::client_ip::PeerAddr,
     middleware::response_budget::ResponseBudget,
     router::{overloaded_router, router},
@@ -49,12 +47,17 @@ const DRAIN_MS_MAX: u64 = 15_000;
 
 /// Serves the API on `listener` until `shutdown` is cancelled. Then it accepts no further connections, and returns when the
 /// requests in flight have completed or [`DRAIN_MS_MAX`] has passed.
-pub async fn serve(listener: TcpListener, app: AppState, shutdown: CancellationToken) {
+///
+/// Static content is compressed before the function returns, so that the first connections do not wait for it.
+pub fn serve(listener: TcpListener, app: AppState, shutdown: CancellationToken) -> impl Future<Output = ()> + Send {
     // Accepted connections inherit the size from their listener.
     if let Err(error) = setsockopt(&listener, SndBuf, &SEND_BUFFER_BYTES) {
         tracing::warn!(%error, "send buffer size could not be set");
     }
-    let server = Server::new(app, shutdown.clone());
+    accept_connections(listener, Server::new(app, shutdown.clone()), shutdown)
+}
+
+async fn accept_connections(listener: TcpListener, server: Server, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -75,6 +78,7 @@ pub async fn serve(listener: TcpListener, app: AppState, shutdown: CancellationT
 struct Server {
     router: Router,
     overloaded: Router,
+    limits: ReadLimits,
     budget: ResponseBudget,
     slots: Arc<Semaphore>,
     overflow_slots: Arc<Semaphore>,
@@ -90,6 +94,7 @@ impl Server {
         let (slots, overflow_slots) = connection_limits();
         Self {
             overloaded: overloaded_router(app.trusted_proxies.clone()),
+            limits: ReadLimits { idle: app.idle_timeout, headers: Duration::from_millis(HEADER_READ_MS_MAX) },
             router: router(app),
             budget: ResponseBudget::new(),
             slots: Arc::new(Semaphore::new(slots)),
@@ -105,17 +110,19 @@ impl Server {
     fn serve_connection(&self, stream: TcpStream, peer: PeerAddr) {
         // Small responses are sent at once.
         let _ = stream.set_nodelay(true);
-        let stream = TokioIo::new(Box::pin(with_write_timeout(stream)));
-        let streaming = StreamingFlag::default();
-        let context = ConnectionContext { peer, streaming: streaming.clone(), budget: self.budget.for_connection() };
+        let context = ConnectionContext::new(peer, self.budget.for_connection());
+        let timed = |limits| TokioIo::new(TimedStream::new(stream, context.phase.clone(), limits));
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            let stream = timed(self.limits);
+            let abandoned = drain_streaming(context.streaming.clone(), self.shutdown.child_token());
             let service = connection_service(self.router.clone(), context);
-            let connection = self.graceful.watch(http1(HEADER_READ_MS_MAX).serve_connection(stream, service));
-            let abandoned = drain_streaming(streaming, self.shutdown.child_token());
+            let connection = self.graceful.watch(http1().serve_connection(stream, service));
             self.spawn_connection(connection, abandoned, slot);
         } else if let Ok(slot) = Arc::clone(&self.overflow_slots).try_acquire_owned() {
+            let limit = Duration::from_millis(OVERFLOW_READ_MS_MAX);
+            let stream = timed(ReadLimits { idle: limit, headers: limit });
             let service = connection_service(self.overloaded.clone(), context);
-            let connection = http1(OVERFLOW_READ_MS_MAX).keep_alive(false).serve_connection(stream, service);
+            let connection = http1().keep_alive(false).serve_connection(stream, service);
             self.spawn_connection(connection, pending(), slot);
         }
     }

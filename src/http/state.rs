@@ -1,6 +1,6 @@
 //! The state that all handlers and middleware share.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ pub struct Services {
     pub rate_limiter: Option<RateLimiter>,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: TrustedProxies,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
     /// Cancelled when shutdown begins: `/readyz` then answers 503 while requests are still served, so that load balancers send
     /// new requests elsewhere.
     pub draining: CancellationToken,

@@ -9,7 +9,7 @@ use super::{
     extract::{
         caller::require_visible,
         cursor,
-        parameters::{PathId, QueryParameters, limit, min_position, time},
+        parameters::{PathId, QueryParameters, limit, min_position, require_ordered, time},
     },
     problem::Problem,
     problem_responses::QueryProblems,
@@ -46,11 +46,9 @@ pub struct TransactionsQuery {
 
 impl TransactionsQuery {
     fn filter(&self) -> Result<Filter, Problem> {
-        Ok(Filter {
-            from: time("from", self.from.as_deref())?.map(round_up_to_microsecond),
-            to: time("to", self.to.as_deref())?.map(round_up_to_microsecond),
-            kind: self.kind,
-        })
+        let (from, to) = (time("from", self.from.as_deref())?, time("to", self.to.as_deref())?);
+        require_ordered(from, to)?;
+        Ok(Filter { from: from.map(round_up_to_microsecond), to: to.map(round_up_to_microsecond), kind: self.kind })
     }
 }
 

@@ -67,7 +67,7 @@ pub async fn create_transfer(
     request: CommandRequest<TransferMoney>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsWrite)?;
-    let CommandRequest { body, context } = request.without_condition()?;
+    let CommandRequest { body, context, .. } = request.without_condition()?;
     let (from, to) = (uuid("from", &body.from)?, uuid("to", &body.to)?);
     if from == to {
         return Err(Problem::from_code(ErrorCode::SameAccount));

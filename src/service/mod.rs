@@ -207,6 +207,7 @@ async fn start_tasks(
         access,
         rate_limiter: access::rate_limiter(config),
         trusted_proxies: http::TrustedProxies::new(&config.trusted_proxies),
+        idle_timeout: Duration::from_millis(config.idle_timeout_ms.get().into()),
         draining,
     };
     let server = http::serve(listener, http::AppState::new(services), tasks.http.token());

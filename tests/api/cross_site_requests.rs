@@ -78,6 +78,26 @@ async fn host_names_other_than_loopback_are_refused() {
 }
 
 #[tokio::test]
+async fn requests_through_a_proxy_are_refused() {
+    let app = spawn_app().await;
+    let off = spawn_app_with(&["--auth=off"]).await;
+    for (name, value) in [
+        ("forwarded", "for=192.0.2.1"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "bank.example"),
+        ("x-real-ip", "192.0.2.1"),
+        ("via", "1.1 proxy"),
+    ] {
+        let refused = app.client().with_header(name, value).open(json!({"currency": "EUR"})).await;
+        assert!(refused.expect_problem(403, "forbidden").text("/detail").contains("a proxy forwarded"), "{name}");
+        app.client().with_header(name, value).get("/livez").await.expect_problem(403, "forbidden");
+        off.client().with_header(name, value).open(json!({"currency": "EUR"})).await.expect(201);
+    }
+    assert_eq!(app.log().await.head.position, 0);
+}
+
+#[tokio::test]
 async fn any_host_is_served_with_explicit_auth_setting() {
     let off = spawn_app_with(&["--auth=off"]).await;
     off.client().with_header("host", "bank.example").get("/v1/accounts").await.expect(200);
@@ -96,9 +116,9 @@ async fn every_response_has_security_headers() {
         ("/v1/accounts?limit=nothing".to_owned(), Some("no-store")),
         ("/livez".to_owned(), None),
         ("/nowhere".to_owned(), None),
-        ("/problems/overloaded".to_owned(), None),
-        ("/openapi.json".to_owned(), None),
-        ("/swagger-ui/".to_owned(), None),
+        ("/problems/overloaded".to_owned(), Some("no-cache")),
+        ("/openapi.json".to_owned(), Some("no-cache")),
+        ("/swagger-ui/".to_owned(), Some("no-cache")),
         ("/".to_owned(), Some("no-cache")),
         ("/console/main.js".to_owned(), Some("no-cache")),
     ];

@@ -105,7 +105,13 @@ async fn path_or_query_that_is_not_utf_8_is_refused() {
     for path in ["/v1/accounts/%ff", "/v1/accounts/%zz", "/v1/accounts/%", "/v1/transfers/%c3%28"] {
         app.client().get(path).await.expect_problem(400, "invalid_parameter");
     }
-    app.client().get("/problems/%ff").await.expect_problem(400, "malformed_request");
+    app.client().get("/problems/%ff").await.expect_problem(400, "invalid_parameter");
+    app.client().get("/console/%ff").await.expect_problem(400, "invalid_parameter");
+    app.client().get("/swagger-ui/%ff").await.expect_problem(400, "invalid_parameter");
+    app.client().post("/v1/projections/%ff/rebuild", "").await.expect_problem(400, "invalid_parameter");
+    let cut = app.client().get("/v1/accounts?status=open&owner=caf%E9").await.expect_problem(400, "invalid_parameter");
+    assert_eq!(cut.text("/errors/0/field"), "owner");
+    app.client().post("/v1/accounts?dry_run=%ff", OPENING).await.expect_problem(400, "invalid_parameter");
     app.client().get("/problems/%zz").await.expect_problem(404, "not_found");
     let long = "a".repeat(60_000);
     app.client().get(&format!("/{long}")).await.expect_problem(404, "not_found");
@@ -139,6 +145,7 @@ async fn every_error_code_has_a_page() {
         (404, "account_not_found not_found"),
         (405, "method_not_allowed"),
         (406, "not_acceptable"),
+        (408, "request_timeout"),
         (409, "account_exists"),
         (412, "version_mismatch"),
         (413, "payload_too_large"),

@@ -39,6 +39,10 @@ async fn stale_version_is_refused_with_the_current_version() {
     ] {
         assert_eq!(refused.expect_problem(412, "version_mismatch").body["current_version"], 3);
     }
+    let weak = client.if_match("\"1\", W/\"3\"").deposit(account, 1).await.expect_problem(412, "version_mismatch");
+    assert!(weak.text("/detail").contains("a weak entity tag never matches"), "{}", weak.body);
+    let stale_and_weak = client.if_match("W/\"2\"").freeze(account).await.expect_problem(412, "version_mismatch");
+    assert!(!stale_and_weak.text("/detail").contains("a weak entity tag"), "{}", stale_and_weak.body);
     assert_eq!(app.log().await, before);
 }
 

@@ -1,6 +1,7 @@
 //! Invalid requests: each is refused with the right code, and nothing is recorded.
 
 use passbook_testkit::{ApiClient, App, Response, log::Log, spawn_app};
+use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -80,7 +81,10 @@ impl Fixture {
         self.commands.iter().filter(move |command| command.has_field(field))
     }
 
+    /// Expects the same refusal with and without an idempotency key.
     async fn expect_refusal(&self, path: &str, body: impl Into<Vec<u8>>, code: &str) -> Response {
+        let body = body.into();
+        expect_refusal(&self.client.with_key("refused"), path, body.clone(), code).await;
         expect_refusal(&self.client, path, body, code).await
     }
 
@@ -120,7 +124,7 @@ async fn unmodified_commands_are_valid() {
 #[tokio::test]
 async fn amount_must_be_an_integer_in_range() {
     let fixture = fixture().await;
-    let no_integer = r#"1.5 1.0 1e2 1E2 100e-2 1e400 0.0 "100" "" true false [] [100] {"amount":100}"#;
+    let no_integer = r#"1.5 1.0 1e2 1E2 100e-2 1e400 -1e400 0.0 "100" "" true false [] [100] {"amount":100}"#;
     let beyond = "-1 -0 9007199254740992 9223372036854775808 -9223372036854775809 18446744073709551616";
     let no_json = "01 +1 .5 1. 0x10 1_000 NaN Infinity";
     for field in ["amount", "initial_deposit"] {
@@ -135,7 +139,7 @@ async fn amount_must_be_an_integer_in_range() {
 #[tokio::test]
 async fn currency_must_be_an_active_iso_code() {
     let fixture = fixture().await;
-    let none = r#""eur" "XYZW" "XYZ" "EU" "" "EUR\u0020" "€" 17 true ["EUR"] {}"#;
+    let none = r#""eur" "XYZW" "XYZ" "EU" "" "EUR\u0020" "€" 17 1e400 true ["EUR"] {}"#;
     fixture.expect_refusals("currency", none, "invalid_currency").await;
     let null = fixture.commands[0].body_with("currency", "null");
     fixture.expect_refusal("/v1/accounts", null, "invalid_currency").await;
@@ -232,10 +236,11 @@ async fn body_must_be_one_json_object() {
         let values: Vec<&str> = command.members.iter().map(|(_, value)| value.as_str()).collect();
         let as_array = format!("[{}]", values.join(","));
         let (no_end, no_start) = (&body[..body.len() - 1], &body[1..]);
-        let (with_bom, twice, in_array) = (format!("\u{feff}{body}"), format!("{body}{body}"), format!("[{body}]"));
+        let (two_boms, twice, in_array) =
+            (format!("\u{feff}\u{feff}{body}"), format!("{body}{body}"), format!("[{body}]"));
         let deep_inside = format!("{{\"deep\":{deep}}}");
         let others = ["null", "true", "17", "\"text\"", "[]", "[null]", " ", "{", "nonsense", &as_array, &in_array];
-        for shape in others.into_iter().chain([no_end, no_start, &with_bom, &twice, &deep, &deep_inside]) {
+        for shape in others.into_iter().chain([no_end, no_start, &two_boms, &twice, &deep, &deep_inside]) {
             fixture.expect_refusal(path, shape, "malformed_request").await;
         }
         for index in [2, body.len()] {
@@ -249,6 +254,17 @@ async fn body_must_be_one_json_object() {
         fixture.expect_refusal(&command.path, "{}", "malformed_request").await;
     }
     fixture.expect_nothing_recorded().await;
+}
+
+#[tokio::test]
+async fn byte_order_mark_and_media_type_of_an_empty_body_are_ignored() {
+    let fixture = fixture().await;
+    let body = &fixture.commands[0].body();
+    let keyed = fixture.client.with_key("marked");
+    keyed.post("/v1/accounts", format!("\u{feff}{body}")).await.expect(201);
+    assert!(keyed.post("/v1/accounts", body.clone()).await.expect(201).is_replay());
+    let freeze = format!("/v1/accounts/{}/freeze", fixture.account);
+    fixture.client.with_header("content-type", "text/plain").send(Method::POST, &freeze, "").await.expect(200);
 }
 
 #[tokio::test]

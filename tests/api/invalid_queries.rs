@@ -16,7 +16,11 @@ async fn invalid_query_parameters_of_reads_are_refused() {
                     limits=1 after= after=x after=a after=v after=v-1 after=17 after=v9223372036854775808";
     let for_accounts = format!("status=gone status=Open status= owner= owner=%00 {owner} kind=deposit {too_early}");
     let for_movements = "kind=gift kind= owner=anna from=yesterday from= from=2026-13-01T00:00:00Z to=1700000000 \
-                        to=2026-01-31 to=2026-01-31T12:00:00 to=2026-01-31T12:00:00+01:00";
+                        to=2026-01-31 to=2026-01-31T12:00:00 to=2026-01-31T12:00:00+01:00 \
+                        from=2026-02-01T00:00:00Z&to=2026-01-31T00:00:00Z from=2026-12-31T23:59:60Z \
+                        from=2026-01-31%2012:00:00Z from=2026-01-31T12:00:00\u{2212}01:00 from=2026-01-31T12:00:00.Z \
+                        from=2026-01-31T12:00:00.1234567891Z from=2026-01-31T12:00:00%2B24:00 from=2026-01-31T12:00:00%2B01 \
+                        from=2026-01-31T12:00:00%2B01:60 from=2026-01-31T24:00:00Z from=%2B2026-01-31T12:00:00Z";
     let for_days = "from= to= from=yesterday to=2026-02-30 from=2026-1-31 from=26-01-31 to=2026-01-31T00:00:00Z \
                    from=-026-01-31 from=%2B026-01-31 to=12026-01-31 to=20260131 from=2026-02-01&to=2026-01-31 \
                    from=2026-01-31&from=2026-01-31 to=%00 to=\u{661}026-01-31 kind=deposit after=d after=d2026-02-30 \
@@ -34,7 +38,9 @@ async fn invalid_query_parameters_of_reads_are_refused() {
         for query in queries.split(' ') {
             let response = fixture.client.get(&format!("{path}?{query}")).await;
             assert_eq!(response.status, 400, "{path}?{query}: {}", response.body);
-            response.expect_problem(400, "invalid_parameter");
+            let refused = response.expect_problem(400, "invalid_parameter");
+            let name = query.split('=').next().unwrap();
+            assert_eq!(refused.text("/errors/0/field"), name, "{path}?{query}");
         }
     }
     fixture.client.get("/v1/accounts?currency=eur").await.expect_problem(400, "invalid_currency");

@@ -77,6 +77,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         access: Access::Off,
         rate_limiter: None,
         trusted_proxies: TrustedProxies::default(),
+        idle_timeout: Duration::from_secs(75),
         draining: CancellationToken::new(),
     };
     let server = tokio::spawn(serve(listener, AppState::new(services), shutdown));

@@ -84,7 +84,7 @@ async fn each_subject_has_one_bucket_for_all_its_tokens() {
 
 #[tokio::test]
 async fn address_from_a_trusted_proxy_is_limited() {
-    let flags = [&SLOW_REFILL[..], &["--trusted-proxies=192.0.2.0/24,127.0.0.1"]].concat();
+    let flags = [&SLOW_REFILL[..], &["--auth=off", "--trusted-proxies=192.0.2.0/24,127.0.0.1"]].concat();
     let app = spawn_app_with(&flags).await;
     let from = |address: &str| app.client().with_header("x-forwarded-for", address);
     assert!(count_refused(&get_many(&from("198.51.100.1"), "/v1/projections", MANY).await) > 0);
@@ -95,7 +95,7 @@ async fn address_from_a_trusted_proxy_is_limited() {
 
 #[tokio::test]
 async fn forwarded_address_from_other_peers_is_ignored() {
-    let app = spawn_app_with(&SLOW_REFILL).await;
+    let app = spawn_app_with(&[&SLOW_REFILL[..], &["--auth=off"]].concat()).await;
     let requests = (0..MANY).map(|n| {
         let client = app.client().with_header("x-forwarded-for", &format!("198.51.100.{n}"));
         async move { client.get("/v1/projections").await }

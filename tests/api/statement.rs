@@ -149,11 +149,12 @@ async fn invalid_periods_are_refused() {
             assert_eq!(refused.text("/errors/0/field"), field, "{query}");
         }
     }
+    let reversed = app.client().get(&path(account, "from=2026-01-02&to=2026-01-01")).await;
+    assert_eq!(reversed.expect_problem(400, "invalid_parameter").text("/errors/0/field"), "from");
     for query in [
         "",
         "from=2026-01-01",
         "to=2026-01-01",
-        "from=2026-01-02&to=2026-01-01",
         "from=2026-01-01&from=2026-01-01",
         "from=2026-01-01&to=2026-02-01&limit=5",
         "from=2026-01-01&to=2026-02-01&min_position=x",

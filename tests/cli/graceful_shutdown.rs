@@ -198,6 +198,6 @@ fn a_second_signal_ends_it_without_waiting_for_clients() {
     thread::sleep(Duration::from_millis(300));
     let ended = service.stop(Signal::SIGINT);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("a second time"), "{ended:?}");
+    assert!(ended.stderr.contains("a second signal"), "{ended:?}");
     folder.wait_until_unused();
 }

@@ -23,6 +23,8 @@ async fn log_of(level: &str) -> (Vec<Value>, String) {
     assert_eq!(service.client.post(&withdrawals, "key-8471", &body).await.unwrap().status(), 422);
     assert_eq!(service.client.get("/v1/accounts?owner=customer-4711").await.status(), 200);
     assert_eq!(service.client.get("/nowhere").await.status(), 404);
+    assert_eq!(service.client.get("/livez").await.status(), 200);
+    assert_eq!(service.client.get("/readyz").await.status(), 200);
 
     let ended = service.stop(Signal::SIGTERM);
     let json = ended.stderr.lines().filter(|line| line.starts_with('{'));

@@ -5,9 +5,14 @@ use serde::{Deserialize, Serialize};
 /// An ISO 4217 currency.
 pub use iso_currency::Currency;
 
-/// Every currency of ISO 4217.
+/// Every currency of ISO 4217 that an account can have, with those that were withdrawn.
 pub fn currencies() -> impl Iterator<Item = Currency> {
     <Currency as iso_currency::IntoEnumIterator>::iter()
+}
+
+/// Whether the currency was withdrawn from ISO 4217. Accounts that have it keep it, and no account can be opened in it.
+pub fn is_withdrawn(currency: Currency) -> bool {
+    matches!(currency, Currency::BGN | Currency::CUC | Currency::HRK | Currency::SLL | Currency::ZWL)
 }
 
 /// The number of decimal digits of a currency; 0 for a currency without a minor unit.

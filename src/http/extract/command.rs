@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Query, Request, rejection::BytesRejection},
+    extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection},
     http::{HeaderMap, Method, StatusCode, header, request::Parts},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -15,14 +15,17 @@ use uuid::Uuid;
 
 use super::{
     caller::account_access,
-    conditions::{if_match, if_match_text},
+    conditions::{if_match, if_match_text, weak_match},
     headers::{RequestId, idempotency_key, traceparent},
-    parameters::invalid_query,
+    parameters::parse_query,
 };
 use crate::http::{error_code::ErrorCode, problem::Problem, state::AppState};
 use passbook_auth::Caller;
-use passbook_bank::{AccountAccess, CommandContext, IdempotencyKey};
+use passbook_bank::{AccountAccess, Bank, CommandContext, CommandOutcome, IdempotencyKey};
+use passbook_domain::{AccountCommand, Command};
 
+/// A byte order mark, which some clients write before JSON. It is ignored (RFC 8259, section 8.1).
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// How long a body may take to arrive, in milliseconds.
 const BODY_MS_MAX: u64 = 10_000;
 
@@ -33,6 +36,8 @@ pub struct CommandRequest<B> {
     pub body: B,
     /// The caller, the idempotency key and the condition.
     pub context: CommandContext,
+    /// The headers of the request.
+    headers: HeaderMap,
 }
 
 /// The query parameters of every command.
@@ -52,7 +57,7 @@ impl<B: DeserializeOwned> FromRequest<AppState> for CommandRequest<B> {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, state).await?;
-        let options: Query<CommandOptions> = Query::try_from_uri(&parts.uri).map_err(invalid_query)?;
+        let options: CommandOptions = parse_query(&parts.uri)?;
         let key = idempotency_key(&parts.headers)?.filter(|_| !options.dry_run);
         let condition = if_match(&parts.headers)?;
 
@@ -68,13 +73,11 @@ impl<B: DeserializeOwned> FromRequest<AppState> for CommandRequest<B> {
         };
         let headers = parts.headers.clone();
         let bytes = read_body(Request::from_parts(parts, body), state).await?;
-        require_json(&headers, &bytes)?;
-        let body = parse(&bytes)?;
-        let idempotency_key = match key {
-            Some(key) => Some(IdempotencyKey { key, fingerprint: target.fingerprint(&bytes)? }),
-            None => None,
-        };
-        Ok(Self { body, context: CommandContext { idempotency_key, ..context } })
+        let bytes = bytes.strip_prefix(UTF8_BOM).unwrap_or(&bytes);
+        require_json(&headers, bytes)?;
+        let body = parse(bytes)?;
+        let idempotency_key = key.map(|key| IdempotencyKey { key, fingerprint: target.fingerprint(bytes) });
+        Ok(Self { body, context: CommandContext { idempotency_key, ..context }, headers })
     }
 }
 
@@ -84,6 +87,27 @@ impl<B> CommandRequest<B> {
     pub fn with_access(mut self, access: AccountAccess) -> Self {
         self.context.access = access;
         self
+    }
+
+    /// Executes the command that `make_command` makes of the body on one existing account.
+    ///
+    /// # Errors
+    /// The body is invalid, or the command is rejected. A weak `If-Match` gets an explanation of its own.
+    pub async fn execute_on(
+        self,
+        bank: &Bank,
+        account_id: Uuid,
+        make_command: impl FnOnce(B) -> Result<AccountCommand, Problem>,
+    ) -> Result<CommandOutcome, Problem> {
+        let Self { body, context, headers } = self;
+        let command = Command::Account { account_id, command: make_command(body)? };
+        bank.execute(command, context).await.map_err(|error| {
+            let problem = Problem::from(error);
+            match problem.current_version().and_then(|current| weak_match(&headers, current)) {
+                Some(detail) => problem.with_detail(detail),
+                None => problem,
+            }
+        })
     }
 
     /// Rejects `If-Match`, for commands that do not address a single existing account.
@@ -112,13 +136,13 @@ impl Target {
     }
 
     /// SHA-256 of method, path, canonical body and `If-Match`.
-    fn fingerprint(&self, body: &[u8]) -> Result<[u8; 32], Problem> {
+    fn fingerprint(&self, body: &[u8]) -> [u8; 32] {
         let mut digest = Sha256::new();
-        for part in [self.method.as_str().as_bytes(), self.path.as_bytes(), &canonical(body)?, &self.if_match] {
+        for part in [self.method.as_str().as_bytes(), self.path.as_bytes(), &canonical(body), &self.if_match] {
             digest.update(part.len().to_be_bytes());
             digest.update(part);
         }
-        Ok(digest.finalize().into())
+        digest.finalize().into()
     }
 }
 
@@ -140,7 +164,7 @@ async fn read_body(request: Request, state: &AppState) -> Result<Bytes, Problem>
         Ok(Err(rejection)) => Err(incomplete_body(&rejection)),
         Err(_) => {
             let detail = format!("The request body did not arrive within {BODY_MS_MAX} ms.");
-            Err(Problem::new(ErrorCode::MalformedRequest, detail))
+            Err(Problem::new(ErrorCode::RequestTimeout, detail))
         }
     }
 }
@@ -152,7 +176,7 @@ fn incomplete_body(rejection: &BytesRejection) -> Problem {
     }
 }
 
-/// An empty body means the empty object and needs no `Content-Type`.
+/// An empty body means the empty object, whatever its `Content-Type`.
 fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
@@ -161,8 +185,8 @@ fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
         return Err(Problem::new(ErrorCode::UnsupportedMediaType, detail));
     }
     match essence.as_deref() {
+        _ if body.is_empty() => Ok(()),
         Some("application/json") => Ok(()),
-        None if body.is_empty() => Ok(()),
         Some(_) | None => Err(Problem::from_code(ErrorCode::UnsupportedMediaType)),
     }
 }
@@ -178,8 +202,12 @@ pub(in crate::http) fn parse<B: DeserializeOwned>(body: &[u8]) -> Result<B, Prob
     })
 }
 
-/// The body without the differences that two equal JSON texts may have: white space and the order of members.
-pub(in crate::http) fn canonical(body: &[u8]) -> Result<Vec<u8>, Problem> {
-    let value: serde_json::Value = parse(body)?;
-    Ok(value.to_string().into_bytes())
+/// A body that was parsed, without the differences that two equal JSON texts may have: white space and the order of members.
+///
+/// It never rejects a body: only [`parse`] does, so that the same body has the same error with and without a key. A body with a
+/// value that [`serde_json::Value`] cannot hold, such as `1e400`, is used as it was sent; no command accepts such a value.
+pub(in crate::http) fn canonical(body: &[u8]) -> Vec<u8> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body)
+        .map_or_else(|_| body.to_vec(), |value: serde_json::Value| value.to_string().into_bytes())
 }

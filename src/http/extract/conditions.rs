@@ -20,6 +20,18 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> {
     }))
 }
 
+/// The detail of a problem for an `If-Match` that names the current version, but only with a weak tag.
+pub fn weak_match(headers: &HeaderMap, current: i64) -> Option<String> {
+    let Ok(Some(Tags::These(tags))) = entity_tags(headers, header::IF_MATCH) else { return None };
+    let is_weak_match = tags.iter().any(|tag| tag.weak && version(&tag.opaque) == Some(current));
+    is_weak_match.then(|| {
+        format!(
+            "The account is at version {current}, but If-Match names it with the weak entity tag W/\"{current}\", and a weak \
+             entity tag never matches. Send the strong entity tag \"{current}\"."
+        )
+    })
+}
+
 /// The header as sent, for the fingerprint of the request.
 pub fn if_match_text(headers: &HeaderMap) -> Vec<u8> {
     let values: Vec<&[u8]> = headers.get_all(header::IF_MATCH).iter().map(|value| value.as_bytes()).collect();

@@ -1,9 +1,6 @@
 //! Content negotiation (RFC 9110, section 12.5): the media type of a response, and whether it may be compressed.
 
-use axum::{
-    extract::Request,
-    http::{HeaderMap, HeaderValue, header},
-};
+use axum::http::{HeaderMap, header};
 
 /// The media type that `Accept` prefers among `available`, the earlier one if it has no preference; `None` if it accepts
 /// none of them.
@@ -78,20 +75,13 @@ fn weight(text: &str) -> Option<u16> {
     }
 }
 
-/// Reduces `Accept-Encoding` to `gzip` or nothing. Otherwise the compression layer would answer 406 after the command has been
-/// executed, if it supports no encoding that the client accepts. A client that does not accept gzip gets an uncompressed
-/// response (RFC 9110, section 12.5.3).
-pub fn gzip_or_identity(mut request: Request) -> Request {
-    let headers = request.headers_mut();
+/// Whether the client accepts gzip. A client that does not gets an uncompressed response, even if it accepts no encoding at all
+/// (RFC 9110, section 12.5.3): the command may have been executed.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let codings: Vec<(&str, f32)> = values.flat_map(|value| value.split(',')).map(coding).collect();
     let weight_of = |name: &str| codings.iter().find(|(coding, _)| coding.eq_ignore_ascii_case(name)).map(|(_, w)| *w);
-    let accepts_gzip = weight_of("gzip").or(weight_of("*")).is_some_and(|weight| weight > 0.0);
-    match accepts_gzip {
-        true => drop(headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"))),
-        false => drop(headers.remove(header::ACCEPT_ENCODING)),
-    }
-    request
+    weight_of("gzip").or(weight_of("*")).is_some_and(|weight| weight > 0.0)
 }
 
 /// A coding and its weight, such as `gzip;q=0.5`.

@@ -1,18 +1,26 @@
 //! Parses path segments, query parameters and body fields into types that handlers can trust.
 
-use axum::extract::{FromRequestParts, Query, RawPathParams, rejection::QueryRejection};
-use axum::http::request::Parts;
+use std::collections::HashSet;
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams},
+    http::{Uri, request::Parts},
+};
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use percent_encoding::percent_decode_str;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, IgnoredAny, IntoDeserializer, value},
+    de::{self, DeserializeOwned, IntoDeserializer, value},
 };
 use serde_json::value::RawValue;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::http::{error_code::ErrorCode, problem::Problem};
-use passbook_domain::{Amount, Channel, Currency, money::MINOR_UNITS_MAX};
+use passbook_domain::{
+    Amount, Channel, Currency,
+    money::{MINOR_UNITS_MAX, is_withdrawn},
+};
 use passbook_event_store::{InvalidPosition, Position};
 
 /// The most characters of a reference or a reason.
@@ -32,14 +40,32 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = RawPathParams::from_request_parts(parts, state).await;
-        let path = path.map_err(|_| Problem::invalid_parameter("path", "The path must be UTF-8."))?;
-        match path.iter().next() {
+        match path_parameters(parts, state).await?.iter().next() {
             Some(("transfer_id", id)) => uuid("transfer_id", id).map(Self),
             Some((_, id)) => uuid("account_id", id).map(Self),
             None => Err(Problem::from_code(ErrorCode::NotFound)),
         }
     }
+}
+
+/// The name in a path.
+#[derive(Clone, Debug)]
+pub struct PathText(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match path_parameters(parts, state).await?.iter().next() {
+            Some((_, text)) => Ok(Self(text.to_owned())),
+            None => Err(Problem::from_code(ErrorCode::NotFound)),
+        }
+    }
+}
+
+async fn path_parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Problem> {
+    let parameters = RawPathParams::from_request_parts(parts, state).await;
+    parameters.map_err(|_| Problem::invalid_parameter("path", "The path must be UTF-8."))
 }
 
 /// The query string, parsed into `Q`. Unknown parameters are rejected, so that a misspelt one is never ignored.
@@ -50,7 +76,7 @@ impl<S: Send + Sync, Q: DeserializeOwned> FromRequestParts<S> for QueryParameter
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Query::try_from_uri(&parts.uri).map(|Query(query)| Self(query)).map_err(invalid_query)
+        parse_query(&parts.uri).map(Self)
     }
 }
 
@@ -79,9 +105,59 @@ impl Freshness {
     }
 }
 
-/// The problem of a query string that cannot be parsed.
-pub fn invalid_query(rejection: QueryRejection) -> Problem {
-    Problem::new(ErrorCode::InvalidParameter, format!("{}.", rejection.body_text()))
+/// Parses the query string of `uri`. Percent-encoded bytes must be UTF-8: a decoder that replaces them would read another value
+/// than the client sent.
+///
+/// # Errors
+/// An [`ErrorCode::InvalidParameter`] that names the parameter.
+pub fn parse_query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Problem> {
+    let query = uri.query().unwrap_or_default();
+    if percent_decode_str(query).decode_utf8().is_err() {
+        return Err(Problem::invalid_parameter(parameter_that_is_not_utf8(query), "The query must be UTF-8."));
+    }
+    serde_urlencoded::from_str(query).map_err(|error| {
+        let detail = |name: &str, error| format!("The query parameter {name} is invalid: {error}.");
+        match invalid_parameter::<Q>(query) {
+            Some((name, error)) => Problem::invalid_parameter(name.clone(), detail(&name, error)),
+            None => Problem::new(ErrorCode::InvalidParameter, format!("The query is invalid: {error}.")),
+        }
+    })
+}
+
+fn parameter_that_is_not_utf8(query: &str) -> String {
+    let is_utf8 = |pair: &&str| percent_decode_str(pair).decode_utf8().is_ok();
+    let pair = query.split('&').find(|pair| !is_utf8(pair)).unwrap_or_default();
+    let name = pair.split('=').next().unwrap_or_default();
+    percent_decode_str(name).decode_utf8_lossy().into_owned()
+}
+
+/// The first parameter that `Q` rejects, and why. All parameters are optional, so each can be parsed by itself. If none is
+/// rejected, one of them is repeated.
+fn invalid_parameter<Q: DeserializeOwned>(query: &str) -> Option<(String, value::Error)> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query).ok()?;
+    let mut names = HashSet::new();
+    for (name, text) in &pairs {
+        let alone = serde_urlencoded::to_string([(name, text)]).ok()?;
+        let parsed = serde_urlencoded::from_str::<Q>(&alone);
+        if let Err(error) = parsed.map(drop) {
+            return Some((name.clone(), error));
+        }
+        if !names.insert(name) {
+            return Some((name.clone(), de::Error::custom("it must not be repeated")));
+        }
+    }
+    None
+}
+
+/// Rejects a period that begins after its end.
+///
+/// # Errors
+/// An [`ErrorCode::InvalidParameter`] with the field `from`.
+pub fn require_ordered<T: PartialOrd>(from: Option<T>, to: Option<T>) -> Result<(), Problem> {
+    match from.zip(to) {
+        Some((from, to)) if from > to => Err(Problem::invalid_parameter("from", "from must not be later than to.")),
+        _ => Ok(()),
+    }
 }
 
 /// A UUID in its hyphenated form.
@@ -114,18 +190,50 @@ pub fn min_position(text: Option<&str>) -> Result<Option<Position>, Problem> {
     parsed.map_err(|error: InvalidPosition| Problem::invalid_parameter("min_position", error.to_string()))
 }
 
-/// A time of RFC 3339.
+/// A time of RFC 3339, with at most nine digits of a second's fraction.
 ///
 /// # Errors
 /// 400 `invalid_parameter` if the text is not such a time.
 pub fn time(field: &'static str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
-    let parsed = text.map(DateTime::parse_from_rfc3339).transpose();
-    let time = parsed.map_err(|_| {
+    let parsed = text.map(|text| rfc3339(text).ok_or(())).transpose();
+    parsed.map_err(|()| {
         let detail =
             format!("{field} must be an RFC 3339 time such as 2026-01-31T12:00:00Z. In a query, write + as %2B.");
         Problem::invalid_parameter(field, detail)
-    })?;
-    Ok(time.map(|time| time.with_timezone(&Utc)))
+    })
+}
+
+/// chrono alone would also accept a leap second, a space in place of `T`, a Unicode minus sign and more digits than it stores.
+fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
+    let (date_time, rest) = text.split_at_checked("2026-01-31T12:00:00".len())?;
+    let is_expected = |(index, byte): (usize, u8)| match index {
+        4 | 7 => byte == b'-',
+        10 => byte == b'T' || byte == b't',
+        13 | 16 => byte == b':',
+        // The first digit of the seconds: 60 is a leap second.
+        17 => byte.is_ascii_digit() && byte < b'6',
+        _ => byte.is_ascii_digit(),
+    };
+    let after_fraction = match rest.strip_prefix('.') {
+        None => rest,
+        Some(fraction) => {
+            let offset = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+            if !(1..=9).contains(&(fraction.len() - offset.len())) {
+                return None;
+            }
+            offset
+        }
+    };
+    let is_offset = match after_fraction.as_bytes() {
+        [b'Z' | b'z'] => true,
+        [b'+' | b'-', h1, h2, b':', m1, m2] => {
+            let is_hour = matches!((h1, h2), (b'0' | b'1', b'0'..=b'9') | (b'2', b'0'..=b'3'));
+            is_hour && (b'0'..=b'5').contains(m1) && m2.is_ascii_digit()
+        }
+        _ => false,
+    };
+    let is_valid = is_offset && date_time.bytes().enumerate().all(is_expected);
+    is_valid.then(|| DateTime::parse_from_rfc3339(text).ok()).flatten().map(|time| time.with_timezone(&Utc))
 }
 
 /// A day in UTC, such as `2026-01-31` (RFC 3339, full-date).
@@ -234,22 +342,31 @@ impl<'de> Deserialize<'de> for MinorUnits {
     }
 }
 
-/// A currency in a body. A value that is not a text gets the error `invalid_currency` and not `malformed_request`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum CurrencyCode {
-    /// A text that may be a code.
-    Text(String),
-    /// Any other JSON value.
-    Other(IgnoredAny),
-}
+/// A currency in a body. `None` if it is not a text, so that the error is `invalid_currency` and not `malformed_request`.
+#[derive(Clone, Debug)]
+pub struct CurrencyCode(Option<String>);
 
 impl CurrencyCode {
     /// The currency.
     pub fn currency(&self) -> Result<Currency, Problem> {
-        match self {
-            CurrencyCode::Text(code) => currency(code),
-            CurrencyCode::Other(IgnoredAny) => currency(""),
+        currency(self.0.as_deref().unwrap_or_default())
+    }
+
+    /// The currency of a new account.
+    pub fn currency_in_use(&self) -> Result<Currency, Problem> {
+        let currency = self.currency()?;
+        if is_withdrawn(currency) {
+            let detail = format!("The currency {} was withdrawn from ISO 4217.", currency.code());
+            return Err(Problem::field(ErrorCode::InvalidCurrency, "currency", detail));
         }
+        Ok(currency)
+    }
+}
+
+impl<'de> Deserialize<'de> for CurrencyCode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let sent = <&RawValue>::deserialize(deserializer)?.get();
+        let text = sent.starts_with('"').then(|| serde_json::from_str(sent).map_err(de::Error::custom)).transpose()?;
+        Ok(Self(text))
     }
 }

@@ -1,4 +1,4 @@
-//! Rejects requests that pages of other web sites send while access control is off.
+//! Rejects requests that pages of other web sites send, or that a proxy forwards, while access control is off.
 //!
 //! A browser on this machine reaches a service on a loopback address, and so does every page that is open in it. The page
 //! connects directly, or through its own host name that resolves to this address (DNS rebinding). With access control on, the
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, HeaderName, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -18,14 +18,19 @@ use passbook_auth::Access;
 
 const FOREIGN_HOST: &str =
     "Without access control, only requests to a loopback host are accepted. Use http://127.0.0.1 or http://localhost.";
+const FORWARDED: &str = "Without access control on a loopback address, only programs on this machine are served, and a proxy forwarded \
+     this request. Turn access control on (PASSBOOK_AUTH_ISSUER or PASSBOOK_AUTH_JWKS_FILE), or set PASSBOOK_AUTH=off to \
+     serve every client of the proxy.";
 const CROSS_SITE: &str = "Without access control, requests from pages of other web sites are rejected.";
 
-/// Rejects a request with a foreign host, or from a page of another site.
+/// Rejects a request with a foreign host, through a proxy, or from a page of another site.
 pub async fn reject_cross_site(State(access): State<Access>, request: Request, next: Next) -> Response {
     let reason = match access {
         Access::Tokens(_) => None,
         Access::Off => cross_site_request(&request),
-        Access::Loopback => foreign_host(request.headers()).or_else(|| cross_site_request(&request)),
+        Access::Loopback => foreign_host(request.headers())
+            .or_else(|| forwarded(request.headers()))
+            .or_else(|| cross_site_request(&request)),
     };
     match reason {
         Some(reason) => Problem::forbidden(reason, None).into_response(),
@@ -37,6 +42,15 @@ pub async fn reject_cross_site(State(access): State<Access>, request: Request, n
 fn foreign_host(headers: &HeaderMap) -> Option<&'static str> {
     let is_own = headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_loopback));
     (!is_own).then_some(FOREIGN_HOST)
+}
+
+/// A proxy on this machine reaches the loopback address for clients elsewhere, and passes on a loopback `Host` by default.
+fn forwarded(headers: &HeaderMap) -> Option<&'static str> {
+    let is_added_by_proxies = |name: &HeaderName| {
+        let name = name.as_str();
+        matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-")
+    };
+    headers.keys().any(is_added_by_proxies).then_some(FORWARDED)
 }
 
 /// A request that a page of another site makes, except navigation to a page of this service. Browsers report the site in

@@ -43,7 +43,8 @@ pub async fn enforce(State(app): State<AppState>, request: Request, next: Next) 
     response
 }
 
-fn is_probe(path: &str) -> bool {
+/// Whether the path is that of a probe, which load balancers send all the time.
+pub fn is_probe(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz")
 }
 

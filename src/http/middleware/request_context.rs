@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, Version, header},
+    http::{HeaderValue, Method, StatusCode, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -26,6 +26,7 @@ use crate::http::{
         headers::{RequestId, traceparent},
     },
     header_names::{RATELIMIT, RATELIMIT_POLICY, X_REQUEST_ID},
+    middleware::rate_limit::is_probe,
     problem::{PROBLEM_JSON, Problem},
 };
 use passbook_telemetry::metrics::METRICS;
@@ -93,6 +94,10 @@ impl RequestContext {
         METRICS.refusals.with_label_values(code).inc();
         let Some(reason) = problem.denial_reason() else { return };
         METRICS.authority_refusals.with_label_values(code).inc();
+        if problem.code() == ErrorCode::RateLimited || is_probe(&self.path) {
+            tracing::debug!(request_id = &*self.id, path = self.path, reason, "access denied");
+            return;
+        }
         let denial = Denial {
             caller: self.caller.subject().unwrap_or("unknown").to_owned(),
             address: self.client.map(|ClientIp(address)| address),
@@ -112,7 +117,12 @@ impl RequestContext {
         self.span.record("http.response.status_code", status.as_u16());
         let (status, duration_ms) = (status.as_u16(), duration.as_micros() as f64 / 1_000.0);
         let method = &self.method;
-        tracing::info!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+        // Probes and rejected floods would hide everything else.
+        if is_probe(&self.path) || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            tracing::debug!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+        } else {
+            tracing::info!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+        }
     }
 }
 

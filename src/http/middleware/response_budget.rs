@@ -12,7 +12,7 @@ use axum::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::http::{error_code::ErrorCode, problem::Problem};
+use crate::http::{error_code::ErrorCode, problem::Problem, static_content::SharedBody};
 
 /// The most memory of all large responses together.
 const UNREAD_KIB_MAX: usize = 256 * 1024;
@@ -68,14 +68,14 @@ impl ConnectionBudget {
     }
 }
 
-/// Answers 503 in place of a large response if the budget is used up. Receipts of commands are small, and the files of the
-/// console and of Swagger UI are shared by all responses.
+/// Answers 503 in place of a large response if the budget is used up. Receipts of commands are small, and all responses share the
+/// bytes of static content.
 pub async fn enforce(Extension(budget): Extension<ConnectionBudget>, request: Request, next: Next) -> Response {
-    let is_data = request.uri().path().starts_with("/v1/");
     let response = next.run(request).await;
     // The event stream bounds its own memory.
     let is_stream = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
-    if is_stream || !is_data {
+    let is_shared = response.extensions().get::<SharedBody>().is_some();
+    if is_stream || is_shared {
         return response;
     }
     let size_kib = response.body().size_hint().exact().map(|bytes| bytes.div_ceil(KIB));
@@ -128,7 +128,9 @@ mod tests {
     async fn a_response_beyond_the_budget_is_answered_503() {
         let pages = || async { Body::from_stream(stream::pending::<Result<Bytes, axum::Error>>()) };
         let small = || async { "{}" };
-        let routes = Router::new().route("/v1/pages", get(pages)).route("/v1/small", get(small));
+        let shared = || async { (Extension(SharedBody), Bytes::from_static(&[0; 1_000_000])) };
+        let routes = Router::new().route("/v1/pages", get(pages)).route("/pages", get(pages));
+        let routes = routes.route("/v1/small", get(small)).route("/shared", get(shared));
         let service = routes.layer(middleware::from_fn(enforce));
         let budget = ResponseBudget::new();
         let connections: Vec<ConnectionBudget> = (0..=PAGES).map(|_| budget.for_connection()).collect();
@@ -142,7 +144,9 @@ mod tests {
         }
         let late = &connections[PAGES];
         assert_eq!(get_status(late, "/v1/pages").await, 503);
+        assert_eq!(get_status(late, "/pages").await, 503, "a path outside of the API");
         assert_eq!(get_status(late, "/v1/small").await, 200);
+        assert_eq!(get_status(late, "/shared").await, 200);
         connections[0].release();
         assert_eq!(get_status(late, "/v1/pages").await, 200);
     }

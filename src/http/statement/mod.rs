@@ -23,7 +23,7 @@ use super::{
     extract::{
         caller::require_visible,
         content_negotiation::preferred,
-        parameters::{PathId, QueryParameters, date, min_position},
+        parameters::{PathId, QueryParameters, date, min_position, require_ordered},
     },
     problem::Problem,
     problem_responses::StatementProblems,
@@ -59,10 +59,8 @@ pub struct StatementQuery {
 impl StatementQuery {
     fn period(&self) -> Result<Period, Problem> {
         let (from, to) = (required_day("from", self.from.as_deref())?, required_day("to", self.to.as_deref())?);
-        match from <= to {
-            true => Ok(Period { from, to }),
-            false => Err(Problem::invalid_parameter("to", "to must not be earlier than from.")),
-        }
+        require_ordered(Some(from), Some(to))?;
+        Ok(Period { from, to })
     }
 }
 

@@ -24,6 +24,8 @@ use tokio::{sync::watch, task::JoinHandle, time::sleep};
 const CONNECTIONS: usize = 2_000;
 /// File descriptors that this process needs for everything else.
 const OTHER_DESCRIPTORS: u64 = 512;
+/// Shorter than the default, so that the tests do not wait for it.
+const IDLE_TIMEOUT_MS: &str = "10000";
 /// How long the service may take to close abusive connections, and to answer the honest client.
 const RELEASE_S_MAX: u64 = 180;
 /// The receive buffer of a client that does not read.
@@ -59,7 +61,8 @@ impl AbuseHarness {
     /// Starts a service with one account, and the honest client.
     pub async fn start() -> Self {
         let folder = Folder::migrated();
-        let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "warn").start();
+        let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "warn");
+        let service = service.set("PASSBOOK_IDLE_TIMEOUT_MS", IDLE_TIMEOUT_MS).start();
         service.client.wait_until_ready().await;
         service.client.open_account().await;
         let address = service.client.base_url().strip_prefix("http://").unwrap().to_owned();
@@ -121,6 +124,17 @@ impl AbuseHarness {
         let rows = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let queues = rows.filter(|row| row[1].ends_with(&own)).map(|row| row[4].split_once(':').unwrap().0.to_owned());
         queues.map(|bytes| u64::from_str_radix(&bytes, 16).unwrap()).sum::<u64>() / 1_024
+    }
+
+    /// The processor time that the service has used (proc_pid_stat(5)).
+    pub fn cpu_time(&self) -> Duration {
+        /// The unit of the kernel is fixed for programs (`USER_HZ`).
+        const TICKS_PER_S: u64 = 100;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.service.process.id())).unwrap();
+        // The name of the program, in parentheses, is the second field.
+        let after_name = stat.rsplit_once(") ").unwrap().1;
+        let ticks: u64 = after_name.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 1_000 / TICKS_PER_S)
     }
 
     /// The peak memory of the service (proc_pid_status(5)).

@@ -5,4 +5,5 @@ mod floods;
 mod harness;
 mod idle_connections;
 mod slow_requests;
+mod static_files;
 mod unread_responses;
