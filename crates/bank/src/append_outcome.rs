@@ -39,7 +39,10 @@ pub(super) struct UnknownAppend {
 }
 
 impl AppendOutcome {
-    /// The outcome of an append or a COMMIT that failed. Without an answer it may have committed, unless it had no events.
+    /// The outcome of an append or a COMMIT that failed. Without an answer it may have committed.
+    ///
+    /// Without events it wrote at most the keys of refusals, and another attempt is safe: it finds these keys, or it records them
+    /// itself, and then the lost append finds them and writes nothing.
     pub(super) fn of_failed_commit(error: StorageError, decided: Decided, heads: &HeadsByPartition) -> Self {
         let first_event = |(partition, append): (&i16, &log::Batch)| {
             let (head, first) = heads.get(partition).zip(append.events.first())?;

@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use passbook_domain::DecodeError;
+use passbook_event_store::log::LOG_MOVED;
 
 /// Time limit for opening a connection. Two attempts fit into the time that a command waits during an outage.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
@@ -74,6 +75,7 @@ fn operator_message(code: Option<&str>) -> &'static str {
         Some("53100") => "the database's disk is full",
         Some("53300") => "the database has no connection left",
         Some("55P03") => "timed out waiting for the log-head lock held by another instance",
+        Some(LOG_MOVED) => "the log was moved to another database by `passbook copy`: connect this instance to that one",
         Some("57P01" | "57P02" | "57P03") => "the database is starting or stopping",
         Some(_) => "the database answers with an error",
         None => "the database cannot be reached",

@@ -44,7 +44,7 @@ impl ReadModel {
         let started_at = Instant::now();
         let status = match self.projections(None).await {
             Ok(status) => Some(status.value),
-            Err(Error::Lagging) => Some(vec![]),
+            Err(Error::Lagging { .. }) => Some(vec![]),
             Err(error) => {
                 tracing::warn!(%error, "readiness probe could not read the projections");
                 None
