@@ -101,7 +101,16 @@ pub struct FieldError<'a> {
 impl Problem {
     /// A problem whose detail is the help text of its code.
     pub fn from_code(code: ErrorCode) -> Self {
-        Self { code, detail: None, current_version: None, balance: None, field: None, position: None, replayed: false, denial: None }
+        Self {
+            code,
+            detail: None,
+            current_version: None,
+            balance: None,
+            field: None,
+            position: None,
+            replayed: false,
+            denial: None,
+        }
     }
 
     /// A problem with a detail of its own.

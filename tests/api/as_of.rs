@@ -138,9 +138,11 @@ async fn statements_and_days_of_a_past_period_wait_for_the_view() {
     // The views have read the opening alone, and both events are of a day that is over.
     app.tamper("UPDATE event SET recorded_at = '2026-01-01T12:00:00Z'; UPDATE log_head SET recorded_at = '2026-01-01T12:00:00Z'")
         .await;
-    app.tamper("INSERT INTO event SELECT partition, 3, gen_random_uuid(), stream_id, 3, type, schema_version, data, metadata,
-                recorded_at, hash FROM event WHERE position = 2; UPDATE log_head SET position = 3")
-        .await;
+    app.tamper(
+        "INSERT INTO event SELECT partition, 3, gen_random_uuid(), stream_id, 3, type, schema_version, data, metadata,
+                recorded_at, hash FROM event WHERE position = 2; UPDATE log_head SET position = 3",
+    )
+    .await;
     for query in ["statement?from=2026-01-01&to=2026-01-02", "daily-balances?to=2026-01-02"] {
         let path = format!("/v1/accounts/{account}/{query}");
         client.get(&path).await.expect_problem(503, "projection_behind");

@@ -169,6 +169,9 @@ async fn daily_sums_may_exceed_the_balance_limit() {
     let days = app.client().get(&format!("/v1/accounts/{account}/daily-balances?min_position=2201")).await.expect(200);
     let text = String::from_utf8(days.bytes).unwrap();
     let sum = 9_007_199_254_740_991_i128 * 1_100;
-    assert!(sum > i64::MAX.into() && text.contains(&format!("\"in\":{sum},\"out\":{sum},\"closing\":0")), "{text}");
+    assert!(
+        sum > i64::MAX.into() && text.contains(&format!("\"in\":\"{sum}\",\"out\":\"{sum}\",\"closing\":0")),
+        "{text}"
+    );
     audit_views(&app).await;
 }

@@ -277,5 +277,9 @@ async fn totals_may_exceed_the_balance_limit() {
     let statement = app.client().get(&path(account, ALL_DAYS)).await.expect(200);
     let text = String::from_utf8(statement.bytes).unwrap();
     let (total_in, total_out) = (1_251 * i128::from(most), 1_250 * i128::from(most));
-    assert!(text.contains(&format!("\"total_in\":\"{total_in}\",\"total_out\":\"{total_out}\",\"closing_balance\":{most},")));
+    assert!(
+        text.contains(&format!(
+            "\"total_in\":\"{total_in}\",\"total_out\":\"{total_out}\",\"closing_balance\":{most},"
+        ))
+    );
 }

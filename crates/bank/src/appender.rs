@@ -167,7 +167,7 @@ impl Appender {
     ) -> Result<bool, StorageError> {
         // The head has moved or has a new fence: the locked path reads it.
         self.force_locked_path();
-        let resolving = unknown_outcome::resolve_unknown_append(connection, &unknown.events);
+        let resolving = unknown_outcome::resolve_unknown_append(connection, &unknown.first_rows);
         with_timeout(STATEMENT_TIMEOUT, resolving).await.map_err(|error| {
             // The data of the batch was not sent again, so no error here can mean that Postgres rejects it.
             StorageError { kind: Kind::Unavailable, ..error.into() }

@@ -345,9 +345,9 @@ impl Decision<'_> {
 
     /// The heads of all partitions of a command, after the events that are decided so far.
     fn position_of(&self, command: &Command) -> Result<Position, Error> {
-        let mut positions = command.accounts().map(|account_id| {
-            self.position_in(self.partitions.partition_of(account_id)).map_err(|_| Error::Internal)
-        });
+        let mut positions = command
+            .accounts()
+            .map(|account_id| self.position_in(self.partitions.partition_of(account_id)).map_err(|_| Error::Internal));
         let first = positions.next().ok_or(Error::Internal)??;
         positions.try_fold(first, |merged, position| Ok(merged.merge(position?)))
     }

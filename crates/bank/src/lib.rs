@@ -41,8 +41,8 @@ pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, Idempote
 pub use command_stats::CommandStatsBucket;
 pub use executor::Settings;
 pub use receipt::{
-    AccountReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal, RefusedBecause,
-    TransferReceipt,
+    AccountReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal,
+    RefusedBecause, TransferReceipt,
 };
 
 /// How many commands may wait in one queue. More are answered [`Error::Overloaded`] at once.

@@ -75,7 +75,9 @@ fn operator_message(code: Option<&str>) -> &'static str {
         Some("53100") => "the database's disk is full",
         Some("53300") => "the database has no connection left",
         Some("55P03") => "timed out waiting for the log-head lock held by another instance",
-        Some(LOG_MOVED) => "the log was moved to another database by `passbook copy`: connect this instance to that one",
+        Some(LOG_MOVED) => {
+            "the log was moved to another database by `passbook copy`: connect this instance to that one"
+        }
         Some("57P01" | "57P02" | "57P03") => "the database is starting or stopping",
         Some(_) => "the database answers with an error",
         None => "the database cannot be reached",

@@ -86,8 +86,10 @@ pub(crate) struct Projections {
 
 impl Projections {
     pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
-        let states =
-            projections().into_iter().map(|projection| ProjectionState { projection, written: None, failure: None }).collect();
+        let states = projections()
+            .into_iter()
+            .map(|projection| ProjectionState { projection, written: None, failure: None })
+            .collect();
         Self { partition, states, prefetcher: Prefetcher::new(partition, primary) }
     }
 
@@ -256,9 +258,9 @@ async fn record_failure(
 /// Whether an error belongs to the rows or events of a view. The connection works, and other views may go on.
 fn is_of_view(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(error) => error
-            .try_downcast_ref::<PgDatabaseError>()
-            .is_some_and(|error| error.severity() == PgSeverity::Error),
+        sqlx::Error::Database(error) => {
+            error.try_downcast_ref::<PgDatabaseError>().is_some_and(|error| error.severity() == PgSeverity::Error)
+        }
         sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => true,
         _ => false,
     }
