@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
+    error_code::ErrorCode,
     extract::{
         caller::require_visible,
         command::{CommandOptions, CommandRequest},
@@ -29,7 +30,11 @@ use super::{
 use passbook_auth::{Caller, Scope};
 use passbook_bank::AccountReceipt;
 use passbook_domain::{AccountCommand, Command, Status};
-use passbook_read_model::accounts::{AccountView, Filter, Moment};
+use passbook_event_store::Position;
+use passbook_read_model::{
+    Finality, Moment, Positioned,
+    accounts::{AccountView, Filter},
+};
 
 /// Opens an account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -71,10 +76,11 @@ impl OpenAccount {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AccountQuery {
-    /// Read the account as it was at this time (RFC 3339, such as `2026-01-31T12:00:00Z`), events recorded at it included.
+    /// Read the account as it was at this time (RFC 3339, such as `2026-01-31T12:00:00Z`, not later than now), events recorded at
+    /// it included. The answer is final.
     #[param(format = DateTime, nullable = false)]
     as_of: Option<String>,
-    /// Read the account as it was at this version, included.
+    /// Read the account as it was at this version, included. The answer is final.
     #[param(example = 1, minimum = 0, nullable = false)]
     as_of_version: Option<i64>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
@@ -217,16 +223,36 @@ pub async fn get_account(
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsRead)?;
     let minimum = min_position(query.min_position.as_deref())?;
-    let view = match query.moment()? {
-        Some(moment) => app.read_model.account_as_of(account_id, moment, minimum.as_ref()).await?,
-        None => app.read_model.account(account_id, minimum.as_ref()).await?,
+    let account = match query.moment()? {
+        Some(moment) => account_as_of(&app, &caller, account_id, moment, minimum.as_ref()).await?,
+        None => require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?,
     };
-    let account = require_visible(&caller, view)?;
     let etag = [(header::ETAG, etag(account.value.version, account.generation))];
     if none_match(&headers, &etag[0].1)? {
         return Ok((StatusCode::NOT_MODIFIED, position_header(&account.position), etag).into_response());
     }
     Ok((etag, json_view(account)).into_response())
+}
+
+/// The account at a moment, once that answer can no longer change.
+async fn account_as_of(
+    app: &AppState,
+    caller: &Caller,
+    account_id: Uuid,
+    moment: Moment,
+    minimum: Option<&Position>,
+) -> Result<Positioned<AccountView>, Problem> {
+    match app.read_model.finality(account_id, moment, minimum).await? {
+        Finality::Settled(position) => {
+            require_visible(caller, app.read_model.account_as_of(account_id, moment, Some(&position)).await?)
+        }
+        Finality::Future => Err(Problem::invalid_parameter("as_of", "as_of must not be later than now.")),
+        Finality::BeyondLastVersion(position) => {
+            let account = app.read_model.account(account_id, Some(&position)).await?;
+            let Positioned { position, .. } = require_visible(caller, account)?;
+            Err(Problem::at_position(ErrorCode::VersionNotFound, &position))
+        }
+    }
 }
 
 /// List accounts

@@ -77,6 +77,7 @@ pub async fn list_daily_balances(
     let limit = limit(query.limit)?;
     let after = query.after.as_deref().map(cursor::parse_day).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
+    let minimum = app.read_model.settled_before(account_id, period.end(), minimum).await?;
     require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
     let view = app.read_model.daily_balances(account_id, period, after, limit, minimum.as_ref()).await?;
     let cursor = |last: &DailyBalance| cursor::after_day(last.date);

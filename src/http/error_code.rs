@@ -19,6 +19,7 @@ pub enum ErrorCode {
     Unauthenticated,
     Forbidden,
     AccountNotFound,
+    VersionNotFound,
     NotFound,
     MethodNotAllowed,
     NotAcceptable,
@@ -70,6 +71,7 @@ impl ErrorCode {
         ErrorCode::Unauthenticated,
         ErrorCode::Forbidden,
         ErrorCode::AccountNotFound,
+        ErrorCode::VersionNotFound,
         ErrorCode::NotFound,
         ErrorCode::MethodNotAllowed,
         ErrorCode::NotAcceptable,
@@ -152,6 +154,12 @@ impl ErrorCode {
                 StatusCode::NOT_FOUND,
                 "Account not found",
                 "No account has this id, or the caller may not see it. A view can be behind the log: pass `min_position` to read your own write.",
+            ),
+            ErrorCode::VersionNotFound => (
+                "version_not_found",
+                StatusCode::NOT_FOUND,
+                "Version not found",
+                "The account has fewer events than `as_of_version` says.",
             ),
             ErrorCode::NotFound => (
                 "not_found",

@@ -5,7 +5,7 @@ use super::{
     problem::{OTHER_OWNER, Problem},
 };
 use passbook_audit as audit;
-use passbook_bank as bank;
+use passbook_bank::{self as bank, Refusal};
 use passbook_domain::Rejection;
 use passbook_event_store::{StorageFailure, sqlstate};
 use passbook_read_model as read_model;
@@ -14,11 +14,7 @@ impl From<bank::Error> for Problem {
     fn from(error: bank::Error) -> Self {
         use bank::Error;
         match error {
-            Error::Rejected(rejection) => rejection.into(),
-            // The same response as for a missing account, so that the caller cannot distinguish the two.
-            Error::NotVisible => Self::from(Rejection::AccountNotFound).with_audit_reason(OTHER_OWNER),
-            Error::VersionMismatch { current } => version_mismatch(current),
-            Error::KeyReused => Self::from_code(ErrorCode::IdempotencyKeyReused),
+            Error::Refused(refused) => refusal(*refused),
             Error::Overloaded => Self::from_code(ErrorCode::Overloaded),
             Error::StorageUnavailable { reason } => storage_unavailable(reason),
             Error::ClockSkewed => Self::from_code(ErrorCode::ClockSkewed),
@@ -26,6 +22,18 @@ impl From<bank::Error> for Problem {
             Error::Internal => Self::from_code(ErrorCode::InternalError),
         }
     }
+}
+
+/// The problem of a refusal by the state, with the position of that state.
+fn refusal(bank::Refused { reason, position, replayed }: bank::Refused) -> Problem {
+    let problem = match reason {
+        Refusal::Rejected(rejection) => rejection.into(),
+        // The same response as for a missing account, so that the caller cannot distinguish the two.
+        Refusal::NotVisible => Problem::from(Rejection::AccountNotFound).with_audit_reason(OTHER_OWNER),
+        Refusal::VersionMismatch { current } => version_mismatch(current),
+        Refusal::KeyReused => Problem::from_code(ErrorCode::IdempotencyKeyReused),
+    };
+    problem.with_position(position).with_replayed(replayed)
 }
 
 fn version_mismatch(current: i64) -> Problem {
@@ -57,7 +65,7 @@ impl From<read_model::Error> for Problem {
     fn from(error: read_model::Error) -> Self {
         match error {
             read_model::Error::ForeignPosition(_) => Self::invalid_parameter("min_position", error.to_string()),
-            read_model::Error::Lagging => Self::from_code(ErrorCode::ProjectionBehind),
+            read_model::Error::Lagging { reached } => Self::at_position(ErrorCode::ProjectionBehind, &reached),
             read_model::Error::Inconsistent(reason) => {
                 tracing::error!(%reason, "view is inconsistent");
                 Self::from_code(ErrorCode::InternalError)

@@ -26,7 +26,7 @@ pub struct Overview {
     /// The number of accounts by status.
     accounts: AccountsByStatus,
     /// The sum of all balances by currency, in minor units, for each currency ever used.
-    #[schema(value_type = BTreeMap<String, i128>, example = json!({"EUR": 1250000}))]
+    #[schema(value_type = BTreeMap<String, String>, example = json!({"EUR": "1250000"}))]
     money: BTreeMap<String, MoneySum>,
     /// The commands of the last ten minutes that this instance executed or rejected by the account's state, in buckets of ten
     /// seconds, oldest first. Dry runs and malformed requests are not counted.

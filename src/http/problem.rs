@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use super::{
     error_code::{ErrorCode, ErrorSpec},
     extract::parameters::PathText,
-    header_names::PASSBOOK_POSITION,
+    header_names::{IDEMPOTENCY_REPLAYED, PASSBOOK_POSITION},
     static_content::{StaticContent, content_type},
 };
 use passbook_event_store::Position;
@@ -41,6 +41,7 @@ pub struct Problem {
     balance: Option<i64>,
     field: Option<Cow<'static, str>>,
     position: Option<Position>,
+    replayed: bool,
     denial: Option<Box<Denial>>,
 }
 
@@ -105,7 +106,16 @@ pub struct FieldError<'a> {
 impl Problem {
     /// A problem whose detail is the help text of its code.
     pub fn from_code(code: ErrorCode) -> Self {
-        Self { code, detail: None, current_version: None, balance: None, field: None, position: None, denial: None }
+        Self {
+            code,
+            detail: None,
+            current_version: None,
+            balance: None,
+            field: None,
+            position: None,
+            replayed: false,
+            denial: None,
+        }
     }
 
     /// A problem with a detail of its own.
@@ -125,7 +135,7 @@ impl Problem {
 
     /// A problem of a query, with the position up to which its view had read.
     pub fn at_position(code: ErrorCode, position: &Position) -> Self {
-        Self { position: Some(position.clone()), ..Self::from_code(code) }
+        Self::from_code(code).with_position(position.clone())
     }
 
     /// 401: the request has no valid token. `challenge` is the value of `WWW-Authenticate`.
@@ -153,6 +163,18 @@ impl Problem {
     pub fn with_audit_reason(self, reason: impl Into<String>) -> Self {
         let denial = Denial { audit_reason: reason.into(), challenge: None, retry_after_s: None };
         Self { denial: Some(Box::new(denial)), ..self }
+    }
+
+    /// The same problem with the position of the log or view that it was judged on.
+    #[must_use]
+    pub fn with_position(self, position: Position) -> Self {
+        Self { position: Some(position), ..self }
+    }
+
+    /// The same problem, as a replay of the outcome that is recorded under the idempotency key if `replayed`.
+    #[must_use]
+    pub fn with_replayed(self, replayed: bool) -> Self {
+        Self { replayed, ..self }
     }
 
     /// The same problem with the current version of the account.
@@ -214,6 +236,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(position) = self.position.as_ref().and_then(|position| position.to_string().parse().ok()) {
             headers.insert(PASSBOOK_POSITION, position);
+        }
+        if self.replayed {
+            headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
         }
         let challenge = self.denial.as_ref().and_then(|denial| denial.challenge.as_deref());
         if let Some(challenge) = challenge.and_then(|challenge| challenge.parse().ok()) {

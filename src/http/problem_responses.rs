@@ -98,7 +98,7 @@ problems! {
     /// The problems of a query for one resource.
     QueryProblems {
         BadRequest = 400: "The request is invalid: `invalid_parameter`, `invalid_currency`.",
-        NotFound = 404: "The account (`account_not_found`) or transfer (`not_found`) does not exist, or the caller may not see it.",
+        NotFound = 404: "The account (`account_not_found`), its version (`version_not_found`) or the transfer (`not_found`) does not exist, or the caller may not see it.",
         InternalServerError = 500: "The service failed because of a fault of its own: `internal_error`.",
         ServiceUnavailable = 503: "Retry later: `storage_unavailable`, `projection_behind`, `overloaded`.",
     }

@@ -79,6 +79,7 @@ pub async fn list_transactions(
     let before = query.after.as_deref().map(cursor::parse_transaction).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
     let filter = query.filter()?;
+    let minimum = app.read_model.settled_before(account_id, filter.to, minimum).await?;
     require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
     let view = app.read_model.transactions(account_id, filter, before, limit, minimum.as_ref()).await?;
     let cursor = |last: &TransactionView| cursor::after_transaction(last.version);

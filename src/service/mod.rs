@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -25,7 +26,7 @@ use passbook_audit::{Audit, EventReader, feed::Feed};
 use passbook_auth::{self as auth, Access};
 use passbook_bank::{self as bank, Bank};
 use passbook_database::{self as database, Database};
-use passbook_event_store::{Partitions, import, partition_count};
+use passbook_event_store::{Partitions, import, log, partition_count};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
 use passbook_telemetry::supervision;
 
@@ -82,6 +83,8 @@ pub enum Error {
     Database(#[from] database::Error),
     #[error("the log is an incomplete copy of another log: let `passbook copy` finish first")]
     IncompleteCopy,
+    #[error("the log was moved to another database by `passbook copy` at {0}: connect to that one")]
+    LogMoved(DateTime<Utc>),
     #[error(
         "the log has {found} partitions and PASSBOOK_PARTITIONS is {asked}: unset it, or create a log with {asked} partitions \
          by `passbook copy --to <url> --partitions {asked}`"
@@ -249,14 +252,17 @@ pub fn startup_banner(config: &Config, address: SocketAddr) -> String {
 async fn ensure_partitions(config: &Config, database: &Database) -> Result<Partitions, Error> {
     let asked = config.partitions.and_then(|count| Partitions::new(i16::from(count)));
     let new = asked.unwrap_or(Partitions::ONE);
-    let (found, is_incomplete_copy) = database
+    let (found, is_incomplete_copy, moved_at) = database
         .with_service_role(async |connection| {
             let found = partition_count::ensure(connection, new).await?;
-            Ok((found, import::is_in_progress(connection).await?))
+            Ok((found, import::is_in_progress(connection).await?, log::moved_at(connection).await?))
         })
         .await?;
     if is_incomplete_copy {
         return Err(Error::IncompleteCopy);
+    }
+    if let Some(moved_at) = moved_at {
+        return Err(Error::LogMoved(moved_at));
     }
     match asked {
         Some(asked) if asked != found => Err(Error::Partitions { found: found.count(), asked: asked.count() }),

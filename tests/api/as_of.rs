@@ -1,12 +1,13 @@
 //! `as_of` and `as_of_version`: an account's view at an earlier time or version.
 
-use chrono::{DateTime, Duration, FixedOffset, Utc};
-use passbook_testkit::{ApiClient, App, Response, log::Event, spawn_app, spawn_app_in_one_partition};
+use chrono::{DateTime, Duration, FixedOffset, SubsecRound, Utc};
+use passbook_testkit::{ApiClient, App, Response, audit::audit, log::Event, spawn_app, spawn_app_in_one_partition};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection, raw_sql};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -77,17 +78,96 @@ async fn as_of_before_the_opening_gives_404() {
     for long_ago in ["1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0000-01-01T00:00:00%2B23:59"] {
         fixture.get(&format!("as_of={long_ago}")).await.expect_problem(404, "account_not_found");
     }
-    let unknown = format!("/v1/accounts/{}?as_of=9999-12-31T23:59:59Z", Uuid::from_u128(1));
+    let unknown = format!("/v1/accounts/{}?as_of={}", Uuid::from_u128(1), format_time(fixture.time(6)));
     fixture.client.get(&unknown).await.expect_problem(404, "account_not_found");
 }
 
 #[tokio::test]
-async fn as_of_in_the_future_gives_the_current_view() {
+async fn as_of_in_the_future_is_refused() {
     let fixture = fixture().await;
-    let now = fixture.client.get_account(fixture.account, "6").await.expect(200);
     for future in ["2999-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "9999-12-31T23:59:59-23:59"] {
-        assert_eq!(fixture.get(&format!("as_of={future}")).await.expect(200).body, now.body, "{future}");
+        let refused = fixture.get(&format!("as_of={future}")).await.expect_problem(400, "invalid_parameter");
+        assert_eq!(refused.body["errors"][0]["field"], "as_of", "{future}");
     }
+}
+
+/// Stops the projectors: they skip checkpoints that another transaction has locked.
+async fn hold_views_back(app: &App) -> PgConnection {
+    app.wait_until_projected().await;
+    let mut lock = app.database().await;
+    raw_sql("BEGIN; SELECT FROM public.projection FOR UPDATE").execute(&mut lock).await.unwrap();
+    lock
+}
+
+#[tokio::test]
+async fn moments_are_not_answered_before_the_view_has_read_them() {
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    client.get_account(account, "1").await.expect(200);
+    let lock = hold_views_back(&app).await;
+    let deposited = client.deposit(account, 1).await.expect(201);
+    let at = deposited.text("/events/0/recorded_at").to_owned();
+    let moment = at.parse::<DateTime<Utc>>().unwrap() + Duration::microseconds(1);
+    let path = format!("/v1/accounts/{account}");
+    let moments = [
+        format!("{path}?as_of_version=2"),
+        format!("{path}?as_of={at}"),
+        format!("{path}/transactions?to={}", format_time(moment)),
+    ];
+    for moment in &moments {
+        let behind = client.get(moment).await.expect_problem(503, "projection_behind");
+        assert_eq!(behind.position(), "1", "{moment}");
+    }
+    // The moment before the deposit needs no later event, and is final although the view is behind.
+    let before = format_time(at.parse::<DateTime<Utc>>().unwrap() - Duration::microseconds(1));
+    assert_eq!(client.get(&format!("{path}?as_of={before}")).await.expect(200).body["balance"], 100);
+    lock.close().await.unwrap();
+    for (moment, pointer) in moments.iter().zip(["/balance", "/balance", "/data/0/balance_after"]) {
+        assert_eq!(client.get(moment).await.expect(200).body.pointer(pointer), Some(&json!(101)), "{moment}");
+    }
+}
+
+#[tokio::test]
+async fn statements_and_days_of_a_past_period_wait_for_the_view() {
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    client.deposit(account, 1).await.expect(201);
+    let lock = hold_views_back(&app).await;
+    // The views have read the opening alone, and both events are of a day that is over.
+    app.tamper("UPDATE event SET recorded_at = '2026-01-01T12:00:00Z'; UPDATE log_head SET recorded_at = '2026-01-01T12:00:00Z'")
+        .await;
+    app.tamper(
+        "INSERT INTO event SELECT partition, 3, gen_random_uuid(), stream_id, 3, type, schema_version, data, metadata,
+                recorded_at, hash FROM event WHERE position = 2; UPDATE log_head SET position = 3",
+    )
+    .await;
+    for query in ["statement?from=2026-01-01&to=2026-01-02", "daily-balances?to=2026-01-02"] {
+        let path = format!("/v1/accounts/{account}/{query}");
+        client.get(&path).await.expect_problem(503, "projection_behind");
+    }
+    lock.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_recorded_at_or_before_a_moment_that_was_read() {
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    let recorded_at = |response: &Response| response.text("/events/0/recorded_at").parse::<DateTime<Utc>>().unwrap();
+    for _ in 0..5 {
+        let now = Utc::now();
+        client.get(&format!("/v1/accounts/{account}?as_of={}", format_time(now))).await.expect(200);
+        assert!(app.log().await.head.recorded_at >= now.trunc_subsecs(6), "the read raises the head's time");
+        let deposited = client.deposit(account, 1).await.expect(201);
+        assert!(recorded_at(&deposited) > now);
+    }
+    // A batch that was decided before the head's time was raised is decided again.
+    app.sabotage("UPDATE log_head SET recorded_at = clock_timestamp() + interval '3 seconds'").await;
+    let raised = app.log().await.head.recorded_at;
+    assert!(recorded_at(&client.deposit(account, 1).await.expect(201)) > raised);
+    audit(&app).await;
 }
 
 #[tokio::test]
@@ -112,7 +192,7 @@ async fn as_of_gives_the_earlier_status_and_balance() {
 }
 
 #[tokio::test]
-async fn as_of_version_gives_each_version_and_caps_at_the_last() {
+async fn as_of_version_gives_each_version_up_to_the_last() {
     let fixture = fixture().await;
     fixture.get("as_of_version=0").await.expect_problem(404, "account_not_found");
     for version in 1..=6 {
@@ -120,7 +200,8 @@ async fn as_of_version_gives_each_version_and_caps_at_the_last() {
         assert_eq!((&seen.body, seen.header("etag")), (&fixture.view(version), Some(&*format!("\"{version}\""))));
     }
     for beyond in ["7", "9223372036854775807"] {
-        assert_eq!(fixture.get(&format!("as_of_version={beyond}")).await.expect(200).body, fixture.view(6));
+        let refused = fixture.get(&format!("as_of_version={beyond}")).await.expect_problem(404, "version_not_found");
+        assert_eq!(refused.position(), "6");
     }
 }
 
@@ -196,8 +277,14 @@ fn as_of_equals_fold_of_events_up_to_any_time_or_version() {
                         check(&app, account, position, &format!("as_of={}", format_time(time)), &until).await;
                     }
                     let version = index.index(events.len() + 2);
-                    let until = &events[..version.min(events.len())];
-                    check(&app, account, position, &format!("as_of_version={version}"), until).await;
+                    let query = format!("as_of_version={version}");
+                    match events.get(..version) {
+                        Some(until) => check(&app, account, position, &query, until).await,
+                        None => {
+                            let beyond = app.client().get(&format!("/v1/accounts/{account}?{query}")).await;
+                            beyond.expect_problem(404, "version_not_found");
+                        }
+                    }
                 }
             }
         });

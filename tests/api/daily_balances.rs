@@ -70,14 +70,14 @@ async fn days_with_movements_are_listed_oldest_first() {
     let january = january().await;
     let days = january.days(january.account, "").await.expect(200);
     let expected = json!({"data": [
-        {"date": "2026-01-01", "opening": 0, "in": 120, "out": 0, "closing": 120, "count": 2},
-        {"date": "2026-01-02", "opening": 120, "in": 0, "out": 70, "closing": 50, "count": 1},
-        {"date": "2026-01-03", "opening": 50, "in": 0, "out": 50, "closing": 0, "count": 1},
-        {"date": "2026-01-31", "opening": 0, "in": 5, "out": 0, "closing": 5, "count": 1},
+        {"date": "2026-01-01", "opening": 0, "in": "120", "out": "0", "closing": 120, "count": 2},
+        {"date": "2026-01-02", "opening": 120, "in": "0", "out": "70", "closing": 50, "count": 1},
+        {"date": "2026-01-03", "opening": 50, "in": "0", "out": "50", "closing": 0, "count": 1},
+        {"date": "2026-01-31", "opening": 0, "in": "5", "out": "0", "closing": 5, "count": 1},
     ], "next": null});
     assert_eq!((&days.body, days.position()), (&expected, "9"));
     let other = january.days(january.other, "").await.expect(200);
-    let day = json!({"date": "2026-01-03", "opening": 0, "in": 50, "out": 0, "closing": 50, "count": 1});
+    let day = json!({"date": "2026-01-03", "opening": 0, "in": "50", "out": "0", "closing": 50, "count": 1});
     assert_eq!(other.body, json!({"data": [day], "next": null}));
     audit_views(&january.app).await;
 }
@@ -169,6 +169,9 @@ async fn daily_sums_may_exceed_the_balance_limit() {
     let days = app.client().get(&format!("/v1/accounts/{account}/daily-balances?min_position=2201")).await.expect(200);
     let text = String::from_utf8(days.bytes).unwrap();
     let sum = 9_007_199_254_740_991_i128 * 1_100;
-    assert!(sum > i64::MAX.into() && text.contains(&format!("\"in\":{sum},\"out\":{sum},\"closing\":0")), "{text}");
+    assert!(
+        sum > i64::MAX.into() && text.contains(&format!("\"in\":\"{sum}\",\"out\":\"{sum}\",\"closing\":0")),
+        "{text}"
+    );
     audit_views(&app).await;
 }

@@ -1,8 +1,14 @@
-//! Idempotency keys: a request under a key is executed once, and every repetition gets the first response.
+//! Idempotency keys: a request under a key has one outcome, a receipt or a refusal by the state, and every repetition gets it.
 
+use chrono::Utc;
 use futures_util::future::join_all;
-use passbook_testkit::{Response, spawn_app, spawn_app_in_one_partition};
+use passbook_event_store::{
+    NewEvent,
+    log::{self, Key, KeyId, Outcome},
+};
+use passbook_testkit::{Response, audit::audit, spawn_app, spawn_app_in_one_partition};
 use serde_json::json;
+use uuid::Uuid;
 
 /// Asserts that the second response is a replay of the first.
 #[track_caller]
@@ -138,7 +144,7 @@ async fn retry_is_replayed_although_the_state_would_refuse_it() {
     let mut app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(100).await;
-    let opening = json!({"currency": "EUR", "account_id": uuid::Uuid::from_u128(17)});
+    let opening = json!({"currency": "EUR", "account_id": Uuid::from_u128(17)});
     let withdrawn = client.with_key("everything").withdraw(account, 100).await.expect(201);
     let closed = client.with_key("close").close(account).await.expect(200);
     let opened = client.with_key("open").open(opening.clone()).await.expect(201);
@@ -167,17 +173,100 @@ async fn bare_and_quoted_key_are_the_same() {
     assert_replayed(&first, &app.client().with_key(&longest).deposit(account, 5).await);
 }
 
+/// Asserts that the second response repeats a refusal. Its position is that of the head now.
+#[track_caller]
+fn assert_refusal_replayed(first: &Response, again: &Response) {
+    let members = ["status", "code", "detail", "balance", "current_version", "type", "title"];
+    let problem = |response: &Response| members.map(|member| response.body[member].clone());
+    assert_eq!((again.status, problem(again)), (first.status, problem(first)));
+    assert!(first.header("passbook-position").is_some() && again.header("passbook-position").is_some());
+    assert!(!first.is_replay() && again.is_replay());
+}
+
 #[tokio::test]
-async fn key_of_a_refused_command_can_be_used_again() {
+async fn refusals_by_the_state_are_replayed_in_every_later_state() {
+    let mut app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    let later = app.new_account_id();
+    let poor = client.with_key("poor").withdraw(account, 100).await.expect_problem(422, "insufficient_funds");
+    let stale = client.with_key("stale").if_match("\"7\"").deposit(account, 1).await;
+    let stale = stale.expect_problem(412, "version_mismatch");
+    let unknown = client.with_key("unknown").deposit(later, 1).await.expect_problem(404, "account_not_found");
+    let transfer = client.with_key("transfer").transfer(account, later, 1).await;
+    let transfer = transfer.expect_problem(404, "account_not_found");
+    let opening = json!({"currency": "EUR", "account_id": account});
+    let exists = client.with_key("exists").open(opening.clone()).await.expect_problem(409, "account_exists");
+    assert_eq!(app.log().await.keys, 5);
+
+    client.open(json!({"currency": "EUR", "account_id": later})).await.expect(201);
+    for _ in 0..6 {
+        client.deposit(account, 100).await.expect(201);
+    }
+    let position = app.log().await.head.position;
+    let peer = app.spawn_peer().await;
+    for round in 0..3 {
+        let client = if round == 1 { peer.client() } else { app.client() };
+        assert_refusal_replayed(&poor, &client.with_key("poor").withdraw(account, 100).await);
+        assert_refusal_replayed(&stale, &client.with_key("stale").if_match("\"7\"").deposit(account, 1).await);
+        assert_refusal_replayed(&unknown, &client.with_key("unknown").deposit(later, 1).await);
+        assert_refusal_replayed(&transfer, &client.with_key("transfer").transfer(account, later, 1).await);
+        assert_refusal_replayed(&exists, &client.with_key("exists").open(opening.clone()).await);
+        client.with_key("poor").withdraw(account, 1).await.expect_problem(422, "idempotency_key_reused");
+        if round == 1 {
+            app.restart().await;
+        }
+    }
+    assert_eq!(app.log().await.head.position, position);
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn refusals_of_the_request_alone_record_no_key() {
     let app = spawn_app().await;
     let client = app.client();
     let account = client.open_with_balance(0).await;
     let keyed = client.with_key("one");
-    keyed.withdraw(account, 100).await.expect_problem(422, "insufficient_funds");
+    keyed.deposit(account, 0).await.expect_problem(400, "invalid_amount");
+    keyed.dry_run().withdraw(account, 100).await.expect_problem(422, "insufficient_funds");
     assert_eq!(app.log().await.keys, 0);
+    keyed.deposit(account, 1).await.expect(201);
+}
+
+/// The first attempt of a withdrawal is on its way to the database while its retry is refused by another instance, for want of
+/// money that arrives a moment later.
+#[tokio::test]
+async fn append_on_its_way_cannot_follow_the_refusal_of_its_retry() {
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    let partition = app.partition_under_test();
+    let mut connection = app.database().await;
+    let head = log::head(&mut connection, partition).await.unwrap();
+    let first_attempt = || {
+        let id = KeyId { caller: "anonymous".into(), key: "one".to_owned() };
+        let key = Key { id: id.clone(), fingerprint: vec![1], receipt: "{}".to_owned() };
+        // Its clock is ahead, so its time is later than that of the refusal.
+        let recorded_at = Utc::now() + chrono::Duration::seconds(2);
+        let event = NewEvent {
+            id: Uuid::now_v7(),
+            stream_id: account,
+            version: 2,
+            event_type: "MoneyWithdrawn",
+            schema_version: 2,
+            data: r#"{"amount":100}"#.to_owned(),
+            metadata: "{}".to_owned(),
+        };
+        let (keys_to_check, keys, events) = (vec![id], vec![key], vec![event]);
+        log::Batch { recorded_at, events, keys_to_check, keys, state_version: 1, snapshots: vec![] }
+    };
+    client.with_key("one").withdraw(account, 100).await.expect_problem(422, "insufficient_funds");
+    let late = log::append(&mut connection, partition, &head, &first_attempt()).await.unwrap();
+    assert!(!matches!(late, Outcome::Done(_)), "{late:?}");
     client.deposit(account, 100).await.expect(201);
-    let withdrawn = keyed.withdraw(account, 100).await.expect(201);
-    assert_replayed(&withdrawn, &keyed.withdraw(account, 100).await);
+    let again = client.with_key("one").withdraw(account, 100).await.expect_problem(422, "insufficient_funds");
+    assert!(again.is_replay());
+    audit(&app).await;
 }
 
 #[tokio::test]

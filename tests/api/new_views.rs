@@ -58,7 +58,7 @@ async fn new_views_are_built_from_an_existing_log_while_serving() {
         assert_serves(&instance.client(), account).await;
         assert_eq!(instance.client().get("/v1/overview").await.expect(200).body["accounts"]["open"], 2);
         let days = format!("/v1/accounts/{other}/daily-balances");
-        assert_eq!(instance.client().get(&days).await.expect(200).data()[0]["in"], 30);
+        assert_eq!(instance.client().get(&days).await.expect(200).data()[0]["in"], "30");
     }
     audit(&app).await;
 }

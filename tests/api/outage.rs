@@ -68,6 +68,23 @@ async fn committed_append_is_answered_after_a_lost_response() {
 }
 
 #[tokio::test]
+async fn recorded_refusal_is_answered_after_a_lost_response() {
+    let (app, _proxy, account, writer) = spawn_with_account(&[]).await;
+    writer.set_flow(Pass, Discard);
+    let keyed = app.client().with_key("one");
+    let cut = async {
+        eventually("the recorded key", async || (app.log().await.keys == 1).then_some(())).await;
+        writer.cut();
+    };
+    let (refused, ()) = tokio::join!(keyed.withdraw(account, 101), cut);
+    let refused = refused.expect_problem(422, "insufficient_funds");
+    assert!(!refused.is_replay(), "the command was not executed twice");
+    assert_eq!(fence(&app).await, 0);
+    assert!(keyed.withdraw(account, 101).await.expect_problem(422, "insufficient_funds").is_replay());
+    audit(&app).await;
+}
+
+#[tokio::test]
 async fn commit_is_answered_after_a_lost_response() {
     let (app, _proxy, account, writer) = spawn_with_account(&[]).await;
     force_locked_path(&app).await;

@@ -2,9 +2,12 @@
 
 use chrono::DateTime;
 use passbook_testkit::{
-    ApiClient, Response, audit::audit_views, response::is_time, spawn_app, spawn_app_in_one_partition,
+    ApiClient, Response, audit::audit_views, eventually, response::is_time, spawn_app, spawn_app_in_one_partition,
+    spawn_app_with,
 };
 use serde_json::{Value, json};
+use sqlx::{Connection, raw_sql};
+use uuid::Uuid;
 
 /// The members `accounts` and `money` of the overview at the position of `last` or later.
 async fn totals(client: &ApiClient, last: &Response) -> (Value, Value) {
@@ -32,27 +35,27 @@ async fn overview_follows_every_command() {
     let app = spawn_app_in_one_partition().await;
     let client = app.client();
     let euro = client.open(json!({"currency": "EUR", "initial_deposit": 100})).await.expect(201);
-    assert_eq!(totals(&client, &euro).await, (counts(1, 0, 0), json!({"EUR": 100})));
+    assert_eq!(totals(&client, &euro).await, (counts(1, 0, 0), json!({"EUR": "100"})));
     let other = client.open_with_balance(0).await;
     let yen = client.open(json!({"currency": "JPY", "initial_deposit": 7})).await.expect(201);
-    assert_eq!(totals(&client, &yen).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 7})));
+    assert_eq!(totals(&client, &yen).await, (counts(3, 0, 0), json!({"EUR": "100", "JPY": "7"})));
 
     let (euro, yen) = (euro.account_id(), yen.account_id());
     let last = client.deposit(yen, 3).await.expect(201);
-    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 10})));
+    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": "100", "JPY": "10"})));
     let last = client.transfer(euro, other, 40).await.expect(201);
-    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": 100, "JPY": 10})));
+    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": "100", "JPY": "10"})));
     let last = client.withdraw(other, 40).await.expect(201);
-    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": 60, "JPY": 10})));
+    assert_eq!(totals(&client, &last).await, (counts(3, 0, 0), json!({"EUR": "60", "JPY": "10"})));
     let last = client.freeze(euro).await.expect(200);
-    assert_eq!(totals(&client, &last).await, (counts(2, 1, 0), json!({"EUR": 60, "JPY": 10})));
+    assert_eq!(totals(&client, &last).await, (counts(2, 1, 0), json!({"EUR": "60", "JPY": "10"})));
     let last = client.close(other).await.expect(200);
-    assert_eq!(totals(&client, &last).await, (counts(1, 1, 1), json!({"EUR": 60, "JPY": 10})));
+    assert_eq!(totals(&client, &last).await, (counts(1, 1, 1), json!({"EUR": "60", "JPY": "10"})));
     let last = client.unfreeze(euro).await.expect(200);
-    assert_eq!(totals(&client, &last).await, (counts(2, 0, 1), json!({"EUR": 60, "JPY": 10})));
+    assert_eq!(totals(&client, &last).await, (counts(2, 0, 1), json!({"EUR": "60", "JPY": "10"})));
     // A currency stays in the list at a sum of 0.
     let last = client.withdraw(yen, 10).await.expect(201);
-    assert_eq!(totals(&client, &last).await, (counts(2, 0, 1), json!({"EUR": 60, "JPY": 0})));
+    assert_eq!(totals(&client, &last).await, (counts(2, 0, 1), json!({"EUR": "60", "JPY": "0"})));
     audit_views(&app).await;
 }
 
@@ -63,7 +66,7 @@ async fn currency_of_an_account_is_known_after_a_restart() {
     app.client().open_with_balance(5).await;
     app.restart().await;
     let last = app.client().deposit(yen, 3).await.expect(201);
-    assert_eq!(totals(&app.client(), &last).await, (counts(2, 0, 0), json!({"EUR": 5, "JPY": 10})));
+    assert_eq!(totals(&app.client(), &last).await, (counts(2, 0, 0), json!({"EUR": "5", "JPY": "10"})));
 }
 
 #[tokio::test]
@@ -83,7 +86,7 @@ async fn sums_may_exceed_the_limit_of_one_balance() {
     let overview = app.client().get("/v1/overview?min_position=1101").await.expect(200);
     let text = String::from_utf8(overview.bytes).unwrap();
     let sum = 9_007_199_254_740_991_i128 * 1_100;
-    assert!(sum > i64::MAX.into() && text.contains(&format!("\"money\":{{\"EUR\":{sum}}}")), "{text}");
+    assert!(sum > i64::MAX.into() && text.contains(&format!("\"money\":{{\"EUR\":\"{sum}\"}}")), "{text}");
     audit_views(&app).await;
 }
 
@@ -101,7 +104,7 @@ fn has_commands(bucket: &Value) -> bool {
 async fn command_stats_count_executed_and_state_refused_commands() {
     let app = spawn_app().await;
     let client = app.client();
-    let unknown = uuid::Uuid::from_u128(17);
+    let unknown = Uuid::from_u128(17);
     client.command("/v1/accounts", json!({"currency": "gold"})).await.expect_problem(400, "invalid_currency");
     client.deposit(unknown, 0).await.expect_problem(400, "invalid_amount");
     client.dry_run().open(json!({"currency": "EUR"})).await.expect(200);
@@ -125,4 +128,33 @@ async fn command_stats_count_executed_and_state_refused_commands() {
     let bucket = after.iter().find(|bucket| has_commands(bucket)).expect("a bucket with a command");
     let (p50, p99) = (bucket["p50_ms"].as_f64().unwrap(), bucket["p99_ms"].as_f64().unwrap());
     assert!(0.0 < p50 && p50 <= p99, "{bucket}");
+}
+
+#[tokio::test]
+async fn transfer_between_partitions_never_changes_the_money() {
+    let app = spawn_app_with(&["--partitions=2"]).await;
+    let client = app.client();
+    let in_partition = |partition| {
+        let (partitions, mut n) = (app.partitions(), 0..);
+        n.find_map(|n| Some(Uuid::from_u128(n)).filter(|id| partitions.partition_of(*id) == partition)).unwrap()
+    };
+    let accounts = [in_partition(0), in_partition(1)];
+    for account_id in accounts {
+        client.open(json!({"currency": "EUR", "account_id": account_id, "initial_deposit": 100})).await.expect(201);
+    }
+    app.wait_until_projected().await;
+    // The views of one partition stay behind those of the other.
+    let mut lock = app.database().await;
+    raw_sql("BEGIN; SELECT FROM projection WHERE partition = 1 FOR UPDATE").execute(&mut lock).await.unwrap();
+    client.transfer(accounts[0], accounts[1], 30).await.expect(201);
+    let overview = eventually("the view of one partition", async || {
+        let overview = client.get("/v1/overview").await.expect(200);
+        (overview.position() == "0:2,1:1").then_some(overview)
+    })
+    .await;
+    assert_eq!(overview.body["money"], json!({"EUR": "200"}));
+    lock.close().await.unwrap();
+    app.wait_until_projected().await;
+    assert_eq!(client.get("/v1/overview").await.expect(200).body["money"], json!({"EUR": "200"}));
+    audit_views(&app).await;
 }

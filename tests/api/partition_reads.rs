@@ -60,7 +60,7 @@ async fn lists_and_totals_cover_all_partitions() {
     assert_eq!(listed, accounts, "newest first");
     let overview = client.get("/v1/overview?min_position=12").await.expect(200);
     let expected = json!({"open": 10, "frozen": 1, "closed": 0});
-    assert_eq!((&overview.body["accounts"], &overview.body["money"]), (&expected, &json!({"EUR": 110})));
+    assert_eq!((&overview.body["accounts"], &overview.body["money"]), (&expected, &json!({"EUR": "110"})));
     assert_eq!(overview.position(), app.latest_position());
     let views = client.get("/v1/projections?min_position=12").await.expect(200);
     assert_eq!(views.data().len(), 4, "one row for each view");

@@ -159,3 +159,39 @@ async fn disconnected_caller_does_not_cancel_a_queued_command() {
     assert!(keyed.deposit(account, 5).await.expect(201).is_replay());
     audit(&app).await;
 }
+
+#[tokio::test]
+async fn view_that_cannot_apply_a_batch_stops_alone() {
+    let app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    app.wait_until_projected().await;
+    app.sabotage("ALTER TABLE daily_balance ADD CONSTRAINT broken CHECK (count < 2) NOT VALID").await;
+    client.deposit(account, 1).await.expect(201);
+    let stopped = eventually("a view that has stopped", async || {
+        let view = status(&app, "daily_balances").await;
+        (view["state"] == "stopped").then_some(view)
+    })
+    .await;
+    assert!(stopped["failure"].as_str().unwrap().contains("broken"), "{stopped}");
+    let deposited = client.deposit(account, 1).await.expect(201);
+    assert_eq!(client.get_account(account, deposited.position()).await.expect(200).body["balance"], 102);
+    for name in ["accounts", "transactions", "bank_totals"] {
+        let view = eventually("a view at the head", async || {
+            let view = status(&app, name).await;
+            (view["position"] == "3").then_some(view)
+        })
+        .await;
+        assert_eq!((&view["state"], &view["failure"]), (&json!("live"), &json!(null)), "{name}");
+    }
+    assert_eq!(status(&app, "daily_balances").await["position"], "1");
+
+    // A rebuild of another view is not held up either.
+    client.post("/v1/projections/daily_balances/rebuild", "").await.expect(202);
+    client.post("/v1/projections/accounts/rebuild", "").await.expect(202);
+    eventually("the rebuilt view", async || (status(&app, "accounts").await["generation"] == 2).then_some(())).await;
+    app.sabotage("ALTER TABLE daily_balance DROP CONSTRAINT broken").await;
+    eventually("readiness", async || (client.get("/readyz").await.status == 200).then_some(())).await;
+    app.wait_until_projected().await;
+    audit(&app).await;
+}

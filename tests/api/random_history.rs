@@ -98,7 +98,7 @@ pub fn expected_view(events: &[Event]) -> Option<Value> {
 /// The statement of a period expected from the events of one account.
 pub fn expected_statement(events: &[Event], from: DateTime<Utc>, to: DateTime<Utc>) -> Value {
     let mut balance = 0;
-    let (mut opening, mut total_in, mut total_out, mut lines) = (0, 0, 0, vec![]);
+    let (mut opening, mut total_in, mut total_out, mut lines) = (0, 0_i64, 0_i64, vec![]);
     for event in events.iter().filter(|event| event.recorded_at < to) {
         let change = balance_change(event);
         balance += change;
@@ -111,7 +111,7 @@ pub fn expected_statement(events: &[Event], from: DateTime<Utc>, to: DateTime<Ut
         }
     }
     json!({
-        "opening_balance": opening, "lines": lines, "total_in": total_in, "total_out": total_out,
+        "opening_balance": opening, "lines": lines, "total_in": total_in.to_string(), "total_out": total_out.to_string(),
         "closing_balance": balance,
     })
 }

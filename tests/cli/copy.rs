@@ -89,6 +89,20 @@ async fn a_log_is_copied_into_more_partitions_with_a_short_downtime() {
     assert_eq!(copied.status.code(), Some(0), "{copied:?}");
     assert!(copied.stdout[0].starts_with("copied 4 events"), "{copied:?}");
 
+    let moved = Passbook::with_database(&migration.url("old")).wait_for_exit();
+    assert!(moved.error_message().contains("moved to another database by `passbook copy`"), "{moved:?}");
+    let mut old = PgConnection::connect(&migration.url("old")).await.unwrap();
+    for write in [
+        "SELECT append_batch(0::int2, position, hash, fence, now(), '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+                             '{}', '{}', '{}', '{}', '{}', '{}', 1::int2, '{}') FROM log_head",
+        "SELECT take_turn(0::int2, 0, 10)",
+    ] {
+        let refused = sqlx::query(write).execute(&mut old).await.unwrap_err().to_string();
+        assert!(refused.contains("moved to another database"), "{refused}");
+    }
+    let fences: i64 = sqlx::query_scalar("SELECT min(fence) FROM log_head").fetch_one(&mut old).await.unwrap();
+    assert_eq!(fences, 1, "an append that was decided before the copy finds another fence");
+
     let verified = Passbook::with_database(&migration.url("new")).argument("verify").wait_for_exit();
     assert_eq!(verified.status.code(), Some(0), "{verified:?}");
     let new = Passbook::with_database(&migration.url("new")).start();

@@ -6,7 +6,10 @@ use super::{
     decide_batch::{Decided, HeadsByPartition},
     storage_error::{Kind, StorageError},
 };
-use passbook_event_store::{log, unknown_outcome::EventRef};
+use passbook_event_store::{
+    log,
+    unknown_outcome::{EventRef, FirstRow, KeyRef},
+};
 
 /// The outcome of one attempt to append a batch.
 pub(super) enum AppendOutcome {
@@ -34,23 +37,31 @@ pub(super) struct CommittedBatch {
 
 /// An append whose outcome is unknown.
 pub(super) struct UnknownAppend {
-    /// The first event of each partition, with the position that it has if the append committed.
-    pub events: Vec<EventRef>,
+    /// The first row of each partition that is stored if the append has committed.
+    pub first_rows: Vec<FirstRow>,
     /// The results to return in that case. `None` after the callers got [`OutcomeUnknown`](super::Error::OutcomeUnknown).
     pub results: Option<CommandResults>,
 }
 
 impl AppendOutcome {
-    /// The outcome of an append or a COMMIT that failed. Without an answer it may have committed, unless it had no events.
+    /// The outcome of an append or a COMMIT that failed. Without an answer it may have committed, unless it had no rows.
     pub(super) fn of_failed_commit(error: StorageError, decided: Decided, heads: &HeadsByPartition) -> Self {
-        let first_event = |(partition, append): (&i16, &log::Batch)| {
-            let (head, first) = heads.get(partition).zip(append.events.first())?;
-            Some(EventRef { partition: *partition, position: head.position + 1, id: first.id })
+        let first_row = |(partition, append): (&i16, &log::Batch)| {
+            let (partition, head) = (*partition, heads.get(partition)?);
+            match (append.events.first(), append.keys.first()) {
+                (Some(event), _) => {
+                    Some(FirstRow::Event(EventRef { partition, position: head.position + 1, id: event.id }))
+                }
+                (None, Some(key)) => {
+                    Some(FirstRow::Key(KeyRef { partition, id: key.id.clone(), recorded_at: append.recorded_at }))
+                }
+                (None, None) => None,
+            }
         };
-        let events: Vec<EventRef> = decided.appends.iter().filter_map(first_event).collect();
+        let first_rows: Vec<FirstRow> = decided.appends.iter().filter_map(first_row).collect();
         match error.kind {
-            Kind::UnknownOutcome if !events.is_empty() => {
-                Self::OutcomeUnknown(error, UnknownAppend { events, results: Some(decided.results) })
+            Kind::UnknownOutcome if !first_rows.is_empty() => {
+                Self::OutcomeUnknown(error, UnknownAppend { first_rows, results: Some(decided.results) })
             }
             Kind::Rejected | Kind::Unavailable | Kind::UnsupportedEvent | Kind::ClockSkewed | Kind::UnknownOutcome => {
                 error.into()

@@ -1,8 +1,8 @@
 //! Decides a batch and appends it to the log, either optimistically in one round trip, or in a transaction that holds the
 //! log-head lock.
 //!
-//! No result is returned before the state that it depends on is confirmed. The commit confirms it or, for a batch without events,
-//! a check of head and keys. The account cache changes only after that.
+//! No result is returned before the state that it depends on is confirmed. The commit confirms it or, for a batch with neither
+//! events nor keys, a check of the head. The account cache changes only after that.
 //!
 //! An appender writes to one partition. One more appender executes the commands that span partitions: it always locks the heads
 //! of all their partitions, in ascending order, and caches nothing.
@@ -178,7 +178,7 @@ impl Appender {
     ) -> Result<bool, StorageError> {
         // The head has moved or has a new fence: the locked path reads it.
         self.force_locked_path();
-        let resolving = unknown_outcome::resolve_unknown_append(connection, &unknown.events);
+        let resolving = unknown_outcome::resolve_unknown_append(connection, &unknown.first_rows);
         with_timeout(STATEMENT_TIMEOUT, resolving).await.map_err(|error| {
             // The data of the batch was not sent again, so no error here can mean that Postgres rejects it.
             StorageError { kind: Kind::Unavailable, ..error.into() }
@@ -304,7 +304,7 @@ impl Appender {
     }
 }
 
-/// Writes a decided batch to each of its partitions. If there is nothing to append, it checks the head and the keys instead.
+/// Writes a decided batch to each of its partitions. If there are neither events nor keys, it checks the head instead.
 async fn write(
     connection: &mut PgConnection,
     heads: &HeadsByPartition,
@@ -319,13 +319,15 @@ async fn write(
     // Over several partitions all keys are checked before the first append, so that no append has to be undone. The locks
     // keep other instances from recording these keys meanwhile.
     let checks = decided.appends.iter().filter(|(_, append)| spans && !append.keys_to_check.is_empty());
-    let appends = decided.appends.iter().filter(|(_, append)| !spans || !append.events.is_empty());
-    let steps = checks.map(|step| (step, false)).chain(appends.map(|step| (step, !step.1.events.is_empty())));
+    // A key without events is that of a refusal.
+    let has_rows = |append: &log::Batch| !append.events.is_empty() || !append.keys.is_empty();
+    let appends = decided.appends.iter().filter(|(_, append)| !spans || has_rows(append));
+    let steps = checks.map(|step| (step, false)).chain(appends.map(|step| (step, has_rows(step.1))));
 
     let mut next = heads.clone();
-    for ((partition, append), has_events) in steps {
+    for ((partition, append), is_append) in steps {
         let head = &heads[partition];
-        let outcome = match has_events {
+        let outcome = match is_append {
             true => with_timeout(STATEMENT_TIMEOUT, log::append(connection, *partition, head, append)).await?,
             false => {
                 let keys = &append.keys_to_check;

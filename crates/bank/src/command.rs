@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::receipt::Receipt;
 use passbook_domain::{Account, Command, Rejection};
-use passbook_event_store::log::KeyId;
+use passbook_event_store::{Position, log::KeyId};
 
 /// The accounts that a caller may send commands to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct CommandContext {
     pub correlation_id: Arc<str>,
     /// The cause of the events: the caller's trace id, or a new id for this command.
     pub causation_id: Uuid,
-    /// Makes a retry safe.
+    /// Makes a retry safe: the command has one outcome under this key.
     pub idempotency_key: Option<IdempotencyKey>,
     /// The account versions at which the command may be executed.
     pub if_match: Option<IfMatch>,
@@ -104,9 +104,9 @@ pub struct CommandOutcome {
     pub replayed: bool,
 }
 
-/// Why a command has no receipt.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+/// Why the state of the accounts refuses a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
     /// The state of an account does not allow the command.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -122,6 +122,26 @@ pub enum Error {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+}
+
+/// A refusal with the state of the log that it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why the command was refused.
+    pub reason: Refusal,
+    /// The head of the log that the command was judged on, in the partitions of its accounts. A view that has read that far
+    /// shows the state that refuses the command.
+    pub position: Position,
+    /// `true` if the refusal was recorded earlier under the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Why a command has no receipt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The state refuses the command. With an idempotency key this outcome is recorded, and every retry gets it again.
+    #[error("{}", .0.reason)]
+    Refused(Box<Refused>),
     /// The queue is full or closed. Nothing was written.
     #[error("too many commands are waiting; retry later")]
     Overloaded,

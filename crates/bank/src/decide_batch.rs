@@ -8,8 +8,11 @@ use uuid::Uuid;
 
 use super::{
     account_cache::{CachedAccount, LoadedAccounts, Undecodable},
-    command::{AccountAccess, CommandContext, CommandOutcome, CommandResults, Error, PendingCommand},
-    receipt::{AccountReceipt, Counterparty, Receipt, RecordedFact, TransferReceipt},
+    command::{AccountAccess, CommandContext, CommandOutcome, CommandResults, Error, PendingCommand, Refusal, Refused},
+    receipt::{
+        AccountReceipt, Counterparty, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal, RefusedBecause,
+        TransferReceipt,
+    },
 };
 use passbook_domain::{Account, AccountCommand, Command, Event, Rejection, Transfer, account::STATE_VERSION, transfer};
 use passbook_event_store::{
@@ -37,7 +40,7 @@ pub(super) struct Basis {
 /// A decided batch, ready to be written.
 #[derive(Debug)]
 pub(super) struct Decided {
-    /// One append for each partition of [`Basis::heads`]; it may have no events.
+    /// One append for each partition of [`Basis::heads`]; it may have no events, or neither events nor keys.
     pub appends: BTreeMap<i16, log::Batch>,
     /// The results to return after the commit.
     pub results: CommandResults,
@@ -58,7 +61,7 @@ pub(super) fn decide(
         basis,
         partitions,
         now,
-        new_receipts: HashMap::new(),
+        new_outcomes: HashMap::new(),
         changed: HashMap::new(),
         appends: basis.heads.keys().map(|partition| (*partition, empty())).collect(),
     };
@@ -78,49 +81,137 @@ struct Decision<'a> {
     basis: &'a Basis,
     partitions: Partitions,
     now: DateTime<Utc>,
-    /// The receipts and fingerprints of the keys that this batch records.
-    new_receipts: HashMap<(i16, KeyId), (Receipt, [u8; 32])>,
+    /// The outcomes and fingerprints of the keys that this batch records.
+    new_outcomes: HashMap<(i16, KeyId), (RecordedOutcome, [u8; 32])>,
     changed: HashMap<Uuid, CachedAccount>,
     appends: BTreeMap<i16, log::Batch>,
 }
 
 impl Decision<'_> {
-    /// The key is checked before the state and `If-Match`: a retry is a replay in every state of the account.
+    /// Decides one command. A refusal gets the position of the state that it rests on.
     fn decide(&mut self, command: &Command, context: &CommandContext) -> Result<CommandOutcome, Error> {
+        let (result, replayed) = self.decide_once(command, context);
+        match result {
+            Ok(receipt) => Ok(CommandOutcome { receipt, replayed }),
+            Err(Failure::Refused(reason)) => {
+                let position = self.position_of(command)?;
+                Err(Error::Refused(Box::new(Refused { reason, position, replayed })))
+            }
+            Err(Failure::Internal) => Err(Error::Internal),
+        }
+    }
+
+    /// Decides a command unless its key has an outcome already; the flag is `true` if it has. The key is checked before the state
+    /// and `If-Match`: a retry is a replay in every state of the account.
+    fn decide_once(&mut self, command: &Command, context: &CommandContext) -> (Result<Receipt, Failure>, bool) {
         let Some((id, key)) = context.key().zip(context.idempotency_key.as_ref()) else {
-            let receipt = self.execute(command, context)?;
-            return Ok(CommandOutcome { receipt: self.redact_receipt(receipt, command, context)?, replayed: false });
+            let result = self.execute(command, context);
+            return (result.and_then(|receipt| self.redact_receipt(receipt, command, context)), false);
         };
         let (home, _) = partitions_of(command, self.partitions);
         let id = (home, id);
-        if let Some(receipt) = self.first_receipt(&id, &key.fingerprint)? {
-            return Ok(CommandOutcome { receipt: self.redact_receipt(receipt, command, context)?, replayed: true });
+        match self.first_outcome(&id, &key.fingerprint) {
+            Ok(Some(outcome)) => (self.replay(outcome, command, context), true),
+            Ok(None) => (self.execute_once(id, key.fingerprint, command, context), false),
+            Err(failure) => (Err(failure), false),
         }
-
-        // The append checks the key of every command: a rejection, too, is valid only if the key is not recorded.
-        self.append_to(home)?.keys_to_check.push(id.1.clone());
-        let receipt = self.execute(command, context)?;
-        let json = serde_json::to_string(&receipt).map_err(|_| Error::Internal)?;
-        let fingerprint = key.fingerprint.to_vec();
-        self.append_to(home)?.keys.push(Key { id: id.1.clone(), fingerprint, receipt: json });
-        self.new_receipts.insert(id, (receipt.clone(), key.fingerprint));
-        Ok(CommandOutcome { receipt: self.redact_receipt(receipt, command, context)?, replayed: false })
     }
 
-    /// The receipt under this key, from the log or from an earlier command of the batch.
-    fn first_receipt(&self, id: &(i16, KeyId), fingerprint: &[u8; 32]) -> Result<Option<Receipt>, Error> {
+    /// Executes a command and records its outcome, a receipt or a refusal, under its key.
+    fn execute_once(
+        &mut self,
+        id: (i16, KeyId),
+        fingerprint: [u8; 32],
+        command: &Command,
+        context: &CommandContext,
+    ) -> Result<Receipt, Failure> {
+        let result = self.execute(command, context);
+        let outcome = match &result {
+            Ok(receipt) => RecordedOutcome::Succeeded(receipt.clone()),
+            Err(Failure::Refused(reason)) => {
+                RecordedOutcome::Refused(self.recorded_refusal(*reason, command, context).ok_or(Failure::Internal)?)
+            }
+            Err(Failure::Internal) => return Err(Failure::Internal),
+        };
+        let receipt = serde_json::to_string(&outcome).map_err(|_| Failure::Internal)?;
+        let append = self.append_to(id.0)?;
+        append.keys_to_check.push(id.1.clone());
+        append.keys.push(Key { id: id.1.clone(), fingerprint: fingerprint.to_vec(), receipt });
+        self.new_outcomes.insert(id, (outcome, fingerprint));
+        result.and_then(|receipt| self.redact_receipt(receipt, command, context))
+    }
+
+    /// The recorded form of a refusal. `None` for a reused key, which belongs to another request.
+    fn recorded_refusal(
+        &self,
+        reason: Refusal,
+        command: &Command,
+        context: &CommandContext,
+    ) -> Option<RecordedRefusal> {
+        let refused = match reason {
+            Refusal::Rejected(rejection) => RefusedBecause::Rejected(rejection),
+            Refusal::NotVisible => RefusedBecause::Rejected(Rejection::AccountNotFound),
+            Refusal::VersionMismatch { current } => RefusedBecause::VersionMismatch { current },
+            Refusal::KeyReused => return None,
+        };
+        let (account_id, saw_receiver) = match command {
+            Command::Account { account_id, .. } => (*account_id, false),
+            Command::Transfer(transfer) => (transfer.from, self.can_see(transfer.to, context).ok()?),
+        };
+        Some(RecordedRefusal { account_id, refused, saw_receiver })
+    }
+
+    /// The outcome under this key, from the log or from an earlier command of the batch.
+    fn first_outcome(&self, id: &(i16, KeyId), fingerprint: &[u8; 32]) -> Result<Option<RecordedOutcome>, Failure> {
         if let Some(recorded) = self.basis.recorded_keys.get(id) {
-            return recorded_receipt(recorded, fingerprint).map(Some);
+            return recorded_outcome(recorded, fingerprint).map(Some);
         }
-        match self.new_receipts.get(id) {
-            Some((receipt, first)) if first == fingerprint => Ok(Some(receipt.clone())),
-            Some(_) => Err(Error::KeyReused),
+        match self.new_outcomes.get(id) {
+            Some((outcome, first)) if first == fingerprint => Ok(Some(outcome.clone())),
+            Some(_) => Err(Refusal::KeyReused.into()),
             None => Ok(None),
         }
     }
 
+    /// A recorded outcome, as far as the caller may see the accounts now.
+    fn replay(
+        &self,
+        outcome: RecordedOutcome,
+        command: &Command,
+        context: &CommandContext,
+    ) -> Result<Receipt, Failure> {
+        let refusal = match outcome {
+            RecordedOutcome::Succeeded(receipt) => return self.redact_receipt(receipt, command, context),
+            RecordedOutcome::Refused(refusal) => refusal,
+        };
+        match command {
+            // The HTTP layer has checked that the caller may choose the id of an account.
+            Command::Account { command: AccountCommand::Open { .. }, .. } => {}
+            Command::Account { account_id, .. } => drop(self.visible_account(*account_id, context)?),
+            Command::Transfer(transfer) => {
+                self.visible_account(transfer.from, context)?;
+                if refusal.saw_receiver && !self.can_see(transfer.to, context)? {
+                    return Err(Rejection::AccountNotFound.into());
+                }
+            }
+        }
+        Err(Failure::Refused(match refusal.refused {
+            RefusedBecause::Rejected(rejection) => Refusal::Rejected(rejection),
+            RefusedBecause::VersionMismatch { current } => Refusal::VersionMismatch { current },
+        }))
+    }
+
+    fn can_see(&self, account_id: Uuid, context: &CommandContext) -> Result<bool, Failure> {
+        Ok(context.can_see(&self.account(account_id)?.account))
+    }
+
     /// The receipt as far as the caller may see the accounts now; the caller's access may have changed since the recording.
-    fn redact_receipt(&self, receipt: Receipt, command: &Command, context: &CommandContext) -> Result<Receipt, Error> {
+    fn redact_receipt(
+        &self,
+        receipt: Receipt,
+        command: &Command,
+        context: &CommandContext,
+    ) -> Result<Receipt, Failure> {
         if context.access == AccountAccess::Any {
             return Ok(receipt);
         }
@@ -130,22 +221,21 @@ impl Decision<'_> {
             Command::Account { account_id, .. } => self.visible_account(*account_id, context).map(|_| receipt),
             Command::Transfer(transfer) => {
                 self.visible_account(transfer.from, context)?;
-                let can_see_receiver = context.can_see(&self.account(transfer.to)?.account);
-                Ok(if can_see_receiver { receipt } else { receipt.without_counterparty() })
+                Ok(if self.can_see(transfer.to, context)? { receipt } else { receipt.without_counterparty() })
             }
         }
     }
 
     /// The account, if the caller may see it. An account that does not exist passes; the domain rejects the command.
-    fn visible_account(&self, account_id: Uuid, context: &CommandContext) -> Result<CachedAccount, Error> {
+    fn visible_account(&self, account_id: Uuid, context: &CommandContext) -> Result<CachedAccount, Failure> {
         let current = self.account(account_id)?;
         match current.account {
-            Account::Opened(_) if !context.can_see(&current.account) => Err(Error::NotVisible),
+            Account::Opened(_) if !context.can_see(&current.account) => Err(Refusal::NotVisible.into()),
             Account::Opened(_) | Account::Unopened => Ok(current),
         }
     }
 
-    fn execute(&mut self, command: &Command, context: &CommandContext) -> Result<Receipt, Error> {
+    fn execute(&mut self, command: &Command, context: &CommandContext) -> Result<Receipt, Failure> {
         match command {
             Command::Account { account_id, command } => {
                 self.execute_account_command(*account_id, command, context).map(Receipt::Account)
@@ -161,7 +251,7 @@ impl Decision<'_> {
         account_id: Uuid,
         command: &AccountCommand,
         context: &CommandContext,
-    ) -> Result<AccountReceipt, Error> {
+    ) -> Result<AccountReceipt, Failure> {
         let current = match command {
             AccountCommand::Open { .. } => self.account(account_id)?,
             AccountCommand::Deposit(..)
@@ -174,13 +264,13 @@ impl Decision<'_> {
             && current.version > 0
             && !condition.holds(current.version)
         {
-            return Err(Error::VersionMismatch { current: current.version });
+            return Err(Refusal::VersionMismatch { current: current.version }.into());
         }
         let event = current.account.decide(command)?;
         self.record(account_id, &event, context)
     }
 
-    fn execute_transfer(&mut self, transfer: &Transfer, context: &CommandContext) -> Result<TransferReceipt, Error> {
+    fn execute_transfer(&mut self, transfer: &Transfer, context: &CommandContext) -> Result<TransferReceipt, Failure> {
         let sender = self.visible_account(transfer.from, context)?;
         let receiver = self.account(transfer.to)?;
         let currency = sender.account.opened()?.currency;
@@ -202,18 +292,18 @@ impl Decision<'_> {
     }
 
     /// The account after the earlier commands of the batch.
-    fn account(&self, account_id: Uuid) -> Result<CachedAccount, Error> {
+    fn account(&self, account_id: Uuid) -> Result<CachedAccount, Failure> {
         if let Some(changed) = self.changed.get(&account_id) {
             return Ok(changed.clone());
         }
         match self.basis.accounts.get(&account_id) {
             Some(Ok(loaded)) => Ok(loaded.clone()),
-            Some(Err(Undecodable)) | None => Err(Error::Internal),
+            Some(Err(Undecodable)) | None => Err(Failure::Internal),
         }
     }
 
     /// Folds `event` into the account, and adds it to the append unless this is a dry run.
-    fn record(&mut self, account_id: Uuid, event: &Event, context: &CommandContext) -> Result<AccountReceipt, Error> {
+    fn record(&mut self, account_id: Uuid, event: &Event, context: &CommandContext) -> Result<AccountReceipt, Failure> {
         let before = self.account(account_id)?;
         let after = CachedAccount { version: before.version + 1, account: before.account.evolve(event) };
         let mut fact =
@@ -228,13 +318,13 @@ impl Decision<'_> {
                 version: after.version,
                 event_type: event.name(),
                 schema_version: event.schema_version(),
-                data: serde_json::to_string(event).map_err(|_| Error::Internal)?,
-                metadata: context.metadata().map_err(|_| Error::Internal)?,
+                data: serde_json::to_string(event).map_err(|_| Failure::Internal)?,
+                metadata: context.metadata().map_err(|_| Failure::Internal)?,
             };
             self.append_to(partition)?.events.push(event);
             self.changed.insert(account_id, after.clone());
         }
-        let account = after.account.opened().map_err(|_: Rejection| Error::Internal)?;
+        let account = after.account.opened().map_err(|_: Rejection| Failure::Internal)?;
         Ok(AccountReceipt {
             account_id,
             version: after.version,
@@ -247,14 +337,23 @@ impl Decision<'_> {
     }
 
     /// The head of a partition after the events that are decided so far.
-    fn position_in(&self, partition: i16) -> Result<Position, Error> {
+    fn position_in(&self, partition: i16) -> Result<Position, Failure> {
         let (head, append) =
-            self.basis.heads.get(&partition).zip(self.appends.get(&partition)).ok_or(Error::Internal)?;
+            self.basis.heads.get(&partition).zip(self.appends.get(&partition)).ok_or(Failure::Internal)?;
         Ok(self.partitions.position_in(partition, head.position + append.events.len() as i64))
     }
 
-    fn append_to(&mut self, partition: i16) -> Result<&mut log::Batch, Error> {
-        self.appends.get_mut(&partition).ok_or(Error::Internal)
+    /// The heads of all partitions of a command, after the events that are decided so far.
+    fn position_of(&self, command: &Command) -> Result<Position, Error> {
+        let mut positions = command
+            .accounts()
+            .map(|account_id| self.position_in(self.partitions.partition_of(account_id)).map_err(|_| Error::Internal));
+        let first = positions.next().ok_or(Error::Internal)??;
+        positions.try_fold(first, |merged, position| Ok(merged.merge(position?)))
+    }
+
+    fn append_to(&mut self, partition: i16) -> Result<&mut log::Batch, Failure> {
+        self.appends.get_mut(&partition).ok_or(Failure::Internal)
     }
 
     /// Adds a snapshot of each account that passed a multiple of `every` versions.
@@ -278,12 +377,31 @@ impl Decision<'_> {
     }
 }
 
-fn recorded_receipt(recorded: &Key, fingerprint: &[u8; 32]) -> Result<Receipt, Error> {
+/// Why a command has no receipt.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    Refused(Refusal),
+    Internal,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refused(rejection.into())
+    }
+}
+
+fn recorded_outcome(recorded: &Key, fingerprint: &[u8; 32]) -> Result<RecordedOutcome, Failure> {
     if recorded.fingerprint != fingerprint {
-        return Err(Error::KeyReused);
+        return Err(Refusal::KeyReused.into());
     }
     serde_json::from_str(&recorded.receipt).map_err(|error| {
-        tracing::error!(%error, "recorded receipt cannot be parsed; the command fails");
-        Error::Internal
+        tracing::error!(%error, "recorded outcome cannot be parsed; the command fails");
+        Failure::Internal
     })
 }

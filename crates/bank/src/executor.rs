@@ -19,7 +19,7 @@ use super::{
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
     appender::Appender,
     clock::DatabaseClock,
-    command::{CommandOutcome, CommandResults, Error, PendingCommand},
+    command::{CommandOutcome, CommandResults, Error, PendingCommand, Refusal},
     command_stats::CommandStats,
     outage::{Availability, CommandQueue, OUTAGE_WAIT_MAX, WaitingCommands, reject_all},
     storage_error::{CONNECT_TIMEOUT, STATEMENT_TIMEOUT, StorageError},
@@ -304,7 +304,7 @@ impl Executor {
         let counted = commands.iter().zip(&results).filter(|(pending, result)| is_counted(pending, result));
         self.shared.stats.record(timestamp::now(), counted.map(|(pending, _)| pending.accepted_at.elapsed()));
         for (pending, result) in commands.into_iter().zip(results) {
-            METRICS.replays.inc_by(u64::from(result.as_ref().is_ok_and(|outcome| outcome.replayed)));
+            METRICS.replays.inc_by(u64::from(is_replay(&result)));
             // The send fails if the caller hung up. The command is recorded nevertheless.
             let _ = pending.response.send(result);
         }
@@ -327,13 +327,28 @@ impl Executor {
     }
 }
 
-/// Whether a command counts in the statistics: it was executed, or rejected by the state, and was no dry run.
+/// Whether a result was recorded earlier under the same idempotency key.
+fn is_replay(result: &Result<CommandOutcome, Error>) -> bool {
+    match result {
+        Ok(outcome) => outcome.replayed,
+        Err(Error::Refused(refused)) => refused.replayed,
+        Err(
+            Error::Overloaded
+            | Error::StorageUnavailable { .. }
+            | Error::ClockSkewed
+            | Error::OutcomeUnknown
+            | Error::Internal,
+        ) => false,
+    }
+}
+
+/// Whether a command counts in the statistics: it was executed, or refused by the state, and was no dry run.
 fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) -> bool {
     let is_decided = match result {
-        Ok(_) | Err(Error::Rejected(_) | Error::VersionMismatch { .. } | Error::KeyReused) => true,
+        Ok(_) => true,
+        Err(Error::Refused(refused)) => refused.reason != Refusal::NotVisible,
         Err(
-            Error::NotVisible
-            | Error::Overloaded
+            Error::Overloaded
             | Error::StorageUnavailable { .. }
             | Error::ClockSkewed
             | Error::OutcomeUnknown

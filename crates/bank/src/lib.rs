@@ -38,10 +38,13 @@ use passbook_domain::Command;
 use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
 use passbook_telemetry::{supervision, trace::TARGET};
 
-pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch};
+pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch, Refusal, Refused};
 pub use command_stats::CommandStatsBucket;
 pub use executor::Settings;
-pub use receipt::{AccountReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, TransferReceipt};
+pub use receipt::{
+    AccountReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal,
+    RefusedBecause, TransferReceipt,
+};
 
 /// How many commands may wait in one queue. More are answered [`Error::Overloaded`] at once.
 pub const QUEUE_COMMANDS_MAX: usize = 4096;

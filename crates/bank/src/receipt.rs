@@ -1,14 +1,56 @@
 //! Receipts: the state after a command and the recorded events. A receipt is the body of the response, and is stored with the
-//! idempotency key, so that a retry gets the same body. Stored receipts must stay readable: never change the JSON.
+//! idempotency key, so that a retry gets the same body. A refusal by the state is stored in the same way. Stored outcomes must stay
+//! readable: never change the JSON.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use passbook_domain::{Amount, Currency, Status};
+use passbook_domain::{Amount, Currency, Rejection, Status};
 use passbook_event_store::Position;
 use passbook_event_store::timestamp;
+
+/// The outcome that is recorded under an idempotency key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RecordedOutcome {
+    /// The state refused the command. Nothing but the key was recorded.
+    Refused(RecordedRefusal),
+    /// The command succeeded.
+    Succeeded(Receipt),
+}
+
+/// A refusal by the state, as it is recorded under an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedRefusal {
+    /// The account whose partition stores the key: that of the command, or the sender of a transfer.
+    pub account_id: Uuid,
+    /// Why the command was refused.
+    pub refused: RefusedBecause,
+    /// `true` if the caller could see the receiver of the transfer, so that the reason may be a fact about that account.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub saw_receiver: bool,
+}
+
+/// Why the state refused a command, as it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedBecause {
+    /// The state of an account did not allow the command, or the caller could not see the account.
+    Rejected(Rejection),
+    /// `If-Match` named another version than the account had.
+    VersionMismatch {
+        /// The account's version at that time.
+        current: i64,
+    },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
 
 /// The receipt of a command that succeeded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,6 +179,32 @@ impl Counterparty {
         match self {
             Counterparty::Visible(account) => account.account_id,
             Counterparty::Hidden(account) => account.account_id,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recorded_refusals_are_parsed_from_their_stored_json() {
+        let account_id = Uuid::from_u128(1);
+        let eur: Currency = serde_json::from_str("\"EUR\"").expect("a currency");
+        let amount = Amount::try_from(5).expect("an amount");
+        let stored = [
+            (
+                RefusedBecause::Rejected(Rejection::InsufficientFunds { balance: 1, amount, currency: eur }),
+                r#"{"rejected":{"code":"insufficient_funds","balance":1,"amount":5,"currency":"EUR"}}"#,
+            ),
+            (RefusedBecause::Rejected(Rejection::AccountNotFound), r#"{"rejected":{"code":"account_not_found"}}"#),
+            (RefusedBecause::VersionMismatch { current: 7 }, r#"{"version_mismatch":{"current":7}}"#),
+        ];
+        for (refused, json) in stored {
+            let outcome = RecordedOutcome::Refused(RecordedRefusal { account_id, refused, saw_receiver: false });
+            let json = format!(r#"{{"account_id":"{account_id}","refused":{json}}}"#);
+            assert_eq!(serde_json::to_string(&outcome).expect("JSON"), json);
+            assert_eq!(serde_json::from_str::<RecordedOutcome>(&json).expect("an outcome"), outcome);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use passbook_domain::DecodeError;
-use passbook_event_store::StorageFailure;
+use passbook_event_store::{StorageFailure, log::LOG_MOVED};
 
 /// Time limit for opening a connection. Two attempts fit into the time that a command waits during an outage.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
@@ -88,6 +88,9 @@ fn operator_message(code: Option<&str>) -> Option<&'static str> {
         "53100" => Some("The database's disk is full."),
         "53300" => Some("The database has no connection left."),
         "55P03" => Some("Timed out waiting for the log-head lock held by another instance."),
+        LOG_MOVED => {
+            Some("The log was moved to another database by `passbook copy`. Connect this instance to that database.")
+        }
         "57P01" | "57P02" | "57P03" => Some("The database is starting or stopping."),
         _ => None,
     }

@@ -69,7 +69,10 @@ impl Status {
 }
 
 /// Why the state refuses a command. The variants are in order of rank: if several apply, the first one is returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+///
+/// A refusal is stored with its idempotency key, so the JSON must stay readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "code", rename_all = "snake_case")]
 pub enum Rejection {
     /// An account is opened only once.
     #[error("An account with this id already exists.")]

@@ -147,6 +147,17 @@ pub async fn append(
     Ok(next)
 }
 
+/// Raises the time of the head to `time`, so that later events get a later one. Leaves a later time unchanged.
+///
+/// # Errors
+/// A database error.
+pub async fn raise_head_time(connection: &mut PgConnection, partition: i16, time: DateTime<Utc>) -> Result<()> {
+    query!("UPDATE log_head SET recorded_at = $2 WHERE partition = $1 AND recorded_at < $2", partition, time)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Reads the events with these streams and versions, in no particular order. Missing events are left out.
 ///
 /// # Errors

@@ -3,13 +3,14 @@
 //! [`log`] appends at the head of a partition, [`unknown_outcome`] resolves an append that got no response, and [`stream`]
 //! loads streams for the write side. [`reader`] reads pages, [`scan`] reads everything for verification, and [`import`] copies
 //! events between logs. [`hash_chain`] computes event hashes. [`Partitions`] maps streams to partitions, and [`partition_count`]
-//! stores their number. [`PrimaryConnector`] connects to the server that accepts writes.
+//! stores their number. [`moment`] makes a moment of the log final. [`PrimaryConnector`] connects to the server that accepts writes.
 
 mod event;
 mod failure;
 pub mod hash_chain;
 pub mod import;
 pub mod log;
+pub mod moment;
 mod partition;
 pub mod partition_count;
 mod position;

@@ -5,13 +5,16 @@
 //! instance. [`lock_head_and_read_since`] takes the lock of one partition, [`lock_head`] each lock of several.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Result, query, query_file};
+use sqlx::{PgConnection, Result, query, query_file, query_scalar};
 use uuid::Uuid;
 
 use super::{
     event::NewEvent,
     hash_chain::{Hash, HashedFields, hash_run},
 };
+
+/// The SQLSTATE of an append to a log that was moved to another database.
+pub const LOG_MOVED: &str = "PB001";
 
 /// The end of a partition's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub struct Batch {
     pub recorded_at: DateTime<Utc>,
     /// The events in the order of their positions.
     pub events: Vec<NewEvent>,
-    /// Keys that must not be recorded yet: those of `keys`, and those of rejected commands.
+    /// Keys that must not be recorded yet: those of `keys`.
     pub keys_to_check: Vec<KeyId>,
     /// Keys to write.
     pub keys: Vec<Key>,
@@ -79,7 +82,7 @@ pub struct Batch {
 pub enum Outcome {
     /// The batch was appended, or the check succeeded. This is the head now.
     Done(Head),
-    /// Nothing was written, because another instance has appended events or raised the fence.
+    /// Nothing was written, because another instance has appended, has raised the fence, or has raised the head's time.
     HeadMoved,
     /// Nothing was written, because these keys are recorded already.
     KeysRecorded(Vec<Key>),
@@ -108,6 +111,29 @@ pub async fn lock_head(connection: &mut PgConnection, partition: i16) -> Result<
             .fetch_one(connection)
             .await?;
     head_from_columns(row.position, row.hash, row.recorded_at, row.fence)
+}
+
+/// Marks the log of a partition as moved to another database, and raises its fence. Every later append fails with SQLSTATE
+/// [`LOG_MOVED`]. The caller's transaction must hold the log-head lock.
+///
+/// # Errors
+/// A database error.
+pub async fn mark_moved(connection: &mut PgConnection, partition: i16) -> Result<()> {
+    query!(
+        "UPDATE log_head SET fence = fence + 1, moved_at = coalesce(moved_at, clock_timestamp()) WHERE partition = $1",
+        partition
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// When the log was moved to another database; `None` if it was not.
+///
+/// # Errors
+/// A database error.
+pub async fn moved_at(connection: &mut PgConnection) -> Result<Option<DateTime<Utc>>> {
+    query_scalar!("SELECT max(moved_at) FROM log_head").fetch_one(connection).await
 }
 
 /// An event that another instance appended since this instance last saw the head.
@@ -160,7 +186,8 @@ pub async fn lock_head_and_read_since(
     Ok((head, events))
 }
 
-/// Appends `batch` if the head is still `expected` and none of its `keys_to_check` is recorded.
+/// Appends `batch` if the head is still `expected`, its time is later than that of the head, and none of its `keys_to_check` is
+/// recorded. A batch of keys alone leaves position and hash of the head as they are, and raises its time.
 ///
 /// # Errors
 /// A database error. If it is not an error response of the database, the outcome of the append is unknown.
@@ -216,8 +243,8 @@ pub async fn append(connection: &mut PgConnection, partition: i16, expected: &He
     Ok(Outcome::KeysRecorded(recorded))
 }
 
-/// Checks that the head is still `expected` and that none of `keys_to_check` is recorded. Responses to rejected commands and
-/// dry runs rely on this check, because they append no events.
+/// Checks that the head is still `expected` and that none of `keys_to_check` is recorded. Responses to refused commands without a
+/// key and to dry runs rely on this check, because they write nothing.
 ///
 /// It is one statement, so that the head and the keys are read at the same moment.
 ///

@@ -235,6 +235,21 @@ pub(crate) async fn advance_checkpoint(connection: &mut PgConnection, checkpoint
     }
 }
 
+/// Stores why a view cannot apply its next batch.
+pub(crate) async fn store_failure(connection: &mut PgConnection, checkpoint: &Checkpoint, reason: &str) -> Result<()> {
+    query!(
+        "UPDATE projection SET failure = $4
+         WHERE partition = $1 AND name = $2 AND generation = $3 AND failure IS DISTINCT FROM $4",
+        checkpoint.view.partition,
+        checkpoint.name,
+        checkpoint.view.generation,
+        reason
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Sets the state of a generation and clears its failure.
 pub(crate) async fn set_state(
     connection: &mut PgConnection,

@@ -6,6 +6,7 @@
 
 mod consistency;
 mod decoded_event;
+mod finality;
 mod generation;
 mod money_sum;
 mod positioned;
@@ -23,6 +24,7 @@ mod status_queries;
 pub mod views;
 
 pub use decoded_event::DecodedEvent;
+pub use finality::{Finality, Moment};
 pub use generation::register;
 pub use money_sum::MoneySum;
 pub use positioned::Positioned;

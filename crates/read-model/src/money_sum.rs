@@ -1,5 +1,5 @@
 //! Sums of money over many movements or accounts. Such a sum can exceed 64 bits: it has 128 bits here and is `numeric` in the
-//! tables. It is transferred as text, because `sqlx` has no 128-bit integer.
+//! tables. It is transferred as text: `sqlx` has no 128-bit integer, and JavaScript rounds numbers above 2^53 - 1.
 
 use std::{
     error::Error,
@@ -7,16 +7,21 @@ use std::{
     ops::{Add, AddAssign},
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sqlx::{
     Decode, Postgres, Type,
     postgres::{PgTypeInfo, PgValueRef},
 };
 
-/// A sum in minor units. It decodes from a column that is cast to text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
+/// A sum in minor units. It decodes from a column that is cast to text, and is a string of digits in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MoneySum(pub i128);
+
+impl Serialize for MoneySum {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 impl Add<i64> for MoneySum {
     type Output = Self;

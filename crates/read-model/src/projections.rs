@@ -1,9 +1,14 @@
 //! The projections of one partition with their caches. Views move only here: a batch of events is folded into rows, and rows and
-//! checkpoint are written in one transaction.
+//! checkpoint are written in one transaction. Each view has a savepoint of its own, so a view that cannot apply the batch does not
+//! stop the others.
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, Result};
+use sqlx::{
+    Connection, PgConnection, Result,
+    postgres::{PgDatabaseError, PgSeverity},
+};
+use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::{
@@ -16,6 +21,18 @@ use crate::{
 use passbook_event_store::{PrimaryConnector, with_timeout};
 use passbook_telemetry::metrics::METRICS;
 use passbook_telemetry::trace::{self, TARGET};
+
+/// Pause of a view that cannot apply its next batch. It doubles with each failure.
+const VIEW_RETRY_MS_MIN: u64 = 250;
+const VIEW_RETRY_MS_MAX: u64 = 5_000;
+
+/// The result of moving views by one batch.
+#[derive(Debug)]
+pub(crate) struct Advanced {
+    pub(crate) outcome: BatchOutcome,
+    /// Why views could not apply the batch. The reasons are stored in their checkpoints, and the caller must commit.
+    pub(crate) failures: Vec<sqlx::Error>,
+}
 
 /// The result of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +50,31 @@ struct ProjectionState {
     projection: Box<dyn Projection>,
     /// Generation and position of the checkpoint that this process wrote last. The cache is valid only at this checkpoint.
     written: Option<(i16, i64)>,
+    /// Set while the view cannot apply its next batch.
+    failure: Option<ViewFailure>,
+}
+
+/// A view that cannot apply its next batch is left out until its pause is over.
+#[derive(Clone, Copy, Debug)]
+struct ViewFailure {
+    generation: i16,
+    retry_at: Instant,
+    pause_ms: u64,
+}
+
+impl ProjectionState {
+    /// Drops the cache, and pauses the view.
+    fn pause_after_failure(&mut self, generation: i16) {
+        self.written = None;
+        let before = self.failure.filter(|failure| failure.generation == generation);
+        let pause_ms = before.map_or(VIEW_RETRY_MS_MIN, |failure| (failure.pause_ms * 2).min(VIEW_RETRY_MS_MAX));
+        let retry_at = Instant::now() + Duration::from_millis(pause_ms);
+        self.failure = Some(ViewFailure { generation, retry_at, pause_ms });
+    }
+
+    fn is_paused(&self, generation: i16) -> bool {
+        self.failure.is_some_and(|failure| failure.generation == generation && Instant::now() < failure.retry_at)
+    }
 }
 
 /// All projections of one partition.
@@ -44,8 +86,10 @@ pub(crate) struct Projections {
 
 impl Projections {
     pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
-        let states =
-            projections().into_iter().map(|projection| ProjectionState { projection, written: None }).collect();
+        let states = projections()
+            .into_iter()
+            .map(|projection| ProjectionState { projection, written: None, failure: None })
+            .collect();
         Self { partition, states, prefetcher: Prefetcher::new(partition, primary) }
     }
 
@@ -70,34 +114,67 @@ impl Projections {
         })
     }
 
+    /// Whether the view of a checkpoint failed a moment ago and is left out.
+    pub(crate) fn is_paused(&self, checkpoint: &Checkpoint) -> bool {
+        let state = self.states.iter().find(|state| state.projection.name() == checkpoint.name);
+        state.is_some_and(|state| state.is_paused(checkpoint.view.generation))
+    }
+
     /// Marks all caches as invalid: whether the last transaction was committed is unknown, or the database is another one.
     pub(crate) fn invalidate_caches(&mut self) {
         self.states.iter_mut().for_each(|state| state.written = None);
         self.prefetcher.reset();
     }
 
-    /// Moves views that are at the same position by one batch. They share one read of the log.
+    /// Moves views that are at the same position by one batch. They share one read of the log. A view that cannot apply the batch
+    /// stays where it is, with the reason in its checkpoint, and is left out for a while.
     pub(crate) async fn advance(
         &mut self,
         connection: &mut PgConnection,
         checkpoints: &[Checkpoint],
-    ) -> Result<BatchOutcome> {
-        let Some(Checkpoint { position: from, .. }) = checkpoints.first() else { return Ok(BatchOutcome::Idle) };
+    ) -> Result<Advanced> {
+        let due: Vec<&Checkpoint> = checkpoints.iter().filter(|checkpoint| !self.is_paused(checkpoint)).collect();
+        let Some(Checkpoint { position: from, .. }) = due.first() else {
+            return Ok(Advanced { outcome: BatchOutcome::Idle, failures: vec![] });
+        };
         let events = match self.prefetcher.take(*from) {
             Some(events) => events,
-            None => read_batch(connection, self.partition, *from).await?,
+            None => match read_batch(connection, self.partition, *from).await {
+                Ok(events) => events,
+                Err(error @ sqlx::Error::Decode(_)) => return self.fail_all(connection, &due, error).await,
+                Err(error) => return Err(error),
+            },
         };
         let to = from + events.len() as i64;
         METRICS.projected_events.observe(events.len() as f64);
-        let writing = write(&mut self.states, connection, checkpoints, &events);
+        let writing = write(&mut self.states, connection, &due, &events);
         let writing = writing.instrument(batch_span(self.partition, *from, to));
         if (events.len() as i64) < BATCH_EVENTS_MAX {
             self.prefetcher.reset();
-            let moved = writing.await?;
-            return Ok(if moved { BatchOutcome::CaughtUp } else { BatchOutcome::Idle });
+            let (moved, failures) = writing.await?;
+            let outcome = if moved { BatchOutcome::CaughtUp } else { BatchOutcome::Idle };
+            return Ok(Advanced { outcome, failures });
         }
-        let (moved, ()) = tokio::join!(writing, self.prefetcher.read(to));
-        Ok(if moved? { BatchOutcome::Behind } else { BatchOutcome::Idle })
+        let (written, ()) = tokio::join!(writing, self.prefetcher.read(to));
+        let (moved, failures) = written?;
+        let outcome = if moved { BatchOutcome::Behind } else { BatchOutcome::Idle };
+        Ok(Advanced { outcome, failures })
+    }
+
+    /// Records that none of these views can apply the next event, because it cannot be decoded.
+    async fn fail_all(
+        &mut self,
+        connection: &mut PgConnection,
+        checkpoints: &[&Checkpoint],
+        error: sqlx::Error,
+    ) -> Result<Advanced> {
+        for checkpoint in checkpoints {
+            let state = self.states.iter_mut().find(|state| state.projection.name() == checkpoint.name);
+            if let Some(state) = state {
+                record_failure(state, connection, checkpoint, &error).await?;
+            }
+        }
+        Ok(Advanced { outcome: BatchOutcome::Idle, failures: vec![error] })
     }
 }
 
@@ -112,14 +189,15 @@ fn batch_span(partition: i16, from: i64, to: i64) -> Span {
     span
 }
 
-/// Writes the rows that follow from `events` and moves the checkpoints. Returns `false` if there was nothing to write.
+/// Writes the rows that follow from `events` and moves the checkpoints, each view in a savepoint of its own. Returns whether a view
+/// has moved, and the errors of the views that could not.
 async fn write(
     states: &mut [ProjectionState],
     connection: &mut PgConnection,
-    checkpoints: &[Checkpoint],
+    checkpoints: &[&Checkpoint],
     events: &[DecodedEvent],
-) -> Result<bool> {
-    let mut moved = false;
+) -> Result<(bool, Vec<sqlx::Error>)> {
+    let (mut moved, mut failures) = (false, vec![]);
     for checkpoint in checkpoints {
         let Some(state) = states.iter_mut().find(|state| state.projection.name() == checkpoint.name) else {
             continue;
@@ -127,19 +205,65 @@ async fn write(
         if events.is_empty() && !checkpoint.has_failure {
             continue;
         }
-        let generation = checkpoint.view.generation;
-        if state.written != Some((generation, checkpoint.position)) {
-            state.projection.clear_cache();
+        let mut savepoint = connection.begin().await?;
+        match write_view(state, &mut savepoint, checkpoint, events).await {
+            Ok(to) => {
+                savepoint.commit().await?;
+                state.written = Some((checkpoint.view.generation, to));
+                state.failure = None;
+                moved = true;
+            }
+            Err(error) if is_of_view(&error) => {
+                savepoint.rollback().await?;
+                record_failure(state, connection, checkpoint, &error).await?;
+                failures.push(error);
+            }
+            Err(error) => return Err(error),
         }
-        if !events.is_empty() {
-            state.projection.apply(connection, checkpoint.view, events).await?;
-        }
-        let to = checkpoint.position + events.len() as i64;
-        generation::advance_checkpoint(connection, checkpoint, to).await?;
-        state.written = Some((generation, to));
-        moved = true;
     }
-    Ok(moved)
+    Ok((moved, failures))
+}
+
+/// Writes the rows and the checkpoint of one view, and returns the new position.
+async fn write_view(
+    state: &mut ProjectionState,
+    connection: &mut PgConnection,
+    checkpoint: &Checkpoint,
+    events: &[DecodedEvent],
+) -> Result<i64> {
+    if state.written != Some((checkpoint.view.generation, checkpoint.position)) {
+        state.projection.clear_cache();
+    }
+    if !events.is_empty() {
+        state.projection.apply(connection, checkpoint.view, events).await?;
+    }
+    let to = checkpoint.position + events.len() as i64;
+    generation::advance_checkpoint(connection, checkpoint, to).await?;
+    Ok(to)
+}
+
+/// Pauses a view, and stores the reason in its checkpoint.
+async fn record_failure(
+    state: &mut ProjectionState,
+    connection: &mut PgConnection,
+    checkpoint: &Checkpoint,
+    error: &sqlx::Error,
+) -> Result<()> {
+    state.pause_after_failure(checkpoint.view.generation);
+    let (partition, view, position) = (checkpoint.view.partition, &checkpoint.name, checkpoint.position);
+    tracing::error!(%error, partition, view, position, "view cannot apply its next batch; retrying");
+    generation::store_failure(connection, checkpoint, &error.to_string()).await
+}
+
+/// Whether an error belongs to the rows or events of a view. The connection works, and other views may go on.
+fn is_of_view(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            error.try_downcast_ref::<PgDatabaseError>().is_some_and(|error| error.severity() == PgSeverity::Error)
+        }
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound => true,
+        _ => false,
+    }
 }
 
 /// The time limit of a step. It doubles after each step that exceeds it, so that a slow database does not count as a lost

@@ -51,7 +51,7 @@ pub struct Projector {
     projected: watch::Sender<i64>,
     reader_waiting: Arc<Notify>,
     newer_event: Arc<watch::Sender<Option<StreamVersion>>>,
-    /// The position of the views at the last step, while another instance moves them.
+    /// The progress of the views at the last step, while another instance moves them.
     watched: Option<i64>,
     poll_ms: u64,
 }
@@ -181,9 +181,9 @@ impl Projector {
         let appended = *self.appended.borrow_and_update();
         let watched = self.watched.take();
         if let Some(watched) = watched {
-            let position = self.live_position(connection).await?;
-            if position != watched {
-                self.watched = Some(position);
+            let progress = self.live_progress(connection).await?;
+            if progress != watched {
+                self.watched = Some(progress);
                 return Ok(BatchOutcome::Idle);
             }
         }
@@ -200,10 +200,11 @@ impl Projector {
         Ok(BatchOutcome::Idle)
     }
 
-    /// The lowest checkpoint of the live views that this release can write.
-    async fn live_position(&self, connection: &mut PgConnection) -> Result<i64> {
-        let least = query_scalar!(
-            "SELECT min(position)
+    /// The sum of the checkpoints of the live views that this release can write. It changes whenever one of them moves, even if
+    /// another view has stopped.
+    async fn live_progress(&self, connection: &mut PgConnection) -> Result<i64> {
+        let sum = query_scalar!(
+            "SELECT sum(position)::bigint
              FROM projection
              JOIN unnest($2::text[], $3::smallint[]) AS known(name, schema_version)
                ON known.name = projection.name AND known.schema_version >= projection.schema_version
@@ -212,7 +213,7 @@ impl Projector {
             &known_views().names,
             &known_views().schema_versions
         );
-        Ok(least.fetch_one(connection).await?.unwrap_or_default())
+        Ok(sum.fetch_one(connection).await?.unwrap_or_default())
     }
 
     /// Whether a live view is behind the log or has failed. Takes no lock, so an idle bank writes nothing.
@@ -241,15 +242,19 @@ impl Projector {
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
         if checkpoints.is_empty() || self.projections.moved_by_other_instance(&checkpoints) && !takes_over {
             transaction.rollback().await?;
-            let position = checkpoints.first().map(|least| least.position).or_else(|| self.projections.written());
-            self.watched = Some(position.unwrap_or_default());
+            self.watched = Some(self.live_progress(connection).await?);
             return Ok(BatchOutcome::Idle);
         }
-        let mut outcome = BatchOutcome::Idle;
+        let (mut outcome, mut failures) = (BatchOutcome::Idle, vec![]);
         for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {
-            outcome = outcome.max(self.projections.advance(&mut transaction, at_one_position).await?);
+            let advanced = self.projections.advance(&mut transaction, at_one_position).await?;
+            outcome = outcome.max(advanced.outcome);
+            failures.extend(advanced.failures);
         }
-        if outcome == BatchOutcome::Idle {
+        if let Some(event) = failures.iter().find_map(event_of_newer_release) {
+            self.newer_event.send_replace(Some(event));
+        }
+        if outcome == BatchOutcome::Idle && failures.is_empty() {
             // An explicit rollback releases the locks now; a dropped transaction would release them at the next statement.
             transaction.rollback().await?;
             return Ok(outcome);

@@ -57,7 +57,10 @@ pub(crate) struct PartitionHandle {
 pub enum Error {
     /// The view did not reach the requested position in time, or no generation of it is live.
     #[error("The view is behind the log.")]
-    Lagging,
+    Lagging {
+        /// How far the view has read; 0 if no generation of it is live.
+        reached: Position,
+    },
     /// The requested position belongs to a log with other partitions. The text describes the positions of this log.
     #[error("min_position is not a position of this log, which has {0}.")]
     ForeignPosition(String),
@@ -91,8 +94,17 @@ impl ReadModel {
         Self { router: self.router.at_primary(), ..self.clone() }
     }
 
-    pub(crate) fn partition(&self, partition: i16) -> Option<&PartitionHandle> {
-        self.handles.get(usize::try_from(partition).ok()?)
+    pub(crate) fn partition(&self, partition: i16) -> Result<&PartitionHandle, Error> {
+        let handle = usize::try_from(partition).ok().and_then(|index| self.handles.get(index));
+        handle.ok_or_else(|| Error::Lagging { reached: self.partitions.position_in(partition, 0) })
+    }
+
+    /// Fails if `min_position` cannot be a position of this log.
+    pub(crate) fn check_position(&self, min_position: Option<&Position>) -> Result<(), Error> {
+        match min_position {
+            Some(position) if !self.partitions.covers(position) => Err(Error::ForeignPosition(self.position_format())),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Queries every partition, in order, once each has reached `min_position`.
@@ -125,11 +137,10 @@ impl ReadModel {
     where
         F: Future<Output = sqlx::Result<Option<Positioned<T>>>>,
     {
-        if min_position.is_some_and(|position| !self.partitions.covers(position)) {
-            return Err(Error::ForeignPosition(self.position_format()));
-        }
+        self.check_position(min_position)?;
         let wanted = min_position.map_or(0, |position| position.in_partition(partition));
-        let Progress { projected, reader_waiting } = &self.partition(partition).ok_or(Error::Lagging)?.progress;
+        let Progress { projected, reader_waiting } = &self.partition(partition)?.progress;
+        let mut reached = self.partitions.position_in(partition, 0);
         let started = Instant::now();
         let deadline = started + Duration::from_millis(PROJECTION_WAIT_MS_MAX);
         let replica_deadline = started + Duration::from_millis(REPLICA_WAIT_MS_MAX);
@@ -143,8 +154,12 @@ impl ReadModel {
             }
             match with_timeout(target.timeout(), query(target.pool.clone())).await {
                 Ok(Some(result)) if result.position.in_partition(partition) >= wanted => return Ok(result),
-                Ok(_) if Instant::now() >= deadline => return Err(Error::Lagging),
-                Ok(_) => {}
+                Ok(result) => {
+                    reached = result.map_or(reached, |result| result.position);
+                    if Instant::now() >= deadline {
+                        return Err(Error::Lagging { reached });
+                    }
+                }
                 Err(error) if target.is_replica => {
                     target = self.router.fall_back_after(&error);
                     continue;

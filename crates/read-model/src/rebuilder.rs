@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     consistency,
     generation::{self, Checkpoint},
-    projections::{BatchOutcome, Projections, StepTimeout},
+    projections::{Advanced, BatchOutcome, Projections, StepTimeout},
 };
 use passbook_event_store::{Partitions, PrimaryConnector, with_timeout};
 
@@ -172,11 +172,13 @@ impl PartitionRebuilder {
         }
         let mut transaction = connection.begin().await?;
         let mut building = generation::claim(&mut transaction, self.partition, "building").await?;
+        // A generation that failed a moment ago does not hold up the others.
+        building.retain(|checkpoint| !self.projections.is_paused(checkpoint));
         if let Some(at) = building.iter().position(|checkpoint| self.is_checked(checkpoint)) {
             let next = building.swap_remove(at);
             // Projects what was appended during the check, before the live generation is locked.
-            let outcome = self.projections.advance(&mut transaction, slice::from_ref(&next)).await?;
-            if outcome == BatchOutcome::Behind {
+            let advanced = self.projections.advance(&mut transaction, slice::from_ref(&next)).await?;
+            if advanced.outcome == BatchOutcome::Behind || !advanced.failures.is_empty() {
                 transaction.commit().await?;
                 return Ok((StepOutcome::Built, vec![]));
             }
@@ -187,8 +189,9 @@ impl PartitionRebuilder {
             return Ok((self.discard(transaction).await?, vec![]));
         };
         building.retain(|checkpoint| checkpoint.position == first);
-        let outcome = self.projections.advance(&mut transaction, &building).await?;
+        let Advanced { outcome, .. } = self.projections.advance(&mut transaction, &building).await?;
         transaction.commit().await?;
+        building.retain(|checkpoint| !self.projections.is_paused(checkpoint));
         let to_check = if outcome == BatchOutcome::Behind { vec![] } else { building };
         Ok((StepOutcome::Built, to_check))
     }
@@ -230,7 +233,12 @@ impl PartitionRebuilder {
         let live = generation::lock_live(&mut transaction, self.partition, &next.name).await?;
         let target = live.as_ref().map_or(next.position, |live| live.position);
         while next.position < target {
-            match self.projections.advance(&mut transaction, slice::from_ref(&next)).await? {
+            let advanced = self.projections.advance(&mut transaction, slice::from_ref(&next)).await?;
+            if !advanced.failures.is_empty() {
+                transaction.commit().await?;
+                return Ok(StepOutcome::Built);
+            }
+            match advanced.outcome {
                 BatchOutcome::Behind => {}
                 // The log ends before the position of the live generation.
                 BatchOutcome::CaughtUp | BatchOutcome::Idle => break,

@@ -55,11 +55,11 @@ impl ReadModel {
         };
         let status = match read.await {
             Ok(status) => Ok(status.value),
-            Err(Error::Lagging) => Ok(vec![]),
+            Err(Error::Lagging { .. }) => Ok(vec![]),
             Err(error) => {
                 let failure = match &error {
                     Error::Storage(error) => StorageFailure::of(error),
-                    Error::Lagging | Error::ForeignPosition(_) | Error::Inconsistent(_) => StorageFailure::Refused,
+                    Error::Lagging { .. } | Error::ForeignPosition(_) | Error::Inconsistent(_) => StorageFailure::Refused,
                 };
                 tracing::warn!(failure = failure.as_str(), %error, "readiness probe failed");
                 Err(failure)

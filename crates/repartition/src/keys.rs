@@ -1,5 +1,5 @@
-//! Copies idempotency keys, so that a retry after the move gets its first receipt. The positions in a receipt are replaced by
-//! those of the new log.
+//! Copies idempotency keys, so that a retry after the move gets its first outcome. The positions in a receipt are replaced by those
+//! of the new log. A recorded refusal has no position and is copied as it is.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +10,7 @@ use super::{
     error::Error,
     session::{PAGE_ROWS_MAX, Session},
 };
-use passbook_bank::{AccountReceipt, Counterparty, Receipt};
+use passbook_bank::{AccountReceipt, Counterparty, Receipt, RecordedOutcome};
 use passbook_event_store::{
     EventWithHash, Partitions, Position, StreamVersion,
     import::{self, ImportProgress},
@@ -44,13 +44,17 @@ impl Session {
 
     async fn copy_key_page(&mut self, partition: i16, page: Vec<(Key, DateTime<Utc>)>) -> Result<(), Error> {
         let mut receipts = Vec::new();
+        let mut groups: BTreeMap<i16, Vec<(Key, DateTime<Utc>)>> = BTreeMap::new();
         for (key, recorded_at) in page {
-            let receipt = serde_json::from_str(&key.receipt);
-            let receipt: Receipt = receipt.map_err(|_| receipt_error(&key, "it is not a valid receipt"))?;
-            receipts.push((key, receipt, recorded_at));
+            match serde_json::from_str(&key.receipt).map_err(|_| receipt_error(&key, "it is not a valid receipt"))? {
+                RecordedOutcome::Succeeded(receipt) => receipts.push((key, receipt, recorded_at)),
+                RecordedOutcome::Refused(refusal) => {
+                    let partition = self.to.partition_of(refusal.account_id);
+                    groups.entry(partition).or_default().push((key, recorded_at));
+                }
+            }
         }
         let events = self.find_target_events(receipts.iter().flat_map(|(_, receipt, _)| events_of(receipt))).await?;
-        let mut groups: BTreeMap<i16, Vec<(Key, DateTime<Utc>)>> = BTreeMap::new();
         for (key, receipt, recorded_at) in receipts {
             let partitions = target_partitions(&key.id, &receipt, partition, (self.from, self.to));
             let receipt = with_new_positions(receipt, self.to, &events);

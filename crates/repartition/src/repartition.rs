@@ -72,7 +72,8 @@ impl Repartition {
         self.session.copy_until(keys_until, on_progress).await
     }
 
-    /// Copies the rest while the old log is locked against appends, and marks the new log as complete.
+    /// Copies the rest while the old log is locked against appends, marks the old log as moved, and the new log as complete. From
+    /// then on the old log refuses every write, also of a service that was cut off meanwhile.
     ///
     /// # Errors
     /// A service is connected to the old log, the two logs are not equal, or an error of [`Self::catch_up`].
@@ -105,8 +106,13 @@ impl Repartition {
         if source_events != copied.events {
             return Err(Error::EventCountMismatch { source_events, target_events: copied.events });
         }
-        session.mark_finished().await?;
+        session.raise_target_times().await?;
+        // In this order: if the process ends in between, no log takes writes, and another run finishes the copy.
+        for partition in session.from.all() {
+            log::mark_moved(&mut session.source, partition).await?;
+        }
         sqlx::raw_sql("COMMIT").execute(&mut session.source).await?;
+        session.mark_finished().await?;
         Ok(copied)
     }
 }
@@ -177,6 +183,17 @@ impl Session {
                     import::write_snapshots(&mut self.target, target_partition, STATE_VERSION, &snapshots).await?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Raises the times of the new heads to those of the old ones: no event may be recorded at a moment that a read of the old log
+    /// has declared final.
+    async fn raise_target_times(&mut self) -> Result<(), Error> {
+        let latest = self.source_heads().await?.iter().map(|head| head.recorded_at).max();
+        let Some(latest) = latest else { return Ok(()) };
+        for partition in self.to.all() {
+            import::raise_head_time(&mut self.target, partition, latest).await?;
         }
         Ok(())
     }

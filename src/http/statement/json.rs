@@ -7,9 +7,12 @@ use uuid::Uuid;
 
 use super::body::StatementFormat;
 use passbook_event_store::Position;
-use passbook_read_model::transactions::{
-    Totals, TransactionView,
-    statement::{Period, Statement},
+use passbook_read_model::{
+    MoneySum,
+    transactions::{
+        Totals, TransactionView,
+        statement::{Period, Statement},
+    },
 };
 
 /// Writes a statement as JSON.
@@ -38,12 +41,12 @@ pub struct StatementSchema {
     opening_balance: i64,
     /// Every movement of money in the period, oldest first.
     lines: Vec<TransactionView>,
-    /// The sum of all money that came in, in minor units. It has no maximum, unlike a balance.
-    #[schema(example = 5500, minimum = 0)]
-    total_in: i128,
-    /// The sum of all money that went out, in minor units. It has no maximum, unlike a balance.
-    #[schema(example = 500, minimum = 0)]
-    total_out: i128,
+    /// The sum of all money that came in, in minor units, as digits. It has no maximum, unlike a balance.
+    #[schema(example = "5500", pattern = "^[0-9]+$")]
+    total_in: String,
+    /// The sum of all money that went out, in minor units, as digits. It has no maximum, unlike a balance.
+    #[schema(example = "500", pattern = "^[0-9]+$")]
+    total_out: String,
     /// The balance after the last day, in minor units: `opening_balance + total_in - total_out`.
     #[schema(example = 15000, minimum = 0, maximum = 9007199254740991i64)]
     closing_balance: i64,
@@ -65,8 +68,8 @@ struct Head<'a> {
 /// The members after the lines.
 #[derive(Serialize)]
 struct End {
-    total_in: i128,
-    total_out: i128,
+    total_in: MoneySum,
+    total_out: MoneySum,
     closing_balance: i64,
     position: Position,
 }
@@ -103,8 +106,8 @@ impl StatementFormat for Json {
 
     fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) {
         let end = End {
-            total_in,
-            total_out,
+            total_in: MoneySum(total_in),
+            total_out: MoneySum(total_out),
             closing_balance: self.statement.closing_balance,
             position: self.position.clone(),
         };

@@ -75,9 +75,9 @@ fn required_day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Pr
 /// Get an account's statement
 ///
 /// Every movement of money in a period of days, oldest first, between the opening and the closing balance. Statements of
-/// consecutive periods join without gap or overlap. The statement contains no event recorded after `position`. Pass
-/// `min_position` to include the events that you know of. For the final statement of a past day, pass the position of
-/// `GET /v1/log/head`, read a few seconds after the end of the day. With `Accept: text/csv`, the statement has one row per line
+/// consecutive periods join without gap or overlap. The statement of a period that is over is final: it contains every event of
+/// the period, and no later request gets another one. With a `to` in the future it contains no event recorded after `position`;
+/// pass `min_position` to include the events that you know of. With `Accept: text/csv`, the statement has one row per line
 /// between the rows `opening_balance`, `total_in`, `total_out` and `closing_balance`. A text that a spreadsheet would execute as
 /// a formula starts with an apostrophe. A long statement is streamed; one that ends before its totals is incomplete and must be
 /// discarded.
@@ -107,6 +107,7 @@ pub async fn get_statement(
     let period = query.period()?;
     let minimum = min_position(query.min_position.as_deref())?;
     let media_type = preferred(&headers, &[JSON, CSV]).ok_or_else(|| Problem::from_code(ErrorCode::NotAcceptable))?;
+    let minimum = app.read_model.settled_before(account_id, Some(period.end()), minimum).await?;
     require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
     let Positioned { value, position, .. } = app.read_model.statement(account_id, period, minimum.as_ref()).await?;
     let statement = value.ok_or_else(|| Problem::at_position(ErrorCode::AccountNotFound, &position))?;

@@ -174,8 +174,9 @@ impl LogFold {
             let head = head.position;
             return fail(head + 1, format!("the log has an event after its head at position {head}"));
         }
-        if head.hash != self.hash || (last > 0 && head.recorded_at != self.recorded_at) {
-            return fail(last, "the hash or time of the head is not that of the last event".to_owned());
+        if head.hash != self.hash || (last > 0 && head.recorded_at < self.recorded_at) {
+            // A read of a moment, and a key without events, raise the head's time above that of the last event.
+            return fail(last, "the hash of the head is not that of the last event, or its time is earlier".to_owned());
         }
         if let Some(pinned) = &self.pinned_head {
             return fail(last + 1, format!("the log ends before the expected head at position {}", pinned.position));

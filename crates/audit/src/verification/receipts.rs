@@ -1,10 +1,11 @@
 //! Compares the receipt of every idempotency key with the fold of the log at the receipt's position. A retry of a command returns
-//! the stored receipt, so it must match the events.
+//! the stored receipt, so it must be what the events say. A recorded refusal rests on no event; only its form and partition can be
+//! checked.
 
 use futures_util::{TryStreamExt, stream::BoxStream};
 
 use super::{log_fold::LogFold, report::Error};
-use passbook_bank::{AccountReceipt, Counterparty, Receipt, RecordedFact, TransferReceipt};
+use passbook_bank::{AccountReceipt, Counterparty, Receipt, RecordedFact, RecordedOutcome, TransferReceipt};
 use passbook_domain::Event;
 use passbook_event_store::{Position, RecordedEvent, scan::RecordedReceipt};
 
@@ -27,6 +28,10 @@ impl<'a> Receipts<'a> {
     pub(super) async fn compare(&mut self, fold: &LogFold, event: &RecordedEvent) -> Result<(), Error> {
         self.read_first().await?;
         while let Some(receipt) = self.next.take_if(|next| next.position <= event.position) {
+            if is_refusal(fold, &receipt) {
+                self.next = self.stream.try_next().await?;
+                continue;
+            }
             if receipt.position != event.position || !self.matches(fold, event, &receipt) {
                 let RecordedReceipt { caller, key, .. } = receipt;
                 let message = format!("the receipt of key {key:?} of caller {caller:?} does not match its events");
@@ -47,6 +52,9 @@ impl<'a> Receipts<'a> {
     /// The number of compared receipts. Fails if a receipt has a position beyond the log.
     pub(super) async fn finish(mut self, fold: &LogFold) -> Result<u64, Error> {
         self.read_first().await?;
+        while self.next.take_if(|next| is_refusal(fold, next)).is_some() {
+            self.next = self.stream.try_next().await?;
+        }
         match self.next {
             None => Ok(self.compared),
             Some(RecordedReceipt { caller, key, position, .. }) => {
@@ -107,6 +115,14 @@ impl<'a> Receipts<'a> {
 fn is_opening_of_other_partition(receipt: &Receipt, fold: &LogFold, stored: &RecordedReceipt) -> bool {
     let is_opening = matches!(receipt, Receipt::Account(account) if account.version == 1);
     is_opening && fold.partitions().partition_of_key(&stored.caller, &stored.key) == stored.kept_in
+}
+
+/// Whether it is a refusal that is recorded in the partition of its account.
+fn is_refusal(fold: &LogFold, stored: &RecordedReceipt) -> bool {
+    match serde_json::from_str(&stored.receipt) {
+        Ok(RecordedOutcome::Refused(refusal)) => fold.partitions().partition_of(refusal.account_id) == stored.kept_in,
+        Ok(RecordedOutcome::Succeeded(_)) | Err(_) => false,
+    }
 }
 
 fn is_in_several_partitions(position: &Position) -> bool {

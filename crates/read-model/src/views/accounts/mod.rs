@@ -6,5 +6,5 @@ pub(crate) mod projection;
 mod queries;
 mod view;
 
-pub use queries::{Filter, Moment, PageKey};
+pub use queries::{Filter, PageKey};
 pub use view::{AccountView, read_live};

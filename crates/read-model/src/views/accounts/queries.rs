@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::view::{AccountView, Row, read_live};
 use crate::{
+    finality::Moment,
     positioned::Positioned,
     read_model::{Error, ReadModel},
 };
@@ -28,15 +29,6 @@ pub struct Filter {
 /// The key of the last account of a page: when it was opened, and its id. The next page starts after it.
 pub type PageKey = (DateTime<Utc>, Uuid);
 
-/// A moment in the history of an account. Events recorded at that moment are included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// After the events recorded at this time or before.
-    Time(DateTime<Utc>),
-    /// After this number of events of the account.
-    Version(i64),
-}
-
 impl ReadModel {
     /// One account, or `None` if the view does not contain it.
     ///
@@ -48,7 +40,7 @@ impl ReadModel {
         min_position: Option<&Position>,
     ) -> Result<Positioned<Option<AccountView>>, Error> {
         let partition = self.partitions.partition_of(account_id);
-        let loader = &self.partition(partition).ok_or(Error::Lagging)?.accounts;
+        let loader = &self.partition(partition)?.accounts;
         self.query_at_least(partition, min_position, |pool| async move {
             let can_share = self.router.can_share(min_position.is_some());
             let shared = if can_share { loader.load(account_id).await } else { None };
@@ -63,7 +55,8 @@ impl ReadModel {
     }
 
     /// One account at an earlier moment, or `None` before its opening and if the views do not contain it. It is read from the
-    /// account's history in the view of transactions.
+    /// account's history in the view of transactions. The answer is final if the view has read up to the position of
+    /// [`Self::finality`].
     ///
     /// # Errors
     /// See [`Error`].

@@ -43,7 +43,8 @@ impl Check for BankTotalsCheck {
                 return Ok(None);
             }
             let rows = query!(
-                r#"SELECT currency, open, frozen, closed, money::text AS "money!: MoneySum", event_count
+                r#"SELECT currency, open, frozen, closed, money::text AS "money!: MoneySum", event_count,
+                          transferred::text AS "transferred!: MoneySum"
                    FROM bank_total
                    WHERE partition = $1 AND generation = $2"#,
                 view.partition,
@@ -55,7 +56,8 @@ impl Check for BankTotalsCheck {
                 .iter()
                 .map(|row| {
                     let accounts = AccountsByStatus { open: row.open, frozen: row.frozen, closed: row.closed };
-                    (&*row.currency, CurrencyTotal { accounts, money: row.money, event_count: row.event_count })
+                    let (money, transferred, event_count) = (row.money, row.transferred, row.event_count);
+                    (&*row.currency, CurrencyTotal { accounts, money, transferred, event_count })
                 })
                 .collect();
             let expected = |currency: &str| self.totals.get(currency).copied();

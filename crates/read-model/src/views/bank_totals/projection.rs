@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     check::BankTotalsCheck,
-    view::{CurrencyTotal, opening_currency},
+    view::{CurrencyTotal, SCHEMA_VERSION, opening_currency},
 };
 use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
@@ -39,7 +39,7 @@ impl Projection for BankTotals {
     }
 
     fn schema_version(&self) -> i16 {
-        1
+        SCHEMA_VERSION
     }
 
     fn apply<'a>(
@@ -157,6 +157,7 @@ async fn add(
         &changes.values().map(|total| total.accounts.closed).collect::<Vec<_>>(),
         &changes.values().map(|total| total.money.to_string()).collect::<Vec<_>>(),
         &changes.values().map(|total| total.event_count).collect::<Vec<_>>(),
+        &changes.values().map(|total| total.transferred.to_string()).collect::<Vec<_>>(),
     )
     .execute(connection)
     .await?;

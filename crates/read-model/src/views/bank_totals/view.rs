@@ -14,6 +14,9 @@ use crate::{
 use passbook_domain::{Currency, Event};
 use passbook_event_store::Position;
 
+/// The version of the shape of the rows. Since version 2 a row knows the money that transfers moved.
+pub(super) const SCHEMA_VERSION: i16 = 2;
+
 /// The number of accounts in each status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AccountsByStatus {
@@ -33,20 +36,36 @@ pub struct AccountsByStatus {
 pub struct Totals {
     /// Accounts of all currencies.
     pub accounts: AccountsByStatus,
-    /// The sum of the balances of each currency that was ever used, in minor units.
+    /// The sum of the balances of each currency that was ever used, in minor units. Of each transfer it contains both sides or
+    /// neither.
     pub money: BTreeMap<String, MoneySum>,
 }
 
 impl Totals {
-    fn merge(mut self, other: Self) -> Self {
-        self.accounts.open += other.accounts.open;
-        self.accounts.frozen += other.accounts.frozen;
-        self.accounts.closed += other.accounts.closed;
-        for (currency, MoneySum(money)) in other.money {
-            self.money.entry(currency).or_default().0 += money;
+    /// The sum over all partitions.
+    ///
+    /// The two sides of a transfer between partitions reach their views at different moments. A transfer moves no money in or out of
+    /// the bank, so the sum leaves out what transfers moved, and is right at every moment. While a rebuild after an upgrade runs, some
+    /// partitions have only rows that include transfers; then all rows include them.
+    fn sum(partitions: &[PartitionTotals]) -> Self {
+        let knows_transfers = partitions.iter().all(|partition| partition.schema_version >= SCHEMA_VERSION);
+        let mut totals = Self::default();
+        for (currency, total) in partitions.iter().flat_map(|partition| &partition.currencies) {
+            totals.accounts.open += total.accounts.open;
+            totals.accounts.frozen += total.accounts.frozen;
+            totals.accounts.closed += total.accounts.closed;
+            let transferred = if knows_transfers { total.transferred.0 } else { 0 };
+            totals.money.entry(currency.clone()).or_default().0 += total.money.0 - transferred;
         }
-        self
+        totals
     }
+}
+
+/// The rows of one partition.
+struct PartitionTotals {
+    /// The version of the shape of the rows.
+    schema_version: i16,
+    currencies: Vec<(String, CurrencyTotal)>,
 }
 
 /// A row of the view, or the changes that a batch of events adds to it.
@@ -54,6 +73,8 @@ impl Totals {
 pub(super) struct CurrencyTotal {
     pub(super) accounts: AccountsByStatus,
     pub(super) money: MoneySum,
+    /// The part of `money` that transfers brought, less what they took.
+    pub(super) transferred: MoneySum,
     pub(super) event_count: i64,
 }
 
@@ -65,10 +86,8 @@ impl CurrencyTotal {
             Event::AccountFrozen(_) => (*open, *frozen) = (*open - 1, *frozen + 1),
             Event::AccountUnfrozen(_) => (*open, *frozen) = (*open + 1, *frozen - 1),
             Event::AccountClosed(_) => (*open, *closed) = (*open - 1, *closed + 1),
-            Event::MoneyDeposited(_)
-            | Event::MoneyWithdrawn(_)
-            | Event::TransferSent(_)
-            | Event::TransferReceived(_) => {}
+            Event::TransferSent(_) | Event::TransferReceived(_) => self.transferred += event.balance_change(),
+            Event::MoneyDeposited(_) | Event::MoneyWithdrawn(_) => {}
         }
         self.money += event.balance_change();
         self.event_count += 1;
@@ -90,7 +109,7 @@ pub(super) fn opening_currency(event: &Event) -> Option<Currency> {
 }
 
 impl ReadModel {
-    /// The totals of the bank: the sum over all partitions.
+    /// The totals of the bank: the sum over all partitions. Transfers that run meanwhile do not change it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -99,16 +118,17 @@ impl ReadModel {
             let rows = query_file!("src/views/bank_totals/totals.sql", partition).fetch_all(&pool).await?;
             let checkpoint =
                 rows.first().map(|row| (self.partitions.position_in(partition, row.position), row.generation));
-            let mut totals = Totals::default();
-            for row in rows {
-                totals.accounts.open += row.open.unwrap_or_default();
-                totals.accounts.frozen += row.frozen.unwrap_or_default();
-                totals.accounts.closed += row.closed.unwrap_or_default();
-                // The only row of an empty bank has a checkpoint and no currency.
-                totals.money.extend(row.currency.zip(row.money));
-            }
-            Ok(checkpoint.map(|(position, generation)| Positioned { value: totals, position, generation }))
+            let Some((position, generation)) = checkpoint else { return Ok(None) };
+            let schema_version = rows.first().map_or(0, |row| row.schema_version);
+            // The only row of an empty bank has a checkpoint and no currency.
+            let currencies = rows.into_iter().filter_map(|row| {
+                let accounts = AccountsByStatus { open: row.open?, frozen: row.frozen?, closed: row.closed? };
+                let (money, transferred) = (row.money?, row.transferred?);
+                Some((row.currency?, CurrencyTotal { accounts, money, transferred, event_count: 0 }))
+            });
+            let value = PartitionTotals { schema_version, currencies: currencies.collect() };
+            Ok(Some(Positioned { value, position, generation }))
         });
-        Ok(totals.await?.map(|totals| totals.into_iter().fold(Totals::default(), Totals::merge)))
+        Ok(totals.await?.map(|partitions| Totals::sum(&partitions)))
     }
 }

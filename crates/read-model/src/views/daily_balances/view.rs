@@ -1,6 +1,6 @@
 //! A day of an account as queries return it: the fold of its events, and pages of days.
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde::Serialize;
 use sqlx::query_file_as;
 use utoipa::ToSchema;
@@ -22,13 +22,13 @@ pub struct DailyBalance {
     /// The balance before the first transaction of the day, in minor units.
     #[schema(example = 10000, minimum = 0, maximum = 9007199254740991i64)]
     pub opening: i64,
-    /// The sum of the amounts that increased the balance, in minor units. It can exceed the limit of a balance.
+    /// The sum of the amounts that increased the balance, in minor units, as digits. It can exceed the limit of a balance.
     #[serde(rename = "in")]
-    #[schema(value_type = i128, example = 500, minimum = 0)]
+    #[schema(value_type = String, example = "500", pattern = "^[0-9]+$")]
     pub money_in: MoneySum,
-    /// The sum of the amounts that decreased the balance, in minor units. It can exceed the limit of a balance.
+    /// The sum of the amounts that decreased the balance, in minor units, as digits. It can exceed the limit of a balance.
     #[serde(rename = "out")]
-    #[schema(value_type = i128, example = 200, minimum = 0)]
+    #[schema(value_type = String, example = "200", pattern = "^[0-9]+$")]
     pub money_out: MoneySum,
     /// The balance after the last transaction of the day, in minor units.
     #[schema(example = 10300, minimum = 0, maximum = 9007199254740991i64)]
@@ -67,6 +67,13 @@ pub struct Period {
     pub from: Option<NaiveDate>,
     /// Before this day.
     pub to: Option<NaiveDate>,
+}
+
+impl Period {
+    /// The first moment after the period; `None` if it has no end.
+    pub fn end(&self) -> Option<DateTime<Utc>> {
+        self.to.map(|day| day.and_time(NaiveTime::MIN).and_utc())
+    }
 }
 
 impl ReadModel {

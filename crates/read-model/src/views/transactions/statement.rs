@@ -30,6 +30,13 @@ pub struct Period {
     pub to: NaiveDate,
 }
 
+impl Period {
+    /// The first moment after the period.
+    pub fn end(&self) -> DateTime<Utc> {
+        start_of(self.to)
+    }
+}
+
 /// A statement without its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
