@@ -4,7 +4,9 @@ use std::{fs, path::PathBuf};
 
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
+use passbook_database::Database;
 use passbook_testkit::{folder::Folder, postgres_server::PostgresServer, process::Passbook, service_client::Deposit};
+use sqlx::query_scalar;
 
 fn ids(deposits: Vec<Deposit>) -> Vec<String> {
     deposits.into_iter().map(|deposit| deposit.event_id).collect()
@@ -124,6 +126,15 @@ async fn session_defaults_of_the_database_do_not_matter() {
         "idle_session_timeout = '100ms'",
     ] {
         server.execute(&format!("ALTER DATABASE passbook SET {setting}"), "postgres").await;
+    }
+    let database = passbook_database::Settings { url: Some(server.url().into()), ..Default::default() };
+    let database = Database::open(&database).await.unwrap();
+    database.migrate().await.unwrap();
+    for connector in [database.writer(), database.projector(), database.auditor(), database.feed(), database.relay()] {
+        let mut connection = connector.connect().await.unwrap();
+        let isolation = query_scalar("SELECT current_setting('default_transaction_isolation')");
+        let isolation: String = isolation.fetch_one(&mut connection).await.unwrap();
+        assert_eq!(isolation, "read committed");
     }
     let services = [(); 2].map(|()| Passbook::with_database(&server.url()).start());
     services[0].client.open_account().await;
