@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use axum::{
+    Extension,
     body::Bytes,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -61,17 +62,17 @@ impl StaticContent {
             (header::VARY, "accept-encoding".to_owned()),
         ];
         if none_match(headers, &self.opaque_tag)? {
-            return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
+            return Ok((StatusCode::NOT_MODIFIED, Extension(SharedBody), caching).into_response());
         }
         let (body, coding) = match &self.gzip {
             Some(gzip) if accepts_gzip(headers) => (gzip, Some("gzip")),
             _ => (&self.plain, None),
         };
-        let mut response = (caching, [(header::CONTENT_TYPE, self.content_type)], body.clone()).into_response();
+        let content_type = [(header::CONTENT_TYPE, self.content_type)];
+        let mut response = (Extension(SharedBody), caching, content_type, body.clone()).into_response();
         if let Some(coding) = coding {
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
-        response.extensions_mut().insert(SharedBody);
         Ok(response)
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -25,7 +25,7 @@ use flate2::{Compression, write::GzEncoder};
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::http::extract::content_negotiation::accepts_gzip;
+use crate::http::{extract::content_negotiation::accepts_gzip, static_content::SharedBody};
 
 /// Smaller responses are not compressed.
 const COMPRESSED_BYTES_MIN: u64 = 128;
@@ -68,18 +68,13 @@ pub async fn compress(State(budget): State<EncoderBudget>, request: Request, nex
 /// Whether the representation depends on the encoding that the client accepts. Streams of single events and lines are never
 /// compressed, because an encoder would hold them back.
 fn is_compressible(response: &Response) -> bool {
-    let headers: &HeaderMap = response.headers();
-    if headers.contains_key(header::CONTENT_ENCODING) || headers.contains_key(header::VARY) && is_shared(response) {
+    if response.extensions().get::<SharedBody>().is_some() {
         return false;
     }
-    match headers.get(header::CONTENT_TYPE) {
+    match response.headers().get(header::CONTENT_TYPE) {
         Some(kind) => kind != "text/event-stream" && kind != "application/x-ndjson",
         None => response.status() == StatusCode::NOT_MODIFIED,
     }
-}
-
-fn is_shared(response: &Response) -> bool {
-    response.extensions().get::<crate::http::static_content::SharedBody>().is_some()
 }
 
 fn gzip(response: Response, permit: OwnedSemaphorePermit) -> Response {
