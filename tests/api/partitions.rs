@@ -144,9 +144,13 @@ async fn assert_moved_once(app: &App, response: Response, [from, to]: [Uuid; 2])
     }
 }
 
-/// Sends a transfer and cuts the connection at its commit.
-async fn transfer_with_cut_commit(requests: Flow, responses: Flow, is_recorded: bool) -> (App, Response, [Uuid; 2]) {
-    let (app, _proxy, accounts, writer) = spawn_with_two_accounts(&[]).await;
+/// Sends a transfer and cuts the connection at its commit. The proxy must outlive the audit: the projectors use it, too.
+async fn transfer_with_cut_commit(
+    requests: Flow,
+    responses: Flow,
+    is_recorded: bool,
+) -> (App, FaultProxy, Response, [Uuid; 2]) {
+    let (app, proxy, accounts, writer) = spawn_with_two_accounts(&[]).await;
     writer.set_flow_from("COMMIT", requests, responses);
     let client = app.client();
     let cut = async {
@@ -158,19 +162,19 @@ async fn transfer_with_cut_commit(requests: Flow, responses: Flow, is_recorded: 
         writer.cut();
     };
     let (response, ()) = tokio::join!(client.transfer(accounts[0], accounts[1], 30), cut);
-    (app, response, accounts)
+    (app, proxy, response, accounts)
 }
 
 #[tokio::test]
 async fn committed_transfer_is_answered_after_a_lost_response() {
-    let (app, response, accounts) = transfer_with_cut_commit(Pass, Discard, true).await;
+    let (app, _proxy, response, accounts) = transfer_with_cut_commit(Pass, Discard, true).await;
     assert_moved_once(&app, response, accounts).await;
     assert_eq!(fences(&app).await, [0, 0, 0, 0]);
 }
 
 #[tokio::test]
 async fn transfer_with_a_lost_commit_is_retried_with_new_fences() {
-    let (app, response, accounts) = transfer_with_cut_commit(Discard, Pass, false).await;
+    let (app, _proxy, response, accounts) = transfer_with_cut_commit(Discard, Pass, false).await;
     assert_moved_once(&app, response, accounts).await;
     assert_eq!(fences(&app).await, [0, 1, 1, 0], "only the fences of both partitions were raised");
 }

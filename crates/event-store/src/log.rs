@@ -133,7 +133,8 @@ pub async fn mark_moved(connection: &mut PgConnection, partition: i16) -> Result
 /// # Errors
 /// A database error.
 pub async fn moved_at(connection: &mut PgConnection) -> Result<Option<DateTime<Utc>>> {
-    query_scalar!("SELECT max(moved_at) FROM log_head").fetch_one(connection).await
+    // All partitions are marked in one transaction.
+    query_scalar!("SELECT moved_at FROM log_head WHERE partition = 0").fetch_one(connection).await
 }
 
 /// An event that another instance appended since this instance last saw the head.
