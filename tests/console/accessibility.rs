@@ -157,7 +157,7 @@ async fn markup_in_user_input_is_shown_as_text() {
     browser.open(&format!("accounts/{ADA}")).await;
     browser.wait_for_text_in("section[aria-labelledby=transactions] td.text", MARKUP).await;
     browser.wait_until("both events", &format!("[...document.querySelectorAll('.events td.text')].filter((e) => e.innerText.includes({})).length === 2", json!(MARKUP))).await;
-    browser.open(&format!("accounts?owner={}", "%3Cimg%20src%3Dx%20onerror%3Dharmed%3D1%3E")).await;
+    browser.open(&format!("accounts?owner={}", "%3Cimg%20src%3Dx%20onerror%3Dexecuted%3D1%3E")).await;
     browser.wait_for_text("<img src=x onerror=executed=1>").await;
     browser.open("%3Cscript%3Ewindow.executed=1%3C/script%3E").await;
     assert_eq!(browser.evaluate("window.executed ?? 0").await, 0);

@@ -228,7 +228,7 @@ impl Browser {
     /// The accessibility violations that axe-core finds in the page.
     pub async fn accessibility_violations(&self) -> Vec<String> {
         self.run_script(&AXE).await;
-        let find = "axe.run_script(document, {resultTypes: ['violations']}).then(({violations}) =>
+        let find = "axe.run(document, {resultTypes: ['violations']}).then(({violations}) =>
              violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html + ' ' + n.failureSummary).join(' | ')}`))";
         serde_json::from_value(self.evaluate(find).await).unwrap()
     }

@@ -13,7 +13,7 @@ struct Example {
 }
 
 /// The operation whose response never ends, so the page never renders it.
-const ENDLESS: &str = "stream_events";
+const ENDLESS: &str = "streamEvents";
 
 async fn open(browser: &Browser) {
     browser.visit("/swagger-ui/").await;
@@ -62,7 +62,7 @@ async fn examples_succeed_unchanged_and_in_order_on_an_empty_bank() {
     let mut sent = 0;
     for Example { id, name } in examples(&browser).await {
         try_out(&browser, &id).await;
-        if id.ends_with("get_transfer") {
+        if id.ends_with("getTransfer") {
             // The service assigns transfer IDs. A developer copies the ID from the receipt of the transfer.
             let transfer =
                 app.log().await.events.iter().find(|event| event.event_type == "TransferSent").unwrap().data.clone();
