@@ -110,7 +110,7 @@ async fn a_log_is_copied_into_more_partitions_with_a_short_downtime() {
     assert_eq!(new.client.deposit_ok("before").await, before, "a retry gets the first receipt");
     new.client.deposit_ok("afterwards").await;
     let refused = Passbook::with_database(&migration.url("new")).set("PASSBOOK_PARTITIONS", "1").wait_for_exit();
-    assert!(refused.error_message().contains("created with 4 partitions"), "{refused:?}");
+    assert!(refused.error_message().contains("the log has 4 partitions"), "{refused:?}");
     let again = migration.run_copy(&["--partitions", "4"]);
     assert!(again.error_message().contains("finished"), "{again:?}");
 }
