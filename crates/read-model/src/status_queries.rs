@@ -59,7 +59,9 @@ impl ReadModel {
             Err(error) => {
                 let failure = match &error {
                     Error::Storage(error) => StorageFailure::of(error),
-                    Error::Lagging { .. } | Error::ForeignPosition(_) | Error::Inconsistent(_) => StorageFailure::Refused,
+                    Error::Lagging { .. } | Error::ForeignPosition(_) | Error::Inconsistent(_) => {
+                        StorageFailure::Refused
+                    }
                 };
                 tracing::warn!(failure = failure.as_str(), %error, "readiness probe failed");
                 Err(failure)
