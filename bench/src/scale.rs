@@ -103,13 +103,15 @@ pub async fn scale(options: Options) -> Result<ExitCode> {
 async fn compare_instances(options: &Options) -> Result<()> {
     let haproxy = process::find_tool("haproxy")?;
     let tools = Tools::find().await?;
-    with_fresh_service(&options.passbook, &options.folder, &[], async |service| {
+    // Without this setting an instance on a loopback address rejects requests that a proxy forwarded.
+    let behind_proxy = [("PASSBOOK_AUTH", "off".to_owned())];
+    with_fresh_service(&options.passbook, &options.folder, &behind_proxy, async |service| {
         let harness = Harness::new(tools, service, options.seconds).await?;
         seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
         let most = options.instances.iter().copied().max().unwrap_or(1);
         let mut others = Vec::new();
         for number in 2..=most {
-            others.push(service.start_instance(&harness.postgres, &format!("instance-{number}"), &[]).await?);
+            others.push(service.start_instance(&harness.postgres, &format!("instance-{number}"), &behind_proxy).await?);
         }
         let all: Vec<&Server> = std::iter::once(&service.server).chain(&others).collect();
         let (mut balancers, mut variants) = (Vec::new(), Vec::new());

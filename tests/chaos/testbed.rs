@@ -80,7 +80,9 @@ impl Testbed {
             let url = postgres.database_url();
             let program = Arc::clone(&program);
             let command = move || {
-                let passbook = prepared(Passbook::with_database(&url)).set("PASSBOOK_LISTEN", &address);
+                // Without this setting an instance on a loopback address rejects requests that a proxy forwarded.
+                let passbook = prepared(Passbook::with_database(&url)).set("PASSBOOK_AUTH", "off");
+                let passbook = passbook.set("PASSBOOK_LISTEN", &address);
                 let passbook = passbook.set("PASSBOOK_SHUTDOWN_DELAY_MS", SHUTDOWN_DELAY_MS);
                 match &*program.lock().unwrap() {
                     Some(program) => passbook.with_binary(program),
