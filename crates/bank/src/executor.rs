@@ -22,7 +22,7 @@ use super::{
     command::{CommandOutcome, CommandResults, Error, PendingCommand, Refusal},
     command_stats::CommandStats,
     outage::{Availability, CommandQueue, OUTAGE_WAIT_MAX, WaitingCommands, reject_all},
-    storage_error::{CONNECT_TIMEOUT, STATEMENT_TIMEOUT, StorageError},
+    storage_error::{CONNECT_TIMEOUT, Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
 use passbook_event_store::{Partitions, PrimaryConnector, timestamp, with_timeout};
@@ -218,7 +218,10 @@ impl Executor {
             None => {
                 // No caller waits for an empty batch, so its connection may take longer.
                 let limit = if part.commands.is_empty() { STATEMENT_TIMEOUT } else { CONNECT_TIMEOUT };
-                waiting.run_while_rejecting(with_timeout(limit, self.shared.primary.connect())).await?
+                let connecting = with_timeout(limit, self.shared.primary.connect());
+                // No data was sent, so no error here can mean that Postgres rejects it: the batch must not be split.
+                let unavailable = |error: sqlx::Error| StorageError { kind: Kind::Unavailable, ..error.into() };
+                waiting.run_while_rejecting(connecting).await.map_err(unavailable)?
             }
         };
         if let Some(unknown) = &self.unknown {
