@@ -69,7 +69,7 @@ impl Unread {
         match rest {
             None => true,
             Some(Rest { progress: Progress::Failed, .. }) => false,
-            // Reading would ask the client for a body that nobody needs.
+            // Reading would ask the client for a body that has no use.
             Some(Rest { progress: Progress::Unstarted, .. }) if self.expects_continue => false,
             Some(Rest { body, .. }) => {
                 timeout(Duration::from_millis(DISCARD_MS_MAX), discard(body)).await.unwrap_or(false)

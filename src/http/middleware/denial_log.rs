@@ -18,7 +18,7 @@ use passbook_telemetry::{SECURITY_TARGET, supervision};
 
 /// The shortest pause between two lines of one refusal, in milliseconds.
 const LINE_MS_MIN: u64 = 1_000;
-/// How many different refusals are told apart at a time. Further ones are only counted.
+/// How many different refusals are tracked at a time. Further ones are only counted.
 const REFUSALS_MAX: usize = 1_024;
 
 /// The refusals of this process.
