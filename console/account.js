@@ -147,7 +147,7 @@ function Transactions({ account, isHistorical }) {
         <td class="text">${row.reference}</td>
       </tr>`)}</tbody>
     </table></div>
-    ${!list.isLoading && !list.error && rows.length === 0 && html`<p class="muted">No transactions.</p>`}
+    ${!list.isLoading && !list.error && !list.next && rows.length === 0 && html`<p class="muted">No transactions.</p>`}
     <${ListFooter} list=${list} itemsLabel="transactions" />
   </section>`;
 }

@@ -26,7 +26,7 @@ export function Accounts({ query }) {
           <tbody>${list.rows.map((account) => html`<${AccountRow} key=${account.account_id} account=${account} />`)}</tbody>
         </table>
       </div>
-      ${!list.isLoading && !list.error && list.rows.length === 0 && html`<p class="muted">No accounts match.</p>`}
+      ${!list.isLoading && !list.error && !list.next && list.rows.length === 0 && html`<p class="muted">No accounts match.</p>`}
       <${ListFooter} list=${list} itemsLabel="accounts" autoLoad />
     </section>`;
 }

@@ -258,7 +258,7 @@ async fn account_as_of(
 /// List accounts
 ///
 /// The accounts that match all filters, newest opening first. Without the scope `accounts:read:any`, only the caller's own
-/// accounts.
+/// accounts. With filters, a page can be short or empty although more pages follow: only `next: null` ends the list.
 #[utoipa::path(
     get, path = "/v1/accounts", tag = "Queries", security(("bearer" = ["accounts:read"])), params(AccountsQuery),
     responses(
@@ -279,6 +279,5 @@ pub async fn list_accounts(
     let minimum = min_position(query.min_position.as_deref())?;
     let filter = query.filter(&caller)?;
     let view = app.read_model.accounts(&filter, after, limit, minimum.as_ref()).await?;
-    let cursor = |last: &AccountView| cursor::after_account((last.opened_at, last.account_id));
-    Ok(json_view(view.map(|(data, has_more)| Page::new(data, has_more, cursor))))
+    Ok(json_view(view.map(|page| Page::of(page, cursor::after_account))))
 }

@@ -48,9 +48,9 @@ fn receipt(status: StatusCode, outcome: &CommandOutcome) -> Response {
 /// A page of a list.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Page<T> {
-    /// The rows.
+    /// The rows. There can be fewer than `limit`, or none, although `next` is not `null`.
     pub data: Vec<T>,
-    /// The cursor of the next page, to be passed as `after`; `null` on the last page.
+    /// The cursor of the next page, to be passed as `after`; `null` only at the end of the list.
     pub next: Option<String>,
 }
 
@@ -59,6 +59,11 @@ impl<T> Page<T> {
     pub fn new(data: Vec<T>, has_more: bool, cursor: impl FnOnce(&T) -> String) -> Self {
         let next = data.last().filter(|_| has_more).map(cursor);
         Self { data, next }
+    }
+
+    /// A page of the read model. `cursor` makes the cursor of the key after which the next page starts.
+    pub fn of<K>(page: passbook_read_model::Page<T, K>, cursor: impl FnOnce(K) -> String) -> Self {
+        Self { data: page.rows, next: page.next.map(cursor) }
     }
 }
 

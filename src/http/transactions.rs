@@ -54,7 +54,8 @@ impl TransactionsQuery {
 
 /// List an account's transactions
 ///
-/// Every movement of money on the account, newest first, with the balance after it.
+/// Every movement of money on the account, newest first, with the balance after it. With `kind`, a page can be short or empty
+/// although more pages follow: only `next: null` ends the list.
 #[utoipa::path(
     get, path = "/v1/accounts/{account_id}/transactions", tag = "Queries", security(("bearer" = ["accounts:read"])),
     params(
@@ -82,8 +83,7 @@ pub async fn list_transactions(
     let minimum = app.read_model.settled_before(account_id, filter.to, minimum).await?;
     require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?;
     let view = app.read_model.transactions(account_id, filter, before, limit, minimum.as_ref()).await?;
-    let cursor = |last: &TransactionView| cursor::after_transaction(last.version);
-    Ok(json_view(view.map(|(data, has_more)| Page::new(data, has_more, cursor))))
+    Ok(json_view(view.map(|page| Page::of(page, cursor::after_transaction))))
 }
 
 /// Times are stored in microseconds, so a finer bound selects the same rows as the next microsecond.

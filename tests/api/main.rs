@@ -48,6 +48,7 @@ mod rebuild;
 mod refusals;
 mod repartition;
 mod request_metadata;
+mod selective_filters;
 mod snapshots;
 mod statement;
 mod statement_consistency;

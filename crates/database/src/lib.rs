@@ -36,6 +36,11 @@ const ACQUIRE_MS_MAX: u64 = 2_000;
 /// scan them later.
 const GENERIC_PLANS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
 
+/// Makes the planner read each view through the index that has the order of the query, whatever it knows about the table. Each
+/// query has such an index and a `LIMIT`, and any other plan would read all rows first. Citus refuses generic plans.
+const INDEX_PLANS: [(&str, &str); 3] =
+    [("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("enable_sort", "off")];
+
 /// The session settings of queries.
 const QUERY_SESSION: [(&str, &str); 2] = [schema::AS_SERVICE, ("statement_timeout", QUERY_TIMEOUT)];
 
@@ -191,12 +196,13 @@ impl Database {
     /// A pool for queries at the primary. It tests each connection before use, because a restart of the server breaks all of
     /// them.
     pub fn queries(&self) -> PgPool {
-        self.pool(QUERY_CONNECTIONS_MAX, |server| server.application_name("passbook queries"))
+        self.pool(QUERY_CONNECTIONS_MAX, |server| server.application_name("passbook queries").options(INDEX_PLANS))
     }
 
     /// A pool for queries at the replica, `None` if none is configured. The replica may be unavailable.
     pub fn replica(&self) -> Option<PgPool> {
-        let replica = self.replica.clone()?.application_name("passbook queries").options(QUERY_SESSION);
+        let replica = self.replica.clone()?.application_name("passbook queries");
+        let replica = replica.options(INDEX_PLANS).options(QUERY_SESSION);
         Some(checked_pool_options(pool_options(QUERY_CONNECTIONS_MAX), &replica).connect_lazy_with(replica))
     }
 

@@ -27,7 +27,7 @@ pub use decoded_event::DecodedEvent;
 pub use finality::{Finality, Moment};
 pub use generation::register;
 pub use money_sum::MoneySum;
-pub use positioned::Positioned;
+pub use positioned::{Page, Positioned};
 pub use projector::Projector;
 pub use query_router::QueryRouter;
 pub use read_model::{Error, PROJECTION_WAIT_MS_MAX, Progress, ReadModel};

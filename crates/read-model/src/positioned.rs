@@ -13,6 +13,15 @@ pub struct Positioned<T> {
     pub generation: i16,
 }
 
+/// A page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T, K> {
+    /// The rows. There can be fewer than requested, or none, although more follow: one query scans a limited number of rows.
+    pub rows: Vec<T>,
+    /// The key after which the next page starts; `None` at the end of the list.
+    pub next: Option<K>,
+}
+
 impl<T> Positioned<T> {
     /// Maps the value; position and generation are unchanged.
     pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Positioned<U> {

@@ -2,9 +2,10 @@
 
 pub(crate) mod batch_loader;
 mod check;
+mod list;
 pub(crate) mod projection;
 mod queries;
 mod view;
 
-pub use queries::{Filter, PageKey};
+pub use list::{Filter, PageKey};
 pub use view::{AccountView, read_live};

@@ -1,3 +1,4 @@
+-- As list.sql, for the accounts of one owner.
 SELECT
     projection.position,
     projection.generation,
@@ -10,20 +11,33 @@ SELECT
     view.transaction_count AS "transaction_count?",
     view.opened_at AS "opened_at?",
     view.last_activity_at AS "last_activity_at?",
-    view.closed_at AS "closed_at?"
+    view.closed_at AS "closed_at?",
+    view.is_match AS "is_match?",
+    view.is_scan_end AS "is_scan_end?"
 FROM projection
 LEFT JOIN LATERAL (
-    SELECT account_view.*
-    FROM account_view
-    WHERE account_view.partition = projection.partition
-      AND account_view.generation = projection.generation
-      AND account_view.generation > 0
-      AND account_view.owner = $7
-      AND ($2::text IS NULL OR account_view.status = $2)
-      AND ($3::text IS NULL OR account_view.currency = $3)
-      AND (account_view.opened_at, account_view.account_id) < (coalesce($4, 'infinity'::timestamptz), coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-    ORDER BY account_view.opened_at DESC, account_view.account_id DESC
+    SELECT scanned.*, matched.is_match, scanned.number = $7 AS is_scan_end
+    FROM (
+        SELECT
+            account_view.*,
+            row_number() OVER (ORDER BY account_view.owner DESC, account_view.opened_at DESC, account_view.account_id DESC) AS number
+        FROM account_view
+        WHERE account_view.partition = projection.partition
+          AND account_view.generation = projection.generation
+          AND account_view.generation > 0
+          -- The range has one value of the key. Written as a range, it fits no other index.
+          AND account_view.owner >= $8
+          AND (account_view.owner, account_view.opened_at, account_view.account_id)
+              < ($8, coalesce($4, 'infinity'::timestamptz), coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+        ORDER BY account_view.owner DESC, account_view.opened_at DESC, account_view.account_id DESC
+        LIMIT $7
+    ) AS scanned
+    CROSS JOIN LATERAL (
+        SELECT ($2::text IS NULL OR scanned.status = $2) AND ($3::text IS NULL OR scanned.currency = $3) AS is_match
+    ) AS matched
+    WHERE matched.is_match OR scanned.number = $7
+    ORDER BY scanned.owner DESC, scanned.opened_at DESC, scanned.account_id DESC
     LIMIT $6
 ) AS view ON true
 WHERE projection.partition = $1 AND projection.name = 'accounts' AND projection.state = 'live'
-ORDER BY view.opened_at DESC, view.account_id DESC
+ORDER BY view.number

@@ -1,9 +1,6 @@
-//! Queries for accounts: one account, one account at an earlier moment, and pages of accounts.
+//! Queries for one account: now, and at an earlier moment.
 
-use std::cmp::Reverse;
-
-use chrono::{DateTime, Utc};
-use sqlx::{PgPool, query_file_as};
+use sqlx::query_file_as;
 use uuid::Uuid;
 
 use super::view::{AccountView, Row, read_live};
@@ -12,22 +9,7 @@ use crate::{
     positioned::Positioned,
     read_model::{Error, ReadModel},
 };
-use passbook_domain::Status;
 use passbook_event_store::Position;
-
-/// Which accounts a list contains.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Accounts of this owner.
-    pub owner: Option<String>,
-    /// Accounts in this status.
-    pub status: Option<Status>,
-    /// Accounts in this currency.
-    pub currency: Option<String>,
-}
-
-/// The key of the last account of a page: when it was opened, and its id. The next page starts after it.
-pub type PageKey = (DateTime<Utc>, Uuid);
 
 impl ReadModel {
     /// One account, or `None` if the view does not contain it.
@@ -78,76 +60,5 @@ impl ReadModel {
             Ok(Row::positioned(rows, self.partitions, partition).map(Positioned::into_single))
         })
         .await
-    }
-
-    /// A page of accounts, the newest first, and whether there are more. With several partitions it merges the newest accounts of
-    /// each.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn accounts(
-        &self,
-        filter: &Filter,
-        after: Option<PageKey>,
-        limit: i64,
-        min_position: Option<&Position>,
-    ) -> Result<Positioned<(Vec<AccountView>, bool)>, Error> {
-        let newest = self.query_all_partitions(min_position, |partition, pool| async move {
-            let rows = read_page(&pool, partition, filter, after, limit + 1).await?;
-            Ok(Row::positioned(rows, self.partitions, partition))
-        });
-        let accounts = newest.await?.map(|newest| {
-            let mut accounts: Vec<AccountView> = newest.into_iter().flatten().collect();
-            if self.partitions.is_partitioned() {
-                accounts.sort_unstable_by_key(|account| Reverse((account.opened_at, account.account_id)));
-            }
-            accounts
-        });
-        Ok(accounts.into_page(limit))
-    }
-}
-
-/// Reads up to `rows_max` accounts of one partition. A generic plan uses one index, and the accounts of an owner have their own.
-/// There is therefore a statement with an owner and one without.
-async fn read_page(
-    pool: &PgPool,
-    partition: i16,
-    filter: &Filter,
-    after: Option<PageKey>,
-    rows_max: i64,
-) -> sqlx::Result<Vec<Row>> {
-    let status = filter.status.map(Status::as_str);
-    let currency = filter.currency.as_deref();
-    let (opened_at, account_id) = after.unzip();
-    match &filter.owner {
-        Some(owner) => {
-            query_file_as!(
-                Row,
-                "src/views/accounts/of_owner.sql",
-                partition,
-                status,
-                currency,
-                opened_at,
-                account_id,
-                rows_max,
-                owner
-            )
-            .fetch_all(pool)
-            .await
-        }
-        None => {
-            query_file_as!(
-                Row,
-                "src/views/accounts/list.sql",
-                partition,
-                status,
-                currency,
-                opened_at,
-                account_id,
-                rows_max
-            )
-            .fetch_all(pool)
-            .await
-        }
     }
 }

@@ -125,7 +125,7 @@ impl Row {
         Positioned::from_rows(rows, checkpoint, Self::view)
     }
 
-    fn view(self) -> Option<AccountView> {
+    pub(super) fn view(self) -> Option<AccountView> {
         Some(AccountView {
             account_id: self.account_id?,
             owner: self.owner?,

@@ -7,10 +7,16 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    positioned::Positioned,
+    positioned::{Page, Positioned},
     read_model::{Error, ReadModel},
 };
 use passbook_event_store::{Position, timestamp};
+
+/// Limit of rows of an account that are scanned for one page. A filter can match few of them, and freezing moves no money. Each
+/// row can be a random read of up to 1 ms, and a query may take 5 s.
+const SCAN_ROWS_MAX: i64 = 4_000;
+/// The version of every opening deposit.
+const OPENING_VERSION: i64 = 1;
 
 /// Why money moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -76,8 +82,20 @@ pub struct Filter {
     pub kind: Option<Kind>,
 }
 
+impl Filter {
+    /// The lowest version that the page does not contain, if its rows are below version `before`.
+    fn end(&self, before: Option<i64>) -> i64 {
+        let before = before.unwrap_or(i64::MAX);
+        match self.kind {
+            Some(Kind::OpeningDeposit) => before.min(OPENING_VERSION + 1),
+            Some(Kind::Deposit | Kind::Withdrawal | Kind::TransferIn | Kind::TransferOut) | None => before,
+        }
+    }
+}
+
 impl ReadModel {
-    /// A page of an account's transactions below version `before`, the newest first, and whether there are more.
+    /// A page of an account's transactions below version `before`, the newest first. `next` of the page is the `before` of the
+    /// next one.
     ///
     /// # Errors
     /// See [`Error`].
@@ -88,33 +106,51 @@ impl ReadModel {
         before: Option<i64>,
         limit: i64,
         min_position: Option<&Position>,
-    ) -> Result<Positioned<(Vec<TransactionView>, bool)>, Error> {
+    ) -> Result<Positioned<Page<TransactionView, i64>>, Error> {
         let partition = self.partitions.partition_of(account_id);
-        let transactions = self.query_at_least(partition, min_position, |pool| async move {
+        self.query_at_least(partition, min_position, |pool| async move {
             let rows = query_file_as!(
                 Row,
                 "src/views/transactions/list.sql",
                 partition,
                 account_id,
-                before.unwrap_or(i64::MAX),
+                filter.end(before),
                 filter.from,
                 filter.to,
                 filter.kind.map(Kind::as_str),
-                limit + 1
+                limit + 1,
+                SCAN_ROWS_MAX
             )
             .fetch_all(&pool)
             .await?;
+            let unscanned = rows.first().filter(|row| row.has_unscanned).map(|row| row.scanned_above + 1);
             let checkpoint = |row: &Row| (self.partitions.position_in(partition, row.position), row.generation);
-            Ok(Positioned::from_rows(rows, checkpoint, Row::view))
-        });
-        Ok(transactions.await?.into_page(limit))
+            let transactions = Positioned::from_rows(rows, checkpoint, Row::view);
+            Ok(transactions.map(|transactions| transactions.map(|rows| page(rows, limit, unscanned))))
+        })
+        .await
     }
+}
+
+/// The page of a scan that found up to `limit + 1` rows. `unscanned` is the version below which rows are not scanned, if any.
+fn page(mut rows: Vec<TransactionView>, limit: i64, unscanned: Option<i64>) -> Page<TransactionView, i64> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if rows.len() <= limit {
+        return Page { rows, next: unscanned };
+    }
+    rows.truncate(limit);
+    let next = rows.last().map(|last| last.version);
+    Page { rows, next }
 }
 
 /// A row of the view with its checkpoint. If no row of the view matches, only the checkpoint is present.
 struct Row {
     position: i64,
     generation: i16,
+    /// The versions above this one are scanned.
+    scanned_above: i64,
+    /// Whether versions of the period remain at `scanned_above` or below.
+    has_unscanned: bool,
     version: Option<i64>,
     kind: Option<String>,
     amount: Option<i64>,

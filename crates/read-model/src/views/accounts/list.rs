@@ -1,0 +1,244 @@
+//! Pages of accounts. Each page scans one index for a limited number of rows, so that a filter that few accounts match costs no
+//! more than one that many match. The page then ends where the scan ended, and the next page continues there.
+
+use std::cmp::Reverse;
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgPool, query_file_as};
+use uuid::Uuid;
+
+use super::view::{AccountView, Row};
+use crate::{
+    positioned::{Page, Positioned},
+    read_model::{Error, ReadModel},
+};
+use passbook_domain::Status;
+use passbook_event_store::{Partitions, Position};
+
+/// Limit of rows that are scanned for one page, in all partitions together. If a page has more rows than the share of a partition,
+/// the limit of each partition is the size of the page. Each row can be a random read of up to 1 ms, and a query may take 5 s.
+const SCAN_ROWS_MAX: i64 = 4_000;
+
+/// Which accounts a list contains.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Accounts of this owner.
+    pub owner: Option<String>,
+    /// Accounts in this status.
+    pub status: Option<Status>,
+    /// Accounts in this currency.
+    pub currency: Option<String>,
+}
+
+/// The key of the last account of a page: when it was opened, and its id. The next page starts after it.
+pub type PageKey = (DateTime<Utc>, Uuid);
+
+/// The index that a page is read from. The other conditions of the filter are compared with each row.
+enum Index<'a> {
+    /// All accounts, the newest opening first.
+    Opened,
+    /// The accounts of one owner.
+    Owner(&'a str),
+    /// The accounts in one status other than open. Most accounts are open; these are in no such index.
+    NotOpen(Status),
+    /// The accounts in one currency.
+    Currency(&'a str),
+}
+
+/// What a page reads in each partition.
+struct PageRequest<'a> {
+    filter: &'a Filter,
+    after: Option<PageKey>,
+    limit: i64,
+    /// Limit of rows that are scanned in one partition.
+    scan_rows: i64,
+}
+
+/// The accounts found by the scan of one partition.
+#[derive(Debug)]
+struct Scan {
+    /// The newest matching accounts after the key of the page: one more than the page has, or all that were scanned.
+    found: Vec<AccountView>,
+    /// The last account scanned, if the scan ended at its limit. `None` if it found enough accounts or all of them.
+    end: Option<PageKey>,
+}
+
+impl Filter {
+    /// The index with the fewest rows for most banks.
+    fn index(&self) -> Index<'_> {
+        match (&self.owner, self.status, &self.currency) {
+            (Some(owner), _, _) => Index::Owner(owner),
+            (None, Some(status @ (Status::Frozen | Status::Closed)), _) => Index::NotOpen(status),
+            (None, Some(Status::Open) | None, Some(currency)) => Index::Currency(currency),
+            (None, Some(Status::Open) | None, None) => Index::Opened,
+        }
+    }
+}
+
+impl ReadModel {
+    /// A page of accounts, the newest first. With several partitions it merges the newest accounts of each.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn accounts(
+        &self,
+        filter: &Filter,
+        after: Option<PageKey>,
+        limit: i64,
+        min_position: Option<&Position>,
+    ) -> Result<Positioned<Page<AccountView, PageKey>>, Error> {
+        let scan_rows = (SCAN_ROWS_MAX / i64::from(self.partitions.count())).max(limit + 1);
+        let request = &PageRequest { filter, after, limit, scan_rows };
+        let scans = self.query_all_partitions(min_position, |partition, pool| async move {
+            Ok(ListRow::scan(request.read(&pool, partition).await?, self.partitions, partition))
+        });
+        Ok(scans.await?.map(|scans| merge(scans, limit)))
+    }
+}
+
+impl PageRequest<'_> {
+    /// Reads one partition. There is a statement for each index, so that no plan can read another one.
+    async fn read(&self, pool: &PgPool, partition: i16) -> sqlx::Result<Vec<ListRow>> {
+        let Self { filter, after, limit, scan_rows } = self;
+        let status = filter.status.map(Status::as_str);
+        let currency = filter.currency.as_deref();
+        let (opened_at, account_id) = after.unzip();
+        macro_rules! read {
+            ($file:literal $(, $key:expr)?) => {
+                query_file_as!(
+                    ListRow, $file, partition, status, currency, opened_at, account_id, limit + 1, *scan_rows $(, $key)?
+                )
+                .fetch_all(pool)
+                .await
+            };
+        }
+        match filter.index() {
+            Index::Opened => read!("src/views/accounts/list.sql"),
+            Index::Owner(owner) => read!("src/views/accounts/of_owner.sql", owner),
+            Index::NotOpen(status) => read!("src/views/accounts/of_status.sql", status.as_str()),
+            Index::Currency(currency) => read!("src/views/accounts/of_currency.sql", currency),
+        }
+    }
+}
+
+/// Merges the scans of all partitions into one page. Accounts older than the end of a scan are left for the next page, because
+/// newer ones of that partition may follow.
+fn merge(scans: Vec<Scan>, limit: i64) -> Page<AccountView, PageKey> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let end = scans.iter().filter_map(|scan| scan.end).max();
+    let mut rows: Vec<AccountView> = scans.into_iter().flat_map(|scan| scan.found).collect();
+    rows.retain(|account| end.is_none_or(|end| key(account) >= end));
+    rows.sort_unstable_by_key(|account| Reverse(key(account)));
+    let next = match rows.len() > limit {
+        true => rows.get(limit.saturating_sub(1)).map(key),
+        false => end,
+    };
+    rows.truncate(limit);
+    Page { rows, next }
+}
+
+fn key(account: &AccountView) -> PageKey {
+    (account.opened_at, account.account_id)
+}
+
+/// A row of a list with the checkpoint. If the scan found none, only the checkpoint is present.
+struct ListRow {
+    position: i64,
+    generation: i16,
+    account_id: Option<Uuid>,
+    owner: Option<String>,
+    currency: Option<String>,
+    status: Option<String>,
+    balance: Option<i64>,
+    version: Option<i64>,
+    transaction_count: Option<i64>,
+    opened_at: Option<DateTime<Utc>>,
+    last_activity_at: Option<DateTime<Utc>>,
+    closed_at: Option<DateTime<Utc>>,
+    /// Whether the account matches the filter. Otherwise it is here as the end of the scan.
+    is_match: Option<bool>,
+    /// Whether it is the last account that the scan may read.
+    is_scan_end: Option<bool>,
+}
+
+impl ListRow {
+    /// The scan that returned these rows; `None` if no generation is live.
+    fn scan(rows: Vec<Self>, partitions: Partitions, partition: i16) -> Option<Positioned<Scan>> {
+        let last = rows.last().filter(|row| row.is_scan_end == Some(true));
+        let end = last.and_then(|row| row.opened_at.zip(row.account_id));
+        let checkpoint = |row: &Self| (partitions.position_in(partition, row.position), row.generation);
+        let found = Positioned::from_rows(rows, checkpoint, Self::view)?;
+        Some(found.map(|found| Scan { found, end }))
+    }
+
+    fn view(self) -> Option<AccountView> {
+        let row = self.is_match?.then_some(Row {
+            position: self.position,
+            generation: self.generation,
+            account_id: self.account_id,
+            owner: self.owner,
+            currency: self.currency,
+            status: self.status,
+            balance: self.balance,
+            version: self.version,
+            transaction_count: self.transaction_count,
+            opened_at: self.opened_at,
+            last_activity_at: self.last_activity_at,
+            closed_at: self.closed_at,
+        });
+        row?.view()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An account whose opening and id are made from a number.
+    fn account(number: u8) -> AccountView {
+        let opened_at = DateTime::from_timestamp(number.into(), 0).expect("a time");
+        AccountView {
+            account_id: Uuid::from_u128(number.into()),
+            owner: "customer-17".to_owned(),
+            currency: "EUR".to_owned(),
+            status: "open".to_owned(),
+            balance: 0,
+            version: 1,
+            transaction_count: 0,
+            opened_at,
+            last_activity_at: opened_at,
+            closed_at: None,
+        }
+    }
+
+    fn scan(found: &[u8], end: Option<u8>) -> Scan {
+        Scan { found: found.iter().copied().map(account).collect(), end: end.map(|end| key(&account(end))) }
+    }
+
+    /// The numbers of a page and of its `next`.
+    fn merged(scans: Vec<Scan>, limit: i64) -> (Vec<u128>, Option<u128>) {
+        let page = merge(scans, limit);
+        let numbers = page.rows.iter().map(|account| account.account_id.as_u128()).collect();
+        (numbers, page.next.map(|(_, account_id)| account_id.as_u128()))
+    }
+
+    #[test]
+    fn a_page_ends_with_the_list_if_every_scan_read_all_accounts() {
+        assert_eq!(merged(vec![scan(&[9, 5], None), scan(&[8], None)], 3), (vec![9, 8, 5], None));
+        assert_eq!(merged(vec![scan(&[], None), scan(&[], None)], 3), (vec![], None));
+    }
+
+    #[test]
+    fn a_full_page_continues_after_its_last_account() {
+        assert_eq!(merged(vec![scan(&[9, 5, 4], None), scan(&[8], None)], 2), (vec![9, 8], Some(8)));
+        assert_eq!(merged(vec![scan(&[9, 8, 7], None), scan(&[3, 2], Some(2))], 2), (vec![9, 8], Some(8)));
+    }
+
+    #[test]
+    fn a_page_ends_at_the_newest_end_of_a_scan() {
+        // Between 6 and 3, the first partition may have accounts that are not scanned yet.
+        assert_eq!(merged(vec![scan(&[9], Some(6)), scan(&[8, 6, 3], Some(2))], 5), (vec![9, 8, 6], Some(6)));
+        assert_eq!(merged(vec![scan(&[6], Some(6)), scan(&[], None)], 5), (vec![6], Some(6)));
+        assert_eq!(merged(vec![scan(&[], Some(6)), scan(&[5], None)], 5), (vec![], Some(6)));
+    }
+}
