@@ -20,7 +20,8 @@ use passbook_event_store::{
 
 /// How long reading one page may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many events are scanned for one page of a frequent type. Such a page may be short although more events follow.
+/// How many events are scanned for one page of a frequent type, in all partitions together; more only if the page has more. Such a
+/// page may be short although more events follow.
 const SCAN_EVENTS_MAX: i64 = 10_000;
 
 /// Reads pages of recorded events. Cheap to clone.
@@ -185,7 +186,8 @@ impl EventReader {
         let (read, scanned_to) = match event_type.moves_money() {
             false => (reader::page_of_rare_type(connection, filter, limit).await?, head),
             true => {
-                let last = head.position.min(after.position + SCAN_EVENTS_MAX);
+                let scan_events = (SCAN_EVENTS_MAX / i64::from(self.partitions.count())).max(limit);
+                let last = head.position.min(after.position + scan_events);
                 let read = reader::page_of_common_type(connection, filter, last, limit).await?;
                 let scanned_to = match last == head.position {
                     true => head,
