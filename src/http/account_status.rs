@@ -33,7 +33,7 @@ pub struct Reason {
 /// Blocks all movements of money until the account is unfrozen.
 #[utoipa::path(
     post, path = "/v1/accounts/{account_id}/freeze", tag = "Commands", security(("bearer" = ["accounts:freeze"])),
-    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000002"), CommandOptions, RetryHeader, ConditionHeader),
+    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), CommandOptions, RetryHeader, ConditionHeader),
     request_body(content = Reason, example = json!({"reason": "lost card"})),
     responses(
         (status = 200, description = "The account was frozen.", body = AccountReceipt, headers(
@@ -59,7 +59,7 @@ pub async fn freeze_account(
 /// Allows movements of money again.
 #[utoipa::path(
     post, path = "/v1/accounts/{account_id}/unfreeze", tag = "Commands", security(("bearer" = ["accounts:freeze"])),
-    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000002"), CommandOptions, RetryHeader, ConditionHeader),
+    params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), CommandOptions, RetryHeader, ConditionHeader),
     request_body(content = Reason, example = json!({"reason": "card found"})),
     responses(
         (status = 200, description = "The account was unfrozen.", body = AccountReceipt, headers(

@@ -84,7 +84,7 @@ pub struct AccountQuery {
     #[param(example = 1, minimum = 0, nullable = false)]
     as_of_version: Option<i64>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(example = "1", pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
 }
 
@@ -155,13 +155,13 @@ fn listed_owner(caller: &Caller, requested: Option<String>) -> Result<Option<Str
 #[utoipa::path(
     post, path = "/v1/accounts", tag = "Commands", security(("bearer" = ["accounts:write"])), params(CommandOptions, RetryHeader),
     request_body(content = OpenAccount, examples(
-        ("an account with money" = (value = json!({
+        ("1. an account with money" = (value = json!({
             "account_id": "01900000-0000-7000-8000-000000000001", "currency": "EUR", "owner": "customer-17", "initial_deposit": 10000
         }))),
-        ("an account to transfer to" = (value = json!({
+        ("2. an account to transfer to" = (value = json!({
             "account_id": "01900000-0000-7000-8000-000000000002", "currency": "EUR", "owner": "customer-18"
         }))),
-        ("an account to be closed" = (value = json!({
+        ("3. an account to be closed" = (value = json!({
             "account_id": "01900000-0000-7000-8000-000000000003", "currency": "EUR", "owner": "customer-19"
         }))),
     )),

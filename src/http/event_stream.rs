@@ -38,7 +38,7 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
 #[into_params(parameter_in = Query)]
 pub struct StreamQuery {
     /// Only events after this cursor (`next` of a page, `id` of a streamed event) or position; default: from the first event.
-    #[param(example = "1", pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", nullable = false)]
+    #[param(pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", nullable = false)]
     after: Option<String>,
     /// Only events of this type.
     #[serde(rename = "type")]

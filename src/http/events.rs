@@ -47,7 +47,7 @@ impl AccountEventsQuery {
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// Only events after this cursor (`next` of a page, `id` of a streamed event) or position; default: from the first event.
-    #[param(example = "1", pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", nullable = false)]
+    #[param(pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", nullable = false)]
     after: Option<String>,
     /// Only events of this type.
     #[serde(rename = "type")]

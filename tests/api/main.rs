@@ -33,6 +33,7 @@ mod mixed_load;
 mod new_views;
 mod newer_release;
 mod oidc_provider;
+mod openapi_examples;
 mod outage;
 mod overload;
 mod overview;

@@ -91,7 +91,7 @@ pub struct NoParameters {}
 #[into_params(parameter_in = Query)]
 pub struct Freshness {
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(example = "1", pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
 }
 

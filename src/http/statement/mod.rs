@@ -52,7 +52,7 @@ pub struct StatementQuery {
     #[param(example = "2026-02-01", format = Date, required = true, nullable = false)]
     to: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(example = "1", pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
     min_position: Option<String>,
 }
 
