@@ -1,8 +1,10 @@
 //! One HTTP/1.1 connection: its timeouts and buffers, and the extensions of its requests.
 
 use std::{
+    any::Any,
     convert::Infallible,
     future::{Future, pending},
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
         Arc,
@@ -16,9 +18,10 @@ use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
     extract::Request,
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
+use futures_util::FutureExt;
 use hyper::{
     body::{Frame, Incoming, SizeHint},
     server::conn::http1::Builder,
@@ -30,9 +33,15 @@ use tower::ServiceExt;
 
 use super::{
     connection_timeouts::{RequestPhase, ServingGuard},
-    extract::client_ip::PeerAddr,
+    error_code::ErrorCode,
+    extract::{client_ip::PeerAddr, headers::RequestId},
     middleware::response_budget::ConnectionBudget,
+    problem::Problem,
     unread_body::Unread,
+};
+use passbook_telemetry::{
+    metrics::METRICS,
+    supervision::{self, panic_message},
 };
 
 /// How long the headers of a request may take to arrive after their first byte, in milliseconds.
@@ -112,12 +121,36 @@ async fn serve_request(
     request.extensions_mut().insert(streaming);
     request.extensions_mut().insert(peer);
     request.extensions_mut().insert(budget);
-    let mut response = router.oneshot(request).await?;
+    let path = request.uri().path().to_owned();
+    let mut response = match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
+        Ok(response) => response?,
+        Err(panic) => panic_response(&*panic, &path),
+    };
     if !unread.discard().await {
         // The client then does not send its next request on a connection that is about to be closed.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| Body::new(ServedBody { body, _serving: serving })))
+}
+
+/// Logs a panic of a layer around the handlers and answers 500. Panics of handlers are caught inside these layers.
+fn panic_response(panic: &(dyn Any + Send), path: &str) -> Response {
+    let RequestId(id) = RequestId::from_headers(&HeaderMap::new());
+    METRICS.request_panics.inc();
+    tracing::error!(request_id = &*id, path, panic = panic_message(panic), "request panicked");
+    Problem::from_code(ErrorCode::InternalError).render(path, &id)
+}
+
+/// Runs a connection to its end. A panic, for example of the body of a response, ends only this connection.
+pub async fn run_connection(connection: impl Future<Output = ()>) {
+    let run = AssertUnwindSafe(async {
+        supervision::panic_if_injected("http connection");
+        connection.await;
+    });
+    if let Err(panic) = run.catch_unwind().await {
+        METRICS.request_panics.inc();
+        tracing::error!(panic = panic_message(&*panic), "connection panicked");
+    }
 }
 
 /// The body of a response. The connection is idle when the body has been sent.

@@ -22,6 +22,8 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutStream;
 
+use super::middleware::response_budget::ConnectionBudget;
+
 /// How long a client may read nothing of its response, in milliseconds.
 const WRITE_MS_MAX: u64 = 30_000;
 
@@ -68,6 +70,7 @@ impl Drop for ServingGuard {
 pub struct TimedStream {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     phase: RequestPhase,
+    budget: ConnectionBudget,
     limits: ReadLimits,
     /// What the connection waits for; `None` before the timer is set.
     waits_for: Option<Awaited>,
@@ -83,12 +86,13 @@ enum Awaited {
 }
 
 impl TimedStream {
-    /// Applies `limits` and the write timeout to `stream`. The service of the connection reports its requests through `phase`.
-    pub fn new(stream: TcpStream, phase: RequestPhase, limits: ReadLimits) -> Self {
+    /// Applies `limits` and the write timeout to `stream`. The service of the connection reports its requests through `phase`,
+    /// and reserves the memory of their responses in `budget`.
+    pub fn new(stream: TcpStream, phase: RequestPhase, budget: ConnectionBudget, limits: ReadLimits) -> Self {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(Duration::from_millis(WRITE_MS_MAX)));
         let timer = Box::pin(sleep(limits.idle));
-        Self { stream: Box::pin(stream), phase, limits, waits_for: None, request: 0, timer }
+        Self { stream: Box::pin(stream), phase, budget, limits, waits_for: None, request: 0, timer }
     }
 
     fn set_timer(&mut self, awaited: Awaited) {
@@ -139,7 +143,12 @@ impl AsyncWrite for TimedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+        let flushed = self.stream.as_mut().poll_flush(cx);
+        if flushed.is_ready() && !self.phase.0.serving.load(Ordering::Relaxed) {
+            // The response has ended, and the kernel has all its bytes.
+            self.budget.release();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

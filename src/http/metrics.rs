@@ -9,11 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures_util::FutureExt;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 use super::{
-    connection::{ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, connection_service, http1},
+    connection::{ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, connection_service, http1, run_connection},
     connection_timeouts::{ReadLimits, TimedStream},
     extract::{
         client_ip::PeerAddr,
@@ -86,11 +87,11 @@ pub async fn serve_metrics(listener: TcpListener) {
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let context = ConnectionContext::new(PeerAddr(peer), budget.for_connection());
-        let stream = TokioIo::new(TimedStream::new(stream, context.phase.clone(), limits));
+        let stream = TokioIo::new(TimedStream::new(stream, context.phase.clone(), context.budget.clone(), limits));
         let connection = http1().serve_connection(stream, connection_service(router.clone(), context));
         tokio::spawn(async move {
             // A connection error concerns only its client.
-            let _ = connection.await;
+            run_connection(connection.map(drop)).await;
             drop(slot);
         });
     }

@@ -31,6 +31,7 @@ mod rate_limiter;
 mod response;
 mod router;
 mod server;
+mod shares;
 mod state;
 mod statement;
 mod static_content;

@@ -3,9 +3,9 @@
 //! Invalid access tokens have buckets of their own, because verifying one costs more than any other rejected request.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,8 @@ use governor::{
 };
 use lru::LruCache;
 
+use super::extract::client_ip::{ClientKey, network};
+
 /// The invalid tokens that an address may send at once, and per minute.
 const BAD_TOKENS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
 /// The largest number of banned addresses in memory.
@@ -26,34 +28,16 @@ const BANNED_ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not
 const BUCKETS_BEFORE_SWEEP: usize = 10_000;
 /// The shortest pause between two such removals, in milliseconds.
 const SWEEP_MS: u64 = 1_000;
-/// The size of the IPv6 network that a customer gets. Its addresses share a bucket.
-const IPV6_NETWORK_BITS: u32 = 64;
 
 type Buckets<K> = governor::RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
 
 /// The buckets of all callers.
 pub struct RateLimiter {
-    requests: Buckets<BucketKey>,
+    requests: Buckets<ClientKey>,
     policy: HeaderValue,
     bad_tokens: Buckets<IpAddr>,
     banned: Mutex<LruCache<IpAddr, Instant>>,
     swept_at: Mutex<Instant>,
-}
-
-/// The owner of a bucket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum BucketKey {
-    /// The subject of a token.
-    Caller(Arc<str>),
-    /// An IPv4 address, or the network of an IPv6 address.
-    Network(IpAddr),
-}
-
-impl BucketKey {
-    /// The bucket of the requests without a token from this address.
-    pub fn of_address(address: IpAddr) -> Self {
-        Self::Network(network(address))
-    }
 }
 
 impl RateLimiter {
@@ -103,7 +87,7 @@ impl RateLimiter {
     ///
     /// # Errors
     /// How long the caller must wait for the next request.
-    pub fn take(&self, key: &BucketKey) -> Result<u32, Duration> {
+    pub fn take(&self, key: &ClientKey) -> Result<u32, Duration> {
         self.sweep();
         let taken = self.requests.check_key(key);
         taken.map(|state| state.remaining_burst_capacity()).map_err(|not_until| wait(&not_until))
@@ -124,16 +108,6 @@ impl RateLimiter {
     }
 }
 
-/// The address of a bucket: an IPv4 address, or the network that a customer gets of an IPv6 address.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (u128::BITS - IPV6_NETWORK_BITS))).into()
-        }
-    }
-}
-
 fn buckets<K: Clone + Eq + std::hash::Hash>(quota: Quota) -> Buckets<K> {
     governor::RateLimiter::keyed(quota).with_middleware()
 }
@@ -149,6 +123,8 @@ pub fn whole_seconds(wait: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn nonzero(n: u32) -> NonZeroU32 {
@@ -158,7 +134,7 @@ mod tests {
     #[test]
     fn each_caller_has_a_bucket_of_its_own() {
         let limiter = RateLimiter::new(nonzero(1), nonzero(3));
-        let [ada, ben] = ["ada", "ben"].map(|subject| BucketKey::Caller(Arc::from(subject)));
+        let [ada, ben] = ["ada", "ben"].map(|subject| ClientKey::Caller(Arc::from(subject)));
         assert_eq!([(); 3].map(|()| limiter.take(&ada)), [Ok(2), Ok(1), Ok(0)]);
         let wait = limiter.take(&ada).expect_err("an empty bucket");
         assert!(wait <= Duration::from_secs(1), "{wait:?}");
@@ -184,7 +160,7 @@ mod tests {
     fn a_sweep_removes_full_buckets() {
         let limiter = RateLimiter::new(nonzero(u32::MAX), nonzero(1));
         for n in 0..BUCKETS_BEFORE_SWEEP {
-            let _ = limiter.take(&BucketKey::Caller(n.to_string().into()));
+            let _ = limiter.take(&ClientKey::Caller(n.to_string().into()));
         }
         *limiter.swept_at.lock().expect("a lock") = Instant::now() - Duration::from_millis(SWEEP_MS);
         limiter.sweep();

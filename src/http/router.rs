@@ -32,6 +32,7 @@ use super::{
     static_content::StaticContent,
     swagger_ui, transactions, transfers, verification,
 };
+use passbook_telemetry::{metrics::METRICS, supervision::panic_message};
 
 /// The most bytes of a request body.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -116,7 +117,7 @@ pub fn openapi_json() -> String {
 
 /// Logs a panic of a handler and answers 500. Other requests are not affected.
 fn panic_response(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(panic = message.unwrap_or("(no message)"), "handler panicked");
+    METRICS.request_panics.inc();
+    tracing::error!(panic = panic_message(&*panic), "handler panicked");
     Problem::from_code(ErrorCode::InternalError).into_response()
 }

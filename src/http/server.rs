@@ -4,11 +4,11 @@
 
 use std::{
     future::{Future, pending},
-    sync::Arc,
     time::Duration,
 };
 
 use axum::Router;
+use futures_util::FutureExt;
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
@@ -16,27 +16,30 @@ use nix::sys::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, connection_service, drain_streaming, http1},
+    connection::{
+        ACCEPT_RETRY_MS, ConnectionContext, HEADER_READ_MS_MAX, connection_service, drain_streaming, http1,
+        run_connection,
+    },
     connection_timeouts::{ReadLimits, TimedStream},
-    extract::client_ip::PeerAddr,
-    middleware::response_budget::ResponseBudget,
+    extract::client_ip::{PeerAddr, TrustedProxies},
+    middleware::{denial_log, response_budget::ResponseBudget},
     router::{overloaded_router, router},
+    shares::{Reservation, Shares},
     state::AppState,
 };
 use passbook_telemetry::metrics::METRICS;
 
 /// The most connections that are served at once, if the process may have that many file descriptors.
-const CONNECTIONS_MAX: usize = 16_384;
+const CONNECTIONS_MAX: u64 = 16_384;
 /// File descriptors for other uses, such as the database and rejected connections; at most half of all.
-const OTHER_DESCRIPTORS: usize = 512;
+const OTHER_DESCRIPTORS: u64 = 512;
 /// The most connections beyond the limit that are answered 503. Further ones are closed at once.
-const OVERFLOW_CONNECTIONS_MAX: usize = 256;
+const OVERFLOW_CONNECTIONS_MAX: u64 = 256;
 /// How long the request of a connection beyond the limit may take to arrive, in milliseconds.
 const OVERFLOW_READ_MS_MAX: u64 = 1_000;
 /// The send buffer of a connection in the kernel, which doubles it. By default it grows to megabytes, and a client that does not
@@ -80,8 +83,9 @@ struct Server {
     overloaded: Router,
     limits: ReadLimits,
     budget: ResponseBudget,
-    slots: Arc<Semaphore>,
-    overflow_slots: Arc<Semaphore>,
+    proxies: TrustedProxies,
+    slots: Shares,
+    overflow_slots: Shares,
     graceful: GracefulShutdown,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -94,11 +98,12 @@ impl Server {
         let (slots, overflow_slots) = connection_limits();
         Self {
             overloaded: overloaded_router(app.trusted_proxies.clone()),
+            proxies: app.trusted_proxies.clone(),
             limits: ReadLimits { idle: app.idle_timeout, headers: Duration::from_millis(HEADER_READ_MS_MAX) },
             router: router(app),
             budget: ResponseBudget::new(),
-            slots: Arc::new(Semaphore::new(slots)),
-            overflow_slots: Arc::new(Semaphore::new(overflow_slots)),
+            slots: Shares::new(slots),
+            overflow_slots: Shares::new(overflow_slots),
             graceful: GracefulShutdown::new(),
             tasks: TaskTracker::new(),
             shutdown,
@@ -106,19 +111,22 @@ impl Server {
         }
     }
 
-    /// Serves the connection. Beyond the limit it answers 503, and beyond the limit of such answers it closes the connection.
+    /// Serves the connection. Beyond the limit, or the share of its address, it answers 503. Beyond the limit of such answers it
+    /// closes the connection.
     fn serve_connection(&self, stream: TcpStream, peer: PeerAddr) {
         // Small responses are sent at once.
         let _ = stream.set_nodelay(true);
         let context = ConnectionContext::new(peer, self.budget.for_connection());
-        let timed = |limits| TokioIo::new(TimedStream::new(stream, context.phase.clone(), limits));
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+        let (phase, budget) = (context.phase.clone(), context.budget.clone());
+        let timed = |limits| TokioIo::new(TimedStream::new(stream, phase, budget, limits));
+        let client = self.proxies.connection_client(peer);
+        if let Some(slot) = self.slots.try_reserve(client.clone(), 1) {
             let stream = timed(self.limits);
             let abandoned = drain_streaming(context.streaming.clone(), self.shutdown.child_token());
             let service = connection_service(self.router.clone(), context);
             let connection = self.graceful.watch(http1().serve_connection(stream, service));
             self.spawn_connection(connection, abandoned, slot);
-        } else if let Ok(slot) = Arc::clone(&self.overflow_slots).try_acquire_owned() {
+        } else if let Some(slot) = self.overflow_slots.try_reserve(client, 1) {
             let limit = Duration::from_millis(OVERFLOW_READ_MS_MAX);
             let stream = timed(ReadLimits { idle: limit, headers: limit });
             let service = connection_service(self.overloaded.clone(), context);
@@ -132,13 +140,13 @@ impl Server {
         &self,
         connection: impl Future<Output = T> + Send + 'static,
         abandoned: impl Future<Output = ()> + Send + 'static,
-        slot: OwnedSemaphorePermit,
+        slot: Reservation,
     ) {
         METRICS.connections.inc();
         let abort = self.abort.child_token();
         self.tasks.spawn(async move {
             tokio::select! {
-                _ = connection => {}
+                () = run_connection(connection.map(drop)) => {}
                 () = abort.cancelled() => {}
                 () = abandoned => {}
             }
@@ -156,19 +164,19 @@ impl Server {
         abort.cancel();
         tasks.close();
         tasks.wait().await;
+        denial_log::flush().await;
     }
 }
 
 /// How many connections are served, and how many more are answered 503. Raises the soft limit of file descriptors as far as
 /// needed.
-fn connection_limits() -> (usize, usize) {
-    let wanted = (CONNECTIONS_MAX + OTHER_DESCRIPTORS) as u64;
+fn connection_limits() -> (u64, u64) {
+    let wanted = CONNECTIONS_MAX + OTHER_DESCRIPTORS;
     let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(wanted, |(soft, hard)| {
         let raised = wanted.clamp(soft.min(hard), hard);
         // If the limit cannot be raised, the soft limit applies.
         setrlimit(Resource::RLIMIT_NOFILE, raised, hard).map_or(soft, |()| raised)
     });
-    let descriptors = usize::try_from(allowed).unwrap_or(usize::MAX);
-    let others = OTHER_DESCRIPTORS.min(descriptors / 2);
-    (CONNECTIONS_MAX.min(descriptors - others), OVERFLOW_CONNECTIONS_MAX.min(others / 2))
+    let others = OTHER_DESCRIPTORS.min(allowed / 2);
+    (CONNECTIONS_MAX.min(allowed - others), OVERFLOW_CONNECTIONS_MAX.min(others / 2))
 }

@@ -74,6 +74,14 @@ async fn server_errors_reveal_no_internals() {
 }
 
 #[tokio::test]
+async fn a_client_that_accepts_no_encoding_still_gets_its_receipt() {
+    let app = spawn_app().await;
+    let client = app.client().with_header("accept-encoding", "identity;q=0, *;q=0");
+    let opened = client.open(json!({"currency": "EUR"})).await.expect(201);
+    assert_eq!(opened.header("content-encoding"), None);
+}
+
+#[tokio::test]
 async fn openapi_document_and_swagger_ui_are_served() {
     let app = spawn_app().await;
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");

@@ -115,6 +115,17 @@ async fn a_log_is_copied_into_more_partitions_with_a_short_downtime() {
     assert!(again.error_message().contains("finished"), "{again:?}");
 }
 
+#[tokio::test]
+async fn a_panic_in_a_projector_ends_the_copy() {
+    let migration = Migration::prepare().await;
+    let old = Passbook::with_database(&migration.url("old")).start();
+    old.client.open_account().await;
+    let copy = migration.copy(&["--partitions", "2", "--follow"]).set("PASSBOOK_TEST_PANIC_TASK", "projector");
+    let ended = copy.wait_for_exit();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("the background task `projector` ended unexpectedly"), "{ended:?}");
+}
+
 #[test]
 fn migrate_distribute_requires_citus() {
     let folder = Folder::migrated();

@@ -1,9 +1,15 @@
 //! Each request is logged as one JSON line without private data.
 
 use nix::sys::signal::Signal;
-use passbook_testkit::{folder::Folder, process::Passbook};
+use passbook_testkit::{eventually, folder::Folder, process::Passbook};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, query};
+
+/// The log lines in JSON.
+fn json_lines(stderr: &str) -> Vec<Value> {
+    stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
 
 /// Runs a service with this log level and sends some requests. Returns the log lines of requests, and the whole standard
 /// error.
@@ -27,8 +33,7 @@ async fn log_of(level: &str) -> (Vec<Value>, String) {
     assert_eq!(service.client.get("/readyz").await.status(), 200);
 
     let ended = service.stop(Signal::SIGTERM);
-    let json = ended.stderr.lines().filter(|line| line.starts_with('{'));
-    let lines: Vec<Value> = json.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = json_lines(&ended.stderr);
     (lines.into_iter().filter(|line| !line["request_id"].is_null()).collect(), ended.stderr)
 }
 
@@ -44,6 +49,8 @@ async fn each_request_is_logged_as_one_line_without_private_data() {
     ];
     assert_eq!(logged, expected, "{stderr}");
     assert_eq!(lines[0]["request_id"], "the-opening");
+    let codes: Vec<_> = lines.iter().map(|line| &line["code"]).collect();
+    assert_eq!(codes, [&json!(null), &json!("insufficient_funds"), &json!(null), &json!("not_found")], "{stderr}");
     for line in &lines {
         assert!(line["duration_ms"].as_f64().is_some_and(|duration| duration > 0.0), "{line}");
         assert!(line["timestamp"].is_string() && line["level"] == "INFO", "{line}");
@@ -57,4 +64,54 @@ async fn each_request_is_logged_as_one_line_without_private_data() {
 async fn a_log_level_above_info_logs_no_requests() {
     let (lines, stderr) = log_of("warn").await;
     assert!(lines.is_empty(), "{stderr}");
+}
+
+#[tokio::test]
+async fn probes_and_requests_beyond_the_rate_limit_are_not_logged() {
+    const REQUESTS: usize = 100;
+    let folder = Folder::migrated();
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json");
+    let service = service.set("PASSBOOK_RATE_LIMIT_PER_SECOND", "1").set("PASSBOOK_RATE_LIMIT_BURST", "1").start();
+    let mut served = 0;
+    for _ in 0..REQUESTS {
+        served += usize::from(service.client.get("/v1/accounts").await.status() != 429);
+        service.client.get("/livez").await;
+        service.client.get("/readyz").await;
+    }
+    assert!(served < REQUESTS, "no request was beyond the limit");
+    let mut superuser = PgConnection::connect(&folder.database_url()).await.unwrap();
+    query("ALTER TABLE projection RENAME TO away").execute(&mut superuser).await.unwrap();
+    for _ in 0..REQUESTS {
+        assert_eq!(service.client.get("/readyz").await.status(), 503);
+    }
+    let lines = json_lines(&service.stop(Signal::SIGTERM).stderr);
+    let logged = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
+    assert_eq!(logged("request"), served, "{lines:?}");
+    assert_eq!(logged("access denied"), 0, "{lines:?}");
+    assert_eq!(logged("readiness probe failed"), 1, "{lines:?}");
+}
+
+#[tokio::test]
+async fn failures_of_background_readers_are_logged_with_their_kind() {
+    let folder = Folder::migrated();
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").start();
+    service.client.wait_until_ready().await;
+    service.client.open_account().await;
+    let mut superuser = PgConnection::connect(&folder.database_url()).await.unwrap();
+    for table in ["log_head", "event"] {
+        query(AssertSqlSafe(format!("ALTER TABLE {table} RENAME TO {table}_away")))
+            .execute(&mut superuser)
+            .await
+            .unwrap();
+    }
+    let messages = ["projector batch failed; retrying", "event feed could not read the log; retrying"];
+    let _stream = service.client.get("/v1/events/stream").await;
+    let logged = eventually("the log lines", async || {
+        let lines = json_lines(&service.process.stderr());
+        let found = messages.map(|message| lines.iter().find(|line| line["message"] == message).cloned());
+        found.iter().all(Option::is_some).then(|| found.map(Option::unwrap))
+    });
+    for line in logged.await {
+        assert_eq!((&line["failure"], &line["sqlstate"]), (&json!("refused"), &json!("42P01")), "{line}");
+    }
 }

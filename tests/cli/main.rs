@@ -13,6 +13,7 @@ mod migrate;
 mod openapi_conformance;
 mod otlp_collector;
 mod overload;
+mod package_upgrade;
 mod rebuild;
 mod roles;
 mod standby;

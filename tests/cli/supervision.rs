@@ -10,7 +10,7 @@ use passbook_testkit::{
     process::Passbook,
     tokens::{AUDIENCE, Signer, claims},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The service with a panic in the task of this name.
 fn with_panic_in(task: &str, service: Passbook) -> Passbook {
@@ -79,6 +79,53 @@ async fn a_panic_in_the_refresh_of_token_keys_ends_the_service() {
     let ended = service.process.wait_for_exit();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     folder.wait_until_unused();
+}
+
+/// A service with one token key, and a panic in the task of this name.
+fn with_access_control_and_panic_in(task: &str, folder: &Folder) -> Passbook {
+    let keys = folder.join("keys.json");
+    fs::write(&keys, json!({"keys": [Signer::new("known", Algorithm::ES256).jwk()]}).to_string()).unwrap();
+    with_panic_in(task, Passbook::in_folder(folder))
+        .set("PASSBOOK_AUTH_JWKS_FILE", &keys)
+        .set("PASSBOOK_AUTH_AUDIENCE", AUDIENCE)
+}
+
+#[tokio::test]
+async fn a_panic_in_the_timer_of_the_key_refresh_ends_the_service() {
+    let folder = Folder::migrated();
+    let ended = with_access_control_and_panic_in("key refresh timer", &folder).wait_for_exit();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("`key refresh timer` ended unexpectedly"), "{ended:?}");
+    folder.wait_until_unused();
+}
+
+#[tokio::test]
+async fn a_panic_in_the_denial_log_ends_the_service() {
+    let folder = Folder::migrated();
+    let service = with_access_control_and_panic_in("denial log", &folder).start();
+    assert_eq!(service.client.get("/v1/accounts").await.status(), 401);
+    let ended = service.process.wait_for_exit();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("`denial log` ended unexpectedly"), "{ended:?}");
+    folder.wait_until_unused();
+}
+
+#[tokio::test]
+async fn a_panic_in_a_connection_is_logged_and_ends_only_this_connection() {
+    let folder = Folder::migrated();
+    let service = with_panic_in("http connection", Passbook::in_folder(&folder));
+    let service = service.set("PASSBOOK_LOG_FORMAT", "json").start();
+    for _ in 0..2 {
+        let url = format!("{}/livez", service.client.base_url());
+        assert!(passbook_testkit::http_client().build().unwrap().get(url).send().await.is_err());
+    }
+    let ended = service.stop(Signal::SIGTERM);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let lines = ended.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let logged: Vec<Value> = lines.filter(|line| line["message"] == "connection panicked").collect();
+    // The HTTP client may retry on a second connection.
+    assert!(logged.len() >= 2, "{ended:?}");
+    assert!(logged.iter().all(|line| line["level"] == "ERROR" && line["panic"] == "injected panic"), "{logged:?}");
 }
 
 #[tokio::test]

@@ -139,3 +139,14 @@ async fn invalid_settings_stop_the_relay() {
         assert!(error.contains(expected), "{name}={value}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_panic_in_the_log_reader_ends_the_relay() {
+    let testbed = Testbed::new().await;
+    let relay = testbed.relay_command().set("PASSBOOK_TEST_PANIC_TASK", "log reader");
+    let relay = tokio::task::spawn_blocking(|| relay.start()).await.unwrap();
+    let ended = tokio::task::spawn_blocking(|| relay.process.wait_for_exit()).await.unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("the background task `log reader` ended unexpectedly"), "{ended:?}");
+    testbed.deposit("a", 1).await;
+}

@@ -9,13 +9,18 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// How many keys of a set are read; the others are ignored.
 const KEYS_MAX: usize = 64;
 
 /// A set of public keys.
 #[derive(Default)]
-pub struct Jwks(Vec<Arc<PublicKey>>);
+pub struct Jwks {
+    keys: Vec<Arc<PublicKey>>,
+    /// The SHA-256 of the document; zeros for the empty set. It tells whether a set has changed.
+    digest: [u8; 32],
+}
 
 /// One public key.
 pub struct PublicKey {
@@ -34,23 +39,28 @@ impl Jwks {
         }
         let Document { keys } = serde_json::from_slice(document).ok()?;
         let keys = keys.into_iter().take(KEYS_MAX).filter_map(|key| PublicKey::new(&serde_json::from_value(key).ok()?));
-        Some(Self(keys.map(Arc::new).collect()))
+        Some(Self { keys: keys.map(Arc::new).collect(), digest: Sha256::digest(document).into() })
     }
 
     /// Whether the set holds no key.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
     /// The number of keys.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
+    }
+
+    /// Whether both sets were parsed from the same document.
+    pub fn is_same_document(&self, other: &Self) -> bool {
+        self.digest == other.digest
     }
 
     /// The key with this id that supports `algorithm`. Without an id, the only key that does; `None` if several do.
     pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
         let has_id = |key: &&Arc<PublicKey>| id.is_none() || key.id.as_deref() == id;
-        let mut matching = self.0.iter().filter(has_id).filter(|key| key.algorithms.contains(&algorithm));
+        let mut matching = self.keys.iter().filter(has_id).filter(|key| key.algorithms.contains(&algorithm));
         let first = matching.next()?;
         (id.is_some() || matching.next().is_none()).then(|| Arc::clone(first))
     }

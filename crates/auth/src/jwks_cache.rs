@@ -1,16 +1,19 @@
-//! Caches the public keys and refreshes them: when a token names an unknown key, and when the keys are old.
+//! Caches the public keys and refreshes them: once a minute, so that a withdrawn key is noticed, and when a token names an unknown
+//! key.
 //!
-//! Refreshes are limited to one per minute, or one per 2 s while there is no key. Tokens with invented key ids therefore cannot
-//! flood the provider. While the source is unreachable the cached keys stay valid. A document
-//! without keys withdraws all of them.
+//! There is at most one refresh per minute, or one per 2 s while there is no key. Tokens with invented key ids therefore cannot
+//! flood the provider. While the source is unreachable the cached keys stay valid. A document without keys withdraws all of them.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use jsonwebtoken::Algorithm;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, sleep_until},
+};
 
 use passbook_telemetry::supervision;
 
@@ -19,43 +22,65 @@ use crate::{
     jwks_source::{Error, JwksSource},
 };
 
-/// The shortest pause between two refreshes, in seconds.
-const REFRESH_PAUSE_S_MIN: u64 = 60;
+/// The pause between two refreshes, in seconds. A withdrawn key is valid for that long, and for the time of one fetch.
+const REFRESH_PAUSE_S: u64 = 60;
 /// The same while there is no key at all.
-const REFRESH_PAUSE_WITHOUT_KEYS_S_MIN: u64 = 2;
-/// Older keys are refreshed although the key was found: it may have been withdrawn.
-const KEYS_AGE_S_MAX: u64 = 600;
+const REFRESH_PAUSE_WITHOUT_KEYS_S: u64 = 2;
 
 /// The cached keys of one source.
 pub struct JwksCache {
     source: JwksSource,
     state: RwLock<State>,
+    /// The number of changes of the keys. A token that was verified before the last change must be verified again.
+    changes: watch::Sender<u64>,
     /// Held during a refresh: there is one at a time, and waiting callers use its result.
     refreshing: Mutex<()>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct State {
     keys: Arc<Jwks>,
-    read_at: Option<Instant>,
+    loaded_at: Instant,
     refreshed_at: Option<Instant>,
+    /// Whether the last read failed. Only the first of several failures gets a warning.
+    has_failed: bool,
+}
+
+impl State {
+    /// When the source may be read again.
+    fn next_refresh(&self) -> Instant {
+        let pause = if self.keys.is_empty() { REFRESH_PAUSE_WITHOUT_KEYS_S } else { REFRESH_PAUSE_S };
+        self.refreshed_at.unwrap_or(self.loaded_at) + Duration::from_secs(pause)
+    }
+
+    /// Whether a token with an unknown key may cause a refresh. The first one may do so at once.
+    fn allows_refresh(&self) -> bool {
+        self.refreshed_at.is_none() || Instant::now() >= self.next_refresh()
+    }
 }
 
 impl JwksCache {
-    /// Loads the keys. An unreachable provider leaves the cache empty and is retried later.
+    /// Loads the keys, and refreshes them while the cache exists. An unreachable provider leaves the cache empty and is retried.
     ///
     /// # Errors
     /// A file cannot be read or holds no key.
     pub async fn load(source: JwksSource) -> Result<Arc<Self>, Error> {
-        let cache = Self { source, state: RwLock::default(), refreshing: Mutex::default() };
-        match cache.source.read().await {
-            Ok(keys) => cache.store(keys),
-            Err(error) if cache.source.is_retryable() => {
+        let (keys, has_failed) = match source.read().await {
+            Ok(keys) => (keys, false),
+            Err(error) if source.is_retryable() => {
                 tracing::warn!(%error, "token keys are not available; every token is refused until they are");
+                (Jwks::default(), true)
             }
             Err(error) => return Err(error),
+        };
+        if !has_failed {
+            tracing::info!(keys = keys.len(), "token keys loaded");
         }
-        Ok(Arc::new(cache))
+        let state = State { keys: Arc::new(keys), loaded_at: Instant::now(), refreshed_at: None, has_failed };
+        let (state, changes) = (RwLock::new(state), watch::Sender::new(0));
+        let cache = Arc::new(Self { source, state, changes, refreshing: Mutex::default() });
+        supervision::spawn("key refresh timer", refresh_regularly(Arc::downgrade(&cache)));
+        Ok(cache)
     }
 
     /// Whether there is no key: none has been loaded yet, or all were withdrawn.
@@ -63,51 +88,63 @@ impl JwksCache {
         self.state().keys.is_empty()
     }
 
+    /// The number of changes of the keys, with a notification of each.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// The key with this id that supports `algorithm`, if necessary after a refresh.
     pub async fn find(self: &Arc<Self>, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
-        let State { keys, read_at, .. } = self.state();
-        let found = keys.find(id, algorithm);
-        let is_old = read_at.is_some_and(|at| at.elapsed() > Duration::from_secs(KEYS_AGE_S_MAX));
-        if self.refresh_allowed() && (found.is_none() || is_old) {
+        let state = self.state();
+        if let Some(found) = state.keys.find(id, algorithm) {
+            return Some(found);
+        }
+        if state.allows_refresh() {
             let cache = Arc::clone(self);
             // A task of its own, so that a client that disconnects does not cancel the refresh.
             let refresh = supervision::spawn("key refresh", async move { cache.refresh().await });
-            if found.is_none() {
-                // A refresh that panicked leaves the cached keys, and the process exits.
-                let _ = refresh.await;
-            }
-        } else if found.is_none() {
+            // A refresh that panicked leaves the cached keys, and the process exits.
+            let _ = refresh.await;
+        } else {
             // A refresh may be running: wait for its result.
             drop(self.refreshing.lock().await);
         }
-        found.or_else(|| self.state().keys.find(id, algorithm))
+        self.state().keys.find(id, algorithm)
     }
 
     async fn refresh(&self) {
         let _refreshing = self.refreshing.lock().await;
-        if !self.refresh_allowed() {
+        if !self.state().allows_refresh() {
             return;
         }
         self.update(|state| state.refreshed_at = Some(Instant::now()));
         match self.source.read().await {
             Ok(keys) => self.store(keys),
             Err(error @ Error::NoKeys(_)) => {
-                tracing::warn!(%error, "the source withdrew all token keys; every token is refused");
+                if !self.is_empty() {
+                    tracing::warn!(%error, "the source withdrew all token keys; every token is refused");
+                }
                 self.store(Jwks::default());
             }
-            Err(error) => tracing::warn!(%error, "token keys could not be refreshed; the cached keys stay valid"),
+            Err(error) => {
+                if !self.state().has_failed {
+                    tracing::warn!(%error, "token keys could not be refreshed; the cached keys stay valid");
+                }
+                self.update(|state| state.has_failed = true);
+            }
         }
     }
 
     fn store(&self, keys: Jwks) {
-        tracing::info!(keys = keys.len(), "token keys loaded");
-        self.update(|state| (state.keys, state.read_at) = (Arc::new(keys), Some(Instant::now())));
-    }
-
-    fn refresh_allowed(&self) -> bool {
-        let State { keys, refreshed_at, .. } = self.state();
-        let pause = if keys.is_empty() { REFRESH_PAUSE_WITHOUT_KEYS_S_MIN } else { REFRESH_PAUSE_S_MIN };
-        refreshed_at.is_none_or(|at| at.elapsed() >= Duration::from_secs(pause))
+        let State { keys: old, has_failed, .. } = self.state();
+        let has_changed = !keys.is_same_document(&old);
+        if has_changed || has_failed {
+            tracing::info!(keys = keys.len(), "token keys loaded");
+        }
+        self.update(|state| (state.keys, state.has_failed) = (Arc::new(keys), false));
+        if has_changed {
+            self.changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     fn state(&self) -> State {
@@ -116,6 +153,19 @@ impl JwksCache {
 
     fn update(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Refreshes the keys whenever that is allowed, until the cache is dropped. An idle service must notice a withdrawn key, too.
+async fn refresh_regularly(cache: Weak<JwksCache>) {
+    loop {
+        let Some(next) = cache.upgrade().map(|cache| cache.state().next_refresh()) else { return };
+        sleep_until(next).await;
+        let Some(cache) = cache.upgrade() else { return };
+        // A token may have caused a refresh in the meantime.
+        if Instant::now() >= cache.state().next_refresh() {
+            cache.refresh().await;
+        }
     }
 }
 
@@ -167,7 +217,7 @@ mod tests {
         file.replace_keys(&["first", "second"]);
         assert!(file.finds("second").await);
         file.replace_keys(&["second", "third"]);
-        advance(REFRESH_PAUSE_S_MIN - 1).await;
+        advance(REFRESH_PAUSE_S - 1).await;
         assert!(!file.finds("third").await);
         assert!(file.finds("first").await, "without a refresh the key is still trusted");
         advance(1).await;
@@ -183,7 +233,7 @@ mod tests {
                 Some(text) => fs::write(&file.path, text).expect("a file"),
                 None => fs::remove_file(&file.path).expect("no file"),
             }
-            advance(REFRESH_PAUSE_S_MIN).await;
+            advance(REFRESH_PAUSE_S).await;
             assert!(!file.finds("second").await);
             assert!(file.finds("first").await, "{source:?}");
         }
@@ -194,26 +244,74 @@ mod tests {
         for document in [r#"{"keys": []}"#, r#"{"keys": [{"kty": "oct", "k": "AA"}]}"#] {
             let file = CachedFile::with_keys(&["first"]).await;
             fs::write(&file.path, document).expect("a file");
-            advance(REFRESH_PAUSE_S_MIN).await;
+            advance(REFRESH_PAUSE_S).await;
             assert!(!file.finds("second").await);
             assert!(!file.finds("first").await, "{document}");
             assert!(file.cache.is_empty());
             file.replace_keys(&["first"]);
-            advance(REFRESH_PAUSE_WITHOUT_KEYS_S_MIN).await;
+            advance(REFRESH_PAUSE_WITHOUT_KEYS_S).await;
             assert!(file.finds("first").await, "{document}");
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_withdrawn_key_expires_without_an_unknown_key_id() {
-        let file = CachedFile::with_keys(&["first", "second"]).await;
-        file.replace_keys(&["second"]);
-        assert!(file.finds("first").await);
-        advance(KEYS_AGE_S_MAX + 1).await;
-        assert!(file.finds("first").await, "found, and refreshed in the background");
-        while file.finds("first").await {
+    /// Lets other tasks run, without time passing.
+    async fn settle() {
+        for _ in 0..10 {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_withdrawn_key_is_refused_after_a_minute_without_requests() {
+        let file = CachedFile::with_keys(&["first", "second"]).await;
+        let changes = file.cache.changes();
+        settle().await;
+        file.replace_keys(&["second"]);
+        assert!(file.finds("first").await);
+        advance(REFRESH_PAUSE_S).await;
+        settle().await;
+        assert!(changes.has_changed().is_ok_and(|changed| changed));
+        assert!(!file.finds("first").await);
         assert!(file.finds("second").await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_withdrawn_after_a_refresh_is_refused_a_minute_later() {
+        let file = CachedFile::with_keys(&["first"]).await;
+        settle().await;
+        advance(REFRESH_PAUSE_S - 1).await;
+        file.replace_keys(&["first", "second"]);
+        assert!(file.finds("second").await, "the unknown key causes a refresh");
+        file.replace_keys(&["second"]);
+        advance(REFRESH_PAUSE_S).await;
+        settle().await;
+        assert!(!file.finds("first").await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_without_keys_is_read_again_without_requests() {
+        let file = CachedFile::with_keys(&["first"]).await;
+        settle().await;
+        fs::write(&file.path, r#"{"keys": []}"#).expect("a file");
+        advance(REFRESH_PAUSE_S).await;
+        settle().await;
+        assert!(file.cache.is_empty());
+        file.replace_keys(&["first"]);
+        advance(REFRESH_PAUSE_WITHOUT_KEYS_S).await;
+        settle().await;
+        assert!(!file.cache.is_empty(), "an instance without keys is unready, so it may get no request");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unchanged_keys_keep_verified_tokens() {
+        let file = CachedFile::with_keys(&["first"]).await;
+        let changes = file.cache.changes();
+        settle().await;
+        for _ in 0..3 {
+            advance(REFRESH_PAUSE_S).await;
+            settle().await;
+        }
+        assert!(changes.has_changed().is_ok_and(|changed| !changed));
+        assert!(file.cache.state().refreshed_at.is_some());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZeroUsize,
+    ops::Range,
     sync::{Mutex, PoisonError},
 };
 
@@ -12,7 +13,7 @@ use crate::caller::Caller;
 
 /// How many tokens are cached; beyond that the least recently used one is dropped.
 const CACHED_TOKENS_MAX: usize = 10_000;
-/// How long a token is cached. A token whose key was withdrawn stays valid for that long.
+/// How long a token is cached, unless the keys change.
 const CACHED_S_MAX: u64 = 60;
 
 /// The SHA-256 of a token: the cache never holds a token itself.
@@ -24,6 +25,8 @@ pub struct TokenCache(Mutex<LruCache<Fingerprint, CachedToken>>);
 struct CachedToken {
     caller: Caller,
     until_s: u64,
+    /// The number of changes of the keys when it was verified.
+    key_changes: u64,
 }
 
 impl TokenCache {
@@ -33,22 +36,23 @@ impl TokenCache {
         Self(Mutex::new(LruCache::new(capacity)))
     }
 
-    /// The caller of a token that was verified within the last minute and has not expired.
-    pub fn get(&self, token: &Fingerprint, now_s: u64) -> Option<Caller> {
+    /// The caller of a token that was verified within the last minute, and since the last of `key_changes`, and has not expired.
+    pub fn get(&self, token: &Fingerprint, key_changes: u64, now_s: u64) -> Option<Caller> {
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = cached.get(token)?;
-        if now_s < found.until_s {
+        if now_s < found.until_s && found.key_changes == key_changes {
             return Some(found.caller.clone());
         }
         cached.pop(token);
         None
     }
 
-    /// Caches a token that expires at `exp_s` (seconds since 1970).
-    pub fn insert(&self, token: Fingerprint, caller: &Caller, exp_s: u64, now_s: u64) {
+    /// Caches a token that was verified after `key_changes` and is valid from now to its expiry (seconds since 1970).
+    pub fn insert(&self, token: Fingerprint, caller: &Caller, key_changes: u64, valid_s: Range<u64>) {
+        let Range { start: now_s, end: exp_s } = valid_s;
         let until_s = exp_s.min(now_s + CACHED_S_MAX);
         if now_s < until_s {
-            let cached = CachedToken { caller: caller.clone(), until_s };
+            let cached = CachedToken { caller: caller.clone(), until_s, key_changes };
             self.0.lock().unwrap_or_else(PoisonError::into_inner).put(token, cached);
         }
     }
@@ -73,31 +77,39 @@ mod tests {
     #[test]
     fn a_token_is_cached_for_at_most_a_minute() {
         let cache = TokenCache::new();
-        cache.insert(fingerprint("token"), &ada(), NOW_S + 3_600, NOW_S);
-        assert_eq!(cache.get(&fingerprint("token"), NOW_S + CACHED_S_MAX - 1), Some(ada()));
-        assert_eq!(cache.get(&fingerprint("token"), NOW_S + CACHED_S_MAX), None);
-        assert_eq!(cache.get(&fingerprint("token"), NOW_S), None, "an expired entry is removed");
-        assert_eq!(cache.get(&fingerprint("another"), NOW_S), None);
+        cache.insert(fingerprint("token"), &ada(), 0, NOW_S..NOW_S + 3_600);
+        assert_eq!(cache.get(&fingerprint("token"), 0, NOW_S + CACHED_S_MAX - 1), Some(ada()));
+        assert_eq!(cache.get(&fingerprint("token"), 0, NOW_S + CACHED_S_MAX), None);
+        assert_eq!(cache.get(&fingerprint("token"), 0, NOW_S), None, "an expired entry is removed");
+        assert_eq!(cache.get(&fingerprint("another"), 0, NOW_S), None);
+    }
+
+    #[test]
+    fn a_token_is_not_cached_beyond_a_change_of_the_keys() {
+        let cache = TokenCache::new();
+        cache.insert(fingerprint("token"), &ada(), 7, NOW_S..NOW_S + 3_600);
+        assert_eq!(cache.get(&fingerprint("token"), 7, NOW_S), Some(ada()));
+        assert_eq!(cache.get(&fingerprint("token"), 8, NOW_S), None);
     }
 
     #[test]
     fn a_token_is_not_cached_beyond_its_expiry() {
         let cache = TokenCache::new();
-        cache.insert(fingerprint("token"), &ada(), NOW_S + 5, NOW_S);
-        assert!(cache.get(&fingerprint("token"), NOW_S + 4).is_some());
-        assert!(cache.get(&fingerprint("token"), NOW_S + 5).is_none());
-        cache.insert(fingerprint("ended"), &ada(), NOW_S, NOW_S);
-        assert!(cache.get(&fingerprint("ended"), NOW_S).is_none());
+        cache.insert(fingerprint("token"), &ada(), 0, NOW_S..NOW_S + 5);
+        assert!(cache.get(&fingerprint("token"), 0, NOW_S + 4).is_some());
+        assert!(cache.get(&fingerprint("token"), 0, NOW_S + 5).is_none());
+        cache.insert(fingerprint("ended"), &ada(), 0, NOW_S..NOW_S);
+        assert!(cache.get(&fingerprint("ended"), 0, NOW_S).is_none());
     }
 
     #[test]
     fn the_least_recently_used_token_is_dropped_from_a_full_cache() {
         let cache = TokenCache::new();
         for n in 0..=CACHED_TOKENS_MAX {
-            cache.insert(fingerprint(&n.to_string()), &ada(), NOW_S + 60, NOW_S);
+            cache.insert(fingerprint(&n.to_string()), &ada(), 0, NOW_S..NOW_S + 60);
         }
         assert_eq!(cache.0.lock().expect("a lock").len(), CACHED_TOKENS_MAX);
-        assert!(cache.get(&fingerprint("0"), NOW_S).is_none());
-        assert!(cache.get(&fingerprint("1"), NOW_S).is_some());
+        assert!(cache.get(&fingerprint("0"), 0, NOW_S).is_none());
+        assert!(cache.get(&fingerprint("1"), 0, NOW_S).is_some());
     }
 }

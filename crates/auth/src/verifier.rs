@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind};
-use tokio::time::sleep;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     caller::{ANONYMOUS, Caller, now_s},
@@ -37,6 +37,8 @@ pub struct Settings {
 /// Verifies tokens with the keys of one source. Share it: it caches keys and verified tokens.
 pub struct TokenVerifier {
     keys: Arc<JwksCache>,
+    /// The number of changes of the keys.
+    key_changes: watch::Receiver<u64>,
     validation: Validation,
     verified: TokenCache,
 }
@@ -86,7 +88,8 @@ impl TokenVerifier {
             tracing::warn!("no audience is set; tokens that these keys signed for other services are accepted");
         }
         let validation = validation(issuer.as_deref(), audience.as_deref());
-        Ok(Self { keys: JwksCache::load(source).await?, validation, verified: TokenCache::new() })
+        let keys = JwksCache::load(source).await?;
+        Ok(Self { key_changes: keys.changes(), keys, validation, verified: TokenCache::new() })
     }
 
     /// Whether there is any key. Without one every token is refused.
@@ -94,9 +97,9 @@ impl TokenVerifier {
         !self.keys.is_empty()
     }
 
-    /// The caller of a token that was verified within the last minute; `None` if it has to be verified.
+    /// The caller of a token that was verified within the last minute, with the current keys; `None` if it has to be verified.
     pub fn cached(&self, token: &str) -> Option<Caller> {
-        self.verified.get(&fingerprint(token), now_s())
+        self.verified.get(&fingerprint(token), *self.key_changes.borrow(), now_s())
     }
 
     /// Verifies a token and caches its caller.
@@ -105,6 +108,8 @@ impl TokenVerifier {
     /// Why the token is refused.
     pub async fn verify(&self, token: &str) -> Result<Caller, TokenError> {
         let (fingerprint, now_s) = (fingerprint(token), now_s());
+        // Read before the key is: if the keys change in the meantime, the token is verified again.
+        let key_changes = *self.key_changes.borrow();
         let claims = self.decode(token).await?;
         let subject = claims.sub.as_str();
         if !can_own_accounts(subject) {
@@ -113,14 +118,19 @@ impl TokenVerifier {
         // The cast saturates: a float above the largest integer becomes that integer.
         let exp_s = claims.exp as u64;
         let caller = Caller::new(subject, claims.scopes(), exp_s.saturating_add(CLOCK_SKEW_S_MAX));
-        self.verified.insert(fingerprint, &caller, exp_s, now_s);
+        self.verified.insert(fingerprint, &caller, key_changes, now_s..exp_s);
         Ok(caller)
     }
 
-    /// Completes when the token is no longer accepted, for example because its key was withdrawn. It is verified once a minute.
+    /// Completes when the token is no longer accepted, for example because its key was withdrawn. It is verified once a minute, and
+    /// whenever the keys change.
     pub async fn until_refused(&self, token: &str) -> TokenError {
+        let mut key_changes = self.key_changes.clone();
+        // The keys may have changed after the caller has verified the token.
+        key_changes.mark_changed();
         loop {
-            sleep(Duration::from_secs(REVERIFY_S)).await;
+            // Both outcomes, a change and the end of the minute, have the same consequence.
+            let _ = timeout(Duration::from_secs(REVERIFY_S), key_changes.changed()).await;
             if let Err(error) = self.verify(token).await {
                 return error;
             }
@@ -180,8 +190,13 @@ fn can_own_accounts(subject: &str) -> bool {
 mod tests {
     use std::fs;
 
+    use tokio::time::Instant;
+
     use super::*;
     use crate::development;
+
+    /// How long a withdrawn key may be accepted, in seconds, as docs/security.md promises.
+    const WITHDRAWAL_S_MAX: u64 = 61;
 
     fn development_token(folder: &std::path::Path) -> (String, PathBuf) {
         let claims = development::TokenClaims {
@@ -196,14 +211,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_accepted_token_is_refused_after_its_key_is_withdrawn() {
+    async fn an_accepted_token_is_refused_a_minute_after_its_key_is_withdrawn() {
         let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
         let (token, jwks) = development_token(first.path());
         let settings = Settings { issuer: None, audience: None, jwks_file: Some(jwks.clone()) };
         let verifier = TokenVerifier::new(settings).await.map_err(|error| error.to_string()).expect("a verifier");
         assert!(verifier.verify(&token).await.is_ok());
+        assert!(verifier.cached(&token).is_some());
         let (_, others) = development_token(second.path());
         fs::copy(others, jwks).expect("the key is replaced");
+        let start = Instant::now();
         assert_eq!(verifier.until_refused(&token).await, TokenError::UnknownKey);
+        assert!(start.elapsed() <= Duration::from_secs(WITHDRAWAL_S_MAX), "{:?}", start.elapsed());
+        assert_eq!(verifier.cached(&token), None, "an earlier verification does not count");
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     projection::Projection,
     views::projections,
 };
-use passbook_event_store::{PrimaryConnector, with_timeout};
+use passbook_event_store::{PrimaryConnector, StorageFailure, sqlstate, with_timeout};
 use passbook_telemetry::metrics::METRICS;
 use passbook_telemetry::trace::{self, TARGET};
 
@@ -251,7 +251,11 @@ async fn record_failure(
 ) -> Result<()> {
     state.pause_after_failure(checkpoint.view.generation);
     let (partition, view, position) = (checkpoint.view.partition, &checkpoint.name, checkpoint.position);
-    tracing::error!(%error, partition, view, position, "view cannot apply its next batch; retrying");
+    let (failure, sqlstate) = (StorageFailure::of(error).as_str(), sqlstate(error));
+    tracing::error!(
+        failure, sqlstate = &*sqlstate, %error, partition, view, position,
+        "view cannot apply its next batch; retrying"
+    );
     generation::store_failure(connection, checkpoint, &error.to_string()).await
 }
 

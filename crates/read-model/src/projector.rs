@@ -20,7 +20,9 @@ use crate::{
     read_model::Progress,
     views::known_views,
 };
-use passbook_event_store::{FailoverWatch, PrimaryConnector, StreamVersion, timestamp, with_timeout};
+use passbook_event_store::{
+    FailoverWatch, PrimaryConnector, StorageFailure, StreamVersion, sqlstate, timestamp, with_timeout,
+};
 use passbook_telemetry::metrics::METRICS;
 
 /// Interval of the poll in case a wake-up is lost. It doubles while there is nothing to do.
@@ -149,7 +151,8 @@ impl Projector {
     /// Logs the failure of a step and stores it in the checkpoints.
     async fn report_failure(&mut self, error: &sqlx::Error) {
         self.projections.invalidate_caches();
-        tracing::error!(%error, partition = self.partition, "projector batch failed; retrying");
+        let (failure, sqlstate) = (StorageFailure::of(error).as_str(), sqlstate(error));
+        tracing::error!(failure, sqlstate = &*sqlstate, %error, partition = self.partition, "projector batch failed; retrying");
         if let Some(event) = event_of_newer_release(error) {
             self.newer_event.send_replace(Some(event));
         }

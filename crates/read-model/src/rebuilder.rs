@@ -15,7 +15,7 @@ use crate::{
     generation::{self, Checkpoint},
     projections::{Advanced, BatchOutcome, Projections, StepTimeout},
 };
-use passbook_event_store::{Partitions, PrimaryConnector, with_timeout};
+use passbook_event_store::{Partitions, PrimaryConnector, StorageFailure, sqlstate, with_timeout};
 
 /// Limit of rows of a retired generation that one transaction deletes.
 const SLICE_ROWS_MAX: i64 = 5_000;
@@ -120,7 +120,8 @@ impl PartitionRebuilder {
 
     async fn reset_after_error(&mut self, error: &sqlx::Error) {
         self.reset();
-        tracing::warn!(%error, partition = self.partition, "rebuild step failed; retrying");
+        let (failure, sqlstate) = (StorageFailure::of(error).as_str(), sqlstate(error));
+        tracing::warn!(failure, sqlstate = &*sqlstate, %error, partition = self.partition, "rebuild step failed; retrying");
         // Best effort: the reason is in the log, too.
         let _ = with_timeout(Duration::from_millis(RETRY_MS), self.store_failure(&error.to_string())).await;
     }

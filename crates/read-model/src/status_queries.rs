@@ -63,7 +63,12 @@ impl ReadModel {
                         StorageFailure::Refused
                     }
                 };
-                tracing::warn!(failure = failure.as_str(), %error, "readiness probe failed");
+                // One line for each outage, because load balancers probe all the time.
+                let is_known = matches!(&*last, Some((_, Err(known))) if *known == failure);
+                match is_known {
+                    false => tracing::warn!(failure = failure.as_str(), %error, "readiness probe failed"),
+                    true => tracing::debug!(failure = failure.as_str(), %error, "readiness probe failed again"),
+                }
                 Err(failure)
             }
         };

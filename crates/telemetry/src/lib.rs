@@ -12,7 +12,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
-use log_queue::LogQueues;
+use log_queue::LogQueue;
 
 pub use log_queue::SECURITY_TARGET;
 
@@ -28,7 +28,7 @@ pub struct LogSettings {
 /// The running log and trace exporters. Background threads write lines and spans until this value is dropped.
 #[derive(Debug)]
 pub struct Telemetry {
-    _lines: [WorkerGuard; 2],
+    _lines: WorkerGuard,
     traces: Option<SdkTracerProvider>,
 }
 
@@ -49,7 +49,7 @@ pub fn start(settings: &LogSettings) -> Result<Telemetry, String> {
     let traces = trace::exporter()?;
     let on_terminal = stderr().is_terminal();
     let is_json = settings.is_json.unwrap_or(!on_terminal);
-    let (writer, lines) = LogQueues::to_stderr();
+    let (writer, lines) = LogQueue::to_stderr();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(on_terminal);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match is_json {
         false => Box::new(layer.with_target(false)),

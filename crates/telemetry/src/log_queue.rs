@@ -1,7 +1,7 @@
-//! The queues of log lines that wait for a slow reader of standard error. Logging never blocks a request, so a full queue drops
-//! lines and counts them.
+//! The queue of log lines that wait for a slow reader of standard error. Logging never blocks a request, so a full queue drops lines
+//! and counts them.
 //!
-//! Lines of [`SECURITY_TARGET`] have a queue of their own, so that a flood of other lines cannot drop them.
+//! Lines of [`SECURITY_TARGET`] are written without the queue, so that none is dropped. They block the thread that logs them.
 
 use std::{
     io::{BufWriter, Result, Write, stderr},
@@ -12,64 +12,87 @@ use tracing::Metadata;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The target of lines about refused callers.
+/// The target of lines about refused callers. Only a thread that may block uses it.
 pub const SECURITY_TARGET: &str = "passbook::security";
-/// How many lines wait in each queue. Further lines are dropped.
+/// How many lines wait in the queue. Further lines are dropped.
 const BUFFERED_LINES_MAX: usize = 16_384;
 /// How many bytes of log lines go into one write.
 const BATCHED_BYTES_MAX: usize = 64 * 1024;
 
-/// The counters of the queues of this process, with the values of the metric's label `queue`.
-static DROPPED: OnceLock<[(&str, ErrorCounter); 2]> = OnceLock::new();
+/// The counter of the queue of this process.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// The number of dropped lines of each queue.
-pub(crate) fn dropped_lines() -> impl Iterator<Item = (&'static str, u64)> {
-    DROPPED.get().into_iter().flatten().map(|(queue, counter)| (*queue, counter.dropped_lines() as u64))
+/// The number of dropped lines.
+pub(crate) fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
 }
 
-/// Chooses the queue of each line.
+/// Chooses the way of each line to standard error.
 #[derive(Clone, Debug)]
-pub(crate) struct LogQueues {
-    main: NonBlocking,
-    security: NonBlocking,
+pub(crate) struct LogQueue<W> {
+    queue: NonBlocking,
+    output: W,
 }
 
-impl LogQueues {
-    /// The queues of this process, which write to standard error while the guards live.
-    pub(crate) fn to_stderr() -> (Self, [WorkerGuard; 2]) {
-        let (queues, guards) = Self::new([WholeLines, WholeLines]);
-        let counters = [("main", queues.main.error_counter()), ("security", queues.security.error_counter())];
-        // A second start in one process keeps the counters of the first.
-        let _ = DROPPED.set(counters);
-        (queues, guards)
-    }
+/// The way of one line.
+pub(crate) enum LineWriter<W> {
+    /// The queue. It drops the line if it is full.
+    Queue(NonBlocking),
+    /// The output. It blocks until the line is written.
+    Output(W),
+}
 
-    fn new<W: Write + Send + 'static>([main, security]: [W; 2]) -> (Self, [WorkerGuard; 2]) {
-        let ((main, main_guard), (security, security_guard)) = (queue(main), queue(security));
-        (Self { main, security }, [main_guard, security_guard])
+impl LogQueue<WholeLines> {
+    /// The queue of this process, which writes to standard error while the guard lives.
+    pub(crate) fn to_stderr() -> (Self, WorkerGuard) {
+        let (queue, guard) = Self::new(WholeLines);
+        // A second start in one process keeps the counter of the first.
+        let _ = DROPPED.set(queue.queue.error_counter());
+        (queue, guard)
     }
 }
 
-fn queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    // The writer flushes whenever no line waits, so under load many lines share one write.
-    let batched = BufWriter::with_capacity(BATCHED_BYTES_MAX, writer);
-    NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(true).finish(batched)
+impl<W: Write + Clone + Send + 'static> LogQueue<W> {
+    fn new(output: W) -> (Self, WorkerGuard) {
+        // The writer flushes whenever no line waits, so under load many lines share one write.
+        let batched = BufWriter::with_capacity(BATCHED_BYTES_MAX, output.clone());
+        let builder = NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(true);
+        let (queue, guard) = builder.finish(batched);
+        (Self { queue, output }, guard)
+    }
 }
 
-impl<'a> MakeWriter<'a> for LogQueues {
-    type Writer = NonBlocking;
+impl<'a, W: Write + Clone + Send + 'static> MakeWriter<'a> for LogQueue<W> {
+    type Writer = LineWriter<W>;
 
-    fn make_writer(&'a self) -> NonBlocking {
-        self.main.clone()
+    fn make_writer(&'a self) -> LineWriter<W> {
+        LineWriter::Queue(self.queue.clone())
     }
 
-    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> NonBlocking {
-        if metadata.target() == SECURITY_TARGET { self.security.clone() } else { self.main.clone() }
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> LineWriter<W> {
+        if metadata.target() == SECURITY_TARGET { LineWriter::Output(self.output.clone()) } else { self.make_writer() }
+    }
+}
+
+impl<W: Write> Write for LineWriter<W> {
+    fn write(&mut self, line: &[u8]) -> Result<usize> {
+        match self {
+            Self::Queue(queue) => queue.write(line),
+            Self::Output(output) => output.write(line),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match self {
+            Self::Queue(queue) => queue.flush(),
+            Self::Output(output) => output.flush(),
+        }
     }
 }
 
 /// Standard error. Each write is complete, so that the lines of two threads do not mix: a buffer holds whole lines.
-struct WholeLines;
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WholeLines;
 
 impl Write for WholeLines {
     fn write(&mut self, lines: &[u8]) -> Result<usize> {
@@ -83,22 +106,26 @@ impl Write for WholeLines {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::{
+        sync::{Arc, Mutex, mpsc},
+        thread,
+    };
 
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
 
-    /// A reader of standard error that reads nothing until the sender is dropped.
+    /// A standard error that nothing reads until the sender is dropped.
+    #[derive(Clone)]
     struct Stalled {
-        released: Receiver<()>,
-        lines: Sender<Vec<u8>>,
+        released: Arc<Mutex<mpsc::Receiver<()>>>,
+        written: Arc<Mutex<Vec<u8>>>,
     }
 
     impl Write for Stalled {
         fn write(&mut self, lines: &[u8]) -> Result<usize> {
-            let _ = self.released.recv();
-            let _ = self.lines.send(lines.to_owned());
+            let _ = self.released.lock().expect("a lock").recv();
+            self.written.lock().expect("a lock").extend_from_slice(lines);
             Ok(lines.len())
         }
 
@@ -108,26 +135,26 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_lines_drops_no_security_line_and_is_counted() {
-        let (_release, released) = channel();
-        let (release_security, security_released) = channel();
-        let (sender, lines) = channel();
-        let main = Stalled { released, lines: channel().0 };
-        let (queues, guards) = LogQueues::new([main, Stalled { released: security_released, lines: sender }]);
-        let subscriber = tracing_subscriber::registry()
-            .with(tracing_subscriber::fmt::layer().with_ansi(false).with_writer(queues.clone()));
-        tracing::subscriber::with_default(subscriber, || {
-            for _ in 0..BUFFERED_LINES_MAX * 2 {
-                tracing::info!("request");
-            }
-            tracing::warn!(target: SECURITY_TARGET, "access denied");
+    fn a_stalled_reader_loses_no_security_line_and_others_are_counted() {
+        const SECURITY_LINES: usize = BUFFERED_LINES_MAX * 2;
+        let (release, released) = mpsc::channel();
+        let output = Stalled { released: Arc::new(Mutex::new(released)), written: Arc::default() };
+        let written = Arc::clone(&output.written);
+        let (queue, guard) = LogQueue::new(output);
+        let counter = queue.queue.error_counter();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(queue);
+        let subscriber = Arc::new(tracing_subscriber::registry().with(layer));
+        let logging = |subscriber, log: fn()| thread::spawn(move || tracing::subscriber::with_default(subscriber, log));
+        let security = logging(Arc::clone(&subscriber), || {
+            (0..SECURITY_LINES).for_each(|_| tracing::warn!(target: SECURITY_TARGET, "access denied"));
         });
-        assert!(queues.main.error_counter().dropped_lines() > 0);
-        assert_eq!(queues.security.error_counter().dropped_lines(), 0);
-        drop(release_security);
-        let [_main, security] = guards;
-        drop((queues, security));
-        let written: Vec<u8> = lines.iter().flatten().collect();
-        assert!(String::from_utf8_lossy(&written).contains("access denied"));
+        let others = logging(subscriber, || (0..BUFFERED_LINES_MAX * 2).for_each(|_| tracing::info!("request")));
+        others.join().expect("other threads are not blocked");
+        assert!(counter.dropped_lines() > 0);
+        drop(release);
+        security.join().expect("every line is written");
+        drop(guard);
+        let written = String::from_utf8(written.lock().expect("a lock").clone()).expect("a text");
+        assert_eq!(written.matches("access denied").count(), SECURITY_LINES);
     }
 }

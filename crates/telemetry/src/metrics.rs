@@ -75,8 +75,10 @@ pub struct Metrics {
     pub replica_fallbacks: IntCounterVec,
     /// Subscribers of the event feed.
     pub feed_readers: IntGauge,
-    /// Log lines that were dropped because standard error was read too slowly, by `queue`: `main` or `security`.
-    dropped_log_lines: IntCounterVec,
+    /// Log lines that were dropped because standard error was read too slowly.
+    dropped_log_lines: IntCounter,
+    /// Panics of request handlers and connections.
+    pub request_panics: IntCounter,
     /// Restarts of the embedded Postgres.
     pub postgres_restarts: IntCounter,
     /// Messages that the relay published, by `stream`.
@@ -171,11 +173,9 @@ impl Metrics {
                 &["reason"],
             ),
             feed_readers: register.gauge("feed_readers", "Subscribers of the event feed."),
-            dropped_log_lines: register.counters(
-                "log_lines_dropped_total",
-                "Log lines dropped because standard error was read too slowly, by queue.",
-                &["queue"],
-            ),
+            dropped_log_lines: register
+                .counter("log_lines_dropped_total", "Log lines dropped because standard error was read too slowly."),
+            request_panics: register.counter("request_panics_total", "Panics of request handlers and connections."),
             postgres_restarts: register.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),
             relay_published: register.counters(
                 "relay_published_total",
@@ -209,9 +209,6 @@ impl Metrics {
         for result in ["hit", "miss"] {
             self.cache_lookups.with_label_values(&[result]);
         }
-        for queue in ["main", "security"] {
-            self.dropped_log_lines.with_label_values(&[queue]);
-        }
         for code in ["unauthenticated", "forbidden", "account_not_found", "rate_limited"] {
             self.authority_refusals.with_label_values(&[code]);
         }
@@ -232,11 +229,9 @@ impl Metrics {
 
     /// All metrics in Prometheus's text format 0.0.4.
     pub fn text(&self) -> String {
-        for (queue, dropped) in crate::log_queue::dropped_lines() {
-            let counter = self.dropped_log_lines.with_label_values(&[queue]);
-            // Two requests at once may both add the same lines; the next one does not correct that.
-            counter.inc_by(dropped.saturating_sub(counter.get()));
-        }
+        // Two requests at once may both add the same lines; the next one does not correct that.
+        let dropped = crate::log_queue::dropped_lines();
+        self.dropped_log_lines.inc_by(dropped.saturating_sub(self.dropped_log_lines.get()));
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }

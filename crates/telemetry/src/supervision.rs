@@ -35,13 +35,18 @@ pub fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static
 
 /// Reports a panic that the caller has caught, for example in a thread.
 pub fn report(name: &'static str, panic: &(dyn Any + Send)) {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let reason = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".to_owned());
+    let reason = panic_message(panic).to_owned();
     FAILED.send_if_modified(|first| {
         let is_first = first.is_none();
         first.get_or_insert(TaskPanic { name, reason });
         is_first
     });
+}
+
+/// The text of a caught panic.
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("panicked")
 }
 
 /// Waits until a background task panics. Returns at once if one has panicked before.

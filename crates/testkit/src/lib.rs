@@ -27,9 +27,12 @@ pub mod tokens;
 
 use std::{
     future::Future,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     time::{Duration, Instant},
 };
+
+use tokio::{net::TcpSocket, runtime::Handle, task::block_in_place};
 
 pub use api_client::ApiClient;
 pub use app::{
@@ -60,6 +63,18 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: imp
 pub fn http_client() -> reqwest::ClientBuilder {
     passbook_auth::install_crypto_provider();
     reqwest::Client::builder().no_proxy()
+}
+
+/// Connects to `server` from this local address. Linux accepts every address in 127.0.0.0/8. Needs a runtime of several threads.
+pub fn connect_from(source: Ipv4Addr, server: &str) -> TcpStream {
+    let connect = async {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((source, 0)))?;
+        socket.connect(server.parse().unwrap()).await?.into_std()
+    };
+    let stream = block_in_place(|| Handle::current().block_on(connect)).unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream
 }
 
 /// The root folder of the repository.

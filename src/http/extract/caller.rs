@@ -9,14 +9,14 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 
-use super::client_ip::ClientIp;
+use super::client_ip::{ClientIp, ClientKey};
 use crate::http::{
     error_code::ErrorCode,
     problem::{OTHER_OWNER, Problem},
     rate_limiter::whole_seconds,
     state::AppState,
 };
-use passbook_auth::{Access, Caller, MissingScope, Scope, TokenVerifier};
+use passbook_auth::{ANONYMOUS, Access, Caller, MissingScope, Scope, TokenVerifier};
 use passbook_bank::AccountAccess;
 use passbook_read_model::{Positioned, accounts::AccountView};
 
@@ -30,6 +30,14 @@ impl CallerSlot {
     /// The subject of the caller; `None` before a token was accepted.
     pub fn subject(&self) -> Option<&str> {
         self.0.get().map(|subject| &**subject)
+    }
+
+    /// The client that the request counts for: the subject of its token, else its address.
+    pub fn client_key(&self, address: Option<ClientIp>) -> Option<ClientKey> {
+        match self.0.get() {
+            Some(subject) if **subject != *ANONYMOUS => Some(ClientKey::Caller(Arc::clone(subject))),
+            Some(_) | None => address.map(|ClientIp(address)| ClientKey::of_address(address)),
+        }
     }
 }
 

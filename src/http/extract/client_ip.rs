@@ -1,7 +1,8 @@
-//! The address of the client: the other end of the connection, or what a trusted proxy there reports.
+//! The address of the client: the other end of the connection, or what a trusted proxy there reports. Limits count by it where a
+//! request has no subject.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -10,6 +11,9 @@ use ipnet::IpNet;
 
 use crate::http::header_names::X_FORWARDED_FOR;
 
+/// The size of the IPv6 network that a customer gets. Its addresses count as one.
+const IPV6_NETWORK_BITS: u32 = 64;
+
 /// The address of the other end of the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAddr(pub SocketAddr);
@@ -17,6 +21,32 @@ pub struct PeerAddr(pub SocketAddr);
 /// The address of the client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientIp(pub IpAddr);
+
+/// The client that a request or a connection counts for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ClientKey {
+    /// The subject of a token.
+    Caller(Arc<str>),
+    /// An IPv4 address, or the network of an IPv6 address.
+    Network(IpAddr),
+}
+
+impl ClientKey {
+    /// The key of requests without a token from this address.
+    pub fn of_address(address: IpAddr) -> Self {
+        Self::Network(network(address))
+    }
+}
+
+/// An IPv4 address, or the network that a customer gets of an IPv6 address.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (u128::BITS - IPV6_NETWORK_BITS))).into()
+        }
+    }
+}
 
 /// The networks of the proxies whose `X-Forwarded-For` is trusted.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +62,12 @@ impl TrustedProxies {
     pub fn client_ip(&self, request: &Request) -> Option<ClientIp> {
         let PeerAddr(peer) = request.extensions().get()?;
         Some(ClientIp(self.resolve(peer.ip().to_canonical(), request.headers())))
+    }
+
+    /// The client that a connection counts for; `None` for a trusted proxy, whose connections belong to many clients.
+    pub fn connection_client(&self, PeerAddr(peer): PeerAddr) -> Option<ClientKey> {
+        let address = peer.ip().to_canonical();
+        (!self.trusts(address)).then(|| ClientKey::of_address(address))
     }
 
     /// Each proxy appends the address of its own client. The list is therefore read from its end, as long as the author of an
@@ -67,6 +103,17 @@ mod tests {
             headers.append(X_FORWARDED_FOR, HeaderValue::from_static(line));
         }
         TrustedProxies::new(&networks).resolve(peer.parse().expect("an address"), &headers).to_string()
+    }
+
+    #[test]
+    fn connections_of_trusted_proxies_count_for_no_client() {
+        let proxies = TrustedProxies::new(&["10.0.0.0/8".parse().expect("a network")]);
+        let client = |peer: &str| proxies.connection_client(PeerAddr(peer.parse().expect("an address")));
+        let network = |address: &str| Some(ClientKey::Network(address.parse().expect("an address")));
+        assert_eq!(client("10.1.2.3:4"), None);
+        assert_eq!(client("[::ffff:10.1.2.3]:4"), None, "IPv4 on an IPv6 socket");
+        assert_eq!(client("192.0.2.1:4"), network("192.0.2.1"));
+        assert_eq!(client("[2001:db8:0:1::7]:4"), network("2001:db8:0:1::"));
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! Compressing costs more than most requests. At most half of the processor cores therefore compress at the same time; further
 //! responses are sent uncompressed. Everything outside of `/v1/` is small or was compressed before ([`StaticContent`]).
 //!
+//! The compression layer of tower-http would replace the status by 406 after the handler has run, also that of a recorded command, if
+//! the client accepts neither gzip nor the uncompressed body.
+//!
 //! [`StaticContent`]: crate::http::static_content::StaticContent
 
 use std::{

@@ -1,7 +1,7 @@
 //! Middleware around every route, from the request's id to the limits on memory.
 
 pub mod compression;
-mod denial_log;
+pub mod denial_log;
 pub mod origin_guard;
 pub mod rate_limit;
 pub mod request_context;

@@ -11,10 +11,10 @@ use axum::{
 
 use crate::http::{
     error_code::ErrorCode,
-    extract::client_ip::ClientIp,
+    extract::client_ip::{ClientIp, ClientKey},
     header_names::{RATELIMIT, RATELIMIT_POLICY},
     problem::Problem,
-    rate_limiter::{BucketKey, whole_seconds},
+    rate_limiter::whole_seconds,
     state::AppState,
 };
 use passbook_auth::{Access, Caller};
@@ -49,12 +49,12 @@ pub fn is_probe(path: &str) -> bool {
 }
 
 /// The bucket of the caller, or of the address if the request has no valid token.
-async fn bucket_key(parts: &mut Parts, app: &AppState) -> Option<BucketKey> {
+async fn bucket_key(parts: &mut Parts, app: &AppState) -> Option<ClientKey> {
     if matches!(app.access, Access::Tokens(_))
         && parts.headers.contains_key(header::AUTHORIZATION)
         && let Ok(caller) = Caller::from_request_parts(parts, app).await
     {
-        return Some(BucketKey::Caller(Arc::clone(caller.subject())));
+        return Some(ClientKey::Caller(Arc::clone(caller.subject())));
     }
-    parts.extensions.get().map(|ClientIp(address)| BucketKey::of_address(*address))
+    parts.extensions.get().map(|ClientIp(address)| ClientKey::of_address(*address))
 }

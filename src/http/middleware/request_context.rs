@@ -27,7 +27,7 @@ use crate::http::{
     },
     header_names::{RATELIMIT, RATELIMIT_POLICY, X_REQUEST_ID},
     middleware::rate_limit::is_probe,
-    problem::{PROBLEM_JSON, Problem},
+    problem::Problem,
 };
 use passbook_telemetry::metrics::METRICS;
 use passbook_telemetry::trace::{self, TARGET};
@@ -55,10 +55,15 @@ pub async fn request_context(State(proxies): State<TrustedProxies>, mut request:
         None => within_read_timeout(&context.method, next.run(request)).instrument(context.span.clone()).await,
         Some(detail) => Problem::new(ErrorCode::MalformedRequest, detail).into_response(),
     };
-    if let Some(problem) = response.extensions().get::<Arc<Problem>>() {
+    let problem = problem_of(&response);
+    if let Some(problem) = &problem {
         context.record_problem(problem);
     }
-    let mut response = as_problem(response, &context.path, &context.id);
+    let code = problem.as_ref().map(|problem| problem.code().as_str());
+    let mut response = match problem {
+        Some(problem) => context.render(&problem, &response),
+        None => response,
+    };
     if let Ok(id) = HeaderValue::from_str(&context.id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
@@ -66,7 +71,7 @@ pub async fn request_context(State(proxies): State<TrustedProxies>, mut request:
         // The next request on the connection could begin at another place than the client meant.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    context.record_response(&response);
+    context.record_response(&response, code);
     response
 }
 
@@ -105,10 +110,22 @@ impl RequestContext {
             path: self.path.clone(),
             reason: reason.to_owned(),
         };
-        denial_log::record(denial, &self.id);
+        denial_log::record(denial, self.caller.client_key(self.client), &self.id);
     }
 
-    fn record_response(&self, response: &Response) {
+    /// The problem as the response, with the headers of the response that it replaces.
+    fn render(&self, problem: &Problem, replaced: &Response) -> Response {
+        let mut rendered = problem.render(&self.path, &self.id);
+        for name in [header::ALLOW, RATELIMIT_POLICY, RATELIMIT] {
+            if let Some(value) = replaced.headers().get(&name) {
+                rendered.headers_mut().insert(name, value.clone());
+            }
+        }
+        rendered
+    }
+
+    /// Measures the response and writes its log line, with the `code` of a refusal.
+    fn record_response(&self, response: &Response, code: Option<&str>) {
         let status = response.status();
         let route = self.route.as_ref().map_or("none", MatchedPath::as_str);
         let duration = self.started.elapsed();
@@ -119,9 +136,9 @@ impl RequestContext {
         let method = &self.method;
         // Probes and rejected floods would hide everything else.
         if is_probe(&self.path) || response.status() == StatusCode::TOO_MANY_REQUESTS {
-            tracing::debug!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+            tracing::debug!(request_id = &*self.id, %method, route, status, code, duration_ms, "request");
         } else {
-            tracing::info!(request_id = &*self.id, %method, route, status, duration_ms, "request");
+            tracing::info!(request_id = &*self.id, %method, route, status, code, duration_ms, "request");
         }
     }
 }
@@ -188,24 +205,12 @@ async fn within_read_timeout(method: &Method, response: impl Future<Output = Res
     }
 }
 
-/// Renders the problem that a handler returned, and turns an error response of a library into a problem.
-fn as_problem(response: Response, path: &str, id: &str) -> Response {
+/// The problem that a handler returned, or that of an error response of a library; `None` if the response is not an error.
+fn problem_of(response: &Response) -> Option<Arc<Problem>> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
-        return response;
+        return None;
     }
-    let problem = match response.extensions().get::<Arc<Problem>>() {
-        Some(problem) => Arc::clone(problem),
-        None if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON) => {
-            return response;
-        }
-        None => Arc::new(Problem::from_code(ErrorCode::from_status(status))),
-    };
-    let mut rendered = problem.render(path, id);
-    for name in [header::ALLOW, RATELIMIT_POLICY, RATELIMIT] {
-        if let Some(value) = response.headers().get(&name) {
-            rendered.headers_mut().insert(name, value.clone());
-        }
-    }
-    rendered
+    let problem = response.extensions().get::<Arc<Problem>>().cloned();
+    Some(problem.unwrap_or_else(|| Arc::new(Problem::from_code(ErrorCode::from_status(status)))))
 }

@@ -1,4 +1,5 @@
-//! Bounds the memory of large responses that their clients have not read yet, over all connections.
+//! Bounds the memory of large responses that their clients have not read yet, over all connections. One client cannot use all of
+//! it up.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,12 +11,20 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::http::{error_code::ErrorCode, problem::Problem, static_content::SharedBody};
+use crate::http::{
+    error_code::ErrorCode,
+    extract::{
+        caller::CallerSlot,
+        client_ip::{ClientIp, ClientKey},
+    },
+    problem::Problem,
+    shares::{Reservation, Shares},
+    static_content::SharedBody,
+};
 
 /// The most memory of all large responses together.
-const UNREAD_KIB_MAX: usize = 256 * 1024;
+const UNREAD_KIB_MAX: u64 = 256 * 1024;
 /// Responses up to this size are not counted, because a connection has only one at a time.
 const SMALL_KIB_MAX: u64 = 64;
 /// The reservation of a response that is streamed page by page: the size of the largest page.
@@ -24,53 +33,55 @@ const KIB: u64 = 1_024;
 
 /// The memory that all connections share for responses.
 #[derive(Clone, Debug)]
-pub struct ResponseBudget(Arc<Semaphore>);
+pub struct ResponseBudget(Shares);
 
-/// The memory that one connection has reserved for its latest response. The connection releases it when it ends.
+/// The memory that one connection has reserved for its latest response. The connection releases it when the response is written
+/// or the connection ends.
 #[derive(Clone, Debug)]
 pub struct ConnectionBudget {
-    budget: ResponseBudget,
-    reserved: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    kib: Shares,
+    reserved: Arc<Mutex<Option<Reservation>>>,
 }
 
 impl ResponseBudget {
     /// A budget of which nothing is reserved.
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(UNREAD_KIB_MAX)))
+        Self(Shares::new(UNREAD_KIB_MAX))
     }
 
-    /// The share of a new connection.
+    /// The budget of a new connection.
     pub fn for_connection(&self) -> ConnectionBudget {
-        ConnectionBudget { budget: self.clone(), reserved: Arc::default() }
+        ConnectionBudget { kib: self.0.clone(), reserved: Arc::default() }
     }
 }
 
 impl ConnectionBudget {
-    /// Releases the reservation of the previous response. The next request shows that the client has read that response.
+    /// Releases the reservation of the latest response, after the kernel has accepted its last byte.
     pub fn release(&self) {
         self.set_reserved(None);
     }
 
-    /// Reserves memory for a response, and returns whether it was available.
-    fn try_reserve(&self, kib: u64) -> bool {
+    /// Reserves memory for a response to `client`, and returns whether it was available.
+    fn try_reserve(&self, client: Option<ClientKey>, kib: u64) -> bool {
         if kib <= SMALL_KIB_MAX {
             return true;
         }
-        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.budget.0).try_acquire_many_owned(kib).ok();
-        let is_reserved = permit.is_some();
-        self.set_reserved(permit);
+        let reservation = self.kib.try_reserve(client, kib);
+        let is_reserved = reservation.is_some();
+        self.set_reserved(reservation);
         is_reserved
     }
 
-    fn set_reserved(&self, permit: Option<OwnedSemaphorePermit>) {
-        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    fn set_reserved(&self, reservation: Option<Reservation>) {
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = reservation;
     }
 }
 
-/// Answers 503 in place of a large response if the budget is used up. Receipts of commands are small, and all responses share the
-/// bytes of static content.
+/// Answers 503 in place of a large response if the budget or the client's share of it is used up. Receipts of commands are small,
+/// and all responses share the bytes of static content.
 pub async fn enforce(Extension(budget): Extension<ConnectionBudget>, request: Request, next: Next) -> Response {
+    let address = request.extensions().get::<ClientIp>().copied();
+    let caller = request.extensions().get::<CallerSlot>().cloned().unwrap_or_default();
     let response = next.run(request).await;
     // The event stream bounds its own memory.
     let is_stream = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
@@ -79,7 +90,7 @@ pub async fn enforce(Extension(budget): Extension<ConnectionBudget>, request: Re
         return response;
     }
     let size_kib = response.body().size_hint().exact().map(|bytes| bytes.div_ceil(KIB));
-    match budget.try_reserve(size_kib.unwrap_or(PAGE_KIB_MAX)) {
+    match budget.try_reserve(caller.client_key(address), size_kib.unwrap_or(PAGE_KIB_MAX)) {
         false => {
             let detail =
                 "Too many large responses have not been read yet. Retry after the seconds in the header Retry-After.";
@@ -107,25 +118,31 @@ mod tests {
 
     use super::*;
 
-    const PAGES: usize = UNREAD_KIB_MAX / PAGE_KIB_MAX as usize;
+    /// Streamed responses until one client holds its share, half of the budget.
+    const PAGES: usize = (UNREAD_KIB_MAX / PAGE_KIB_MAX / 2) as usize;
+
+    fn client(name: &str) -> Option<ClientKey> {
+        Some(ClientKey::Caller(name.into()))
+    }
 
     #[test]
     fn large_responses_need_free_budget_and_small_ones_do_not() {
         let budget = ResponseBudget::new();
         let [first, second, third] = [(); 3].map(|()| budget.for_connection());
-        let half = UNREAD_KIB_MAX as u64 / 2;
-        assert!(first.try_reserve(half) && second.try_reserve(half));
-        assert!(!third.try_reserve(SMALL_KIB_MAX + 1));
-        assert!(third.try_reserve(SMALL_KIB_MAX), "a small response");
+        let half = UNREAD_KIB_MAX / 2;
+        assert!(first.try_reserve(client("ada"), half) && second.try_reserve(client("ben"), half / 2));
+        assert!(!third.try_reserve(client("ada"), SMALL_KIB_MAX + 1));
+        assert!(third.try_reserve(client("ada"), SMALL_KIB_MAX), "a small response");
+        assert!(third.try_reserve(client("cleo"), SMALL_KIB_MAX + 1), "another client");
         first.release();
-        assert!(third.try_reserve(half));
-        drop(second);
-        assert!(first.try_reserve(half), "the connection has ended");
-        assert!(!budget.for_connection().try_reserve(half));
+        assert!(third.try_reserve(client("ada"), half / 2));
+        drop((second, third));
+        assert!(first.try_reserve(client("ada"), half), "the other connections have ended");
+        assert!(!budget.for_connection().try_reserve(client("ada"), half));
     }
 
     #[tokio::test]
-    async fn a_response_beyond_the_budget_is_answered_503() {
+    async fn unread_responses_of_one_client_leave_room_for_others() {
         let pages = || async { Body::from_stream(stream::pending::<Result<Bytes, axum::Error>>()) };
         let small = || async { "{}" };
         let shared = || async { (Extension(SharedBody), Bytes::from_static(&[0; 1_000_000])) };
@@ -134,20 +151,23 @@ mod tests {
         let service = routes.layer(middleware::from_fn(enforce));
         let budget = ResponseBudget::new();
         let connections: Vec<ConnectionBudget> = (0..=PAGES).map(|_| budget.for_connection()).collect();
-        let get_status = async |budget: &ConnectionBudget, path: &str| {
-            let request =
-                Request::builder().uri(path).extension(budget.clone()).body(Body::empty()).expect("a request");
+        let get_status = async |budget: &ConnectionBudget, address: [u8; 4], path: &str| {
+            let request = Request::builder().uri(path).extension(budget.clone()).extension(ClientIp(address.into()));
+            let request = request.body(Body::empty()).expect("a request");
             service.clone().oneshot(request).await.expect("a response").status().as_u16()
         };
+        const ADA: [u8; 4] = [192, 0, 2, 1];
+        const BEN: [u8; 4] = [192, 0, 2, 2];
         for connection in &connections[..PAGES] {
-            assert_eq!(get_status(connection, "/v1/pages").await, 200);
+            assert_eq!(get_status(connection, ADA, "/v1/pages").await, 200);
         }
         let late = &connections[PAGES];
-        assert_eq!(get_status(late, "/v1/pages").await, 503);
-        assert_eq!(get_status(late, "/pages").await, 503, "a path outside of the API");
-        assert_eq!(get_status(late, "/v1/small").await, 200);
-        assert_eq!(get_status(late, "/shared").await, 200);
+        assert_eq!(get_status(late, ADA, "/v1/pages").await, 503);
+        assert_eq!(get_status(late, ADA, "/pages").await, 503, "a path outside of the API");
+        assert_eq!(get_status(late, ADA, "/v1/small").await, 200);
+        assert_eq!(get_status(late, ADA, "/shared").await, 200);
+        assert_eq!(get_status(&budget.for_connection(), BEN, "/v1/pages").await, 200, "another client");
         connections[0].release();
-        assert_eq!(get_status(late, "/v1/pages").await, 200);
+        assert_eq!(get_status(late, ADA, "/v1/pages").await, 200);
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     env, fs,
     io::Write,
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use nix::sys::{
     socket::{setsockopt, sockopt::RcvBuf},
 };
 use passbook_testkit::{
+    connect_from,
     folder::Folder,
     process::{Passbook, Running},
     service_client::Client,
@@ -60,8 +61,13 @@ pub fn connections() -> usize {
 impl AbuseHarness {
     /// Starts a service with one account, and the honest client.
     pub async fn start() -> Self {
+        Self::start_with(|service| service).await
+    }
+
+    /// Like [`start`](Self::start), with further settings.
+    pub async fn start_with(settings: impl FnOnce(Passbook) -> Passbook) -> Self {
         let folder = Folder::migrated();
-        let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG", "warn");
+        let service = settings(Passbook::in_folder(&folder)).set("PASSBOOK_LOG", "warn");
         let service = service.set("PASSBOOK_IDLE_TIMEOUT_MS", IDLE_TIMEOUT_MS).start();
         service.client.wait_until_ready().await;
         service.client.open_account().await;
@@ -76,7 +82,12 @@ impl AbuseHarness {
     }
 
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
+        self.connect_from(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Connects from a local address.
+    pub fn connect_from(&self, source: Ipv4Addr) -> TcpStream {
+        let stream = connect_from(source, &self.address);
         stream.set_read_timeout(Some(Duration::from_secs(RELEASE_S_MAX))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(RELEASE_S_MAX))).unwrap();
         stream
@@ -91,7 +102,11 @@ impl AbuseHarness {
 
     /// Opens a connection, sends a request, and waits until a response arrives, but does not read it.
     pub fn send_without_reading(&self, request: &str) -> TcpStream {
-        let mut stream = self.connect();
+        Self::leave_unread(self.connect(), request)
+    }
+
+    /// Sends a request on this connection, and waits until a response arrives, but does not read it.
+    pub fn leave_unread(mut stream: TcpStream, request: &str) -> TcpStream {
         setsockopt(&stream, RcvBuf, &RECEIVE_BUFFER_BYTES).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         assert!(stream.peek(&mut [0]).unwrap() > 0);

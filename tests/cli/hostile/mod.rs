@@ -2,6 +2,7 @@
 //! service must stay within its limit.
 
 mod floods;
+mod greedy_client;
 mod harness;
 mod idle_connections;
 mod slow_requests;

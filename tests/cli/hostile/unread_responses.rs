@@ -19,7 +19,7 @@ const TEXT_CHARS_MAX: usize = 500;
 const PIPELINED: usize = 400;
 
 /// Creates an account with a long history, and returns its path.
-async fn long_history(harness: &AbuseHarness) -> String {
+pub async fn long_history(harness: &AbuseHarness) -> String {
     let opened = harness.client().post("/v1/accounts", "long", &json!({"currency": "EUR"})).await.unwrap();
     let opened: serde_json::Value = opened.json().await.unwrap();
     let account = format!("/v1/accounts/{}", opened["account_id"].as_str().unwrap());

@@ -1,6 +1,8 @@
 //! The errors of reading the event log. HTTP shows their texts to clients as the detail of a problem.
 
-use passbook_event_store::Position;
+use std::borrow::Cow;
+
+use passbook_event_store::{Position, StorageFailure, sqlstate};
 
 /// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,16 @@ pub enum Error {
     /// The database failed or did not answer in time.
     #[error(transparent)]
     Storage(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// The log fields `failure` and `sqlstate` of an error that is not the caller's.
+    pub(crate) fn storage_failure(&self) -> (&'static str, Cow<'_, str>) {
+        match self {
+            Self::Storage(error) => (StorageFailure::of(error).as_str(), sqlstate(error)),
+            Self::Busy | Self::InvalidCursorPosition(_) => (StorageFailure::Refused.as_str(), Cow::default()),
+        }
+    }
 }
 
 /// Why a cursor identifies no event of this log.

@@ -145,7 +145,8 @@ impl PollingTask {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "event feed could not read the log; retrying");
+                    let (failure, sqlstate) = error.storage_failure();
+                    tracing::warn!(failure, sqlstate = &*sqlstate, %error, "event feed could not read the log; retrying");
                     self.connection = None;
                     sleep(Duration::from_millis(RETRY_MS)).await;
                 }

@@ -135,7 +135,8 @@ impl Subscriber {
             }
             Err(Error::InvalidCursorPosition(_)) => Step::End,
             Err(error) => {
-                tracing::warn!(%error, "feed subscriber could not read the log; retrying");
+                let (failure, sqlstate) = error.storage_failure();
+                tracing::warn!(failure, sqlstate = &*sqlstate, %error, "feed subscriber could not read the log; retrying");
                 sleep(Duration::from_millis(RETRY_MS)).await;
                 Step::Nothing
             }
