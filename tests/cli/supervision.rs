@@ -50,7 +50,9 @@ async fn a_retention_of_0_days_starts_no_deletion_of_keys() {
     let service = with_panic_in("key deletion", Passbook::in_folder(&folder));
     let service = service.set("PASSBOOK_IDEMPOTENCY_RETENTION_DAYS", "0").start();
     service.client.wait_until_ready().await;
-    assert_eq!(service.stop(Signal::SIGTERM).status.code(), Some(0), "the task that would panic is not started");
+    let ended = service.stop(Signal::SIGTERM);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(!ended.stderr.contains("injected panic"), "the task that would panic is not started: {ended:?}");
 }
 
 #[tokio::test]
