@@ -237,7 +237,7 @@ fn every_table_and_every_key_begins_with_the_partition() {
         }
     }
     for Sql { from, text } in every_sql() {
-        for (at, start) in text.match_indices(" index ") {
+        for (at, start) in text.match_indices(" index ").filter(|_| !text.starts_with("drop index ")) {
             let columns = text[at + start.len()..].split_once(" (").unwrap().1;
             assert!(columns.starts_with("partition,"), "{from}: an index begins with {columns}");
         }
@@ -324,7 +324,7 @@ fn no_statement_uses_what_fails_on_several_nodes() {
 }
 
 /// Files with statements over several partitions. These lock nothing, and only background work sends them.
-const OVER_ALL: &[&str] = &["crates/event-store/src/receipts.sql", "crates/read-model/src/query_router.rs"];
+const OVER_ALL: &[&str] = &["crates/read-model/src/query_router.rs"];
 
 #[test]
 fn every_statement_and_every_lock_is_within_one_partition() {
@@ -357,8 +357,12 @@ fn no_common_table_expression_writes() {
 }
 
 /// Two releases use one database during an upgrade. So a migration only adds, and a later release removes what no running
-/// release needs. This exception loosens a constraint that the previous release did not rely on.
-const LOOSENED: &[(&str, &str)] = &[("migrations/0003_generations_and_history.sql", "drop constraint")];
+/// release needs. The exceptions: a constraint that the previous release did not rely on, and the body of a function that deletes
+/// old keys when it is called.
+const LOOSENED: &[(&str, &str)] = &[
+    ("migrations/0003_generations_and_history.sql", "drop constraint"),
+    ("migrations/0015_key_retention.sql", "delete from idempotency_key"),
+];
 /// Building an index blocks all writes to its table. The first two migrations are older than the first release. The last one builds
 /// indexes of a view: only the projector waits, and commands go on.
 const INDEXED_LATER: &[&str] = &[
@@ -397,7 +401,7 @@ fn only_the_append_inserts_events_and_no_statement_changes_them() {
         if text.contains("insert into event ") {
             match from.as_str() {
                 "migrations/0001_event_store.sql" => assert!(text.contains("create function append_batch")),
-                "migrations/0013_one_outcome_and_final_moments.sql" => {
+                "migrations/0013_one_outcome_and_final_moments.sql" | "migrations/0015_key_retention.sql" => {
                     assert!(text.contains("create or replace function append_batch"));
                 }
                 // The import of another log, before this one is served.

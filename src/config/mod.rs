@@ -58,6 +58,10 @@ pub struct Config {
     #[arg(long, env = "PASSBOOK_COMMAND_TIMEOUT_MS", default_value = "10000")]
     pub command_timeout_ms: NonZeroU32,
 
+    /// How many days an idempotency key is kept, at most 36500; 0: for ever.
+    #[arg(long, env = "PASSBOOK_IDEMPOTENCY_RETENTION_DAYS", default_value = "90", value_parser = clap::value_parser!(u16).range(0..=36_500))]
+    pub idempotency_retention_days: u16,
+
     /// How far the clock of this instance may differ from the database's, in milliseconds; beyond that commands are refused.
     #[arg(long, env = "PASSBOOK_CLOCK_SKEW_MS_MAX", default_value = "5000")]
     pub clock_skew_ms_max: NonZeroU32,

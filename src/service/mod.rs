@@ -7,6 +7,7 @@ mod task_group;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
     sync::Arc,
     time::Duration,
 };
@@ -24,7 +25,7 @@ use crate::config::{Auth, Config};
 use crate::http;
 use passbook_audit::{Audit, EventReader, feed::Feed};
 use passbook_auth::{self as auth, Access};
-use passbook_bank::{self as bank, Bank};
+use passbook_bank::{self as bank, Bank, KeyDeletion};
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, import, log, partition_count};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
@@ -199,6 +200,10 @@ async fn start_tasks(
     };
     let (bank, executors) = Bank::start(settings, database.writer(), appended, unsupported_event, tasks.bank.token());
     executors.into_iter().for_each(|executor| tasks.bank.add("executor", executor));
+    if let Some(retention_days) = NonZeroU16::new(config.idempotency_retention_days) {
+        let deletion = KeyDeletion::new(database.key_deletion(), partitions, retention_days);
+        tasks.bank.spawn("key deletion", deletion.run(tasks.bank.token()));
+    }
 
     let queries = database.queries();
     let router = QueryRouter::new(queries.clone(), database.replica(), partitions);

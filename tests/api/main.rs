@@ -29,6 +29,7 @@ mod if_match;
 mod invalid_input;
 mod invalid_queries;
 mod keep_alive;
+mod key_retention;
 mod mixed_load;
 mod new_views;
 mod newer_release;

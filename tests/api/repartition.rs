@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use passbook::config::Config;
 use passbook::service;
@@ -211,6 +212,84 @@ async fn copy_of_a_running_service_can_be_interrupted_and_resumed() {
     verification::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
 }
 
+/// The number of rows of idempotency keys that ended sessions have read.
+async fn keys_read(app: &App) -> i64 {
+    app.wait_until_disconnected().await;
+    sqlx::query_scalar(
+        "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'idempotency_key'",
+    )
+    .fetch_one(&mut app.database().await)
+    .await
+    .unwrap()
+}
+
+/// Records keys of refusals before the first event, as a release without positions of keys did.
+async fn record_old_keys(app: &App, count: usize) {
+    app.tamper(&format!(
+        r#"INSERT INTO idempotency_key (partition, caller, key, fingerprint, receipt, recorded_at)
+           SELECT partition, 'caller', 'refused-' || n, '',
+                  ('{{"account_id":"' || stream_id || '","refused":{{"rejected":{{"code":"account_not_found"}}}}}}')::json,
+                  recorded_at - n * interval '1 millisecond'
+           FROM event, generate_series(1, {count}) AS n
+           WHERE version = 1 AND position = 1"#
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn a_following_copy_reads_only_the_new_keys() {
+    const KEYS: usize = 5_000;
+    let mut old = spawn_app_with(&["--partitions=1"]).await;
+    let (accounts, _) = history(&old, 1).await;
+    record_old_keys(&old, KEYS).await;
+    let target = Target::new(2).await;
+    target.open(&old).await.unwrap().catch_up(|_, _| ()).await.unwrap();
+    old.client().with_key("new").deposit(accounts[0], 1).await.expect(201);
+    old.stop().await;
+    let before = keys_read(&old).await;
+    target.open(&old).await.unwrap().catch_up(|_, _| ()).await.unwrap();
+    let read = keys_read(&old).await - before;
+    assert!((1..10).contains(&read), "{read} rows were read for one new key");
+    let copied = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM idempotency_key WHERE key = 'new'");
+    assert_eq!(copied.fetch_one(&mut target.database.connect().await).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn verification_of_many_partitions_reads_each_key_at_most_twice() {
+    let mut app = spawn_app_with(&["--partitions=16"]).await;
+    history(&app, 1).await;
+    app.stop().await;
+    let keys = app.log().await.keys;
+    let before = keys_read(&app).await;
+    let report = verification::verify(&app.auditor().await, app.partitions(), &[], |_, _| ()).await.unwrap();
+    let read = keys_read(&app).await - before;
+    // A few more for the statistics of the planner.
+    assert!(report.receipts > 20 && read <= 2 * keys + 32, "{read} rows were read for {keys} keys: {report:?}");
+}
+
+#[tokio::test]
+async fn keys_without_a_position_are_verified_and_copied_with_their_age() {
+    let mut old = spawn_app_with(&["--partitions=2"]).await;
+    let (_, responses) = history(&old, 1).await;
+    record_old_keys(&old, 10).await;
+    old.tamper("UPDATE idempotency_key SET position = NULL WHERE key LIKE 'do-%'").await;
+    let before = verification::verify(&old.auditor().await, old.partitions(), &[], |_, _| ()).await.unwrap();
+    assert!(before.receipts >= responses.len() as u64);
+    old.stop().await;
+    old.wait_until_disconnected().await;
+    let target = Target::new(8).await;
+    target.finish(&old).await.unwrap();
+    let ages = "SELECT min(recorded_at), max(recorded_at), count(DISTINCT key) FROM idempotency_key";
+    let age = async |mut connection: sqlx::PgConnection| -> (DateTime<Utc>, DateTime<Utc>, i64) {
+        sqlx::query_as(ages).fetch_one(&mut connection).await.unwrap()
+    };
+    assert_eq!(age(target.database.connect().await).await, age(old.database().await).await);
+    let without = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM idempotency_key WHERE position IS NULL");
+    assert_eq!(without.fetch_one(&mut target.database.connect().await).await.unwrap(), 0);
+    let new = target.serve().await;
+    verification::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
+}
+
 #[tokio::test]
 async fn keyed_opening_is_replayed_after_two_copies() {
     let mut app = spawn_app_with(&["--partitions=1"]).await;
@@ -235,6 +314,15 @@ async fn keyed_opening_is_replayed_after_two_copies() {
     let again = app.client().with_key(&key).open(body).await.expect(201);
     assert!(again.is_replay(), "{}", again.body);
     assert_eq!(again.account_id(), opened.account_id());
+    verification::verify(&app.auditor().await, app.partitions(), &[], |_, _| ()).await.unwrap();
+    // Verification compares the receipt although its account is in another partition than its key.
+    app.tamper(&format!(
+        "UPDATE idempotency_key SET receipt = jsonb_set(receipt::jsonb, '{{balance}}', '7')::json WHERE key = '{key}' AND partition <> {}",
+        app.partitions().partition_of(opened.account_id())
+    ))
+    .await;
+    let found = verification::verify(&app.auditor().await, app.partitions(), &[], |_, _| ()).await;
+    assert!(found.is_err_and(|finding| finding.to_string().contains(&key)));
 }
 
 #[tokio::test]

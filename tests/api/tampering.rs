@@ -2,7 +2,7 @@
 //! are refused by the database.
 
 use passbook_audit::verification::{self, Finding, PinnedHead, Report};
-use passbook_testkit::{App, eventually, spawn_app, spawn_app_in_one_partition_with};
+use passbook_testkit::{App, eventually, spawn_app, spawn_app_in_one_partition_with, spawn_app_with};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
@@ -200,7 +200,52 @@ async fn changed_receipts_are_found() {
     .await;
     assert_finding(verify(&app, None).await, 7, "does not exist");
     app.tamper("UPDATE idempotency_key SET receipt = '{}' WHERE key = 'withdraw'").await;
-    assert_finding(verify(&app, None).await, 1, "withdraw");
+    assert_finding(verify(&app, None).await, 6, "withdraw");
+}
+
+#[tokio::test]
+async fn changed_times_and_positions_of_keys_are_found() {
+    for (change, position) in [
+        ("recorded_at = recorded_at - interval '1 microsecond'", 2),
+        ("recorded_at = recorded_at + interval '1 microsecond'", 3),
+        ("position = position + 1", 3),
+        ("position = position - 1", 3),
+    ] {
+        let (app, _, _) = app_with_history().await;
+        app.tamper(&format!("UPDATE idempotency_key SET {change} WHERE key = 'deposit'")).await;
+        assert_finding(verify(&app, None).await, position, "deposit");
+    }
+}
+
+#[tokio::test]
+async fn changed_receipts_of_transfers_between_partitions_are_found() {
+    for (member, changed) in [("{from,balance}", "1"), ("{to,balance}", "1"), ("{amount}", "1"), ("{to,version}", "9")]
+    {
+        let app = spawn_app_with(&["--partitions=2"]).await;
+        let [from, to] = [0, 1].map(|partition| app.partitions().new_id_in(partition));
+        for account in [from, to] {
+            let opening = json!({"currency": "EUR", "account_id": account, "initial_deposit": 100});
+            app.client().open(opening).await.expect(201);
+        }
+        app.client().with_key("there").transfer(from, to, 10).await.expect(201);
+        app.client().with_key("back").transfer(to, from, 10).await.expect(201);
+        let report = verify(&app, None).await.unwrap();
+        assert_eq!(report.receipts, 2);
+        for key in ["there", "back"] {
+            app.tamper(&format!(
+                "CREATE TABLE original AS SELECT * FROM idempotency_key;
+                 UPDATE idempotency_key SET receipt = jsonb_set(receipt::jsonb, '{member}', '{changed}')::json WHERE key = '{key}'"
+            ))
+            .await;
+            let finding = verify(&app, None).await.expect_err("verification finds a mismatch");
+            assert!(finding.message.contains(key), "{member} of {key}: {finding}");
+            app.tamper(
+                "UPDATE idempotency_key SET receipt = original.receipt FROM original WHERE idempotency_key.key = original.key;
+                 DROP TABLE original",
+            )
+            .await;
+        }
+    }
 }
 
 #[tokio::test]

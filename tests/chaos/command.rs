@@ -37,7 +37,7 @@ impl Command {
         Self::new(key, path, json!({"amount": amount}), vec![account], &["MoneyDeposited"])
     }
 
-    fn withdrawal(key: String, account: Uuid, amount: u64) -> Self {
+    pub fn withdrawal(key: String, account: Uuid, amount: u64) -> Self {
         let path = format!("/v1/accounts/{account}/withdrawals");
         Self::new(key, path, json!({"amount": amount, "reference": "ätm"}), vec![account], &["MoneyWithdrawn"])
     }

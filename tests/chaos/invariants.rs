@@ -17,18 +17,14 @@ struct State {
     status: &'static str,
 }
 
-/// Returns the commands that are recorded although their last attempt was rejected.
-///
-/// An earlier attempt with an unknown outcome was still in flight and committed after the rejection. A command without
-/// such an attempt never ends up here.
-pub fn recorded_after_rejection<'a>(records: &'a mut [CommandRecord], log: &Log) -> Vec<&'a mut CommandRecord> {
+/// Returns the commands that are recorded although their last attempt was rejected. There must be none: a rejection is recorded
+/// under the command's key, so that an earlier attempt that is still in flight cannot succeed.
+pub fn recorded_after_rejection<'a>(records: &'a [CommandRecord], log: &Log) -> Vec<&'a CommandRecord> {
     let recorded: HashSet<String> = log.events.iter().map(command_key).collect();
-    let is_recorded_after_rejection = |record: &&mut CommandRecord| {
-        matches!(record.outcome, Outcome::Rejected(_))
-            && record.had_unknown_attempt
-            && recorded.contains(&record.command.key)
+    let is_recorded_after_rejection = |record: &&CommandRecord| {
+        matches!(record.outcome, Outcome::Rejected(_)) && recorded.contains(&record.command.key)
     };
-    records.iter_mut().filter(is_recorded_after_rejection).collect()
+    records.iter().filter(is_recorded_after_rejection).collect()
 }
 
 /// Asserts that the log matches the outcome of every command, and that it holds no other events.

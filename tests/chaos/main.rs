@@ -13,6 +13,7 @@ mod disk;
 mod fault;
 mod instance;
 mod invariants;
+mod late_attempt;
 mod postgres;
 mod probe;
 mod report;

@@ -19,8 +19,10 @@ pub struct Report {
     pub retries: u64,
     /// Commands with at least one attempt whose outcome was unknown.
     pub with_unknown_attempt: u64,
-    /// Commands that committed after their last attempt had been rejected.
-    pub recorded_after_rejection: u64,
+    /// Rejected commands that were sent once more, and got the same rejection as a replay.
+    pub replayed_rejections: u64,
+    /// First attempts that arrived and were answered after their retry had been rejected.
+    pub late_attempts: u64,
     pub reads: u64,
     pub events: usize,
     /// The longest time that the views took to reach the log head after the testbed was restored.
@@ -33,6 +35,7 @@ impl Report {
             self.commands += 1;
             self.retries += record.attempts - 1;
             self.with_unknown_attempt += u64::from(record.had_unknown_attempt);
+            self.replayed_rejections += u64::from(record.is_replayed && matches!(record.outcome, Outcome::Rejected(_)));
             match record.outcome {
                 Outcome::Recorded(_) => self.acknowledged += 1,
                 Outcome::Rejected(_) => self.rejected += 1,
@@ -54,7 +57,10 @@ impl fmt::Display for Report {
         row("  rejected", &self.rejected)?;
         row("  outcome unknown", &self.unknown)?;
         row("  with an unknown attempt", &self.with_unknown_attempt)?;
-        row("  recorded after a rejection", &self.recorded_after_rejection)?;
+        row("  rejected and replayed", &self.replayed_rejections)?;
+        row("late first attempts", &self.late_attempts)?;
+        // `Rounds::check_invariants` has found none.
+        row("recorded after a rejection", &0)?;
         row("retries", &self.retries)?;
         row("probe reads", &self.reads)?;
         row("events in the log", &self.events)?;

@@ -162,6 +162,10 @@ impl Testbed {
     /// Ends every fault, and waits until all instances and Postgres respond.
     pub async fn restore(&self) {
         self.proxies.iter().for_each(FaultProxy::restore);
+        // An instance whose clock differs too much refuses commands.
+        if let Some(clock) = &self.clock {
+            clock.set(0);
+        }
         for instance in &self.instances {
             instance.lock().await.start().await;
         }

@@ -21,12 +21,17 @@ use uuid::Uuid;
 use crate::{
     command::{Accounts, Command},
     instance::Instance,
+    settings::Settings,
     testbed::Testbed,
 };
 
 const CLIENTS: u64 = 20;
 /// The request timeout. Longer than an instance stays frozen plus the time that a command may wait in its queue.
 const RESPONSE_S_MAX: u64 = 25;
+/// How many of the recorded commands are sent once more.
+const REPLAYED_PERCENT: u64 = 4;
+/// How many of the rejected commands are sent once more. They are rare.
+const REPLAYED_REJECTIONS_PERCENT: u64 = 40;
 /// The test fails if a command has no definite outcome after this time.
 const CONVERGENCE_S_MAX: u64 = 180;
 
@@ -38,6 +43,8 @@ pub struct CommandRecord {
     pub attempts: u64,
     /// Whether the outcome of an attempt before the last one is unknown.
     pub had_unknown_attempt: bool,
+    /// Whether the command was sent once more after its outcome, and got a replay.
+    pub is_replayed: bool,
     /// The result of each attempt, for failure messages.
     pub history: Vec<String>,
 }
@@ -83,6 +90,8 @@ impl Workload {
         let instances = testbed.all_instances();
         let is_over = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
+        // Releases before 0.3 do not record rejections.
+        let records_rejections = Settings::read().previous.is_none();
         for client_number in 0..CLIENTS {
             let (accounts, is_over) = (Arc::clone(accounts), Arc::clone(&is_over));
             let mut client = Client::new(&instances, rng.fork());
@@ -95,10 +104,15 @@ impl Workload {
                     }
                     let key = format!("{round}-{client_number}-{command_number}");
                     let command = accounts.command(&mut client.rng, key);
-                    let record = client.send_until_definite(command).await;
+                    let mut record = client.send_until_definite(command).await;
                     update_accounts(&accounts, &record);
-                    if client.rng.chance(4) {
-                        client.check_replay(&record).await;
+                    let percent = match record.outcome {
+                        Outcome::Rejected(_) if records_rejections => REPLAYED_REJECTIONS_PERCENT,
+                        Outcome::Recorded(_) => REPLAYED_PERCENT,
+                        Outcome::Rejected(_) | Outcome::Unknown => 0,
+                    };
+                    if client.rng.chance(percent) {
+                        client.check_replay(&mut record).await;
                     }
                     records.push(record);
                     sleep(client.rng.millis(1, 40)).await;
@@ -125,14 +139,21 @@ impl Client {
     /// Sends `command` until its outcome is definite.
     pub async fn send_until_definite(&mut self, command: Command) -> CommandRecord {
         let outcome = Outcome::Rejected("not sent yet".to_owned());
-        let mut record = CommandRecord { command, outcome, attempts: 0, had_unknown_attempt: false, history: vec![] };
+        let mut record = CommandRecord {
+            command,
+            outcome,
+            attempts: 0,
+            had_unknown_attempt: false,
+            history: vec![],
+            is_replayed: false,
+        };
         self.resume(&mut record).await;
         record
     }
 
-    /// Sends a command, after earlier attempts if there are any, until its outcome is definite. Does not retry a command
-    /// without a key after an attempt that may have succeeded.
-    pub async fn resume(&mut self, record: &mut CommandRecord) {
+    /// Sends a command until its outcome is definite. Does not retry a command without a key after an attempt that may have
+    /// succeeded.
+    async fn resume(&mut self, record: &mut CommandRecord) {
         let started = Instant::now();
         loop {
             let instance = self.pick_instance();
@@ -163,20 +184,21 @@ impl Client {
         }
     }
 
-    fn pick_instance(&mut self) -> Arc<Instance> {
+    pub fn pick_instance(&mut self) -> Arc<Instance> {
         let targets: Vec<_> = self.instances.iter().filter(|instance| instance.is_target()).cloned().collect();
         Arc::clone(self.rng.pick(&targets))
     }
 
-    /// Sends a recorded command once more, and asserts that the response is a replay with the same receipt.
-    async fn check_replay(&mut self, record: &CommandRecord) {
-        if !(record.command.is_keyed && matches!(record.outcome, Outcome::Recorded(_))) {
+    /// Sends a command with a definite outcome once more, and asserts that the response is a replay of the same receipt or rejection.
+    async fn check_replay(&mut self, record: &mut CommandRecord) {
+        if !record.command.is_keyed {
             return;
         }
         let instance = self.pick_instance();
         if let Attempt::Definite(outcome, is_replay) = self.attempt(&instance, &record.command).await {
             assert!(is_replay, "{record:?} was executed twice");
             assert_eq!(outcome, record.outcome, "the replay differs from the first response: {record:?}");
+            record.is_replayed = true;
         }
     }
 
@@ -211,7 +233,9 @@ async fn classify(response: Response, command: &Command) -> Attempt {
     let code = body["code"].as_str().unwrap_or_default().to_owned();
     match (status, code.as_str()) {
         (StatusCode::OK | StatusCode::CREATED, _) => Attempt::Definite(Outcome::Recorded(body), is_replay),
-        (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable" | "overloaded") => Attempt::NotExecuted(code),
+        (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable" | "overloaded" | "clock_skewed") => {
+            Attempt::NotExecuted(code)
+        }
         (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown") => Attempt::Unknown(code),
         (
             StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED | StatusCode::UNPROCESSABLE_ENTITY,

@@ -59,8 +59,31 @@ async fn serve_repairs_grants_after_an_interrupted_migrate() {
     let own = postgres.url("passbook", "own");
     assert!(Passbook::with_database(&own).argument("migrate").wait_for_exit().status.success());
     postgres.execute("own", "REVOKE ALL ON log_layout, relay FROM passbook_service").await;
+    postgres.execute("own", "REVOKE ALL ON FUNCTION delete_old_keys FROM passbook_service").await;
+    postgres.execute("own", "DROP INDEX idempotency_key_recorded_at").await;
     let service = Passbook::with_database(&own).start();
     service.client.open_account().await;
+    let mut superuser = PgConnection::connect(&own).await.unwrap();
+    let is_repaired = "SELECT has_function_privilege('passbook_service', 'delete_old_keys'::regproc, 'EXECUTE')
+                           AND (SELECT indisvalid FROM pg_index WHERE indexrelid = 'idempotency_key_recorded_at'::regclass)";
+    assert!(sqlx::query_scalar::<_, bool>(is_repaired).fetch_one(&mut superuser).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_index_whose_build_was_interrupted_is_built_again() {
+    let postgres = ExternalPostgres::start("CREATE DATABASE own").await;
+    let own = postgres.url("passbook", "own");
+    assert!(Passbook::with_database(&own).argument("migrate").wait_for_exit().status.success());
+    postgres
+        .execute(
+            "own",
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idempotency_key_recorded_at'::regclass",
+        )
+        .await;
+    assert!(Passbook::with_database(&own).argument("migrate").wait_for_exit().status.success());
+    let mut superuser = PgConnection::connect(&own).await.unwrap();
+    let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'idempotency_key_recorded_at'::regclass";
+    assert!(sqlx::query_scalar::<_, bool>(valid).fetch_one(&mut superuser).await.unwrap());
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ async fn service_exits_with_an_error_after_a_panic_in_any_task() {
         ("executor", serve(&url)),
         ("projector", serve(&url)),
         ("rebuilder", serve(&url)),
+        ("key deletion", serve(&url)),
         ("http server", serve(&url)),
         ("account loader", serve(&url)),
         ("replica monitor", serve(&url).set("PASSBOOK_READ_DATABASE_URL", &url)),
@@ -41,6 +42,17 @@ async fn service_exits_with_an_error_after_a_panic_in_any_task() {
         let message = format!("the background task `{task}` ended unexpectedly");
         assert!(ended.stderr.contains(&message), "{task}: {ended:?}");
     }
+}
+
+#[tokio::test]
+async fn a_retention_of_0_days_starts_no_deletion_of_keys() {
+    let folder = Folder::migrated();
+    let service = with_panic_in("key deletion", Passbook::in_folder(&folder));
+    let service = service.set("PASSBOOK_IDEMPOTENCY_RETENTION_DAYS", "0").start();
+    service.client.wait_until_ready().await;
+    let ended = service.stop(Signal::SIGTERM);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(!ended.stderr.contains("injected panic"), "the task that would panic is not started: {ended:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod command;
 mod command_stats;
 mod decide_batch;
 mod executor;
+mod key_deletion;
 mod outage;
 mod receipt;
 mod storage_error;
@@ -41,6 +42,7 @@ use passbook_telemetry::{supervision, trace::TARGET};
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch, Refusal, Refused};
 pub use command_stats::CommandStatsBucket;
 pub use executor::Settings;
+pub use key_deletion::KeyDeletion;
 pub use receipt::{
     AccountReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal,
     RefusedBecause, TransferReceipt,

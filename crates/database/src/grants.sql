@@ -33,6 +33,9 @@ BEGIN
 END
 $$;
 
+-- Every role may execute a new function by default.
+REVOKE ALL ON FUNCTION delete_old_keys FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION delete_old_keys TO passbook_service;
 GRANT SELECT ON _sqlx_migrations TO passbook_service;
 GRANT SELECT, INSERT ON event, idempotency_key TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON log_head TO passbook_service;

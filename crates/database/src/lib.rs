@@ -4,6 +4,7 @@
 mod citus;
 mod connect_options;
 mod error;
+mod key_index;
 mod schema;
 
 use std::time::Duration;
@@ -169,6 +170,13 @@ impl Database {
         let settings = [schema::AS_SERVICE, ("synchronous_commit", "on")];
         self.primary
             .with_options(|server| server.application_name("passbook writer").options(GENERIC_PLANS).options(settings))
+    }
+
+    /// Connections for the deletion of old idempotency keys. Commits are asynchronous, because a deletion that a crash loses is
+    /// repeated.
+    pub fn key_deletion(&self) -> PrimaryConnector {
+        let settings = [schema::AS_SERVICE, ("synchronous_commit", "off"), ("statement_timeout", QUERY_TIMEOUT)];
+        self.primary.with_options(|server| server.application_name("passbook key deletion").options(settings))
     }
 
     /// Connections for projectors. Commits are asynchronous, because a projector can repeat what a crash loses.

@@ -1,6 +1,7 @@
 //! The schema and its rights. The owner of the tables migrates; the running service takes the role `passbook_service`, which can
 //! append events and update views but cannot change or delete events.
 
+use super::key_index;
 use sqlx::{
     Connection, PgConnection,
     migrate::{Migrate, MigrateError, Migrator},
@@ -62,7 +63,9 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> 
         Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42501" | "22023")) => {
             Err(Error::NoRole { user: current_user(connection).await? })
         }
-        granted => Ok(granted?),
+        // After the lock is released: the build waits for the statements of instances that wait for the lock.
+        Ok(()) => Ok(key_index::build(connection).await?),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -83,13 +86,13 @@ async fn lock(connection: &mut PgConnection) -> Result<(), MigrateError> {
     }
 }
 
-/// Migrates if this user owns the tables and the schema or a right is missing. Other users only check the schema.
+/// Migrates if this user owns the tables and the schema, a right or an index is missing. Other users only check the schema.
 pub(super) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
     if owns(connection).await? {
-        return match version(connection).await? >= needed() && is_granted(connection).await? {
-            true => Ok(()),
-            false => migrate(connection).await,
-        };
+        let is_complete = version(connection).await? >= needed()
+            && is_granted(connection).await?
+            && key_index::is_built(connection).await?;
+        return if is_complete { Ok(()) } else { migrate(connection).await };
     }
     check(connection).await
 }
@@ -138,28 +141,35 @@ async fn is_migrated(connection: &mut PgConnection) -> sqlx::Result<bool> {
 /// Whether the service role exists and has all its rights. A dump of a database does not contain the role, and an interrupted
 /// migration may not have granted the rights.
 async fn is_granted(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let (tables, rights): (Vec<_>, Vec<_>) = granted().unzip();
+    let (names, rights): (Vec<_>, Vec<_>) = granted().unzip();
     query_scalar(
         "SELECT EXISTS (
              SELECT FROM pg_roles AS service
              WHERE rolname = 'passbook_service' AND NOT EXISTS (
                  SELECT FROM unnest($1::text[], $2::text[]) AS granted(name, rights)
-                 WHERE NOT coalesce(has_table_privilege(service.oid, to_regclass(name), rights), true)
+                 WHERE NOT coalesce(
+                     CASE rights
+                         WHEN 'EXECUTE' THEN has_function_privilege(service.oid, to_regproc(name), rights)
+                         ELSE has_table_privilege(service.oid, to_regclass(name), rights)
+                     END,
+                     true
+                 )
              )
          )",
     )
-    .bind(tables)
+    .bind(names)
     .bind(rights)
     .fetch_one(connection)
     .await
 }
 
-/// Returns each pair of table and right in [`GRANTS`].
+/// Returns each pair of a table or function and a right in [`GRANTS`].
 fn granted() -> impl Iterator<Item = (&'static str, &'static str)> {
     let grants = GRANTS.lines().filter_map(|line| line.strip_prefix("GRANT ")?.strip_suffix(" TO passbook_service;"));
     let grants = grants.filter_map(|grant| grant.split_once(" ON "));
-    grants.flat_map(|(rights, tables)| {
-        tables.split(", ").flat_map(move |table| rights.split(", ").map(move |right| (table, right)))
+    grants.flat_map(|(rights, names)| {
+        let names = names.trim_start_matches("FUNCTION ").split(", ");
+        names.flat_map(move |name| rights.split(", ").map(move |right| (name, right)))
     })
 }
 

@@ -174,28 +174,25 @@ pub async fn find_events(
     Ok(rows.into_iter().map(EventWithHash::from).collect())
 }
 
-/// Reads up to `limit` keys after the key `after`, in the order of the keys. Only keys recorded later than `since` and not later
-/// than `until` are returned, each with its time.
+/// Reads at least `limit` keys, if there are as many, in the order of their times. Only keys recorded later than `since` and not
+/// later than `until` are returned, each with its time. The page ends with the last key of its time, so the next page begins
+/// after that time.
 ///
 /// # Errors
 /// A database error.
 pub async fn read_keys(
     connection: &mut PgConnection,
     partition: i16,
-    after: Option<&KeyId>,
     (since, until): (DateTime<Utc>, DateTime<Utc>),
     limit: i64,
 ) -> Result<Vec<(Key, DateTime<Utc>)>> {
-    let (caller, key) = after.map_or(("", ""), |after| (&*after.caller, &*after.key));
     let rows = query!(
         r#"SELECT caller, key, fingerprint, receipt::text AS "receipt!", recorded_at
            FROM idempotency_key
-           WHERE partition = $1 AND (caller, key) > ($2, $3) AND recorded_at > $4 AND recorded_at <= $5
-           ORDER BY caller, key
-           LIMIT $6"#,
+           WHERE partition = $1 AND recorded_at > $2 AND recorded_at <= $3
+           ORDER BY recorded_at
+           FETCH FIRST ($4::bigint) ROWS WITH TIES"#,
         partition,
-        caller,
-        key,
         since,
         until,
         limit
@@ -209,17 +206,14 @@ pub async fn read_keys(
     Ok(keyed.collect())
 }
 
-/// Writes keys with their original times. Keys that exist already are left unchanged.
+/// Writes keys with their original times, so that they keep their age. The partition must contain the events up to these times.
+/// Keys that exist already are left unchanged.
 ///
 /// # Errors
 /// A database error.
 pub async fn write_keys(connection: &mut PgConnection, partition: i16, keys: &[(Key, DateTime<Utc>)]) -> Result<()> {
-    query!(
-        "INSERT INTO idempotency_key (partition, caller, key, fingerprint, receipt, recorded_at)
-         SELECT $1, k.caller, k.key, k.fingerprint, k.receipt::json, k.recorded_at
-         FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::timestamptz[])
-             AS k(caller, key, fingerprint, receipt, recorded_at)
-         ON CONFLICT (partition, caller, key) DO NOTHING",
+    query_file!(
+        "src/write_imported_keys.sql",
         partition,
         &keys.iter().map(|(key, _)| &*key.id.caller).collect::<Vec<_>>() as _,
         &keys.iter().map(|(key, _)| &*key.id.key).collect::<Vec<_>>() as _,

@@ -3,7 +3,8 @@
 //! [`log`] appends at the head of a partition, [`unknown_outcome`] resolves an append that got no response, and [`stream`]
 //! loads streams for the write side. [`reader`] reads pages, [`scan`] reads everything for verification, and [`import`] copies
 //! events between logs. [`hash_chain`] computes event hashes. [`Partitions`] maps streams to partitions, and [`partition_count`]
-//! stores their number. [`moment`] makes a moment of the log final. [`PrimaryConnector`] connects to the server that accepts writes.
+//! stores their number. [`moment`] makes a moment of the log final, and [`old_keys`] deletes idempotency keys by age.
+//! [`PrimaryConnector`] connects to the server that accepts writes.
 
 mod event;
 mod failure;
@@ -11,6 +12,7 @@ pub mod hash_chain;
 pub mod import;
 pub mod log;
 pub mod moment;
+pub mod old_keys;
 mod partition;
 pub mod partition_count;
 mod position;

@@ -1,5 +1,6 @@
-//! Reads the whole log for verification: every event with its hash, every snapshot, and the receipt of every key.
+//! Reads the whole log for verification: every event with its hash, every snapshot, and every key with its receipt.
 
+use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use sqlx::{PgConnection, Result, query_as, query_file_as};
 use uuid::Uuid;
@@ -7,21 +8,20 @@ use uuid::Uuid;
 use super::{
     event::{EventRow, EventWithHash},
     hash_chain::Hash,
-    partition::Partitions,
 };
 
-/// The recorded receipt of an idempotency key.
+/// A recorded idempotency key.
 #[derive(Debug)]
-pub struct RecordedReceipt {
+pub struct RecordedKey {
     /// The caller that the key belongs to.
     pub caller: String,
     /// The key.
     pub key: String,
-    /// The partition that contains the key.
-    pub kept_in: i16,
-    /// The receipt's position in the scanned partition; 0 if the receipt contains none.
-    pub position: i64,
-    /// The receipt's JSON.
+    /// When the key was recorded: the time of its batch.
+    pub recorded_at: DateTime<Utc>,
+    /// The position of the last event recorded at that time or before it; `None` if a release before 0.3 recorded the key.
+    pub position: Option<i64>,
+    /// The JSON of the receipt or of the refusal.
     pub receipt: String,
 }
 
@@ -75,25 +75,39 @@ pub async fn events_with_previous_hash(
     Ok(rows.collect())
 }
 
-/// Reads every receipt that contains a position in `partition`, in the order of these positions. Before them come the receipts
-/// of keys in this partition that contain no valid position.
+/// Reads every key of a partition in the order of their times, which is that of the log.
 ///
 /// # Errors
 /// The stream yields a database error and then ends.
-pub fn receipts(
-    connection: &mut PgConnection,
-    partitions: Partitions,
-    partition: i16,
-) -> BoxStream<'_, Result<RecordedReceipt>> {
-    let all: Vec<i16> = partitions.all().collect();
-    let (in_partition, anywhere) = match partitions.is_partitioned() {
-        false => ("^([0-9]{1,18})$".to_owned(), "^[0-9]{1,18}$".to_owned()),
-        true => {
-            let one = format!("({}):[0-9]{{1,18}}", all.iter().map(i16::to_string).collect::<Vec<_>>().join("|"));
-            (format!("(?:^|,){partition}:([0-9]{{1,18}})(?:,|$)"), format!("^{one}(,{one})*$"))
-        }
-    };
-    query_file_as!(RecordedReceipt, "src/receipts.sql", partition, in_partition, &all, anywhere).fetch(connection)
+pub fn keys(connection: &mut PgConnection, partition: i16) -> BoxStream<'_, Result<RecordedKey>> {
+    query_as!(
+        RecordedKey,
+        r#"SELECT caller, key, recorded_at, position, receipt::text AS "receipt!"
+           FROM idempotency_key
+           WHERE partition = $1
+           ORDER BY recorded_at"#,
+        partition
+    )
+    .fetch(connection)
+}
+
+/// Reads the keys of a partition whose receipt contains positions other than a single one in this partition, in the order of their
+/// times. The order makes the planner read the keys of this partition only.
+///
+/// # Errors
+/// The stream yields a database error and then ends.
+pub fn keys_of_other_partitions(connection: &mut PgConnection, partition: i16) -> BoxStream<'_, Result<RecordedKey>> {
+    let only_here = format!("^{partition}:[0-9]+$");
+    query_as!(
+        RecordedKey,
+        r#"SELECT caller, key, recorded_at, position, receipt::text AS "receipt!"
+           FROM idempotency_key
+           WHERE partition = $1 AND receipt ->> 'position' !~ $2
+           ORDER BY recorded_at"#,
+        partition,
+        only_here
+    )
+    .fetch(connection)
 }
 
 /// Reads every snapshot whose state has the JSON schema `state_version`.

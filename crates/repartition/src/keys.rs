@@ -18,28 +18,39 @@ use passbook_event_store::{
 };
 
 impl Session {
-    /// Copies the keys of a source partition that were recorded up to `until` and not copied before. The target must contain
-    /// the events of these keys. Later calls skip the keys that were recorded up to `checkpoint`.
+    /// Copies the keys of a source partition that were recorded up to `until` and not copied before, in the order of their times.
+    /// The target must contain the events of these keys. Later calls skip the keys that were recorded up to `checkpoint`.
     pub(super) async fn copy_keys(
         &mut self,
         partition: i16,
         until: DateTime<Utc>,
         checkpoint: DateTime<Utc>,
     ) -> Result<(), Error> {
-        let since = self.progress_of(partition).keys_at;
+        let mut since = self.progress_of(partition).keys_at;
         if since >= until {
             return Ok(());
         }
-        let mut after: Option<KeyId> = None;
         loop {
-            let page =
-                import::read_keys(&mut self.source, partition, after.as_ref(), (since, until), PAGE_ROWS_MAX).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.id.clone());
+            let page = import::read_keys(&mut self.source, partition, (since, until), PAGE_ROWS_MAX).await?;
+            let Some((_, last)) = page.last() else { break };
+            since = *last;
+            let is_last = (page.len() as i64) < PAGE_ROWS_MAX;
             self.copy_key_page(partition, page).await?;
+            if is_last {
+                break;
+            }
+            // An interrupted copy continues here.
+            self.store_keys_at(partition, since.min(checkpoint)).await?;
         }
-        let progress = ImportProgress { keys_at: checkpoint.max(since), ..self.progress_of(partition).clone() };
-        self.store_progress(progress).await
+        self.store_keys_at(partition, checkpoint).await
+    }
+
+    async fn store_keys_at(&mut self, partition: i16, keys_at: DateTime<Utc>) -> Result<(), Error> {
+        let progress = self.progress_of(partition).clone();
+        match keys_at > progress.keys_at {
+            true => self.store_progress(ImportProgress { keys_at, ..progress }).await,
+            false => Ok(()),
+        }
     }
 
     async fn copy_key_page(&mut self, partition: i16, page: Vec<(Key, DateTime<Utc>)>) -> Result<(), Error> {

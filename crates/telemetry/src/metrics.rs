@@ -37,6 +37,8 @@ pub struct Metrics {
     pub authority_refusals: IntCounterVec,
     /// Responses that were replayed for an idempotency key.
     pub replays: IntCounter,
+    /// Idempotency keys that were deleted because of their age.
+    pub deleted_keys: IntCounter,
     /// Commands in the queues of the executors.
     pub queued_commands: IntGauge,
     /// Commands of each batch.
@@ -114,6 +116,8 @@ impl Metrics {
                 &["code"],
             ),
             replays: register.counter("replays_total", "Responses replayed for an idempotency key."),
+            deleted_keys: register
+                .counter("idempotency_keys_deleted_total", "Idempotency keys deleted because of their age."),
             queued_commands: register.gauge("queued_commands", "Commands in the queues of the executors."),
             batch_commands: register.histogram("batch_commands", "Commands in a batch.", COUNTS),
             batch_duration: register.histograms(

@@ -2,6 +2,7 @@
 //! database, `verify_account` checks one account while the service runs.
 
 mod account;
+mod foreign_receipts;
 mod log_fold;
 mod pinned_head;
 mod receipts;

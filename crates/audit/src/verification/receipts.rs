@@ -1,45 +1,55 @@
 //! Compares the receipt of every idempotency key with the fold of the log at the receipt's position. A retry of a command returns
 //! the stored receipt, so it must be what the events say. A recorded refusal rests on no event; only its form and partition can be
-//! checked.
+//! checked. Keys are read in the order of their times, which is that of the log.
 
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Utc};
 use futures_util::{TryStreamExt, stream::BoxStream};
 
-use super::{log_fold::LogFold, report::Error};
+use super::{
+    log_fold::LogFold,
+    report::{Error, Finding},
+};
 use passbook_bank::{AccountReceipt, Counterparty, Receipt, RecordedFact, RecordedOutcome, TransferReceipt};
 use passbook_domain::Event;
-use passbook_event_store::{Position, RecordedEvent, scan::RecordedReceipt};
+use passbook_event_store::{Position, RecordedEvent, scan::RecordedKey};
 
-/// The receipts that are not compared yet, in the order of their positions.
+/// More keys than one batch can record. They would have to be kept in memory at once.
+const KEYS_OF_BATCH_MAX: usize = 10_000;
+
+/// The keys of a partition that are not compared yet.
 pub(super) struct Receipts<'a> {
-    stream: BoxStream<'a, sqlx::Result<RecordedReceipt>>,
-    next: Option<RecordedReceipt>,
+    stream: BoxStream<'a, sqlx::Result<RecordedKey>>,
+    next: Option<RecordedKey>,
     is_started: bool,
-    /// The event before the current one: the sent side of a transfer within a partition.
+    /// The keys of the current batch whose receipts have a later position in this partition, in the order of these positions.
+    due: VecDeque<(i64, RecordedKey)>,
+    /// A key of the current batch that contains the position of the batch's last event.
+    positioned: Option<(i64, String)>,
+    /// The event before the current one: the last of its batch, or the sent side of a transfer within a partition.
     previous_event: Option<RecordedEvent>,
     compared: u64,
 }
 
 impl<'a> Receipts<'a> {
-    pub(super) fn new(stream: BoxStream<'a, sqlx::Result<RecordedReceipt>>) -> Self {
-        Self { stream, next: None, is_started: false, previous_event: None, compared: 0 }
+    pub(super) fn new(stream: BoxStream<'a, sqlx::Result<RecordedKey>>) -> Self {
+        let due = VecDeque::new();
+        Self { stream, next: None, is_started: false, due, positioned: None, previous_event: None, compared: 0 }
     }
 
     /// Compares the receipts at the position of `event`, which is the last event of their commands.
     pub(super) async fn compare(&mut self, fold: &LogFold, event: &RecordedEvent) -> Result<(), Error> {
-        self.read_first().await?;
-        while let Some(receipt) = self.next.take_if(|next| next.position <= event.position) {
-            if is_refusal(fold, &receipt) {
-                self.next = self.stream.try_next().await?;
-                continue;
+        if self.previous_event.as_ref().is_none_or(|previous| previous.recorded_at != event.recorded_at) {
+            self.finish_batch(fold)?;
+            self.read_keys_before(fold, Some(event.recorded_at)).await?;
+            self.read_batch(fold, event).await?;
+        }
+        while let Some((position, key)) = self.due.pop_front_if(|(position, _)| *position <= event.position) {
+            if position != event.position || !self.matches(fold, event, &key) {
+                return Err(mismatch(fold, event.position, &key).into());
             }
-            if receipt.position != event.position || !self.matches(fold, event, &receipt) {
-                let RecordedReceipt { caller, key, .. } = receipt;
-                let message = format!("the receipt of key {key:?} of caller {caller:?} does not match its events");
-                return Err(fold.finding(event.position, message).into());
-            }
-            // The receipt of a transfer over two partitions is compared in both, but counted only where its key is stored.
-            self.compared += u64::from(receipt.kept_in == fold.partition());
-            self.next = self.stream.try_next().await?;
+            self.compared += 1;
         }
         Ok(())
     }
@@ -51,40 +61,93 @@ impl<'a> Receipts<'a> {
 
     /// The number of compared receipts. Fails if a receipt has a position beyond the log.
     pub(super) async fn finish(mut self, fold: &LogFold) -> Result<u64, Error> {
-        self.read_first().await?;
-        while self.next.take_if(|next| is_refusal(fold, next)).is_some() {
-            self.next = self.stream.try_next().await?;
+        if let Some((position, RecordedKey { caller, key, .. })) = self.due.pop_front() {
+            let message = format!("the receipt of key {key:?} of caller {caller:?} names an event that does not exist");
+            return Err(fold.finding(position, message).into());
         }
-        match self.next {
-            None => Ok(self.compared),
-            Some(RecordedReceipt { caller, key, position, .. }) => {
-                let message =
-                    format!("the receipt of key {key:?} of caller {caller:?} names an event that does not exist");
-                Err(fold.finding(position, message).into())
-            }
+        self.finish_batch(fold)?;
+        self.read_keys_before(fold, None).await?;
+        Ok(self.compared)
+    }
+
+    /// Checks that no receipt of the batch is left, and that its keys contain the position of its last event.
+    fn finish_batch(&mut self, fold: &LogFold) -> Result<(), Finding> {
+        let last = self.last_position();
+        if let Some((_, key)) = self.due.pop_front() {
+            return Err(mismatch(fold, last, &key));
+        }
+        match self.positioned.take() {
+            Some((position, key)) if position != last => Err(wrong_position(fold, last, &key)),
+            Some(_) | None => Ok(()),
         }
     }
 
-    async fn read_first(&mut self) -> sqlx::Result<()> {
-        if !std::mem::replace(&mut self.is_started, true) {
-            self.next = self.stream.try_next().await?;
+    /// Reads the keys that were recorded before `time`, without events of this partition: refusals, and openings whose accounts are
+    /// in other partitions.
+    async fn read_keys_before(&mut self, fold: &LogFold, time: Option<DateTime<Utc>>) -> Result<(), Error> {
+        let last = self.last_position();
+        while let Some(key) = self.next_key_if(|key| time.is_none_or(|time| key.recorded_at < time)).await? {
+            if position_here(fold, &key) != Some(0) {
+                return Err(mismatch(fold, last, &key).into());
+            }
+            if key.position.is_some_and(|position| position != last) {
+                return Err(wrong_position(fold, last, &key.key).into());
+            }
         }
         Ok(())
     }
 
+    /// Reads the keys of the batch that begins with `event`.
+    async fn read_batch(&mut self, fold: &LogFold, event: &RecordedEvent) -> Result<(), Error> {
+        let mut batch = Vec::new();
+        while let Some(key) = self.next_key_if(|key| key.recorded_at == event.recorded_at).await? {
+            if batch.len() == KEYS_OF_BATCH_MAX {
+                let message = format!("more than {KEYS_OF_BATCH_MAX} idempotency keys have the time of this event");
+                return Err(fold.finding(event.position, message).into());
+            }
+            match (key.position, &self.positioned) {
+                (Some(position), Some((other, _))) if position != *other => {
+                    return Err(wrong_position(fold, event.position, &key.key).into());
+                }
+                (Some(position), _) => self.positioned = Some((position, key.key.clone())),
+                (None, _) => {}
+            }
+            match position_here(fold, &key) {
+                Some(0) => {}
+                Some(position) => batch.push((position, key)),
+                None => return Err(mismatch(fold, event.position, &key).into()),
+            }
+        }
+        batch.sort_by_key(|(position, _)| *position);
+        self.due = batch.into();
+        Ok(())
+    }
+
+    async fn next_key_if(&mut self, wanted: impl Fn(&RecordedKey) -> bool) -> sqlx::Result<Option<RecordedKey>> {
+        if !std::mem::replace(&mut self.is_started, true) {
+            self.next = self.stream.try_next().await?;
+        }
+        let key = self.next.take_if(|key| wanted(key));
+        if key.is_some() {
+            self.next = self.stream.try_next().await?;
+        }
+        Ok(key)
+    }
+
+    /// The position of the last event before the current one; 0 if there is none.
+    fn last_position(&self) -> i64 {
+        self.previous_event.as_ref().map_or(0, |event| event.position)
+    }
+
     /// Whether a receipt at the position of `event` is the result of its command.
-    fn matches(&self, fold: &LogFold, event: &RecordedEvent, stored: &RecordedReceipt) -> bool {
+    fn matches(&self, fold: &LogFold, event: &RecordedEvent, stored: &RecordedKey) -> bool {
         match serde_json::from_str(&stored.receipt) {
             Ok(Receipt::Transfer(transfer)) if is_in_several_partitions(&transfer.position) => {
                 is_same_json(&Receipt::Transfer(transfer.clone()), &stored.receipt)
-                    && matches_side(fold, event, &transfer, stored.kept_in).unwrap_or(false)
+                    && matches_sender(fold, event, &transfer).unwrap_or(false)
             }
-            Ok(receipt)
-                if stored.kept_in == fold.partition() || is_opening_of_other_partition(&receipt, fold, stored) =>
-            {
-                self.expected(fold, event).is_some_and(|expected| is_same_json(&expected, &stored.receipt))
-            }
-            Ok(_) | Err(_) => false,
+            Ok(_) => self.expected(fold, event).is_some_and(|expected| is_same_json(&expected, &stored.receipt)),
+            Err(_) => false,
         }
     }
 
@@ -110,55 +173,57 @@ impl<'a> Receipts<'a> {
     }
 }
 
-/// Whether it is the receipt of an opening whose key is in the partition that the key determines. `passbook copy` may have moved
-/// the account to another partition.
-fn is_opening_of_other_partition(receipt: &Receipt, fold: &LogFold, stored: &RecordedReceipt) -> bool {
-    let is_opening = matches!(receipt, Receipt::Account(account) if account.version == 1);
-    is_opening && fold.partitions().partition_of_key(&stored.caller, &stored.key) == stored.kept_in
+/// The position of the key's receipt in this partition. 0 if it has none there: of a refusal of an account of this partition, and of
+/// an opening whose account `passbook copy` has moved to another partition than the key. `None` if the key cannot be stored here.
+fn position_here(fold: &LogFold, key: &RecordedKey) -> Option<i64> {
+    let receipt = match serde_json::from_str(&key.receipt).ok()? {
+        RecordedOutcome::Refused(refusal) => {
+            return (fold.partitions().partition_of(refusal.account_id) == fold.partition()).then_some(0);
+        }
+        RecordedOutcome::Succeeded(receipt) => receipt,
+    };
+    let position = receipt.position();
+    match position.in_partition(fold.partition()) {
+        0 => {
+            let is_opening = matches!(&receipt, Receipt::Account(account) if account.version == 1);
+            let is_of_key = fold.partitions().partition_of_key(&key.caller, &key.key) == fold.partition();
+            // `ForeignReceipts` compares the receipt where its event is.
+            (is_opening && is_of_key && is_same_json(&receipt, &key.receipt)).then_some(0)
+        }
+        here => fold.partitions().covers(&position).then_some(here),
+    }
 }
 
-/// Whether it is a refusal that is recorded in the partition of its account.
-fn is_refusal(fold: &LogFold, stored: &RecordedReceipt) -> bool {
-    match serde_json::from_str(&stored.receipt) {
-        Ok(RecordedOutcome::Refused(refusal)) => fold.partitions().partition_of(refusal.account_id) == stored.kept_in,
-        Ok(RecordedOutcome::Succeeded(_)) | Err(_) => false,
-    }
+fn mismatch(fold: &LogFold, position: i64, RecordedKey { caller, key, .. }: &RecordedKey) -> Finding {
+    fold.finding(position, format!("the receipt of key {key:?} of caller {caller:?} does not match its events"))
+}
+
+fn wrong_position(fold: &LogFold, position: i64, key: &str) -> Finding {
+    fold.finding(position, format!("the position of key {key:?} is not that of the log at the key's time"))
 }
 
 fn is_in_several_partitions(position: &Position) -> bool {
     matches!(position, Position::PerPartition(positions) if positions.len() > 1)
 }
 
-/// Whether `event`, one side of a transfer over two partitions, matches this side of the receipt. `None` if the fold or the event
-/// lacks the needed data.
-fn matches_side(fold: &LogFold, event: &RecordedEvent, stored: &TransferReceipt, kept_in: i16) -> Option<bool> {
+/// Whether `event`, the sent side of a transfer over two partitions, matches its side of the receipt. `None` if the fold or the
+/// event lacks the needed data. [`super::foreign_receipts`] compares the received side.
+fn matches_sender(fold: &LogFold, event: &RecordedEvent, stored: &TransferReceipt) -> Option<bool> {
     let expected = account_receipt(fold, event)?;
     let Counterparty::Visible(to) = &stored.to else { return Some(false) };
     let is_position_complete = stored.from.position.clone().merge(to.position.clone()) == stored.position;
-    // The key of a transfer is stored in the sender's partition.
-    let is_sender = kept_in == fold.partition();
+    let Event::TransferSent(sent) = Event::decode(&event.event_type, event.schema_version, &event.data).ok()? else {
+        return Some(false);
+    };
     Some(
         is_position_complete
-            && match Event::decode(&event.event_type, event.schema_version, &event.data).ok()? {
-                Event::TransferSent(sent) => {
-                    is_sender
-                        && (sent.transfer_id, sent.to, sent.amount)
-                            == (stored.transfer_id, to.account_id, stored.amount)
-                        && (expected.currency, &expected) == (stored.currency, &stored.from)
-                }
-                Event::TransferReceived(received) => {
-                    !is_sender
-                        && (received.transfer_id, received.from, received.amount)
-                            == (stored.transfer_id, stored.from.account_id, stored.amount)
-                        && expected == *to
-                }
-                _ => false,
-            },
+            && (sent.transfer_id, sent.to, sent.amount) == (stored.transfer_id, to.account_id, stored.amount)
+            && (expected.currency, &expected) == (stored.currency, &stored.from),
     )
 }
 
 /// The receipt of the account of `event` after this event.
-fn account_receipt(fold: &LogFold, event: &RecordedEvent) -> Option<AccountReceipt> {
+pub(super) fn account_receipt(fold: &LogFold, event: &RecordedEvent) -> Option<AccountReceipt> {
     let (version, account) = fold.opened_account(event.stream_id)?;
     Some(AccountReceipt {
         account_id: event.stream_id,
@@ -177,7 +242,7 @@ fn account_receipt(fold: &LogFold, event: &RecordedEvent) -> Option<AccountRecei
 }
 
 /// Whether the stored JSON equals that of `expected`. The order of members may differ, because previous releases wrote another.
-fn is_same_json(expected: &Receipt, stored: &str) -> bool {
+pub(super) fn is_same_json(expected: &Receipt, stored: &str) -> bool {
     let json = serde_json::to_string(expected).unwrap_or_default();
     let value = |text| serde_json::from_str::<serde_json::Value>(text).ok();
     json == stored || value(&json) == value(stored)

@@ -1,5 +1,6 @@
-//! Verifies the whole log in one pass and in one snapshot of the database, while the service runs. Memory grows with accounts and
-//! not with events. It finds changes that a superuser made to the tables, and reports the position of the first one.
+//! Verifies the whole log in one pass and in one snapshot of the database, while the service runs. Memory grows with accounts
+//! and with the keys of transfers between partitions, not with events. It finds changes that a superuser made to the tables, and
+//! reports the position of the first one.
 
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, PgConnection, query_scalar, raw_sql};
 
 use super::{
+    foreign_receipts::ForeignReceipts,
     log_fold::LogFold,
     pinned_head::PinnedHead,
     receipts::Receipts,
@@ -48,6 +50,7 @@ pub async fn verify(
     let mut verifier = Verifier {
         partitions,
         transfers: Transfers::default(),
+        foreign_receipts: ForeignReceipts::load(&mut snapshot.keys, partitions).await?,
         report: Report::default(),
         progress: |read| progress(read, events),
     };
@@ -94,6 +97,8 @@ fn check_money(report: &Report, events: i64) -> Result<(), Finding> {
 struct Verifier<P> {
     partitions: Partitions,
     transfers: Transfers,
+    /// Not compared yet.
+    foreign_receipts: ForeignReceipts,
     report: Report,
     /// Gets the number of events read.
     progress: P,
@@ -112,7 +117,8 @@ impl<P: Fn(i64)> Verifier<P> {
         let snapshots = scan::snapshots(views, partition, STATE_VERSION).await?;
         let mut fold = LogFold::new(self.partitions, partition, snapshots, pinned_head);
         let mut view_checks = ViewChecks::load(views, partition).await?;
-        let mut receipts = Receipts::new(scan::receipts(keys, self.partitions, partition));
+        let mut receipts = Receipts::new(scan::keys(keys, partition));
+        let mut claims = self.foreign_receipts.take(partition);
         let read_before = self.report.events;
 
         view_checks.compare_at(0, views, &fold).await?;
@@ -121,6 +127,7 @@ impl<P: Fn(i64)> Verifier<P> {
             let position = linked.event.position;
             let event = fold.apply(&linked)?;
             receipts.compare(&fold, &linked.event).await?;
+            claims.compare(views, &fold, &linked.event).await?;
             self.transfers.add(linked.event.stream_id, &event);
             let decoded = DecodedEvent { recorded: linked.event, event };
             view_checks.fold(&decoded);
@@ -132,6 +139,7 @@ impl<P: Fn(i64)> Verifier<P> {
         }
         fold.finish(head)?;
         self.report.receipts += receipts.finish(&fold).await?;
+        claims.finish(views, &fold).await?;
         view_checks.finish(&fold)?;
         (self.progress)(read_before + head.position);
         fold.add_to(&mut self.report);
