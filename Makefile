@@ -17,10 +17,26 @@ release: ## Build the fully optimized binary, target/release/passbook
 	@scripts/install-deps
 	cargo build --release --package passbook
 
-test: ## Run every test, against a real Postgres
+test: ## Run every test, against a real Postgres (JOBS=1: one suite after the other)
 	@scripts/install-deps --test
-	cargo test --workspace
+	cargo test --workspace --no-run
+	@$(MAKE) --no-print-directory --jobs=$(JOBS) $(OUTPUT_SYNC) --keep-going $(SUITES)
+
+# The suites of `make test`, the longest first. Two run at a time, because they wait more than they compute.
+SUITES = suite-api suite-cli suite-console suite-chaos suite-readme suite-relay suite-partitions suite-units
+JOBS ?= 2
+# Prints the output of a suite when it ends (GNU make 4).
+OUTPUT_SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+suite-partitions:
 	PASSBOOK_TEST_PARTITIONS=4 cargo test --workspace --test api -- $(OVER_PARTITIONS)
+
+suite-units:
+	cargo test --workspace --lib --bins --test architecture --test config --test domain --test openapi
+	cargo test --workspace --doc
+
+suite-%:
+	cargo test --workspace --test $*
 
 # The API tests that `make test` repeats on a log with several partitions: those that involve several accounts.
 OVER_PARTITIONS = account_view:: idempotency:: outage:: races:: transfers:: two_instances::

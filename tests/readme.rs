@@ -169,11 +169,12 @@ impl Reader {
         let log = fs::File::create(self.path("log")).unwrap();
         let mut make = Command::new("make");
         make.args(["run", "PROFILE=dev"]).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
-        // A reader's shell does not have the variables that Cargo sets for tests.
+        // A reader's shell does not have the variables that Cargo and make set for tests.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            let told = ["PASSBOOK_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
-            if told.iter().any(|prefix| name.starts_with(prefix)) {
+            let set_for_tests =
+                ["PASSBOOK_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "MAKE", "MFLAGS"];
+            if set_for_tests.iter().any(|prefix| name.starts_with(prefix)) {
                 make.env_remove(name);
             }
         }

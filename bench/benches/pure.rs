@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use chrono::DateTime;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use divan::{Bencher, counter::ItemsCount};
 use passbook_domain::Channel;
 use passbook_domain::account::Account;
 use passbook_domain::command::{AccountCommand, Movement};
@@ -44,25 +44,26 @@ fn account() -> (Account, Event) {
     (account, deposited)
 }
 
-fn decide(c: &mut Criterion) {
-    let (account, _) = account();
-    let deposit = deposit();
-    c.bench_function("decide a deposit", |b| b.iter(|| black_box(&account).decide(black_box(&deposit))));
+fn main() {
+    divan::main();
 }
 
-fn fold(c: &mut Criterion) {
+#[divan::bench]
+fn decide_a_deposit(bencher: Bencher) {
+    let ((account, _), deposit) = (account(), deposit());
+    bencher.bench_local(|| black_box(&account).decide(black_box(&deposit)));
+}
+
+#[divan::bench]
+fn fold_events(bencher: Bencher) {
     let (account, deposited) = account();
     let events = vec![deposited; FOLDED_EVENTS];
-    let mut group = c.benchmark_group("fold");
-    group.throughput(Throughput::Elements(FOLDED_EVENTS as u64));
-    group.bench_function("1 000 events", |b| {
-        let fold = |account: Account| events.iter().fold(account, Account::evolve);
-        b.iter_batched(|| account.clone(), fold, BatchSize::SmallInput);
-    });
-    group.finish();
+    let bencher = bencher.counter(ItemsCount::new(FOLDED_EVENTS)).with_inputs(|| account.clone());
+    bencher.bench_local_values(|account| events.iter().fold(account, Account::evolve));
 }
 
-fn hash_event(c: &mut Criterion) {
+#[divan::bench]
+fn hash_an_event(bencher: Bencher) {
     let (_, event) = account();
     let data = encode(&event);
     let fields = HashedFields {
@@ -77,26 +78,24 @@ fn hash_event(c: &mut Criterion) {
         metadata: METADATA,
         recorded_at: DateTime::UNIX_EPOCH,
     };
-    c.bench_function("hash an event", |b| b.iter(|| hash(black_box(&[7; 32]), black_box(fields))));
+    bencher.bench_local(|| hash(black_box(&[7; 32]), black_box(fields)));
 }
 
-fn encode_and_decode(c: &mut Criterion) {
+#[divan::bench]
+fn encode_an_event(bencher: Bencher) {
+    let (_, event) = account();
+    bencher.bench_local(|| encode(black_box(&event)));
+}
+
+#[divan::bench]
+fn decode_an_event(bencher: Bencher) {
     let (_, event) = account();
     let data = encode(&event);
-    c.bench_function("encode an event", |b| b.iter(|| encode(black_box(&event))));
-    c.bench_function("decode an event", |b| {
-        b.iter(|| Event::decode(event.name(), event.schema_version(), black_box(&data)));
-    });
+    bencher.bench_local(|| Event::decode(event.name(), event.schema_version(), black_box(&data)));
 }
 
-/// The metrics that one request updates.
-fn update_metrics(c: &mut Criterion) {
-    let update = || {
-        METRICS.requests.with_label_values(black_box(&["POST", "/v1/accounts/{id}/deposits", "201"])).observe(0.004);
-        METRICS.replays.inc_by(0);
-    };
-    c.bench_function("update the metrics of a request", |b| b.iter(update));
+#[divan::bench]
+fn update_the_metrics_of_a_request() {
+    METRICS.requests.with_label_values(black_box(&["POST", "/v1/accounts/{id}/deposits", "201"])).observe(0.004);
+    METRICS.replays.inc_by(0);
 }
-
-criterion_group!(pure, decide, fold, hash_event, encode_and_decode, update_metrics);
-criterion_main!(pure);

@@ -39,7 +39,6 @@ pub use task_group::TaskEnded;
 const SHUTDOWN_MS_MAX: u64 = 25_000;
 
 /// A running service.
-#[derive(Debug)]
 pub struct Service {
     address: SocketAddr,
     tasks: Tasks,
@@ -50,12 +49,13 @@ pub struct Service {
 }
 
 /// The background tasks, in the order in which they stop.
-#[derive(Debug)]
 struct Tasks {
     /// Ends after the requests in flight.
     http: TaskGroup,
     /// Ends after all accepted commands are answered.
     bank: TaskGroup,
+    /// Keeps the executors running when the HTTP server panics, so that the panic is reported as the reason of the exit.
+    _bank_handle: Bank,
     /// Ends at the log's head.
     projections: TaskGroup,
 }
@@ -131,7 +131,7 @@ impl Service {
 
     /// Waits until a background task ends although the service runs. The service is then incomplete: log it and exit.
     pub async fn task_ended(&mut self) -> TaskEnded {
-        let Tasks { http, bank, projections } = &mut self.tasks;
+        let Tasks { http, bank, projections, .. } = &mut self.tasks;
         tokio::select! {
             ended = http.unexpected_end() => ended,
             ended = bank.unexpected_end() => ended,
@@ -146,7 +146,7 @@ impl Service {
     /// # Errors
     /// The tasks did not end within [`SHUTDOWN_MS_MAX`]. They are abandoned, and the database is closed all the same.
     pub async fn stop(self) -> Result<(), ShutdownTimeout> {
-        let Self { tasks: Tasks { http, bank, projections }, database, draining, shutdown_delay, .. } = self;
+        let Self { tasks: Tasks { http, bank, projections, .. }, database, draining, shutdown_delay, .. } = self;
         draining.cancel();
         sleep(shutdown_delay).await;
         let stopped = timeout(Duration::from_millis(SHUTDOWN_MS_MAX), async {
@@ -173,7 +173,7 @@ async fn start_tasks(
     if let Err(error) = read_model::register(&database.projector(), partitions).await {
         tracing::warn!(%error, "views could not be registered; the projector retries");
     }
-    let mut tasks = Tasks { http: TaskGroup::new(), bank: TaskGroup::new(), projections: TaskGroup::new() };
+    let (mut http_tasks, mut bank_tasks, mut projections) = (TaskGroup::new(), TaskGroup::new(), TaskGroup::new());
     let appended: Arc<[_]> = partitions.all().map(|_| Arc::new(watch::Sender::new(0))).collect();
     let unsupported_event = Arc::new(watch::Sender::new(None));
 
@@ -182,14 +182,14 @@ async fn start_tasks(
         let (projector, projected) =
             Projector::new(partition, database.projector(), appended.subscribe(), Arc::clone(&unsupported_event));
         progress.push(projected);
-        tasks.projections.spawn("projector", projector.run(tasks.projections.token()));
+        projections.spawn("projector", projector.run(projections.token()));
     }
     let rebuilder = Rebuilder::new(database.projector(), partitions);
-    tasks.projections.spawn("rebuilder", rebuilder.run(tasks.projections.token()));
+    projections.spawn("rebuilder", rebuilder.run(projections.token()));
 
     let reader = EventReader::new(database.log_pages(), partitions);
     let new_events = appended.iter().map(|appended| appended.subscribe()).collect();
-    let feed = Feed::new(reader, database.feed(), new_events, tasks.http.token());
+    let feed = Feed::new(reader, database.feed(), new_events, http_tasks.token());
 
     let settings = bank::Settings {
         partitions,
@@ -198,17 +198,17 @@ async fn start_tasks(
         cache_accounts: config.cache_accounts.get() as usize,
         clock_skew_max: Duration::from_millis(config.clock_skew_ms_max.get().into()),
     };
-    let (bank, executors) = Bank::start(settings, database.writer(), appended, unsupported_event, tasks.bank.token());
-    executors.into_iter().for_each(|executor| tasks.bank.add("executor", executor));
+    let (bank, executors) = Bank::start(settings, database.writer(), appended, unsupported_event, bank_tasks.token());
+    executors.into_iter().for_each(|executor| bank_tasks.add("executor", executor));
     if let Some(retention_days) = NonZeroU16::new(config.idempotency_retention_days) {
         let deletion = KeyDeletion::new(database.key_deletion(), partitions, retention_days);
-        tasks.bank.spawn("key deletion", deletion.run(tasks.bank.token()));
+        bank_tasks.spawn("key deletion", deletion.run(bank_tasks.token()));
     }
 
     let queries = database.queries();
     let router = QueryRouter::new(queries.clone(), database.replica(), partitions);
     let services = http::Services {
-        bank,
+        bank: bank.clone(),
         read_model: ReadModel::new(router, partitions, progress),
         audit: Audit::new(queries, partitions),
         feed,
@@ -218,9 +218,9 @@ async fn start_tasks(
         idle_timeout: Duration::from_millis(config.idle_timeout_ms.get().into()),
         draining,
     };
-    let server = http::serve(listener, http::AppState::new(services), tasks.http.token());
-    tasks.http.spawn("http server", server);
-    Ok(tasks)
+    let server = http::serve(listener, http::AppState::new(services), http_tasks.token());
+    http_tasks.spawn("http server", server);
+    Ok(Tasks { http: http_tasks, bank: bank_tasks, _bank_handle: bank, projections })
 }
 
 /// The lines that a person sees after the start.
