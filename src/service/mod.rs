@@ -39,6 +39,7 @@ pub use task_group::TaskEnded;
 const SHUTDOWN_MS_MAX: u64 = 25_000;
 
 /// A running service.
+#[derive(Debug)]
 pub struct Service {
     address: SocketAddr,
     tasks: Tasks,
@@ -49,6 +50,7 @@ pub struct Service {
 }
 
 /// The background tasks, in the order in which they stop.
+#[derive(Debug)]
 struct Tasks {
     /// Ends after the requests in flight.
     http: TaskGroup,
