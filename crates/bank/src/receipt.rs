@@ -87,7 +87,7 @@ pub struct AccountReceipt {
     #[schema(value_type = String, example = "EUR")]
     pub currency: Currency,
     /// The position of the command in the log. Pass it as `min_position` to read your own write.
-    #[schema(value_type = String, example = "42")]
+    #[schema(value_type = String)]
     pub position: Position,
     /// The recorded events.
     pub events: Vec<RecordedFact>,
@@ -95,6 +95,7 @@ pub struct AccountReceipt {
 
 /// An event recorded by a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RecordedEvent)]
 pub struct RecordedFact {
     /// The event's id; absent in a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +126,7 @@ pub struct TransferReceipt {
     #[schema(value_type = String, example = "EUR")]
     pub currency: Currency,
     /// The position of the transfer in the log. Pass it as `min_position` to read your own write.
-    #[schema(value_type = String, example = "44")]
+    #[schema(value_type = String)]
     pub position: Position,
     /// The sender's account.
     pub from: AccountReceipt,
