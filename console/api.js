@@ -174,7 +174,7 @@ export function recordWrite(position) {
 async function discardLostPosition() {
   const checked = lastWrite;
   const { data } = await read('/v1/log/head', {}, { fresh: false });
-  const head = data.map(({ partition, position }) => (data.length > 1 ? `${partition}:${position}` : `${position}`)).join(',');
+  const head = data.map(({ position }) => position).reduce(maxPosition, '');
   if (lastWrite === checked && maxPosition(head, checked) !== maxPosition(head, head)) lastWrite = '';
 }
 

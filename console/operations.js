@@ -50,7 +50,7 @@ function ViewTable({ rows, heads, reload }) {
         <th scope="row">${row.name}</th><td class="end">${row.generation}</td>
         <td><span class=${`status ${row.state}`}>${row.state}</span>${row.failure && html` <span class="error">${row.failure}</span>`}</td>
         <td class="end">${formatNumber(eventCount(row.position))}</td>
-        <td class="end"><${ViewLag} row=${row} head=${heads.reduce((sum, { position }) => sum + position, 0)} /></td>
+        <td class="end"><${ViewLag} row=${row} head=${heads.reduce((sum, { position }) => sum + eventCount(position), 0)} /></td>
         <td>${row.state === 'live' && html`<button type="button" class="secondary" disabled=${building.has(row.name)} onClick=${() => rebuild(row.name)}>Rebuild<span class="visually-hidden"> ${row.name}</span></button>`}</td>
       </tr>`)}</tbody>
     </table></div>

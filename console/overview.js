@@ -4,6 +4,7 @@ import { AccountLink, ErrorNotice, Money, Time, formatNumber, html, useEffect, u
 import { read, request, toApiError, url } from './api.js';
 import { Chart, themeColor } from './chart.js';
 import { amountOf, eventLabel } from './labels.js';
+import { eventCount } from './position.js';
 import { subscribe } from './sse.js';
 
 const REFRESH_MS = 2_000;
@@ -43,7 +44,7 @@ function Tile({ label, value = '…', note }) {
 
 function LogSizeTile({ log }) {
   if (log.data?.forbidden) return html`<${Tile} label="Events in the log" value="–" note=${log.data.forbidden.message} />`;
-  const total = log.data?.data.reduce((sum, head) => sum + Number(head.position), 0);
+  const total = log.data?.data.reduce((sum, head) => sum + eventCount(head.position), 0);
   return html`<${Tile} label="Events in the log" value=${total !== undefined ? formatNumber(total) : '…'} />`;
 }
 
@@ -143,7 +144,7 @@ function useFeed() {
 async function startPosition(signal) {
   const { data } = await read('/v1/log/head', {}, { signal, fresh: false });
   const eventsBefore = Math.ceil(FEED_INITIAL_EVENTS / data.length);
-  const starts = data.map(({ partition, position }) => ({ partition, start: Math.max(0, position - eventsBefore) }));
+  const starts = data.map(({ partition, position }) => ({ partition, start: Math.max(0, eventCount(position) - eventsBefore) }));
   return { after: starts.length > 1 ? starts.map(({ partition, start }) => `${partition}:${start}`).join(',') : starts[0].start };
 }
 

@@ -7,11 +7,10 @@ use uuid::Uuid;
 
 use super::{
     extract::{
-        command::{CommandOptions, CommandRequest},
+        command::{CommandOptions, CommandRequest, ConditionHeader, RetryHeader},
         parameters::{PathId, text},
     },
     problem::Problem,
-    problem_responses::{CommandProblems, ConditionHeader, RetryHeader},
     response::ok_receipt,
     state::AppState,
 };
@@ -22,6 +21,7 @@ use passbook_domain::AccountCommand;
 /// The reason for a change of the account's status.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ChangeAccountStatus)]
 pub struct Reason {
     /// A text of the caller, stored for ever; no personal data.
     #[schema(example = "lost card", max_length = 500, pattern = r"^[^\u0000]*$")]
@@ -36,11 +36,7 @@ pub struct Reason {
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), CommandOptions, RetryHeader, ConditionHeader),
     request_body(content = Reason, example = json!({"reason": "lost card"})),
     responses(
-        (status = 200, description = "The account was frozen.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
-        CommandProblems,
+        (status = 200, description = "The account was frozen.", body = AccountReceipt),
     ),
 )]
 pub async fn freeze_account(
@@ -62,11 +58,7 @@ pub async fn freeze_account(
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), CommandOptions, RetryHeader, ConditionHeader),
     request_body(content = Reason, example = json!({"reason": "card found"})),
     responses(
-        (status = 200, description = "The account was unfrozen.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
-        CommandProblems,
+        (status = 200, description = "The account was unfrozen.", body = AccountReceipt),
     ),
 )]
 pub async fn unfreeze_account(
@@ -88,11 +80,7 @@ pub async fn unfreeze_account(
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000003"), CommandOptions, RetryHeader, ConditionHeader),
     request_body(content = Reason, example = json!({"reason": "requested by the owner"})),
     responses(
-        (status = 200, description = "The account was closed.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
-        CommandProblems,
+        (status = 200, description = "The account was closed.", body = AccountReceipt),
     ),
 )]
 pub async fn close_account(

@@ -15,16 +15,16 @@ use super::{
     error_code::ErrorCode,
     extract::{
         caller::require_visible,
-        command::{CommandOptions, CommandRequest},
+        command::{CommandOptions, CommandRequest, RetryHeader},
         conditions::{etag, none_match},
         cursor,
         parameters::{
             CurrencyCode, MinorUnits, PathId, QueryParameters, currency, limit, min_position, owner, time, uuid,
         },
     },
+    openapi::PositionText,
     problem::Problem,
-    problem_responses::{ListProblems, OpenProblems, QueryProblems, RetryHeader},
-    response::{Page, created_receipt, json_view, position_header, with_location},
+    response::{AccountPage, Page, created_receipt, json_view, position_header, with_location},
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
@@ -84,7 +84,7 @@ pub struct AccountQuery {
     #[param(example = 1, minimum = 0, nullable = false)]
     as_of_version: Option<i64>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(value_type = Option<PositionText>, nullable = false)]
     min_position: Option<String>,
 }
 
@@ -123,7 +123,7 @@ pub struct AccountsQuery {
     #[param(nullable = false)]
     after: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(value_type = Option<PositionText>, nullable = false)]
     min_position: Option<String>,
 }
 
@@ -168,11 +168,8 @@ fn listed_owner(caller: &Caller, requested: Option<String>) -> Result<Option<Str
     responses(
         (status = 201, description = "The account was opened.", body = AccountReceipt, headers(
             ("Location" = String, description = "The path of the account."),
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
         )),
         (status = 200, description = "The receipt that the command would have; nothing was recorded (`dry_run`).", body = AccountReceipt),
-        OpenProblems,
     ),
 )]
 pub async fn open_account(
@@ -206,12 +203,8 @@ pub async fn open_account(
         ("If-None-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, description = "The ETag of the representation that the client has."),
     ),
     responses(
-        (status = 200, description = "The account.", body = AccountView, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "How far the view has read."),
-        )),
+        (status = 200, description = "The account.", body = AccountView),
         (status = 304, description = "The account has not changed."),
-        QueryProblems,
     ),
 )]
 pub async fn get_account(
@@ -262,10 +255,7 @@ async fn account_as_of(
 #[utoipa::path(
     get, path = "/v1/accounts", tag = "Queries", security(("bearer" = ["accounts:read"])), params(AccountsQuery),
     responses(
-        (status = 200, description = "A page of accounts.", body = Page<AccountView>, headers(
-            ("Passbook-Position" = String, description = "How far the view has read."),
-        )),
-        ListProblems,
+        (status = 200, description = "A page of accounts.", body = AccountPage),
     ),
 )]
 pub async fn list_accounts(

@@ -9,7 +9,6 @@ use utoipa::ToSchema;
 use super::{
     extract::parameters::{NoParameters, QueryParameters},
     problem::Problem,
-    problem_responses::StatusProblems,
     static_content::StaticContent,
 };
 use passbook_auth::Caller;
@@ -62,10 +61,10 @@ pub fn all_currencies() -> Vec<(CurrencyInfo, bool)> {
 /// are not listed.
 #[utoipa::path(
     get, path = "/v1/currencies", tag = "Queries", security(("bearer" = [])),
+    params(("If-None-Match" = Option<String>, Header, nullable = false, pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#, description = "The ETag of the list that the client has.")),
     responses(
         (status = 200, description = "The currencies.", body = CurrencyList),
         (status = 304, description = "The list has not changed."),
-        StatusProblems,
     ),
 )]
 pub async fn list_currencies(

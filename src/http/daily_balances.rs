@@ -10,9 +10,9 @@ use super::{
         cursor,
         parameters::{PathId, QueryParameters, date, limit, min_position, require_ordered},
     },
+    openapi::PositionText,
     problem::Problem,
-    problem_responses::QueryProblems,
-    response::{Page, json_view},
+    response::{DailyBalancePage, Page, json_view},
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
@@ -36,7 +36,7 @@ pub struct DailyBalancesQuery {
     #[param(nullable = false)]
     after: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(value_type = Option<PositionText>, nullable = false)]
     min_position: Option<String>,
 }
 
@@ -60,10 +60,7 @@ impl DailyBalancesQuery {
         DailyBalancesQuery,
     ),
     responses(
-        (status = 200, description = "A page of days.", body = Page<DailyBalance>, headers(
-            ("Passbook-Position" = String, description = "How far the view has read."),
-        )),
-        QueryProblems,
+        (status = 200, description = "A page of days.", body = DailyBalancePage),
     ),
 )]
 pub async fn list_daily_balances(

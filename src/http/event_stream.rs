@@ -23,10 +23,9 @@ use super::{
     },
     header_names::X_ACCEL_BUFFERING,
     problem::Problem,
-    problem_responses::ListProblems,
     state::AppState,
 };
-use passbook_audit::{self as audit, CursorParam, EventFilter};
+use passbook_audit::{self as audit, Cursor, CursorParam, EventFilter, EventRecord};
 use passbook_auth::{Access, Caller, Scope};
 use passbook_domain::EventType;
 
@@ -38,7 +37,7 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
 #[into_params(parameter_in = Query)]
 pub struct StreamQuery {
     /// Only events after this cursor (`next` of a page, `id` of a streamed event) or position; default: from the first event.
-    #[param(pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", nullable = false)]
+    #[param(value_type = Option<Cursor>, nullable = false)]
     after: Option<String>,
     /// Only events of this type.
     #[serde(rename = "type")]
@@ -60,11 +59,10 @@ pub struct StreamQuery {
     get, path = "/v1/events/stream", tag = "Audit", security(("bearer" = ["audit:read"])),
     params(
         StreamQuery,
-        ("Last-Event-ID" = Option<String>, Header, nullable = false, pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", description = "The `id` of the last event that the client has."),
+        ("Last-Event-ID" = Option<Cursor>, Header, nullable = false, description = "The `id` of the last event that the client has."),
     ),
     responses(
-        (status = 200, description = "The events, for as long as the client reads.", body = String, content_type = "text/event-stream"),
-        ListProblems,
+        (status = 200, description = "The events, for as long as the client reads.", body = EventRecord, content_type = "text/event-stream"),
     ),
 )]
 pub async fn stream_events(

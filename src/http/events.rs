@@ -11,11 +11,10 @@ use super::{
         parameters::{PathId, QueryParameters, limit, time},
     },
     problem::Problem,
-    problem_responses::{ListProblems, QueryProblems},
-    response::Page,
+    response::{AccountEventPage, Page},
     state::AppState,
 };
-use passbook_audit::{EventFilter, EventRecord};
+use passbook_audit::{Cursor, EventFilter, EventRecord};
 use passbook_auth::{Caller, Scope};
 use passbook_domain::EventType;
 
@@ -47,7 +46,7 @@ impl AccountEventsQuery {
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// Only events after this cursor (`next` of a page, `id` of a streamed event) or position; default: from the first event.
-    #[param(pattern = "^[0-9]{1,18}(-[0-9a-f]{8})?$", nullable = false)]
+    #[param(value_type = Option<Cursor>, nullable = false)]
     after: Option<String>,
     /// Only events of this type.
     #[serde(rename = "type")]
@@ -67,7 +66,7 @@ pub struct EventPage {
     /// The events. With a `type`, the page may be short or empty although more events follow after `next`.
     data: Vec<EventRecord>,
     /// The cursor of the next page, to be passed as `after`, now or later. It is never `null`, because the log continues.
-    #[schema(example = "42-9f86d081")]
+    #[schema(value_type = Cursor)]
     next: String,
 }
 
@@ -80,7 +79,7 @@ pub struct EventPage {
         ("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"),
         AccountEventsQuery,
     ),
-    responses((status = 200, description = "A page of events.", body = Page<EventRecord>), QueryProblems),
+    responses((status = 200, description = "A page of events.", body = AccountEventPage)),
 )]
 pub async fn list_account_events(
     State(app): State<AppState>,
@@ -102,7 +101,7 @@ pub async fn list_account_events(
 /// Continue with `next`, also after an empty page. A cursor of another history of the log, as after a restore, is rejected.
 #[utoipa::path(
     get, path = "/v1/events", tag = "Audit", security(("bearer" = ["audit:read"])), params(EventsQuery),
-    responses((status = 200, description = "A page of the log.", body = EventPage), ListProblems),
+    responses((status = 200, description = "A page of the log.", body = EventPage)),
 )]
 pub async fn list_events(
     State(app): State<AppState>,

@@ -12,7 +12,6 @@ use super::{
     error_code::ErrorCode,
     extract::parameters::{NoParameters, QueryParameters},
     problem::Problem,
-    problem_responses::StatusProblems,
     state::AppState,
 };
 use passbook_auth::Access;
@@ -42,7 +41,7 @@ pub async fn get_liveness(_: QueryParameters<NoParameters>) -> Response {
 /// does not delay readiness: until it has caught up, its own queries answer 503.
 #[utoipa::path(
     get, path = "/readyz", tag = "Service",
-    responses((status = 200, description = "Ready.", body = Health), StatusProblems),
+    responses((status = 200, description = "Ready.", body = Health)),
 )]
 pub async fn get_readiness(State(app): State<AppState>, _: QueryParameters<NoParameters>) -> Result<Response, Problem> {
     if let Some(failed) = supervision::failure() {

@@ -22,7 +22,6 @@ use super::{
     },
     middleware::response_budget::ResponseBudget,
     problem::Problem,
-    problem_responses::StatusProblems,
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
@@ -42,7 +41,7 @@ const CONNECTIONS_MAX: usize = 16;
 /// All metrics in the text format of Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "Service", security(("bearer" = ["operations"])),
-    responses((status = 200, description = "The metrics.", body = String, content_type = "text/plain"), StatusProblems),
+    responses((status = 200, description = "The metrics.", body = String, content_type = "text/plain")),
 )]
 pub async fn get_metrics(
     State(app): State<AppState>,

@@ -23,7 +23,6 @@ mod movements;
 mod openapi;
 mod overview;
 mod problem;
-mod problem_responses;
 mod projections;
 #[cfg(test)]
 mod property_tests;

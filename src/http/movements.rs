@@ -7,11 +7,10 @@ use uuid::Uuid;
 
 use super::{
     extract::{
-        command::{CommandOptions, CommandRequest},
+        command::{CommandOptions, CommandRequest, ConditionHeader, RetryHeader},
         parameters::{CurrencyCode, MinorUnits, PathId, channel, text},
     },
     problem::Problem,
-    problem_responses::{CommandProblems, ConditionHeader, RetryHeader},
     response::created_receipt,
     state::AppState,
 };
@@ -45,12 +44,8 @@ pub struct MoveMoney {
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), CommandOptions, RetryHeader, ConditionHeader),
     request_body(content = MoveMoney, example = json!({"amount": 5000, "currency": "EUR", "reference": "salary", "channel": "branch"})),
     responses(
-        (status = 201, description = "The deposit was recorded.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
+        (status = 201, description = "The deposit was recorded.", body = AccountReceipt),
         (status = 200, description = "The receipt that the command would have; nothing was recorded (`dry_run`).", body = AccountReceipt),
-        CommandProblems,
     ),
 )]
 pub async fn create_deposit(
@@ -71,12 +66,8 @@ pub async fn create_deposit(
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), CommandOptions, RetryHeader, ConditionHeader),
     request_body(content = MoveMoney, example = json!({"amount": 2000, "currency": "EUR", "reference": "cash", "channel": "atm"})),
     responses(
-        (status = 201, description = "The withdrawal was recorded.", body = AccountReceipt, headers(
-            ("ETag" = String, description = "The account's version in quotes."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
-        )),
+        (status = 201, description = "The withdrawal was recorded.", body = AccountReceipt),
         (status = 200, description = "The receipt that the command would have; nothing was recorded (`dry_run`).", body = AccountReceipt),
-        CommandProblems,
     ),
 )]
 pub async fn create_withdrawal(

@@ -9,7 +9,6 @@ use utoipa::ToSchema;
 use super::{
     extract::parameters::{Freshness, QueryParameters},
     problem::Problem,
-    problem_responses::ListProblems,
     response::json_view,
     state::AppState,
 };
@@ -39,10 +38,7 @@ pub struct Overview {
 #[utoipa::path(
     get, path = "/v1/overview", tag = "Queries", security(("bearer" = ["accounts:read:any"])), params(Freshness),
     responses(
-        (status = 200, description = "The overview.", body = Overview, headers(
-            ("Passbook-Position" = String, description = "How far the view has read."),
-        )),
-        ListProblems,
+        (status = 200, description = "The overview.", body = Overview),
     ),
 )]
 pub async fn get_overview(

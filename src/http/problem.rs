@@ -16,6 +16,7 @@ use axum::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
     error_code::{ErrorCode, ErrorSpec},
@@ -37,6 +38,7 @@ const RETRY_AFTER_S: u64 = 1;
 pub struct Problem {
     code: ErrorCode,
     detail: Option<String>,
+    account_id: Option<Uuid>,
     current_version: Option<i64>,
     balance: Option<i64>,
     field: Option<Cow<'static, str>>,
@@ -80,6 +82,10 @@ pub struct ProblemBody<'a> {
     pub code: ErrorCode,
     /// The id of the request, also in the service's log and in the header `x-request-id`.
     pub request_id: &'a str,
+    /// The account that refuses the command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub account_id: Option<Uuid>,
     /// The current version of the account.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -109,6 +115,7 @@ impl Problem {
         Self {
             code,
             detail: None,
+            account_id: None,
             current_version: None,
             balance: None,
             field: None,
@@ -177,6 +184,12 @@ impl Problem {
         Self { replayed, ..self }
     }
 
+    /// The same problem with the account that refuses the command.
+    #[must_use]
+    pub fn with_account(self, account_id: Option<Uuid>) -> Self {
+        Self { account_id, ..self }
+    }
+
     /// The same problem with the current version of the account.
     #[must_use]
     pub fn with_current_version(self, version: i64) -> Self {
@@ -222,6 +235,7 @@ impl Problem {
             instance,
             code: self.code,
             request_id,
+            account_id: self.account_id,
             current_version: self.current_version,
             balance: self.balance,
             errors: self.field.iter().map(|field| FieldError { field, detail }).collect(),

@@ -13,7 +13,6 @@ use super::{
     error_code::ErrorCode,
     extract::parameters::{Freshness, PathText, QueryParameters},
     problem::Problem,
-    problem_responses::{ListProblems, RebuildProblems},
     response::json_view,
     state::AppState,
 };
@@ -57,10 +56,7 @@ pub struct Projections {
 #[utoipa::path(
     get, path = "/v1/projections", tag = "Service", security(("bearer" = ["operations"])), params(Freshness),
     responses(
-        (status = 200, description = "All projections.", body = Projections, headers(
-            ("Passbook-Position" = String, description = "How far the view with the greatest lag has read."),
-        )),
-        ListProblems,
+        (status = 200, description = "All projections.", body = Projections),
     ),
 )]
 pub async fn list_projections(
@@ -83,7 +79,7 @@ pub async fn list_projections(
         ("name" = String, Path, description = "The name of the projection.", example = "accounts"),
         RebuildQuery,
     ),
-    responses((status = 202, description = "The rebuild has started.", body = RebuildStarted), RebuildProblems),
+    responses((status = 202, description = "The rebuild has started.", body = RebuildStarted)),
 )]
 pub async fn rebuild_projection(
     State(app): State<AppState>,

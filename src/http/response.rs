@@ -6,14 +6,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     extract::conditions::etag,
     header_names::{IDEMPOTENCY_REPLAYED, PASSBOOK_POSITION},
 };
+use passbook_audit::EventRecord;
 use passbook_bank::{CommandOutcome, Receipt};
 use passbook_event_store::Position;
-use passbook_read_model::Positioned;
+use passbook_read_model::{
+    Positioned, accounts::AccountView, daily_balances::DailyBalance, transactions::TransactionView,
+};
 
 /// The receipt of a command that changes a resource: 200.
 pub fn ok_receipt(outcome: &CommandOutcome) -> Response {
@@ -46,7 +50,7 @@ fn receipt(status: StatusCode, outcome: &CommandOutcome) -> Response {
 }
 
 /// A page of a list.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Serialize)]
 pub struct Page<T> {
     /// The rows. There can be fewer than `limit`, or none, although `next` is not `null`.
     pub data: Vec<T>,
@@ -65,6 +69,29 @@ impl<T> Page<T> {
     pub fn of<K>(page: passbook_read_model::Page<T, K>, cursor: impl FnOnce(K) -> String) -> Self {
         Self { data: page.rows, next: page.next.map(cursor) }
     }
+}
+
+/// Declares the schemas of pages: that of a generic [`Page`] would repeat the schema of its rows instead of referring to it.
+macro_rules! page_schemas {
+    ($($name:ident of $row:ident,)+) => {$(
+        /// A page of a list.
+        #[derive(ToSchema)]
+        #[expect(dead_code, reason = "only the derive reads it")]
+        pub struct $name {
+            /// The rows.
+            data: Vec<$row>,
+            /// The cursor of the next page, to be passed as `after`; `null` on the last page.
+            #[schema(required = true)]
+            next: Option<String>,
+        }
+    )+};
+}
+
+page_schemas! {
+    AccountPage of AccountView,
+    TransactionPage of TransactionView,
+    DailyBalancePage of DailyBalance,
+    AccountEventPage of EventRecord,
 }
 
 /// The result of a query as JSON, with the position up to which its view has read.

@@ -24,7 +24,9 @@ use super::{
         compression::{self, EncoderBudget},
         origin_guard, rate_limit, request_context, response_budget, security_headers,
     },
-    movements, openapi, overview,
+    movements,
+    openapi::{self, AccessControl},
+    overview,
     problem::{Problem, problem_page},
     projections,
     state::AppState,
@@ -86,7 +88,8 @@ pub fn router(app: AppState) -> Router {
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         // axum's own limit rejects a body only after it has arrived, even if its Content-Length is too large.
         .layer(DefaultBodyLimit::disable());
-    let document = Arc::new(StaticContent::json(&openapi::finish(document)));
+    let document = openapi::finish(document, AccessControl::from(&app.access));
+    let document = Arc::new(StaticContent::json(&document));
     let serve_document = async move |headers: HeaderMap| document.response(&headers);
     console::prepare();
     api.merge(swagger_ui::routes())
@@ -108,9 +111,9 @@ pub fn overloaded_router(proxies: TrustedProxies) -> Router {
         .layer(from_fn(security_headers::security_headers))
 }
 
-/// The OpenAPI document as `passbook openapi` prints it.
+/// The OpenAPI document as `passbook openapi` prints it, for services with and without access control.
 pub fn openapi_json() -> String {
-    let document = openapi::finish(api().into_openapi());
+    let document = openapi::finish(api().into_openapi(), AccessControl::Either);
     let json = serde_json::to_string_pretty(&document);
     json.map(|json| json + "\n").unwrap_or_default()
 }

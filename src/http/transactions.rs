@@ -11,9 +11,9 @@ use super::{
         cursor,
         parameters::{PathId, QueryParameters, limit, min_position, require_ordered, time},
     },
+    openapi::PositionText,
     problem::Problem,
-    problem_responses::QueryProblems,
-    response::{Page, json_view},
+    response::{Page, TransactionPage, json_view},
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
@@ -40,7 +40,7 @@ pub struct TransactionsQuery {
     #[param(nullable = false)]
     after: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(value_type = Option<PositionText>, nullable = false)]
     min_position: Option<String>,
 }
 
@@ -63,10 +63,7 @@ impl TransactionsQuery {
         TransactionsQuery,
     ),
     responses(
-        (status = 200, description = "A page of transactions.", body = Page<TransactionView>, headers(
-            ("Passbook-Position" = String, description = "How far the view has read."),
-        )),
-        QueryProblems,
+        (status = 200, description = "A page of transactions.", body = TransactionPage),
     ),
 )]
 pub async fn list_transactions(

@@ -7,12 +7,11 @@ use utoipa::ToSchema;
 use super::{
     error_code::ErrorCode,
     extract::{
-        command::{CommandOptions, CommandRequest},
+        command::{CommandOptions, CommandRequest, RetryHeader},
         parameters::{CurrencyCode, Freshness, MinorUnits, PathId, QueryParameters, uuid},
     },
     movements::movement,
     problem::Problem,
-    problem_responses::{QueryProblems, RetryHeader, TransferProblems},
     response::{created_receipt, json_view, with_location},
     state::AppState,
 };
@@ -55,10 +54,8 @@ pub struct TransferMoney {
     responses(
         (status = 201, description = "The transfer was recorded on both accounts.", body = TransferReceipt, headers(
             ("Location" = String, description = "The path of the transfer."),
-            ("Passbook-Position" = String, description = "Pass it as `min_position` to read your own write."),
         )),
         (status = 200, description = "The receipt that the command would have; nothing was recorded (`dry_run`).", body = TransferReceipt),
-        TransferProblems,
     ),
 )]
 pub async fn create_transfer(
@@ -90,10 +87,7 @@ pub async fn create_transfer(
     get, path = "/v1/transfers/{transfer_id}", tag = "Queries", security(("bearer" = ["accounts:read"])),
     params(("transfer_id" = Uuid, Path, description = "The id in the receipt of the transfer."), Freshness),
     responses(
-        (status = 200, description = "The transfer.", body = TransferView, headers(
-            ("Passbook-Position" = String, description = "How far the view has read."),
-        )),
-        QueryProblems,
+        (status = 200, description = "The transfer.", body = TransferView),
     ),
 )]
 pub async fn get_transfer(

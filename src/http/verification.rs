@@ -8,7 +8,6 @@ use super::{
     error_code::ErrorCode,
     extract::parameters::{NoParameters, PathId, QueryParameters},
     problem::Problem,
-    problem_responses::{QueryProblems, StatusProblems},
     state::AppState,
 };
 use passbook_audit::{LogHead, Verification};
@@ -28,7 +27,7 @@ pub struct LogHeads {
 #[utoipa::path(
     get, path = "/v1/accounts/{account_id}/verification", tag = "Audit", security(("bearer" = ["audit:read"])),
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001")),
-    responses((status = 200, description = "The findings.", body = Verification), QueryProblems),
+    responses((status = 200, description = "The findings.", body = Verification)),
 )]
 pub async fn verify_account(
     State(app): State<AppState>,
@@ -47,7 +46,7 @@ pub async fn verify_account(
 /// `passbook verify --expect-head <position>-<hash>` proves later that the log still contains the same events up to this position.
 #[utoipa::path(
     get, path = "/v1/log/head", tag = "Audit", security(("bearer" = ["audit:read"])),
-    responses((status = 200, description = "The head of each partition.", body = LogHeads), StatusProblems),
+    responses((status = 200, description = "The head of each partition.", body = LogHeads)),
 )]
 pub async fn get_log_head(
     State(app): State<AppState>,

@@ -161,7 +161,8 @@ async fn event_stream_is_never_compressed() {
 async fn event_data_with_line_breaks_arrives_complete() {
     let app = spawn_app_in_one_partition().await;
     app.client().open_with_balance(1).await;
-    app.tamper("UPDATE event SET data = E'{\"owner\":\\n\"x\",\\r\\n \"initial_deposit\":1}'").await;
+    app.tamper("UPDATE event SET data = E'{\"owner\":\\n\"x\",\\r\\n \"currency\":\"EUR\",\"initial_deposit\":1}'")
+        .await;
     let received = app.client().subscribe("").await.take(1).await;
     assert_eq!(data(&received), all_events(&app).await);
 }

@@ -82,11 +82,28 @@ async fn a_client_that_accepts_no_encoding_still_gets_its_receipt() {
 }
 
 #[tokio::test]
-async fn openapi_document_and_swagger_ui_are_served() {
-    let app = spawn_app().await;
+async fn served_document_describes_the_access_control_of_the_instance() {
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
     let committed: Value = serde_json::from_str(&fs::read_to_string(committed).unwrap()).unwrap();
-    assert_eq!(app.client().get("/openapi.json").await.expect(200).body, committed);
+    let (app, auth) = (spawn_app().await, spawn_auth_app().await);
+    let open = app.client().get("/openapi.json").await.expect(200).body;
+    let controlled = auth.app.client().get("/openapi.json").await.expect(200).body;
+    let [own, any] = ["accounts:write", "accounts:write:any"].map(|scope| json!({"bearer": [scope]}));
+    for (document, security) in
+        [(&open, Value::Null), (&controlled, json!([own, any])), (&committed, json!([{}, own, any]))]
+    {
+        let operation = &document["paths"]["/v1/accounts"]["post"];
+        assert_eq!(operation["security"], security);
+        assert_eq!(operation["responses"]["401"].is_null(), security.is_null());
+        assert_eq!(document["components"]["securitySchemes"].is_null(), security.is_null());
+        let paths = |document: &Value| document["paths"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(paths(document), paths(&committed));
+    }
+}
+
+#[tokio::test]
+async fn swagger_ui_is_served() {
+    let app = spawn_app().await;
     for path in ["/swagger-ui", "/swagger-ui/"] {
         let shown = app.client().get(path).await.expect(200);
         assert!(shown.header("content-type").unwrap().starts_with("text/html"), "{:?}", shown.headers);

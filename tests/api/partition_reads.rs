@@ -70,7 +70,7 @@ async fn lists_and_totals_cover_all_partitions() {
     let heads = client.get("/v1/log/head").await.expect(200);
     assert_eq!(
         heads.data().iter().map(|head| &head["position"]).collect::<Vec<_>>(),
-        [3, 3, 4, 2].map(|n| json!(n)).iter().collect::<Vec<_>>()
+        ["0:3", "1:3", "2:4", "3:2"].map(|position| json!(position)).iter().collect::<Vec<_>>()
     );
 }
 

@@ -73,26 +73,47 @@ async fn transfers_are_refused_by_the_first_reason_on_either_side() {
     let Accounts { unknown, open, dollars, frozen, closed, full } = accounts(&client).await;
     let before = app.log().await;
     let cases = [
-        (unknown, closed, 1, "EUR", 404, "account_not_found"),
-        (closed, unknown, 1, "EUR", 404, "account_not_found"),
-        (frozen, closed, 1, "EUR", 422, "account_closed"),
-        (closed, frozen, 1, "EUR", 422, "account_closed"),
-        (open, closed, 101, "USD", 422, "account_closed"),
-        (frozen, dollars, 101, "USD", 422, "account_frozen"),
-        (open, frozen, 101, "USD", 422, "account_frozen"),
-        (open, dollars, 101, "EUR", 422, "currency_mismatch"),
-        (dollars, open, 101, "USD", 422, "currency_mismatch"),
-        (open, full, 101, "USD", 422, "currency_mismatch"),
-        (open, full, 101, "EUR", 422, "insufficient_funds"),
-        (open, full, 100, "EUR", 422, "balance_limit_exceeded"),
+        (unknown, closed, 1, "EUR", 404, "account_not_found", unknown),
+        (closed, unknown, 1, "EUR", 404, "account_not_found", unknown),
+        (frozen, closed, 1, "EUR", 422, "account_closed", closed),
+        (closed, frozen, 1, "EUR", 422, "account_closed", closed),
+        (open, closed, 101, "USD", 422, "account_closed", closed),
+        (frozen, dollars, 101, "USD", 422, "account_frozen", frozen),
+        (open, frozen, 101, "USD", 422, "account_frozen", frozen),
+        (open, dollars, 101, "EUR", 422, "currency_mismatch", dollars),
+        (dollars, open, 101, "USD", 422, "currency_mismatch", open),
+        (open, full, 101, "USD", 422, "currency_mismatch", open),
+        (open, full, 101, "EUR", 422, "insufficient_funds", open),
+        (open, full, 100, "EUR", 422, "balance_limit_exceeded", full),
     ];
-    for (from, to, amount, currency, status, code) in cases {
-        transfer(&client, from, to, amount, currency).await.expect_problem(status, code);
+    for (from, to, amount, currency, status, code, account) in cases {
+        let refused = transfer(&client, from, to, amount, currency).await.expect_problem(status, code);
+        assert_eq!(refused.account_id(), account, "{}", refused.body);
     }
-    // Different currencies are refused although the request names none.
-    client.transfer(open, dollars, 1).await.expect_problem(422, "currency_mismatch");
-    client.transfer(open, open, 1).await.expect_problem(400, "same_account");
+    // Different currencies are refused although the request names none. A transfer is in the sender's currency.
+    let refused = client.transfer(open, dollars, 1).await.expect_problem(422, "currency_mismatch");
+    assert_eq!(refused.account_id(), dollars);
+    let refused = client.transfer(open, open, 1).await.expect_problem(400, "same_account");
+    assert_eq!(refused.body["account_id"], Value::Null);
     assert_eq!(app.log().await, before);
+}
+
+#[tokio::test]
+async fn replayed_refusal_of_a_transfer_still_names_the_account() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let (from, to) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
+    let poor = client.with_key("poor");
+    poor.transfer(from, to, 101).await.expect_problem(422, "insufficient_funds");
+    client.freeze(to).await.expect(200);
+    let frozen = client.with_key("frozen");
+    frozen.transfer(from, to, 1).await.expect_problem(422, "account_frozen");
+    client.unfreeze(to).await.expect(200);
+    client.deposit(from, 1).await.expect(201);
+    for (replayed, account) in [(poor.transfer(from, to, 101).await, from), (frozen.transfer(from, to, 1).await, to)] {
+        assert!(replayed.is_replay());
+        assert_eq!(replayed.account_id(), account, "{}", replayed.body);
+    }
 }
 
 #[tokio::test]
@@ -102,7 +123,7 @@ async fn status_commands_are_refused_in_all_other_states() {
     let Accounts { unknown, open, frozen, closed, .. } = accounts(&client).await;
     let before = app.log().await;
     for refused in [client.freeze(unknown).await, client.unfreeze(unknown).await, client.close(unknown).await] {
-        refused.expect_problem(404, "account_not_found");
+        assert_eq!(refused.expect_problem(404, "account_not_found").account_id(), unknown);
     }
     for refused in [client.freeze(closed).await, client.unfreeze(closed).await, client.close(closed).await] {
         refused.expect_problem(422, "account_closed");

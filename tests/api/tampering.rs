@@ -253,7 +253,7 @@ async fn expected_head_detects_a_rewritten_log() {
     let (app, _, _) = app_with_history().await;
     let heads = app.client().get("/v1/log/head").await.expect(200);
     let head = &heads.data()[usize::try_from(app.partition_under_test()).unwrap()];
-    assert_eq!((&head["partition"], &head["position"]), (&json!(app.partition_under_test()), &json!(6)));
+    assert_eq!((&head["partition"], &head["position"]), (&json!(app.partition_under_test()), &json!("6")));
     let hash = head["hash"].as_str().unwrap();
     let saved = format!("6-{hash}");
     verify(&app, Some(&saved)).await.unwrap();

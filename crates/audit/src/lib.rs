@@ -45,7 +45,7 @@ impl Audit {
         let mut connection = self.pool.acquire().await?;
         let mut heads = Vec::new();
         for partition in self.partitions.all() {
-            heads.push(LogHead::new(partition, &log::head(&mut connection, partition).await?));
+            heads.push(LogHead::new(self.partitions, partition, &log::head(&mut connection, partition).await?));
         }
         Ok(heads)
     }

@@ -129,6 +129,8 @@ pub enum Refusal {
 pub struct Refused {
     /// Why the command was refused.
     pub reason: Refusal,
+    /// The account that the reason is about; `None` for a reused key.
+    pub account_id: Option<Uuid>,
     /// The head of the log that the command was judged on, in the partitions of its accounts. A view that has read that far
     /// shows the state that refuses the command.
     pub position: Position,

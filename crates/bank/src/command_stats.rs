@@ -31,10 +31,10 @@ pub struct CommandStatsBucket {
     #[schema(example = 12.3, minimum = 0)]
     pub per_second: f64,
     /// The median latency in milliseconds; `null` if no command was completed.
-    #[schema(example = 0.8)]
+    #[schema(required = true, example = 0.8)]
     pub p50_ms: Option<f64>,
     /// The 99th percentile of the latency in milliseconds; `null` if no command was completed.
-    #[schema(example = 4.2)]
+    #[schema(required = true, example = 4.2)]
     pub p99_ms: Option<f64>,
 }
 

@@ -14,7 +14,11 @@ use super::{
         TransferReceipt,
     },
 };
-use passbook_domain::{Account, AccountCommand, Command, Event, Rejection, Transfer, account::STATE_VERSION, transfer};
+use passbook_domain::{
+    Account, AccountCommand, Command, Event, Rejection, Transfer,
+    account::STATE_VERSION,
+    transfer::{self, Side, TransferRejection},
+};
 use passbook_event_store::{
     NewEvent, Partitions, Position,
     log::{self, Head, Key, KeyId},
@@ -93,9 +97,10 @@ impl Decision<'_> {
         let (result, replayed) = self.decide_once(command, context);
         match result {
             Ok(receipt) => Ok(CommandOutcome { receipt, replayed }),
-            Err(Failure::Refused(reason)) => {
+            Err(Failure::Refused(reason, side)) => {
+                let account_id = (reason != Refusal::KeyReused).then(|| account_at(side, command));
                 let position = self.position_of(command)?;
-                Err(Error::Refused(Box::new(Refused { reason, position, replayed })))
+                Err(Error::Refused(Box::new(Refused { reason, account_id, position, replayed })))
             }
             Err(Failure::Internal) => Err(Error::Internal),
         }
@@ -128,8 +133,9 @@ impl Decision<'_> {
         let result = self.execute(command, context);
         let outcome = match &result {
             Ok(receipt) => RecordedOutcome::Succeeded(receipt.clone()),
-            Err(Failure::Refused(reason)) => {
-                RecordedOutcome::Refused(self.recorded_refusal(*reason, command, context).ok_or(Failure::Internal)?)
+            Err(Failure::Refused(reason, side)) => {
+                let refusal = self.recorded_refusal((*reason, *side), command, context);
+                RecordedOutcome::Refused(refusal.ok_or(Failure::Internal)?)
             }
             Err(Failure::Internal) => return Err(Failure::Internal),
         };
@@ -144,7 +150,7 @@ impl Decision<'_> {
     /// The recorded form of a refusal. `None` for a reused key, which belongs to another request.
     fn recorded_refusal(
         &self,
-        reason: Refusal,
+        (reason, side): (Refusal, Side),
         command: &Command,
         context: &CommandContext,
     ) -> Option<RecordedRefusal> {
@@ -154,11 +160,11 @@ impl Decision<'_> {
             Refusal::VersionMismatch { current } => RefusedBecause::VersionMismatch { current },
             Refusal::KeyReused => return None,
         };
-        let (account_id, saw_receiver) = match command {
-            Command::Account { account_id, .. } => (*account_id, false),
-            Command::Transfer(transfer) => (transfer.from, self.can_see(transfer.to, context).ok()?),
+        let saw_receiver = match command {
+            Command::Account { .. } => false,
+            Command::Transfer(transfer) => self.can_see(transfer.to, context).ok()?,
         };
-        Some(RecordedRefusal { account_id, refused, saw_receiver })
+        Some(RecordedRefusal { account_id: account_at(Side::Sender, command), refused, saw_receiver, side })
     }
 
     /// The outcome under this key, from the log or from an earlier command of the batch.
@@ -191,14 +197,15 @@ impl Decision<'_> {
             Command::Transfer(transfer) => {
                 self.visible_account(transfer.from, context)?;
                 if refusal.saw_receiver && !self.can_see(transfer.to, context)? {
-                    return Err(Rejection::AccountNotFound.into());
+                    return Err(Failure::Refused(Rejection::AccountNotFound.into(), Side::Receiver));
                 }
             }
         }
-        Err(Failure::Refused(match refusal.refused {
+        let reason = match refusal.refused {
             RefusedBecause::Rejected(rejection) => Refusal::Rejected(rejection),
             RefusedBecause::VersionMismatch { current } => Refusal::VersionMismatch { current },
-        }))
+        };
+        Err(Failure::Refused(reason, refusal.side))
     }
 
     fn can_see(&self, account_id: Uuid, context: &CommandContext) -> Result<bool, Failure> {
@@ -380,19 +387,35 @@ impl Decision<'_> {
 /// Why a command has no receipt.
 #[derive(Clone, Copy, Debug)]
 enum Failure {
-    Refused(Refusal),
+    /// With the account that the reason is about.
+    Refused(Refusal, Side),
     Internal,
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+        Self::Refused(refusal, Side::Sender)
     }
 }
 
 impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
-        Self::Refused(rejection.into())
+        Refusal::from(rejection).into()
+    }
+}
+
+impl From<TransferRejection> for Failure {
+    fn from(TransferRejection { rejection, side }: TransferRejection) -> Self {
+        Self::Refused(rejection.into(), side)
+    }
+}
+
+/// The account on this side of a command. A command on one account has it on both sides.
+fn account_at(side: Side, command: &Command) -> Uuid {
+    match (command, side) {
+        (Command::Account { account_id, .. }, Side::Sender | Side::Receiver) => *account_id,
+        (Command::Transfer(transfer), Side::Sender) => transfer.from,
+        (Command::Transfer(transfer), Side::Receiver) => transfer.to,
     }
 }
 

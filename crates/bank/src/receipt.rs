@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use passbook_domain::{Amount, Currency, Rejection, Status};
+use passbook_domain::{Amount, Currency, Rejection, Status, transfer::Side};
 use passbook_event_store::Position;
 use passbook_event_store::timestamp;
 
@@ -32,6 +32,9 @@ pub struct RecordedRefusal {
     /// `true` if the caller could see the receiver of the transfer, so that the reason may be a fact about that account.
     #[serde(default, skip_serializing_if = "is_false")]
     pub saw_receiver: bool,
+    /// The account that the reason is about; the sender unless it is that of a transfer.
+    #[serde(default, skip_serializing_if = "is_sender")]
+    pub side: Side,
 }
 
 /// Why the state refused a command, as it is recorded.
@@ -50,6 +53,11 @@ pub enum RefusedBecause {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_sender(side: &Side) -> bool {
+    *side == Side::Sender
 }
 
 /// The receipt of a command that succeeded.
@@ -79,7 +87,7 @@ pub struct AccountReceipt {
     #[schema(value_type = String, example = "EUR")]
     pub currency: Currency,
     /// The position of the command in the log. Pass it as `min_position` to read your own write.
-    #[schema(value_type = String, example = "42")]
+    #[schema(value_type = String)]
     pub position: Position,
     /// The recorded events.
     pub events: Vec<RecordedFact>,
@@ -87,6 +95,7 @@ pub struct AccountReceipt {
 
 /// An event recorded by a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RecordedEvent)]
 pub struct RecordedFact {
     /// The event's id; absent in a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,7 +126,7 @@ pub struct TransferReceipt {
     #[schema(value_type = String, example = "EUR")]
     pub currency: Currency,
     /// The position of the transfer in the log. Pass it as `min_position` to read your own write.
-    #[schema(value_type = String, example = "44")]
+    #[schema(value_type = String)]
     pub position: Position,
     /// The sender's account.
     pub from: AccountReceipt,
@@ -201,10 +210,14 @@ mod tests {
             (RefusedBecause::VersionMismatch { current: 7 }, r#"{"version_mismatch":{"current":7}}"#),
         ];
         for (refused, json) in stored {
-            let outcome = RecordedOutcome::Refused(RecordedRefusal { account_id, refused, saw_receiver: false });
-            let json = format!(r#"{{"account_id":"{account_id}","refused":{json}}}"#);
-            assert_eq!(serde_json::to_string(&outcome).expect("JSON"), json);
-            assert_eq!(serde_json::from_str::<RecordedOutcome>(&json).expect("an outcome"), outcome);
+            for (side, saw_receiver, members) in
+                [(Side::Sender, false, ""), (Side::Receiver, true, r#","saw_receiver":true,"side":"receiver""#)]
+            {
+                let outcome = RecordedOutcome::Refused(RecordedRefusal { account_id, refused, saw_receiver, side });
+                let json = format!(r#"{{"account_id":"{account_id}","refused":{json}{members}}}"#);
+                assert_eq!(serde_json::to_string(&outcome).expect("JSON"), json);
+                assert_eq!(serde_json::from_str::<RecordedOutcome>(&json).expect("an outcome"), outcome);
+            }
         }
     }
 }

@@ -43,6 +43,7 @@ pub struct OpenedAccount {
 /// The status of an opened account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AccountStatus)]
 pub enum Status {
     /// Money can move.
     Open,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
@@ -30,53 +31,73 @@ pub enum Event {
 }
 
 /// The account was opened. The initial deposit is in minor units and may be 0.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are the stored JSON members")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccountOpened {
+    /// The customer that owns the account.
+    #[schema(value_type = String, example = "customer-17")]
     pub owner: Arc<str>,
+    /// The account's currency for life (ISO 4217).
+    #[schema(value_type = String, example = "EUR", pattern = "^[A-Z]{3}$")]
     pub currency: Currency,
+    /// The first deposit, in minor units; 0: none.
+    #[schema(example = 10000, minimum = 0, maximum = 9007199254740991i64)]
     pub initial_deposit: i64,
 }
 
 /// Money was deposited or withdrawn.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are the stored JSON members")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MoneyMoved {
+    /// The amount, in minor units.
+    #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
     pub amount: Amount,
+    /// The text that the caller supplied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "rent")]
     pub reference: Option<String>,
-    /// `None`: the client did not name a channel.
+    /// Where the money was paid; absent if the client did not name a channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub channel: Option<Channel>,
 }
 
 /// Money was transferred to another account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are the stored JSON members")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TransferSent {
+    /// The transfer, which both accounts record.
     pub transfer_id: Uuid,
+    /// The account that is paid.
     pub to: Uuid,
+    /// The amount, in minor units.
+    #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
     pub amount: Amount,
+    /// The text that the caller supplied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "rent")]
     pub reference: Option<String>,
 }
 
 /// Money was transferred from another account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are the stored JSON members")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TransferReceived {
+    /// The transfer, which both accounts record.
     pub transfer_id: Uuid,
+    /// The account that pays.
     pub from: Uuid,
+    /// The amount, in minor units.
+    #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
     pub amount: Amount,
+    /// The text that the caller supplied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "rent")]
     pub reference: Option<String>,
 }
 
 /// The account was frozen, unfrozen or closed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are the stored JSON members")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusChanged {
+    /// The text that the caller supplied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "lost card")]
     pub reason: Option<String>,
 }
 

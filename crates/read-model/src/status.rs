@@ -32,10 +32,10 @@ pub struct ProjectionStatus {
     #[schema(example = "live")]
     pub state: String,
     /// The reason of the last failure.
-    #[schema(example = json!(null))]
+    #[schema(required = true, example = json!(null))]
     pub failure: Option<String>,
     /// The position of the last event that the view has read.
-    #[schema(value_type = String, example = "42")]
+    #[schema(value_type = String)]
     pub position: Position,
     /// The number of events that the view has not read yet.
     #[schema(example = 0)]

@@ -5,7 +5,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{FeedSubscriber, Response, partition_view::PartitionView, position_tracker::PositionTracker};
+use crate::{
+    FeedSubscriber, Response, contract::check_response, partition_view::PartitionView,
+    position_tracker::PositionTracker,
+};
 
 /// A client with the headers that it sends.
 #[derive(Clone)]
@@ -124,10 +127,13 @@ impl ApiClient {
     pub async fn get_without_stream_body(&self, path: &str) -> Response {
         let response = self.request(Method::GET, path).send().await.unwrap();
         let is_stream = response.headers().get("content-type").is_some_and(|kind| kind == "text/event-stream");
-        match is_stream {
+        let path = response.url().path().to_owned();
+        let response = match is_stream {
             true => Response::without_body(&response),
             false => Response::read(response).await,
-        }
+        };
+        check_response(&Method::GET, &path, &response);
+        response
     }
 
     /// Subscribes to the event feed; `query` is appended to the path.
@@ -150,7 +156,10 @@ impl ApiClient {
         if is_command {
             request = request.body(body);
         }
-        let mut response = Response::read(request.send().await.unwrap()).await;
+        let response = request.send().await.unwrap();
+        let path = response.url().path().to_owned();
+        let mut response = Response::read(response).await;
+        check_response(&method, &path, &response);
         if let Some(view) = self.view {
             response.strip_partition(view);
         }

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::{WAIT_S_MAX, partition_view::PartitionView};
+use crate::{WAIT_S_MAX, contract::check_event, partition_view::PartitionView};
 
 /// An open event stream.
 pub struct FeedSubscriber {
@@ -136,6 +136,7 @@ impl FeedSubscriber {
             }
         }
         let text = data.join("\n");
+        serde_json::from_str(&text).iter().for_each(check_event);
         let text = self.view.map_or_else(|| text.clone(), |view| view.strip_body(&text));
         let data = serde_json::from_str(&text).ok()?;
         Some(FeedEvent { id: self.last_id.clone(), event_type, text, data })

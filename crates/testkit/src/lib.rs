@@ -10,6 +10,7 @@ pub mod audit;
 pub mod auth_app;
 pub mod cluster;
 pub mod config;
+pub mod contract;
 pub mod fault_proxy;
 pub mod feed_subscriber;
 pub mod folder;

@@ -51,6 +51,37 @@ pub struct CommandOptions {
     dry_run: bool,
 }
 
+/// The header of every command.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only the derive reads it")]
+pub struct RetryHeader {
+    /// Makes retries safe: 1 to 255 visible ASCII characters. Use a new key for each new request.
+    #[param(
+        rename = "Idempotency-Key",
+        required = false,
+        nullable = false,
+        pattern = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#
+    )]
+    idempotency_key: Option<String>,
+}
+
+/// The header of a command on one account.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only the derive reads it")]
+pub struct ConditionHeader {
+    /// Execute the command only if the account has this ETag, such as `"7"`; `*` matches any.
+    #[param(
+        rename = "If-Match",
+        required = false,
+        nullable = false,
+        example = "*",
+        pattern = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#
+    )]
+    if_match: Option<String>,
+}
+
 impl<B: DeserializeOwned> FromRequest<AppState> for CommandRequest<B> {
     type Rejection = Problem;
 

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use crate::http::{error_code::ErrorCode, problem::Problem};
+use crate::http::{error_code::ErrorCode, openapi::PositionText, problem::Problem};
 use passbook_domain::{
     Amount, Channel, Currency,
     money::{MINOR_UNITS_MAX, is_withdrawn},
@@ -91,7 +91,7 @@ pub struct NoParameters {}
 #[into_params(parameter_in = Query)]
 pub struct Freshness {
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(value_type = Option<PositionText>, nullable = false)]
     min_position: Option<String>,
 }
 

@@ -51,7 +51,7 @@ pub struct StatementSchema {
     #[schema(example = 15000, minimum = 0, maximum = 9007199254740991i64)]
     closing_balance: i64,
     /// How far the view had read. The statement contains no event that was recorded later.
-    #[schema(value_type = String, example = "42")]
+    #[schema(value_type = String)]
     position: Position,
 }
 

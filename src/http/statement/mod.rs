@@ -25,8 +25,8 @@ use super::{
         content_negotiation::preferred,
         parameters::{PathId, QueryParameters, date, min_position, require_ordered},
     },
+    openapi::PositionText,
     problem::Problem,
-    problem_responses::StatementProblems,
     response::position_header,
     state::AppState,
 };
@@ -52,7 +52,7 @@ pub struct StatementQuery {
     #[param(example = "2026-02-01", format = Date, required = true, nullable = false)]
     to: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
-    #[param(pattern = "^[0-9]{1,18}$", nullable = false)]
+    #[param(value_type = Option<PositionText>, nullable = false)]
     min_position: Option<String>,
 }
 
@@ -90,10 +90,8 @@ fn required_day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Pr
     ),
     responses(
         (status = 200, description = "The statement.", content((json::StatementSchema = "application/json"), (String = "text/csv")), headers(
-            ("Passbook-Position" = String, description = "How far the view has read; also in the body as `position`."),
             ("Content-Disposition" = String, description = "The name of the file, for CSV."),
         )),
-        StatementProblems,
     ),
 )]
 pub async fn get_statement(

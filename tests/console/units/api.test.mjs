@@ -75,7 +75,7 @@ test('reads include the writes of this tab, until the log no longer contains the
   let paths = [];
   globalThis.fetch = async (path) => {
     paths.push(path);
-    if (path === '/v1/log/head') return new Response(JSON.stringify({ data: [{ partition: 0, position: head }] }));
+    if (path === '/v1/log/head') return new Response(JSON.stringify({ data: [{ partition: 0, position: `${head}` }] }));
     return path.includes('min_position') ? respond(503, 'projection_behind') : respond(200);
   };
   recordWrite('9');

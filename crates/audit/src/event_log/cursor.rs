@@ -2,7 +2,12 @@
 //! have the same position; its hash then differs from the cursor's. With several partitions, a cursor has an entry for each
 //! partition in which events were read: `0:42-9f86d081,3:17-0b822cd1`.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 use super::error::InvalidCursor;
 use passbook_event_store::{Partitions, partition_number};
@@ -10,6 +15,9 @@ use passbook_event_store::{Partitions, partition_number};
 /// How many bytes of an event's hash a cursor contains.
 const HASH_BYTES: usize = 4;
 const HASH_DIGITS: usize = 2 * HASH_BYTES;
+/// The pattern of a cursor's text, with and without hashes.
+const PATTERN: &str =
+    "^([0-9]{1,18}(-[0-9a-f]{8})?|[0-9]{1,2}:[0-9]{1,18}(-[0-9a-f]{8})?(,[0-9]{1,2}:[0-9]{1,18}(-[0-9a-f]{8})?)*)$";
 
 /// The last event that was read in one partition. The default is the beginning of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,6 +139,21 @@ impl fmt::Display for Cursor {
             write!(f, "{}{partition}:{entry}", if index > 0 { "," } else { "" })?;
         }
         Ok(())
+    }
+}
+
+impl PartialSchema for Cursor {
+    fn schema() -> RefOr<Schema> {
+        let description = "A cursor of the log: `42-9f86d081`, or `0:42-9f86d081,3:17-0b822cd1` with several partitions. Opaque: \
+             return it unchanged. A position is also accepted.";
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(PATTERN));
+        text.description(Some(description)).examples(["42-9f86d081"]).into()
+    }
+}
+
+impl ToSchema for Cursor {
+    fn name() -> Cow<'static, str> {
+        "LogCursor".into()
     }
 }
 

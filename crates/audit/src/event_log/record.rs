@@ -19,7 +19,7 @@ pub struct EventRecord {
     /// The event's own id.
     pub id: Uuid,
     /// The event's position in the log, from 1; with several partitions, the partition and the position in it, such as `3:17`.
-    #[schema(value_type = String, example = "42")]
+    #[schema(value_type = String)]
     pub position: Position,
     /// The type of the aggregate; always `BankAccount`.
     #[schema(example = "BankAccount")]
@@ -37,7 +37,7 @@ pub struct EventRecord {
     #[schema(example = 1)]
     pub schema_version: i16,
     /// The data of the event, byte for byte as recorded. Its members depend on `type`.
-    #[schema(value_type = Object, example = json!({"amount": 500, "reference": "rent"}))]
+    #[schema(value_type = Object)]
     pub data: Box<RawValue>,
     /// The caller and the request that caused the event, byte for byte as recorded.
     #[schema(value_type = Metadata)]
@@ -57,6 +57,7 @@ pub struct EventRecord {
 
 /// The caller and the request that caused an event.
 #[derive(Debug, ToSchema)]
+#[schema(as = EventMetadata)]
 #[expect(dead_code, reason = "only the derive reads the fields")]
 pub struct Metadata {
     /// The caller.
@@ -103,17 +104,17 @@ pub struct LogHead {
     /// The partition.
     #[schema(example = 0)]
     pub partition: i16,
-    /// The position of the last event; 0 if the partition is empty.
-    #[schema(example = 42, minimum = 0)]
-    pub position: i64,
+    /// The position of the last event; `0` if the partition is empty, or `0:0` with several partitions.
+    #[schema(value_type = String)]
+    pub position: Position,
     /// The hash of the last event, which covers all events before it; zeros if the partition is empty.
     #[schema(example = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub hash: String,
 }
 
 impl LogHead {
-    pub(crate) fn new(partition: i16, head: &Head) -> Self {
-        Self { partition, position: head.position, hash: hex::encode(head.hash) }
+    pub(crate) fn new(partitions: Partitions, partition: i16, head: &Head) -> Self {
+        Self { partition, position: partitions.position_in(partition, head.position), hash: hex::encode(head.hash) }
     }
 }
 

@@ -17,6 +17,7 @@ const PAGE_EVENTS: i64 = 5_000;
 
 /// The result of verifying one account.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = AccountVerification)]
 pub struct Verification {
     /// The account.
     pub account_id: Uuid,
@@ -27,7 +28,7 @@ pub struct Verification {
     #[schema(example = 2)]
     pub events: i64,
     /// What is inconsistent; `null` if nothing is.
-    #[schema(example = json!(null))]
+    #[schema(required = true, example = json!(null))]
     pub finding: Option<String>,
 }
 

@@ -83,8 +83,8 @@ impl Report {
         if let Some(LogHead { position, hash, .. }) = &self.head {
             return format!("{position}-{hash}");
         }
-        let format = |head: &LogHead| format!("{}:{}-{}", head.partition, head.position, head.hash);
-        let heads: Vec<String> = self.partitions.iter().filter(|head| head.position > 0).map(format).collect();
+        let started = self.partitions.iter().filter(|head| head.position.in_partition(head.partition) > 0);
+        let heads: Vec<String> = started.map(|LogHead { position, hash, .. }| format!("{position}-{hash}")).collect();
         heads.join(",")
     }
 

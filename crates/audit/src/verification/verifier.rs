@@ -57,7 +57,7 @@ pub async fn verify(
     for (partition, head) in partitions.all().zip(&heads) {
         let pinned_head = pinned_heads.iter().find(|pinned| pinned.partition == partition);
         verifier.verify_partition(&mut snapshot, partition, head, pinned_head.cloned()).await?;
-        verifier.report.partitions.push(LogHead::new(partition, head));
+        verifier.report.partitions.push(LogHead::new(partitions, partition, head));
     }
     let Verifier { transfers, mut report, .. } = verifier;
     if let Some(finding) = transfers.find_unmatched(&mut snapshot.log, partitions).await? {

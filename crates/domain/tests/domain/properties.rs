@@ -1,8 +1,10 @@
 //! Properties of the account that hold for every sequence of commands.
 
 use passbook_domain::{
-    Account, AccountCommand, Channel, Currency, Event, Rejection, Status, command::Movement, money::MINOR_UNITS_MAX,
-    transfer,
+    Account, AccountCommand, Channel, Currency, Event, Rejection, Status,
+    command::Movement,
+    money::MINOR_UNITS_MAX,
+    transfer::{self, Side},
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -229,7 +231,9 @@ proptest! {
                 let of_sender = from.decide(&AccountCommand::Withdraw(movement.clone(), None)).err();
                 let of_receiver = to.decide(&AccountCommand::Deposit(movement, None)).err();
                 let of_both = (currency_of(&from) != currency_of(&to)).then_some(Rejection::CurrencyMismatch);
-                prop_assert_eq!(Some(rejection), [of_sender, of_receiver, of_both].into_iter().flatten().min());
+                let all = [(of_sender, Side::Sender), (of_receiver, Side::Receiver), (of_both, Side::Receiver)];
+                let all = all.into_iter().filter_map(|(rejection, side)| rejection.map(|rejection| (rejection, side)));
+                prop_assert_eq!(Some((rejection.rejection, rejection.side)), all.min());
             }
         }
     }

@@ -5,6 +5,7 @@ use passbook_domain::{
     command::Movement,
     event::{TransferReceived, TransferSent},
     money::MINOR_UNITS_MAX,
+    transfer::Side,
 };
 
 use crate::{fixtures::*, given_when_then::given};
@@ -31,7 +32,10 @@ fn a_transfer_in_the_currency_of_both_accounts_is_recorded() {
 
 #[test]
 fn a_transfer_above_the_senders_balance_is_rejected_with_the_balance() {
-    given([opened(4)]).and([opened(9)]).when(transfer(movement(5))).then_rejected(insufficient_funds(4, 5));
+    given([opened(4)])
+        .and([opened(9)])
+        .when(transfer(movement(5)))
+        .then_rejected(Side::Sender, insufficient_funds(4, 5));
 }
 
 #[test]
@@ -39,7 +43,7 @@ fn a_transfer_above_the_receivers_maximum_balance_is_rejected() {
     given([opened(5)])
         .and([opened(MINOR_UNITS_MAX - 4)])
         .when(transfer(movement(5)))
-        .then_rejected(Rejection::BalanceLimitExceeded);
+        .then_rejected(Side::Receiver, Rejection::BalanceLimitExceeded);
 }
 
 #[test]
@@ -52,7 +56,7 @@ fn a_transfer_between_two_currencies_without_a_currency_is_rejected() {
     given([opened(5)])
         .and([opened_in(Currency::USD, 0)])
         .when(transfer(movement(5)))
-        .then_rejected(Rejection::CurrencyMismatch);
+        .then_rejected(Side::Receiver, Rejection::CurrencyMismatch);
 }
 
 #[test]
@@ -60,7 +64,7 @@ fn a_transfer_in_a_currency_of_neither_account_is_rejected() {
     given([opened(5)])
         .and([opened(0)])
         .when(transfer(in_currency(Currency::USD, 5)))
-        .then_rejected(Rejection::CurrencyMismatch);
+        .then_rejected(Side::Sender, Rejection::CurrencyMismatch);
 }
 
 /// Histories for which one side of a transfer of 100 EUR is rejected, in the order of precedence. The last one is specific
@@ -81,9 +85,10 @@ fn of_two_rejections_the_one_with_precedence_is_returned() {
     let full = (opened(MINOR_UNITS_MAX - 99), Rejection::BalanceLimitExceeded);
     for (sender_rank, (from, of_sender)) in rejected_histories(poor).into_iter().enumerate() {
         for (receiver_rank, (to, of_receiver)) in rejected_histories(full.clone()).into_iter().enumerate() {
-            let expected = if sender_rank <= receiver_rank { of_sender } else { of_receiver };
+            let is_senders = sender_rank <= receiver_rank;
+            let (side, expected) = if is_senders { (Side::Sender, of_sender) } else { (Side::Receiver, of_receiver) };
             let hundred_euros = transfer(in_currency(Currency::EUR, 100));
-            given(from.clone()).and(to).when(hundred_euros).then_rejected(expected);
+            given(from.clone()).and(to).when(hundred_euros).then_rejected(side, expected);
         }
     }
 }
@@ -92,10 +97,12 @@ fn of_two_rejections_the_one_with_precedence_is_returned() {
 fn a_rejection_of_one_side_rejects_the_transfer() {
     let poor = (opened(99), insufficient_funds(99, 100));
     for (from, rejection) in rejected_histories(poor) {
-        given(from).and([opened(0)]).when(transfer(in_currency(Currency::EUR, 100))).then_rejected(rejection);
+        let outcome = given(from).and([opened(0)]).when(transfer(in_currency(Currency::EUR, 100)));
+        outcome.then_rejected(Side::Sender, rejection);
     }
     let full = (opened(MINOR_UNITS_MAX - 99), Rejection::BalanceLimitExceeded);
     for (to, rejection) in rejected_histories(full) {
-        given([opened(100)]).and(to).when(transfer(in_currency(Currency::EUR, 100))).then_rejected(rejection);
+        let outcome = given([opened(100)]).and(to).when(transfer(in_currency(Currency::EUR, 100)));
+        outcome.then_rejected(Side::Receiver, rejection);
     }
 }

@@ -70,7 +70,7 @@ impl App {
              INSERT INTO event
              SELECT {partition}, head.last + n, gen_random_uuid(), stream.id, stream.last + n, 'MoneyDeposited', 1,
                     ('{{\"amount\":1,\"reference\":\"' || repeat('x', {reference_bytes}) || '\"}}')::json,
-                    '{{\"user_id\":\"anonymous\",\"correlation_id\":\"bulk\",\"causation_id\":\"bulk\"}}',
+                    '{{\"user_id\":\"anonymous\",\"correlation_id\":\"bulk\",\"causation_id\":\"01900000-0000-7000-8000-0000000000cc\"}}',
                     (SELECT recorded_at FROM log_head) + interval '1 microsecond', sha256((head.last + n)::text::bytea)
              FROM head, stream, generate_series(1, {count}) AS n;
              UPDATE log_head SET position = position + {count}, recorded_at = recorded_at + interval '1 microsecond',

@@ -12,6 +12,7 @@ use passbook_event_store::{Partitions, timestamp};
 
 /// An account as queries return it.
 #[derive(Clone, Debug, Hash, PartialEq, Serialize, ToSchema)]
+#[schema(as = Account)]
 pub struct AccountView {
     /// The account.
     pub account_id: Uuid,
@@ -41,6 +42,7 @@ pub struct AccountView {
     pub last_activity_at: DateTime<Utc>,
     /// When the account was closed.
     #[serde(with = "timestamp::option")]
+    #[schema(required = true)]
     pub closed_at: Option<DateTime<Utc>>,
 }
 

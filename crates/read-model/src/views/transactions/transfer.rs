@@ -14,6 +14,7 @@ use passbook_event_store::{Position, timestamp};
 
 /// A transfer as queries return it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Transfer)]
 pub struct TransferView {
     /// The transfer.
     pub transfer_id: Uuid,
@@ -28,7 +29,7 @@ pub struct TransferView {
     #[schema(example = "EUR")]
     pub currency: String,
     /// The text that the caller supplied.
-    #[schema(example = "rent")]
+    #[schema(required = true, example = "rent")]
     pub reference: Option<String>,
     /// When the transfer was recorded.
     #[serde(with = "timestamp")]

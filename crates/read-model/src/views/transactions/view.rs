@@ -22,6 +22,7 @@ const OPENING_VERSION: i64 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each name is the value in the API")]
+#[schema(as = TransactionKind)]
 pub enum Kind {
     OpeningDeposit,
     Deposit,
@@ -44,6 +45,7 @@ impl Kind {
 
 /// A transaction as queries return it.
 #[derive(Clone, Debug, Hash, PartialEq, Serialize, ToSchema)]
+#[schema(as = Transaction)]
 pub struct TransactionView {
     /// The version of the account after the transaction.
     #[schema(example = 2, minimum = 1)]
@@ -58,11 +60,13 @@ pub struct TransactionView {
     #[schema(example = 15000, minimum = 0)]
     pub balance_after: i64,
     /// The transfer that the transaction is a side of.
+    #[schema(required = true)]
     pub transfer_id: Option<Uuid>,
     /// The other account of the transfer.
+    #[schema(required = true)]
     pub counterparty_account_id: Option<Uuid>,
     /// The text that the caller supplied.
-    #[schema(example = "invoice 2026-17")]
+    #[schema(required = true, example = "invoice 2026-17")]
     pub reference: Option<String>,
     /// When the event was recorded.
     #[serde(with = "timestamp")]
