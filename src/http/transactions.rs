@@ -17,7 +17,7 @@ use super::{
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
-use passbook_read_model::transactions::{Filter, Kind, TransactionView};
+use passbook_read_model::transactions::{Filter, Kind};
 
 /// The query parameters of the list of transactions.
 #[derive(Debug, Deserialize, IntoParams)]
