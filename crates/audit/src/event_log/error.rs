@@ -8,6 +8,14 @@ pub enum Error {
     /// The limit of feed subscribers or of concurrent verifications is reached.
     #[error("Too many requests read the log. Retry later.")]
     Busy,
+    /// The account has more events than one request verifies. The next request continues.
+    #[error(
+        "The account has more events than one request verifies; {events} of them are verified. Retry the request to continue."
+    )]
+    VerificationUnfinished {
+        /// How many events are verified.
+        events: i64,
+    },
     /// The cursor identifies no event of this log.
     #[error(transparent)]
     InvalidCursorPosition(#[from] InvalidCursorPosition),
