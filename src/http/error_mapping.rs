@@ -79,6 +79,7 @@ impl From<audit::Error> for Problem {
     fn from(error: audit::Error) -> Self {
         match error {
             audit::Error::Busy => Self::from_code(ErrorCode::Overloaded),
+            audit::Error::VerificationUnfinished { .. } => Self::new(ErrorCode::Overloaded, error.to_string()),
             audit::Error::InvalidCursorPosition(error) => Self::invalid_parameter("after", error.to_string()),
             audit::Error::Storage(error) => query_failed(StorageFailure::of(&error), &sqlstate(&error), &error),
         }

@@ -182,16 +182,16 @@ async fn start_tasks(
     let mut progress = Vec::new();
     for (partition, appended) in partitions.all().zip(&*appended) {
         let (projector, projected) =
-            Projector::new(partition, database.projector(), appended.subscribe(), Arc::clone(&unsupported_event));
+            Projector::new(partition, &database.projector(), appended.subscribe(), Arc::clone(&unsupported_event));
         progress.push(projected);
         projections.spawn("projector", projector.run(projections.token()));
     }
     let rebuilder = Rebuilder::new(database.projector(), partitions);
     projections.spawn("rebuilder", rebuilder.run(projections.token()));
 
-    let reader = EventReader::new(database.log_pages(), partitions);
+    let reader = EventReader::new(database.log_pages(partitions), partitions);
     let new_events = appended.iter().map(|appended| appended.subscribe()).collect();
-    let feed = Feed::new(reader, database.feed(), new_events, http_tasks.token());
+    let feed = Feed::new(reader, database.feed().confirmed(0..partitions.count()), new_events, http_tasks.token());
 
     let settings = bank::Settings {
         partitions,

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Duration, Utc};
 use futures_util::future::join_all;
+use passbook_audit::{Audit, Error, VerificationLimits};
+use passbook_database::Database;
 use passbook_testkit::{
     ApiClient, App,
     audit::{audit, expected_hashes},
@@ -41,6 +43,34 @@ async fn chain_is_unbroken_over_batches_restarts_and_instances() {
     app.client().deposit(account, 1).await.expect(201);
     peer_client.close(account).await.expect_problem(422, "balance_not_zero");
     assert_eq!(audit(&app).await.head.position, 1 + 9 + 3 * 4 + 1);
+}
+
+#[tokio::test]
+async fn a_verification_longer_than_a_request_is_continued() {
+    let app = spawn_app_in_one_partition().await;
+    let account = app.client().open_with_balance(100).await;
+    for amount in 1..=6 {
+        app.client().deposit(account, amount).await.expect(201);
+    }
+    app.wait_until_projected().await;
+    let database = Database::open(&app.config().database()).await.unwrap();
+    let limits = VerificationLimits { request: std::time::Duration::ZERO, slice_events: 3 };
+    let verifier = Audit::new(database.queries(), app.partitions()).with_verification_limits(limits);
+    for verified in [3, 6] {
+        match verifier.verify_account(account).await {
+            Err(Error::VerificationUnfinished { events }) => assert_eq!(events, verified),
+            other => panic!("{other:?}"),
+        }
+    }
+    let verification = verifier.verify_account(account).await.unwrap().unwrap();
+    assert_eq!((verification.verified, verification.events), (true, 7));
+    // A finding in a later slice is found, too.
+    app.tamper("UPDATE event SET data = '{\"amount\":900}' WHERE position = 5").await;
+    assert!(matches!(verifier.verify_account(account).await, Err(Error::VerificationUnfinished { events: 3 })));
+    let verification = verifier.verify_account(account).await.unwrap().unwrap();
+    assert!(!verification.verified, "{verification:?}");
+    assert!(verifier.verify_account(Uuid::from_u128(404)).await.unwrap().is_none());
+    database.close().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::{
 
 use passbook_testkit::{ApiClient, App, Response, audit::audit, eventually, spawn_app, spawn_app_in_one_partition};
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection, raw_sql};
+use sqlx::{Connection, PgConnection, query_scalar, raw_sql};
 use uuid::Uuid;
 
 const VIEWS: [&str; 4] = ["accounts", "transactions", "daily_balances", "bank_totals"];
@@ -240,4 +240,41 @@ async fn two_instances_rebuild_a_view_and_apply_each_event_once() {
     }
     audit(&app).await;
     peer.stop().await;
+}
+
+#[tokio::test]
+async fn deleting_a_retired_generation_passes_each_row_once() {
+    const ROWS: i64 = 40_000;
+    let mut app = spawn_app_in_one_partition().await;
+    // While this snapshot of the database exists, vacuum keeps the deleted rows and their index entries.
+    let mut snapshot = app.database().await;
+    raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM account_view")
+        .execute(&mut snapshot)
+        .await
+        .unwrap();
+    app.sabotage(
+        "INSERT INTO account_transaction
+             (partition, generation, account_id, version, kind, amount, balance_after, recorded_at, event_id)
+         SELECT 0, 99, '01900000-0000-7000-8000-000000000001', n, 'deposit', 1, n, now(), gen_random_uuid()
+         FROM generate_series(1, 40000) AS n;
+         INSERT INTO projection (partition, name, generation, schema_version, state, position)
+         VALUES (0, 'transactions', 99, 2, 'retired', 0)",
+    )
+    .await;
+    eventually("the deletion", async || {
+        let left = "SELECT EXISTS (SELECT FROM projection WHERE generation = 99)";
+        let is_left: bool = query_scalar(left).fetch_one(&mut app.database().await).await.unwrap();
+        (!is_left).then_some(())
+    })
+    .await;
+    snapshot.close().await.unwrap();
+    app.stop().await;
+    app.wait_until_disconnected().await;
+    let mut database = app.database().await;
+    let rows = "SELECT count(*) FROM account_transaction WHERE generation = 99";
+    assert_eq!(query_scalar::<_, i64>(rows).fetch_one(&mut database).await.unwrap(), 0);
+    let read = "SELECT sum(idx_tup_read)::int8 FROM pg_stat_user_indexes WHERE relname = 'account_transaction'";
+    let read: i64 = query_scalar(read).fetch_one(&mut database).await.unwrap();
+    // Once to find the end of a slice, and once to delete it.
+    assert!((ROWS..3 * ROWS).contains(&read), "{read} index entries were read for {ROWS} rows");
 }

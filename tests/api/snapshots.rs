@@ -5,10 +5,10 @@ use futures_util::future::join_all;
 use passbook_testkit::{
     App,
     audit::{audit, fold},
-    spawn_app_in_one_partition_with, spawn_app_with,
+    eventually, spawn_app_in_one_partition, spawn_app_in_one_partition_with, spawn_app_with,
 };
 use serde_json::{Value, json};
-use sqlx::{FromRow, query_as, types::Json};
+use sqlx::{AssertSqlSafe, Connection, FromRow, query_as, raw_sql, types::Json};
 use uuid::Uuid;
 
 /// A row of the table `snapshot`.
@@ -199,6 +199,34 @@ async fn undecodable_snapshot_does_not_affect_others_in_the_batch() {
     for response in responses {
         assert_eq!(response.expect(201).body["version"], 6);
     }
+}
+
+#[tokio::test]
+async fn a_long_account_without_snapshot_does_not_delay_others() {
+    let mut app = spawn_app_in_one_partition().await;
+    let long = app.client().open_with_balance(0).await;
+    let other = app.client().open_with_balance(0).await;
+    let events = 30_000;
+    app.insert_deposits(events, 10).await;
+    app.restart().await;
+    // The uncommitted row keeps the rebuild from storing its snapshot.
+    let mut blocker = app.database().await;
+    let partition = app.partition_under_test();
+    let row = format!("BEGIN; INSERT INTO snapshot VALUES ({partition}, '{long}', 1, 0, '{{}}')");
+    raw_sql(AssertSqlSafe(row)).execute(&mut blocker).await.unwrap();
+    let client = app.client();
+    let (refused, paid) = tokio::join!(client.deposit(long, 1), client.deposit(other, 1));
+    assert_eq!(paid.expect(201).body["balance"], 1);
+    refused.expect_problem(503, "storage_unavailable");
+    blocker.close().await.unwrap();
+    let paid = eventually("the folded account", async || {
+        let response = client.deposit(long, 1).await;
+        (response.status == 201).then_some(response)
+    })
+    .await;
+    assert_eq!((&paid.body["balance"], &paid.body["version"]), (&json!(events + 1), &json!(events + 2)));
+    assert_eq!(snapshot_version(&app, long).await, events + 1);
+    assert_eq!(client.deposit(long, 1).await.expect(201).body["balance"], events + 2);
 }
 
 /// Asserts that two deposits continue from the folded state, and that the snapshot is correct afterwards.

@@ -223,3 +223,50 @@ async fn a_failover_under_load_loses_no_acknowledged_deposit() {
     let verified = Passbook::with_database(&urls).argument("verify").wait_for_exit();
     assert_eq!(verified.status.code(), Some(0), "{verified:?}");
 }
+
+#[tokio::test]
+async fn a_fresh_process_trusts_no_commit_that_no_standby_has() {
+    let folder = Folder::empty();
+    let mut primary = PostgresServer::start(&folder).await;
+    let mut standby = primary.standby(&folder).await;
+    primary.require_synchronous_standby().await;
+    let url = primary.url();
+    let start = || Passbook::with_database(&url).set("PASSBOOK_COMMAND_TIMEOUT_MS", "2500").start();
+    let first = start();
+    first.client.open_account().await;
+    deposit(&first.client, "one").await.unwrap();
+
+    // The second deposit is committed on the primary alone. Recovery shows it.
+    standby.crash();
+    let unknown = first.client.post(&format!("{ACCOUNT}/deposits"), "two", &json!({"amount": 1})).await.unwrap();
+    assert_eq!(unknown.json::<Value>().await.unwrap()["code"], "outcome_unknown");
+    drop(first);
+    primary.crash();
+    primary.recover().await;
+    assert!(primary.query_bool("SELECT position = 3 FROM log_head").await, "recovery shows the commit");
+
+    let fresh = start();
+    let client = &fresh.client;
+    let dry_run = format!("{ACCOUNT}/deposits?dry_run=true");
+    let withdrawal = json!({"amount": 3});
+    for (path, body) in [
+        (dry_run, json!({"amount": 1})),
+        (format!("{ACCOUNT}/withdrawals?dry_run=true"), withdrawal),
+        (format!("{ACCOUNT}/deposits"), json!({"amount": 1})),
+    ] {
+        let response = client.post(&path, "two", &body).await.unwrap();
+        assert_eq!(response.status(), 503, "{path}: {}", response.text().await.unwrap());
+    }
+    // The projector, the pages and the feed had the time of three commands.
+    let view: Value = client.get(ACCOUNT).await.json().await.unwrap();
+    assert_eq!(view["version"], 2, "the view shows a deposit that no standby has");
+    for path in [format!("{ACCOUNT}/events"), "/v1/events".to_owned()] {
+        let page = client.get(&path).await.text().await.unwrap();
+        assert!(!page.contains("\"version\":3"), "{path} shows a deposit that no standby has: {page}");
+    }
+
+    standby.recover().await;
+    let replay = eventually("the replay", || deposit(client, "two")).await;
+    assert_eq!((&replay["version"], &replay["balance"]), (&json!(3), &json!(2)));
+    eventually("the view", async || (balance(client, "").await == 2).then_some(())).await;
+}

@@ -7,12 +7,16 @@
 //! An appender writes to one partition. One more appender executes the commands that span partitions: it always locks the heads
 //! of all their partitions, in ascending order, and caches nothing.
 
-use std::collections::{BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeSet, btree_map::Entry},
+    time::{Duration, Instant},
+};
 
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use uuid::Uuid;
 
 use super::{
-    account_cache::{AccountCache, CATCH_UP_EVENTS_MAX, LoadedAccounts},
+    account_cache::{AccountCache, CATCH_UP_EVENTS_MAX, LOCKED_CATCH_UP_EVENTS_MAX, LoadedAccounts, NotLoaded},
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
     clock::LogInterval,
     command::PendingCommand,
@@ -23,13 +27,15 @@ use super::{
 use passbook_event_store::timestamp;
 use passbook_event_store::{
     Partitions,
-    log::{self, Key, Outcome},
+    log::{self, Key, Outcome, ReadSize},
     unknown_outcome, with_timeout,
 };
 use passbook_telemetry::metrics::{METRICS, phase};
 
 /// After a conflict, the optimistic path is tried again after this many locked batches without a concurrent event.
 const LOCKED_BATCHES_AFTER_CONFLICT: u32 = 16;
+/// A head that was seen longer ago is read again before the lock, so that few events are read behind it.
+const HEAD_AGE_MAX: Duration = Duration::from_millis(100);
 /// A head that is further ahead of this instance's clock is logged, once a minute.
 const CLOCK_BEHIND_MS_MAX: i64 = 1_000;
 
@@ -43,19 +49,25 @@ enum WriteOutcome {
     KeysRecorded(RecordedKeys),
 }
 
-/// How a batch reaches the log.
+/// How a batch reaches the log, with the accounts that were loaded for it.
 pub(super) enum AppendPath<'c> {
     /// One autocommit call, which writes nothing if the head has moved. Chosen while no other instance writes.
-    Optimistic(&'c mut PgConnection),
+    Optimistic(&'c mut PgConnection, LoadedAccounts),
     /// A transaction that holds the log-head locks; no other instance can write until it ends.
-    Locked(Transaction<'c, Postgres>, HeadsByPartition),
+    Locked(Transaction<'c, Postgres>, HeadsByPartition, LoadedAccounts),
 }
 
 impl AppendPath<'_> {
     fn connection(&mut self) -> &mut PgConnection {
         match self {
-            Self::Optimistic(connection) => connection,
-            Self::Locked(transaction, _) => transaction,
+            Self::Optimistic(connection, _) => connection,
+            Self::Locked(transaction, ..) => transaction,
+        }
+    }
+
+    fn prepared(&mut self) -> &mut LoadedAccounts {
+        match self {
+            Self::Optimistic(_, prepared) | Self::Locked(_, _, prepared) => prepared,
         }
     }
 }
@@ -70,8 +82,14 @@ pub(super) struct Appender {
     gate: UnsupportedEventGate,
     /// The heads after the last batch.
     heads: HeadsByPartition,
+    /// When the heads were read.
+    heads_seen_at: Option<Instant>,
     /// How many more batches take the locked path.
     locked_batches: u32,
+    /// Whether a commit on the locked path has succeeded since the start or the last failure. After a restart of Postgres the log
+    /// may show a commit that no standby has. Before a result may rest on the log, one commit must have waited for the standbys;
+    /// that of the locked path does, whatever the batch contains.
+    is_confirmed: bool,
     clock_warnings: LogInterval,
 }
 
@@ -92,7 +110,9 @@ impl Appender {
             cache,
             gate,
             heads,
+            heads_seen_at: None,
             locked_batches: 0,
+            is_confirmed: false,
             clock_warnings: LogInterval::default(),
         }
     }
@@ -108,9 +128,31 @@ impl Appender {
         self.force_locked_path();
     }
 
-    /// Makes the next batches take the locked path. There a database that cannot write fails before anything is sent.
+    /// Makes the next batches take the locked path after a failure. There a database that cannot write fails before anything is
+    /// sent, and the commit waits for the standbys.
     pub(super) fn force_locked_path(&mut self) {
         self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT;
+        self.is_confirmed = false;
+    }
+
+    fn takes_locked_path(&self) -> bool {
+        self.partition.is_none() || !self.is_confirmed || self.locked_batches > 0
+    }
+
+    /// Loads the accounts of a batch that are not cached. No lock is held meanwhile.
+    ///
+    /// # Errors
+    /// The database fails, or the log contains an event of a newer release.
+    pub(super) async fn prepare(
+        &mut self,
+        connection: &mut PgConnection,
+        batch: &[PendingCommand],
+    ) -> Result<LoadedAccounts, StorageError> {
+        self.gate.recheck(connection).await?;
+        if self.takes_locked_path() {
+            self.refresh_head(connection).await?;
+        }
+        self.cache.prepare(connection, batch).await
     }
 
     /// Chooses the path of a batch. On the locked path it waits for the log-head locks.
@@ -121,19 +163,27 @@ impl Appender {
         &mut self,
         connection: &'c mut PgConnection,
         batch: &[PendingCommand],
+        prepared: LoadedAccounts,
     ) -> Result<AppendPath<'c>, StorageError> {
-        self.gate.recheck(connection).await?;
-        if self.partition.is_some() && self.locked_batches == 0 {
-            return Ok(AppendPath::Optimistic(connection));
+        match self.takes_locked_path() {
+            true => self.lock(connection, batch, prepared).await,
+            false => Ok(AppendPath::Optimistic(connection, prepared)),
         }
-        let prefetched = self.cache.prefetch(connection, batch).await?;
-        self.lock(connection, batch, prefetched).await
     }
 
     /// Whether commands may join the batch after [`Self::begin`]: they may if the lock of the only partition is held. The
     /// partitions that a spanning batch has locked are those of its commands, so no other command may join.
     pub(super) fn accepts_more_commands(&self, path: &AppendPath<'_>) -> bool {
         self.partition.is_some() && matches!(path, AppendPath::Locked(..))
+    }
+
+    /// Whether a command can join the batch: its accounts need not be loaded, which would keep the lock meanwhile.
+    pub(super) fn can_join(&self, path: &mut AppendPath<'_>, pending: &PendingCommand) -> bool {
+        let prepared = path.prepared();
+        let is_prepared = |account_id: &Uuid| {
+            prepared.get(account_id).is_some_and(|loaded| !matches!(loaded, Err(NotLoaded::TooLong)))
+        };
+        pending.command.accounts().all(|account_id| self.cache.contains(&account_id) || is_prepared(&account_id))
     }
 
     /// Decides `batch` and writes it. It decides again if keys of the batch turn out to be recorded, and continues on the
@@ -147,6 +197,7 @@ impl Appender {
         batch: &[PendingCommand],
     ) -> Result<AppendOutcome, StorageError> {
         let mut basis = self.load_basis(&mut path, batch).await?;
+        // Each attempt finds further recorded keys, and those that it knows are not asked for again.
         loop {
             let decided = self.decide(batch, &basis);
             match write(path.connection(), &basis.heads, &decided).await {
@@ -158,7 +209,7 @@ impl Appender {
                 }
                 Err(error) => {
                     return match path {
-                        AppendPath::Optimistic(_) => Ok(AppendOutcome::of_failed_commit(error, decided, &basis.heads)),
+                        AppendPath::Optimistic(..) => Ok(AppendOutcome::of_failed_commit(error, decided, &basis.heads)),
                         // COMMIT was not sent, so Postgres rolls the transaction back.
                         AppendPath::Locked(..) => Err(error),
                     };
@@ -185,12 +236,39 @@ impl Appender {
         })
     }
 
-    /// Locks the heads in a transaction, and updates the cache to them.
+    /// Catches up with the log without its lock, if the head is unknown or was seen long ago. Behind the lock only what is appended
+    /// meanwhile is read. With too many new events, or another history, the cache starts anew from here.
+    async fn refresh_head(&mut self, connection: &mut PgConnection) -> Result<(), StorageError> {
+        let Some(partition) = self.partition else { return Ok(()) };
+        let known = self.heads.get(&partition);
+        if known.is_some() && self.heads_seen_at.is_some_and(|at| at.elapsed() < HEAD_AGE_MAX) {
+            return Ok(());
+        }
+        let head = with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?;
+        let events = match known {
+            Some(known) if (0..=CATCH_UP_EVENTS_MAX).contains(&(head.position - known.position)) => {
+                let reading = log::read_since(connection, partition, (known, &head), ReadSize::UNLOCKED);
+                with_timeout(STATEMENT_TIMEOUT, reading).await?
+            }
+            Some(_) | None => None,
+        };
+        self.heads = HeadsByPartition::from([(partition, head)]);
+        self.heads_seen_at = Some(Instant::now());
+        match events {
+            Some(events) => self.cache.catch_up(&mut LoadedAccounts::new(), events),
+            None => {
+                self.cache.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// Locks the heads in a transaction, and updates the cache and the prepared accounts to them.
     async fn lock<'c>(
         &mut self,
         connection: &'c mut PgConnection,
         batch: &[PendingCommand],
-        prefetched: LoadedAccounts,
+        mut prepared: LoadedAccounts,
     ) -> Result<AppendPath<'c>, StorageError> {
         let mut transaction = with_timeout(STATEMENT_TIMEOUT, connection.begin()).await?;
         let mut heads = HeadsByPartition::new();
@@ -198,14 +276,22 @@ impl Appender {
         match self.partition {
             Some(partition) => {
                 let known = self.heads.get(&partition);
-                let locking = log::lock_head_and_read_since(&mut transaction, partition, known, CATCH_UP_EVENTS_MAX);
+                let locking =
+                    log::lock_head_and_read_since(&mut transaction, partition, known, LOCKED_CATCH_UP_EVENTS_MAX);
                 let (head, concurrent) = with_timeout(STATEMENT_TIMEOUT, locking).await?;
-                let is_alone = concurrent.as_ref().is_some_and(Vec::is_empty);
-                self.locked_batches =
-                    if is_alone { self.locked_batches.saturating_sub(1) } else { LOCKED_BATCHES_AFTER_CONFLICT };
-                self.cache.catch_up(prefetched, concurrent)?;
+                let Some(concurrent) = concurrent else {
+                    // Too many events, or another history. The next attempt finds out before the lock.
+                    self.heads_seen_at = None;
+                    return Err(StorageError::too_far_behind());
+                };
+                self.locked_batches = match concurrent.is_empty() {
+                    true => self.locked_batches.saturating_sub(1),
+                    false => LOCKED_BATCHES_AFTER_CONFLICT,
+                };
+                self.cache.catch_up(&mut prepared, concurrent)?;
                 heads.insert(partition, head);
                 self.heads.clone_from(&heads);
+                self.heads_seen_at = Some(Instant::now());
             }
             // All instances lock several heads in ascending order, each with its own statement. This prevents deadlocks.
             None => {
@@ -213,10 +299,11 @@ impl Appender {
                     let locking = log::lock_head(&mut transaction, partition);
                     heads.insert(partition, with_timeout(STATEMENT_TIMEOUT, locking).await?);
                 }
+                self.cache.catch_up_prepared(&mut transaction, &mut prepared).await?;
             }
         }
         timer.observe_duration();
-        Ok(AppendPath::Locked(transaction, heads))
+        Ok(AppendPath::Locked(transaction, heads, prepared))
     }
 
     /// The locked path, after the optimistic path has found that another instance has appended.
@@ -226,19 +313,22 @@ impl Appender {
         batch: &[PendingCommand],
     ) -> Result<AppendPath<'c>, StorageError> {
         match path {
-            AppendPath::Optimistic(connection) => {
-                self.force_locked_path();
-                self.lock(connection, batch, LoadedAccounts::new()).await
+            AppendPath::Optimistic(connection, _) => {
+                self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT;
+                self.heads_seen_at = None;
+                self.refresh_head(connection).await?;
+                let prepared = self.cache.prepare(connection, batch).await?;
+                self.lock(connection, batch, prepared).await
             }
             AppendPath::Locked(..) => Err(StorageError::head_moved_under_lock()),
         }
     }
 
-    /// Loads what the batch is decided on. On the optimistic path the heads are the last known ones.
+    /// Collects what the batch is decided on. On the optimistic path the heads are the last known ones.
     async fn load_basis(&mut self, path: &mut AppendPath<'_>, batch: &[PendingCommand]) -> Result<Basis, StorageError> {
         let heads = match path {
-            AppendPath::Locked(_, heads) => heads.clone(),
-            AppendPath::Optimistic(connection) => {
+            AppendPath::Locked(_, heads, _) => heads.clone(),
+            AppendPath::Optimistic(connection, _) => {
                 for partition in self.partitions_of_batch(batch) {
                     if let Entry::Vacant(unknown) = self.heads.entry(partition) {
                         unknown.insert(with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?);
@@ -247,7 +337,11 @@ impl Appender {
                 self.heads.clone()
             }
         };
-        let accounts = self.cache.load(path.connection(), batch).await?;
+        let accounts = self.cache.load(std::mem::take(path.prepared()), batch);
+        // The executor has put aside the commands of such accounts, unless the cache was cleared after that.
+        if accounts.values().any(|loaded| matches!(loaded, Err(NotLoaded::TooLong))) {
+            return Err(StorageError::too_far_behind());
+        }
         Ok(Basis { heads, accounts, recorded_keys: RecordedKeys::new() })
     }
 
@@ -284,14 +378,15 @@ impl Appender {
         heads: HeadsByPartition,
     ) -> AppendOutcome {
         let label = match path {
-            AppendPath::Optimistic(_) => "optimistic",
-            AppendPath::Locked(transaction, _) => {
+            AppendPath::Optimistic(..) => "optimistic",
+            AppendPath::Locked(transaction, ..) => {
                 let timer = phase("commit");
                 let committed = with_timeout(STATEMENT_TIMEOUT, transaction.commit()).await;
                 timer.observe_duration();
                 if let Err(error) = committed {
                     return AppendOutcome::of_failed_commit(error.into(), decided, &basis.heads);
                 }
+                self.is_confirmed = true;
                 "locked"
             }
         };
@@ -300,6 +395,7 @@ impl Appender {
         METRICS.appended_events.inc_by(events as u64);
         self.cache.store(basis.accounts, decided.changed);
         self.heads = heads;
+        self.heads_seen_at = Some(Instant::now());
         AppendOutcome::Committed(CommittedBatch { results: decided.results, events })
     }
 }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
-    account_cache::{CachedAccount, LoadedAccounts, Undecodable},
+    account_cache::{CachedAccount, LoadedAccounts},
     command::{AccountAccess, CommandContext, CommandOutcome, CommandResults, Error, PendingCommand, Refusal, Refused},
     receipt::{
         AccountReceipt, Counterparty, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal, RefusedBecause,
@@ -305,7 +305,7 @@ impl Decision<'_> {
         }
         match self.basis.accounts.get(&account_id) {
             Some(Ok(loaded)) => Ok(loaded.clone()),
-            Some(Err(Undecodable)) | None => Err(Failure::Internal),
+            Some(Err(_)) | None => Err(Failure::Internal),
         }
     }
 
@@ -368,7 +368,7 @@ impl Decision<'_> {
         for (stream_id, changed) in &self.changed {
             let version_before = match self.basis.accounts.get(stream_id) {
                 Some(Ok(loaded)) => loaded.version,
-                Some(Err(Undecodable)) | None => 0,
+                Some(Err(_)) | None => 0,
             };
             if version_before / every < changed.version / every
                 && let Ok(state) = serde_json::to_string(&changed.account)

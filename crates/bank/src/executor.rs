@@ -3,7 +3,7 @@
 //!
 //! [`Executor::execute`] answers, retries or splits a batch, depending on the outcome of the append.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection};
 use tokio::{
@@ -22,6 +22,7 @@ use super::{
     command::{CommandOutcome, CommandResults, Error, PendingCommand, Refusal},
     command_stats::CommandStats,
     outage::{Availability, CommandQueue, OUTAGE_WAIT_MAX, WaitingCommands, reject_all},
+    state_rebuild::{RebuildContext, StateRebuilds},
     storage_error::{CONNECT_TIMEOUT, Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     /// The position of each partition's head. The executors publish it after each batch.
     pub appended: Arc<[Arc<watch::Sender<i64>>]>,
     pub gate: UnsupportedEventGate,
+    pub rebuilds: RebuildContext,
     pub stats: Arc<CommandStats>,
     pub shutdown: CancellationToken,
 }
@@ -66,6 +68,10 @@ pub(super) struct Shared {
 pub(super) struct Executor {
     shared: Shared,
     queue: CommandQueue,
+    /// Commands that were taken out of the queue and could not join a batch. The next batches begin with them.
+    carried: VecDeque<PendingCommand>,
+    /// Accounts that are folded beside this executor.
+    rebuilds: StateRebuilds,
     connection: Option<PgConnection>,
     appender: Appender,
     /// An append of unknown outcome. It must be resolved before the next append is sent.
@@ -115,7 +121,9 @@ impl Executor {
         };
         let appender = Appender::new(partitions, partition, snapshot_every, cache, shared.gate.clone());
         let availability = Availability::new(outage);
-        Self { shared, queue, connection: None, appender, unknown: None, availability, clock }
+        let rebuilds = StateRebuilds::new(shared.rebuilds.clone());
+        let carried = VecDeque::new();
+        Self { shared, queue, carried, rebuilds, connection: None, appender, unknown: None, availability, clock }
     }
 
     /// Runs until shutdown, or until the last handle to the bank is dropped. It answers all accepted commands before it ends.
@@ -130,6 +138,7 @@ impl Executor {
             timer.observe_duration();
             self.publish_positions(&span, events);
         }
+        self.rebuilds.reject_all();
         if let Some(connection) = self.connection {
             // Best effort: the connection is closed either way.
             let _ = connection.close().await;
@@ -141,9 +150,20 @@ impl Executor {
     async fn next_batch(&mut self) -> Option<Vec<PendingCommand>> {
         let mut batch = Vec::new();
         loop {
+            if !self.carried.is_empty() {
+                batch.extend(self.carried.drain(..self.carried.len().min(BATCH_COMMANDS_MAX)));
+                while batch.len() < BATCH_COMMANDS_MAX
+                    && let Ok(pending) = self.queue.try_recv()
+                {
+                    batch.push(pending);
+                }
+                batch.retain(|pending: &PendingCommand| !pending.response.is_closed());
+                return Some(batch);
+            }
             let is_failing = self.availability.is_failing();
             select! {
                 biased;
+                ready = self.rebuilds.next_ready() => self.carried.extend(ready),
                 received = self.queue.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {
                     // The callers of closed responses hung up or timed out: their commands are not executed.
                     batch.retain(|pending| !pending.response.is_closed());
@@ -233,9 +253,18 @@ impl Executor {
             }
         }
         waiting.run_while_rejecting(self.clock.check(&mut connection)).await?;
-        let path = waiting.run_while_rejecting(self.appender.begin(&mut connection, &part.commands)).await?;
+        let preparing = self.appender.prepare(&mut connection, &part.commands);
+        let prepared = waiting.run_while_rejecting(preparing).await?;
+        self.rebuilds.put_aside(&mut part.commands, &prepared);
+        let beginning = self.appender.begin(&mut connection, &part.commands, prepared);
+        let mut path = waiting.run_while_rejecting(beginning).await?;
         if accepts_more && self.appender.accepts_more_commands(&path) {
-            waiting.drain_into(&mut part.commands, BATCH_COMMANDS_MAX);
+            for pending in waiting.take(BATCH_COMMANDS_MAX.saturating_sub(part.commands.len())) {
+                match self.appender.can_join(&mut path, &pending) {
+                    true => part.commands.push(pending),
+                    false => self.carried.push_back(pending),
+                }
+            }
         }
         let outcome = waiting.run_while_rejecting(self.appender.append(path, &part.commands)).await?;
         if matches!(outcome, AppendOutcome::Committed(_)) {
@@ -268,6 +297,9 @@ impl Executor {
         tracing::warn!(failure = error.failure.as_str(), reason = error.reason, "append failed; retrying");
         if self.availability.is_outage() {
             reject_all(&mut self.queue, error.outage);
+            for pending in self.carried.drain(..) {
+                let _ = pending.response.send(Err(Error::StorageUnavailable { reason: error.outage }));
+            }
         }
         if let Some(error) = self.deadline_error(&part, error.outage) {
             self.answer_all(part.commands, &error);

@@ -15,6 +15,7 @@ mod executor;
 mod key_deletion;
 mod outage;
 mod receipt;
+mod state_rebuild;
 mod storage_error;
 mod unsupported_event;
 
@@ -33,6 +34,7 @@ use self::{
     command::PendingCommand,
     command_stats::CommandStats,
     executor::{Executor, Shared},
+    state_rebuild::RebuildContext,
     unsupported_event::UnsupportedEventGate,
 };
 use passbook_domain::Command;
@@ -94,8 +96,16 @@ impl Bank {
         let Settings { partitions, command_timeout, .. } = settings;
         let gate = UnsupportedEventGate::new(unsupported_event, partitions);
         let stats = Arc::new(CommandStats::new(timestamp::now()));
-        let shared =
-            Shared { settings, primary, appended, gate, stats: Arc::clone(&stats), shutdown: shutdown.clone() };
+        let rebuilds = RebuildContext::new(primary.clone(), partitions, gate.clone());
+        let shared = Shared {
+            settings,
+            primary,
+            appended,
+            gate,
+            rebuilds,
+            stats: Arc::clone(&stats),
+            shutdown: shutdown.clone(),
+        };
         let spanning = partitions.is_partitioned().then_some(None);
         let (queues, executors): (Vec<_>, Vec<_>) = partitions
             .all()

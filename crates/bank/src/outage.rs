@@ -86,13 +86,15 @@ impl<'q> WaitingCommands<'q> {
         }
     }
 
-    /// Moves waiting commands into `batch`, up to `commands_max` in all.
-    pub(super) fn drain_into(&mut self, batch: &mut Vec<PendingCommand>, commands_max: usize) {
-        while batch.len() < commands_max
+    /// Takes up to `commands_max` waiting commands out of the queue.
+    pub(super) fn take(&mut self, commands_max: usize) -> Vec<PendingCommand> {
+        let mut taken = Vec::new();
+        while taken.len() < commands_max
             && let Ok(pending) = self.queue.try_recv()
         {
-            batch.extend((!pending.response.is_closed()).then_some(pending));
+            taken.extend((!pending.response.is_closed()).then_some(pending));
         }
+        taken
     }
 }
 

@@ -16,6 +16,9 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// The reason while the clock is refused.
 pub const CLOCK_SKEWED: &str = "The clock of this instance differs too much from the database's: set the clocks (NTP).";
 
+/// The reason while a long account is folded.
+pub(super) const STATE_REBUILDING: &str = "The state of the account is being rebuilt from its events.";
+
 /// A failed database call.
 #[derive(Debug)]
 pub(super) struct StorageError {
@@ -54,6 +57,12 @@ impl StorageError {
     pub(super) fn clock_skewed(skew_ms: i64) -> Self {
         let reason = format!("the clock of this instance differs by {skew_ms} ms from the database's");
         Self { kind: Kind::ClockSkewed, outage: CLOCK_SKEWED, failure: StorageFailure::Refused, reason }
+    }
+
+    /// Other instances appended more than this one can read while it holds a lock. The next attempt reads it before the lock.
+    pub(super) fn too_far_behind() -> Self {
+        let outage = "Other instances append faster than this one reads the log.";
+        Self { kind: Kind::Unavailable, outage, failure: StorageFailure::TimedOut, reason: outage.to_owned() }
     }
 
     /// The head moved although this instance holds its lock.

@@ -17,7 +17,7 @@ use sqlx::{
 
 use self::connect_options::{connector, embedded_settings, replica, url, with_session_settings};
 use passbook_embedded_postgres::{self as embedded, EmbeddedPostgres};
-use passbook_event_store::{PrimaryConnector, checked_pool_options, with_timeout};
+use passbook_event_store::{Partitions, PrimaryConnector, checked_pool_options, with_timeout};
 
 pub use connect_options::{Settings, data_dir};
 pub use error::Error;
@@ -30,6 +30,9 @@ const QUERY_CONNECTIONS_MAX: u32 = 16;
 const LOG_PAGE_CONNECTIONS_MAX: u32 = 6;
 /// The time limit of one query, as Postgres shows it.
 const QUERY_TIMEOUT: &str = "5s";
+/// How long the server waits for a client that takes no data, on connections that hold locks. It has no effect on Unix sockets, so
+/// no response under a lock may exceed the buffers of a socket either.
+const TCP_USER_TIMEOUT: &str = "10s";
 /// How long a query waits for a connection of its pool.
 const ACQUIRE_MS_MAX: u64 = 2_000;
 
@@ -167,7 +170,7 @@ impl Database {
 
     /// Connections for executors. Commits are durable even if the server's default is not.
     pub fn writer(&self) -> PrimaryConnector {
-        let settings = [schema::AS_SERVICE, ("synchronous_commit", "on")];
+        let settings = [schema::AS_SERVICE, ("synchronous_commit", "on"), ("tcp_user_timeout", TCP_USER_TIMEOUT)];
         self.primary
             .with_options(|server| server.application_name("passbook writer").options(GENERIC_PLANS).options(settings))
     }
@@ -181,7 +184,7 @@ impl Database {
 
     /// Connections for projectors. Commits are asynchronous, because a projector can repeat what a crash loses.
     pub fn projector(&self) -> PrimaryConnector {
-        let settings = [schema::AS_SERVICE, ("synchronous_commit", "off")];
+        let settings = [schema::AS_SERVICE, ("synchronous_commit", "off"), ("tcp_user_timeout", TCP_USER_TIMEOUT)];
         self.primary.with_options(|server| {
             server.application_name("passbook projector").options(GENERIC_PLANS).options(settings)
         })
@@ -211,13 +214,16 @@ impl Database {
     pub fn replica(&self) -> Option<PgPool> {
         let replica = self.replica.clone()?.application_name("passbook queries");
         let replica = replica.options(INDEX_PLANS).options(QUERY_SESSION);
-        Some(checked_pool_options(pool_options(QUERY_CONNECTIONS_MAX), &replica).connect_lazy_with(replica))
+        Some(checked_pool_options(pool_options(QUERY_CONNECTIONS_MAX), &replica, None).connect_lazy_with(replica))
     }
 
     /// A pool for pages of the event log. It is separate from [`Self::queries`], so that many clients that read the log do not
-    /// delay queries.
-    pub fn log_pages(&self) -> PgPool {
-        self.pool(LOG_PAGE_CONNECTIONS_MAX, |server| server.application_name("passbook trail").options(GENERIC_PLANS))
+    /// delay queries. Its connections show only events that the standbys have.
+    pub fn log_pages(&self, partitions: Partitions) -> PgPool {
+        let connector = self.primary.with_options(|server| {
+            server.application_name("passbook trail").options(GENERIC_PLANS).options(QUERY_SESSION)
+        });
+        connector.confirmed(0..partitions.count()).pool(pool_options(LOG_PAGE_CONNECTIONS_MAX))
     }
 
     /// Connections for the relay.

@@ -1,3 +1,4 @@
+-- The log-head lock is held until the response is sent, so it contains few recorded keys; the next attempt finds the others.
 SELECT
     outcome AS "outcome!",
     caller AS "caller?",
@@ -7,3 +8,4 @@ SELECT
 FROM append_batch(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23
 )
+LIMIT $24

@@ -17,3 +17,4 @@ LEFT JOIN (
     ) AS recorded
 ) ON true
 WHERE head.partition = $1
+LIMIT $4

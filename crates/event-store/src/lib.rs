@@ -5,11 +5,14 @@
 //! events between logs. [`hash_chain`] computes event hashes. [`Partitions`] maps streams to partitions, and [`partition_count`]
 //! stores their number. [`moment`] makes a moment of the log final, and [`old_keys`] deletes idempotency keys by age.
 //! [`PrimaryConnector`] connects to the server that accepts writes.
+//! [`locked_read`] limits what is read while a lock is held, and [`confirmation`] makes sure that standbys have what is read.
 
+pub mod confirmation;
 mod event;
 mod failure;
 pub mod hash_chain;
 pub mod import;
+pub mod locked_read;
 pub mod log;
 pub mod moment;
 pub mod old_keys;

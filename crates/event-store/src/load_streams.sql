@@ -21,4 +21,5 @@ LEFT JOIN LATERAL (
     FROM event
     WHERE event.partition = $1 AND event.stream_id = wanted.id AND event.version > coalesce(held.version, 0)
     ORDER BY event.version
+    LIMIT $4
 ) AS tail ON true

@@ -11,7 +11,12 @@ use uuid::Uuid;
 use super::{
     event::NewEvent,
     hash_chain::{Hash, HashedFields, hash_run},
+    locked_read::{EVENT_ROW_BYTES, LOCKED_READ_BYTES_MAX, LOCKED_READ_EVENTS_MAX, LOCKED_READ_KEYS_MAX},
 };
+
+/// How many events [`lock_head_and_read_since`] reads in the statement that takes the lock. With the longest texts they fit into
+/// one response; more events take further statements.
+const TURN_EVENTS_MAX: i64 = 16;
 
 /// The SQLSTATE of an append to a log that was moved to another database.
 pub const LOG_MOVED: &str = "PB001";
@@ -84,7 +89,8 @@ pub enum Outcome {
     Done(Head),
     /// Nothing was written, because another instance has appended, has raised the fence, or has raised the head's time.
     HeadMoved,
-    /// Nothing was written, because these keys are recorded already.
+    /// Nothing was written, because these keys are recorded already. There may be more of them: the response is limited, and an
+    /// append without these keys finds the next ones.
     KeysRecorded(Vec<Key>),
 }
 
@@ -152,7 +158,8 @@ pub struct ConcurrentEvent {
     pub data: String,
 }
 
-/// Takes the log-head lock as [`lock_head`] does, and reads the events after `known` in the order of their positions.
+/// Takes the log-head lock as [`lock_head`] does, and reads the events after `known` in the order of their positions. No statement
+/// returns more than [`LOCKED_READ_BYTES_MAX`].
 ///
 /// The events are `None` if `known` is `None`, if there are more than `events_max`, or if the log does not contain `known`. The
 /// last case is another history, for instance after a restore. On `None` the caller must discard its cached state.
@@ -166,25 +173,83 @@ pub async fn lock_head_and_read_since(
     events_max: i64,
 ) -> Result<(Head, Option<Vec<ConcurrentEvent>>)> {
     let known_position = known.map(|known| known.position);
-    let rows = query_file!("src/lock_head_and_read_since.sql", partition, known_position, events_max);
-    let mut rows = rows.fetch_all(connection).await?.into_iter();
+    let rows = query_file!("src/lock_head_and_read_since.sql", partition, known_position, TURN_EVENTS_MAX);
+    let mut rows = rows.fetch_all(&mut *connection).await?.into_iter();
     let first = rows.next().ok_or(sqlx::Error::RowNotFound)?;
     let head = head_from_columns(first.head_position, first.head_hash, first.head_recorded_at, first.head_fence)?;
-    let is_in_log = |known: &Head| match known.position == head.position {
-        true => known.hash == head.hash,
-        false => first.event_hash.as_deref() == Some(&known.hash),
+    let Some(known) = known else { return Ok((head, None)) };
+    let missing = head.position - known.position;
+    let events = match missing {
+        0 => (known.hash == head.hash).then(Vec::new),
+        // An empty log has no event at the known position.
+        1..=TURN_EVENTS_MAX if known.position > 0 => {
+            let events = rows.filter_map(|row| {
+                Some(ConcurrentEvent {
+                    stream_id: row.stream_id?,
+                    version: row.version?,
+                    event_type: row.event_type?,
+                    schema_version: row.schema_version?,
+                    data: row.data?,
+                })
+            });
+            (first.event_hash.as_deref() == Some(&known.hash)).then(|| events.collect())
+        }
+        _ if (1..=events_max).contains(&missing) => {
+            read_since(connection, partition, (known, &head), ReadSize::LOCKED).await?
+        }
+        _ => None,
     };
-    let events = rows.filter_map(|row| {
-        Some(ConcurrentEvent {
-            stream_id: row.stream_id?,
-            version: row.version?,
-            event_type: row.event_type?,
-            schema_version: row.schema_version?,
-            data: row.data?,
-        })
-    });
-    let events = known.is_some_and(is_in_log).then(|| events.collect());
     Ok((head, events))
+}
+
+/// How much one statement of [`read_since`] reads.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadSize {
+    events_max: i64,
+    bytes_max: i64,
+}
+
+impl ReadSize {
+    /// While a lock is held.
+    pub const LOCKED: Self = Self { events_max: LOCKED_READ_EVENTS_MAX, bytes_max: LOCKED_READ_BYTES_MAX as i64 };
+    /// While no lock is held.
+    pub const UNLOCKED: Self = Self { events_max: 5_000, bytes_max: 4 * 1024 * 1024 };
+}
+
+/// Reads the events between two heads, after `known` up to `head`. `None` if the log does not contain `known`.
+///
+/// # Errors
+/// A database error.
+pub async fn read_since(
+    connection: &mut PgConnection,
+    partition: i16,
+    (known, head): (&Head, &Head),
+    size: ReadSize,
+) -> Result<Option<Vec<ConcurrentEvent>>> {
+    let mut events = Vec::new();
+    // The event at `known` is read, too, to compare its hash. An empty log has none.
+    let mut from = known.position.max(1);
+    while from <= head.position {
+        let ReadSize { events_max, bytes_max } = size;
+        let rows = query_file!("src/events_since.sql", partition, from, events_max, bytes_max, EVENT_ROW_BYTES);
+        let rows = rows.fetch_all(&mut *connection).await?;
+        let Some(read) = rows.last().map(|row| row.position) else { return Ok(None) };
+        for row in rows.into_iter().take_while(|row| row.position <= head.position) {
+            if row.position > known.position {
+                events.push(ConcurrentEvent {
+                    stream_id: row.stream_id,
+                    version: row.version,
+                    event_type: row.event_type,
+                    schema_version: row.schema_version,
+                    data: row.data,
+                });
+            } else if row.hash != known.hash {
+                return Ok(None);
+            }
+        }
+        from = read + 1;
+    }
+    Ok(Some(events))
 }
 
 /// Appends `batch` if the head is still `expected`, its time is later than that of the head, and none of its `keys_to_check` is
@@ -222,6 +287,7 @@ pub async fn append(connection: &mut PgConnection, partition: i16, expected: &He
         &column(&batch.snapshots, |snapshot| snapshot.version),
         batch.state_version,
         &column(&batch.snapshots, |snapshot| snapshot.state.as_str()) as _,
+        LOCKED_READ_KEYS_MAX,
     )
     .fetch_all(connection)
     .await?;
@@ -262,6 +328,7 @@ pub async fn check_head_and_keys(
         partition,
         &column(keys_to_check, |key| &*key.caller) as _,
         &column(keys_to_check, |key| key.key.as_str()) as _,
+        LOCKED_READ_KEYS_MAX,
     )
     .fetch_all(connection)
     .await?;

@@ -3,11 +3,15 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{Arc, Once, Weak},
     time::{Duration, Instant},
 };
 
-use super::session::{check_session, checked_pool_options};
+use super::{
+    confirmation::confirm,
+    session::{check_session, checked_pool_options},
+};
 use futures_util::future::select_ok;
 use passbook_telemetry::supervision;
 use sqlx::{
@@ -36,12 +40,19 @@ pub struct PrimaryConnector {
     primary: Arc<watch::Sender<usize>>,
     /// Starts [`watch_primary`] once for all clones.
     watch_started: Arc<Once>,
+    /// The partitions whose rows each new connection confirms.
+    confirmed: Option<Range<i16>>,
 }
 
 impl PrimaryConnector {
     /// Creates a connector to one server or to several. `servers` must not be empty.
     pub fn new(servers: Vec<PgConnectOptions>) -> Self {
-        Self { servers, primary: Arc::new(watch::Sender::new(0)), watch_started: Arc::new(Once::new()) }
+        Self {
+            servers,
+            primary: Arc::new(watch::Sender::new(0)),
+            watch_started: Arc::new(Once::new()),
+            confirmed: None,
+        }
     }
 
     /// Returns a connector to the same servers with changed connection options.
@@ -50,12 +61,27 @@ impl PrimaryConnector {
         Self { servers: self.servers.iter().cloned().map(change).collect(), ..self.clone() }
     }
 
+    /// Returns a connector whose connections show only rows of the log that the standbys have: each new connection first waits
+    /// for a commit, as [`confirm`] does. For readers that pass on what they read.
+    #[must_use]
+    pub fn confirmed(&self, partitions: Range<i16>) -> Self {
+        Self { confirmed: Some(partitions), ..self.clone() }
+    }
+
     /// Connects to the server that accepts writes. With several servers, all are tried at once, so that one that does not
     /// respond causes no delay.
     ///
     /// # Errors
     /// No server can be reached, none accepts writes, or a session setting is not the requested one.
     pub async fn connect(&self) -> Result<PgConnection> {
+        let mut connection = self.connect_to_primary().await?;
+        if let Some(partitions) = &self.confirmed {
+            confirm(&mut connection, partitions.clone()).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn connect_to_primary(&self) -> Result<PgConnection> {
         let [only] = &self.servers[..] else {
             let attempts = self.servers.iter().enumerate();
             let attempts = attempts.map(|(index, server)| Box::pin(connect_if_writable(index, server)));
@@ -78,7 +104,7 @@ impl PrimaryConnector {
     /// With several servers it spawns tasks, so it must be called within a Tokio runtime.
     pub fn pool(&self, options: PgPoolOptions) -> PgPool {
         let primary = self.servers[*self.primary.borrow()].clone();
-        let options = checked_pool_options(options, &primary);
+        let options = checked_pool_options(options, &primary, self.confirmed.clone());
         if self.servers.len() == 1 {
             return options.connect_lazy_with(primary);
         }
@@ -133,7 +159,8 @@ async fn watch_primary(servers: Vec<PgConnectOptions>, primary: Weak<watch::Send
     loop {
         sleep(Duration::from_millis(WATCH_INTERVAL_MS)).await;
         let Some(primary) = primary.upgrade() else { return };
-        let connector = PrimaryConnector { servers: servers.clone(), primary, watch_started: Arc::new(Once::new()) };
+        let watch_started = Arc::new(Once::new());
+        let connector = PrimaryConnector { servers: servers.clone(), primary, watch_started, confirmed: None };
         if let Ok(connection) = with_timeout(Duration::from_millis(FIND_MS_MAX), connector.connect()).await {
             // Best effort: the connection is closed either way.
             let _ = connection.close().await;

@@ -4,10 +4,13 @@
 //! Positions have no gaps and become visible in order, so a reader that continues after its last position never skips an event.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Result, query_as, query_scalar};
+use sqlx::{PgConnection, Result, query_as, query_file, query_scalar};
 use uuid::Uuid;
 
-use super::event::{EventRow, EventWithHash, RecordedEvent};
+use super::{
+    event::{EventRow, EventWithHash, RecordedEvent},
+    locked_read::{EVENT_ROW_BYTES, LOCKED_READ_BYTES_MAX, LOCKED_READ_EVENTS_MAX},
+};
 
 /// Reads up to `limit` events after `position`.
 ///
@@ -32,6 +35,31 @@ pub async fn events_after(
     )
     .fetch_all(connection)
     .await
+}
+
+/// Reads events after `position` for a caller that holds a lock: at most [`LOCKED_READ_BYTES_MAX`]. An empty result means that
+/// there are no more.
+///
+/// # Errors
+/// A database error.
+pub async fn locked_events_after(
+    connection: &mut PgConnection,
+    partition: i16,
+    position: i64,
+) -> Result<Vec<RecordedEvent>> {
+    let (from, bytes_max) = (position + 1, LOCKED_READ_BYTES_MAX as i64);
+    let rows = query_file!("src/events_since.sql", partition, from, LOCKED_READ_EVENTS_MAX, bytes_max, EVENT_ROW_BYTES);
+    let rows = rows.fetch_all(connection).await?.into_iter().map(|row| RecordedEvent {
+        position: row.position,
+        id: row.id,
+        stream_id: row.stream_id,
+        version: row.version,
+        event_type: row.event_type,
+        schema_version: row.schema_version,
+        data: row.data,
+        recorded_at: row.recorded_at,
+    });
+    Ok(rows.collect())
 }
 
 /// Reads the first event of each stream, in no particular order.

@@ -1,6 +1,9 @@
 //! Checks the session settings of a new connection. They are sent as startup options, which take precedence over the defaults of
 //! the server, the database and the role. A connection pooler in between may ignore them.
 
+use std::ops::Range;
+
+use super::confirmation::confirm;
 use sqlx::{
     PgConnection, Result,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -56,12 +59,22 @@ pub async fn check_session(connection: &mut PgConnection, options: &PgConnectOpt
     }
 }
 
-/// Returns pool options that check each new connection as [`check_session`] does.
-pub fn checked_pool_options(pool: PgPoolOptions, options: &PgConnectOptions) -> PgPoolOptions {
+/// Returns pool options that check each new connection as [`check_session`] does, and then confirm the rows of these partitions.
+pub fn checked_pool_options(
+    pool: PgPoolOptions,
+    options: &PgConnectOptions,
+    confirmed: Option<Range<i16>>,
+) -> PgPoolOptions {
     let options = options.clone();
     pool.after_connect(move |connection, _| {
-        let options = options.clone();
-        Box::pin(async move { check_session(connection, &options).await })
+        let (options, confirmed) = (options.clone(), confirmed.clone());
+        Box::pin(async move {
+            check_session(connection, &options).await?;
+            match confirmed {
+                Some(partitions) => confirm(connection, partitions).await,
+                None => Ok(()),
+            }
+        })
     })
 }
 

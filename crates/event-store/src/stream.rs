@@ -1,8 +1,15 @@
-//! Loads streams for the write side: the snapshot if there is one, then the events after it.
+//! Loads streams for the write side: the snapshot if there is one, then the events after it. Every statement is limited, so that
+//! one long stream holds up neither a batch nor a lock.
 
 use futures_util::{Stream, TryStreamExt, stream::iter};
-use sqlx::{PgConnection, Result, query_file};
+use sqlx::{PgConnection, Result, query, query_file};
 use uuid::Uuid;
+
+use super::{
+    event::StreamVersion,
+    locked_read::{EVENT_ROW_BYTES, LOCKED_READ_BYTES_MAX, LOCKED_READ_EVENTS_MAX},
+    log::Snapshot,
+};
 
 /// A snapshot or an event of a stream. Items arrive in the order in which they are folded.
 #[derive(Debug)]
@@ -27,7 +34,8 @@ pub enum StreamItem {
     },
 }
 
-/// Reads the streams `ids` of one partition in one statement, stream by stream, each in the order of its versions.
+/// Reads the streams `ids` of one partition in one statement, stream by stream, each in the order of its versions. Of each stream
+/// it reads at most `events_max` events.
 ///
 /// Snapshots of another `state_version` are ignored. A stream without a usable snapshot is read from its first event, and
 /// `None` ignores all snapshots.
@@ -39,9 +47,10 @@ pub fn load<'a>(
     partition: i16,
     ids: &'a [Uuid],
     state_version: Option<i16>,
+    events_max: i64,
 ) -> impl Stream<Item = Result<(Uuid, StreamItem)>> + 'a {
     let mut last = None;
-    query_file!("src/load_streams.sql", partition, ids, state_version)
+    query_file!("src/load_streams.sql", partition, ids, state_version, events_max)
         .fetch(connection)
         .map_ok(move |row| {
             // Every row of a stream repeats its snapshot.
@@ -57,4 +66,128 @@ pub fn load<'a>(
             iter(snapshot.into_iter().chain(event).map(move |item| Ok((row.stream_id, item))))
         })
         .try_flatten()
+}
+
+/// An event of a stream.
+#[derive(Debug)]
+pub struct StreamEvent {
+    /// The stream.
+    pub stream_id: Uuid,
+    /// The version of the stream after this event.
+    pub version: i64,
+    /// The name of the event type.
+    pub event_type: String,
+    /// The version of the JSON schema of `data`.
+    pub schema_version: i16,
+    /// JSON as it was written.
+    pub data: String,
+}
+
+/// Reads up to `events_max` events of one stream after a version.
+///
+/// # Errors
+/// A database error.
+pub async fn events_after(
+    connection: &mut PgConnection,
+    partition: i16,
+    after: StreamVersion,
+    events_max: i64,
+) -> Result<Vec<StreamEvent>> {
+    let rows = query!(
+        r#"SELECT version, type AS event_type, schema_version, data::text AS "data!"
+           FROM event
+           WHERE partition = $1 AND stream_id = $2 AND version > $3
+           ORDER BY version
+           LIMIT $4"#,
+        partition,
+        after.stream_id,
+        after.version,
+        events_max
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter().map(|row| StreamEvent {
+        stream_id: after.stream_id,
+        version: row.version,
+        event_type: row.event_type,
+        schema_version: row.schema_version,
+        data: row.data,
+    });
+    Ok(rows.collect())
+}
+
+/// Reads events of several streams after versions that the caller knows, for a caller that holds a lock: at most
+/// [`LOCKED_READ_BYTES_MAX`], stream by stream, each in the order of its versions. An empty result means that there are no more.
+///
+/// # Errors
+/// A database error.
+pub async fn locked_events_after(
+    connection: &mut PgConnection,
+    partition: i16,
+    known: &[StreamVersion],
+) -> Result<Vec<StreamEvent>> {
+    let rows = query_file!(
+        "src/events_after_versions.sql",
+        partition,
+        &known.iter().map(|known| known.stream_id).collect::<Vec<_>>(),
+        &known.iter().map(|known| known.version).collect::<Vec<_>>(),
+        LOCKED_READ_EVENTS_MAX,
+        LOCKED_READ_BYTES_MAX as i64,
+        EVENT_ROW_BYTES
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter().map(|row| StreamEvent {
+        stream_id: row.stream_id,
+        version: row.version,
+        event_type: row.event_type,
+        schema_version: row.schema_version,
+        data: row.data,
+    });
+    Ok(rows.collect())
+}
+
+/// Reads the snapshot of one stream, unless its state has another JSON schema than `state_version`.
+///
+/// # Errors
+/// A database error.
+pub async fn read_snapshot(
+    connection: &mut PgConnection,
+    partition: i16,
+    stream_id: Uuid,
+    state_version: i16,
+) -> Result<Option<Snapshot>> {
+    let row = query!(
+        r#"SELECT version, state::text AS "state!"
+           FROM snapshot
+           WHERE partition = $1 AND stream_id = $2 AND state_version = $3"#,
+        partition,
+        stream_id,
+        state_version
+    );
+    let row = row.fetch_optional(connection).await?;
+    Ok(row.map(|row| Snapshot { stream_id, version: row.version, state: row.state }))
+}
+
+/// Writes the snapshot of one stream, unless a newer one of the same JSON schema is recorded.
+///
+/// # Errors
+/// A database error.
+pub async fn write_snapshot(
+    connection: &mut PgConnection,
+    partition: i16,
+    state_version: i16,
+    snapshot: &Snapshot,
+) -> Result<()> {
+    query!(
+        "INSERT INTO snapshot AS held (partition, stream_id, version, state_version, state)
+         VALUES ($1, $2, $3, $4, $5::text::json)
+         ON CONFLICT (partition, stream_id) DO UPDATE
+         SET version = EXCLUDED.version, state_version = EXCLUDED.state_version, state = EXCLUDED.state
+         WHERE held.version < EXCLUDED.version OR held.state_version <> EXCLUDED.state_version",
+        partition,
+        snapshot.stream_id,
+        snapshot.version,
+        state_version,
+        snapshot.state
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

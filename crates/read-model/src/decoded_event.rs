@@ -35,7 +35,20 @@ pub(crate) async fn read_batch(
     partition: i16,
     position: i64,
 ) -> Result<Vec<DecodedEvent>> {
-    let events = reader::events_after(connection, partition, position, BATCH_EVENTS_MAX).await?;
+    decode(position, reader::events_after(connection, partition, position, BATCH_EVENTS_MAX).await?)
+}
+
+/// Reads the first events after `position` for a caller that holds locks; no more than fit into the buffers of a socket. An empty
+/// result means that there are no more.
+pub(crate) async fn read_locked_batch(
+    connection: &mut PgConnection,
+    partition: i16,
+    position: i64,
+) -> Result<Vec<DecodedEvent>> {
+    decode(position, reader::locked_events_after(connection, partition, position).await?)
+}
+
+fn decode(position: i64, events: Vec<RecordedEvent>) -> Result<Vec<DecodedEvent>> {
     (position + 1..)
         .zip(events)
         .map(|(expected, recorded)| match recorded.position == expected {

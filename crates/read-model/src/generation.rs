@@ -159,35 +159,62 @@ pub(crate) async fn building_generation(
     .await
 }
 
-/// Locks the checkpoints in `state` that no other process has locked and whose shape this release can write. They are sorted by
-/// position.
-pub(crate) async fn claim(connection: &mut PgConnection, partition: i16, state: &str) -> Result<Vec<Checkpoint>> {
+/// Reads the checkpoints in `state` whose shape this release can write, without locks. They are sorted by position.
+pub(crate) async fn read_checkpoints(
+    connection: &mut PgConnection,
+    partition: i16,
+    state: &str,
+) -> Result<Vec<Checkpoint>> {
     let rows = query_as!(
         Row,
-        "SELECT projection.name, generation, projection.schema_version, position, failure, check_all
-         FROM projection
-         JOIN unnest($3::text[], $4::smallint[]) AS known(name, schema_version)
-           ON known.name = projection.name AND known.schema_version >= projection.schema_version
-         WHERE partition = $1 AND state = $2
-         FOR UPDATE OF projection SKIP LOCKED",
+        r#"SELECT projection.name, generation, projection.schema_version, position, check_all,
+                  failure IS NOT NULL AS "has_failure!"
+           FROM projection
+           JOIN unnest($3::text[], $4::smallint[]) AS known(name, schema_version)
+             ON known.name = projection.name AND known.schema_version >= projection.schema_version
+           WHERE partition = $1 AND state = $2"#,
         partition,
         state,
         &known_views().names,
         &known_views().schema_versions
     );
-    let mut claimed = rows.map(|row| row.checkpoint(partition)).fetch_all(connection).await?;
-    claimed.sort_unstable_by_key(|checkpoint| checkpoint.position);
-    Ok(claimed)
+    Ok(sorted_checkpoints(partition, rows.fetch_all(connection).await?))
+}
+
+fn sorted_checkpoints(partition: i16, rows: Vec<Row>) -> Vec<Checkpoint> {
+    let mut checkpoints: Vec<Checkpoint> = rows.into_iter().map(|row| row.checkpoint(partition)).collect();
+    checkpoints.sort_unstable_by_key(|checkpoint| checkpoint.position);
+    checkpoints
+}
+
+/// Locks the checkpoints in `state` that no other process has locked and whose shape this release can write. They are sorted by
+/// position.
+pub(crate) async fn claim(connection: &mut PgConnection, partition: i16, state: &str) -> Result<Vec<Checkpoint>> {
+    let rows = query_as!(
+        Row,
+        r#"SELECT projection.name, generation, projection.schema_version, position, check_all,
+                  failure IS NOT NULL AS "has_failure!"
+           FROM projection
+           JOIN unnest($3::text[], $4::smallint[]) AS known(name, schema_version)
+             ON known.name = projection.name AND known.schema_version >= projection.schema_version
+           WHERE partition = $1 AND state = $2
+           FOR UPDATE OF projection SKIP LOCKED"#,
+        partition,
+        state,
+        &known_views().names,
+        &known_views().schema_versions
+    );
+    Ok(sorted_checkpoints(partition, rows.fetch_all(connection).await?))
 }
 
 /// Locks the checkpoint of the live generation of a view. Waits for a projector that holds the lock.
 pub(crate) async fn lock_live(connection: &mut PgConnection, partition: i16, name: &str) -> Result<Option<Checkpoint>> {
     let row = query_as!(
         Row,
-        "SELECT name, generation, schema_version, position, failure, check_all
-         FROM projection
-         WHERE partition = $1 AND name = $2 AND state = 'live'
-         FOR UPDATE",
+        r#"SELECT name, generation, schema_version, position, check_all, failure IS NOT NULL AS "has_failure!"
+           FROM projection
+           WHERE partition = $1 AND name = $2 AND state = 'live'
+           FOR UPDATE"#,
         partition,
         name
     );
@@ -202,9 +229,9 @@ pub(crate) async fn read_checkpoint(
 ) -> Result<Checkpoint> {
     let row = query_as!(
         Row,
-        "SELECT name, generation, schema_version, position, failure, check_all
-         FROM projection
-         WHERE partition = $1 AND name = $2 AND generation = $3",
+        r#"SELECT name, generation, schema_version, position, check_all, failure IS NOT NULL AS "has_failure!"
+           FROM projection
+           WHERE partition = $1 AND name = $2 AND generation = $3"#,
         view.partition,
         name,
         view.generation
@@ -307,14 +334,14 @@ struct Row {
     generation: i16,
     schema_version: i16,
     position: i64,
-    failure: Option<String>,
+    has_failure: bool,
     check_all: bool,
 }
 
 impl Row {
     fn checkpoint(self, partition: i16) -> Checkpoint {
-        let Self { name, generation, schema_version, position, failure, check_all } = self;
+        let Self { name, generation, schema_version, position, has_failure, check_all } = self;
         let view = ViewGeneration { partition, generation, schema_version };
-        Checkpoint { name, view, position, has_failure: failure.is_some(), check_all }
+        Checkpoint { name, view, position, has_failure, check_all }
     }
 }

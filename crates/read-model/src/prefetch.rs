@@ -1,52 +1,80 @@
-//! Reads the next batch on a connection of its own while the projector writes the current one. It is used only while the views
-//! are far behind, because then reading and decoding take no extra time.
+//! Reads the next batch in a task with a connection of its own, while the projector writes the current one. It is used only while
+//! the views are far behind, because then reading and decoding take no extra time.
 
 use sqlx::{PgConnection, Result};
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::decoded_event::{DecodedEvent, read_batch};
 use passbook_event_store::PrimaryConnector;
+use passbook_telemetry::supervision;
 
 /// The prefetched batch of one partition.
 pub(crate) struct Prefetcher {
     partition: i16,
     primary: PrimaryConnector,
     connection: Option<PgConnection>,
-    /// The events and the position before the first one.
-    batch: Option<(i64, Vec<DecodedEvent>)>,
+    running: Option<Running>,
+}
+
+/// A read in progress, or its result.
+struct Running {
+    /// The position before the first event.
+    after: i64,
+    result: oneshot::Receiver<Result<(PgConnection, Vec<DecodedEvent>)>>,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Prefetcher {
     pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
-        Self { partition, primary, connection: None, batch: None }
+        Self { partition, primary, connection: None, running: None }
     }
 
-    /// Takes the batch after `position`, if it was prefetched.
-    pub(crate) fn take(&mut self, position: i64) -> Option<Vec<DecodedEvent>> {
-        self.batch.take().filter(|(after, _)| *after == position).map(|(_, events)| events)
+    /// Starts to read the batch after `position`.
+    pub(crate) fn start(&mut self, position: i64) {
+        let (partition, primary, connection) = (self.partition, self.primary.clone(), self.connection.take());
+        let (sender, result) = oneshot::channel();
+        let task = supervision::spawn("prefetch", async move {
+            // Sending fails if the projector no longer needs the batch.
+            let _ = sender.send(read(connection, &primary, partition, position).await);
+        });
+        self.running = Some(Running { after: position, result, _task: AbortOnDropHandle::new(task) });
     }
 
-    /// Prefetches the batch after `position`. Best effort: after a failure the projector reads the batch itself.
-    pub(crate) async fn read(&mut self, position: i64) {
-        match self.try_read(position).await {
-            Ok(events) => self.batch = Some((position, events)),
-            Err(error) => {
-                tracing::debug!(%error, partition = self.partition, "prefetch of the next batch failed");
-                self.reset();
+    /// Takes the batch after `position`, if its read was started. The caller must not be in a transaction, because it may have to
+    /// wait. Best effort: `None` after a failure, and the projector reads the batch itself.
+    pub(crate) async fn take(&mut self, position: i64) -> Option<Vec<DecodedEvent>> {
+        let running = self.running.take().filter(|running| running.after == position)?;
+        match running.result.await {
+            Ok(Ok((connection, events))) => {
+                self.connection = Some(connection);
+                Some(events)
             }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, partition = self.partition, "prefetch of the next batch failed");
+                None
+            }
+            Err(_) => None,
         }
     }
 
     /// Drops the batch and closes the connection, because the views are near the head or the primary may have changed.
     pub(crate) fn reset(&mut self) {
-        self.batch = None;
+        self.running = None;
         self.connection = None;
     }
+}
 
-    async fn try_read(&mut self, position: i64) -> Result<Vec<DecodedEvent>> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.primary.connect().await?),
-        };
-        read_batch(connection, self.partition, position).await
-    }
+async fn read(
+    connection: Option<PgConnection>,
+    primary: &PrimaryConnector,
+    partition: i16,
+    position: i64,
+) -> Result<(PgConnection, Vec<DecodedEvent>)> {
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => primary.connect().await?,
+    };
+    let events = read_batch(&mut connection, partition, position).await?;
+    Ok((connection, events))
 }

@@ -40,7 +40,8 @@ pub trait Projection: Send + Sync {
         position: i64,
     ) -> BoxFuture<'a, Result<Option<String>>>;
 
-    /// Deletes up to `limit` rows of a retired generation and returns their number.
+    /// Deletes up to `limit` rows of a retired generation, in the order of their keys, behind the row `after`. Returns the last
+    /// deleted row, or `None` if no row was left.
     ///
     /// # Errors
     /// The database failed.
@@ -48,11 +49,21 @@ pub trait Projection: Send + Sync {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
+        after: RowKey,
         limit: i64,
-    ) -> BoxFuture<'a, Result<u64>>;
+    ) -> BoxFuture<'a, Result<Option<RowKey>>>;
 
     /// An empty check of this view.
     fn check(&self) -> Box<dyn Check>;
+}
+
+/// The key of a row of a view within its generation. The default precedes every row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowKey {
+    /// The account.
+    pub account_id: Uuid,
+    /// The number of the row of this account: its version or its day; 0 in views with one row per account.
+    pub number: i64,
 }
 
 /// Folds the log in memory, event by event, and compares the result with the rows of a view. Its memory grows with accounts and

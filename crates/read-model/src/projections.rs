@@ -1,6 +1,8 @@
-//! The projections of one partition with their caches. Views move only here: a batch of events is folded into rows, and rows and
-//! checkpoint are written in one transaction. Each view has a savepoint of its own, so a view that cannot apply the batch does not
-//! stop the others.
+//! The projections of one partition with their caches. Views move only here: a batch of events is read, then folded into rows, and
+//! rows and checkpoint are written in one transaction. The read precedes the transaction, because a large read would keep the
+//! checkpoints locked for ever if this process froze in the middle of it.
+//!
+//! Each view has a savepoint of its own, so a view that cannot apply the batch does not stop the others.
 
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::{
-    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, read_batch},
+    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, read_batch, read_locked_batch},
     generation::{self, Checkpoint},
     prefetch::Prefetcher,
     projection::Projection,
@@ -32,6 +34,24 @@ pub(crate) struct Advanced {
     pub(crate) outcome: BatchOutcome,
     /// Why views could not apply the batch. The reasons are stored in their checkpoints, and the caller must commit.
     pub(crate) failures: Vec<sqlx::Error>,
+}
+
+/// The events after a position, read before the checkpoints are locked.
+pub(crate) struct EventBatch {
+    /// The position before the first event.
+    pub(crate) after: i64,
+    events: Vec<DecodedEvent>,
+    /// Set if the next event cannot be decoded.
+    failure: Option<sqlx::Error>,
+    /// Whether the log had no more events.
+    is_last: bool,
+}
+
+impl EventBatch {
+    /// The position of the last event.
+    fn to(&self) -> i64 {
+        self.after + self.events.len() as i64
+    }
 }
 
 /// The result of one batch.
@@ -126,38 +146,62 @@ impl Projections {
         self.prefetcher.reset();
     }
 
-    /// Moves views that are at the same position by one batch. They share one read of the log. A view that cannot apply the batch
-    /// stays where it is, with the reason in its checkpoint, and is left out for a while.
+    /// Reads the batch after `position`, outside of any transaction. If more events follow, the read of the batch after it begins.
+    pub(crate) async fn read(&mut self, connection: &mut PgConnection, position: i64) -> Result<EventBatch> {
+        let read = match self.prefetcher.take(position).await {
+            Some(events) => Ok(events),
+            None => read_batch(connection, self.partition, position).await,
+        };
+        let (events, failure) = match read {
+            Ok(events) => (events, None),
+            Err(error @ sqlx::Error::Decode(_)) => (vec![], Some(error)),
+            Err(error) => return Err(error),
+        };
+        let is_last = (events.len() as i64) < BATCH_EVENTS_MAX;
+        let batch = EventBatch { after: position, events, failure, is_last };
+        match is_last {
+            true => self.prefetcher.reset(),
+            false => self.prefetcher.start(batch.to()),
+        }
+        Ok(batch)
+    }
+
+    /// Reads the first events after `position` in a transaction that holds locks: a few, so that they fit into the buffers of a
+    /// socket.
+    pub(crate) async fn read_locked(&self, connection: &mut PgConnection, position: i64) -> Result<EventBatch> {
+        let (events, failure) = match read_locked_batch(connection, self.partition, position).await {
+            Ok(events) => (events, None),
+            Err(error @ sqlx::Error::Decode(_)) => (vec![], Some(error)),
+            Err(error) => return Err(error),
+        };
+        let is_last = events.is_empty();
+        Ok(EventBatch { after: position, events, failure, is_last })
+    }
+
+    /// Moves views that are at the position of the batch. A view that cannot apply the batch stays where it is, with the reason in
+    /// its checkpoint, and is left out for a while.
     pub(crate) async fn advance(
         &mut self,
         connection: &mut PgConnection,
         checkpoints: &[Checkpoint],
+        batch: &mut EventBatch,
     ) -> Result<Advanced> {
         let due: Vec<&Checkpoint> = checkpoints.iter().filter(|checkpoint| !self.is_paused(checkpoint)).collect();
-        let Some(Checkpoint { position: from, .. }) = due.first() else {
+        if due.is_empty() {
             return Ok(Advanced { outcome: BatchOutcome::Idle, failures: vec![] });
-        };
-        let events = match self.prefetcher.take(*from) {
-            Some(events) => events,
-            None => match read_batch(connection, self.partition, *from).await {
-                Ok(events) => events,
-                Err(error @ sqlx::Error::Decode(_)) => return self.fail_all(connection, &due, error).await,
-                Err(error) => return Err(error),
-            },
-        };
-        let to = from + events.len() as i64;
-        METRICS.projected_events.observe(events.len() as f64);
-        let writing = write(&mut self.states, connection, &due, &events);
-        let writing = writing.instrument(batch_span(self.partition, *from, to));
-        if (events.len() as i64) < BATCH_EVENTS_MAX {
-            self.prefetcher.reset();
-            let (moved, failures) = writing.await?;
-            let outcome = if moved { BatchOutcome::CaughtUp } else { BatchOutcome::Idle };
-            return Ok(Advanced { outcome, failures });
         }
-        let (written, ()) = tokio::join!(writing, self.prefetcher.read(to));
-        let (moved, failures) = written?;
-        let outcome = if moved { BatchOutcome::Behind } else { BatchOutcome::Idle };
+        debug_assert!(due.iter().all(|checkpoint| checkpoint.position == batch.after), "the batch follows the views");
+        if let Some(failure) = batch.failure.take() {
+            return self.fail_all(connection, &due, failure).await;
+        }
+        METRICS.projected_events.observe(batch.events.len() as f64);
+        let writing = write(&mut self.states, connection, &due, &batch.events);
+        let (moved, failures) = writing.instrument(batch_span(self.partition, batch.after, batch.to())).await?;
+        let outcome = match (moved, batch.is_last) {
+            (false, _) => BatchOutcome::Idle,
+            (true, true) => BatchOutcome::CaughtUp,
+            (true, false) => BatchOutcome::Behind,
+        };
         Ok(Advanced { outcome, failures })
     }
 

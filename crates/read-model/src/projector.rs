@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     decoded_event::event_of_newer_release,
     generation,
-    projections::{BatchOutcome, Projections, StepTimeout},
+    projections::{BatchOutcome, EventBatch, Projections, StepTimeout},
     read_model::Progress,
     views::known_views,
 };
@@ -61,12 +61,15 @@ pub struct Projector {
 impl Projector {
     /// A projector, and its progress for the queries. `appended` is the last position that this process appended and wakes the
     /// projector up. An event that only a newer release can decode is reported through `newer_event`.
+    ///
+    /// Its connections show only events that the standbys have, so that no view shows an event that a failover would lose.
     pub fn new(
         partition: i16,
-        primary: PrimaryConnector,
+        primary: &PrimaryConnector,
         appended: watch::Receiver<i64>,
         newer_event: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> (Self, Progress) {
+        let primary = primary.confirmed(partition..partition + 1);
         let (sender, projected) = watch::channel(0);
         let reader_waiting = Arc::new(Notify::new());
         let progress = Progress { projected, reader_waiting: Arc::clone(&reader_waiting) };
@@ -237,10 +240,11 @@ impl Projector {
         .await
     }
 
-    /// Projects one batch in one transaction: locks the checkpoints, reads events, writes rows and checkpoints. If another
-    /// instance has moved the views, this one only watches from then on, unless it `takes_over`.
+    /// Projects one batch: reads events, and then, in one transaction, locks the checkpoints and writes rows and checkpoints. If
+    /// another instance has moved the views, this one only watches from then on, unless it `takes_over`.
     async fn project(&mut self, connection: &mut PgConnection, takes_over: bool) -> Result<BatchOutcome> {
         let _timer = METRICS.projection_duration.start_timer();
+        let mut batches = self.read_batches(connection).await?;
         let mut transaction = connection.begin().await?;
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
         if checkpoints.is_empty() || self.projections.moved_by_other_instance(&checkpoints) && !takes_over {
@@ -249,8 +253,14 @@ impl Projector {
             return Ok(BatchOutcome::Idle);
         }
         let (mut outcome, mut failures) = (BatchOutcome::Idle, vec![]);
+        let mut has_moved_meanwhile = false;
         for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {
-            let advanced = self.projections.advance(&mut transaction, at_one_position).await?;
+            let position = at_one_position[0].position;
+            let Some(batch) = batches.iter_mut().find(|batch| batch.after == position) else {
+                has_moved_meanwhile |= !at_one_position.iter().all(|checkpoint| self.projections.is_paused(checkpoint));
+                continue;
+            };
+            let advanced = self.projections.advance(&mut transaction, at_one_position, batch).await?;
             outcome = outcome.max(advanced.outcome);
             failures.extend(advanced.failures);
         }
@@ -260,13 +270,25 @@ impl Projector {
         if outcome == BatchOutcome::Idle && failures.is_empty() {
             // An explicit rollback releases the locks now; a dropped transaction would release them at the next statement.
             transaction.rollback().await?;
-            return Ok(outcome);
+            return Ok(if has_moved_meanwhile { BatchOutcome::Behind } else { outcome });
         }
         transaction.commit().await?;
         if let Some(least) = self.projections.written() {
             self.projected.send_replace(least);
         }
-        Ok(outcome)
+        Ok(if has_moved_meanwhile { BatchOutcome::Behind } else { outcome })
+    }
+
+    /// Reads the next batch of each position at which a live view is. Views usually are at one position.
+    async fn read_batches(&mut self, connection: &mut PgConnection) -> Result<Vec<EventBatch>> {
+        let mut checkpoints = generation::read_checkpoints(connection, self.partition, "live").await?;
+        checkpoints.retain(|checkpoint| !self.projections.is_paused(checkpoint));
+        checkpoints.dedup_by_key(|checkpoint| checkpoint.position);
+        let mut batches = Vec::new();
+        for checkpoint in checkpoints {
+            batches.push(self.projections.read(connection, checkpoint.position).await?);
+        }
+        Ok(batches)
     }
 
     /// Stores the reason of a failure, which `GET /v1/projections` shows.

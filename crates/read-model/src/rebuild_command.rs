@@ -85,7 +85,7 @@ pub async fn rebuild(
             None => generation::building_generation(&mut connection, partition, name).await?,
         };
         let Some(generation) = building else { continue };
-        let rebuilder = PartitionRebuilder::new(partition, primary.clone());
+        let rebuilder = PartitionRebuilder::new(partition, partitions, primary.clone());
         let position = build(&mut connection, rebuilder, name, generation, &progress).await?;
         let position = partitions.position_in(partition, position);
         rebuilt = Some(match rebuilt {

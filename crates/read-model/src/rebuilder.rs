@@ -13,12 +13,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     consistency,
     generation::{self, Checkpoint},
+    projection::RowKey,
     projections::{Advanced, BatchOutcome, Projections, StepTimeout},
 };
 use passbook_event_store::{Partitions, PrimaryConnector, StorageFailure, sqlstate, with_timeout};
 
 /// Limit of rows of a retired generation that one transaction deletes.
 const SLICE_ROWS_MAX: i64 = 5_000;
+/// Limit of events that are projected while the live generation is locked.
+const LOCKED_EVENTS_MAX: i64 = 5_000;
 /// Pause between slices, so that deletion does not compete with commands.
 const SLICE_PAUSE_MS: u64 = 20;
 /// Interval at which the rebuilder checks whether a generation must be built or deleted.
@@ -41,7 +44,7 @@ pub struct Rebuilder {
 impl Rebuilder {
     /// A rebuilder that has not connected yet.
     pub fn new(primary: PrimaryConnector, partitions: Partitions) -> Self {
-        let rebuilder = |partition| PartitionRebuilder::new(partition, primary.clone());
+        let rebuilder = |partition| PartitionRebuilder::new(partition, partitions, primary.clone());
         Self { partitions: partitions.all().map(rebuilder).collect(), primary }
     }
 
@@ -94,18 +97,22 @@ pub(crate) enum StepOutcome {
 /// The rebuilder of one partition.
 pub(crate) struct PartitionRebuilder {
     partition: i16,
+    partitions: Partitions,
     primary: PrimaryConnector,
     projections: Projections,
     /// Generations that passed their check, with the position up to which they were checked. They go live next.
     checked: HashMap<(String, i16), i64>,
+    /// The last deleted row of each retired generation.
+    discarded: HashMap<(String, i16), RowKey>,
     limit: StepTimeout,
 }
 
 impl PartitionRebuilder {
-    pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
-        let projections = Projections::new(partition, primary.clone());
+    /// The connection on which the rebuilder writes is shared by all `partitions`.
+    pub(crate) fn new(partition: i16, partitions: Partitions, primary: PrimaryConnector) -> Self {
+        let projections = Projections::new(partition, primary.confirmed(partition..partition + 1));
         let limit = StepTimeout::new(STEP_S_MIN, STEP_S_MAX);
-        Self { partition, primary, projections, checked: HashMap::new(), limit }
+        Self { partition, partitions, primary, projections, checked: HashMap::new(), discarded: HashMap::new(), limit }
     }
 
     pub(crate) fn partition(&self) -> i16 {
@@ -116,6 +123,7 @@ impl PartitionRebuilder {
     pub(crate) fn reset(&mut self) {
         self.projections.invalidate_caches();
         self.checked.clear();
+        self.discarded.clear();
     }
 
     async fn reset_after_error(&mut self, error: &sqlx::Error) {
@@ -160,7 +168,8 @@ impl PartitionRebuilder {
     async fn write_step(&mut self, connection: &mut Option<PgConnection>) -> Result<(StepOutcome, Vec<Checkpoint>)> {
         let mut open = match connection.take() {
             Some(open) => open,
-            None => self.primary.connect().await?,
+            // A generation that goes live must show only events that the standbys have.
+            None => self.primary.confirmed(0..self.partitions.count()).connect().await?,
         };
         let done = self.build_or_discard(&mut open).await?;
         *connection = Some(open);
@@ -171,14 +180,24 @@ impl PartitionRebuilder {
         if !generation::has_pending_work(connection, self.partition).await? {
             return Ok((StepOutcome::Idle, vec![]));
         }
-        let mut transaction = connection.begin().await?;
-        let mut building = generation::claim(&mut transaction, self.partition, "building").await?;
+        let mut building = generation::read_checkpoints(connection, self.partition, "building").await?;
         // A generation that failed a moment ago does not hold up the others.
         building.retain(|checkpoint| !self.projections.is_paused(checkpoint));
-        if let Some(at) = building.iter().position(|checkpoint| self.is_checked(checkpoint)) {
-            let next = building.swap_remove(at);
+        let checked = building.iter().find(|checkpoint| self.is_checked(checkpoint)).map(Checkpoint::key);
+        let Some(from) = building.iter().find(|next| checked.as_ref().is_none_or(|key| next.key() == *key)) else {
+            return Ok((self.discard(connection).await?, vec![]));
+        };
+        let mut batch = self.projections.read(connection, from.position).await?;
+        let mut transaction = connection.begin().await?;
+        let mut claimed = generation::claim(&mut transaction, self.partition, "building").await?;
+        claimed.retain(|next| next.position == batch.after && !self.projections.is_paused(next));
+        if let Some(key) = checked {
+            let Some(next) = claimed.into_iter().find(|next| next.key() == key) else {
+                transaction.rollback().await?;
+                return Ok((StepOutcome::Idle, vec![]));
+            };
             // Projects what was appended during the check, before the live generation is locked.
-            let advanced = self.projections.advance(&mut transaction, slice::from_ref(&next)).await?;
+            let advanced = self.projections.advance(&mut transaction, slice::from_ref(&next), &mut batch).await?;
             if advanced.outcome == BatchOutcome::Behind || !advanced.failures.is_empty() {
                 transaction.commit().await?;
                 return Ok((StepOutcome::Built, vec![]));
@@ -186,14 +205,15 @@ impl PartitionRebuilder {
             let next = generation::read_checkpoint(&mut transaction, &next.name, next.view).await?;
             return Ok((self.go_live(transaction, next).await?, vec![]));
         }
-        let Some(first) = building.first().map(|checkpoint| checkpoint.position) else {
-            return Ok((self.discard(transaction).await?, vec![]));
-        };
-        building.retain(|checkpoint| checkpoint.position == first);
-        let Advanced { outcome, .. } = self.projections.advance(&mut transaction, &building).await?;
+        if claimed.is_empty() {
+            // Another instance builds.
+            transaction.rollback().await?;
+            return Ok((self.discard(connection).await?, vec![]));
+        }
+        let Advanced { outcome, .. } = self.projections.advance(&mut transaction, &claimed, &mut batch).await?;
         transaction.commit().await?;
-        building.retain(|checkpoint| !self.projections.is_paused(checkpoint));
-        let to_check = if outcome == BatchOutcome::Behind { vec![] } else { building };
+        claimed.retain(|checkpoint| !self.projections.is_paused(checkpoint));
+        let to_check = if outcome == BatchOutcome::Behind { vec![] } else { claimed };
         Ok((StepOutcome::Built, to_check))
     }
 
@@ -233,8 +253,14 @@ impl PartitionRebuilder {
     ) -> Result<StepOutcome> {
         let live = generation::lock_live(&mut transaction, self.partition, &next.name).await?;
         let target = live.as_ref().map_or(next.position, |live| live.position);
+        if target - next.position > LOCKED_EVENTS_MAX {
+            // The next step reads so many events before the live generation is locked.
+            transaction.commit().await?;
+            return Ok(StepOutcome::Built);
+        }
         while next.position < target {
-            let advanced = self.projections.advance(&mut transaction, slice::from_ref(&next)).await?;
+            let mut batch = self.projections.read_locked(&mut transaction, next.position).await?;
+            let advanced = self.projections.advance(&mut transaction, slice::from_ref(&next), &mut batch).await?;
             if !advanced.failures.is_empty() {
                 transaction.commit().await?;
                 return Ok(StepOutcome::Built);
@@ -256,8 +282,10 @@ impl PartitionRebuilder {
         Ok(StepOutcome::Built)
     }
 
-    /// Deletes a slice of a retired generation.
-    async fn discard(&self, mut transaction: Transaction<'_, Postgres>) -> Result<StepOutcome> {
+    /// Deletes a slice of a retired generation. The next slice begins behind this one, so that no scan passes rows that are
+    /// deleted but not yet removed by vacuum: beside a long snapshot they stay for hours.
+    async fn discard(&mut self, connection: &mut PgConnection) -> Result<StepOutcome> {
+        let mut transaction = connection.begin().await?;
         let retired = generation::claim(&mut transaction, self.partition, "retired").await?;
         let next = retired.first().and_then(|retired| Some((retired, self.projections.projection(retired)?)));
         let Some((retired, projection)) = next else {
@@ -265,11 +293,16 @@ impl PartitionRebuilder {
             transaction.rollback().await?;
             return Ok(StepOutcome::Idle);
         };
-        let deleted = projection.discard(&mut transaction, retired.view, SLICE_ROWS_MAX).await?;
-        if deleted == 0 {
+        let after = self.discarded.get(&retired.key()).copied().unwrap_or_default();
+        let last = projection.discard(&mut transaction, retired.view, after, SLICE_ROWS_MAX).await?;
+        if last.is_none() {
             generation::delete_generation(&mut transaction, &retired.name, retired.view).await?;
         }
         transaction.commit().await?;
+        match last {
+            Some(last) => drop(self.discarded.insert(retired.key(), last)),
+            None => drop(self.discarded.remove(&retired.key())),
+        }
         Ok(StepOutcome::Discarded)
     }
 }

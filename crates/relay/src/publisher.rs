@@ -65,6 +65,8 @@ impl Publisher {
         let connections = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_millis(ACQUIRE_MS_MAX));
+        // It publishes only events that the standbys have: a message cannot be taken back after a failover.
+        let primary = primary.confirmed(partition..partition + 1);
         let stream_name = format!("{}-{partition}", settings.stream);
         Self {
             outage: OutageState::new(stream_name.clone()),

@@ -18,7 +18,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, User, geteuid},
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, postgres::PgConnectOptions, query, query_scalar};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, postgres::PgConnectOptions, query, query_scalar};
 
 use crate::{folder::Folder, tls::Identity};
 
@@ -37,6 +37,17 @@ impl PostgresServer {
     /// Starts a server with an empty database `passbook`.
     pub async fn start(folder: &Folder) -> Self {
         Self::initialize(folder, PORT, &[]).await
+    }
+
+    /// Starts a server that also accepts TCP connections.
+    pub async fn with_tcp(folder: &Folder) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::initialize(folder, port, &[("listen_addresses", "127.0.0.1".to_owned())]).await
+    }
+
+    /// The URL for a TCP connection.
+    pub fn tcp_url(&self) -> String {
+        format!("postgres://passbook@127.0.0.1:{}/passbook?sslmode=disable", self.port)
     }
 
     /// Starts a server that also accepts TLS connections.
@@ -78,23 +89,30 @@ impl PostgresServer {
     }
 
     async fn serve(folder: PathBuf, port: u16, settings: &[(&str, String)]) -> Self {
-        let mut postgres = program("postgres");
-        postgres.arg("-D").arg(folder.join("data")).args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-        postgres.arg("-p").arg(port.to_string());
-        postgres.arg("-c").arg(format!("unix_socket_directories={}", folder.display()));
-        for (name, value) in settings {
-            postgres.arg("-c").arg(format!("{name}={value}"));
-        }
-        let log = fs::File::create(folder.join("log")).unwrap();
-        postgres.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let server = Self { child: postgres.spawn().unwrap(), folder, port };
+        let server = Self { child: launch(&folder, port, settings), folder, port };
+        server.wait_until_it_accepts_connections().await;
+        server
+    }
+
+    /// Stops the server at once, as a crash does: it needs a recovery.
+    pub fn crash(&mut self) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGQUIT).unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the server again after [`crash`](Self::crash).
+    pub async fn recover(&mut self) {
+        self.child = launch(&self.folder, self.port, &[]);
+        self.wait_until_it_accepts_connections().await;
+    }
+
+    async fn wait_until_it_accepts_connections(&self) {
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
-        while server.options("postgres").connect().await.is_err() {
-            let log = fs::read_to_string(server.folder.join("log")).unwrap();
+        while self.options("postgres").connect().await.is_err() {
+            let log = fs::read_to_string(self.folder.join("log")).unwrap();
             assert!(Instant::now() < deadline, "Postgres does not start: {log}");
             thread::sleep(Duration::from_millis(50));
         }
-        server
     }
 
     /// The URL of the database `passbook` over the Unix socket.
@@ -115,6 +133,11 @@ impl PostgresServer {
     pub async fn execute(&self, sql: &str, database: &str) {
         let mut connection = self.options(database).connect().await.unwrap();
         query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    }
+
+    /// Connects to the database `passbook` as the superuser.
+    pub async fn connect(&self) -> PgConnection {
+        self.options("passbook").connect().await.unwrap()
     }
 
     /// Returns the result of a query in the database `passbook`.
@@ -152,6 +175,19 @@ impl Drop for PostgresServer {
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGQUIT);
         let _ = self.child.wait();
     }
+}
+
+fn launch(folder: &Path, port: u16, settings: &[(&str, String)]) -> Child {
+    let mut postgres = program("postgres");
+    postgres.arg("-D").arg(folder.join("data")).args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+    postgres.arg("-p").arg(port.to_string());
+    postgres.arg("-c").arg(format!("unix_socket_directories={}", folder.display()));
+    for (name, value) in settings {
+        postgres.arg("-c").arg(format!("{name}={value}"));
+    }
+    let log = fs::File::create(folder.join("log")).unwrap();
+    postgres.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    postgres.spawn().unwrap()
 }
 
 fn program(name: &str) -> Command {

@@ -10,6 +10,14 @@ pub enum Error {
     /// The limit of feed subscribers or of concurrent verifications is reached.
     #[error("Too many requests read the log. Retry later.")]
     Busy,
+    /// The account has more events than one request verifies. The next request continues.
+    #[error(
+        "The account has more events than one request verifies; {events} of them are verified. Retry the request to continue."
+    )]
+    VerificationUnfinished {
+        /// How many events are verified.
+        events: i64,
+    },
     /// The cursor identifies no event of this log.
     #[error(transparent)]
     InvalidCursorPosition(#[from] InvalidCursorPosition),
@@ -23,7 +31,9 @@ impl Error {
     pub(crate) fn storage_failure(&self) -> (&'static str, Cow<'_, str>) {
         match self {
             Self::Storage(error) => (StorageFailure::of(error).as_str(), sqlstate(error)),
-            Self::Busy | Self::InvalidCursorPosition(_) => (StorageFailure::Refused.as_str(), Cow::default()),
+            Self::Busy | Self::VerificationUnfinished { .. } | Self::InvalidCursorPosition(_) => {
+                (StorageFailure::Refused.as_str(), Cow::default())
+            }
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Verifies one account while the service runs: recomputes its hashes, and compares its view with the fold of its events.
+//!
+//! The view is read first, and then the events in slices, each with a statement of its own. Events never change, so no snapshot of
+//! the database is needed. A check that takes longer than one request is kept, and the next request continues it.
 
 use serde::Serialize;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -12,8 +15,14 @@ use passbook_read_model::{
     accounts::{self, AccountView},
 };
 
-/// How many events are read at once.
-const PAGE_EVENTS: i64 = 5_000;
+/// The end of a verification.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The account does not exist.
+    UnknownAccount,
+    /// All events were verified, or there is a finding.
+    Verified(Verification),
+}
 
 /// The result of verifying one account.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -32,29 +41,9 @@ pub struct Verification {
     pub finding: Option<String>,
 }
 
-/// Recomputes the account's hashes in the hash chain and compares its view with the fold of its events, in one snapshot of the
-/// database. `None` if the account does not exist.
-///
-/// # Errors
-/// The database failed.
-pub(crate) async fn verify_account(
-    connection: &mut PgConnection,
-    partitions: Partitions,
-    account_id: Uuid,
-) -> sqlx::Result<Option<Verification>> {
-    let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let partition = partitions.partition_of(account_id);
-    let view = accounts::read_live(&mut *snapshot, partitions, partition, &[account_id]).await?;
-    let view = view.map(Positioned::into_single);
-    let mut check = AccountCheck { partition, account_id, events: 0, fold: None, view };
-    let finding = check.run(&mut snapshot).await?;
-    snapshot.commit().await?;
-    let exists = check.events > 0 || finding.is_some();
-    Ok(exists.then_some(Verification { account_id, verified: finding.is_none(), events: check.events, finding }))
-}
-
-/// The fold of the account's events so far, and the view.
-struct AccountCheck {
+/// A verification that continues after the events that it has verified.
+#[derive(Debug)]
+pub(crate) struct AccountCheck {
     partition: i16,
     account_id: Uuid,
     events: i64,
@@ -63,22 +52,48 @@ struct AccountCheck {
 }
 
 impl AccountCheck {
-    /// Verifies all events. Returns what is inconsistent, or `None`.
-    async fn run(&mut self, connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
-        loop {
-            let page =
-                scan::events_with_previous_hash(connection, self.partition, self.account_id, self.events, PAGE_EVENTS)
-                    .await?;
-            let is_last = (page.len() as i64) < PAGE_EVENTS;
-            for (linked, previous_hash) in page {
-                if let Err(finding) = self.apply(linked, &previous_hash) {
-                    return Ok(Some(finding));
-                }
-            }
-            if is_last {
-                return Ok(self.compare_versions());
+    /// Reads the view of the account.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub(crate) async fn begin(pool: &PgPool, partitions: Partitions, account_id: Uuid) -> sqlx::Result<Self> {
+        let mut connection = pool.acquire().await?;
+        let partition = partitions.partition_of(account_id);
+        let view = accounts::read_live(&mut *connection, partitions, partition, &[account_id]).await?;
+        let view = view.map(Positioned::into_single);
+        Ok(Self { partition, account_id, events: 0, fold: None, view })
+    }
+
+    /// How many events are verified.
+    pub(crate) fn events(&self) -> i64 {
+        self.events
+    }
+
+    /// Verifies the next `slice_events` events. Returns the result after the last slice or with the first finding, otherwise `None`.
+    ///
+    /// # Errors
+    /// The database failed. The check can be continued.
+    pub(crate) async fn verify_slice(&mut self, pool: &PgPool, slice_events: i64) -> sqlx::Result<Option<Outcome>> {
+        let (partition, account_id) = (self.partition, self.account_id);
+        let slice = {
+            let mut connection = pool.acquire().await?;
+            scan::events_with_previous_hash(&mut connection, partition, account_id, self.events, slice_events).await?
+        };
+        let is_last = (slice.len() as i64) < slice_events;
+        for (linked, previous_hash) in slice {
+            if let Err(finding) = self.apply(linked, &previous_hash) {
+                return Ok(Some(self.outcome(Some(finding))));
             }
         }
+        Ok(is_last.then(|| self.outcome(self.compare_versions())))
+    }
+
+    fn outcome(&self, finding: Option<String>) -> Outcome {
+        if self.events == 0 && finding.is_none() {
+            return Outcome::UnknownAccount;
+        }
+        let Self { account_id, events, .. } = *self;
+        Outcome::Verified(Verification { account_id, verified: finding.is_none(), events, finding })
     }
 
     /// Verifies and folds the next event. `previous_hash` is the hash of the event before it in the log.

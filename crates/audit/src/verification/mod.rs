@@ -1,18 +1,18 @@
 //! Verifies that the log and everything derived from it are consistent. [`verify`] checks the whole log in one snapshot of the
-//! database, `verify_account` checks one account while the service runs.
+//! database, `account` checks one account while the service runs.
 
-mod account;
+pub(crate) mod account;
 mod foreign_receipts;
 mod log_fold;
 mod pinned_head;
 mod receipts;
 mod report;
 mod transfers;
+pub(crate) mod unfinished;
 mod verifier;
 mod views;
 
 pub use account::Verification;
-pub(crate) use account::verify_account;
 pub use pinned_head::{InvalidPinnedHead, PinnedHead};
 pub use report::{Error, Finding, Money, Report};
 pub use verifier::verify;

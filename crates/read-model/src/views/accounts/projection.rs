@@ -9,10 +9,13 @@ use uuid::Uuid;
 use super::{check::AccountsCheck, view::AccountView};
 use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
-    projection::{Check, Projection, ViewGeneration},
+    projection::{Check, Projection, RowKey, ViewGeneration},
     views::account_cache::AccountCache,
 };
+use passbook_event_store::locked_read::rows_max;
 
+/// How many rows one statement reads while the checkpoints are locked. Only an owner of the longest name makes a row longer.
+const LOCKED_ROWS_MAX: usize = rows_max(512);
 /// Limit of rows cached between batches.
 const CACHED_ROWS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
 
@@ -98,20 +101,35 @@ impl Projection for Accounts {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
+        after: RowKey,
         limit: i64,
-    ) -> BoxFuture<'a, Result<u64>> {
+    ) -> BoxFuture<'a, Result<Option<RowKey>>> {
         async move {
-            let deleted = query!(
-                "DELETE FROM account_view
-                 WHERE partition = $1 AND generation = $2 AND account_id IN (
-                     SELECT account_id FROM account_view WHERE partition = $1 AND generation = $2
-                     ORDER BY account_id LIMIT $3
-                 )",
+            let last = query_scalar!(
+                "SELECT account_id
+                 FROM (
+                     SELECT account_id FROM account_view WHERE partition = $1 AND generation = $2 AND account_id >= $3
+                     ORDER BY account_id LIMIT $4
+                 ) AS slice
+                 ORDER BY account_id DESC
+                 LIMIT 1",
                 view.partition,
                 view.generation,
+                after.account_id,
                 limit
             );
-            Ok(deleted.execute(connection).await?.rows_affected())
+            let Some(last) = last.fetch_optional(&mut *connection).await? else { return Ok(None) };
+            query!(
+                "DELETE FROM account_view
+                 WHERE partition = $1 AND generation = $2 AND account_id >= $3 AND account_id <= $4",
+                view.partition,
+                view.generation,
+                after.account_id,
+                last
+            )
+            .execute(connection)
+            .await?;
+            Ok(Some(RowKey { account_id: last, number: 0 }))
         }
         .boxed()
     }
@@ -122,9 +140,12 @@ impl Projection for Accounts {
 }
 
 async fn read_rows(connection: &mut PgConnection, view: ViewGeneration, ids: &[Uuid]) -> Result<Vec<AccountView>> {
-    query_file_as!(AccountView, "src/views/accounts/by_id.sql", view.partition, view.generation, ids)
-        .fetch_all(connection)
-        .await
+    let mut rows = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(LOCKED_ROWS_MAX) {
+        let read = query_file_as!(AccountView, "src/views/accounts/by_id.sql", view.partition, view.generation, ids);
+        rows.extend(read.fetch_all(&mut *connection).await?);
+    }
+    Ok(rows)
 }
 
 /// Writes rows, which are sorted by id, so that two writers take the row locks in the same order.

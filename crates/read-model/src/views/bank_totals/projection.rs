@@ -12,12 +12,14 @@ use super::{
 };
 use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
-    projection::{Check, Projection, ViewGeneration},
+    projection::{Check, Projection, RowKey, ViewGeneration},
     views::account_cache::AccountCache,
 };
 use passbook_domain::Currency;
-use passbook_event_store::reader;
+use passbook_event_store::{locked_read::rows_max, reader};
 
+/// How many openings one statement reads while the checkpoints are locked. Only an owner of the longest name makes one longer.
+const LOCKED_OPENINGS_MAX: usize = rows_max(512);
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(200_000).expect("is not zero");
 
@@ -104,9 +106,11 @@ impl Projection for BankTotals {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
+        after: RowKey,
         limit: i64,
-    ) -> BoxFuture<'a, Result<u64>> {
+    ) -> BoxFuture<'a, Result<Option<RowKey>>> {
         async move {
+            // One row per currency: a single slice deletes them all.
             let deleted = query!(
                 "DELETE FROM bank_total
                  WHERE partition = $1 AND generation = $2 AND currency IN (
@@ -117,7 +121,7 @@ impl Projection for BankTotals {
                 view.generation,
                 limit
             );
-            Ok(deleted.execute(connection).await?.rows_affected())
+            Ok((deleted.execute(connection).await?.rows_affected() > 0).then_some(after))
         }
         .boxed()
     }
@@ -133,7 +137,10 @@ async fn read_currencies(
     partition: i16,
     ids: &[Uuid],
 ) -> Result<Vec<(Uuid, Option<Currency>)>> {
-    let openings = reader::first_events(connection, partition, ids).await?;
+    let mut openings = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(LOCKED_OPENINGS_MAX) {
+        openings.extend(reader::first_events(connection, partition, ids).await?);
+    }
     let currency = |recorded| {
         let opening = DecodedEvent::try_from(recorded)?;
         Ok((opening.recorded.stream_id, opening_currency(&opening.event)))

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
-use chrono::NaiveDate;
+use chrono::{Datelike, NaiveDate};
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgConnection, Result, query, query_file, query_file_as};
 use uuid::Uuid;
@@ -15,10 +15,13 @@ use super::{
 use crate::{
     decoded_event::DecodedEvent,
     money_sum::MoneySum,
-    projection::{Check, Projection, ViewGeneration},
+    projection::{Check, Projection, RowKey, ViewGeneration},
     views::account_cache::AccountCache,
 };
+use passbook_event_store::locked_read::rows_max;
 
+/// How many last days one statement reads while the checkpoints are locked.
+const LOCKED_DAYS_MAX: usize = rows_max(160);
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
 
@@ -93,20 +96,42 @@ impl Projection for DailyBalances {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
+        after: RowKey,
         limit: i64,
-    ) -> BoxFuture<'a, Result<u64>> {
+    ) -> BoxFuture<'a, Result<Option<RowKey>>> {
         async move {
-            let deleted = query!(
-                "DELETE FROM daily_balance
-                 WHERE partition = $1 AND generation = $2 AND (account_id, day) IN (
-                     SELECT account_id, day FROM daily_balance WHERE partition = $1 AND generation = $2
-                     ORDER BY account_id, day LIMIT $3
-                 )",
+            let after_day = i32::try_from(after.number).ok().and_then(NaiveDate::from_num_days_from_ce_opt);
+            let after_day = after_day.unwrap_or_default();
+            let last = query!(
+                "SELECT account_id, day
+                 FROM (
+                     SELECT account_id, day FROM daily_balance
+                     WHERE partition = $1 AND generation = $2 AND (account_id, day) >= ($3, $4)
+                     ORDER BY account_id, day LIMIT $5
+                 ) AS slice
+                 ORDER BY account_id DESC, day DESC
+                 LIMIT 1",
                 view.partition,
                 view.generation,
+                after.account_id,
+                after_day,
                 limit
             );
-            Ok(deleted.execute(connection).await?.rows_affected())
+            let Some(last) = last.fetch_optional(&mut *connection).await? else { return Ok(None) };
+            query!(
+                "DELETE FROM daily_balance
+                 WHERE partition = $1 AND generation = $2
+                   AND (account_id, day) >= ($3, $4) AND (account_id, day) <= ($5, $6)",
+                view.partition,
+                view.generation,
+                after.account_id,
+                after_day,
+                last.account_id,
+                last.day
+            )
+            .execute(connection)
+            .await?;
+            Ok(Some(RowKey { account_id: last.account_id, number: last.day.num_days_from_ce().into() }))
         }
         .boxed()
     }
@@ -117,9 +142,13 @@ impl Projection for DailyBalances {
 }
 
 async fn read_last_days(connection: &mut PgConnection, view: ViewGeneration, ids: &[Uuid]) -> Result<Vec<AccountDay>> {
-    query_file_as!(AccountDay, "src/views/daily_balances/last.sql", view.partition, view.generation, ids)
-        .fetch_all(connection)
-        .await
+    let mut days = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(LOCKED_DAYS_MAX) {
+        let read =
+            query_file_as!(AccountDay, "src/views/daily_balances/last.sql", view.partition, view.generation, ids);
+        days.extend(read.fetch_all(&mut *connection).await?);
+    }
+    Ok(days)
 }
 
 /// Writes rows in the order of their keys, so that two writers take the row locks in the same order.

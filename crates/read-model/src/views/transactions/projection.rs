@@ -12,11 +12,14 @@ use super::{
 };
 use crate::{
     decoded_event::DecodedEvent,
-    projection::{Check, Projection, ViewGeneration},
+    projection::{Check, Projection, RowKey, ViewGeneration},
     views::account_cache::AccountCache,
 };
 use passbook_domain::Status;
+use passbook_event_store::locked_read::rows_max;
 
+/// How many states one statement reads while the checkpoints are locked.
+const LOCKED_STATES_MAX: usize = rows_max(128);
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("is not zero");
 
@@ -100,20 +103,40 @@ impl Projection for Transactions {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
+        after: RowKey,
         limit: i64,
-    ) -> BoxFuture<'a, Result<u64>> {
+    ) -> BoxFuture<'a, Result<Option<RowKey>>> {
         async move {
-            let deleted = query!(
-                "DELETE FROM account_transaction
-                 WHERE partition = $1 AND generation = $2 AND (account_id, version) IN (
-                     SELECT account_id, version FROM account_transaction WHERE partition = $1 AND generation = $2
-                     ORDER BY account_id, version LIMIT $3
-                 )",
+            let last = query!(
+                "SELECT account_id, version
+                 FROM (
+                     SELECT account_id, version FROM account_transaction
+                     WHERE partition = $1 AND generation = $2 AND (account_id, version) >= ($3, $4)
+                     ORDER BY account_id, version LIMIT $5
+                 ) AS slice
+                 ORDER BY account_id DESC, version DESC
+                 LIMIT 1",
                 view.partition,
                 view.generation,
+                after.account_id,
+                after.number,
                 limit
             );
-            Ok(deleted.execute(connection).await?.rows_affected())
+            let Some(last) = last.fetch_optional(&mut *connection).await? else { return Ok(None) };
+            query!(
+                "DELETE FROM account_transaction
+                 WHERE partition = $1 AND generation = $2
+                   AND (account_id, version) >= ($3, $4) AND (account_id, version) <= ($5, $6)",
+                view.partition,
+                view.generation,
+                after.account_id,
+                after.number,
+                last.account_id,
+                last.version
+            )
+            .execute(connection)
+            .await?;
+            Ok(Some(RowKey { account_id: last.account_id, number: last.version }))
         }
         .boxed()
     }
@@ -129,17 +152,19 @@ async fn read_states(
     view: ViewGeneration,
     ids: &[Uuid],
 ) -> Result<Vec<(Uuid, AccountState)>> {
-    query_file!("src/views/transactions/last.sql", view.partition, view.generation, ids)
-        .map(|row| {
+    let mut states = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(LOCKED_STATES_MAX) {
+        let read = query_file!("src/views/transactions/last.sql", view.partition, view.generation, ids).map(|row| {
             let state = AccountState {
                 balance: row.balance_after,
                 transaction_count: row.transaction_count.unwrap_or_default(),
                 status: row.status.as_deref().and_then(Status::from_name).unwrap_or(Status::Open).as_str(),
             };
             (row.account_id, state)
-        })
-        .fetch_all(connection)
-        .await
+        });
+        states.extend(read.fetch_all(&mut *connection).await?);
+    }
+    Ok(states)
 }
 
 /// Inserts rows in the order of their events.

@@ -1,0 +1,202 @@
+//! Folds accounts that have too many events for a batch, in tasks beside the executor. The commands of such an account wait for its
+//! task, and those of all other accounts go on. It happens if an account has no snapshot that this release can read, for example
+//! after the form of the state has changed.
+//!
+//! A task reads slices and stores snapshots on its way. The account is loaded from the last one, also after a restart.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::pending,
+    mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    select,
+    sync::{Semaphore, mpsc},
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::{
+    QUEUE_COMMANDS_MAX,
+    account_cache::{CachedAccount, LoadedAccounts, NotLoaded, evolve},
+    command::{Error, PendingCommand},
+    outage::OUTAGE_WAIT_MAX,
+    storage_error::{STATE_REBUILDING, STATEMENT_TIMEOUT, StorageError},
+    unsupported_event::UnsupportedEventGate,
+};
+use passbook_domain::{Event, account::STATE_VERSION};
+use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, log::Snapshot, stream, with_timeout};
+use passbook_telemetry::supervision;
+
+/// How many accounts one process folds at the same time.
+const REBUILDS_MAX: usize = 2;
+/// How many events one statement reads.
+const SLICE_EVENTS_MAX: i64 = 5_000;
+/// A snapshot is stored after so many events, so that an interrupted rebuild continues from there.
+const SNAPSHOT_EVENTS: i64 = 100_000;
+/// How long opening the connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a task needs.
+#[derive(Clone)]
+pub(super) struct RebuildContext {
+    pub primary: PrimaryConnector,
+    pub partitions: Partitions,
+    pub gate: UnsupportedEventGate,
+    /// Limits the tasks of all executors.
+    pub permits: Arc<Semaphore>,
+}
+
+impl RebuildContext {
+    pub(super) fn new(primary: PrimaryConnector, partitions: Partitions, gate: UnsupportedEventGate) -> Self {
+        Self { primary, partitions, gate, permits: Arc::new(Semaphore::new(REBUILDS_MAX)) }
+    }
+}
+
+/// The tasks of one executor, and the commands that wait for them.
+pub(super) struct StateRebuilds {
+    context: RebuildContext,
+    running: HashMap<Uuid, AbortOnDropHandle<()>>,
+    waiting: HashMap<Uuid, Vec<PendingCommand>>,
+    done: (mpsc::UnboundedSender<Uuid>, mpsc::UnboundedReceiver<Uuid>),
+}
+
+impl StateRebuilds {
+    pub(super) fn new(context: RebuildContext) -> Self {
+        Self { context, running: HashMap::new(), waiting: HashMap::new(), done: mpsc::unbounded_channel() }
+    }
+
+    /// Takes the commands of accounts that are [`NotLoaded::TooLong`] out of a batch, and starts a task for each such account.
+    pub(super) fn put_aside(&mut self, batch: &mut Vec<PendingCommand>, prepared: &LoadedAccounts) {
+        let too_long = prepared.iter().filter(|(_, loaded)| matches!(loaded, Err(NotLoaded::TooLong)));
+        let too_long: HashSet<Uuid> = too_long.map(|(account_id, _)| *account_id).collect();
+        if too_long.is_empty() {
+            return;
+        }
+        let mut waiting = self.waiting.values().map(Vec::len).sum::<usize>();
+        for pending in mem::take(batch) {
+            let Some(account_id) = pending.command.accounts().find(|account_id| too_long.contains(account_id)) else {
+                batch.push(pending);
+                continue;
+            };
+            self.start(account_id);
+            if waiting >= QUEUE_COMMANDS_MAX || pending.accepted_at.elapsed() > OUTAGE_WAIT_MAX {
+                reject(pending);
+            } else {
+                waiting += 1;
+                self.waiting.entry(account_id).or_default().push(pending);
+            }
+        }
+    }
+
+    /// The commands of the next account whose task has ended; the account may still be too long if the task has failed. An empty
+    /// result means that commands have waited too long and were rejected. Cancellation safe.
+    pub(super) async fn next_ready(&mut self) -> Vec<PendingCommand> {
+        if self.running.is_empty() {
+            return pending().await;
+        }
+        let deadline = self.waiting.values().flatten().map(|pending| pending.accepted_at).min();
+        let overdue = async {
+            match deadline {
+                Some(accepted_at) => sleep_until(accepted_at + OUTAGE_WAIT_MAX).await,
+                None => pending().await,
+            }
+        };
+        select! {
+            Some(account_id) = self.done.1.recv() => {
+                self.running.remove(&account_id);
+                self.waiting.remove(&account_id).unwrap_or_default()
+            }
+            () = overdue => {
+                self.reject_overdue();
+                vec![]
+            }
+        }
+    }
+
+    /// Rejects all waiting commands. Nothing was written for them.
+    pub(super) fn reject_all(&mut self) {
+        self.waiting.drain().flat_map(|(_, commands)| commands).for_each(reject);
+    }
+
+    fn reject_overdue(&mut self) {
+        let now = Instant::now();
+        for commands in self.waiting.values_mut() {
+            let overdue = commands.extract_if(.., |pending| now >= pending.accepted_at + OUTAGE_WAIT_MAX);
+            overdue.for_each(reject);
+        }
+        self.waiting.retain(|_, commands| !commands.is_empty());
+    }
+
+    fn start(&mut self, account_id: Uuid) {
+        let (context, done) = (self.context.clone(), self.done.0.clone());
+        self.running.entry(account_id).or_insert_with(|| {
+            AbortOnDropHandle::new(supervision::spawn("state rebuild", async move {
+                if let Ok(_permit) = context.permits.acquire().await
+                    && let Err(error) = rebuild(&context, account_id).await
+                {
+                    tracing::warn!(%account_id, reason = error.reason, "account state could not be rebuilt");
+                }
+                // Sending fails if the executor has ended.
+                let _ = done.send(account_id);
+            }))
+        });
+    }
+}
+
+fn reject(pending: PendingCommand) {
+    // The send fails if the caller hung up.
+    let _ = pending.response.send(Err(Error::StorageUnavailable { reason: STATE_REBUILDING }));
+}
+
+/// Folds the account from its last snapshot on, and stores snapshots of the state.
+async fn rebuild(context: &RebuildContext, account_id: Uuid) -> Result<(), StorageError> {
+    let partition = context.partitions.partition_of(account_id);
+    let mut connection = with_timeout(CONNECT_TIMEOUT, context.primary.connect()).await?;
+    let reading = stream::read_snapshot(&mut connection, partition, account_id, STATE_VERSION);
+    let snapshot = with_timeout(STATEMENT_TIMEOUT, reading).await?;
+    let mut folded = snapshot.and_then(|Snapshot { version, state, .. }| {
+        Some(CachedAccount { version, account: serde_json::from_str(&state).ok()? })
+    });
+    let mut stored = folded.as_ref().map_or(0, |folded| folded.version);
+    tracing::info!(%account_id, version = stored, "rebuilding the state of a long account");
+    loop {
+        let before = folded.take().unwrap_or_default();
+        let after = StreamVersion { stream_id: account_id, version: before.version };
+        let reading = stream::events_after(&mut connection, partition, after, SLICE_EVENTS_MAX);
+        let events = with_timeout(STATEMENT_TIMEOUT, reading).await?;
+        let is_last = (events.len() as i64) < SLICE_EVENTS_MAX;
+        let mut state = before;
+        for event in events {
+            let decoded = Event::decode(&event.event_type, event.schema_version, &event.data);
+            let decoded = context.gate.check(account_id, event.version, decoded)?;
+            match evolve(state, event.version, decoded) {
+                Ok(next) => state = next,
+                Err(reason) => {
+                    tracing::error!(%account_id, reason, "account cannot be folded; its commands fail");
+                    return Ok(());
+                }
+            }
+        }
+        if (is_last && state.version > stored) || state.version >= stored + SNAPSHOT_EVENTS {
+            let version = state.version;
+            if let Ok(state) = serde_json::to_string(&state.account) {
+                let snapshot = Snapshot { stream_id: account_id, version, state };
+                let writing = stream::write_snapshot(&mut connection, partition, STATE_VERSION, &snapshot);
+                with_timeout(STATEMENT_TIMEOUT, writing).await?;
+            }
+            stored = version;
+        }
+        if is_last {
+            tracing::info!(%account_id, version = state.version, "state of a long account is rebuilt");
+            return Ok(());
+        }
+        folded = Some(state);
+        yield_now().await;
+    }
+}
