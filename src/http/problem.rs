@@ -42,7 +42,7 @@ pub struct Problem {
     current_version: Option<i64>,
     balance: Option<i64>,
     field: Option<Cow<'static, str>>,
-    position: Option<Position>,
+    position: Option<Box<Position>>,
     replayed: bool,
     denial: Option<Box<Denial>>,
 }
@@ -175,7 +175,7 @@ impl Problem {
     /// The same problem with the position of the log or view that it was judged on.
     #[must_use]
     pub fn with_position(self, position: Position) -> Self {
-        Self { position: Some(position), ..self }
+        Self { position: Some(Box::new(position)), ..self }
     }
 
     /// The same problem, as a replay of the outcome that is recorded under the idempotency key if `replayed`.
