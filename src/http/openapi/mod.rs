@@ -71,7 +71,7 @@ impl From<&Access> for AccessControl {
     servers((url = "/", description = "This server")),
     security(()),
     components(schemas(
-        ProblemBody<'static>, ErrorCode, FieldError<'static>,
+        ProblemBody<'static>, ErrorCode, FieldError<'static>, PositionText,
         AccountOpened, MoneyMoved, TransferSent, TransferReceived, StatusChanged,
     )),
     tags(
