@@ -1,5 +1,6 @@
 """Rules that a schema cannot express: how the parts of a request depend on each other and on recorded data."""
 
+import datetime
 import re
 import uuid
 
@@ -40,9 +41,11 @@ def before_call(context, case, kwargs):
     # Cursors are opaque, and those of the log must name an existing event.
     query.pop("after", None)
     headers.pop("Last-Event-ID", None)
-    # `as_of` and `as_of_version` exclude each other, and `from` must not be after `to`.
+    # `as_of` and `as_of_version` exclude each other, `as_of` must not be later than now, and `from` not after `to`.
     if "as_of" in query:
         query.pop("as_of_version", None)
+        today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT00:00:00Z")
+        query["as_of"] = min(str(query["as_of"]), today)
     if "from" in query and "to" in query:
         query["from"], query["to"] = sorted([query["from"], query["to"]])
     # The phase `coverage` keeps a 0 from its wrong-type tests as if it were a valid header.
