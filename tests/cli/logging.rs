@@ -97,6 +97,7 @@ async fn failures_of_background_readers_are_logged_with_their_kind() {
     let service = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").start();
     service.client.wait_until_ready().await;
     service.client.open_account().await;
+    let _stream = service.client.get("/v1/events/stream").await;
     let mut superuser = PgConnection::connect(&folder.database_url()).await.unwrap();
     for table in ["log_head", "event"] {
         query(AssertSqlSafe(format!("ALTER TABLE {table} RENAME TO {table}_away")))
@@ -105,7 +106,6 @@ async fn failures_of_background_readers_are_logged_with_their_kind() {
             .unwrap();
     }
     let messages = ["projector batch failed; retrying", "event feed could not read the log; retrying"];
-    let _stream = service.client.get("/v1/events/stream").await;
     let logged = eventually("the log lines", async || {
         let lines = json_lines(&service.process.stderr());
         let found = messages.map(|message| lines.iter().find(|line| line["message"] == message).cloned());
