@@ -51,7 +51,7 @@ async fn main() -> ExitCode {
 
 async fn serve(config: Config) -> Result<(), String> {
     disable_core_dumps()?;
-    let _telemetry = telemetry::start(&config.log())?;
+    let telemetry = telemetry::start(&config.log())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
 
@@ -60,7 +60,9 @@ async fn serve(config: Config) -> Result<(), String> {
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    eprintln!("{}", service::startup_banner(&config, service.address()));
+    if !telemetry.is_json {
+        eprintln!("{}", service::startup_banner(&config, service.address()));
+    }
     print(&format!("listening on http://{}\n", service.address()))?;
 
     let failure = tokio::select! {

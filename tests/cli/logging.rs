@@ -48,6 +48,7 @@ async fn each_request_is_logged_as_one_line_without_private_data() {
         (&json!("GET"), &json!("none"), &json!(404)),
     ];
     assert_eq!(logged, expected, "{stderr}");
+    assert_eq!(json_lines(&stderr).len(), stderr.lines().count(), "{stderr}");
     assert_eq!(lines[0]["request_id"], "the-opening");
     let codes: Vec<_> = lines.iter().map(|line| &line["code"]).collect();
     assert_eq!(codes, [&json!(null), &json!("insufficient_funds"), &json!(null), &json!("not_found")], "{stderr}");

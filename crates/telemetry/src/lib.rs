@@ -28,6 +28,8 @@ pub struct LogSettings {
 /// The running log and trace exporters. Background threads write lines and spans until this value is dropped.
 #[derive(Debug)]
 pub struct Telemetry {
+    /// Whether log lines are JSON. Then standard error has nothing else while the service runs.
+    pub is_json: bool,
     _lines: WorkerGuard,
     traces: Option<SdkTracerProvider>,
 }
@@ -63,5 +65,5 @@ pub fn start(settings: &LogSettings) -> Result<Telemetry, String> {
             tracing_subscriber::registry().with(lines).with(trace::layer(traces)).init();
         }
     }
-    Ok(Telemetry { _lines: lines, traces })
+    Ok(Telemetry { is_json, _lines: lines, traces })
 }
