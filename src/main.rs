@@ -66,9 +66,11 @@ async fn serve(config: Config) -> Result<(), String> {
     print(&format!("listening on http://{}\n", service.address()))?;
 
     let failure = tokio::select! {
+        // A task that has ended decides the exit code, also if a signal comes at the same time.
+        biased;
+        ended = service.task_ended() => Some(ended),
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
-        ended = service.task_ended() => Some(ended),
     };
     match &failure {
         None => tracing::info!("shutdown started; accepted requests are answered"),
