@@ -31,20 +31,16 @@ pub struct KeyDeletion {
     primary: PrimaryConnector,
     partitions: Partitions,
     retention_days: NonZeroU16,
-    /// For each partition, the time up to which keys are deleted. No key is recorded before that time any more, and the next
-    /// slice does not read the deleted rows again.
-    deleted_until: Vec<DateTime<Utc>>,
 }
 
 impl KeyDeletion {
     /// A deletion that keeps keys for `retention_days`.
     pub fn new(primary: PrimaryConnector, partitions: Partitions, retention_days: NonZeroU16) -> Self {
-        let deleted_until = partitions.all().map(|_| DateTime::UNIX_EPOCH).collect();
-        Self { primary, partitions, retention_days, deleted_until }
+        Self { primary, partitions, retention_days }
     }
 
     /// Sweeps at intervals until `shutdown` is cancelled.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    pub async fn run(self, shutdown: CancellationToken) {
         loop {
             match shutdown.run_until_cancelled(self.sweep()).await {
                 Some(Ok(0)) => {}
@@ -63,17 +59,20 @@ impl KeyDeletion {
     ///
     /// # Errors
     /// A database error. The keys of earlier slices are deleted.
-    pub async fn sweep(&mut self) -> Result<u64> {
+    pub async fn sweep(&self) -> Result<u64> {
         let limit = Duration::from_millis(STATEMENT_MS_MAX);
         let mut connection = with_timeout(limit, self.primary.connect()).await?;
         let mut deleted = 0;
-        for (partition, until) in self.partitions.all().zip(&mut self.deleted_until) {
+        for partition in self.partitions.all() {
+            // A slice does not read the rows that the slices before it deleted. Every sweep begins anew, so that it finds keys that
+            // another instance held or that came back after a failover.
+            let mut until = DateTime::UNIX_EPOCH;
             loop {
-                let slice = with_timeout(limit, slice(&mut connection, partition, self.retention_days, *until)).await?;
+                let slice = with_timeout(limit, slice(&mut connection, partition, self.retention_days, until)).await?;
                 deleted += slice.keys.unsigned_abs();
                 METRICS.deleted_keys.inc_by(slice.keys.unsigned_abs());
                 let Some(end) = slice.end else { break };
-                *until = end;
+                until = end;
                 sleep(Duration::from_millis(SLICE_PAUSE_MS)).await;
             }
         }

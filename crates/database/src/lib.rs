@@ -175,10 +175,9 @@ impl Database {
             .with_options(|server| server.application_name("passbook writer").options(GENERIC_PLANS).options(settings))
     }
 
-    /// Connections for the deletion of old idempotency keys. Commits are asynchronous, because a deletion that a crash loses is
-    /// repeated.
+    /// Connections for the deletion of old idempotency keys.
     pub fn key_deletion(&self) -> PrimaryConnector {
-        let settings = [schema::AS_SERVICE, ("synchronous_commit", "off"), ("statement_timeout", QUERY_TIMEOUT)];
+        let settings = [schema::AS_SERVICE, ("synchronous_commit", "on"), ("statement_timeout", QUERY_TIMEOUT)];
         self.primary.with_options(|server| server.application_name("passbook key deletion").options(settings))
     }
 
@@ -221,7 +220,7 @@ impl Database {
     /// delay queries. Its connections show only events that the standbys have.
     pub fn log_pages(&self, partitions: Partitions) -> PgPool {
         let connector = self.primary.with_options(|server| {
-            server.application_name("passbook trail").options(GENERIC_PLANS).options(QUERY_SESSION)
+            server.application_name("passbook log pages").options(GENERIC_PLANS).options(QUERY_SESSION)
         });
         connector.confirmed(0..partitions.count()).pool(pool_options(LOG_PAGE_CONNECTIONS_MAX))
     }
