@@ -229,6 +229,22 @@ async fn a_long_account_without_snapshot_does_not_delay_others() {
     assert_eq!(client.deposit(long, 1).await.expect(201).body["balance"], events + 2);
 }
 
+#[tokio::test]
+async fn a_long_account_that_cannot_be_decoded_fails_for_good() {
+    let mut app = spawn_app_in_one_partition().await;
+    let long = app.client().open_with_balance(0).await;
+    app.insert_deposits(30_000, 10).await;
+    app.tamper(&format!("UPDATE event SET data = '{{}}' WHERE stream_id = '{long}' AND version = 25000")).await;
+    app.restart().await;
+    let client = app.client();
+    eventually("the final failure", async || {
+        let response = client.deposit(long, 1).await;
+        (response.body["code"] != "storage_unavailable").then(|| response.expect_problem(500, "internal_error"))
+    })
+    .await;
+    assert_eq!(snapshot_version(&app, long).await, 24_999);
+}
+
 /// Asserts that two deposits continue from the folded state, and that the snapshot is correct afterwards.
 async fn assert_continues(app: &App, account: Uuid) {
     let before = fold(&app.log().await.events).remove(&account).unwrap();

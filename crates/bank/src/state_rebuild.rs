@@ -1,8 +1,8 @@
-//! Folds accounts that have too many events for a batch, in tasks beside the executor. The commands of such an account wait for its
+//! Folds accounts that have too many events for a batch, in separate tasks. The commands of such an account wait for its
 //! task, and those of all other accounts go on. It happens if an account has no snapshot that this release can read, for example
 //! after the form of the state has changed.
 //!
-//! A task reads slices and stores snapshots on its way. The account is loaded from the last one, also after a restart.
+//! A task reads slices and stores snapshots at intervals. The account is loaded from the last one, also after a restart.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -42,7 +42,7 @@ const SNAPSHOT_EVENTS: i64 = 100_000;
 /// How long opening the connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a task needs.
+/// The dependencies that all rebuild tasks share.
 #[derive(Clone)]
 pub(super) struct RebuildContext {
     pub primary: PrimaryConnector,
@@ -170,16 +170,18 @@ async fn rebuild(context: &RebuildContext, account_id: Uuid) -> Result<(), Stora
         let after = StreamVersion { stream_id: account_id, version: before.version };
         let reading = stream::events_after(&mut connection, partition, after, SLICE_EVENTS_MAX);
         let events = with_timeout(STATEMENT_TIMEOUT, reading).await?;
-        let is_last = (events.len() as i64) < SLICE_EVENTS_MAX;
+        let mut is_last = (events.len() as i64) < SLICE_EVENTS_MAX;
         let mut state = before;
         for event in events {
             let decoded = Event::decode(&event.event_type, event.schema_version, &event.data);
             let decoded = context.gate.check(account_id, event.version, decoded)?;
-            match evolve(state, event.version, decoded) {
+            match evolve(state.clone(), event.version, decoded) {
                 Ok(next) => state = next,
                 Err(reason) => {
                     tracing::error!(%account_id, reason, "account cannot be folded; its commands fail");
-                    return Ok(());
+                    // With a snapshot up to here, the next load reaches this event at once and fails for good.
+                    is_last = true;
+                    break;
                 }
             }
         }
