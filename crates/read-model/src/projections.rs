@@ -1,6 +1,6 @@
 //! The projections of one partition with their caches. Views move only here: a batch of events is read, then folded into rows, and
 //! rows and checkpoint are written in one transaction. The read precedes the transaction, because a large read would keep the
-//! checkpoints locked for ever if this process froze in the middle of it.
+//! checkpoints locked without a time limit if this process froze in the middle of it.
 //!
 //! Each view has a savepoint of its own, so a view that cannot apply the batch does not stop the others.
 
@@ -146,7 +146,7 @@ impl Projections {
         self.prefetcher.reset();
     }
 
-    /// Reads the batch after `position`, outside of any transaction. If more events follow, the read of the batch after it begins.
+    /// Reads the batch after `position`, outside of any transaction.
     pub(crate) async fn read(&mut self, connection: &mut PgConnection, position: i64) -> Result<EventBatch> {
         let read = match self.prefetcher.take(position).await {
             Some(events) => Ok(events),
@@ -158,12 +158,15 @@ impl Projections {
             Err(error) => return Err(error),
         };
         let is_last = (events.len() as i64) < BATCH_EVENTS_MAX;
-        let batch = EventBatch { after: position, events, failure, is_last };
-        match is_last {
-            true => self.prefetcher.reset(),
-            false => self.prefetcher.start(batch.to()),
+        Ok(EventBatch { after: position, events, failure, is_last })
+    }
+
+    /// Starts to read the batch after this one, if more events follow. Views at several positions have no next batch in common.
+    pub(crate) fn prefetch_after(&mut self, batches: &[EventBatch]) {
+        match batches {
+            [batch] if !batch.is_last => self.prefetcher.start(batch.to()),
+            _ => self.prefetcher.reset(),
         }
-        Ok(batch)
     }
 
     /// Reads the first events after `position` in a transaction that holds locks: a few, so that they fit into the buffers of a

@@ -288,6 +288,7 @@ impl Projector {
         for checkpoint in checkpoints {
             batches.push(self.projections.read(connection, checkpoint.position).await?);
         }
+        self.projections.prefetch_after(&batches);
         Ok(batches)
     }
 

@@ -187,7 +187,15 @@ impl PartitionRebuilder {
         let Some(from) = building.iter().find(|next| checked.as_ref().is_none_or(|key| next.key() == *key)) else {
             return Ok((self.discard(connection).await?, vec![]));
         };
+        let mut probe = connection.begin().await?;
+        let is_free = !generation::claim(&mut probe, self.partition, "building").await?.is_empty();
+        probe.rollback().await?;
+        if !is_free {
+            // Another instance builds. Events that this one reads would be dropped.
+            return Ok((self.discard(connection).await?, vec![]));
+        }
         let mut batch = self.projections.read(connection, from.position).await?;
+        self.projections.prefetch_after(slice::from_ref(&batch));
         let mut transaction = connection.begin().await?;
         let mut claimed = generation::claim(&mut transaction, self.partition, "building").await?;
         claimed.retain(|next| next.position == batch.after && !self.projections.is_paused(next));

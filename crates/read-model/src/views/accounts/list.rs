@@ -45,7 +45,7 @@ enum Index<'a> {
     Currency(&'a str),
 }
 
-/// What a page reads in each partition.
+/// The scan of one page, the same in each partition.
 struct PageRequest<'a> {
     filter: &'a Filter,
     after: Option<PageKey>,
