@@ -3,7 +3,7 @@
 //! cache too.
 
 use futures_util::future::join_all;
-use passbook_testkit::{ApiClient, App, audit::audit, spawn_app_in_one_partition};
+use passbook_testkit::{ApiClient, App, Response, audit::audit, spawn_app_in_one_partition};
 use serde_json::json;
 use sqlx::query_scalar;
 use uuid::Uuid;
@@ -54,6 +54,20 @@ async fn outdated_balance_causes_no_refusal() {
     fixture.second.freeze(fixture.cached).await.expect(200);
     fixture.first_uses_other_account().await;
     fixture.first.unfreeze(fixture.cached).await.expect(200);
+    audit(&fixture.app).await;
+}
+
+#[tokio::test]
+async fn retries_of_many_keys_at_the_other_instance_are_replays() {
+    let fixture = fixture().await;
+    let pay = async |client: &ApiClient, n: usize| {
+        client.with_key(&format!("payment-{n}")).deposit(fixture.cached, 1).await.expect(201)
+    };
+    join_all((0..100).map(|n| pay(&fixture.first, n))).await;
+    // More keys than one response under the log-head lock contains.
+    let retried = join_all((0..100).map(|n| pay(&fixture.second, n))).await;
+    assert!(retried.iter().all(Response::is_replay));
+    assert_eq!(fixture.first.deposit(fixture.cached, 1).await.expect(201).body["balance"], 201);
     audit(&fixture.app).await;
 }
 

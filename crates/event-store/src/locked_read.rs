@@ -12,7 +12,7 @@ pub(crate) const EVENT_ROW_BYTES: i64 = 192;
 pub(crate) const LOCKED_READ_EVENTS_MAX: i64 = LOCKED_READ_BYTES_MAX as i64 / EVENT_ROW_BYTES;
 /// How many recorded keys one statement returns under a lock. A key takes up to 2 KB, with a long caller and the receipt of a
 /// transfer.
-pub(crate) const LOCKED_READ_KEYS_MAX: i64 = 24;
+pub(crate) const LOCKED_READ_KEYS_MAX: i64 = rows_max(2 * 1024) as i64;
 
 /// How many rows of at most `row_bytes` one statement may return under a lock.
 pub const fn rows_max(row_bytes: usize) -> usize {
