@@ -26,6 +26,8 @@ use passbook_telemetry::{SECURITY_TARGET, supervision};
 const LINE_MS_MIN: u64 = 1_000;
 /// How many different refusals are tracked at a time. Further ones, and those beyond a client's share, are only counted.
 const REFUSALS_MAX: u64 = 1_024;
+/// How many bytes of a path or of a reason a line has.
+const TEXT_BYTES_MAX: usize = 1_024;
 /// How long a shutdown waits for the lines, in milliseconds, and how often it checks.
 const FLUSH_MS_MAX: u64 = 1_000;
 const FLUSH_POLL_MS: u64 = 5;
@@ -130,6 +132,15 @@ pub async fn flush() {
     lock().is_flushing = false;
 }
 
+/// Cuts a text that the client chose, so that the tracked refusals need a limited amount of memory.
+fn shorten(text: &mut String) {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.shrink_to_fit();
+        text.push('…');
+    }
+}
+
 fn run_thread() {
     let run = AssertUnwindSafe(|| {
         supervision::panic_if_injected(THREAD);
@@ -167,7 +178,9 @@ fn lock() -> MutexGuard<'static, Denials> {
 }
 
 impl Denials {
-    fn record(&mut self, denial: Denial, client: Option<ClientKey>, request_id: &str, now: Instant) {
+    fn record(&mut self, mut denial: Denial, client: Option<ClientKey>, request_id: &str, now: Instant) {
+        shorten(&mut denial.path);
+        shorten(&mut denial.reason);
         if let Some(recent) = self.recent.get_mut(&denial) {
             recent.repeated += 1;
             request_id.clone_into(&mut recent.request_id);
@@ -275,6 +288,14 @@ mod tests {
         assert_eq!(lines.last(), Some(&Line::Others { repeated: 5 }));
         denials.record(denial("late"), None, "r", now);
         assert_eq!(denials.take_lines(now), []);
+    }
+
+    #[test]
+    fn a_long_path_is_shortened_between_two_characters() {
+        let (mut denials, now) = (Denials::default(), Instant::now());
+        denials.record(denial(&"ä".repeat(TEXT_BYTES_MAX)), None, "r", now);
+        let shortened = format!("{}…", "ä".repeat(TEXT_BYTES_MAX / 2));
+        assert!(denials.recent.contains_key(&denial(&shortened)), "{:?}", denials.recent.keys());
     }
 
     #[test]
