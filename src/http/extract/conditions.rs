@@ -68,11 +68,10 @@ struct Tag {
     opaque: String,
 }
 
-/// The version before the dot of an account's ETag.
+/// The version before the dot of an account's ETag. What stands behind the dot is opaque.
 fn version(opaque: &str) -> Option<i64> {
-    let (version, generation) = opaque.split_once('.').unwrap_or((opaque, "1"));
-    let number = |text: &str| text.parse().ok().filter(|number: &i64| *number > 0 && number.to_string() == text);
-    number(version).filter(|_| number(generation).is_some())
+    let text = opaque.split('.').next().unwrap_or_default();
+    text.parse().ok().filter(|number: &i64| *number > 0 && number.to_string() == text)
 }
 
 /// `*` or a list of entity tags (RFC 9110, section 8.8.3).
@@ -126,6 +125,7 @@ mod tests {
         };
         assert_eq!(condition("\"7\""), Some(IfMatch::Versions(vec![7])));
         assert_eq!(condition("\"7.2\", W/\"8\" , \"x\",\"9\""), Some(IfMatch::Versions(vec![7, 9])));
+        assert_eq!(condition("\"7.abc.2\", \"8.\", \".9\""), Some(IfMatch::Versions(vec![7, 8])));
         assert_eq!(condition("*"), Some(IfMatch::Any));
         for malformed in ["", "7", "\"7", "\"7\" \"8\"", "W/7", ","] {
             assert_eq!(condition(malformed), None, "{malformed}");
