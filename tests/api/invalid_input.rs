@@ -207,15 +207,22 @@ async fn unknown_duplicate_and_missing_fields_are_refused() {
         let (path, body) = (&command.path, command.body());
         let inside = &body[1..body.len() - 1];
         for unknown in ["amuont", "", "\\ud800"] {
-            fixture.expect_refusal(path, format!("{{{inside},\"{unknown}\":1}}"), "malformed_request").await;
+            let refused =
+                fixture.expect_refusal(path, format!("{{{inside},\"{unknown}\":1}}"), "malformed_request").await;
+            let named = &refused.body["errors"][0]["field"];
+            assert!(unknown == "\\ud800" || named == unknown, "{unknown}: {}", refused.body);
         }
         for (field, value) in &command.members {
-            fixture.expect_refusal(path, format!("{{{inside},\"{field}\":{value}}}"), "malformed_request").await;
+            let body = format!("{{{inside},\"{field}\":{value}}}");
+            let refused = fixture.expect_refusal(path, body, "malformed_request").await;
+            assert_eq!(refused.body["errors"][0]["field"], *field, "{}", refused.body);
         }
     }
     for field in ["amount", "from", "to"] {
         for command in fixture.commands_with(field) {
-            fixture.expect_refusal(&command.path, command.body_without(field), "malformed_request").await;
+            let body = command.body_without(field);
+            let refused = fixture.expect_refusal(&command.path, body, "malformed_request").await;
+            assert_eq!(refused.body["errors"][0]["field"], field, "{}", refused.body);
         }
     }
     fixture.expect_refusal("/v1/accounts", fixture.commands[0].body_without("currency"), "malformed_request").await;

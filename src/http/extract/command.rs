@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header, request::Parts},
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_path_to_error::Segment;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use utoipa::IntoParams;
@@ -229,8 +230,25 @@ pub(in crate::http) fn parse<B: DeserializeOwned>(body: &[u8]) -> Result<B, Prob
         return Err(Problem::new(ErrorCode::MalformedRequest, "The request body must be a JSON object."));
     }
     serde_json::from_slice(body).map_err(|error| {
-        Problem::new(ErrorCode::MalformedRequest, format!("The request body could not be parsed: {error}."))
+        let detail = format!("The request body could not be parsed: {error}.");
+        match invalid_field::<B>(body).filter(|_| error.is_data()) {
+            Some(field) => Problem::field(ErrorCode::MalformedRequest, field, detail),
+            None => Problem::new(ErrorCode::MalformedRequest, detail),
+        }
     })
+}
+
+/// The field of a body that `B` rejects.
+fn invalid_field<B: DeserializeOwned>(body: &[u8]) -> Option<String> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let error = serde_path_to_error::deserialize::<_, B>(&mut json).err()?;
+    if let Some(Segment::Map { key }) = error.path().iter().next() {
+        return Some(key.clone());
+    }
+    // A field that is missing, unknown or repeated is named only by the text of the error.
+    let text = error.inner().to_string();
+    let kinds = ["missing field `", "unknown field `", "duplicate field `"];
+    kinds.iter().find_map(|kind| text.strip_prefix(kind)?.split('`').next()).map(str::to_owned)
 }
 
 /// A body that was parsed, without the differences that two equal JSON texts may have: white space and the order of members.
