@@ -138,16 +138,15 @@ impl Document {
 
     fn validate_part(&self, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
         if let Some(mapping) = schema["discriminator"]["mapping"].as_object() {
-            // Clients ignore types that they do not know: a newer release may have recorded them.
-            let name = value[schema["discriminator"]["propertyName"].as_str().unwrap_or_default()].as_str();
-            let selected = name.and_then(|name| mapping.get(name)).and_then(Value::as_str);
-            return selected
-                .map_or(Ok(()), |reference| self.validate(&serde_json::json!({"$ref": reference}), value, at));
+            let name = &value[schema["discriminator"]["propertyName"].as_str().unwrap_or_default()];
+            let selected = name.as_str().and_then(|name| mapping.get(name)).and_then(Value::as_str);
+            let reference = selected.ok_or(format!("{at} has the undocumented type {name}"))?;
+            return self.validate(&serde_json::json!({"$ref": reference}), value, at);
         }
         if let Some(branches) = schema["oneOf"].as_array() {
             let faults = branches.iter().map(|branch| self.validate(branch, value, at)).collect::<Vec<_>>();
-            let is_valid = faults.iter().any(Result::is_ok);
-            return if is_valid { Ok(()) } else { Err(format!("{at} matches no branch: {faults:?}")) };
+            let matches = faults.iter().filter(|fault| fault.is_ok()).count();
+            return if matches == 1 { Ok(()) } else { Err(format!("{at} matches {matches} branches: {faults:?}")) };
         }
         let types = &schema["type"];
         let has_type = |name: &Value| name.as_str().is_some_and(|name| is_of_type(value, name));
