@@ -1,4 +1,4 @@
-//! Verifications that took longer than one request. The next request for the same account continues them.
+//! Verifications that took longer than one request. The next request for the same account at this instance continues them.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,10 @@ impl UnfinishedChecks {
 
     fn store(&self, account_id: Uuid, check: AccountCheck) {
         let mut checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        checks.insert(account_id, (Instant::now(), check));
+        // Of two requests at the same time, the check that has come farther is kept.
+        if checks.get(&account_id).is_none_or(|(_, kept)| kept.events() <= check.events()) {
+            checks.insert(account_id, (Instant::now(), check));
+        }
         if checks.len() > CHECKS_MAX
             && let Some(oldest) = checks.iter().min_by_key(|(_, (stored_at, _))| *stored_at).map(|(id, _)| *id)
         {
