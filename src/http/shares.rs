@@ -2,7 +2,8 @@
 //! responses, and the table of recent refusals.
 //!
 //! No client has a fixed share, because one that is alone should not be slowed down. A client may hold as much as stays free
-//! (dynamic thresholds, Choudhury and Hahne 1998): of n greedy clients each gets one part in n + 1, and one part stays free.
+//! (dynamic thresholds, Choudhury and Hahne 1998): of greedy clients that come one after another, the first gets a half, the next a
+//! quarter, and so on.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -202,7 +202,7 @@ async fn event_recorded_during_a_page_read_is_received() {
     app.client().open_with_balance(0).await;
     let mut steady = app.client().subscribe("").await;
     steady.take(1).await;
-    let page_connections = proxy.connections_named("passbook trail");
+    let page_connections = proxy.connections_named("passbook log pages");
     // The statement with this type is executed, but its response is held.
     page_connections.iter().for_each(|connection| connection.set_flow_from("AccountOpened", Flow::Pass, Flow::Hold));
     let mut subscriber = eventually("a held page", async || {

@@ -35,7 +35,7 @@ const FIRST_EVENTS_MAX: i64 = 250;
 /// How many more events one statement reads of an account that has more.
 const SLICE_EVENTS_MAX: i64 = 2_000;
 /// How many more events the accounts of one batch may have together. The accounts beyond are [`NotLoaded::TooLong`], so that they
-/// delay the other commands by some tens of milliseconds at most.
+/// delay the other commands by little. The first statement is limited for each account alone.
 const FOLD_EVENTS_MAX: i64 = 10_000;
 
 /// The state of an account at one version.
@@ -55,7 +55,7 @@ pub(super) type LoadedAccounts = HashMap<Uuid, Result<CachedAccount, NotLoaded>>
 pub(super) enum NotLoaded {
     /// An event of the stream cannot be decoded or does not follow the event before it.
     Undecodable,
-    /// The stream has too many events after its snapshot. A task beside the executor folds it first.
+    /// The stream has too many events after its snapshot. A separate task folds it first.
     TooLong,
 }
 

@@ -237,7 +237,7 @@ impl Appender {
     }
 
     /// Catches up with the log without its lock, if the head is unknown or was seen long ago. Behind the lock only what is appended
-    /// meanwhile is read. With too many new events, or another history, the cache starts anew from here.
+    /// meanwhile is read. If there are too many new events, or the log has another history, the cache is cleared.
     async fn refresh_head(&mut self, connection: &mut PgConnection) -> Result<(), StorageError> {
         let Some(partition) = self.partition else { return Ok(()) };
         let known = self.heads.get(&partition);

@@ -13,7 +13,8 @@ use super::log::lock_head;
 /// Waits for a commit in each of these partitions, in ascending order. Everything that the connection shows of them from then on is
 /// on the standbys.
 ///
-/// The commit changes no row. It takes the log-head locks, which is a write for Postgres, so the commit waits as that of an append.
+/// The commit changes no row. It takes the log-head locks. Postgres writes row locks to the WAL, so the commit waits
+/// for the standbys like an append.
 /// While standbys do not answer, one caller at a time waits for them with the lock, and the others fail by `lock_timeout`:
 /// abandoned connections do not accumulate.
 ///

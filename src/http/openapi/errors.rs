@@ -34,7 +34,8 @@ const ON_ACCOUNT: &[ErrorCode] = &[AccountNotFound, AccountClosed];
 /// The codes of a command that moves money.
 const MOVEMENT: &[ErrorCode] = &[InvalidAmount, InvalidCurrency, AccountFrozen, CurrencyMismatch];
 
-/// The codes of an operation besides those of every operation. No codes: the operation has no entry, which a test reports.
+/// The error codes that this operation can return, besides those that every operation can return. No codes: the operation has no
+/// entry, which a test reports.
 fn codes_of(operation_id: &str) -> &'static [&'static [ErrorCode]] {
     match operation_id {
         "openAccount" => &[COMMAND, &[InvalidAmount, InvalidCurrency, AccountExists]],

@@ -25,7 +25,7 @@ use passbook_event_store::{
     scan::{RecordedKey, keys_of_other_partitions},
 };
 
-/// What the receipts of keys in other partitions say about events, by the partition of these events.
+/// The events that receipts in other partitions contain, by the partition of these events.
 #[derive(Default)]
 pub(super) struct ForeignReceipts {
     claims: BTreeMap<i16, Vec<Claim>>,
