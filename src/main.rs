@@ -60,9 +60,7 @@ async fn serve(config: Config) -> Result<(), String> {
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    if !telemetry.is_json {
-        eprintln!("{}", service::startup_banner(&config, service.address()));
-    }
+    service::announce_start(&config, service.address(), telemetry.is_json);
     print(&format!("listening on http://{}\n", service.address()))?;
 
     let failure = tokio::select! {

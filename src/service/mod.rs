@@ -225,8 +225,9 @@ async fn start_tasks(
     Ok(Tasks { http: http_tasks, bank: bank_tasks, _bank_handle: bank, projections })
 }
 
-/// The lines that a person sees after the start.
-pub fn startup_banner(config: &Config, address: SocketAddr) -> String {
+/// Announces the addresses, the data folder and the access mode on standard error: as one log line if the log is JSON, else as lines
+/// for people.
+pub fn announce_start(config: &Config, address: SocketAddr, log_is_json: bool) {
     let data = match config.database_url.is_some() || config.database_url_file.is_some() {
         true => "in the Postgres of PASSBOOK_DATABASE_URL".to_owned(),
         false => database::data_dir(&config.database()).display().to_string(),
@@ -239,20 +240,26 @@ pub fn startup_banner(config: &Config, address: SocketAddr) -> String {
     // A client cannot connect to a wildcard address.
     let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
     let base = format!("http://{}", SocketAddr::new(ip, address.port()));
-    format!(
+    let [console, api, swagger_ui, readiness] =
+        ["/", "/v1/accounts", "/swagger-ui/", "/readyz"].map(|path| format!("{base}{path}"));
+    if log_is_json {
+        tracing::info!(console, api, swagger_ui, readiness, data, access, "service is running");
+        return;
+    }
+    eprintln!(
         "
   Passbook is running.
 
-    Console     {base}/
-    API         {base}/v1/accounts
-    Swagger UI  {base}/swagger-ui/
-    Readiness   {base}/readyz
+    Console     {console}
+    API         {api}
+    Swagger UI  {swagger_ui}
+    Readiness   {readiness}
     Data        {data}
     Access      {access}
 
   Press Ctrl-C to stop. Data is kept.
 "
-    )
+    );
 }
 
 /// The number of partitions of the log; an empty database gets a log with the configured number.
