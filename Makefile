@@ -39,7 +39,8 @@ suite-%:
 	cargo test --workspace --test $*
 
 # The API tests that `make test` repeats on a log with several partitions: those that involve several accounts.
-OVER_PARTITIONS = account_view:: idempotency:: outage:: races:: transfers:: two_instances::
+OVER_PARTITIONS = account_view:: hold_expiry:: hold_moments:: hold_races:: idempotency:: many_expiries:: money_races:: outage:: \
+	races:: transfers:: two_instances::
 PARTITIONS ?= 4
 
 test-partitions: ## Run the whole API test suite on a log with several partitions (PARTITIONS=16)

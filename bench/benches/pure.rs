@@ -5,11 +5,11 @@ use std::hint::black_box;
 
 use chrono::DateTime;
 use divan::{Bencher, counter::ItemsCount};
-use passbook_domain::Channel;
 use passbook_domain::account::Account;
-use passbook_domain::command::{AccountCommand, Movement};
+use passbook_domain::command::{AccountCommand, Movement, PlaceHold};
 use passbook_domain::event::Event;
 use passbook_domain::money::{Amount, Currency};
+use passbook_domain::{Channel, Metadata};
 use passbook_event_store::hash_chain::{HashedFields, hash};
 use passbook_telemetry::metrics::METRICS;
 use uuid::Uuid;
@@ -18,13 +18,21 @@ const FOLDED_EVENTS: usize = 1_000;
 const METADATA: &str = r#"{"user_id":"teller-7","correlation_id":"018f2f3a-0000-7000-8000-000000000001","causation_id":"018f2f3a-0000-7000-8000-000000000002"}"#;
 
 fn opening() -> AccountCommand {
-    AccountCommand::Open { owner: "customer-17".into(), currency: Currency::EUR, initial_deposit: 10_000 }
+    AccountCommand::Open {
+        owner: "customer-17".into(),
+        currency: Currency::EUR,
+        initial_deposit: 10_000,
+        metadata: Metadata::default(),
+    }
 }
 
 fn deposit() -> AccountCommand {
     let amount = Amount::try_from(500).expect("a valid amount");
     let reference = Some("invoice 4711".to_owned());
-    AccountCommand::Deposit(Movement { amount, currency: Some(Currency::EUR), reference }, Some(Channel::Branch))
+    AccountCommand::Deposit(
+        Movement { amount, currency: Some(Currency::EUR), reference, metadata: Metadata::default() },
+        Some(Channel::Branch),
+    )
 }
 
 fn encode(event: &Event) -> String {
@@ -32,14 +40,14 @@ fn encode(event: &Event) -> String {
 }
 
 fn decide_event(account: &Account, command: &AccountCommand) -> Event {
-    account.decide(command).expect("the command is valid")
+    account.decide(command, DateTime::UNIX_EPOCH).expect("the command is valid").remove(0)
 }
 
 /// An open account, and the event of a deposit to it.
 fn account() -> (Account, Event) {
     let account = Account::default();
     let opened = decide_event(&account, &opening());
-    let account = account.evolve(&opened);
+    let account = account.evolve(&opened, DateTime::UNIX_EPOCH);
     let deposited = decide_event(&account, &deposit());
     (account, deposited)
 }
@@ -51,7 +59,7 @@ fn main() {
 #[divan::bench]
 fn decide_a_deposit(bencher: Bencher) {
     let ((account, _), deposit) = (account(), deposit());
-    bencher.bench_local(|| black_box(&account).decide(black_box(&deposit)));
+    bencher.bench_local(|| black_box(&account).decide(black_box(&deposit), DateTime::UNIX_EPOCH));
 }
 
 #[divan::bench]
@@ -59,7 +67,49 @@ fn fold_events(bencher: Bencher) {
     let (account, deposited) = account();
     let events = vec![deposited; FOLDED_EVENTS];
     let bencher = bencher.counter(ItemsCount::new(FOLDED_EVENTS)).with_inputs(|| account.clone());
-    bencher.bench_local_values(|account| events.iter().fold(account, Account::evolve));
+    bencher.bench_local_values(|account| {
+        events.iter().fold(account, |account, event| account.evolve(event, DateTime::UNIX_EPOCH))
+    });
+}
+
+/// An account with this many active holds.
+fn account_with_holds(holds: usize) -> Account {
+    (0..holds).fold(account().0, |account, number| {
+        let placed = decide_event(&account, &place_hold(number));
+        account.evolve(&placed, DateTime::UNIX_EPOCH)
+    })
+}
+
+fn place_hold(number: usize) -> AccountCommand {
+    AccountCommand::PlaceHold(PlaceHold {
+        unique: Uuid::from_u128(number as u128),
+        movement: Movement {
+            amount: Amount::try_from(1).expect("a valid amount"),
+            currency: None,
+            reference: None,
+            metadata: Metadata::default(),
+        },
+        expires_in_seconds: 3_600,
+    })
+}
+
+#[divan::bench(args = [0, 199])]
+fn decide_a_placement_beside_holds(bencher: Bencher, holds: usize) {
+    let (account, placement) = (account_with_holds(holds), place_hold(holds));
+    bencher.bench_local(|| black_box(&account).decide(black_box(&placement), DateTime::UNIX_EPOCH));
+}
+
+#[divan::bench(args = [0, 200])]
+fn decide_a_deposit_beside_holds(bencher: Bencher, holds: usize) {
+    let (account, deposit) = (account_with_holds(holds), deposit());
+    bencher.bench_local(|| black_box(&account).decide(black_box(&deposit), DateTime::UNIX_EPOCH));
+}
+
+#[divan::bench(args = [0, 200])]
+fn fold_a_deposit_beside_holds(bencher: Bencher, holds: usize) {
+    let (account_with_holds, deposited) = (account_with_holds(holds), account().1);
+    let bencher = bencher.with_inputs(|| account_with_holds.clone());
+    bencher.bench_local_values(|account| account.evolve(black_box(&deposited), DateTime::UNIX_EPOCH));
 }
 
 #[divan::bench]

@@ -18,6 +18,7 @@ use super::{
         command::{CommandOptions, CommandRequest, RetryHeader},
         conditions::{etag, none_match},
         cursor,
+        metadata::MetadataBody,
         parameters::{
             CurrencyCode, MinorUnits, PathId, QueryParameters, currency, limit, min_position, owner, time, uuid,
         },
@@ -29,7 +30,7 @@ use super::{
 };
 use passbook_auth::{Caller, Scope};
 use passbook_bank::AccountReceipt;
-use passbook_domain::{AccountCommand, Command, Status};
+use passbook_domain::{AccountCommand, Command, Metadata, Status};
 use passbook_event_store::Position;
 use passbook_read_model::{
     Finality, Moment, Positioned,
@@ -52,6 +53,9 @@ pub struct OpenAccount {
     /// The account's id; default: a new id.
     #[schema(format = Uuid)]
     account_id: Option<String>,
+    /// Pairs of texts of the caller, stored for ever; no personal data.
+    #[schema(value_type = Option<Metadata>)]
+    metadata: Option<MetadataBody>,
 }
 
 impl OpenAccount {
@@ -66,8 +70,10 @@ impl OpenAccount {
 
     fn into_account_command(self, caller: &Arc<str>) -> Result<AccountCommand, Problem> {
         let owner = self.owner.map(owner).transpose()?.map_or_else(|| Arc::clone(caller), Into::into);
-        let initial_deposit = self.initial_deposit.map_or(Ok(0), MinorUnits::initial_deposit)?;
-        Ok(AccountCommand::Open { owner, currency: self.currency.currency_in_use()?, initial_deposit })
+        let initial_deposit = self.initial_deposit.map_or(Ok(0), |deposit| deposit.zero_or_more("initial_deposit"))?;
+        let currency = self.currency.currency_in_use()?;
+        let metadata = MetadataBody::metadata(self.metadata)?;
+        Ok(AccountCommand::Open { owner, currency, initial_deposit, metadata })
     }
 }
 
@@ -164,6 +170,10 @@ fn listed_owner(caller: &Caller, requested: Option<String>) -> Result<Option<Str
         ("3. an account to be closed" = (value = json!({
             "account_id": "01900000-0000-7000-8000-000000000003", "currency": "EUR", "owner": "customer-19"
         }))),
+        ("4. an account with a hold" = (value = json!({
+            "account_id": "01900000-0000-7000-8000-000000000004", "currency": "EUR", "owner": "customer-20", "initial_deposit": 10000,
+            "metadata": {"branch": "17"}
+        }))),
     )),
     responses(
         (status = 201, description = "The account was opened.", body = AccountReceipt, headers(
@@ -220,7 +230,8 @@ pub async fn get_account(
         Some(moment) => account_as_of(&app, &caller, account_id, moment, minimum.as_ref()).await?,
         None => require_visible(&caller, app.read_model.account(account_id, minimum.as_ref()).await?)?,
     };
-    let etag = [(header::ETAG, etag(account.value.version, account.generation))];
+    let AccountView { version, unrecorded_expiries, .. } = account.value;
+    let etag = [(header::ETAG, etag(version, account.generation, unrecorded_expiries))];
     if none_match(&headers, &etag[0].1)? {
         return Ok((StatusCode::NOT_MODIFIED, position_header(&account.position), etag).into_response());
     }

@@ -2,7 +2,7 @@
 
 use super::{
     error_code::ErrorCode,
-    problem::{OTHER_OWNER, Problem},
+    problem::{Facts, LimitFacts, OTHER_OWNER, Problem},
 };
 use passbook_audit as audit;
 use passbook_bank::{self as bank, Refusal};
@@ -46,18 +46,44 @@ fn version_mismatch(current: i64) -> Problem {
 
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
-        let (code, balance) = match rejection {
-            Rejection::AccountExists => (ErrorCode::AccountExists, None),
-            Rejection::AccountNotFound => (ErrorCode::AccountNotFound, None),
-            Rejection::AccountClosed => (ErrorCode::AccountClosed, None),
-            Rejection::AccountFrozen => (ErrorCode::AccountFrozen, None),
-            Rejection::AccountNotFrozen => (ErrorCode::AccountNotFrozen, None),
-            Rejection::CurrencyMismatch => (ErrorCode::CurrencyMismatch, None),
-            Rejection::InsufficientFunds { balance, .. } => (ErrorCode::InsufficientFunds, Some(balance)),
-            Rejection::BalanceNotZero { balance, .. } => (ErrorCode::BalanceNotZero, Some(balance)),
-            Rejection::BalanceLimitExceeded => (ErrorCode::BalanceLimitExceeded, None),
+        let mut facts = Facts::default();
+        let code = match rejection {
+            Rejection::AccountExists => ErrorCode::AccountExists,
+            Rejection::AccountNotFound => ErrorCode::AccountNotFound,
+            Rejection::HoldNotFound => ErrorCode::HoldNotFound,
+            Rejection::TransactionNotFound => ErrorCode::TransactionNotFound,
+            Rejection::AccountClosed => ErrorCode::AccountClosed,
+            Rejection::AccountFrozen => ErrorCode::AccountFrozen,
+            Rejection::AccountNotFrozen => ErrorCode::AccountNotFrozen,
+            Rejection::CurrencyMismatch => ErrorCode::CurrencyMismatch,
+            Rejection::HoldNotActive => ErrorCode::HoldNotActive,
+            Rejection::ExceedsHold { remaining, .. } => {
+                facts.remaining = Some(remaining);
+                ErrorCode::ExceedsHold
+            }
+            Rejection::TooManyHolds => ErrorCode::TooManyHolds,
+            Rejection::HoldsActive => ErrorCode::HoldsActive,
+            Rejection::NotReversible => ErrorCode::NotReversible,
+            Rejection::AlreadyReversed => ErrorCode::AlreadyReversed,
+            Rejection::ExceedsReversible { reversible, .. } => {
+                facts.reversible = Some(reversible);
+                ErrorCode::ExceedsReversible
+            }
+            Rejection::InsufficientFunds { balance, available, .. } => {
+                (facts.balance, facts.available) = (Some(balance), available);
+                ErrorCode::InsufficientFunds
+            }
+            Rejection::BalanceNotZero { balance, .. } => {
+                facts.balance = Some(balance);
+                ErrorCode::BalanceNotZero
+            }
+            Rejection::BalanceLimitExceeded => ErrorCode::BalanceLimitExceeded,
+            Rejection::LimitExceeded { limit: name, maximum, used, resets_at, .. } => {
+                facts.limit = Some(LimitFacts { name, maximum, used, resets_at });
+                ErrorCode::LimitExceeded
+            }
         };
-        Self::new(code, rejection.to_string()).with_balance(balance)
+        Self::new(code, rejection.to_string()).with_facts(facts)
     }
 }
 

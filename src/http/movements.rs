@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     extract::{
         command::{CommandOptions, CommandRequest, ConditionHeader, RetryHeader},
+        metadata::MetadataBody,
         parameters::{CurrencyCode, MinorUnits, PathId, channel, text},
     },
     problem::Problem,
@@ -16,7 +17,7 @@ use super::{
 };
 use passbook_auth::{Caller, Scope};
 use passbook_bank::AccountReceipt;
-use passbook_domain::{AccountCommand, Channel, command::Movement};
+use passbook_domain::{AccountCommand, Channel, Metadata, command::Movement};
 
 /// Moves money into or out of an account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -34,6 +35,9 @@ pub struct MoveMoney {
     /// The channel through which the money is paid; default: unknown.
     #[schema(value_type = Option<Channel>, example = "branch")]
     channel: Option<String>,
+    /// Pairs of texts of the caller, stored for ever; no personal data.
+    #[schema(value_type = Option<Metadata>)]
+    metadata: Option<MetadataBody>,
 }
 
 /// Deposit money
@@ -42,7 +46,7 @@ pub struct MoveMoney {
 #[utoipa::path(
     post, path = "/v1/accounts/{account_id}/deposits", tag = "Commands", security(("bearer" = ["accounts:write"])),
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), CommandOptions, RetryHeader, ConditionHeader),
-    request_body(content = MoveMoney, example = json!({"amount": 5000, "currency": "EUR", "reference": "salary", "channel": "branch"})),
+    request_body(content = MoveMoney, example = json!({"amount": 5000, "currency": "EUR", "reference": "salary", "channel": "branch", "metadata": {"payroll": "2026-01"}})),
     responses(
         (status = 201, description = "The deposit was recorded.", body = AccountReceipt),
         (status = 200, description = "The receipt that the command would have; nothing was recorded (`dry_run`).", body = AccountReceipt),
@@ -60,7 +64,7 @@ pub async fn create_deposit(
 
 /// Withdraw money
 ///
-/// Pays money out of an open account, at most its balance.
+/// Pays money out of an open account, at most what is `available`: its balance, less active holds, plus its overdraft.
 #[utoipa::path(
     post, path = "/v1/accounts/{account_id}/withdrawals", tag = "Commands", security(("bearer" = ["accounts:write"])),
     params(("account_id" = Uuid, Path, description = "The account.", example = "01900000-0000-7000-8000-000000000001"), CommandOptions, RetryHeader, ConditionHeader),
@@ -88,7 +92,7 @@ async fn move_money(
 ) -> Result<Response, Problem> {
     let dry_run = request.context.dry_run;
     let make_command = |body: MoveMoney| {
-        let movement = movement(body.amount, body.currency.as_ref(), body.reference)?;
+        let movement = movement(body.amount, body.currency.as_ref(), body.reference, body.metadata)?;
         Ok(make_command(movement, body.channel.as_deref().map(channel).transpose()?))
     };
     let outcome = request.execute_on(&app.bank, account_id, make_command).await?;
@@ -100,10 +104,12 @@ pub fn movement(
     amount: MinorUnits,
     currency: Option<&CurrencyCode>,
     reference: Option<String>,
+    metadata: Option<MetadataBody>,
 ) -> Result<Movement, Problem> {
     Ok(Movement {
         amount: amount.amount()?,
         currency: currency.map(CurrencyCode::currency).transpose()?,
         reference: text("reference", reference)?,
+        metadata: MetadataBody::metadata(metadata)?,
     })
 }

@@ -27,6 +27,9 @@ pub struct Overview {
     /// The sum of all balances by currency, in minor units, for each currency ever used.
     #[schema(value_type = BTreeMap<String, String>, example = json!({"EUR": "1250000"}))]
     money: BTreeMap<String, MoneySum>,
+    /// What active holds set aside by currency, in minor units, for each currency ever used.
+    #[schema(value_type = BTreeMap<String, String>, example = json!({"EUR": "500"}))]
+    held: BTreeMap<String, MoneySum>,
     /// The commands of the last ten minutes that this instance executed or rejected by the account's state, in buckets of ten
     /// seconds, oldest first. Dry runs and malformed requests are not counted.
     commands: Vec<CommandStatsBucket>,
@@ -48,9 +51,10 @@ pub async fn get_overview(
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsReadAny)?;
     let view = app.read_model.totals(query.min_position()?.as_ref()).await?;
-    Ok(json_view(view.map(|Totals { accounts, money }| Overview {
+    Ok(json_view(view.map(|Totals { accounts, money, held }| Overview {
         accounts,
         money,
+        held,
         commands: app.bank.command_stats(),
     })))
 }

@@ -14,6 +14,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -24,7 +25,8 @@ use super::{
     header_names::{IDEMPOTENCY_REPLAYED, PASSBOOK_POSITION},
     static_content::{StaticContent, content_type},
 };
-use passbook_event_store::Position;
+use passbook_domain::LimitName;
+use passbook_event_store::{Position, timestamp};
 
 /// The media type of RFC 9457.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -40,11 +42,39 @@ pub struct Problem {
     detail: Option<String>,
     account_id: Option<Uuid>,
     current_version: Option<i64>,
-    balance: Option<i64>,
+    facts: Box<Facts>,
     field: Option<Cow<'static, str>>,
     position: Option<Box<Position>>,
     replayed: bool,
     denial: Option<Box<Denial>>,
+}
+
+/// Facts about the state that refuses a command.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts {
+    /// The balance of the account, in minor units.
+    pub balance: Option<i64>,
+    /// The balance less active holds plus the overdraft, in minor units.
+    pub available: Option<i64>,
+    /// What the hold has left, in minor units.
+    pub remaining: Option<i64>,
+    /// What can still be reversed of the transaction, in minor units.
+    pub reversible: Option<i64>,
+    /// The limit that the amount would exceed.
+    pub limit: Option<LimitFacts>,
+}
+
+/// A limit that a command would exceed.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitFacts {
+    /// The limit.
+    pub name: LimitName,
+    /// Its value, in minor units.
+    pub maximum: i64,
+    /// What counts against it, in minor units.
+    pub used: i64,
+    /// When it counts from 0 again; `None` for a limit on single movements.
+    pub resets_at: Option<DateTime<Utc>>,
 }
 
 /// Why a caller was denied, for the log, and the headers of the response.
@@ -73,7 +103,7 @@ pub struct ProblemBody<'a> {
     #[schema(example = 422)]
     pub status: u16,
     /// What happened in this request, and what to do about it.
-    #[schema(example = "The balance of 150.00 EUR does not cover 200.00 EUR.")]
+    #[schema(example = "The available balance of 150.00 EUR does not cover 200.00 EUR.")]
     pub detail: &'a str,
     /// The path of the request.
     #[schema(example = "/v1/accounts/01900000-0000-7000-8000-000000000001/withdrawals")]
@@ -94,6 +124,34 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub balance: Option<i64>,
+    /// The balance less active holds plus the overdraft, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub available: Option<i64>,
+    /// What the hold has left, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub remaining: Option<i64>,
+    /// What can still be reversed of the transaction, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub reversible: Option<i64>,
+    /// The limit that the amount would exceed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub limit: Option<LimitName>,
+    /// The value of the limit, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub maximum: Option<i64>,
+    /// What counts against the limit already, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub used: Option<i64>,
+    /// When the limit counts from 0 again; absent for a limit on single movements.
+    #[serde(skip_serializing_if = "Option::is_none", with = "timestamp::option")]
+    #[schema(nullable = false)]
+    pub resets_at: Option<DateTime<Utc>>,
     /// The invalid parts of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError<'a>>,
@@ -117,7 +175,7 @@ impl Problem {
             detail: None,
             account_id: None,
             current_version: None,
-            balance: None,
+            facts: Box::default(),
             field: None,
             position: None,
             replayed: false,
@@ -196,10 +254,10 @@ impl Problem {
         Self { current_version: Some(version), ..self }
     }
 
-    /// The same problem with the current balance of the account, in minor units.
+    /// The same problem with facts about the state that refuses the command.
     #[must_use]
-    pub fn with_balance(self, balance: Option<i64>) -> Self {
-        Self { balance, ..self }
+    pub fn with_facts(self, facts: Facts) -> Self {
+        Self { facts: Box::new(facts), ..self }
     }
 
     /// The same problem with another detail.
@@ -227,6 +285,7 @@ impl Problem {
     pub fn render(&self, instance: &str, request_id: &str) -> Response {
         let ErrorSpec { code, status, title, help } = self.code.spec();
         let detail = self.detail.as_deref().unwrap_or(help);
+        let facts = &self.facts;
         let body = ProblemBody {
             kind: format!("/problems/{code}"),
             title,
@@ -237,7 +296,14 @@ impl Problem {
             request_id,
             account_id: self.account_id,
             current_version: self.current_version,
-            balance: self.balance,
+            balance: facts.balance,
+            available: facts.available,
+            remaining: facts.remaining,
+            reversible: facts.reversible,
+            limit: facts.limit.map(|limit| limit.name),
+            maximum: facts.limit.map(|limit| limit.maximum),
+            used: facts.limit.map(|limit| limit.used),
+            resets_at: facts.limit.and_then(|limit| limit.resets_at),
             errors: self.field.iter().map(|field| FieldError { field, detail }).collect(),
         };
         let mut response = (status, Json(body)).into_response();

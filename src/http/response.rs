@@ -7,16 +7,14 @@ use axum::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::{
-    extract::conditions::etag,
-    header_names::{IDEMPOTENCY_REPLAYED, PASSBOOK_POSITION},
-};
+use super::header_names::{IDEMPOTENCY_REPLAYED, PASSBOOK_POSITION};
 use passbook_audit::EventRecord;
-use passbook_bank::{CommandOutcome, Receipt};
+use passbook_bank::{AccountReceipt, CommandOutcome, Receipt, TransferReceipt};
 use passbook_event_store::Position;
 use passbook_read_model::{
-    Positioned, accounts::AccountView, daily_balances::DailyBalance, transactions::TransactionView,
+    Positioned, accounts::AccountView, daily_balances::DailyBalance, holds::HoldView, transactions::TransactionView,
 };
 
 /// The receipt of a command that changes a resource: 200.
@@ -37,16 +35,44 @@ pub fn with_location(mut response: Response, location: &str) -> Response {
     response
 }
 
+/// Like [`created_receipt`], for a command on one account that may change another one, too. The ETag is that of `account_id`, which
+/// the path of the request names.
+pub fn created_receipt_on(account_id: Uuid, outcome: &CommandOutcome, dry_run: bool) -> Response {
+    let mut response = created_receipt(outcome, dry_run);
+    if let Receipt::Transfer(transfer) = &outcome.receipt
+        && let Some(account) = transfer.account(account_id)
+    {
+        insert(response.headers_mut(), header::ETAG, &receipt_etag(account));
+    }
+    response
+}
+
 fn receipt(status: StatusCode, outcome: &CommandOutcome) -> Response {
     let mut headers = HeaderMap::new();
     insert(&mut headers, PASSBOOK_POSITION, &outcome.receipt.position().to_string());
     if let Receipt::Account(account) = &outcome.receipt {
-        insert(&mut headers, header::ETAG, &etag(account.version, 1));
+        insert(&mut headers, header::ETAG, &receipt_etag(account));
     }
     if outcome.replayed {
         insert(&mut headers, IDEMPOTENCY_REPLAYED, "true");
     }
     (status, headers, Json(&outcome.receipt)).into_response()
+}
+
+/// The ETag of an account after a command: its version.
+fn receipt_etag(account: &AccountReceipt) -> String {
+    format!("\"{}\"", account.version)
+}
+
+/// The receipt of a command that may change two accounts.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only the derive reads it")]
+pub enum CommandReceipt {
+    /// One account changed.
+    Account(AccountReceipt),
+    /// Money moved between two accounts.
+    Transfer(Box<TransferReceipt>),
 }
 
 /// A page of a list.
@@ -89,6 +115,7 @@ macro_rules! page_schemas {
 
 page_schemas! {
     AccountPage of AccountView,
+    HoldPage of HoldView,
     TransactionPage of TransactionView,
     DailyBalancePage of DailyBalance,
     AccountEventPage of EventRecord,

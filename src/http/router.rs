@@ -19,7 +19,7 @@ use super::{
     error_code::ErrorCode,
     event_stream, events,
     extract::client_ip::TrustedProxies,
-    health, metrics,
+    health, holds, limits, metrics,
     middleware::{
         compression::{self, EncoderBudget},
         origin_guard, rate_limit, request_context, response_budget, security_headers,
@@ -28,7 +28,7 @@ use super::{
     openapi::{self, AccessControl},
     overview,
     problem::{Problem, problem_page},
-    projections,
+    projections, reversals,
     state::AppState,
     statement,
     static_content::StaticContent,
@@ -47,11 +47,17 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(movements::create_deposit))
         .routes(routes!(movements::create_withdrawal))
         .routes(routes!(transfers::create_transfer))
+        .routes(routes!(holds::place_hold, holds::list_holds))
+        .routes(routes!(holds::capture_hold))
+        .routes(routes!(holds::void_hold))
+        .routes(routes!(reversals::reverse_transaction))
+        .routes(routes!(limits::set_limits, limits::get_limits))
         .routes(routes!(account_status::freeze_account))
         .routes(routes!(account_status::unfreeze_account))
         .routes(routes!(account_status::close_account))
         // Queries
         .routes(routes!(accounts::get_account))
+        .routes(routes!(holds::get_hold))
         .routes(routes!(transactions::list_transactions))
         .routes(routes!(statement::get_statement))
         .routes(routes!(daily_balances::list_daily_balances))

@@ -1,11 +1,13 @@
-// A plugin of Swagger UI. It copies ids that the service assigned, such as the `transfer_id` of a receipt, into path parameters of
-// the same name that have no example. The operations that need such an id can then be tried without copying it by hand.
+// A plugin of Swagger UI. It copies ids that the service assigned, such as the `transfer_id` of a receipt or the `hold_id` of its
+// hold, into path parameters of the same name that have no example. The operations that need such an id can then be tried without
+// copying it by hand.
 function AssignedIds() {
   const fill = (system, receipt) => {
     if (receipt === null || typeof receipt !== 'object') return;
     system.specSelectors.specJson().get('paths').forEach((item, path) => item.forEach((operation, method) => {
       operation.get('parameters')?.forEach((parameter) => {
-        const id = receipt[parameter.get('name')];
+        const name = parameter.get('name');
+        const id = receipt[name] ?? receipt.hold?.[name];
         if (parameter.get('in') !== 'path' || parameter.has('example') || typeof id !== 'string') return;
         system.specActions.changeParamByIdentity([path, method], parameter, id);
       });

@@ -8,6 +8,7 @@ use super::{
     error_code::ErrorCode,
     extract::{
         command::{CommandOptions, CommandRequest, RetryHeader},
+        metadata::MetadataBody,
         parameters::{CurrencyCode, Freshness, MinorUnits, PathId, QueryParameters, uuid},
     },
     movements::movement,
@@ -17,7 +18,7 @@ use super::{
 };
 use passbook_auth::{Caller, Scope};
 use passbook_bank::{Receipt, TransferReceipt};
-use passbook_domain::{Command, Transfer};
+use passbook_domain::{Command, Metadata, Transfer};
 use passbook_read_model::{Positioned, transactions::TransferView};
 
 /// Moves money from one account to another.
@@ -39,6 +40,9 @@ pub struct TransferMoney {
     /// A text of the caller, stored for ever; no personal data.
     #[schema(example = "rent", max_length = 500, pattern = r"^[^\u0000]*$")]
     reference: Option<String>,
+    /// Pairs of texts of the caller, stored for ever; no personal data.
+    #[schema(value_type = Option<Metadata>)]
+    metadata: Option<MetadataBody>,
 }
 
 /// Transfer money
@@ -69,7 +73,7 @@ pub async fn create_transfer(
     if from == to {
         return Err(Problem::from_code(ErrorCode::SameAccount));
     }
-    let movement = movement(body.amount, body.currency.as_ref(), body.reference)?;
+    let movement = movement(body.amount, body.currency.as_ref(), body.reference, body.metadata)?;
     let command = Command::Transfer(Transfer { transfer_id: app.bank.new_transfer_id(from), from, to, movement });
     let dry_run = context.dry_run;
     let outcome = app.bank.execute(command, context).await?;

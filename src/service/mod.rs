@@ -2,6 +2,7 @@
 //! their tasks, and stops them in reverse order.
 
 mod access;
+mod due_holds;
 mod relay;
 mod task_group;
 
@@ -20,12 +21,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::task_group::TaskGroup;
+use self::{due_holds::HoldsView, task_group::TaskGroup};
 use crate::config::{Auth, Config};
 use crate::http;
 use passbook_audit::{Audit, EventReader, feed::Feed};
 use passbook_auth::{self as auth, Access};
-use passbook_bank::{self as bank, Bank, KeyDeletion};
+use passbook_bank::{self as bank, Bank, HoldExpiry, KeyDeletion};
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, import, log, partition_count};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
@@ -209,9 +210,12 @@ async fn start_tasks(
 
     let queries = database.queries();
     let router = QueryRouter::new(queries.clone(), database.replica(), partitions);
+    let read_model = ReadModel::new(router, partitions, progress);
+    let expiry = HoldExpiry::new(bank.clone(), partitions, HoldsView(read_model.clone()), auth::EXPIRY);
+    bank_tasks.spawn("hold expiry", expiry.run(bank_tasks.token()));
     let services = http::Services {
         bank: bank.clone(),
-        read_model: ReadModel::new(router, partitions, progress),
+        read_model,
         audit: Audit::new(queries, partitions),
         feed,
         access,

@@ -18,7 +18,7 @@ async fn account_view_equals_fold_of_its_events() {
     let seen = client.get_account(account, closed.position()).await.expect(200);
     let expected = json!({
         "account_id": account, "owner": "customer-17", "currency": "EUR", "status": "closed", "balance": 0,
-        "version": 3, "transaction_count": 2, "opened_at": opened.body["events"][0]["recorded_at"],
+        "held": 0, "available": 0, "overdraft": 0, "metadata": {}, "version": 3, "transaction_count": 2, "opened_at": opened.body["events"][0]["recorded_at"],
         "last_activity_at": closed.body["events"][0]["recorded_at"],
         "closed_at": closed.body["events"][0]["recorded_at"],
     });

@@ -52,6 +52,10 @@ async fn hidden_account_and_unknown_account_get_the_same_response() {
             ben.get(&format!("{path}?min_position=1")).await,
             ben.get(&format!("{path}/transactions")).await,
             ben.get(&format!("{path}/transactions?kind=deposit&limit=1&min_position=1")).await,
+            ben.get(&format!("{path}/holds")).await,
+            ben.get(&format!("{path}/holds?status=active&limit=1")).await,
+            ben.get(&format!("{path}/holds/{}", Uuid::from_u128(1))).await,
+            ben.get(&format!("{path}/limits")).await,
             ben.deposit(account, 1).await,
             ben.deposit(account, 9_007_199_254_740_991).await,
             ben.if_match("\"1\"").deposit(account, 1).await,
@@ -165,12 +169,37 @@ async fn transfer_receipt_hides_account_of_another_owner() {
 }
 
 #[tokio::test]
+async fn capture_receipt_hides_the_account_that_is_paid() {
+    let auth = spawn_auth_app().await;
+    let (from, to) = (account_of_ada(&auth).await, auth.customer("ben").open_with_balance(77).await);
+    let merchant = auth.client_with_scope("shop", "accounts:holds");
+    let placed = merchant.place_hold(from, json!({"amount": 100})).await.expect(201);
+    let capture = format!("/v1/accounts/{from}/holds/{}/capture", placed.uuid("/hold/hold_id"));
+    let body = json!({"amount": 5, "final": false, "to": to});
+    let tried = merchant.dry_run().command(&capture, body.clone()).await.expect(200);
+    let captured = merchant.with_key("parcel-1").command(&capture, body.clone()).await.expect(201);
+    let replayed = merchant.with_key("parcel-1").command(&capture, body.clone()).await.expect(201);
+    assert!(replayed.is_replay());
+    for receipt in [tried, captured, replayed] {
+        assert_eq!(receipt.body["to"], json!({"account_id": to}));
+        assert_eq!(receipt.body["hold"]["captured"], 5);
+    }
+    // Who may read the account that is paid sees it.
+    let reader = auth.client_with_scope("desk", "accounts:holds accounts:read:any");
+    assert_eq!(reader.command(&capture, body).await.expect(201).body["to"]["balance"], 87);
+}
+
+#[tokio::test]
 async fn refusal_by_hidden_payee_account_is_not_found() {
     let auth = spawn_auth_app().await;
     let (ada, clerk) = (auth.customer("ada"), auth.clerk());
     let from = ada.open_with_balance(1_000).await;
+    // A response contains the position of the receiver's partition, also for an unknown account. All are in one partition.
+    let partitions = auth.app.partitions();
+    let none = Uuid::now_v7();
+    let new_id = || partitions.new_id_in(partitions.partition_of(none));
     let open_for_ben = async |body: Value| {
-        let mut whole = json!({"currency": "EUR", "owner": "ben"});
+        let mut whole = json!({"currency": "EUR", "owner": "ben", "account_id": new_id()});
         whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
         clerk.open(whole).await.expect(201).account_id()
     };
@@ -179,7 +208,7 @@ async fn refusal_by_hidden_payee_account_is_not_found() {
     clerk.close(closed).await.expect(200);
     let dollars = open_for_ben(json!({"currency": "USD"})).await;
     let full = open_for_ben(json!({"initial_deposit": 9_007_199_254_740_991_i64})).await;
-    let (open, none) = (open_for_ben(json!({"initial_deposit": 5})).await, Uuid::now_v7());
+    let open = open_for_ben(json!({"initial_deposit": 5})).await;
     let before = auth.app.log().await;
 
     let expected = comparable(&ada.transfer(from, none, 10).await, none);

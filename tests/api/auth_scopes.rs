@@ -12,12 +12,15 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const SCOPES: [&str; 7] = [
+const SCOPES: [&str; 10] = [
     "accounts:read",
     "accounts:read:any",
     "accounts:write",
     "accounts:write:any",
     "accounts:freeze",
+    "accounts:holds",
+    "accounts:reverse",
+    "accounts:limits",
     "audit:read",
     "operations",
 ];
@@ -60,10 +63,18 @@ const TABLE: &[Row] = &[
     row("post /v1/accounts/{account_id}/withdrawals", "accounts:write", 201, UNKNOWN),
     row("post /v1/transfers", "accounts:write", 201, UNKNOWN),
     row("post /v1/accounts/{account_id}/freeze", "accounts:freeze", 200, Others::Same),
+    row("post /v1/accounts/{account_id}/holds", "accounts:holds", 201, Others::Same),
+    row("post /v1/accounts/{account_id}/holds/{hold_id}/capture", "accounts:holds", 201, Others::Same),
+    row("post /v1/accounts/{account_id}/holds/{hold_id}/void", "accounts:holds", 200, Others::Same),
+    row("post /v1/accounts/{account_id}/transactions/{version}/reversal", "accounts:reverse", 201, Others::Same),
+    row("put /v1/accounts/{account_id}/limits", "accounts:limits", 200, Others::Same),
     // 422 is judged on the account's state, so access was granted.
     row("post /v1/accounts/{account_id}/unfreeze", "accounts:freeze", 422, Others::Same),
     row("post /v1/accounts/{account_id}/close", "accounts:write", 422, UNKNOWN),
     row("get /v1/accounts/{account_id}", "accounts:read", 200, UNKNOWN),
+    row("get /v1/accounts/{account_id}/holds", "accounts:read", 200, UNKNOWN),
+    row("get /v1/accounts/{account_id}/holds/{hold_id}", "accounts:read", 200, UNKNOWN),
+    row("get /v1/accounts/{account_id}/limits", "accounts:read", 200, UNKNOWN),
     row("get /v1/accounts/{account_id}/transactions", "accounts:read", 200, UNKNOWN),
     row("get /v1/accounts/{account_id}/statement", "accounts:read", 200, UNKNOWN),
     row("get /v1/accounts/{account_id}/daily-balances", "accounts:read", 200, UNKNOWN),
@@ -82,12 +93,13 @@ const TABLE: &[Row] = &[
     open("get /readyz"),
 ];
 
-/// Two accounts of the owner `ada` and a transfer between them.
+/// Two accounts of the owner `ada`, a transfer between them and a hold.
 struct Fixture {
     auth: AuthApp,
     ada: Uuid,
     to: Uuid,
     transfer: Uuid,
+    hold: Uuid,
 }
 
 impl Fixture {
@@ -97,7 +109,12 @@ impl Fixture {
         let (ada, to) = (customer.open_with_balance(1_000).await, customer.open_with_balance(0).await);
         let sent = customer.transfer(ada, to, 1).await.expect(201);
         customer.get_account(ada, sent.position()).await.expect(200);
-        Self { transfer: sent.uuid("/transfer_id"), auth, ada, to }
+        let merchant = auth.client_with_scope("merchant", "accounts:holds");
+        let placed = merchant.place_hold(ada, json!({"amount": 1})).await.expect(201);
+        let hold = placed.uuid("/hold/hold_id");
+        let path = format!("/v1/accounts/{ada}/holds/{hold}?min_position={}", placed.position());
+        customer.get(&path).await.expect(200);
+        Self { transfer: sent.uuid("/transfer_id"), auth, ada, to, hold }
     }
 
     /// Sends a request for the operation on the account of `ada`.
@@ -106,6 +123,8 @@ impl Fixture {
         let path = path
             .replace("{account_id}", &self.ada.to_string())
             .replace("{transfer_id}", &self.transfer.to_string())
+            .replace("{hold_id}", &self.hold.to_string())
+            .replace("{version}", "1")
             .replace("{name}", "accounts");
         let path = if path.ends_with("/statement") { path + "?from=2020-01-01&to=2200-01-01" } else { path };
         if method == "get" {
@@ -114,7 +133,8 @@ impl Fixture {
         let body = match path.rsplit('/').next().unwrap() {
             "accounts" => json!({"currency": "EUR"}),
             "transfers" => json!({"from": self.ada, "to": self.to, "amount": 1}),
-            "deposits" | "withdrawals" => json!({"amount": 1}),
+            "deposits" | "withdrawals" | "holds" | "reversal" => json!({"amount": 1}),
+            "limits" => return client.set_limits(self.ada, json!({})).await,
             "rebuild" => return client.send(Method::POST, &path, "").await,
             _ => json!({}),
         };
@@ -179,6 +199,7 @@ fn bad_tokens(signer: &Signer) -> Vec<(&'static str, String)> {
         ("no subject", with(json!({"sub": null}))),
         ("an empty subject", with(json!({"sub": ""}))),
         ("the subject reserved for access control off", with(json!({"sub": "anonymous"}))),
+        ("the subject reserved for recorded expiries", with(json!({"sub": "passbook:expiry"}))),
         ("a subject with a line break", with(json!({"sub": "ada\nben"}))),
         ("a long subject", with(json!({"sub": "a".repeat(256)}))),
         ("scope is not a string", with(json!({"scope": 7}))),

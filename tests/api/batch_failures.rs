@@ -91,7 +91,7 @@ async fn account_that_cannot_be_decoded_fails_only_its_commands() {
     let (account, other) = (client.open_with_balance(100).await, client.open_with_balance(0).await);
     audit(&app).await;
     app.tamper(
-        "UPDATE event SET type = 'MoneyFound' WHERE position = 1;
+        "UPDATE event SET data = '[]' WHERE position = 1;
          UPDATE event SET data = '{}' WHERE position = 2;
          UPDATE event SET version = 2 WHERE position = 3",
     )

@@ -84,7 +84,14 @@ async fn every_table_and_function_is_distributed_by_partition_once() {
     let colocated_with = |table: &String| if table == "log_head" { "none" } else { "log_head" };
     let mut expected: Vec<String> =
         tables.iter().map(|table| format!("{table} by partition colocated with {}", colocated_with(table))).collect();
-    let functions = ["append_batch", "take_turn", "version_at", "position_at"];
+    let functions = [
+        "append_batch",
+        "append_batch_with_reversals",
+        "take_turn",
+        "version_at",
+        "position_at",
+        "lock_head_and_read_since",
+    ];
     expected.extend(functions.map(|function| format!("{function} by p_partition colocated with log_head")));
     assert_eq!(calls, expected);
     // Citus connects to other nodes as the service's role, so the role may log in.

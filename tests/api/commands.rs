@@ -22,8 +22,8 @@ fn assert_receipt(
     let event = &receipt["events"][0];
     assert!(is_id(&event["id"]) && is_time(&event["recorded_at"]), "{receipt}");
     let expected = json!({
-        "account_id": account, "version": version, "status": status, "balance": balance, "currency": currency,
-        "position": position,
+        "account_id": account, "version": version, "status": status, "balance": balance, "available": balance,
+        "currency": currency, "position": position,
         "events": [{
             "id": event["id"], "type": event_type, "version": version, "recorded_at": event["recorded_at"],
         }],

@@ -307,7 +307,8 @@ async fn save(app: &App) {
 async fn restore(app: &App) {
     app.tamper(
         "BEGIN;
-         TRUNCATE projection, event, account_view, account_transaction, daily_balance, bank_total, log_head, idempotency_key, snapshot;
+         TRUNCATE projection, event, account_view, account_transaction, reversed_movement, account_hold, held_total, daily_balance,
+         bank_total, log_head, idempotency_key, snapshot;
          INSERT INTO projection TABLE saved.projection;
          INSERT INTO event TABLE saved.event;
          INSERT INTO account_view TABLE saved.account_view;

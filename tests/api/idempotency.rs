@@ -258,7 +258,7 @@ async fn append_on_its_way_cannot_follow_the_refusal_of_its_retry() {
             metadata: "{}".to_owned(),
         };
         let (keys_to_check, keys, events) = (vec![id], vec![key], vec![event]);
-        log::Batch { recorded_at, events, keys_to_check, keys, state_version: 1, snapshots: vec![] }
+        log::Batch { recorded_at, events, keys_to_check, keys, state_version: 1, snapshots: vec![], reversals: vec![] }
     };
     client.with_key("one").withdraw(account, 100).await.expect_problem(422, "insufficient_funds");
     let late = log::append(&mut connection, partition, &head, &first_attempt()).await.unwrap();

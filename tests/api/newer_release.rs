@@ -2,11 +2,14 @@
 //! event. Reads of rows that were projected before are served.
 
 use passbook_testkit::{ApiClient, App, audit::audit, eventually, spawn_app_in_one_partition};
+use serde_json::json;
 use sqlx::{query_scalar, raw_sql};
 use uuid::Uuid;
 
 const UNREADABLE: &str = "UPDATE event SET schema_version = 99 WHERE position = 2";
 const READABLE: &str = "UPDATE event SET schema_version = 2 WHERE position = 2";
+const OF_UNKNOWN_TYPE: &str = "UPDATE event SET type = 'InterestPaid' WHERE position = 2";
+const OF_KNOWN_TYPE: &str = "UPDATE event SET type = 'MoneyDeposited' WHERE position = 2";
 
 /// An app with two accounts, fully projected; position 2 is a deposit on the first account.
 async fn app_with_accounts() -> (App, Uuid, Uuid) {
@@ -34,6 +37,9 @@ async fn assert_refuses_commands(app: &App, account: Uuid, other: Uuid) {
         client.with_key("two").deposit(other, 1).await,
         client.transfer(other, account, 1).await,
         client.dry_run().withdraw(other, 1).await,
+        client.place_hold(other, json!({"amount": 1})).await,
+        client.reverse(other, 1, json!({})).await,
+        client.set_limits(other, json!({})).await,
         client.freeze(other).await,
     ] {
         refused.expect_problem(503, "storage_unavailable");
@@ -66,13 +72,28 @@ async fn loading_a_newer_event_stops_commands_until_it_is_readable() {
 }
 
 #[tokio::test]
+async fn event_of_an_unknown_type_stops_commands_until_it_is_readable() {
+    let (mut app, account, other) = app_with_accounts().await;
+    app.restart().await;
+    app.tamper(OF_UNKNOWN_TYPE).await;
+    app.client().deposit(account, 1).await.expect_problem(503, "storage_unavailable");
+    assert_unready(&app.client()).await;
+    assert_refuses_commands(&app, account, other).await;
+
+    app.tamper(OF_KNOWN_TYPE).await;
+    wait_until_ready(&app).await;
+    assert_eq!(app.client().deposit(account, 1).await.expect(201).body["balance"], 106);
+    audit(&app).await;
+}
+
+#[tokio::test]
 async fn newer_event_on_a_cached_account_is_detected_on_its_next_use() {
     let (app, account, other) = app_with_accounts().await;
     let mut newer = app.spawn_peer().await;
     let deposited = newer.client().deposit(account, 1).await.expect(201);
     newer.client().get_account(account, deposited.position()).await.expect(200);
     newer.stop().await;
-    app.tamper("UPDATE event SET schema_version = 3 WHERE position = 4").await;
+    app.tamper("UPDATE event SET schema_version = 99 WHERE position = 4").await;
     app.client().withdraw(account, 106).await.expect_problem(503, "storage_unavailable");
     assert_refuses_commands(&app, account, other).await;
     app.tamper("UPDATE event SET schema_version = 2 WHERE position = 4").await;
@@ -81,12 +102,12 @@ async fn newer_event_on_a_cached_account_is_detected_on_its_next_use() {
     audit(&app).await;
 }
 
-#[tokio::test]
-async fn newer_event_read_by_the_projector_stops_commands() {
+/// The projector reads an event that the SQL makes unreadable, and later one that the SQL makes readable again.
+async fn projector_stops_commands(unreadable: &str, readable: &str) {
     let (app, account, other) = app_with_accounts().await;
     // The event is not projected yet, and no command of this instance is on its account.
     app.tamper(&format!(
-        "{UNREADABLE};
+        "{unreadable};
          UPDATE projection SET position = 1;
          DELETE FROM account_view;
          DELETE FROM account_transaction;
@@ -109,9 +130,32 @@ async fn newer_event_read_by_the_projector_stops_commands() {
         assert_eq!((view["state"].as_str(), view["position"].as_str()), (Some("stopped"), Some("1")), "{view}");
     }
 
-    app.tamper(&format!("{READABLE}; DELETE FROM account_view; DELETE FROM daily_balance; DELETE FROM bank_total; UPDATE projection SET position = 0")).await;
+    app.tamper(&format!("{readable}; DELETE FROM account_view; DELETE FROM daily_balance; DELETE FROM bank_total; UPDATE projection SET position = 0")).await;
     wait_until_ready(&app).await;
     client.with_key("two").deposit(other, 1).await.expect(201);
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn newer_event_read_by_the_projector_stops_commands() {
+    projector_stops_commands(UNREADABLE, READABLE).await;
+}
+
+#[tokio::test]
+async fn event_of_an_unknown_type_read_by_the_projector_stops_commands() {
+    projector_stops_commands(OF_UNKNOWN_TYPE, OF_KNOWN_TYPE).await;
+}
+
+#[tokio::test]
+async fn reversal_of_an_event_of_an_unknown_type_stops_commands() {
+    let (app, account, other) = app_with_accounts().await;
+    app.tamper(OF_UNKNOWN_TYPE).await;
+    app.client().reverse(account, 2, json!({})).await.expect_problem(503, "storage_unavailable");
+    assert_refuses_commands(&app, account, other).await;
+
+    app.tamper(OF_KNOWN_TYPE).await;
+    wait_until_ready(&app).await;
+    assert_eq!(app.client().reverse(account, 2, json!({})).await.expect(201).body["balance"], 100);
     audit(&app).await;
 }
 

@@ -8,7 +8,7 @@ use passbook_audit::{Audit, EventReader, feed::Feed};
 use passbook_auth::Access;
 use passbook_bank::{AccountAccess, Bank, CommandContext, Error, QUEUE_COMMANDS_MAX, Settings};
 use passbook_database::Database;
-use passbook_domain::{AccountCommand, Amount, Command, command::Movement};
+use passbook_domain::{AccountCommand, Amount, Command, Metadata, command::Movement};
 use passbook_read_model::{Progress, QueryRouter, ReadModel};
 use passbook_testkit::{ApiClient, App, Response, eventually, spawn_app, spawn_app_with};
 use serde_json::json;
@@ -87,10 +87,14 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
 /// Sends a deposit to the bank without HTTP.
 async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook_bank::CommandOutcome, Error> {
     let amount = Amount::try_from(1).unwrap();
-    let command = AccountCommand::Deposit(Movement { amount, currency: None, reference: None }, None);
+    let command = AccountCommand::Deposit(
+        Movement { amount, currency: None, reference: None, metadata: Metadata::default() },
+        None,
+    );
     let context = CommandContext {
         caller: Arc::from("direct"),
         access: AccountAccess::Any,
+        visibility: AccountAccess::Any,
         correlation_id: Arc::from("direct"),
         causation_id: Uuid::now_v7(),
         idempotency_key: None,

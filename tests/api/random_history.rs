@@ -87,6 +87,10 @@ pub fn expected_view(events: &[Event]) -> Option<Value> {
         "currency": account.currency,
         "status": account.status,
         "balance": account.balance,
+        "held": 0,
+        "available": account.balance,
+        "overdraft": 0,
+        "metadata": {},
         "version": account.version,
         "transaction_count": account.transaction_count,
         "opened_at": format_time(first.recorded_at),
@@ -107,7 +111,7 @@ pub fn expected_statement(events: &[Event], from: DateTime<Utc>, to: DateTime<Ut
         } else if change != 0 {
             total_in += change.max(0);
             total_out -= change.min(0);
-            lines.push(line(event, balance));
+            lines.push(line(events, event, balance));
         }
     }
     json!({
@@ -116,19 +120,30 @@ pub fn expected_statement(events: &[Event], from: DateTime<Utc>, to: DateTime<Ut
     })
 }
 
-fn line(event: &Event, balance: i64) -> Value {
+/// The line of one of the events of an account.
+fn line(events: &[Event], event: &Event, balance: i64) -> Value {
     let data = event.json();
-    let kind = match event.event_type.as_str() {
-        "AccountOpened" => "opening_deposit",
-        "MoneyDeposited" => "deposit",
-        "MoneyWithdrawn" => "withdrawal",
-        "TransferSent" => "transfer_out",
-        _ => "transfer_in",
+    let kind = match (event.event_type.as_str(), data["effect"].as_str()) {
+        ("AccountOpened", _) => "opening_deposit",
+        ("MoneyDeposited", _) => "deposit",
+        ("MoneyWithdrawn", _) => "withdrawal",
+        ("TransferSent", _) => "transfer_out",
+        ("TransferReceived", _) => "transfer_in",
+        ("HoldCaptured", _) => "capture",
+        ("MovementReversed", Some("credit")) => "reversal_in",
+        ("MovementReversed", Some("debit")) => "reversal_out",
+        unknown => panic!("{unknown:?} moves no money"),
     };
-    let counterparty = if data["to"].is_null() { &data["from"] } else { &data["to"] };
+    let other_account = |data: &Value| if data["to"].is_null() { data["from"].clone() } else { data["to"].clone() };
+    let reversed = events.iter().find(|original| data["reverses_version"] == original.version);
+    // The metadata of an opening is that of the account.
+    let metadata = data["metadata"].as_object().filter(|_| kind != "opening_deposit");
     json!({
         "version": event.version, "kind": kind, "amount": balance_change(event).abs(), "balance_after": balance,
-        "transfer_id": data["transfer_id"], "counterparty_account_id": counterparty, "reference": data["reference"],
+        "transfer_id": data["transfer_id"], "reference": data["reference"], "hold_id": data["hold_id"],
+        "counterparty_account_id": reversed.map_or_else(|| other_account(&data), |original| other_account(&original.json())),
+        "reverses_version": data["reverses_version"], "channel": data["channel"],
+        "metadata": metadata.cloned().unwrap_or_default(),
         "recorded_at": format_time(event.recorded_at), "event_id": event.id,
     })
 }

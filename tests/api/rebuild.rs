@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, query_scalar, raw_sql};
 use uuid::Uuid;
 
-const VIEWS: [&str; 4] = ["accounts", "transactions", "daily_balances", "bank_totals"];
+const VIEWS: [&str; 5] = ["accounts", "transactions", "daily_balances", "bank_totals", "holds"];
 
 async fn rebuild(client: &ApiClient, view: &str) -> Response {
     client.post(&format!("/v1/projections/{view}/rebuild"), "").await
@@ -32,7 +32,7 @@ async fn wait_for_generation(app: &App, view: &str, generation: i64) {
 /// Locks the view tables against writes until the returned connection is closed.
 async fn lock_views(app: &App) -> PgConnection {
     let mut connection = app.database().await;
-    raw_sql("BEGIN; LOCK TABLE account_view, account_transaction, daily_balance, bank_total IN SHARE MODE")
+    raw_sql("BEGIN; LOCK TABLE account_view, account_transaction, account_hold, held_total, daily_balance, bank_total IN SHARE MODE")
         .execute(&mut connection)
         .await
         .unwrap();
@@ -220,6 +220,52 @@ async fn view_of_an_older_schema_serves_until_it_is_rebuilt() {
     wait_for_generation(&app, "transactions", 2).await;
     let frozen = client.get(&format!("/v1/accounts/{account}?as_of_version=2")).await.expect(200);
     assert_eq!(frozen.body["status"], "frozen");
+    audit(&app).await;
+}
+
+#[tokio::test]
+async fn rows_of_an_older_release_answer_no_named_moment() {
+    let mut app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    client.set_limits(account, json!({"overdraft": 50})).await.expect(200);
+    client.place_hold(account, json!({"amount": 30})).await.expect(201);
+    let deposit = json!({"amount": 1, "channel": "branch"});
+    client.command(&format!("/v1/accounts/{account}/deposits"), deposit).await.expect(201);
+    app.wait_until_projected().await;
+    app.stop().await;
+    // An older release has written the last row into the live generation. It knows no column of its shape 3.
+    app.sabotage(
+        "UPDATE projection SET schema_version = 2 WHERE name = 'transactions';
+         UPDATE account_transaction SET channel = NULL, overdraft = NULL, holds_version = NULL, holds = NULL
+         WHERE version = 4;
+         INSERT INTO projection (partition, name, generation, schema_version, state, position)
+         SELECT partition, name, 2, 3, 'building', 0 FROM projection WHERE name = 'transactions'",
+    )
+    .await;
+    // The live generation goes on, and the next one is not built.
+    let mut lock = app.database().await;
+    raw_sql("BEGIN; SELECT FROM projection WHERE name = 'transactions' AND generation = 2 FOR UPDATE")
+        .execute(&mut lock)
+        .await
+        .unwrap();
+    app.start_again().await;
+    let client = app.client();
+    let deposited = client.deposit(account, 1).await.expect(201);
+    let path = format!("/v1/accounts/{account}");
+    client.get(&format!("{path}/transactions?min_position={}", deposited.position())).await.expect(200);
+    let later = "SELECT num_nonnulls(channel, overdraft, holds_version) FROM account_transaction WHERE version = 5";
+    assert_eq!(query_scalar::<_, i32>(later).fetch_one(&mut app.database().await).await.unwrap(), 0);
+    let statement = format!("{path}/statement?from=2026-01-01&to=9999-12-31");
+    for query in [&format!("{path}?as_of_version=3"), &format!("{path}?as_of_version=5"), &statement] {
+        client.get(query).await.expect_problem(503, "projection_behind");
+    }
+    lock.close().await.unwrap();
+    wait_for_generation(&app, "transactions", 2).await;
+    let seen = client.get(&format!("{path}?as_of_version=5")).await.expect(200);
+    assert_eq!(json!([seen.body["held"], seen.body["overdraft"], seen.body["available"]]), json!([30, 50, 122]));
+    let statement = client.get(&statement).await.expect(200);
+    assert_eq!(statement.body["lines"][1]["channel"], "branch");
     audit(&app).await;
 }
 

@@ -167,6 +167,46 @@ async fn copy_preserves_all_but_positions_and_hashes() {
     }
 }
 
+#[tokio::test]
+async fn copy_keeps_holds_and_what_was_reversed() {
+    let mut old = spawn_app_with(&["--partitions=1"]).await;
+    let client = old.client();
+    let (from, to) = (client.open_with_balance(1_000).await, client.open_with_balance(0).await);
+    let sent = client.transfer(from, to, 100).await.expect(201);
+    let version = sent.body["to"]["version"].as_i64().unwrap();
+    let key = |n: usize| client.with_key(&format!("reversal-{n}"));
+    let first = key(1).reverse(from, 2, json!({"amount": 30})).await.expect(201);
+    let second = key(2).reverse(to, version, json!({"amount": 30})).await.expect(201);
+    let placed = key(3).place_hold(from, json!({"amount": 500})).await.expect(201);
+    old.stop().await;
+    old.wait_until_disconnected().await;
+    let target = Target::new(4).await;
+    // The copy does not need these rows: the events contain the same.
+    old.tamper("DELETE FROM reversal WHERE number = 1; UPDATE reversal SET reversed = 31").await;
+    target.finish(&old).await.unwrap();
+    let new = target.serve().await;
+    audit(&new).await;
+    verification::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
+    let client = new.client();
+    let key = |n: usize| client.with_key(&format!("reversal-{n}"));
+    let replays = [
+        (key(1).reverse(from, 2, json!({"amount": 30})).await.expect(201), &first),
+        (key(2).reverse(to, version, json!({"amount": 30})).await.expect(201), &second),
+        (key(3).place_hold(from, json!({"amount": 500})).await.expect(201), &placed),
+    ];
+    for (again, before) in replays {
+        assert!(again.is_replay(), "{}", again.body);
+        assert_eq!(split_positions(&again).0, split_positions(before).0);
+    }
+    let refused = client.reverse(to, version, json!({"amount": 41})).await;
+    assert_eq!(refused.expect_problem(422, "exceeds_reversible").body["reversible"], 40);
+    let rest = client.reverse(from, 2, json!({})).await.expect(201);
+    assert_eq!((&rest.body["amount"], &rest.body["to"]["available"]), (&json!(40), &json!(500)));
+    client.capture_hold(from, placed.uuid("/hold/hold_id"), json!({})).await.expect(201);
+    audit(&new).await;
+    verification::verify(&new.auditor().await, new.partitions(), &[], |_, _| ()).await.unwrap();
+}
+
 async fn assert_replayed(
     responses: &BTreeMap<String, Response>,
     key: &str,

@@ -187,7 +187,7 @@ async fn statement_survives_a_switch_of_the_view_generation() {
          INSERT INTO account_transaction SELECT * FROM rebuilt;
          UPDATE projection SET state = 'retired' WHERE name = 'transactions';
          INSERT INTO projection (partition, name, generation, schema_version, state, position)
-         VALUES (0, 'transactions', 2, 2, 'live', 1);
+         VALUES (0, 'transactions', 2, 3, 'live', 1);
          DELETE FROM account_transaction WHERE generation = 1;
          COMMIT",
     )

@@ -2,6 +2,7 @@
 //! are refused by the database.
 
 use passbook_audit::verification::{self, Finding, PinnedHead, Report};
+use passbook_domain::account::STATE_VERSION;
 use passbook_testkit::{App, eventually, spawn_app, spawn_app_in_one_partition_with, spawn_app_with};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
@@ -178,7 +179,7 @@ async fn changed_snapshots_are_found() {
     assert_finding(verify(&app, None).await, 3, "snapshot");
     app.tamper("DELETE FROM snapshot").await;
     verify(&app, None).await.unwrap();
-    app.tamper(&format!("INSERT INTO snapshot VALUES (0, '{first}', 9, 1, '\"Unopened\"')")).await;
+    app.tamper(&format!("INSERT INTO snapshot VALUES (0, '{first}', 9, {STATE_VERSION}, '\"Unopened\"')")).await;
     assert_finding(verify(&app, None).await, 6, "does not exist");
 }
 
@@ -215,6 +216,50 @@ async fn changed_times_and_positions_of_keys_are_found() {
         app.tamper(&format!("UPDATE idempotency_key SET {change} WHERE key = 'deposit'")).await;
         assert_finding(verify(&app, None).await, position, "deposit");
     }
+}
+
+#[tokio::test]
+async fn changed_rows_and_receipts_of_holds_and_reversals_are_found() {
+    let app = spawn_app_in_one_partition_with(&["--snapshot-every=100"]).await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    client.deposit(account, 50).await.expect(201);
+    let placed = client.with_key("place").place_hold(account, json!({"amount": 30})).await.expect(201);
+    let hold = placed.uuid("/hold/hold_id");
+    client.with_key("capture").capture_hold(account, hold, json!({"amount": 10, "final": false})).await.expect(201);
+    client.with_key("reverse").reverse(account, 2, json!({"amount": 20})).await.expect(201);
+    let last = client.reverse(account, 2, json!({"amount": 5})).await.expect(201);
+    client.get_account(account, last.position()).await.expect(200);
+    app.wait_until_projected().await;
+    verify(&app, None).await.unwrap();
+    app.tamper("CREATE TABLE original AS SELECT * FROM reversal; CREATE TABLE keys AS SELECT * FROM idempotency_key")
+        .await;
+    for wrong in [
+        "DELETE FROM reversal WHERE number = 2",
+        "UPDATE reversal SET amount = 19 WHERE number = 1",
+        "UPDATE reversal SET reversed = 24 WHERE number = 2",
+        "UPDATE reversal SET reversing_version = reversing_version + 1",
+        "INSERT INTO reversal SELECT partition, account_id, 1, 1, 1, 1, 5 FROM reversal WHERE number = 1",
+        "UPDATE reversal SET number = 3 WHERE number = 2",
+    ] {
+        app.tamper(wrong).await;
+        assert_finding(verify(&app, None).await, 6, "rows of reversals");
+        app.tamper("DELETE FROM reversal; INSERT INTO reversal SELECT * FROM original").await;
+    }
+    for (key, position, member) in [
+        ("place", 3, r#"'"available":', '"available":1'"#),
+        ("place", 3, r#"'"remaining":', '"remaining":1'"#),
+        ("capture", 4, r#"'"captured":', '"captured":1'"#),
+        ("reverse", 5, r#"'"available":', '"available":1'"#),
+    ] {
+        app.tamper(&format!(
+            "UPDATE idempotency_key SET receipt = replace(receipt::text, {member})::json WHERE key = '{key}'"
+        ))
+        .await;
+        assert_finding(verify(&app, None).await, position, key);
+        app.tamper("DELETE FROM idempotency_key; INSERT INTO idempotency_key SELECT * FROM keys").await;
+    }
+    verify(&app, None).await.unwrap();
 }
 
 #[tokio::test]

@@ -60,7 +60,8 @@ async fn movements_are_listed_newest_first_with_their_balance() {
     let rows = rows.map(|(version, kind, amount, balance_after, transfer, counterparty, reference, receipt)| {
         json!({
             "version": version, "kind": kind, "amount": amount, "balance_after": balance_after,
-            "transfer_id": transfer, "counterparty_account_id": counterparty, "reference": reference,
+            "transfer_id": transfer, "counterparty_account_id": counterparty, "hold_id": null, "reverses_version": null,
+            "reversed": 0, "reference": reference, "channel": null, "metadata": {},
             "recorded_at": receipt["events"][0]["recorded_at"], "event_id": receipt["events"][0]["id"],
         })
     });
@@ -128,7 +129,8 @@ async fn transfer_is_found_by_its_id() {
     let seen = fixture.client.get(&format!("{location}?min_position={}", sent.position())).await.expect(200);
     let expected = json!({
         "transfer_id": sent.body["transfer_id"], "from": fixture.account, "to": fixture.other, "amount": 7,
-        "currency": "EUR", "reference": "rent", "recorded_at": sent.body["from"]["events"][0]["recorded_at"],
+        "currency": "EUR", "reference": "rent", "reversed": 0,
+        "recorded_at": sent.body["from"]["events"][0]["recorded_at"],
     });
     assert_eq!((&seen.body, seen.position()), (&expected, sent.position()));
     let unknown = format!("/v1/transfers/{}", fixture.account);

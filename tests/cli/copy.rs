@@ -96,6 +96,7 @@ async fn a_log_is_copied_into_more_partitions_with_a_short_downtime() {
         "SELECT append_batch(0::int2, position, hash, fence, now(), '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
                              '{}', '{}', '{}', '{}', '{}', '{}', 1::int2, '{}') FROM log_head",
         "SELECT take_turn(0::int2, 0, 10)",
+        "SELECT lock_head_and_read_since(0::int2, 0, 10, 1000, 0)",
     ] {
         let refused = sqlx::query(write).execute(&mut old).await.unwrap_err().to_string();
         assert!(refused.contains("moved to another database"), "{refused}");

@@ -31,6 +31,7 @@ async fn service_exits_with_an_error_after_a_panic_in_any_task() {
         ("projector", serve(&url)),
         ("rebuilder", serve(&url)),
         ("key deletion", serve(&url)),
+        ("hold expiry", serve(&url)),
         ("http server", serve(&url)),
         ("account loader", serve(&url)),
         ("replica monitor", serve(&url).set("PASSBOOK_READ_DATABASE_URL", &url)),

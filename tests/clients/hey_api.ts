@@ -12,7 +12,8 @@ function amountOf(event: Event): number {
   switch (event.type) {
     case 'AccountOpened': return event.data.initial_deposit;
     case 'MoneyDeposited': case 'MoneyWithdrawn': case 'TransferSent': case 'TransferReceived': return event.data.amount;
-    case 'AccountFrozen': case 'AccountUnfrozen': case 'AccountClosed': return 0;
+    case 'HoldPlaced': case 'HoldCaptured': case 'HoldReleased': case 'MovementReversed': return event.data.amount;
+    case 'LimitsSet': case 'AccountFrozen': case 'AccountUnfrozen': case 'AccountClosed': return 0;
   }
 }
 

@@ -15,7 +15,8 @@ function amountOf(event: Event): number {
     case 'MoneyDeposited': case 'MoneyWithdrawn': return event.data.amount;
     case 'TransferSent': return event.data.to === '' ? 0 : event.data.amount;
     case 'TransferReceived': return event.data.from === '' ? 0 : event.data.amount;
-    case 'AccountFrozen': case 'AccountUnfrozen': case 'AccountClosed': return 0;
+    case 'HoldPlaced': case 'HoldCaptured': case 'HoldReleased': case 'MovementReversed': return event.data.amount;
+    case 'LimitsSet': case 'AccountFrozen': case 'AccountUnfrozen': case 'AccountClosed': return 0;
   }
 }
 

@@ -6,6 +6,11 @@ import uuid
 
 import schemathesis
 
+# The fields of integers in bodies.
+AMOUNTS = (
+    "amount", "initial_deposit", "expires_in_seconds", "overdraft", "per_movement", "out_per_day", "out_per_month"
+)
+
 # The position of the last command.
 position = "0"
 
@@ -13,7 +18,7 @@ position = "0"
 @schemathesis.hook
 def after_call(context, case, response):
     global position
-    if case.method == "POST":
+    if case.method in ("POST", "PUT"):
         position = (response.headers.get("passbook-position") or [position])[0]
 
 
@@ -60,8 +65,9 @@ def before_call(context, case, kwargs):
         if isinstance(part.get("currency"), str):
             part["currency"] = "EUR"
     # JSON Schema accepts 98.0 as an integer; the service does not.
-    for name in ("amount", "initial_deposit"):
+    for name in AMOUNTS:
         if isinstance(body.get(name), float):
             body[name] = int(body[name])
-    if "to" in body and body["to"] == body.get("from"):
+    payer = body.get("from", (case.path_parameters or {}).get("account_id"))
+    if "to" in body and body["to"] == payer:
         body["to"] = str(uuid.uuid4())

@@ -9,6 +9,10 @@ use crate::scope::{Scope, Scopes};
 
 /// The subject of every caller while access control is off.
 pub const ANONYMOUS: &str = "anonymous";
+/// The subject under which the service itself records the expiry of holds.
+pub const EXPIRY: &str = "passbook:expiry";
+/// The subjects that no token may claim.
+pub const RESERVED_SUBJECTS: [&str; 2] = [ANONYMOUS, EXPIRY];
 
 /// The subject of a request, with its scopes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,12 @@ pub enum Scope {
     AccountsWriteAny,
     /// Freeze and unfreeze any account. A permission of the bank's staff, never of a customer.
     AccountsFreeze,
+    /// Place, capture and void holds on any account. A permission of merchants and the bank's services.
+    AccountsHolds,
+    /// Reverse transactions of any account. A permission of the bank's staff.
+    AccountsReverse,
+    /// Set the overdraft and the limits of any account. A permission of the bank's staff.
+    AccountsLimits,
     /// Read and verify the log, which holds every event of every account.
     AuditRead,
     /// Operate the service: projections, rebuilds, metrics.
@@ -21,16 +27,19 @@ pub enum Scope {
 
 /// A set of scopes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scopes(u8);
+pub struct Scopes(u16);
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Scope; 7] = [
+    pub const ALL: [Scope; 10] = [
         Scope::AccountsRead,
         Scope::AccountsReadAny,
         Scope::AccountsWrite,
         Scope::AccountsWriteAny,
         Scope::AccountsFreeze,
+        Scope::AccountsHolds,
+        Scope::AccountsReverse,
+        Scope::AccountsLimits,
         Scope::AuditRead,
         Scope::Operations,
     ];
@@ -43,6 +52,9 @@ impl Scope {
             Scope::AccountsWrite => "accounts:write",
             Scope::AccountsWriteAny => "accounts:write:any",
             Scope::AccountsFreeze => "accounts:freeze",
+            Scope::AccountsHolds => "accounts:holds",
+            Scope::AccountsReverse => "accounts:reverse",
+            Scope::AccountsLimits => "accounts:limits",
             Scope::AuditRead => "audit:read",
             Scope::Operations => "operations",
         }
@@ -61,12 +73,15 @@ impl Scope {
             Scope::AccountsReadAny
             | Scope::AccountsWriteAny
             | Scope::AccountsFreeze
+            | Scope::AccountsHolds
+            | Scope::AccountsReverse
+            | Scope::AccountsLimits
             | Scope::AuditRead
             | Scope::Operations => None,
         }
     }
 
-    const fn bit(self) -> u8 {
+    const fn bit(self) -> u16 {
         1 << self as u8
     }
 }

@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors:
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    caller::{ANONYMOUS, Caller, now_s},
+    caller::{Caller, RESERVED_SUBJECTS, now_s},
     claims::Claims,
     jwks_cache::JwksCache,
     jwks_source::{Error, HttpClient, JwksSource, secure_url},
@@ -179,11 +179,12 @@ fn validation(issuer: Option<&str>, audience: Option<&str>) -> Validation {
     validation
 }
 
-/// Whether a subject can own accounts. Accounts that were opened without access control belong to [`ANONYMOUS`], so no token
-/// may claim that name.
+/// Whether a subject can own accounts. Accounts that were opened without access control belong to
+/// [`ANONYMOUS`](crate::ANONYMOUS), and the service records the expiry of holds as [`EXPIRY`](crate::EXPIRY), so no token may
+/// claim these names.
 fn can_own_accounts(subject: &str) -> bool {
     let is_short = (1..=SUBJECT_CHARS_MAX).contains(&subject.chars().count());
-    is_short && !subject.contains(char::is_control) && subject != ANONYMOUS
+    is_short && !subject.contains(char::is_control) && !RESERVED_SUBJECTS.contains(&subject)
 }
 
 #[cfg(test)]

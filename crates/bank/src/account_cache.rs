@@ -7,6 +7,7 @@ use std::{
     pin::pin,
 };
 
+use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use lru::LruCache;
 use sqlx::PgConnection;
@@ -115,11 +116,11 @@ impl AccountCache {
         events: Vec<ConcurrentEvent>,
     ) -> Result<(), StorageError> {
         let Some(accounts) = &mut self.accounts else { return Ok(()) };
-        for ConcurrentEvent { stream_id, version, event_type, schema_version, data } in events {
+        for ConcurrentEvent { stream_id, version, event_type, schema_version, data, recorded_at } in events {
             let decode = || self.gate.check(stream_id, version, Event::decode(&event_type, schema_version, &data));
             // A prepared account may already include this event.
             if let Some(cached) = accounts.peek_mut(&stream_id).filter(|cached| cached.version < version) {
-                match evolve(std::mem::take(cached), version, decode()?) {
+                match evolve(std::mem::take(cached), version, decode()?, recorded_at) {
                     Ok(after) => *cached = after,
                     // The next command of this account loads the stream, and fails with the reason in the log.
                     Err(_) => drop(accounts.pop(&stream_id)),
@@ -129,7 +130,8 @@ impl AccountCache {
                 && let Ok(before) = loaded
                 && before.version < version
             {
-                *loaded = evolve(std::mem::take(before), version, decode()?).map_err(|_| NotLoaded::Undecodable);
+                *loaded =
+                    evolve(std::mem::take(before), version, decode()?, recorded_at).map_err(|_| NotLoaded::Undecodable);
             }
         }
         Ok(())
@@ -272,9 +274,9 @@ impl AccountCache {
 
     /// Folds one more event into a loaded account.
     fn apply(&self, loaded: &mut LoadedAccounts, event: StreamEvent) -> Result<(), StorageError> {
-        let StreamEvent { stream_id, version, event_type, schema_version, data } = event;
+        let StreamEvent { stream_id, version, event_type, schema_version, data, recorded_at } = event;
         let decoded = self.gate.check(stream_id, version, Event::decode(&event_type, schema_version, &data))?;
-        fold_event(loaded, stream_id, version, decoded);
+        fold_event(loaded, (stream_id, version), decoded, recorded_at);
         Ok(())
     }
 
@@ -296,11 +298,11 @@ impl AccountCache {
             }
             match piece {
                 StreamItem::Snapshot { version, state } => folded.start_from_snapshot(stream_id, version, &state),
-                StreamItem::Event { version, event_type, schema_version, data } => {
+                StreamItem::Event { version, event_type, schema_version, data, recorded_at } => {
                     events = if events.0 == stream_id { (stream_id, events.1 + 1) } else { (stream_id, 1) };
                     let event = Event::decode(&event_type, schema_version, &data);
                     let event = self.gate.check(stream_id, version, event)?;
-                    fold_event(&mut folded.accounts, stream_id, version, event);
+                    fold_event(&mut folded.accounts, (stream_id, version), event, recorded_at);
                     if events.1 == FIRST_EVENTS_MAX {
                         folded.unfinished.push(stream_id);
                     }
@@ -344,10 +346,15 @@ impl FoldedStreams {
 }
 
 /// Folds one more event into an account.
-fn fold_event(loaded: &mut LoadedAccounts, stream_id: Uuid, version: i64, event: Result<Event, DecodeError>) {
+fn fold_event(
+    loaded: &mut LoadedAccounts,
+    (stream_id, version): (Uuid, i64),
+    event: Result<Event, DecodeError>,
+    recorded_at: DateTime<Utc>,
+) {
     let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(CachedAccount::default()));
     let after = before.and_then(|before| {
-        evolve(before, version, event).map_err(|reason| {
+        evolve(before, version, event, recorded_at).map_err(|reason| {
             tracing::error!(%stream_id, reason, "account cannot be folded; its commands fail");
             NotLoaded::Undecodable
         })
@@ -360,10 +367,11 @@ pub(super) fn evolve(
     before: CachedAccount,
     version: i64,
     event: Result<Event, DecodeError>,
+    recorded_at: DateTime<Utc>,
 ) -> Result<CachedAccount, String> {
     match event {
         Ok(event) if version == before.version + 1 => {
-            Ok(CachedAccount { version, account: before.account.evolve(&event) })
+            Ok(CachedAccount { version, account: before.account.evolve(&event, recorded_at) })
         }
         Ok(_) => Err(format!("version {version} follows version {}", before.version)),
         Err(error) => Err(error.to_string()),

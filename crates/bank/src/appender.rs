@@ -8,23 +8,24 @@
 //! of all their partitions, in ascending order, and caches nothing.
 
 use std::{
-    collections::{BTreeSet, btree_map::Entry},
+    collections::{BTreeSet, HashMap, btree_map::Entry},
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
     account_cache::{AccountCache, CATCH_UP_EVENTS_MAX, LOCKED_CATCH_UP_EVENTS_MAX, LoadedAccounts, NotLoaded},
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
-    clock::LogInterval,
+    clock::{LogInterval, Measurement},
     command::PendingCommand,
     decide_batch::{self, Basis, Decided, HeadsByPartition, RecordedKeys},
+    history::History,
     storage_error::{Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
-use passbook_event_store::timestamp;
 use passbook_event_store::{
     Partitions,
     log::{self, Key, Outcome, ReadSize},
@@ -36,7 +37,7 @@ use passbook_telemetry::metrics::{METRICS, phase};
 const LOCKED_BATCHES_AFTER_CONFLICT: u32 = 16;
 /// A head that was seen longer ago is read again before the lock, so that few events are read behind it.
 const HEAD_AGE_MAX: Duration = Duration::from_millis(100);
-/// A head that is further ahead of this instance's clock is logged, once a minute.
+/// A head that is further ahead of the database's clock is logged, once a minute.
 const CLOCK_BEHIND_MS_MAX: i64 = 1_000;
 
 /// The result of one write to the log.
@@ -186,7 +187,7 @@ impl Appender {
         pending.command.accounts().all(|account_id| self.cache.contains(&account_id) || is_prepared(&account_id))
     }
 
-    /// Decides `batch` and writes it. It decides again if keys of the batch turn out to be recorded, and continues on the
+    /// Decides `batch` at the time of `clock` and writes it. It decides again if keys of the batch turn out to be recorded, and continues on the
     /// locked path if another instance has appended.
     ///
     /// # Errors
@@ -195,11 +196,12 @@ impl Appender {
         &mut self,
         mut path: AppendPath<'_>,
         batch: &[PendingCommand],
+        clock: Measurement,
     ) -> Result<AppendOutcome, StorageError> {
         let mut basis = self.load_basis(&mut path, batch).await?;
         // Each attempt finds further recorded keys, and those that it knows are not asked for again.
         loop {
-            let decided = self.decide(batch, &basis);
+            let decided = self.decide(batch, &basis, clock.now());
             match write(path.connection(), &basis.heads, &decided).await {
                 Ok(WriteOutcome::Written(heads)) => return Ok(self.commit(path, basis, decided, heads).await),
                 Ok(WriteOutcome::KeysRecorded(keys)) => basis.recorded_keys.extend(keys),
@@ -342,7 +344,8 @@ impl Appender {
         if accounts.values().any(|loaded| matches!(loaded, Err(NotLoaded::TooLong))) {
             return Err(StorageError::too_far_behind());
         }
-        Ok(Basis { heads, accounts, recorded_keys: RecordedKeys::new() })
+        let history = History::load(path.connection(), self.partitions, batch, &accounts).await?;
+        Ok(Basis { heads, accounts, recorded_keys: RecordedKeys::new(), history })
     }
 
     /// The partitions of the accounts in a batch. An empty batch checks one partition.
@@ -358,13 +361,12 @@ impl Appender {
         partitions
     }
 
-    fn decide(&self, batch: &[PendingCommand], basis: &Basis) -> Decided {
-        let clock = timestamp::now();
+    fn decide(&self, batch: &[PendingCommand], basis: &Basis, clock: DateTime<Utc>) -> Decided {
         let latest = basis.heads.values().map(|head| head.recorded_at).max().unwrap_or_default();
         let earliest = latest + chrono::Duration::microseconds(1);
         let ahead_ms = (earliest - clock).num_milliseconds();
         if ahead_ms > CLOCK_BEHIND_MS_MAX && self.clock_warnings.is_due() {
-            tracing::warn!(ahead_ms, "log head is ahead of the clock of this instance");
+            tracing::warn!(ahead_ms, "log head is ahead of the database's clock");
         }
         decide_batch::decide(batch, basis, self.partitions, clock.max(earliest), self.snapshot_every)
     }
@@ -391,13 +393,24 @@ impl Appender {
             }
         };
         METRICS.batches.with_label_values(&[label]).inc();
-        let events = decided.appends.values().map(|append| append.events.len()).sum();
-        METRICS.appended_events.inc_by(events as u64);
+        let events = count_by_type(&decided);
         self.cache.store(basis.accounts, decided.changed);
         self.heads = heads;
         self.heads_seen_at = Some(Instant::now());
         AppendOutcome::Committed(CommittedBatch { results: decided.results, events })
     }
+}
+
+/// Counts the events of a committed batch in the metrics, and returns their number.
+fn count_by_type(decided: &Decided) -> usize {
+    let mut counts: HashMap<&str, u64> = HashMap::new();
+    for event in decided.appends.values().flat_map(|append| &append.events) {
+        *counts.entry(event.event_type).or_default() += 1;
+    }
+    for (event_type, count) in counts {
+        METRICS.appended_events.with_label_values(&[event_type]).inc_by(count);
+    }
+    decided.appends.values().map(|append| append.events.len()).sum()
 }
 
 /// Writes a decided batch to each of its partitions. If there are neither events nor keys, it checks the head instead.
@@ -426,8 +439,9 @@ async fn write(
         let outcome = match is_append {
             true => with_timeout(STATEMENT_TIMEOUT, log::append(connection, *partition, head, append)).await?,
             false => {
-                let keys = &append.keys_to_check;
-                with_timeout(STATEMENT_TIMEOUT, log::check_head_and_keys(connection, *partition, head, keys)).await?
+                let (decided_at, keys) = (append.recorded_at, &append.keys_to_check);
+                let checking = log::check_head_and_keys(connection, *partition, head, decided_at, keys);
+                with_timeout(STATEMENT_TIMEOUT, checking).await?
             }
         };
         match outcome {

@@ -1,19 +1,19 @@
-//! Compares the clock of this instance with the database's. Events get the time of this instance's clock, and every later event a
-//! later time: one append with a clock that is a year ahead would freeze all times of the log for a year. So an instance whose
-//! clock differs too much executes no commands.
+//! The database's clock, by which commands are decided and events recorded: all instances and all queries agree on what is over. An
+//! instance whose own clock differs too much executes no commands: one of the two clocks is wrong, and an append with a time that is
+//! a year ahead would freeze all times of the log for a year.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use sqlx::{PgConnection, query_scalar};
 
 use super::storage_error::{STATEMENT_TIMEOUT, StorageError};
 use passbook_event_store::{timestamp, with_timeout};
 
-/// How long a measurement of the database's clock is used. In between, this process's monotonic clock continues it.
+/// How long a measurement of the database's clock is used.
 const MEASURED_S_MAX: u64 = 10;
 /// The shortest pause between two log lines about a clock, in seconds.
 const WARNING_S_MIN: u64 = 60;
@@ -25,8 +25,9 @@ pub(super) struct DatabaseClock {
     warnings: LogInterval,
 }
 
+/// One measurement, which this process's monotonic clock continues.
 #[derive(Clone, Copy)]
-struct Measurement {
+pub(super) struct Measurement {
     /// The database's time.
     time: DateTime<Utc>,
     /// When the request for it was sent, and when the response arrived.
@@ -35,6 +36,12 @@ struct Measurement {
 }
 
 impl Measurement {
+    /// The database's time now, in microseconds. It is behind by at most the time that the measurement took.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        let elapsed = TimeDelta::from_std(self.received_at.elapsed()).unwrap_or_default();
+        (self.time + elapsed).trunc_subsecs(6)
+    }
+
     /// How far `own` is ahead of the database's clock at `at`; negative if it is behind. The result is 0 if the time that the
     /// measurement took can explain the difference.
     fn skew(&self, own: DateTime<Utc>, at: Instant) -> TimeDelta {
@@ -56,14 +63,14 @@ impl DatabaseClock {
         Self { skew_max, measured: None, warnings: LogInterval::default() }
     }
 
-    /// Compares the clocks. Measures the database's clock if the last measurement is old, or before a refusal.
+    /// Returns the last measurement of the database's clock. Measures it again if that is old, or before a refusal.
     ///
     /// # Errors
     /// The clocks differ too much, or the database fails.
-    pub(super) async fn check(&mut self, connection: &mut PgConnection) -> Result<(), StorageError> {
+    pub(super) async fn check(&mut self, connection: &mut PgConnection) -> Result<Measurement, StorageError> {
         let recent = self.measured.filter(|last| last.received_at.elapsed() < Duration::from_secs(MEASURED_S_MAX));
-        if recent.is_some_and(|last| !self.is_skewed(last.skew(timestamp::now(), Instant::now()))) {
-            return Ok(());
+        if let Some(last) = recent.filter(|last| !self.is_skewed(last.skew(timestamp::now(), Instant::now()))) {
+            return Ok(last);
         }
         let sent_at = Instant::now();
         let reading = query_scalar("SELECT clock_timestamp()").fetch_one(connection);
@@ -72,7 +79,7 @@ impl DatabaseClock {
         self.measured = Some(measured);
         let skew = measured.skew(timestamp::now(), Instant::now());
         if !self.is_skewed(skew) {
-            return Ok(());
+            return Ok(measured);
         }
         let (skew_ms, skew_ms_max) = (skew.num_milliseconds(), self.skew_max.num_milliseconds());
         if self.warnings.is_due() {

@@ -27,6 +27,9 @@ pub struct CommandContext {
     pub caller: Arc<str>,
     /// The accounts that the caller may send commands to. All other accounts look to the caller as if they did not exist.
     pub access: AccountAccess,
+    /// The accounts that the caller may read. A receipt contains of the other account of a command only the id if it is none of
+    /// them.
+    pub visibility: AccountAccess,
     /// The request id; it connects all events and log lines of one request.
     pub correlation_id: Arc<str>,
     /// The cause of the events: the caller's trace id, or a new id for this command.
@@ -43,6 +46,14 @@ impl CommandContext {
     /// Whether the caller may see this account.
     pub fn can_see(&self, account: &Account) -> bool {
         match self.access {
+            AccountAccess::Any => true,
+            AccountAccess::Own => account.belongs_to(&self.caller),
+        }
+    }
+
+    /// Whether a receipt may show this account to the caller.
+    pub(super) fn shows(&self, account: &Account) -> bool {
+        match self.visibility {
             AccountAccess::Any => true,
             AccountAccess::Own => account.belongs_to(&self.caller),
         }

@@ -26,6 +26,7 @@ use super::{
     storage_error::{CONNECT_TIMEOUT, Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
+use passbook_domain::{AccountCommand, Command};
 use passbook_event_store::{Partitions, PrimaryConnector, timestamp, with_timeout};
 use passbook_telemetry::metrics::{METRICS, phase};
 use passbook_telemetry::trace::{self, TARGET};
@@ -252,7 +253,7 @@ impl Executor {
                 return Ok(AppendOutcome::Committed(CommittedBatch { results, events: 0 }));
             }
         }
-        waiting.run_while_rejecting(self.clock.check(&mut connection)).await?;
+        let clock = waiting.run_while_rejecting(self.clock.check(&mut connection)).await?;
         let preparing = self.appender.prepare(&mut connection, &part.commands);
         let prepared = waiting.run_while_rejecting(preparing).await?;
         self.rebuilds.put_aside(&mut part.commands, &prepared);
@@ -266,7 +267,7 @@ impl Executor {
                 }
             }
         }
-        let outcome = waiting.run_while_rejecting(self.appender.append(path, &part.commands)).await?;
+        let outcome = waiting.run_while_rejecting(self.appender.append(path, &part.commands, clock)).await?;
         if matches!(outcome, AppendOutcome::Committed(_)) {
             self.connection = Some(connection);
         }
@@ -377,7 +378,8 @@ fn is_replay(result: &Result<CommandOutcome, Error>) -> bool {
     }
 }
 
-/// Whether a command counts in the statistics: it was executed, or refused by the state, and was no dry run.
+/// Whether a command counts in the statistics: it was executed, or refused by the state, and was no dry run. The task that records
+/// expiries sends no requests, so its commands do not count.
 fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) -> bool {
     let is_decided = match result {
         Ok(_) => true,
@@ -390,5 +392,6 @@ fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) 
             | Error::Internal,
         ) => false,
     };
-    is_decided && !pending.context.dry_run
+    let is_expiry = matches!(pending.command, Command::Account { command: AccountCommand::ReleaseExpired { .. }, .. });
+    is_decided && !pending.context.dry_run && !is_expiry
 }

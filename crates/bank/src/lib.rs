@@ -12,9 +12,13 @@ mod command;
 mod command_stats;
 mod decide_batch;
 mod executor;
+mod history;
+mod hold_expiry;
+mod hold_receipt;
 mod key_deletion;
 mod outage;
 mod receipt;
+mod reversal_lookup;
 mod state_rebuild;
 mod storage_error;
 mod unsupported_event;
@@ -34,7 +38,9 @@ use self::{
     command::PendingCommand,
     command_stats::CommandStats,
     executor::{Executor, Shared},
+    reversal_lookup::ReversalLookup,
     state_rebuild::RebuildContext,
+    storage_error::CHANGED_HISTORY,
     unsupported_event::UnsupportedEventGate,
 };
 use passbook_domain::Command;
@@ -44,14 +50,19 @@ use passbook_telemetry::{supervision, trace::TARGET};
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch, Refusal, Refused};
 pub use command_stats::CommandStatsBucket;
 pub use executor::Settings;
+pub use hold_expiry::{DueHolds, HoldExpiry};
+pub use hold_receipt::HoldReceipt;
 pub use key_deletion::KeyDeletion;
 pub use receipt::{
     AccountReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal,
     RefusedBecause, TransferReceipt,
 };
+pub use reversal_lookup::Reversal;
 
 /// How many commands may wait in one queue. More are answered [`Error::Overloaded`] at once.
 pub const QUEUE_COMMANDS_MAX: usize = 4096;
+/// How often the movement of a reversal is read, if the log has another event at its version when the reversal is decided.
+const REVERSAL_ATTEMPTS_MAX: usize = 3;
 
 /// The handle to the executors, cheap to clone.
 #[derive(Clone)]
@@ -61,6 +72,7 @@ pub struct Bank {
     queues: Arc<[PartitionQueue]>,
     command_timeout: Duration,
     stats: Arc<CommandStats>,
+    reversals: ReversalLookup,
     shutdown: CancellationToken,
 }
 
@@ -96,6 +108,7 @@ impl Bank {
         let Settings { partitions, command_timeout, .. } = settings;
         let gate = UnsupportedEventGate::new(unsupported_event, partitions);
         let stats = Arc::new(CommandStats::new(timestamp::now()));
+        let reversals = ReversalLookup::new(&primary, gate.clone(), partitions);
         let rebuilds = RebuildContext::new(primary.clone(), partitions, gate.clone());
         let shared = Shared {
             settings,
@@ -122,7 +135,7 @@ impl Bank {
                 (PartitionQueue { commands, outage }, tokio::spawn(run))
             })
             .unzip();
-        (Self { partitions, queues: queues.into(), command_timeout, stats, shutdown }, executors)
+        (Self { partitions, queues: queues.into(), command_timeout, stats, reversals, shutdown }, executors)
     }
 
     /// Whether all executors accept commands.
@@ -184,6 +197,30 @@ impl Bank {
         }
     }
 
+    /// Pays back a movement, which is first read from the log. Otherwise as [`Self::execute`].
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub async fn reverse(&self, reversal: Reversal, context: CommandContext) -> Result<CommandOutcome, Error> {
+        let changed = Error::StorageUnavailable { reason: CHANGED_HISTORY };
+        for _ in 0..REVERSAL_ATTEMPTS_MAX {
+            let command =
+                self.reversals.command(reversal.clone()).await.map_err(|error| match (error, self.outage()) {
+                    // During an outage the reversals wait for a database that does not answer.
+                    (Error::Overloaded, Some(reason)) => Error::StorageUnavailable { reason },
+                    (error, _) => error,
+                })?;
+            let result = self.execute(command, context.clone()).await;
+            if result.as_ref().err() != Some(&changed) {
+                return result;
+            }
+            // The event was recorded meanwhile, or the connection leads to a former primary.
+            self.reversals.close_connections();
+        }
+        tracing::warn!("movement to reverse differs in the log");
+        Err(changed)
+    }
+
     /// Puts a command into its queue.
     fn accept(&self, pending: PendingCommand) -> Result<(), Error> {
         if self.shutdown.is_cancelled() {
@@ -227,6 +264,7 @@ mod tests {
         let context = CommandContext {
             caller: "ada".into(),
             access: AccountAccess::Any,
+            visibility: AccountAccess::Any,
             correlation_id: "test".into(),
             causation_id: Uuid::nil(),
             idempotency_key: None,

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use passbook_domain::{Amount, Currency, Rejection, Status, transfer::Side};
+use super::hold_receipt::HoldReceipt;
+use passbook_domain::{Amount, Currency, EventType, Rejection, Status, transfer::Side};
 use passbook_event_store::Position;
 use passbook_event_store::timestamp;
 
@@ -80,9 +81,14 @@ pub struct AccountReceipt {
     pub version: i64,
     /// The account's status after the command.
     pub status: Status,
-    /// The balance after the command, in minor units.
-    #[schema(example = 15000, minimum = 0, maximum = 9007199254740991i64)]
+    /// The balance after the command, in minor units; negative if the overdraft is used.
+    #[schema(example = 15000, minimum = -9007199254740991i64, maximum = 9007199254740991i64)]
     pub balance: i64,
+    /// The balance less active holds plus the overdraft, in minor units. A receipt that was recorded before accounts had holds has
+    /// no value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 14500)]
+    pub available: Option<i64>,
     /// The account's currency (ISO 4217).
     #[schema(value_type = String, example = "EUR")]
     pub currency: Currency,
@@ -91,6 +97,10 @@ pub struct AccountReceipt {
     pub position: Position,
     /// The recorded events.
     pub events: Vec<RecordedFact>,
+    /// The hold that the command placed, captured or voided; absent from receipts of other commands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub hold: Option<HoldReceipt>,
 }
 
 /// An event recorded by a command.
@@ -132,6 +142,27 @@ pub struct TransferReceipt {
     pub from: AccountReceipt,
     /// The receiver's account; only its id if the caller may not see the account.
     pub to: Counterparty,
+    /// The hold that the transfer captured; absent from receipts of other transfers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub hold: Option<HoldReceipt>,
+}
+
+impl TransferReceipt {
+    /// The account with this id; `None` if it has no part in the transfer, or the caller may not see it.
+    pub fn account(&self, account_id: Uuid) -> Option<&AccountReceipt> {
+        let to = match &self.to {
+            Counterparty::Visible(account) => Some(account),
+            Counterparty::Hidden(_) => None,
+        };
+        [Some(&self.from), to].into_iter().flatten().find(|account| account.account_id == account_id)
+    }
+
+    /// Whether this is the receipt of a reversal. `from` is then the account that pays back.
+    pub fn is_reversal(&self) -> bool {
+        let mut events = self.from.events.iter();
+        events.any(|fact| fact.event_type == EventType::MovementReversed.name())
+    }
 }
 
 /// The receiver's account of a transfer.
@@ -161,16 +192,30 @@ impl Receipt {
         }
     }
 
-    /// The receipt for a caller who may not see the receiver's account.
-    #[must_use]
-    pub fn without_counterparty(self) -> Self {
+    /// The hold that the command placed, captured or voided.
+    pub fn hold(&self) -> Option<&HoldReceipt> {
         match self {
-            Receipt::Transfer(mut transfer) => {
-                let account_id = transfer.to.account_id();
-                transfer.to = Counterparty::Hidden(HiddenAccount { account_id });
-                Receipt::Transfer(transfer)
-            }
-            Receipt::Account(account) => Receipt::Account(account),
+            Receipt::Transfer(transfer) => transfer.hold.as_ref(),
+            Receipt::Account(account) => account.hold.as_ref(),
+        }
+    }
+
+    /// The receipt for a caller who may not see this account, if it is the receiver of the money.
+    #[must_use]
+    pub(super) fn without_receiver(mut self, account_id: Uuid) -> Self {
+        if let Receipt::Transfer(transfer) = &mut self
+            && transfer.to.account_id() == account_id
+        {
+            transfer.to = Counterparty::Hidden(HiddenAccount { account_id });
+        }
+        self
+    }
+
+    /// The number of events that the command recorded on the account that it names.
+    pub(super) fn event_count(&self) -> u64 {
+        match self {
+            Receipt::Transfer(transfer) => transfer.from.events.len() as u64,
+            Receipt::Account(account) => account.events.len() as u64,
         }
     }
 
@@ -203,7 +248,12 @@ mod tests {
         let amount = Amount::try_from(5).expect("an amount");
         let stored = [
             (
-                RefusedBecause::Rejected(Rejection::InsufficientFunds { balance: 1, amount, currency: eur }),
+                RefusedBecause::Rejected(Rejection::InsufficientFunds {
+                    balance: 1,
+                    available: None,
+                    amount,
+                    currency: eur,
+                }),
                 r#"{"rejected":{"code":"insufficient_funds","balance":1,"amount":5,"currency":"EUR"}}"#,
             ),
             (RefusedBecause::Rejected(Rejection::AccountNotFound), r#"{"rejected":{"code":"account_not_found"}}"#),

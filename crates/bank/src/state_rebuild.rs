@@ -175,7 +175,7 @@ async fn rebuild(context: &RebuildContext, account_id: Uuid) -> Result<(), Stora
         for event in events {
             let decoded = Event::decode(&event.event_type, event.schema_version, &event.data);
             let decoded = context.gate.check(account_id, event.version, decoded)?;
-            match evolve(state.clone(), event.version, decoded) {
+            match evolve(state.clone(), event.version, decoded, event.recorded_at) {
                 Ok(next) => state = next,
                 Err(reason) => {
                     tracing::error!(%account_id, reason, "account cannot be folded; its commands fail");

@@ -16,6 +16,9 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// The reason while the clock is refused.
 pub const CLOCK_SKEWED: &str = "The clock of this instance differs too much from the database's: set the clocks (NTP).";
 
+/// The reason for a reversal whose movement was read from another history of the log.
+pub(super) const CHANGED_HISTORY: &str = "The log changed after the transaction to reverse was read from it.";
+
 /// The reason while a long account is folded.
 pub(super) const STATE_REBUILDING: &str = "The state of the account is being rebuilt from its events.";
 

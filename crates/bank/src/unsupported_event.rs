@@ -30,7 +30,8 @@ impl UnsupportedEventGate {
         let _ = self.event.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// Trips the gate if `decoded` is an event of a newer release. Passes every other result on.
+    /// Trips the gate if `decoded` is an event of a newer release: of a newer schema version, or of a type that this release does not
+    /// know. Passes every other result on.
     ///
     /// # Errors
     /// The event is of a newer release.
@@ -41,7 +42,7 @@ impl UnsupportedEventGate {
         decoded: Result<Event, DecodeError>,
     ) -> Result<Result<Event, DecodeError>, StorageError> {
         match decoded {
-            Err(error @ DecodeError::Newer { .. }) => {
+            Err(error) if error.is_of_newer_release() => {
                 self.event.send_replace(Some(StreamVersion { stream_id, version }));
                 Err(StorageError::unsupported_event(&error))
             }

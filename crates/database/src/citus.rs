@@ -13,7 +13,14 @@ const SHARDS: &str = "SET LOCAL citus.shard_count = 64";
 const ALLOW_LOGIN: &str = "ALTER ROLE passbook_service LOGIN";
 
 /// Functions that Citus runs on the node of the partition in their first argument.
-const FUNCTIONS: [&str; 4] = ["append_batch", "take_turn", "version_at", "position_at"];
+const FUNCTIONS: [&str; 6] = [
+    "append_batch",
+    "append_batch_with_reversals",
+    "take_turn",
+    "version_at",
+    "position_at",
+    "lock_head_and_read_since",
+];
 
 /// The tables were not distributed.
 #[derive(Debug, thiserror::Error)]

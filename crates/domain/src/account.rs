@@ -1,21 +1,25 @@
 //! The account aggregate: `decide` checks a command against the state, `evolve` applies an event to it.
 //!
-//! `evolve` never fails and checks nothing; `decide` checks and changes nothing. The state holds only the fields that a decision
-//! needs. Everything else belongs to a view.
+//! `evolve` never fails and checks nothing; `decide` checks and changes nothing. Both take the time of the log: `decide` that of the
+//! batch, `evolve` that of the event. The state holds only the fields that a decision needs. Everything else belongs to a view.
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     command::{AccountCommand, Movement},
-    event::{AccountOpened, Event, MoneyMoved, StatusChanged},
-    money::{Amount, Currency, MINOR_UNITS_MAX, in_major_units},
+    event::{AccountOpened, Event, HoldCaptured, MoneyMoved, StatusChanged},
+    holds::{Hold, Holds},
+    limits::{Limits, Usage},
+    money::{Amount, Currency, MINOR_UNITS_MAX},
+    rejection::Rejection,
 };
 
 /// The version of [`Account`] in snapshots. Raise it with every change of the serialized form: snapshots of another version
 /// are ignored, and the state is folded from the events.
-pub const STATE_VERSION: i16 = 1;
+pub const STATE_VERSION: i16 = 2;
 
 /// The state of an account, folded from its events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +32,7 @@ pub enum Account {
 }
 
 /// The state of an account after its opening.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OpenedAccount {
     /// The customer that owns the account, as an opaque id.
     pub owner: Arc<str>,
@@ -36,12 +40,21 @@ pub struct OpenedAccount {
     pub currency: Currency,
     /// Open, frozen or closed.
     pub status: Status,
-    /// Minor units, from 0 to [`MINOR_UNITS_MAX`].
+    /// The number of events so far. The id of a hold contains it.
+    pub version: i64,
+    /// Minor units. Together with the overdraft at most [`MINOR_UNITS_MAX`]; below zero only if an overdraft is or was set.
     pub balance: i64,
+    /// The overdraft, and the limits on money that leaves the account.
+    pub limits: Limits,
+    /// What left the account in the current day and month.
+    pub usage: Usage,
+    /// The holds whose end is not recorded.
+    #[serde(default, skip_serializing_if = "Holds::is_empty")]
+    pub holds: Holds,
 }
 
 /// The status of an opened account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = AccountStatus)]
 pub enum Status {
@@ -69,117 +82,85 @@ impl Status {
     }
 }
 
-/// Why the state refuses a command. The variants are in order of rank: if several apply, the first one is returned.
-///
-/// A refusal is stored with its idempotency key, so the JSON must stay readable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
-#[serde(tag = "code", rename_all = "snake_case")]
-pub enum Rejection {
-    /// An account is opened only once.
-    #[error("An account with this id already exists.")]
-    AccountExists,
-    /// No account was opened with this id.
-    #[error("No account has this id.")]
-    AccountNotFound,
-    /// A closed account stays closed.
-    #[error("The account is closed. A closed account cannot be reopened.")]
-    AccountClosed,
-    /// Money cannot move, and the account cannot be closed or frozen again.
-    #[error("The account is frozen. Unfreeze it before you move money or close it.")]
-    AccountFrozen,
-    /// Only a frozen account can be unfrozen.
-    #[error("The account is not frozen, so it cannot be unfrozen.")]
-    AccountNotFrozen,
-    /// The currency of an account never changes.
-    #[error("The account has another currency than the request or the other account.")]
-    CurrencyMismatch,
-    /// The balance is smaller than the amount.
-    #[error(
-        "The balance of {} does not cover {}.",
-        in_major_units(*balance, *currency),
-        in_major_units(amount.minor_units(), *currency)
-    )]
-    InsufficientFunds {
-        /// The balance, in minor units.
-        balance: i64,
-        /// The amount to be debited.
-        amount: Amount,
-        /// The account's currency.
-        currency: Currency,
-    },
-    /// Only an empty account can be closed.
-    #[error(
-        "The account has a balance of {}. Only an account with a zero balance can be closed.",
-        in_major_units(*balance, *currency)
-    )]
-    BalanceNotZero {
-        /// The balance, in minor units.
-        balance: i64,
-        /// The account's currency.
-        currency: Currency,
-    },
-    /// The balance would pass [`MINOR_UNITS_MAX`].
-    #[error("The balance would exceed {MINOR_UNITS_MAX} minor units.")]
-    BalanceLimitExceeded,
-}
-
 impl Account {
-    /// The state after one more event.
+    /// The state after one more event, which was recorded at `recorded_at`.
     #[must_use]
-    pub fn evolve(self, event: &Event) -> Self {
+    pub fn evolve(self, event: &Event, recorded_at: DateTime<Utc>) -> Self {
         match (self, event) {
             (Account::Unopened, Event::AccountOpened(opened)) => Account::Opened(OpenedAccount {
                 owner: opened.owner.clone(),
                 currency: opened.currency,
                 status: Status::Open,
+                version: 1,
                 balance: opened.initial_deposit,
+                limits: Limits::default(),
+                usage: Usage::default(),
+                holds: Holds::default(),
             }),
             // A verified log has no event before the opening.
             (Account::Unopened, _) => Account::Unopened,
-            (Account::Opened(opened), event) => Account::Opened(opened.evolve(event)),
+            (Account::Opened(opened), event) => Account::Opened(opened.evolve(event, recorded_at)),
         }
     }
 
-    /// The event that the command causes.
+    /// The events that the command causes at `now`, the time of the batch. Each line checks in the order of rank.
     ///
     /// # Errors
     /// Why the state refuses the command.
-    pub fn decide(&self, command: &AccountCommand) -> Result<Event, Rejection> {
-        match command {
-            AccountCommand::Open { owner, currency, initial_deposit } => match self {
-                Account::Unopened => Ok(Event::AccountOpened(AccountOpened {
-                    owner: owner.clone(),
-                    currency: *currency,
-                    initial_deposit: *initial_deposit,
-                })),
-                Account::Opened(_) => Err(Rejection::AccountExists),
-            },
-            AccountCommand::Deposit(movement, channel) => {
-                self.open_for(movement)?.credit(movement.amount)?;
-                Ok(Event::MoneyDeposited(MoneyMoved::new(movement, *channel)))
+    pub fn decide(&self, command: &AccountCommand, now: DateTime<Utc>) -> Result<Vec<Event>, Rejection> {
+        use AccountCommand as Command;
+        let account = match (self, command) {
+            (Account::Unopened, Command::Open { owner, currency, initial_deposit, metadata }) => {
+                let (owner, currency, initial_deposit) = (owner.clone(), *currency, *initial_deposit);
+                let opened = AccountOpened { owner, currency, initial_deposit, metadata: metadata.clone() };
+                return Ok(vec![Event::AccountOpened(opened)]);
             }
-            AccountCommand::Withdraw(movement, channel) => {
-                self.open_for(movement)?.debit(movement.amount)?;
-                Ok(Event::MoneyWithdrawn(MoneyMoved::new(movement, *channel)))
+            (Account::Opened(_), Command::Open { .. }) => return Err(Rejection::AccountExists),
+            (account, _) => account.opened()?,
+        };
+        let event = match command {
+            Command::Open { .. } => return Err(Rejection::AccountExists),
+            Command::Deposit(movement, channel) => {
+                account.open_for(movement)?.credit(movement.amount)?;
+                Event::MoneyDeposited(MoneyMoved::new(movement, *channel))
             }
-            AccountCommand::Freeze { reason } => {
-                self.opened()?.must_be_open()?;
-                Ok(Event::AccountFrozen(StatusChanged { reason: reason.clone() }))
+            Command::Withdraw(movement, channel) => {
+                account.open_for(movement)?.pay_out(movement.amount, now)?;
+                Event::MoneyWithdrawn(MoneyMoved::new(movement, *channel))
             }
-            AccountCommand::Unfreeze { reason } => match self.opened()?.status {
-                Status::Open => Err(Rejection::AccountNotFrozen),
-                Status::Frozen => Ok(Event::AccountUnfrozen(StatusChanged { reason: reason.clone() })),
-                Status::Closed => Err(Rejection::AccountClosed),
-            },
-            AccountCommand::Close { reason } => {
-                let opened = self.opened()?;
-                opened.must_be_open()?;
-                match opened.balance {
-                    0 => Ok(Event::AccountClosed(StatusChanged { reason: reason.clone() })),
-                    balance => Err(Rejection::BalanceNotZero { balance, currency: opened.currency }),
-                }
+            Command::PlaceHold(place) => return account.open_for(&place.movement)?.place_hold(place, now),
+            Command::CaptureHold(capture) => {
+                let (amount, is_final) = account.capture_hold(capture, now)?;
+                let (hold_id, reference) = (capture.hold_id, capture.reference.clone());
+                Event::HoldCaptured(HoldCaptured { hold_id, amount, is_final, reference })
             }
-        }
+            Command::VoidHold { hold_id, was_placed, reason } => {
+                account.void_hold((*hold_id, *was_placed), reason.as_deref(), now)?
+            }
+            Command::ReleaseExpired { holds_max } => return Ok(account.holds.expiries(now, *holds_max)),
+            Command::Reverse(reverse) => account.reverse(reverse, now)?,
+            Command::SetLimits(limits) => {
+                account.accept_limits(limits)?;
+                Event::LimitsSet(*limits)
+            }
+            Command::Freeze { reason } => {
+                account.must_be_open()?;
+                Event::AccountFrozen(StatusChanged { reason: reason.clone() })
+            }
+            Command::Unfreeze { reason } => {
+                account.must_be_frozen()?;
+                Event::AccountUnfrozen(StatusChanged { reason: reason.clone() })
+            }
+            Command::Close { reason } => {
+                account.must_be_open()?;
+                account.no_active_hold(now)?;
+                account.must_be_empty()?;
+                let mut events = account.holds.expiries(now, usize::MAX);
+                events.push(Event::AccountClosed(StatusChanged { reason: reason.clone() }));
+                return Ok(events);
+            }
+        };
+        Ok(vec![event])
     }
 
     /// The state after the opening.
@@ -197,34 +178,54 @@ impl Account {
     pub fn belongs_to(&self, owner: &str) -> bool {
         matches!(self, Account::Opened(opened) if *opened.owner == *owner)
     }
-
-    /// The state, if the account accepts movements in the currency of `movement`.
-    pub(crate) fn open_for(&self, movement: &Movement) -> Result<&OpenedAccount, Rejection> {
-        let opened = self.opened()?;
-        opened.must_be_open()?;
-        match movement.currency {
-            Some(currency) if currency != opened.currency => Err(Rejection::CurrencyMismatch),
-            Some(_) | None => Ok(opened),
-        }
-    }
 }
 
 impl OpenedAccount {
-    fn evolve(mut self, event: &Event) -> Self {
+    /// The state after one more event, which was recorded at `recorded_at`.
+    #[must_use]
+    pub fn evolve(mut self, event: &Event, recorded_at: DateTime<Utc>) -> Self {
         match event {
-            Event::AccountOpened(_) => {}
-            Event::MoneyDeposited(deposited) => self.balance += deposited.amount.minor_units(),
-            Event::MoneyWithdrawn(withdrawn) => self.balance -= withdrawn.amount.minor_units(),
-            Event::TransferSent(sent) => self.balance -= sent.amount.minor_units(),
-            Event::TransferReceived(received) => self.balance += received.amount.minor_units(),
+            // A verified log has no second opening.
+            Event::AccountOpened(_) => return self,
+            Event::MoneyDeposited(_) | Event::TransferReceived(_) | Event::MovementReversed(_) => {}
+            Event::MoneyWithdrawn(withdrawn) => self.usage.add(withdrawn.amount, recorded_at),
+            Event::TransferSent(sent) => match sent.hold_id {
+                None => self.usage.add(sent.amount, recorded_at),
+                Some(hold_id) => self.evolve_hold(hold_id, event, recorded_at),
+            },
+            Event::HoldPlaced(placed) => {
+                self.holds.place(Hold::placed(placed, recorded_at));
+                self.usage.add(placed.amount, recorded_at);
+            }
+            Event::HoldCaptured(captured) => self.evolve_hold(captured.hold_id, event, recorded_at),
+            Event::HoldReleased(released) => self.evolve_hold(released.hold_id, event, recorded_at),
+            Event::LimitsSet(limits) => self.limits = *limits,
             Event::AccountFrozen(_) => self.status = Status::Frozen,
             Event::AccountUnfrozen(_) => self.status = Status::Open,
             Event::AccountClosed(_) => self.status = Status::Closed,
         }
+        self.balance += event.balance_change();
+        self.version += 1;
         self
     }
 
-    fn must_be_open(&self) -> Result<(), Rejection> {
+    /// Applies an event to its hold. Limits get back what it releases.
+    fn evolve_hold(&mut self, hold_id: uuid::Uuid, event: &Event, recorded_at: DateTime<Utc>) {
+        if let Some((hold, released)) = self.holds.apply(hold_id, event) {
+            self.usage.give_back(released, hold.placed_at, recorded_at);
+        }
+    }
+
+    /// The account, if it accepts movements in the currency of `movement`.
+    pub(crate) fn open_for(&self, movement: &Movement) -> Result<&Self, Rejection> {
+        self.must_be_open()?;
+        match movement.currency {
+            Some(currency) if currency != self.currency => Err(Rejection::CurrencyMismatch),
+            Some(_) | None => Ok(self),
+        }
+    }
+
+    pub(crate) fn must_be_open(&self) -> Result<(), Rejection> {
         match self.status {
             Status::Open => Ok(()),
             Status::Frozen => Err(Rejection::AccountFrozen),
@@ -232,20 +233,49 @@ impl OpenedAccount {
         }
     }
 
-    /// Checks that the balance can grow by `amount`.
+    pub(crate) fn not_closed(&self) -> Result<(), Rejection> {
+        match self.status {
+            Status::Open | Status::Frozen => Ok(()),
+            Status::Closed => Err(Rejection::AccountClosed),
+        }
+    }
+
+    fn must_be_frozen(&self) -> Result<(), Rejection> {
+        match self.status {
+            Status::Open => Err(Rejection::AccountNotFrozen),
+            Status::Frozen => Ok(()),
+            Status::Closed => Err(Rejection::AccountClosed),
+        }
+    }
+
+    fn must_be_empty(&self) -> Result<(), Rejection> {
+        match self.balance {
+            0 => Ok(()),
+            balance => Err(Rejection::BalanceNotZero { balance, currency: self.currency }),
+        }
+    }
+
+    /// Checks that the balance can grow by `amount`: together with the overdraft it stays within the maximum.
     pub(crate) fn credit(&self, amount: Amount) -> Result<(), Rejection> {
-        if self.balance > MINOR_UNITS_MAX - amount.minor_units() {
+        if self.balance + self.limits.overdraft > MINOR_UNITS_MAX - amount.minor_units() {
             return Err(Rejection::BalanceLimitExceeded);
         }
         Ok(())
     }
 
-    /// Checks that the balance covers `amount`.
-    pub(crate) fn debit(&self, amount: Amount) -> Result<(), Rejection> {
-        if self.balance < amount.minor_units() {
+    /// Checks that `amount` is available.
+    pub(crate) fn debit(&self, amount: Amount, now: DateTime<Utc>) -> Result<(), Rejection> {
+        let available = self.available(now);
+        if available < amount.minor_units() {
             let (balance, currency) = (self.balance, self.currency);
-            return Err(Rejection::InsufficientFunds { balance, amount, currency });
+            return Err(Rejection::InsufficientFunds { balance, available: Some(available), amount, currency });
         }
         Ok(())
+    }
+
+    /// Checks that `amount` is available and within the limits of the account.
+    pub(crate) fn pay_out(&self, amount: Amount, now: DateTime<Utc>) -> Result<(), Rejection> {
+        self.debit(amount, now)?;
+        self.within_limits(amount, now)
     }
 }

@@ -12,6 +12,11 @@ pub enum EventType {
     MoneyWithdrawn,
     TransferSent,
     TransferReceived,
+    HoldPlaced,
+    HoldCaptured,
+    HoldReleased,
+    MovementReversed,
+    LimitsSet,
     AccountFrozen,
     AccountUnfrozen,
     AccountClosed,
@@ -19,25 +24,35 @@ pub enum EventType {
 
 impl EventType {
     /// Every event type.
-    pub const ALL: [EventType; 8] = [
+    pub const ALL: [EventType; 13] = [
         EventType::AccountOpened,
         EventType::MoneyDeposited,
         EventType::MoneyWithdrawn,
         EventType::TransferSent,
         EventType::TransferReceived,
+        EventType::HoldPlaced,
+        EventType::HoldCaptured,
+        EventType::HoldReleased,
+        EventType::MovementReversed,
+        EventType::LimitsSet,
         EventType::AccountFrozen,
         EventType::AccountUnfrozen,
         EventType::AccountClosed,
     ];
 
     /// The name, as stored and as shown to clients.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             EventType::AccountOpened => "AccountOpened",
             EventType::MoneyDeposited => "MoneyDeposited",
             EventType::MoneyWithdrawn => "MoneyWithdrawn",
             EventType::TransferSent => "TransferSent",
             EventType::TransferReceived => "TransferReceived",
+            EventType::HoldPlaced => "HoldPlaced",
+            EventType::HoldCaptured => "HoldCaptured",
+            EventType::HoldReleased => "HoldReleased",
+            EventType::MovementReversed => "MovementReversed",
+            EventType::LimitsSet => "LimitsSet",
             EventType::AccountFrozen => "AccountFrozen",
             EventType::AccountUnfrozen => "AccountUnfrozen",
             EventType::AccountClosed => "AccountClosed",
@@ -49,14 +64,19 @@ impl EventType {
         Self::ALL.into_iter().find(|event_type| event_type.name() == name)
     }
 
-    /// Whether the event always moves money. Most events of a log do.
-    pub fn moves_money(self) -> bool {
+    /// Whether most events of a log are of such types. The index over rare types leaves them out.
+    pub fn is_common(self) -> bool {
         match self {
             EventType::MoneyDeposited
             | EventType::MoneyWithdrawn
             | EventType::TransferSent
             | EventType::TransferReceived => true,
             EventType::AccountOpened
+            | EventType::HoldPlaced
+            | EventType::HoldCaptured
+            | EventType::HoldReleased
+            | EventType::MovementReversed
+            | EventType::LimitsSet
             | EventType::AccountFrozen
             | EventType::AccountUnfrozen
             | EventType::AccountClosed => false,

@@ -39,7 +39,7 @@ pub fn in_major_units(minor_units: i64, currency: Currency) -> String {
 pub const MINOR_UNITS_MAX: i64 = 9_007_199_254_740_991;
 
 /// The amount of a movement in minor units, from 1 to [`MINOR_UNITS_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
 pub struct Amount(i64);
 

@@ -25,7 +25,7 @@ pub struct NewEvent {
 }
 
 /// Identifies one event by its stream and its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamVersion {
     /// The stream.
     pub stream_id: Uuid,

@@ -5,15 +5,17 @@ SELECT
     sized.version AS "version!",
     sized.type AS "event_type!",
     sized.schema_version AS "schema_version!",
-    sized.data AS "data!"
+    sized.data AS "data!",
+    sized.recorded_at AS "recorded_at!"
 FROM (
     SELECT page.*, sum(octet_length(page.data) + $6::bigint) OVER (ORDER BY page.ordinal, page.version) AS bytes,
            row_number() OVER (ORDER BY page.ordinal, page.version) AS number
     FROM (
-        SELECT known.ordinal, tail.stream_id, tail.version, tail.type, tail.schema_version, tail.data::text AS data
+        SELECT known.ordinal, tail.stream_id, tail.version, tail.type, tail.schema_version, tail.data::text AS data,
+               tail.recorded_at
         FROM unnest($2::uuid[], $3::bigint[]) WITH ORDINALITY AS known(id, version, ordinal)
         CROSS JOIN LATERAL (
-            SELECT event.stream_id, event.version, event.type, event.schema_version, event.data
+            SELECT event.stream_id, event.version, event.type, event.schema_version, event.data, event.recorded_at
             FROM event
             WHERE event.partition = $1 AND event.stream_id = known.id AND event.version > known.version
             ORDER BY event.version

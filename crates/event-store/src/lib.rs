@@ -21,6 +21,7 @@ pub mod partition_count;
 mod position;
 mod primary;
 pub mod reader;
+pub mod reversals;
 pub mod scan;
 mod session;
 pub mod stream;

@@ -8,5 +8,6 @@ SELECT
     version AS "version?",
     type AS "event_type?",
     schema_version AS "schema_version?",
-    data AS "data?"
-FROM take_turn($1, $2, $3)
+    data AS "data?",
+    recorded_at AS "recorded_at?"
+FROM lock_head_and_read_since($1, $2, $3, $4, $5)

@@ -9,14 +9,16 @@ use sqlx::{PgConnection, Result, query, query_file, query_scalar};
 use uuid::Uuid;
 
 use super::{
-    event::NewEvent,
+    event::{NewEvent, StreamVersion},
     hash_chain::{Hash, HashedFields, hash_run},
-    locked_read::{EVENT_ROW_BYTES, LOCKED_READ_BYTES_MAX, LOCKED_READ_EVENTS_MAX, LOCKED_READ_KEYS_MAX},
+    locked_read::{EVENT_ROW_BYTES, LOCKED_READ_BYTES_MAX, LOCKED_READ_EVENTS_MAX},
 };
 
-/// How many events [`lock_head_and_read_since`] reads in the statement that takes the lock. With the longest texts they fit into
-/// one response; more events take further statements.
+/// How many events [`lock_head_and_read_since`] reads in the statement that takes the lock, if they fit into one response. Other
+/// events take further statements.
 const TURN_EVENTS_MAX: i64 = 16;
+/// The bytes of one response under a lock, as a parameter of a statement.
+const RESPONSE_BYTES_MAX: i64 = LOCKED_READ_BYTES_MAX as i64;
 
 /// The SQLSTATE of an append to a log that was moved to another database.
 pub const LOG_MOVED: &str = "PB001";
@@ -65,6 +67,21 @@ pub struct Snapshot {
     pub state: String,
 }
 
+/// The row that a reversal writes: the sum reversed of its movement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reversal {
+    /// The movement: its account and its version.
+    pub movement: StreamVersion,
+    /// 1 for the first reversal of the movement.
+    pub number: i32,
+    /// The amount of this reversal, in minor units.
+    pub amount: i64,
+    /// The sum of all reversals of the movement up to this one, in minor units.
+    pub reversed: i64,
+    /// The version of the event of this reversal in the stream of the account.
+    pub reversing_version: i64,
+}
+
 /// The rows that one append writes, atomically.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -80,6 +97,8 @@ pub struct Batch {
     pub snapshots: Vec<Snapshot>,
     /// The version of the JSON schema of the snapshots' states.
     pub state_version: i16,
+    /// Reversals to write.
+    pub reversals: Vec<Reversal>,
 }
 
 /// The outcome of an append or of a check.
@@ -156,13 +175,16 @@ pub struct ConcurrentEvent {
     pub schema_version: i16,
     /// JSON as it was written.
     pub data: String,
+    /// The time of the append.
+    pub recorded_at: DateTime<Utc>,
 }
 
 /// Takes the log-head lock as [`lock_head`] does, and reads the events after `known` in the order of their positions. No statement
 /// returns more than [`LOCKED_READ_BYTES_MAX`].
 ///
-/// The events are `None` if `known` is `None`, if there are more than `events_max`, or if the log does not contain `known`. The
-/// last case is another history, for instance after a restore. On `None` the caller must discard its cached state.
+/// The events are `None` if `known` is `None`, if there are more than `events_max` or too many bytes, or if the log does not
+/// contain `known`. The last case is another history, for instance after a restore. On `None` the caller must discard its cached
+/// state.
 ///
 /// # Errors
 /// As [`lock_head`].
@@ -173,16 +195,23 @@ pub async fn lock_head_and_read_since(
     events_max: i64,
 ) -> Result<(Head, Option<Vec<ConcurrentEvent>>)> {
     let known_position = known.map(|known| known.position);
-    let rows = query_file!("src/lock_head_and_read_since.sql", partition, known_position, TURN_EVENTS_MAX);
+    let rows = query_file!(
+        "src/lock_head_and_read_since.sql",
+        partition,
+        known_position,
+        TURN_EVENTS_MAX,
+        RESPONSE_BYTES_MAX,
+        EVENT_ROW_BYTES
+    );
     let mut rows = rows.fetch_all(&mut *connection).await?.into_iter();
     let first = rows.next().ok_or(sqlx::Error::RowNotFound)?;
     let head = head_from_columns(first.head_position, first.head_hash, first.head_recorded_at, first.head_fence)?;
     let Some(known) = known else { return Ok((head, None)) };
     let missing = head.position - known.position;
-    let events = match missing {
-        0 => (known.hash == head.hash).then(Vec::new),
+    let events = match (missing, first.event_hash) {
+        (0, _) => (known.hash == head.hash).then(Vec::new),
         // An empty log has no event at the known position.
-        1..=TURN_EVENTS_MAX if known.position > 0 => {
+        (1..=TURN_EVENTS_MAX, Some(known_hash)) if known.position > 0 => {
             let events = rows.filter_map(|row| {
                 Some(ConcurrentEvent {
                     stream_id: row.stream_id?,
@@ -190,33 +219,42 @@ pub async fn lock_head_and_read_since(
                     event_type: row.event_type?,
                     schema_version: row.schema_version?,
                     data: row.data?,
+                    recorded_at: row.recorded_at?,
                 })
             });
-            (first.event_hash.as_deref() == Some(&known.hash)).then(|| events.collect())
+            (known_hash == known.hash).then(|| events.collect())
         }
-        _ if (1..=events_max).contains(&missing) => {
+        // The response has no events if they do not fit into it.
+        (_, _) if (1..=events_max).contains(&missing) => {
             read_since(connection, partition, (known, &head), ReadSize::LOCKED).await?
         }
-        _ => None,
+        (_, _) => None,
     };
     Ok((head, events))
 }
 
-/// How much one statement of [`read_since`] reads.
+/// How much [`read_since`] reads: with one statement, and with all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadSize {
-    events_max: i64,
+    statement_events_max: i64,
+    statement_bytes_max: i64,
     bytes_max: i64,
 }
 
 impl ReadSize {
     /// While a lock is held.
-    pub const LOCKED: Self = Self { events_max: LOCKED_READ_EVENTS_MAX, bytes_max: LOCKED_READ_BYTES_MAX as i64 };
+    pub const LOCKED: Self = Self {
+        statement_events_max: LOCKED_READ_EVENTS_MAX,
+        statement_bytes_max: RESPONSE_BYTES_MAX,
+        bytes_max: 4 * 1024 * 1024,
+    };
     /// While no lock is held.
-    pub const UNLOCKED: Self = Self { events_max: 5_000, bytes_max: 4 * 1024 * 1024 };
+    pub const UNLOCKED: Self =
+        Self { statement_events_max: 5_000, statement_bytes_max: 4 * 1024 * 1024, bytes_max: 32 * 1024 * 1024 };
 }
 
-/// Reads the events between two heads, after `known` up to `head`. `None` if the log does not contain `known`.
+/// Reads the events between two heads, after `known` up to `head`. `None` if the log does not contain `known`, or if the events
+/// have more bytes than `size` allows.
 ///
 /// # Errors
 /// A database error.
@@ -226,14 +264,26 @@ pub async fn read_since(
     (known, head): (&Head, &Head),
     size: ReadSize,
 ) -> Result<Option<Vec<ConcurrentEvent>>> {
+    let ReadSize { statement_events_max, statement_bytes_max, bytes_max } = size;
     let mut events = Vec::new();
+    let mut bytes = 0;
     // The event at `known` is read, too, to compare its hash. An empty log has none.
     let mut from = known.position.max(1);
     while from <= head.position {
-        let ReadSize { events_max, bytes_max } = size;
-        let rows = query_file!("src/events_since.sql", partition, from, events_max, bytes_max, EVENT_ROW_BYTES);
+        let rows = query_file!(
+            "src/events_since.sql",
+            partition,
+            from,
+            statement_events_max,
+            statement_bytes_max,
+            EVENT_ROW_BYTES
+        );
         let rows = rows.fetch_all(&mut *connection).await?;
         let Some(read) = rows.last().map(|row| row.position) else { return Ok(None) };
+        bytes += rows.iter().map(|row| row.data.len() as i64 + EVENT_ROW_BYTES).sum::<i64>();
+        if bytes > bytes_max {
+            return Ok(None);
+        }
         for row in rows.into_iter().take_while(|row| row.position <= head.position) {
             if row.position > known.position {
                 events.push(ConcurrentEvent {
@@ -242,6 +292,7 @@ pub async fn read_since(
                     event_type: row.event_type,
                     schema_version: row.schema_version,
                     data: row.data,
+                    recorded_at: row.recorded_at,
                 });
             } else if row.hash != known.hash {
                 return Ok(None);
@@ -287,7 +338,13 @@ pub async fn append(connection: &mut PgConnection, partition: i16, expected: &He
         &column(&batch.snapshots, |snapshot| snapshot.version),
         batch.state_version,
         &column(&batch.snapshots, |snapshot| snapshot.state.as_str()) as _,
-        LOCKED_READ_KEYS_MAX,
+        &column(&batch.reversals, |reversal| reversal.movement.stream_id),
+        &column(&batch.reversals, |reversal| reversal.movement.version),
+        &column(&batch.reversals, |reversal| reversal.number),
+        &column(&batch.reversals, |reversal| reversal.amount),
+        &column(&batch.reversals, |reversal| reversal.reversed),
+        &column(&batch.reversals, |reversal| reversal.reversing_version),
+        RESPONSE_BYTES_MAX,
     )
     .fetch_all(connection)
     .await?;
@@ -310,8 +367,8 @@ pub async fn append(connection: &mut PgConnection, partition: i16, expected: &He
     Ok(Outcome::KeysRecorded(recorded))
 }
 
-/// Checks that the head is still `expected` and that none of `keys_to_check` is recorded. Responses to refused commands without a
-/// key and to dry runs rely on this check, because they write nothing.
+/// Checks that the head is still `expected`, that its time is before `decided_at`, and that none of `keys_to_check` is recorded.
+/// Responses to refused commands without a key and to dry runs rely on this check, because they write nothing.
 ///
 /// It is one statement, so that the head and the keys are read at the same moment.
 ///
@@ -321,6 +378,7 @@ pub async fn check_head_and_keys(
     connection: &mut PgConnection,
     partition: i16,
     expected: &Head,
+    decided_at: DateTime<Utc>,
     keys_to_check: &[KeyId],
 ) -> Result<Outcome> {
     let rows = query_file!(
@@ -328,14 +386,16 @@ pub async fn check_head_and_keys(
         partition,
         &column(keys_to_check, |key| &*key.caller) as _,
         &column(keys_to_check, |key| key.key.as_str()) as _,
-        LOCKED_READ_KEYS_MAX,
+        RESPONSE_BYTES_MAX,
     )
     .fetch_all(connection)
     .await?;
 
-    let unmoved = rows
-        .iter()
-        .any(|row| row.position == expected.position && row.hash == expected.hash && row.fence == expected.fence);
+    let unmoved = rows.iter().any(|row| {
+        (row.position, row.fence) == (expected.position, expected.fence)
+            && row.hash == expected.hash
+            && row.recorded_at < decided_at
+    });
     if !unmoved {
         return Ok(Outcome::HeadMoved);
     }

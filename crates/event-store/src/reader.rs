@@ -3,7 +3,7 @@
 //!
 //! Positions have no gaps and become visible in order, so a reader that continues after its last position never skips an event.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, Result, query_as, query_file, query_scalar};
 use uuid::Uuid;
 
@@ -60,40 +60,6 @@ pub async fn locked_events_after(
         recorded_at: row.recorded_at,
     });
     Ok(rows.collect())
-}
-
-/// Reads the first event of each stream, in no particular order.
-///
-/// # Errors
-/// A database error.
-pub async fn first_events(
-    connection: &mut PgConnection,
-    partition: i16,
-    streams: &[Uuid],
-) -> Result<Vec<RecordedEvent>> {
-    query_as!(
-        RecordedEvent,
-        r#"SELECT
-               first.position,
-               first.id,
-               first.stream_id,
-               first.version,
-               first.type AS event_type,
-               first.schema_version,
-               first.data::text AS "data!",
-               first.recorded_at
-           FROM unnest($2::uuid[]) AS wanted(stream_id)
-           CROSS JOIN LATERAL (
-               SELECT event.*
-               FROM event
-               WHERE event.partition = $1 AND event.stream_id = wanted.stream_id AND event.version = 1
-               LIMIT 1
-           ) AS first"#,
-        partition,
-        streams
-    )
-    .fetch_all(connection)
-    .await
 }
 
 /// Reads the first `limit` events of one stream whose positions are at most `last_position`.
@@ -240,6 +206,34 @@ pub async fn page_of_stream(
         limit
     );
     Ok(with_hashes(rows.fetch_all(connection).await?))
+}
+
+/// Reads the events of a stream that were recorded at exactly this time, by one batch.
+///
+/// # Errors
+/// A database error.
+pub async fn stream_events_at(
+    connection: &mut PgConnection,
+    partition: i16,
+    stream_id: Uuid,
+    recorded_at: DateTime<Utc>,
+) -> Result<Vec<RecordedEvent>> {
+    // The primary key leads to the batch. The index over streams would read the whole stream.
+    let after = position_at(connection, partition, recorded_at).await?;
+    let last = position_at(connection, partition, recorded_at + TimeDelta::microseconds(1)).await?;
+    query_as!(
+        RecordedEvent,
+        r#"SELECT position, id, stream_id, version, type AS event_type, schema_version, data::text AS "data!", recorded_at
+           FROM event
+           WHERE partition = $1 AND position > $2 AND position <= $3 AND stream_id = $4
+           ORDER BY position"#,
+        partition,
+        after,
+        last,
+        stream_id
+    )
+    .fetch_all(connection)
+    .await
 }
 
 /// Reads the hash of the event at `position`. `None`: there is no such event.

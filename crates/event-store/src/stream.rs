@@ -1,6 +1,7 @@
 //! Loads streams for the write side: the snapshot if there is one, then the events after it. Every statement is limited, so that
 //! one long stream holds up neither a batch nor a lock.
 
+use chrono::{DateTime, Utc};
 use futures_util::{Stream, TryStreamExt, stream::iter};
 use sqlx::{PgConnection, Result, query, query_file};
 use uuid::Uuid;
@@ -10,6 +11,9 @@ use super::{
     locked_read::{EVENT_ROW_BYTES, LOCKED_READ_BYTES_MAX, LOCKED_READ_EVENTS_MAX},
     log::Snapshot,
 };
+
+/// How many events one statement looks up. Its response is small enough for a caller that holds the log-head lock.
+const FOUND_MEMBERS_MAX: usize = 256;
 
 /// A snapshot or an event of a stream. Items arrive in the order in which they are folded.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub enum StreamItem {
         schema_version: i16,
         /// JSON as it was written.
         data: String,
+        /// The time of the append.
+        recorded_at: DateTime<Utc>,
     },
 }
 
@@ -49,23 +55,54 @@ pub fn load<'a>(
     state_version: Option<i16>,
     events_max: i64,
 ) -> impl Stream<Item = Result<(Uuid, StreamItem)>> + 'a {
-    let mut last = None;
     query_file!("src/load_streams.sql", partition, ids, state_version, events_max)
         .fetch(connection)
-        .map_ok(move |row| {
-            // Every row of a stream repeats its snapshot.
-            let is_first = last.replace(row.stream_id) != Some(row.stream_id);
-            let snapshot = row.snapshot_version.zip(row.snapshot_state).filter(|_| is_first);
+        .map_ok(|row| {
+            // Only the first row of a stream has the state.
+            let snapshot = row.snapshot_version.zip(row.snapshot_state);
             let snapshot = snapshot.map(|(version, state)| StreamItem::Snapshot { version, state });
-            let event = match (row.version, row.event_type, row.schema_version, row.data) {
-                (Some(version), Some(event_type), Some(schema_version), Some(data)) => {
-                    Some(StreamItem::Event { version, event_type, schema_version, data })
+            let event = match (row.version, row.event_type, row.schema_version, row.data, row.recorded_at) {
+                (Some(version), Some(event_type), Some(schema_version), Some(data), Some(recorded_at)) => {
+                    Some(StreamItem::Event { version, event_type, schema_version, data, recorded_at })
                 }
                 _ => None,
             };
             iter(snapshot.into_iter().chain(event).map(move |item| Ok((row.stream_id, item))))
         })
         .try_flatten()
+}
+
+/// A member of the data of events of one type.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// The name of the event type.
+    pub event_type: &'a str,
+    /// The name of the member. Its text has at most 64 characters.
+    pub name: &'a str,
+}
+
+/// Reads a member of the data of these events, as text. Events of other types, and without the member, are left out.
+///
+/// # Errors
+/// A database error.
+pub async fn find_member(
+    connection: &mut PgConnection,
+    partition: i16,
+    events: &[StreamVersion],
+    member: Member<'_>,
+) -> Result<Vec<(StreamVersion, String)>> {
+    let mut found = Vec::new();
+    for events in events.chunks(FOUND_MEMBERS_MAX) {
+        let ids: Vec<Uuid> = events.iter().map(|event| event.stream_id).collect();
+        let versions: Vec<i64> = events.iter().map(|event| event.version).collect();
+        let rows = query_file!("src/find_member.sql", partition, &ids, &versions, member.event_type, member.name);
+        found.extend(
+            rows.fetch_all(&mut *connection).await?.into_iter().filter_map(|row| {
+                Some((StreamVersion { stream_id: row.stream_id, version: row.version }, row.member?))
+            }),
+        );
+    }
+    Ok(found)
 }
 
 /// An event of a stream.
@@ -81,6 +118,8 @@ pub struct StreamEvent {
     pub schema_version: i16,
     /// JSON as it was written.
     pub data: String,
+    /// The time of the append.
+    pub recorded_at: DateTime<Utc>,
 }
 
 /// Reads up to `events_max` events of one stream after a version.
@@ -94,7 +133,7 @@ pub async fn events_after(
     events_max: i64,
 ) -> Result<Vec<StreamEvent>> {
     let rows = query!(
-        r#"SELECT version, type AS event_type, schema_version, data::text AS "data!"
+        r#"SELECT version, type AS event_type, schema_version, data::text AS "data!", recorded_at
            FROM event
            WHERE partition = $1 AND stream_id = $2 AND version > $3
            ORDER BY version
@@ -110,6 +149,7 @@ pub async fn events_after(
         event_type: row.event_type,
         schema_version: row.schema_version,
         data: row.data,
+        recorded_at: row.recorded_at,
     });
     Ok(rows.collect())
 }
@@ -139,6 +179,7 @@ pub async fn locked_events_after(
         event_type: row.event_type,
         schema_version: row.schema_version,
         data: row.data,
+        recorded_at: row.recorded_at,
     });
     Ok(rows.collect())
 }

@@ -69,12 +69,9 @@ struct Undecodable {
 /// The event behind an error, if it was written by a newer release; otherwise `None`.
 pub(crate) fn event_of_newer_release(error: &sqlx::Error) -> Option<StreamVersion> {
     let sqlx::Error::Decode(inner) = error else { return None };
-    match inner.downcast_ref()? {
-        Undecodable { recorded, source: DecodeError::Newer { .. } } => {
-            Some(StreamVersion { stream_id: recorded.stream_id, version: recorded.version })
-        }
-        Undecodable { .. } => None,
-    }
+    let Undecodable { recorded, source } = inner.downcast_ref()?;
+    let event = StreamVersion { stream_id: recorded.stream_id, version: recorded.version };
+    source.is_of_newer_release().then_some(event)
 }
 
 /// The error for events or checkpoints that contradict each other.

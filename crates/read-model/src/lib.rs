@@ -32,4 +32,4 @@ pub use projector::Projector;
 pub use query_router::QueryRouter;
 pub use read_model::{Error, PROJECTION_WAIT_MS_MAX, Progress, ReadModel};
 pub use rebuilder::Rebuilder;
-pub use views::{accounts, bank_totals, daily_balances, transactions};
+pub use views::{accounts, bank_totals, daily_balances, holds, transactions};

@@ -23,6 +23,12 @@ impl RowSetHash {
         self.count += 1;
         self.sum_of_hashes = self.sum_of_hashes.wrapping_add(key.hash_one(row));
     }
+
+    /// Adds an amount of a row. The result depends on the sum of the amounts of the row, not on how many there were.
+    fn add_amount(&mut self, key: &RandomState, row: impl Hash, amount: i64) {
+        let weight = key.hash_one(row).wrapping_mul(amount.cast_unsigned());
+        self.sum_of_hashes = self.sum_of_hashes.wrapping_add(weight);
+    }
 }
 
 /// The rows of each account that follow from the events. `S` is the state of the fold of one account.
@@ -56,18 +62,24 @@ impl<S: Default> ExpectedRows<S> {
         ActualRows { key: self.key.clone(), accounts: HashMap::new() }
     }
 
-    /// Any account whose actual rows differ. `open_row` returns the row that is still in an account's state; `rows` names the
+    /// Folds an amount that adds up in one row, which `row` identifies. The state of the account does not have the row.
+    pub(crate) fn add_amount(&mut self, account_id: Uuid, row: impl Hash, amount: i64) {
+        let account = self.accounts.entry(account_id).or_default();
+        account.final_rows.add_amount(&self.key, row, amount);
+    }
+
+    /// Any account whose actual rows differ. `open_rows` returns the rows that are still in an account's state; `rows` names the
     /// rows in the message.
-    pub(crate) fn mismatch<R: Hash>(
+    pub(crate) fn mismatch<R: Hash, I: IntoIterator<Item = R>>(
         &self,
         actual: &ActualRows,
         rows: &str,
-        open_row: impl Fn(&S) -> Option<&R>,
+        open_rows: impl Fn(&S) -> I,
     ) -> Option<Mismatch> {
         self.accounts.keys().chain(actual.accounts.keys()).find_map(|account_id| {
             let account = self.accounts.get(account_id);
             let mut expected = account.map(|account| account.final_rows).unwrap_or_default();
-            if let Some(row) = account.and_then(|account| open_row(&account.state)) {
+            for row in account.into_iter().flat_map(|account| open_rows(&account.state)) {
                 expected.add(&self.key, row);
             }
             let actual = actual.accounts.get(account_id).copied().unwrap_or_default();
@@ -93,6 +105,11 @@ impl ActualRows {
     pub(crate) fn add(&mut self, account_id: Uuid, row: impl Hash) {
         self.accounts.entry(account_id).or_default().add(&self.key, row);
     }
+
+    /// Adds the amount of one row of the view.
+    pub(crate) fn add_amount(&mut self, account_id: Uuid, row: impl Hash, amount: i64) {
+        self.accounts.entry(account_id).or_default().add_amount(&self.key, row, amount);
+    }
 }
 
 #[cfg(test)]
@@ -112,12 +129,25 @@ mod tests {
         let expected = expected();
         let mut actual = expected.actual_rows();
         rows.iter().for_each(|(account, row)| actual.add(Uuid::from_u128(*account), row));
-        expected.mismatch(&actual, "rows", Option::as_ref)
+        expected.mismatch(&actual, "rows", |row| *row)
     }
 
     #[test]
     fn equal_row_sets_match_in_any_order() {
         assert_eq!(mismatch(&[(1, 20), (1, 10)]), None);
+    }
+
+    #[test]
+    fn amounts_of_a_row_add_up_in_any_number_of_parts() {
+        let account = Uuid::from_u128(1);
+        for (parts, matches) in [(&[3, 4][..], true), (&[7], true), (&[3, 5], false), (&[], false)] {
+            let mut expected = expected();
+            parts.iter().for_each(|part| expected.add_amount(account, 5, *part));
+            let mut actual = expected.actual_rows();
+            [10_i64, 20].iter().for_each(|row| actual.add(account, row));
+            actual.add_amount(account, 5, 7);
+            assert_eq!(expected.mismatch(&actual, "rows", |row| *row).is_none(), matches, "{parts:?}");
+        }
     }
 
     #[test]

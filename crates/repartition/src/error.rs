@@ -1,7 +1,9 @@
 //! The errors of a copy. Each message is a sentence for the operator, with the remedy.
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
+use passbook_domain::DecodeError;
 use passbook_event_store::Position;
 
 /// Why a copy ended before it was finished.
@@ -47,6 +49,10 @@ pub enum Error {
          log, and copy into an empty database"
     )]
     CopyDiffers(Position),
+    #[error(
+        "the reversal at version {version} of account {account_id} cannot be read: {error}. Use the release that serves the old log"
+    )]
+    UnreadableReversal { account_id: Uuid, version: i64, error: DecodeError },
     #[error("the receipt of the idempotency key {key:?} of caller {caller:?} cannot be copied: {reason}")]
     Receipt { caller: String, key: String, reason: &'static str },
     #[error("another process copies into the same target database: run only one copy at a time")]

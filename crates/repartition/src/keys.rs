@@ -1,7 +1,7 @@
 //! Copies idempotency keys, so that a retry after the move gets its first outcome. The positions in a receipt are replaced by those
 //! of the new log. A recorded refusal has no position and is copied as it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -96,7 +96,14 @@ fn target_partitions(
     (from, to): (Partitions, Partitions),
 ) -> Vec<i16> {
     let (account_id, is_opening) = match receipt {
-        Receipt::Transfer(transfer) => (transfer.from.account_id, false),
+        Receipt::Transfer(transfer) => {
+            if let Counterparty::Visible(payee) = &transfer.to
+                && transfer.is_reversal()
+            {
+                return reversal_partitions([transfer.from.account_id, payee.account_id], source_partition, (from, to));
+            }
+            (transfer.from.account_id, false)
+        }
         Receipt::Account(account) => (account.account_id, account.version == 1),
     };
     let of_account = to.partition_of(account_id);
@@ -104,6 +111,14 @@ fn target_partitions(
     let needs_both =
         is_opening && of_key != of_account && from.partition_of_key(&id.caller, &id.key) == source_partition;
     std::iter::once(of_account).chain(needs_both.then_some(of_key)).collect()
+}
+
+/// The target partitions of the key of a transfer's reversal. The key was stored with the account that the request named, and the receipt
+/// does not show which of the two that was. If the old log had both in one partition, the key is copied for both.
+fn reversal_partitions(accounts: [Uuid; 2], source_partition: i16, (from, to): (Partitions, Partitions)) -> Vec<i16> {
+    let named = accounts.into_iter().filter(|account_id| from.partition_of(*account_id) == source_partition);
+    let partitions: BTreeSet<i16> = named.map(|account_id| to.partition_of(account_id)).collect();
+    partitions.into_iter().collect()
 }
 
 /// The events that a receipt refers to.

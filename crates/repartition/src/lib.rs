@@ -9,6 +9,7 @@ mod error;
 mod keys;
 mod projector_set;
 mod repartition;
+mod reversals;
 mod session;
 
 pub use error::Error;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     error::Error,
+    reversals::write_reversals,
     session::{PAGE_ROWS_MAX, Session},
 };
 use passbook_domain::account::STATE_VERSION;
@@ -161,6 +162,7 @@ impl Session {
         for (target_partition, events) in groups {
             let head = log::lock_head(&mut transaction, target_partition).await?;
             import::append(&mut transaction, target_partition, &head, &events).await?;
+            write_reversals(&mut transaction, target_partition, &events).await?;
         }
         if !import::advance(&mut transaction, before.position, &progress).await? {
             return Err(Error::ConcurrentCopy);

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub replays: IntCounter,
     /// Idempotency keys that were deleted because of their age.
     pub deleted_keys: IntCounter,
+    /// Holds whose expiry this process recorded.
+    pub expired_holds: IntCounter,
     /// Commands in the queues of the executors.
     pub queued_commands: IntGauge,
     /// Commands of each batch.
@@ -48,8 +50,8 @@ pub struct Metrics {
     pub batch_duration: HistogramVec,
     /// Batches by their `path`: `optimistic`, or `locked` because other instances write too.
     pub batches: IntCounterVec,
-    /// Appended events.
-    pub appended_events: IntCounter,
+    /// Appended events, by `type`.
+    pub appended_events: IntCounterVec,
     /// Accounts that batches needed, by `result`: `hit` from the cache, `miss` if loaded from the database.
     pub cache_lookups: IntCounterVec,
     /// Snapshots that loads started from.
@@ -118,6 +120,7 @@ impl Metrics {
             replays: register.counter("replays_total", "Responses replayed for an idempotency key."),
             deleted_keys: register
                 .counter("idempotency_keys_deleted_total", "Idempotency keys deleted because of their age."),
+            expired_holds: register.counter("holds_expired_total", "Holds whose expiry this process recorded."),
             queued_commands: register.gauge("queued_commands", "Commands in the queues of the executors."),
             batch_commands: register.histogram("batch_commands", "Commands in a batch.", COUNTS),
             batch_duration: register.histograms(
@@ -127,7 +130,7 @@ impl Metrics {
                 &["phase"],
             ),
             batches: register.counters("batches_total", "Batches by path: optimistic or locked.", &["path"]),
-            appended_events: register.counter("appended_events_total", "Events appended."),
+            appended_events: register.counters("appended_events_total", "Events appended, by type.", &["type"]),
             cache_lookups: register.counters(
                 "cache_lookups_total",
                 "Accounts that batches needed, by result.",

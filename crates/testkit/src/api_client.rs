@@ -87,6 +87,31 @@ impl ApiClient {
         self.command("/v1/transfers", json!({"from": from, "to": to, "amount": amount})).await
     }
 
+    /// Places a hold; `body` is the request.
+    pub async fn place_hold(&self, account: Uuid, body: Value) -> Response {
+        self.command(&format!("/v1/accounts/{account}/holds"), body).await
+    }
+
+    /// Captures a hold; `body` is the request.
+    pub async fn capture_hold(&self, account: Uuid, hold: Uuid, body: Value) -> Response {
+        self.command(&format!("/v1/accounts/{account}/holds/{hold}/capture"), body).await
+    }
+
+    /// Voids a hold.
+    pub async fn void_hold(&self, account: Uuid, hold: Uuid) -> Response {
+        self.command(&format!("/v1/accounts/{account}/holds/{hold}/void"), json!({})).await
+    }
+
+    /// Reverses the transaction of this version; `body` is the request.
+    pub async fn reverse(&self, account: Uuid, version: i64, body: Value) -> Response {
+        self.command(&format!("/v1/accounts/{account}/transactions/{version}/reversal"), body).await
+    }
+
+    /// Sets the limits of an account; `body` is the request.
+    pub async fn set_limits(&self, account: Uuid, body: Value) -> Response {
+        self.send_command(Method::PUT, &format!("/v1/accounts/{account}/limits"), body).await
+    }
+
     /// Freezes an account.
     pub async fn freeze(&self, account: Uuid) -> Response {
         self.command(&format!("/v1/accounts/{account}/freeze"), json!({})).await
@@ -104,8 +129,13 @@ impl ApiClient {
 
     /// Sends a command with a JSON body.
     pub async fn command(&self, path: &str, body: Value) -> Response {
+        self.send_command(Method::POST, path, body).await
+    }
+
+    async fn send_command(&self, method: Method, path: &str, body: Value) -> Response {
         let query = if self.dry_run { "?dry_run=true" } else { "" };
-        self.post(&format!("{path}{query}"), body.to_string()).await
+        let client = self.with_header("content-type", "application/json");
+        client.send(method, &format!("{path}{query}"), body.to_string()).await
     }
 
     /// Sends a body unchanged, with `Content-Type: application/json`.

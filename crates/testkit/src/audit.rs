@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     App, eventually,
+    hold_audit::check_hold_views,
     log::{Event, Log, read},
 };
 
@@ -54,7 +55,14 @@ pub async fn audit_database(connection: &mut PgConnection) -> Log {
     check_transfers(&log.events);
 
     let accounts = fold(&log.events);
-    assert!(accounts.values().all(|account| account.balance >= 0), "no balance is negative: {accounts:?}");
+    let has_limits =
+        |account: &Uuid| log.events.iter().any(|event| event.stream_id == *account && event.event_type == "LimitsSet");
+    for (account, fold) in &accounts {
+        assert!(
+            fold.balance >= 0 || has_limits(account),
+            "a balance without an overdraft is negative: {account} {fold:?}"
+        );
+    }
     let balances: i64 = accounts.values().map(|account| account.balance).sum();
     assert_eq!(
         balances,
@@ -65,13 +73,18 @@ pub async fn audit_database(connection: &mut PgConnection) -> Log {
     log
 }
 
-/// Each sent transfer was received with the same amount, also in another partition.
+/// Each sent transfer was received with the same amount, also in another partition, and so was each reversal of a transfer.
 fn check_transfers(events: &[Event]) {
     let mut open: BTreeMap<String, i64> = BTreeMap::new();
-    for event in events.iter().filter(|event| event.event_type.starts_with("Transfer")) {
+    for event in events.iter().filter(|event| is_between_accounts(event)) {
         *open.entry(event.json()["transfer_id"].to_string()).or_default() += balance_change(event);
     }
     assert!(open.values().all(|rest| *rest == 0), "transfers whose two sides differ: {open:?}");
+}
+
+/// Whether the event is one side of a transfer, or of the reversal of one.
+fn is_between_accounts(event: &Event) -> bool {
+    !event.json()["transfer_id"].is_null()
 }
 
 /// Recomputes the hash of each event: SHA-256 over the hash of the previous event of its partition and the event's
@@ -152,19 +165,33 @@ pub fn balance_change(event: &Event) -> i64 {
     match event.event_type.as_str() {
         "AccountOpened" => data["initial_deposit"].as_i64().unwrap(),
         "MoneyDeposited" | "TransferReceived" => data["amount"].as_i64().unwrap(),
-        "MoneyWithdrawn" | "TransferSent" => -data["amount"].as_i64().unwrap(),
-        "AccountFrozen" | "AccountUnfrozen" | "AccountClosed" => 0,
+        "MoneyWithdrawn" | "TransferSent" | "HoldCaptured" => -data["amount"].as_i64().unwrap(),
+        "MovementReversed" if data["effect"] == "credit" => data["amount"].as_i64().unwrap(),
+        "MovementReversed" => -data["amount"].as_i64().unwrap(),
+        "HoldPlaced" | "HoldReleased" | "LimitsSet" | "AccountFrozen" | "AccountUnfrozen" | "AccountClosed" => 0,
         unknown => panic!("unknown event type {unknown}"),
     }
 }
 
+/// What came into the bank. The types are named again, so that the sum does not follow from [`balance_change`].
 fn money_in(events: &[Event]) -> i64 {
-    let is_deposit = |event: &&Event| matches!(event.event_type.as_str(), "AccountOpened" | "MoneyDeposited");
-    events.iter().filter(is_deposit).map(balance_change).sum()
+    let amount = |event: &Event| match (event.event_type.as_str(), event.json()) {
+        ("AccountOpened", data) => data["initial_deposit"].as_i64().unwrap(),
+        ("MoneyDeposited", data) => data["amount"].as_i64().unwrap(),
+        ("MovementReversed", data) if data["effect"] == "credit" => data["amount"].as_i64().unwrap(),
+        _ => 0,
+    };
+    events.iter().filter(|event| !is_between_accounts(event)).map(amount).sum()
 }
 
+/// What left the bank, as [`money_in`].
 fn money_out(events: &[Event]) -> i64 {
-    -events.iter().filter(|event| event.event_type == "MoneyWithdrawn").map(balance_change).sum::<i64>()
+    let amount = |event: &Event| match (event.event_type.as_str(), event.json()) {
+        ("MoneyWithdrawn" | "HoldCaptured", data) => data["amount"].as_i64().unwrap(),
+        ("MovementReversed", data) if data["effect"] == "debit" => data["amount"].as_i64().unwrap(),
+        _ => 0,
+    };
+    events.iter().filter(|event| !is_between_accounts(event)).map(amount).sum()
 }
 
 /// Compares the views with the fold but does not check the hash chain, because the test changed the times of events.
@@ -222,7 +249,8 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     .unwrap();
     assert_eq!(movements, expected_movements(&log.events), "account_transaction equals the fold");
     check_days(&mut *connection, &log.events).await;
-    check_totals(connection, accounts).await;
+    check_totals(&mut *connection, accounts).await;
+    check_hold_views(connection, &log.events, accounts).await;
 }
 
 /// The numbers of open, frozen and closed accounts of a currency, and the sum of their balances.

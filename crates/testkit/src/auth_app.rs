@@ -52,6 +52,11 @@ impl AuthApp {
         self.client_with_scope("clerk", "accounts:read:any accounts:write:any accounts:freeze")
     }
 
+    /// A client of the bank's staff that may place holds, reverse transactions and set limits.
+    pub fn back_office(&self) -> ApiClient {
+        self.client_with_scope("back-office", "accounts:holds accounts:reverse accounts:limits")
+    }
+
     /// A client that sends this text as its bearer token.
     pub fn client_with_token(&self, token: &str) -> ApiClient {
         self.app.client().with_header("authorization", &format!("Bearer {token}"))

@@ -14,6 +14,7 @@ pub mod contract;
 pub mod fault_proxy;
 pub mod feed_subscriber;
 pub mod folder;
+pub mod hold_audit;
 pub mod log;
 mod migrated_folder;
 pub mod partition_view;

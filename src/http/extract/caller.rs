@@ -108,6 +108,14 @@ pub fn account_access(caller: &Caller) -> AccountAccess {
     if caller.may(Scope::AccountsWriteAny) { AccountAccess::Any } else { AccountAccess::Own }
 }
 
+/// The accounts that a receipt may show to the caller.
+pub fn account_visibility(caller: &Caller) -> AccountAccess {
+    match caller.may(Scope::AccountsReadAny) {
+        true => AccountAccess::Any,
+        false => account_access(caller),
+    }
+}
+
 /// The account of a view, if the caller may see it. The responses for a hidden and for a missing account are the same.
 ///
 /// # Errors

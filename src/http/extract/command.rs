@@ -15,14 +15,14 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{
-    caller::account_access,
+    caller::{account_access, account_visibility},
     conditions::{if_match, if_match_text, weak_match},
     headers::{RequestId, idempotency_key, traceparent},
     parameters::parse_query,
 };
 use crate::http::{error_code::ErrorCode, problem::Problem, state::AppState};
 use passbook_auth::Caller;
-use passbook_bank::{AccountAccess, Bank, CommandContext, CommandOutcome, IdempotencyKey};
+use passbook_bank::{AccountAccess, Bank, CommandContext, CommandOutcome, IdempotencyKey, Reversal};
 use passbook_domain::{AccountCommand, Command};
 
 /// A byte order mark, which some clients write before JSON. It is ignored (RFC 8259, section 8.1).
@@ -97,6 +97,7 @@ impl<B: DeserializeOwned> FromRequest<AppState> for CommandRequest<B> {
         let context = CommandContext {
             caller: Arc::clone(caller.subject()),
             access: account_access(&caller),
+            visibility: account_visibility(&caller),
             correlation_id: correlation_id(&parts),
             causation_id: causation_id(&parts.headers),
             idempotency_key: None,
@@ -131,15 +132,33 @@ impl<B> CommandRequest<B> {
         account_id: Uuid,
         make_command: impl FnOnce(B) -> Result<AccountCommand, Problem>,
     ) -> Result<CommandOutcome, Problem> {
+        self.execute(bank, |body| Ok(Command::Account { account_id, command: make_command(body)? })).await
+    }
+
+    /// Executes the command that `make_command` makes of the body. The condition is on the account that the path names.
+    ///
+    /// # Errors
+    /// The body is invalid, or the command is rejected. A weak `If-Match` gets an explanation of its own.
+    pub async fn execute(
+        self,
+        bank: &Bank,
+        make_command: impl FnOnce(B) -> Result<Command, Problem>,
+    ) -> Result<CommandOutcome, Problem> {
         let Self { body, context, headers } = self;
-        let command = Command::Account { account_id, command: make_command(body)? };
-        bank.execute(command, context).await.map_err(|error| {
-            let problem = Problem::from(error);
-            match problem.current_version().and_then(|current| weak_match(&headers, current)) {
-                Some(detail) => problem.with_detail(detail),
-                None => problem,
-            }
-        })
+        bank.execute(make_command(body)?, context).await.map_err(|error| refusal(&headers, error))
+    }
+
+    /// Executes the reversal that `make_reversal` makes of the body. The condition is on the account that the path names.
+    ///
+    /// # Errors
+    /// The body is invalid, or the reversal is rejected. A weak `If-Match` gets an explanation of its own.
+    pub async fn reverse(
+        self,
+        bank: &Bank,
+        make_reversal: impl FnOnce(B) -> Result<Reversal, Problem>,
+    ) -> Result<CommandOutcome, Problem> {
+        let Self { body, context, headers } = self;
+        bank.reverse(make_reversal(body)?, context).await.map_err(|error| refusal(&headers, error))
     }
 
     /// Rejects `If-Match`, for commands that do not address a single existing account.
@@ -151,6 +170,15 @@ impl<B> CommandRequest<B> {
             None => Ok(self),
             Some(_) => Err(Problem::invalid_parameter("If-Match", "This operation does not support If-Match.")),
         }
+    }
+}
+
+/// The problem of a command that failed. It explains why a weak `If-Match` does not match.
+fn refusal(headers: &HeaderMap, error: passbook_bank::Error) -> Problem {
+    let problem = Problem::from(error);
+    match problem.current_version().and_then(|current| weak_match(headers, current)) {
+        Some(detail) => problem.with_detail(detail),
+        None => problem,
     }
 }
 

@@ -50,11 +50,13 @@ pub fn none_match(headers: &HeaderMap, etag: &str) -> Result<bool, Problem> {
     })
 }
 
-/// The ETag of an account: its version, and the generation of the view from the second one on.
-pub fn etag(version: i64, generation: i16) -> String {
-    match generation {
-        1 => format!("\"{version}\""),
-        _ => format!("\"{version}.{generation}\""),
+/// The ETag of an account in a view: its version, and behind a dot what else the representation depends on. That is the generation
+/// of the view from the second one on, and the number of holds that are over and whose expiry is not recorded yet.
+pub fn etag(version: i64, generation: i16, unrecorded_expiries: usize) -> String {
+    match (generation, unrecorded_expiries) {
+        (1, 0) => format!("\"{version}\""),
+        (_, 0) => format!("\"{version}.{generation}\""),
+        (_, _) => format!("\"{version}.{generation}.{unrecorded_expiries}\""),
     }
 }
 

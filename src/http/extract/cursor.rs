@@ -43,6 +43,20 @@ pub fn parse_transaction(cursor: &str) -> Result<i64, Problem> {
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(not_of_this_list)
 }
 
+/// The cursor after a hold in the list of an account's holds.
+pub fn after_hold(version: i64) -> String {
+    format!("h{version}")
+}
+
+/// Parses a cursor of a list of holds: the version at which the hold before the page was placed.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is not a cursor of this list.
+pub fn parse_hold(cursor: &str) -> Result<i64, Problem> {
+    let digits = cursor.strip_prefix('h').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).ok_or_else(not_of_this_list)
+}
+
 /// Parses the cursor of the log in `field`. An absent cursor means the beginning of the log.
 ///
 /// # Errors
@@ -81,6 +95,10 @@ mod tests {
         let account = (DateTime::from_timestamp_micros(1_700_000_000_123_456).expect("a time"), Uuid::now_v7());
         assert_eq!(parse_account(&after_account(account)).ok(), Some(account));
         assert_eq!(parse_transaction(&after_transaction(17)).ok(), Some(17));
+        assert_eq!(parse_hold(&after_hold(17)).ok(), Some(17));
+        for invalid in ["", "h", "h-1", "h+1", "h99999999999999999999", "v3"] {
+            assert!(parse_hold(invalid).is_err(), "{invalid}");
+        }
         let date = NaiveDate::from_ymd_opt(2026, 1, 31).expect("a date");
         assert_eq!(parse_day(&after_day(date)).ok(), Some(date));
         for invalid in ["", "d", "d2026-02-30", "d+026-01-31", "d-026-01-31", "d2026-1-31", "d2026-01-311", "v3"] {

@@ -7,4 +7,6 @@ pub mod conditions;
 pub mod content_negotiation;
 pub mod cursor;
 pub mod headers;
+pub mod metadata;
+pub mod nested_path;
 pub mod parameters;

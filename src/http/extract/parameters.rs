@@ -63,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
     }
 }
 
-async fn path_parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Problem> {
+pub(super) async fn path_parameters<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Problem> {
     let parameters = RawPathParams::from_request_parts(parts, state).await;
     parameters.map_err(|_| Problem::invalid_parameter("path", "The path must be UTF-8."))
 }
@@ -318,13 +318,13 @@ impl MinorUnits {
         amount.ok_or_else(|| invalid_amount("amount", 1))
     }
 
-    /// An initial deposit in minor units, which may be 0.
+    /// An amount in minor units that may be 0, such as an initial deposit or a limit.
     ///
     /// # Errors
-    /// 400 `invalid_amount` if the number is not an integer in range.
-    pub fn initial_deposit(self) -> Result<i64, Problem> {
-        let deposit = self.0.filter(|minor_units| (0..=MINOR_UNITS_MAX).contains(minor_units));
-        deposit.ok_or_else(|| invalid_amount("initial_deposit", 0))
+    /// 400 `invalid_amount` with this field if the number is not an integer in range.
+    pub fn zero_or_more(self, field: &'static str) -> Result<i64, Problem> {
+        let amount = self.0.filter(|minor_units| (0..=MINOR_UNITS_MAX).contains(minor_units));
+        amount.ok_or_else(|| invalid_amount(field, 0))
     }
 }
 

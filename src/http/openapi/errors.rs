@@ -34,20 +34,41 @@ const ON_ACCOUNT: &[ErrorCode] = &[AccountNotFound, AccountClosed];
 /// The codes of a command that moves money.
 const MOVEMENT: &[ErrorCode] = &[InvalidAmount, InvalidCurrency, AccountFrozen, CurrencyMismatch];
 
+/// The codes of a command that takes money out of an account, or sets it aside.
+const PAY_OUT: &[ErrorCode] = &[InsufficientFunds, LimitExceeded];
+/// The codes of a command on a hold.
+const ON_HOLD: &[ErrorCode] = &[VersionMismatch, HoldNotFound, HoldNotActive];
+
 /// The error codes that this operation can return, besides those that every operation can return. No codes: the operation has no
 /// entry, which a test reports.
 fn codes_of(operation_id: &str) -> &'static [&'static [ErrorCode]] {
     match operation_id {
         "openAccount" => &[COMMAND, &[InvalidAmount, InvalidCurrency, AccountExists]],
         "createDeposit" => &[COMMAND, ON_ACCOUNT, MOVEMENT, &[VersionMismatch, BalanceLimitExceeded]],
-        "createWithdrawal" => &[COMMAND, ON_ACCOUNT, MOVEMENT, &[VersionMismatch, InsufficientFunds]],
-        "createTransfer" => &[COMMAND, ON_ACCOUNT, MOVEMENT, &[SameAccount, InsufficientFunds, BalanceLimitExceeded]],
+        "createWithdrawal" => &[COMMAND, ON_ACCOUNT, MOVEMENT, PAY_OUT, &[VersionMismatch]],
+        "createTransfer" => &[COMMAND, ON_ACCOUNT, MOVEMENT, PAY_OUT, &[SameAccount, BalanceLimitExceeded]],
+        "placeHold" => &[COMMAND, ON_ACCOUNT, MOVEMENT, PAY_OUT, &[VersionMismatch, TooManyHolds]],
+        "captureHold" => &[
+            COMMAND,
+            ON_ACCOUNT,
+            ON_HOLD,
+            &[InvalidAmount, SameAccount, AccountFrozen, CurrencyMismatch, ExceedsHold, BalanceLimitExceeded],
+        ],
+        "voidHold" => &[COMMAND, ON_ACCOUNT, ON_HOLD],
+        "reverseTransaction" => &[
+            COMMAND,
+            ON_ACCOUNT,
+            &[VersionMismatch, InvalidAmount, TransactionNotFound, AccountFrozen],
+            &[NotReversible, AlreadyReversed, ExceedsReversible, InsufficientFunds, BalanceLimitExceeded],
+        ],
+        "setLimits" => &[COMMAND, ON_ACCOUNT, &[VersionMismatch, InvalidAmount, BalanceLimitExceeded]],
         "freezeAccount" => &[COMMAND, ON_ACCOUNT, &[VersionMismatch, AccountFrozen]],
         "unfreezeAccount" => &[COMMAND, ON_ACCOUNT, &[VersionMismatch, AccountNotFrozen]],
-        "closeAccount" => &[COMMAND, ON_ACCOUNT, &[VersionMismatch, AccountFrozen, BalanceNotZero]],
+        "closeAccount" => &[COMMAND, ON_ACCOUNT, &[VersionMismatch, AccountFrozen, HoldsActive, BalanceNotZero]],
         "getAccount" => &[VIEW, &[AccountNotFound, VersionNotFound]],
         "listAccounts" => &[VIEW, &[InvalidCurrency]],
-        "listTransactions" | "listDailyBalances" => &[VIEW, &[AccountNotFound]],
+        "listTransactions" | "listDailyBalances" | "listHolds" | "getLimits" => &[VIEW, &[AccountNotFound]],
+        "getHold" => &[VIEW, &[AccountNotFound, HoldNotFound]],
         "getStatement" => &[VIEW, &[AccountNotFound, NotAcceptable]],
         "getTransfer" => &[VIEW, &[NotFound]],
         "getOverview" | "listProjections" => &[VIEW],

@@ -34,6 +34,11 @@ fn data_schema(event_type: EventType) -> &'static str {
         EventType::MoneyDeposited | EventType::MoneyWithdrawn => "MoneyMoved",
         EventType::TransferSent => "TransferSent",
         EventType::TransferReceived => "TransferReceived",
+        EventType::HoldPlaced => "HoldPlaced",
+        EventType::HoldCaptured => "HoldCaptured",
+        EventType::HoldReleased => "HoldReleased",
+        EventType::MovementReversed => "MovementReversed",
+        EventType::LimitsSet => "Limits",
         EventType::AccountFrozen | EventType::AccountUnfrozen | EventType::AccountClosed => "StatusChanged",
     }
 }

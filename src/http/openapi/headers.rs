@@ -64,7 +64,7 @@ pub fn add_headers(operation: &mut Operation) {
         if is_conditional && matches!(status, "200" | "304") {
             add(response, &header::VARY);
         }
-        if is_conditional && matches!(status, "200" | "304") || has_body(response, "AccountReceipt") {
+        if is_conditional && matches!(status, "200" | "304") || is_receipt_of_account(response) {
             add(response, &header::ETAG);
         }
         match status {
@@ -83,9 +83,11 @@ fn has_parameter(operation: &Operation, parameter_in: ParameterIn, name: &str) -
     })
 }
 
-fn has_body(response: &Response, schema_name: &str) -> bool {
+/// Whether the response is the receipt of a command on one account, also if it may change another one.
+fn is_receipt_of_account(response: &Response) -> bool {
     let Some(RefOr::T(content)) = response.content.get("application/json") else { return false };
-    matches!(&content.schema, Some(RefOr::Ref(reference)) if *reference == Ref::from_schema_name(schema_name))
+    let Some(RefOr::Ref(body)) = &content.schema else { return false };
+    ["AccountReceipt", "CommandReceipt"].iter().any(|name| *body == Ref::from_schema_name(*name))
 }
 
 fn add(response: &mut Response, header: &HeaderName) {

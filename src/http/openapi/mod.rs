@@ -27,7 +27,13 @@ use super::{
     state::AppState,
 };
 use passbook_auth::{Access, Scope};
-use passbook_domain::event::{AccountOpened, MoneyMoved, StatusChanged, TransferReceived, TransferSent};
+use passbook_domain::{
+    Limits,
+    event::{
+        AccountOpened, HoldCaptured, HoldPlaced, HoldReleased, MoneyMoved, MovementReversed, StatusChanged,
+        TransferReceived, TransferSent,
+    },
+};
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -72,7 +78,8 @@ impl From<&Access> for AccessControl {
     security(()),
     components(schemas(
         ProblemBody<'static>, ErrorCode, FieldError<'static>, PositionText,
-        AccountOpened, MoneyMoved, TransferSent, TransferReceived, StatusChanged,
+        AccountOpened, MoneyMoved, TransferSent, TransferReceived, HoldPlaced, HoldCaptured, HoldReleased,
+        MovementReversed, Limits, StatusChanged,
     )),
     tags(
         (name = "Commands", description = "Change accounts."),

@@ -18,8 +18,11 @@ use super::{
             command::{CommandOptions, canonical, parse},
             parameters::{Freshness, NoParameters, parse_query},
         },
+        holds::{CaptureHoldBody, HoldsQuery, PlaceHoldBody, VoidHoldBody},
+        limits::SetLimits,
         movements::MoveMoney,
         projections::RebuildQuery,
+        reversals::ReverseTransaction,
         statement::StatementQuery,
         transactions::TransactionsQuery,
         transfers::TransferMoney,
@@ -27,7 +30,7 @@ use super::{
     bytes, mutated,
 };
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 21] = [
     "currency",
     "owner",
     "initial_deposit",
@@ -38,6 +41,15 @@ const FIELDS: [&str; 12] = [
     "reason",
     "from",
     "to",
+    "metadata",
+    "expires_in_seconds",
+    "final",
+    "overdraft",
+    "per_movement",
+    "out_per_day",
+    "out_per_month",
+    "hold_id",
+    "version",
     "Amount",
     "",
 ];
@@ -71,6 +83,12 @@ enum Allowed {
     RequiredText,
     /// A text or `null`; optional.
     OptionalText,
+    /// A 64-bit integer or `null`; optional.
+    OptionalInteger,
+    /// `true`, `false` or `null`; optional.
+    OptionalBoolean,
+    /// An object of texts or `null`; optional.
+    OptionalTexts,
 }
 
 type Shape = &'static [(&'static str, Allowed)];
@@ -80,12 +98,14 @@ const OPEN_ACCOUNT: Shape = &[
     ("owner", Allowed::OptionalText),
     ("initial_deposit", Allowed::OptionalValue),
     ("account_id", Allowed::OptionalText),
+    ("metadata", Allowed::OptionalTexts),
 ];
 const MOVE_MONEY: Shape = &[
     ("amount", Allowed::RequiredValue),
     ("currency", Allowed::OptionalValue),
     ("reference", Allowed::OptionalText),
     ("channel", Allowed::OptionalText),
+    ("metadata", Allowed::OptionalTexts),
 ];
 const TRANSFER_MONEY: Shape = &[
     ("from", Allowed::RequiredText),
@@ -93,8 +113,41 @@ const TRANSFER_MONEY: Shape = &[
     ("amount", Allowed::RequiredValue),
     ("currency", Allowed::OptionalValue),
     ("reference", Allowed::OptionalText),
+    ("metadata", Allowed::OptionalTexts),
 ];
 const REASON: Shape = &[("reason", Allowed::OptionalText)];
+const PLACE_HOLD: Shape = &[
+    ("amount", Allowed::RequiredValue),
+    ("currency", Allowed::OptionalValue),
+    ("expires_in_seconds", Allowed::OptionalInteger),
+    ("reference", Allowed::OptionalText),
+    ("metadata", Allowed::OptionalTexts),
+];
+const CAPTURE_HOLD: Shape = &[
+    ("amount", Allowed::OptionalValue),
+    ("final", Allowed::OptionalBoolean),
+    ("to", Allowed::OptionalText),
+    ("reference", Allowed::OptionalText),
+];
+const REVERSE_TRANSACTION: Shape = &[("amount", Allowed::OptionalValue), ("reason", Allowed::OptionalText)];
+const SET_LIMITS: Shape = &[
+    ("overdraft", Allowed::OptionalValue),
+    ("per_movement", Allowed::OptionalValue),
+    ("out_per_day", Allowed::OptionalValue),
+    ("out_per_month", Allowed::OptionalValue),
+];
+/// The bodies of all commands, in the order of [`accepted_by`].
+const SHAPES: [Shape; 9] = [
+    OPEN_ACCOUNT,
+    MOVE_MONEY,
+    TRANSFER_MONEY,
+    REASON,
+    PLACE_HOLD,
+    CAPTURE_HOLD,
+    REASON,
+    REVERSE_TRANSACTION,
+    SET_LIMITS,
+];
 
 /// An arbitrary JSON value.
 fn value() -> impl Strategy<Value = Value> {
@@ -135,6 +188,11 @@ fn is_allowed(shape: Shape, members: &[(&str, Value)]) -> bool {
                 None => false,
                 Some(Allowed::RequiredText) => value.is_string(),
                 Some(Allowed::OptionalText) => value.is_string() || value.is_null(),
+                Some(Allowed::OptionalInteger) => value.is_i64() || value.is_null(),
+                Some(Allowed::OptionalBoolean) => value.is_boolean() || value.is_null(),
+                Some(Allowed::OptionalTexts) => {
+                    value.is_null() || value.as_object().is_some_and(|pairs| pairs.values().all(Value::is_string))
+                }
                 Some(Allowed::RequiredValue | Allowed::OptionalValue) => true,
             }
     });
@@ -147,13 +205,18 @@ fn is_accepted<B: DeserializeOwned>(body: &[u8]) -> bool {
     parse::<B>(body).is_ok()
 }
 
-/// Which commands accept the body: open an account, move money, transfer money, change the status.
-fn accepted_by(body: &[u8]) -> [bool; 4] {
+/// Which commands accept the body, in the order of [`SHAPES`].
+fn accepted_by(body: &[u8]) -> [bool; SHAPES.len()] {
     [
         is_accepted::<OpenAccount>(body),
         is_accepted::<MoveMoney>(body),
         is_accepted::<TransferMoney>(body),
         is_accepted::<Reason>(body),
+        is_accepted::<PlaceHoldBody>(body),
+        is_accepted::<CaptureHoldBody>(body),
+        is_accepted::<VoidHoldBody>(body),
+        is_accepted::<ReverseTransaction>(body),
+        is_accepted::<SetLimits>(body),
     ]
 }
 
@@ -165,7 +228,7 @@ fn accepts<Q: DeserializeOwned>(uri: &Uri) -> bool {
 proptest! {
     #[test]
     fn arbitrary_members_are_accepted_as_the_contract_says(members in members()) {
-        let expected = [OPEN_ACCOUNT, MOVE_MONEY, TRANSFER_MONEY, REASON].map(|shape| is_allowed(shape, &members));
+        let expected = SHAPES.map(|shape| is_allowed(shape, &members));
         prop_assert_eq!(accepted_by(object_text(&members).as_bytes()), expected, "{}", object_text(&members));
     }
 
@@ -176,7 +239,7 @@ proptest! {
         // A number beyond the range of a float, such as 1e400, is rejected only where it is parsed.
         let is_object = body.is_empty() || serde_json::from_slice::<BTreeMap<String, &RawValue>>(&body).is_ok();
         let accepted = accepted_by(&body);
-        prop_assert!(is_object || accepted == [false; 4], "{:?}", String::from_utf8_lossy(&body));
+        prop_assert!(is_object || accepted == [false; SHAPES.len()], "{:?}", String::from_utf8_lossy(&body));
     }
 
     #[test]
@@ -197,7 +260,7 @@ proptest! {
     fn arbitrary_deep_nesting_is_rejected(depth in 100..60_000usize, open in "[\\[{]") {
         let unit = if open == "[" { "[" } else { "{\"a\":" };
         let body = format!("{{\"amount\": {}", unit.repeat(depth.min(60_000 / unit.len())));
-        prop_assert_eq!(accepted_by(body.as_bytes()), [false; 4]);
+        prop_assert_eq!(accepted_by(body.as_bytes()), [false; SHAPES.len()]);
     }
 
     #[test]
@@ -208,7 +271,7 @@ proptest! {
         let Ok(uri) = format!("/?{}", query.join("&")).parse::<Uri>() else { return Ok(()) };
         let accepted = [
             accepts::<CommandOptions>(&uri), accepts::<AccountQuery>(&uri), accepts::<AccountsQuery>(&uri), accepts::<Freshness>(&uri),
-            accepts::<TransactionsQuery>(&uri), accepts::<StatementQuery>(&uri), accepts::<DailyBalancesQuery>(&uri),
+            accepts::<TransactionsQuery>(&uri), accepts::<HoldsQuery>(&uri), accepts::<StatementQuery>(&uri), accepts::<DailyBalancesQuery>(&uri),
             accepts::<AccountEventsQuery>(&uri), accepts::<EventsQuery>(&uri), accepts::<StreamQuery>(&uri),
             accepts::<RebuildQuery>(&uri), accepts::<NoParameters>(&uri),
         ];
@@ -216,6 +279,6 @@ proptest! {
             let is_plain = !name.contains(['%', '+']) && !value.contains('&') && !name.is_empty();
             is_plain && !PARAMETERS.contains(&&**name)
         });
-        prop_assert!(!has_unknown_name || accepted == [false; 12], "{uri}: {accepted:?}");
+        prop_assert!(!has_unknown_name || accepted == [false; 13], "{uri}: {accepted:?}");
     }
 }

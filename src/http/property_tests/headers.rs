@@ -27,8 +27,8 @@ fn quoted(key: &str) -> String {
     format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-fn tag() -> impl Strategy<Value = (bool, i64, i16)> {
-    (any::<bool>(), 1..=i64::MAX, 1..=i16::MAX)
+fn tag() -> impl Strategy<Value = (bool, i64, (i16, usize))> {
+    (any::<bool>(), 1..=i64::MAX, (1..=i16::MAX, 0..=200_usize))
 }
 
 fn preference() -> impl Strategy<Value = String> {
@@ -81,16 +81,16 @@ proptest! {
 
     #[test]
     fn arbitrary_etags_are_parsed_back(tags in vec(tag(), 1..9), separator in " ?, ?") {
-        let texts = tags.iter().map(|(weak, version, generation)| {
-            format!("{}{}", if *weak { "W/" } else { "" }, etag(*version, *generation))
+        let texts = tags.iter().map(|(weak, version, (generation, holds_over))| {
+            format!("{}{}", if *weak { "W/" } else { "" }, etag(*version, *generation, *holds_over))
         });
         let text = texts.collect::<Vec<_>>().join(&separator);
         let strong: Vec<i64> = tags.iter().filter(|(weak, ..)| !weak).map(|(_, version, _)| *version).collect();
         let parsed = if_match(&header(&header::IF_MATCH, text.as_bytes()).expect("a header"));
         prop_assert_eq!(parsed.ok().flatten(), Some(IfMatch::Versions(strong)));
         let headers = header(&header::IF_NONE_MATCH, text.as_bytes()).expect("a header");
-        for (_, version, generation) in tags {
-            prop_assert_eq!(none_match(&headers, &etag(version, generation)).ok(), Some(true));
+        for (_, version, (generation, holds_over)) in tags {
+            prop_assert_eq!(none_match(&headers, &etag(version, generation, holds_over)).ok(), Some(true));
         }
     }
 

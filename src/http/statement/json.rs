@@ -37,7 +37,7 @@ pub struct StatementSchema {
     /// The day after the last, in UTC.
     to: NaiveDate,
     /// The balance before the first day, in minor units; 0 before the opening of the account.
-    #[schema(example = 10000, minimum = 0, maximum = 9007199254740991i64)]
+    #[schema(example = 10000, minimum = -9007199254740991i64, maximum = 9007199254740991i64)]
     opening_balance: i64,
     /// Every movement of money in the period, oldest first.
     lines: Vec<TransactionView>,
@@ -48,7 +48,7 @@ pub struct StatementSchema {
     #[schema(example = "500", pattern = "^[0-9]+$")]
     total_out: String,
     /// The balance after the last day, in minor units: `opening_balance + total_in - total_out`.
-    #[schema(example = 15000, minimum = 0, maximum = 9007199254740991i64)]
+    #[schema(example = 15000, minimum = -9007199254740991i64, maximum = 9007199254740991i64)]
     closing_balance: i64,
     /// How far the view had read. The statement contains no event that was recorded later.
     #[schema(value_type = String)]

@@ -183,7 +183,7 @@ impl EventReader {
         let head = PartitionCursor::new(head.position, &head.hash);
         let filter = TypeFilter { partition, event_type: event_type.name(), after: after.position };
         // Events that move money are frequent and have no index by type, so a range of positions is scanned for them.
-        let (read, scanned_to) = match event_type.moves_money() {
+        let (read, scanned_to) = match event_type.is_common() {
             false => (reader::page_of_rare_type(connection, filter, limit).await?, head),
             true => {
                 let scan_events = (SCAN_EVENTS_MAX / i64::from(self.partitions.count())).max(limit);

@@ -12,7 +12,7 @@ use passbook_domain::Event;
 use passbook_event_store::{EventWithHash, Partitions, hash_chain, scan};
 use passbook_read_model::{
     DecodedEvent, Positioned,
-    accounts::{self, AccountView},
+    accounts::{self, AccountRow, ReadAccount},
 };
 
 /// The end of a verification.
@@ -47,8 +47,8 @@ pub(crate) struct AccountCheck {
     partition: i16,
     account_id: Uuid,
     events: i64,
-    fold: Option<AccountView>,
-    view: Option<Positioned<Option<AccountView>>>,
+    fold: Option<AccountRow>,
+    view: Option<Positioned<Option<ReadAccount>>>,
 }
 
 impl AccountCheck {
@@ -112,7 +112,7 @@ impl AccountCheck {
         let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
             .map_err(|error| format!("position {position}: {error}"))?;
         self.events = version;
-        self.fold = AccountView::evolve(self.fold.take(), &DecodedEvent { recorded, event });
+        self.fold = AccountRow::evolve(self.fold.take(), &DecodedEvent { recorded, event });
         self.compare_view(version, position)
     }
 
@@ -121,10 +121,10 @@ impl AccountCheck {
         let Some(Positioned { value: view, position: checkpoint, .. }) = &self.view else { return Ok(()) };
         let is_projected = checkpoint.in_partition(self.partition) >= position;
         match view {
-            Some(view) if view.version == version && Some(view) != self.fold.as_ref() => {
+            Some(view) if view.row.state.version == version && !self.matches_fold(view) => {
                 Err(format!("the view does not match the events up to position {position}"))
             }
-            Some(view) if view.version < version && is_projected => {
+            Some(view) if view.row.state.version < version && is_projected => {
                 Err(format!("the view's checkpoint includes position {position}, but the view lacks the event there"))
             }
             None if is_projected => {
@@ -134,10 +134,15 @@ impl AccountCheck {
         }
     }
 
+    /// Whether the row is the fold of the events, as a generation of its shape stores it.
+    fn matches_fold(&self, view: &ReadAccount) -> bool {
+        self.fold.clone().is_some_and(|fold| fold.in_shape(view.schema_version) == view.row)
+    }
+
     /// Compares the view's version with the number of events.
     fn compare_versions(&self) -> Option<String> {
-        let view = self.view.as_ref()?.value.as_ref()?;
-        (view.version > self.events)
-            .then(|| format!("the view has version {}, but the last event has version {}", view.version, self.events))
+        let version = self.view.as_ref()?.value.as_ref()?.row.state.version;
+        (version > self.events)
+            .then(|| format!("the view has version {version}, but the last event has version {}", self.events))
     }
 }

@@ -19,7 +19,7 @@ use super::{
     report::{Error, Finding},
 };
 use passbook_bank::{AccountReceipt, Counterparty, Receipt};
-use passbook_domain::Event;
+use passbook_domain::{Event, reversal::Effect};
 use passbook_event_store::{
     Partitions, Position, RecordedEvent,
     scan::{RecordedKey, keys_of_other_partitions},
@@ -38,6 +38,8 @@ struct Claim {
     position: i64,
     hash: u64,
     kept_in: i16,
+    /// Whether the receipt has `available`; older releases did not write it.
+    has_available: bool,
 }
 
 /// The facts of a command that its event in another partition records, besides the account's receipt.
@@ -45,6 +47,7 @@ struct Claim {
 enum Facts {
     Opening,
     Received { transfer_id: Uuid, from: Uuid, amount: i64 },
+    Reversed { transfer_id: Uuid, amount: i64, is_credit: bool },
 }
 
 /// The claims about one partition that are not compared yet, in the order of their positions.
@@ -89,7 +92,10 @@ impl PartitionClaims {
         event: &RecordedEvent,
     ) -> Result<(), Error> {
         while let Some(claim) = self.claims.next_if(|claim| claim.position <= event.position) {
-            let expected = expected(fold, event).map(|(facts, account)| hash(&self.hasher, &facts, &account));
+            let expected = expected(fold, event).map(|(facts, account)| {
+                let available = account.available.filter(|_| claim.has_available);
+                hash(&self.hasher, &facts, &AccountReceipt { available, ..account })
+            });
             if claim.position != event.position || expected != Some(claim.hash) {
                 return Err(self.finding(connection, fold, claim, "does not match its events").await?.into());
             }
@@ -140,18 +146,21 @@ fn claims(hasher: &RandomState, kept_in: i16, key: &RecordedKey) -> Vec<(i16, Cl
     let Position::PerPartition(positions) = receipt.position() else { return vec![] };
     let (facts, account) = match &receipt {
         Receipt::Account(account) => (Facts::Opening, account),
-        Receipt::Transfer(transfer) => match &transfer.to {
-            Counterparty::Visible(to) => {
-                let (transfer_id, from, amount) =
-                    (transfer.transfer_id, transfer.from.account_id, transfer.amount.minor_units());
-                (Facts::Received { transfer_id, from, amount }, to)
+        Receipt::Transfer(transfer) => {
+            let Counterparty::Visible(to) = &transfer.to else { return vec![] };
+            let (transfer_id, amount) = (transfer.transfer_id, transfer.amount.minor_units());
+            // The key of a reversal is stored with the account that the request named: either side of the transfer.
+            match (transfer.is_reversal(), to.position.in_partition(kept_in) > 0) {
+                (true, true) => (Facts::Reversed { transfer_id, amount, is_credit: false }, &transfer.from),
+                (true, false) => (Facts::Reversed { transfer_id, amount, is_credit: true }, to),
+                (false, _) => (Facts::Received { transfer_id, from: transfer.from.account_id, amount }, to),
             }
-            Counterparty::Hidden(_) => return vec![],
-        },
+        }
     };
     let hash = hash(hasher, &facts, account);
+    let has_available = account.available.is_some();
     let others = positions.into_iter().filter(|(partition, _)| *partition != kept_in);
-    others.map(|(partition, position)| (partition, Claim { position, hash, kept_in })).collect()
+    others.map(|(partition, position)| (partition, Claim { position, hash, kept_in, has_available })).collect()
 }
 
 /// The facts and the receipt that `event` determines, if a key of another partition can refer to it.
@@ -163,9 +172,17 @@ fn expected(fold: &LogFold, event: &RecordedEvent) -> Option<(Facts, AccountRece
             let (transfer_id, from, amount) = (received.transfer_id, received.from, received.amount.minor_units());
             Some((Facts::Received { transfer_id, from, amount }, receipt))
         }
+        Event::MovementReversed(reversed) => {
+            let (amount, is_credit) = (reversed.amount.minor_units(), reversed.effect == Effect::Credit);
+            Some((Facts::Reversed { transfer_id: reversed.transfer_id?, amount, is_credit }, receipt))
+        }
         Event::MoneyDeposited(_)
         | Event::MoneyWithdrawn(_)
         | Event::TransferSent(_)
+        | Event::HoldPlaced(_)
+        | Event::HoldCaptured(_)
+        | Event::HoldReleased(_)
+        | Event::LimitsSet(_)
         | Event::AccountFrozen(_)
         | Event::AccountUnfrozen(_)
         | Event::AccountClosed(_) => None,

@@ -7,10 +7,13 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{
+    acceptance::{check_acceptance, check_status},
+    hold_arithmetic::HoldArithmetic,
     pinned_head::PinnedHead,
     report::{Finding, Money, Report},
 };
-use passbook_domain::{Account, Event, OpenedAccount, Status, money::MINOR_UNITS_MAX};
+use passbook_bank::HoldReceipt;
+use passbook_domain::{Account, Event, OpenedAccount};
 use passbook_event_store::{
     EventWithHash, Hash, Partitions, Position, RecordedEvent, hash_chain, log::Head, scan::RecordedSnapshot,
 };
@@ -29,6 +32,9 @@ pub(super) struct LogFold {
     snapshots_compared: u64,
     /// The pinned head, until its position is reached.
     pinned_head: Option<PinnedHead>,
+    holds: HoldArithmetic,
+    /// The hold that the last event placed, captured or voided.
+    hold: Option<HoldReceipt>,
 }
 
 /// An account after its events so far.
@@ -56,7 +62,14 @@ impl LogFold {
             snapshots: snapshots.into_iter().map(|snapshot| (snapshot.stream_id, snapshot)).collect(),
             snapshots_compared: 0,
             pinned_head,
+            holds: HoldArithmetic::default(),
+            hold: None,
         }
+    }
+
+    /// The hold that the last event placed, captured or voided.
+    pub(super) fn hold(&self) -> Option<HoldReceipt> {
+        self.hold
     }
 
     /// A finding at a position of this partition.
@@ -124,23 +137,14 @@ impl LogFold {
             let (version, previous) = (recorded.version, entry.version);
             return Err(format!("account {account_id} has version {version} directly after version {previous}"));
         }
-        match (&entry.account, event) {
-            (Account::Unopened, Event::AccountOpened(_)) => {}
-            (Account::Unopened, _) => return Err(format!("account {account_id} has an event before its opening")),
-            (Account::Opened(_), Event::AccountOpened(_)) => {
-                return Err(format!("account {account_id} is opened a second time"));
-            }
-            (Account::Opened(OpenedAccount { status: Status::Closed, .. }), _) => {
-                return Err(format!("account {account_id} has an event after its closing"));
-            }
-            (Account::Opened(_), _) => {}
-        }
+        let fails = |reason| format!("account {account_id} {reason}");
+        check_status(&entry.account, event).map_err(fails)?;
+        self.hold = HoldReceipt::of(account_id, &entry.account, std::slice::from_ref(event), recorded.recorded_at);
+        self.holds.apply(recorded, event)?;
         entry.version = recorded.version;
-        entry.account = std::mem::take(&mut entry.account).evolve(event);
+        entry.account = std::mem::take(&mut entry.account).evolve(event, recorded.recorded_at);
         let Ok(account) = entry.account.opened() else { return Err(format!("account {account_id} is not opened")) };
-        if !(0..=MINOR_UNITS_MAX).contains(&account.balance) {
-            return Err(format!("account {account_id} has the invalid balance {}", account.balance));
-        }
+        check_acceptance(account, event, recorded.recorded_at).map_err(fails)?;
         self.money.entry(account.currency.code()).or_default().add_event(event);
         Ok(())
     }

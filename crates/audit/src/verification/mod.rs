@@ -1,12 +1,15 @@
 //! Verifies that the log and everything derived from it are consistent. [`verify`] checks the whole log in one snapshot of the
 //! database, `account` checks one account while the service runs.
 
+mod acceptance;
 pub(crate) mod account;
 mod foreign_receipts;
+mod hold_arithmetic;
 mod log_fold;
 mod pinned_head;
 mod receipts;
 mod report;
+mod reversals;
 mod transfers;
 pub(crate) mod unfinished;
 mod verifier;

@@ -11,12 +11,17 @@ use super::{
     log_fold::LogFold,
     report::{Error, Finding},
 };
-use passbook_bank::{AccountReceipt, Counterparty, Receipt, RecordedFact, RecordedOutcome, TransferReceipt};
-use passbook_domain::Event;
+use passbook_bank::{
+    AccountReceipt, Counterparty, HoldReceipt, Receipt, RecordedFact, RecordedOutcome, TransferReceipt,
+};
+use passbook_domain::{Event, EventType, holds::ACTIVE_HOLDS_MAX, reversal::Effect};
 use passbook_event_store::{Position, RecordedEvent, scan::RecordedKey};
 
 /// More keys than one batch can record. They would have to be kept in memory at once.
 const KEYS_OF_BATCH_MAX: usize = 10_000;
+
+/// How many events one command records at most: the expiries of all its holds, and one more.
+const COMMAND_EVENTS_MAX: usize = ACTIVE_HOLDS_MAX + 1;
 
 /// The keys of a partition that are not compared yet.
 pub(super) struct Receipts<'a> {
@@ -27,20 +32,26 @@ pub(super) struct Receipts<'a> {
     due: VecDeque<(i64, RecordedKey)>,
     /// A key of the current batch that contains the position of the batch's last event.
     positioned: Option<(i64, String)>,
-    /// The event before the current one: the last of its batch, or the sent side of a transfer within a partition.
-    previous_event: Option<RecordedEvent>,
+    /// The last events before the current one, oldest first: earlier events of the same command.
+    recent: VecDeque<FoldedEvent>,
     compared: u64,
+}
+
+/// An event, and the hold that it placed, captured or voided.
+pub(super) struct FoldedEvent {
+    pub(super) event: RecordedEvent,
+    pub(super) hold: Option<HoldReceipt>,
 }
 
 impl<'a> Receipts<'a> {
     pub(super) fn new(stream: BoxStream<'a, sqlx::Result<RecordedKey>>) -> Self {
         let due = VecDeque::new();
-        Self { stream, next: None, is_started: false, due, positioned: None, previous_event: None, compared: 0 }
+        Self { stream, next: None, is_started: false, due, positioned: None, recent: VecDeque::new(), compared: 0 }
     }
 
     /// Compares the receipts at the position of `event`, which is the last event of their commands.
     pub(super) async fn compare(&mut self, fold: &LogFold, event: &RecordedEvent) -> Result<(), Error> {
-        if self.previous_event.as_ref().is_none_or(|previous| previous.recorded_at != event.recorded_at) {
+        if self.recent.back().is_none_or(|previous| previous.event.recorded_at != event.recorded_at) {
             self.finish_batch(fold)?;
             self.read_keys_before(fold, Some(event.recorded_at)).await?;
             self.read_batch(fold, event).await?;
@@ -55,8 +66,11 @@ impl<'a> Receipts<'a> {
     }
 
     /// Stores `event` as the event before the next one.
-    pub(super) fn advance(&mut self, event: RecordedEvent) {
-        self.previous_event = Some(event);
+    pub(super) fn advance(&mut self, event: FoldedEvent) {
+        if self.recent.len() == COMMAND_EVENTS_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(event);
     }
 
     /// The number of compared receipts. Fails if a receipt has a position beyond the log.
@@ -136,7 +150,7 @@ impl<'a> Receipts<'a> {
 
     /// The position of the last event before the current one; 0 if there is none.
     fn last_position(&self) -> i64 {
-        self.previous_event.as_ref().map_or(0, |event| event.position)
+        self.recent.back().map_or(0, |previous| previous.event.position)
     }
 
     /// Whether a receipt at the position of `event` is the result of its command.
@@ -144,31 +158,78 @@ impl<'a> Receipts<'a> {
         match serde_json::from_str(&stored.receipt) {
             Ok(Receipt::Transfer(transfer)) if is_in_several_partitions(&transfer.position) => {
                 is_same_json(&Receipt::Transfer(transfer.clone()), &stored.receipt)
-                    && matches_sender(fold, event, &transfer).unwrap_or(false)
+                    && matches_side(fold, event, &transfer).unwrap_or(false)
             }
-            Ok(_) => self.expected(fold, event).is_some_and(|expected| is_same_json(&expected, &stored.receipt)),
+            Ok(receipt) => {
+                self.expected(fold, event, &receipt).is_some_and(|expected| is_same_json(&expected, &stored.receipt))
+            }
             Err(_) => false,
         }
     }
 
-    /// The receipt of a command whose last event is `event`.
-    fn expected(&self, fold: &LogFold, event: &RecordedEvent) -> Option<Receipt> {
-        let receipt = account_receipt(fold, event)?;
-        if event.event_type != "TransferReceived" {
-            return Some(Receipt::Account(receipt));
+    /// The receipt of a command whose last event is `event`. Like `stored`, it has as many events, and `available` only if the
+    /// release wrote it.
+    fn expected(&self, fold: &LogFold, event: &RecordedEvent, stored: &Receipt) -> Option<Receipt> {
+        match stored {
+            Receipt::Account(stored) => self.expected_account(fold, event, stored).map(Receipt::Account),
+            Receipt::Transfer(stored) => self.expected_transfer(fold, event, stored),
         }
-        let received = match Event::decode(&event.event_type, event.schema_version, &event.data) {
-            Ok(Event::TransferReceived(received)) => received,
-            Ok(_) | Err(_) => return None,
+    }
+
+    fn expected_account(
+        &self,
+        fold: &LogFold,
+        event: &RecordedEvent,
+        stored: &AccountReceipt,
+    ) -> Option<AccountReceipt> {
+        let earlier = stored.events.len().checked_sub(1)?;
+        let first = self.recent.len().checked_sub(earlier)?;
+        let mut facts: Vec<RecordedFact> = Vec::with_capacity(stored.events.len());
+        for FoldedEvent { event: before, .. } in self.recent.iter().skip(first) {
+            // Only expiries of holds precede another event of the same command.
+            let is_expiry = before.event_type == EventType::HoldReleased.name();
+            if !is_expiry || (before.stream_id, before.recorded_at) != (event.stream_id, event.recorded_at) {
+                return None;
+            }
+            facts.push(recorded_fact(before));
+        }
+        facts.push(recorded_fact(event));
+        let receipt = account_receipt(fold, event)?;
+        let available = receipt.available.filter(|_| stored.available.is_some());
+        Some(AccountReceipt { available, events: facts, hold: fold.hold(), ..receipt })
+    }
+
+    fn expected_transfer(&self, fold: &LogFold, event: &RecordedEvent, stored: &TransferReceipt) -> Option<Receipt> {
+        let (transfer_id, amount) = match Event::decode(&event.event_type, event.schema_version, &event.data).ok()? {
+            Event::TransferReceived(received) => (received.transfer_id, received.amount),
+            Event::MovementReversed(reversed) => (reversed.transfer_id?, reversed.amount),
+            Event::AccountOpened(_)
+            | Event::MoneyDeposited(_)
+            | Event::MoneyWithdrawn(_)
+            | Event::TransferSent(_)
+            | Event::HoldPlaced(_)
+            | Event::HoldCaptured(_)
+            | Event::HoldReleased(_)
+            | Event::LimitsSet(_)
+            | Event::AccountFrozen(_)
+            | Event::AccountUnfrozen(_)
+            | Event::AccountClosed(_) => return None,
         };
-        let from = account_receipt(fold, self.previous_event.as_ref()?)?;
+        let previous = self.recent.back()?;
+        let side = |event: &RecordedEvent| {
+            let receipt = account_receipt(fold, event)?;
+            let available = receipt.available.filter(|_| stored.from.available.is_some());
+            Some(AccountReceipt { available, ..receipt })
+        };
+        let (from, to) = (side(&previous.event)?, side(event)?);
         Some(Receipt::Transfer(Box::new(TransferReceipt {
-            transfer_id: received.transfer_id,
-            amount: received.amount,
-            currency: receipt.currency,
-            position: receipt.position.clone(),
+            transfer_id,
+            amount,
+            currency: to.currency,
+            position: to.position.clone(),
             from,
-            to: Counterparty::Visible(receipt),
+            to: Counterparty::Visible(to),
+            hold: previous.hold,
         })))
     }
 }
@@ -206,19 +267,44 @@ fn is_in_several_partitions(position: &Position) -> bool {
     matches!(position, Position::PerPartition(positions) if positions.len() > 1)
 }
 
-/// Whether `event`, the sent side of a transfer over two partitions, matches its side of the receipt. `None` if the fold or the
-/// event lacks the needed data. [`super::foreign_receipts`] compares the received side.
-fn matches_sender(fold: &LogFold, event: &RecordedEvent, stored: &TransferReceipt) -> Option<bool> {
-    let expected = account_receipt(fold, event)?;
+/// Whether `event`, a side of a transfer over two partitions or of its reversal, matches its side of the receipt. `None` if the fold or
+/// the event lacks the needed data. [`super::foreign_receipts`] compares the other side.
+fn matches_side(fold: &LogFold, event: &RecordedEvent, stored: &TransferReceipt) -> Option<bool> {
     let Counterparty::Visible(to) = &stored.to else { return Some(false) };
     let is_position_complete = stored.from.position.clone().merge(to.position.clone()) == stored.position;
-    let Event::TransferSent(sent) = Event::decode(&event.event_type, event.schema_version, &event.data).ok()? else {
-        return Some(false);
+    let (side, is_same_transfer) = match Event::decode(&event.event_type, event.schema_version, &event.data).ok()? {
+        Event::TransferSent(sent) => {
+            let is_same =
+                (sent.transfer_id, sent.to, sent.amount) == (stored.transfer_id, to.account_id, stored.amount);
+            (&stored.from, is_same)
+        }
+        Event::MovementReversed(reversed) => {
+            let side = match reversed.effect {
+                Effect::Debit => &stored.from,
+                Effect::Credit => to,
+            };
+            (side, (reversed.transfer_id, reversed.amount) == (Some(stored.transfer_id), stored.amount))
+        }
+        Event::AccountOpened(_)
+        | Event::MoneyDeposited(_)
+        | Event::MoneyWithdrawn(_)
+        | Event::TransferReceived(_)
+        | Event::HoldPlaced(_)
+        | Event::HoldCaptured(_)
+        | Event::HoldReleased(_)
+        | Event::LimitsSet(_)
+        | Event::AccountFrozen(_)
+        | Event::AccountUnfrozen(_)
+        | Event::AccountClosed(_) => return Some(false),
     };
+    let receipt = account_receipt(fold, event)?;
+    let available = receipt.available.filter(|_| side.available.is_some());
+    let expected = AccountReceipt { available, ..receipt };
     Some(
         is_position_complete
-            && (sent.transfer_id, sent.to, sent.amount) == (stored.transfer_id, to.account_id, stored.amount)
-            && (expected.currency, &expected) == (stored.currency, &stored.from),
+            && is_same_transfer
+            && stored.hold == fold.hold()
+            && (expected.currency, &expected) == (stored.currency, side),
     )
 }
 
@@ -230,15 +316,21 @@ pub(super) fn account_receipt(fold: &LogFold, event: &RecordedEvent) -> Option<A
         version,
         status: account.status,
         balance: account.balance,
+        available: Some(account.available(event.recorded_at)),
         currency: account.currency,
         position: fold.client_position(event.position),
-        events: vec![RecordedFact {
-            id: Some(event.id),
-            event_type: event.event_type.clone(),
-            version: event.version,
-            recorded_at: Some(event.recorded_at),
-        }],
+        events: vec![recorded_fact(event)],
+        hold: None,
     })
+}
+
+fn recorded_fact(event: &RecordedEvent) -> RecordedFact {
+    RecordedFact {
+        id: Some(event.id),
+        event_type: event.event_type.clone(),
+        version: event.version,
+        recorded_at: Some(event.recorded_at),
+    }
 }
 
 /// Whether the stored JSON equals that of `expected`. The order of members may differ, because previous releases wrote another.

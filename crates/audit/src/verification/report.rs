@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error, fmt};
 use serde::Serialize;
 
 use crate::event_log::LogHead;
-use passbook_domain::Event;
+use passbook_domain::{Event, reversal::Effect};
 use passbook_event_store::Partitions;
 
 /// Why the log could not be verified.
@@ -135,8 +135,17 @@ impl Money {
             Event::AccountOpened(opened) => self.paid_in += i128::from(opened.initial_deposit),
             Event::MoneyDeposited(deposited) => self.paid_in += i128::from(deposited.amount.minor_units()),
             Event::MoneyWithdrawn(withdrawn) => self.paid_out += i128::from(withdrawn.amount.minor_units()),
+            Event::HoldCaptured(captured) => self.paid_out += i128::from(captured.amount.minor_units()),
+            Event::MovementReversed(reversed) if reversed.transfer_id.is_none() => match reversed.effect {
+                Effect::Credit => self.paid_in += i128::from(reversed.amount.minor_units()),
+                Effect::Debit => self.paid_out += i128::from(reversed.amount.minor_units()),
+            },
             Event::TransferSent(_)
             | Event::TransferReceived(_)
+            | Event::MovementReversed(_)
+            | Event::HoldPlaced(_)
+            | Event::HoldReleased(_)
+            | Event::LimitsSet(_)
             | Event::AccountFrozen(_)
             | Event::AccountUnfrozen(_)
             | Event::AccountClosed(_) => {}

@@ -11,8 +11,9 @@ use super::{
     foreign_receipts::ForeignReceipts,
     log_fold::LogFold,
     pinned_head::PinnedHead,
-    receipts::Receipts,
+    receipts::{FoldedEvent, Receipts},
     report::{Error, Finding, Money, Report},
+    reversals::Reversals,
     transfers::Transfers,
     views::ViewChecks,
 };
@@ -119,6 +120,7 @@ impl<P: Fn(i64)> Verifier<P> {
         let mut view_checks = ViewChecks::load(views, partition).await?;
         let mut receipts = Receipts::new(scan::keys(keys, partition));
         let mut claims = self.foreign_receipts.take(partition);
+        let mut reversals = Reversals::default();
         let read_before = self.report.events;
 
         view_checks.compare_at(0, views, &fold).await?;
@@ -129,17 +131,19 @@ impl<P: Fn(i64)> Verifier<P> {
             receipts.compare(&fold, &linked.event).await?;
             claims.compare(views, &fold, &linked.event).await?;
             self.transfers.add(linked.event.stream_id, &event);
+            reversals.check(views, &fold, (&linked.event, &event)).await?;
             let decoded = DecodedEvent { recorded: linked.event, event };
             view_checks.fold(&decoded);
             view_checks.compare_at(position, views, &fold).await?;
             if position % PROGRESS_EVENTS == 0 {
                 (self.progress)(read_before + position);
             }
-            receipts.advance(decoded.recorded);
+            receipts.advance(FoldedEvent { event: decoded.recorded, hold: fold.hold() });
         }
         fold.finish(head)?;
         self.report.receipts += receipts.finish(&fold).await?;
         claims.finish(views, &fold).await?;
+        reversals.finish(views, &fold, head.position).await?;
         view_checks.finish(&fold)?;
         (self.progress)(read_before + head.position);
         fold.add_to(&mut self.report);

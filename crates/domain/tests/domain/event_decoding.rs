@@ -50,6 +50,11 @@ fn an_event_without_a_required_member_is_malformed() {
         ("MoneyWithdrawn", "{}"),
         ("TransferSent", r#"{"transfer_id":"01900000-0000-7000-8000-00000000000f","amount":1}"#),
         ("TransferReceived", r#"{"from":"01900000-0000-7000-8000-000000000001","amount":1}"#),
+        ("HoldPlaced", r#"{"hold_id":"00000000-0003-8000-8000-0000000000ff","amount":1}"#),
+        ("HoldCaptured", r#"{"hold_id":"00000000-0003-8000-8000-0000000000ff","amount":1}"#),
+        ("HoldReleased", r#"{"hold_id":"00000000-0003-8000-8000-0000000000ff","amount":1}"#),
+        ("MovementReversed", r#"{"reverses_version":1,"effect":"credit","amount":1}"#),
+        ("LimitsSet", r#"{"per_movement":1}"#),
     ];
     for (name, data) in lacking {
         assert!(matches!(Event::decode(name, 1, data), Err(DecodeError::Malformed { .. })), "{name} {data}");
@@ -65,6 +70,9 @@ fn an_event_with_an_invalid_value_is_malformed() {
         ("MoneyWithdrawn", r#"{"amount":-1}"#),
         ("MoneyWithdrawn", r#"{"amount":9007199254740992}"#),
         ("TransferSent", r#"{"transfer_id":"f","to":"01900000-0000-7000-8000-000000000002","amount":1}"#),
+        ("HoldReleased", r#"{"hold_id":"00000000-0003-8000-8000-0000000000ff","amount":1,"cause":"lost"}"#),
+        ("HoldPlaced", r#"{"hold_id":"00000000-0003-8000-8000-0000000000ff","amount":1,"expires_at":"soon"}"#),
+        ("LimitsSet", r#"{"overdraft":0,"per_movement":"1"}"#),
         ("AccountFrozen", r#"{"reason":7}"#),
         ("AccountClosed", "null"),
     ];

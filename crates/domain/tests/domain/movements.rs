@@ -12,26 +12,22 @@ fn referenced(minor_units: i64) -> Movement {
 
 #[test]
 fn a_deposit_is_recorded_with_its_reference() {
-    let amount = amount(500);
-    given([opened(0)]).when(AccountCommand::Deposit(referenced(500), None)).then(Event::MoneyDeposited(MoneyMoved {
-        amount,
-        reference: Some("invoice 2026-17".into()),
-        channel: None,
-    }));
+    given([opened(0)])
+        .when(AccountCommand::Deposit(referenced(500), None))
+        .then(Event::MoneyDeposited(MoneyMoved { reference: Some("invoice 2026-17".into()), ..moved(500) }));
 }
 
 #[test]
 fn a_withdrawal_is_recorded_with_its_reference() {
-    let amount = amount(500);
     given([opened(500)])
         .when(AccountCommand::Withdraw(referenced(500), None))
-        .then(Event::MoneyWithdrawn(MoneyMoved { amount, reference: Some("invoice 2026-17".into()), channel: None }));
+        .then(Event::MoneyWithdrawn(MoneyMoved { reference: Some("invoice 2026-17".into()), ..moved(500) }));
 }
 
 #[test]
 fn the_channel_is_recorded() {
     for channel in [Channel::Branch, Channel::Atm, Channel::Online] {
-        let moved = MoneyMoved { amount: amount(5), reference: None, channel: Some(channel) };
+        let moved = MoneyMoved { channel: Some(channel), ..moved(5) };
         let (deposit, withdrawal) =
             (AccountCommand::Deposit(movement(5), Some(channel)), AccountCommand::Withdraw(movement(5), Some(channel)));
         given([opened(5)]).when(deposit).then(Event::MoneyDeposited(moved.clone()));

@@ -17,11 +17,11 @@ fn a_transfer_is_recorded_on_both_sides() {
 
 #[test]
 fn both_events_have_the_reference_and_the_other_accounts_id() {
-    let (amount, reference) = (amount(5), Some("rent".to_owned()));
+    let reference = Some("rent".to_owned());
     let rent = Movement { reference: reference.clone(), ..movement(5) };
     given([opened(5)]).and([opened(0)]).when(transfer(rent)).then((
-        Event::TransferSent(TransferSent { transfer_id: TRANSFER, to: TO, amount, reference: reference.clone() }),
-        Event::TransferReceived(TransferReceived { transfer_id: TRANSFER, from: FROM, amount, reference }),
+        Event::TransferSent(TransferSent { reference: reference.clone(), ..sent_side(5) }),
+        Event::TransferReceived(TransferReceived { reference, ..received_side(5) }),
     ));
 }
 

@@ -4,13 +4,15 @@ mod account_cache;
 pub mod accounts;
 pub mod bank_totals;
 pub mod daily_balances;
+pub mod holds;
+mod json_column;
 pub mod transactions;
 
 use std::sync::LazyLock;
 
 use self::{
     accounts::projection::Accounts, bank_totals::projection::BankTotals, daily_balances::projection::DailyBalances,
-    transactions::projection::Transactions,
+    holds::projection::Holds, transactions::projection::Transactions,
 };
 use crate::projection::{Check, Projection};
 
@@ -21,6 +23,7 @@ pub(crate) fn projections() -> Vec<Box<dyn Projection>> {
         Box::<Transactions>::default(),
         Box::<DailyBalances>::default(),
         Box::<BankTotals>::default(),
+        Box::<Holds>::default(),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Direct access to the database of an app: reads that need no service, damage, and events without the service.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
+use chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, query, raw_sql};
 
 use super::App;
 
@@ -43,6 +44,16 @@ impl App {
             "ALTER TABLE event DISABLE TRIGGER event_immutable; {sql}; ALTER TABLE event ENABLE ALWAYS TRIGGER event_immutable"
         );
         self.execute(&sql).await;
+    }
+
+    /// Raises the time of the log's heads, as reads of a moment do. The next batch gets the next microsecond, if the clock of its
+    /// instance is behind that.
+    pub async fn raise_log_time(&self, time: DateTime<Utc>) {
+        let mut connection = self.database.connect().await;
+        let raising = query("UPDATE log_head SET recorded_at = $1 WHERE recorded_at <= $1").bind(time);
+        let raised = raising.execute(&mut connection).await.unwrap().rows_affected();
+        assert_eq!(raised, u64::from(self.partitions().count().unsigned_abs()), "the log is ahead of {time}");
+        connection.close().await.unwrap();
     }
 
     /// Changes a setting of the database and ends all service connections, so that new ones use it.

@@ -51,10 +51,10 @@ pub async fn start_app(config: Config, database: Arc<TestDatabase>) -> App {
     App::start(config, database).await
 }
 
-/// Starts an app on a database restored from a dump.
-pub async fn spawn_app_from_dump(dump: &'static str) -> App {
+/// Starts an app with flags on a database restored from a dump.
+pub async fn spawn_app_from_dump(dump: &'static str, flags: &[&str]) -> App {
     let database = Arc::new(TestDatabase::restore(dump).await);
-    let config = config(&database.url(), &[]);
+    let config = config(&database.url(), flags);
     App::start(config, database).await
 }
 

@@ -3,11 +3,18 @@ SELECT
     least(projection.position, accounts.position) AS "position!",
     -- Increases when either view is rebuilt, because the result depends on both.
     (projection.generation + accounts.generation - 1)::smallint AS "generation!",
+    projection.schema_version,
+    -- The holds count as they did at the named time, or when the named version was recorded.
+    coalesce($3, moment.recorded_at) AS "now?",
     account.account_id AS "account_id?",
     account.owner AS "owner?",
     account.currency AS "currency?",
     moment.status AS "status?",
     moment.balance_after AS "balance?",
+    CASE WHEN moment.overdraft > 0 THEN json_build_object('overdraft', moment.overdraft) END AS "limits?: Json<Limits>",
+    NULL::json AS "usage?: Json<Usage>",
+    held.holds AS "holds?: Json<Holds>",
+    account.metadata AS "metadata?: Json<Metadata>",
     moment.version AS "version?",
     moment.transaction_count AS "transaction_count?",
     account.opened_at AS "opened_at?",
@@ -28,6 +35,15 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS moment ON true
 LEFT JOIN LATERAL (
+    SELECT entry.holds
+    FROM account_transaction AS entry
+    WHERE entry.partition = projection.partition
+      AND entry.generation = projection.generation
+      AND entry.account_id = $2
+      AND entry.version = moment.holds_version
+    LIMIT 1
+) AS held ON true
+LEFT JOIN LATERAL (
     SELECT account_view.*
     FROM account_view
     WHERE account_view.partition = accounts.partition
@@ -38,4 +54,4 @@ LEFT JOIN LATERAL (
 WHERE projection.partition = $1
   AND projection.name = 'transactions'
   AND projection.state = 'live'
-  AND projection.schema_version >= 2
+  AND projection.schema_version >= 3

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::view::{AccountView, read_live};
+use super::view::{AccountView, ReadAccount, read_live};
 use crate::{positioned::Positioned, query_router::QueryRouter};
 use passbook_event_store::{Partitions, with_timeout};
 use passbook_telemetry::supervision;
@@ -59,8 +59,7 @@ async fn load_batch(router: &QueryRouter, partitions: Partitions, partition: i16
     let accounts = with_timeout(target.timeout(), read_live(target.pool, partitions, partition, &ids)).await;
     // On an error the senders are dropped, so each caller runs its own statement.
     let Ok(accounts) = accounts else { return };
-    let accounts: Option<Positioned<HashMap<Uuid, AccountView>>> =
-        accounts.map(|accounts| accounts.map(|views| views.into_iter().map(|view| (view.account_id, view)).collect()));
+    let accounts: Option<Positioned<HashMap<Uuid, AccountView>>> = accounts.map(|accounts| accounts.map(by_id));
     for Load { account_id, result } in batch {
         let account = accounts.as_ref().map(|accounts| Positioned {
             value: accounts.value.get(&account_id).cloned(),
@@ -70,4 +69,8 @@ async fn load_batch(router: &QueryRouter, partitions: Partitions, partition: i16
         // The caller may have been cancelled.
         let _ = result.send(account);
     }
+}
+
+fn by_id(accounts: Vec<ReadAccount>) -> HashMap<Uuid, AccountView> {
+    accounts.into_iter().map(|account| (account.row.account_id, account.view())).collect()
 }

@@ -1,9 +1,13 @@
+-- The holds can be long and are read by holds.sql. The metadata of the opening never changes, so the projection does not need it.
 SELECT
     view.account_id,
     view.owner,
     view.currency,
     view.status,
     view.balance,
+    view.limits AS "limits?: Json<Limits>",
+    view.usage AS "usage?: Json<Usage>",
+    octet_length(view.holds::text) AS holds_bytes,
     view.version,
     view.transaction_count,
     view.opened_at,

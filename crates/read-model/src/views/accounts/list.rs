@@ -4,15 +4,15 @@
 use std::cmp::Reverse;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, query_file_as};
+use sqlx::{PgPool, query_file_as, types::Json};
 use uuid::Uuid;
 
-use super::view::{AccountView, Row};
+use super::view::{AccountView, ReadAccount, Row};
 use crate::{
     positioned::{Page, Positioned},
     read_model::{Error, ReadModel},
 };
-use passbook_domain::Status;
+use passbook_domain::{Holds, Limits, Metadata, Status, Usage};
 use passbook_event_store::{Partitions, Position};
 
 /// Limit of rows that are scanned for one page, in all partitions together. If a page has more rows than the share of a partition,
@@ -90,7 +90,7 @@ impl ReadModel {
         let scan_rows = (SCAN_ROWS_MAX / i64::from(self.partitions.count())).max(limit + 1);
         let request = &PageRequest { filter, after, limit, scan_rows };
         let scans = self.query_all_partitions(min_position, |partition, pool| async move {
-            Ok(ListRow::scan(request.read(&pool, partition).await?, self.partitions, partition))
+            ListRow::scan(request.read(&pool, partition).await?, self.partitions, partition)
         });
         Ok(scans.await?.map(|scans| merge(scans, limit)))
     }
@@ -145,11 +145,17 @@ fn key(account: &AccountView) -> PageKey {
 struct ListRow {
     position: i64,
     generation: i16,
+    schema_version: i16,
+    now: Option<DateTime<Utc>>,
     account_id: Option<Uuid>,
     owner: Option<String>,
     currency: Option<String>,
     status: Option<String>,
     balance: Option<i64>,
+    limits: Option<Json<Limits>>,
+    usage: Option<Json<Usage>>,
+    holds: Option<Json<Holds>>,
+    metadata: Option<Json<Metadata>>,
     version: Option<i64>,
     transaction_count: Option<i64>,
     opened_at: Option<DateTime<Utc>>,
@@ -163,30 +169,44 @@ struct ListRow {
 
 impl ListRow {
     /// The scan that returned these rows; `None` if no generation is live.
-    fn scan(rows: Vec<Self>, partitions: Partitions, partition: i16) -> Option<Positioned<Scan>> {
+    ///
+    /// # Errors
+    /// A row has an unknown currency or status.
+    fn scan(rows: Vec<Self>, partitions: Partitions, partition: i16) -> sqlx::Result<Option<Positioned<Scan>>> {
+        let Some(first) = rows.first() else { return Ok(None) };
+        let (position, generation) = (partitions.position_in(partition, first.position), first.generation);
         let last = rows.last().filter(|row| row.is_scan_end == Some(true));
         let end = last.and_then(|row| row.opened_at.zip(row.account_id));
-        let checkpoint = |row: &Self| (partitions.position_in(partition, row.position), row.generation);
-        let found = Positioned::from_rows(rows, checkpoint, Self::view)?;
-        Some(found.map(|found| Scan { found, end }))
+        let found = rows.into_iter().filter_map(|row| row.view().transpose()).collect::<sqlx::Result<_>>()?;
+        Ok(Some(Positioned { value: Scan { found, end }, position, generation }))
     }
 
-    fn view(self) -> Option<AccountView> {
-        let row = self.is_match?.then_some(Row {
+    /// The account; `None` if the row is only the end of the scan, or no account.
+    fn view(self) -> sqlx::Result<Option<AccountView>> {
+        if self.is_match != Some(true) {
+            return Ok(None);
+        }
+        let row = Row {
             position: self.position,
             generation: self.generation,
+            schema_version: self.schema_version,
+            now: self.now,
             account_id: self.account_id,
             owner: self.owner,
             currency: self.currency,
             status: self.status,
             balance: self.balance,
+            limits: self.limits,
+            usage: self.usage,
+            holds: self.holds,
+            metadata: self.metadata,
             version: self.version,
             transaction_count: self.transaction_count,
             opened_at: self.opened_at,
             last_activity_at: self.last_activity_at,
             closed_at: self.closed_at,
-        });
-        row?.view()
+        };
+        Ok(row.read()?.map(ReadAccount::view))
     }
 }
 
@@ -203,11 +223,16 @@ mod tests {
             currency: "EUR".to_owned(),
             status: "open".to_owned(),
             balance: 0,
+            held: 0,
+            available: 0,
+            overdraft: 0,
             version: 1,
             transaction_count: 0,
             opened_at,
             last_activity_at: opened_at,
             closed_at: None,
+            metadata: Metadata::default(),
+            unrecorded_expiries: 0,
         }
     }
 

@@ -1,17 +1,24 @@
 SELECT
     projection.position,
     projection.generation,
+    projection.schema_version,
+    greatest(statement_timestamp(), log_head.recorded_at) AS "now?",
     view.account_id AS "account_id?",
     view.owner AS "owner?",
     view.currency AS "currency?",
     view.status AS "status?",
     view.balance AS "balance?",
+    view.limits AS "limits?: Json<Limits>",
+    view.usage AS "usage?: Json<Usage>",
+    view.holds AS "holds?: Json<Holds>",
+    view.metadata AS "metadata?: Json<Metadata>",
     view.version AS "version?",
     view.transaction_count AS "transaction_count?",
     view.opened_at AS "opened_at?",
     view.last_activity_at AS "last_activity_at?",
     view.closed_at AS "closed_at?"
 FROM projection
+JOIN log_head ON log_head.partition = projection.partition
 CROSS JOIN unnest($2::uuid[]) AS wanted(account_id)
 LEFT JOIN LATERAL (
     SELECT account_view.*

@@ -5,7 +5,9 @@ mod check;
 mod list;
 pub(crate) mod projection;
 mod queries;
+mod row;
 mod view;
 
 pub use list::{Filter, PageKey};
-pub use view::{AccountView, read_live};
+pub use row::AccountRow;
+pub use view::{AccountView, LimitView, LimitsView, ReadAccount, read_live};

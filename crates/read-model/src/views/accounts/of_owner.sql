@@ -2,11 +2,17 @@
 SELECT
     projection.position,
     projection.generation,
+    projection.schema_version,
+    greatest(statement_timestamp(), log_head.recorded_at) AS "now?",
     view.account_id AS "account_id?",
     view.owner AS "owner?",
     view.currency AS "currency?",
     view.status AS "status?",
     view.balance AS "balance?",
+    view.limits AS "limits?: Json<Limits>",
+    view.usage AS "usage?: Json<Usage>",
+    view.holds AS "holds?: Json<Holds>",
+    view.metadata AS "metadata?: Json<Metadata>",
     view.version AS "version?",
     view.transaction_count AS "transaction_count?",
     view.opened_at AS "opened_at?",
@@ -15,6 +21,7 @@ SELECT
     view.is_match AS "is_match?",
     view.is_scan_end AS "is_scan_end?"
 FROM projection
+JOIN log_head ON log_head.partition = projection.partition
 LEFT JOIN LATERAL (
     SELECT scanned.*, matched.is_match, scanned.number = $7 AS is_scan_end
     FROM (

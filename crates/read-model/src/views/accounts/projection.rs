@@ -1,20 +1,31 @@
 //! Projects events into the view of accounts: folds events into rows and writes each changed row once per batch.
 
-use std::num::NonZeroUsize;
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use sqlx::{PgConnection, Result, query, query_file, query_file_as, query_scalar};
+use sqlx::{PgConnection, Result, query, query_file, query_scalar, types::Json};
 use uuid::Uuid;
 
-use super::{check::AccountsCheck, view::AccountView};
+use super::{
+    check::AccountsCheck,
+    row::{AccountRow, Columns, SCHEMA_VERSION},
+};
 use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
     projection::{Check, Projection, RowKey, ViewGeneration},
-    views::account_cache::AccountCache,
+    views::{
+        account_cache::AccountCache,
+        json_column::{json, json_unless_default},
+    },
 };
-use passbook_event_store::locked_read::rows_max;
+use passbook_domain::{Holds, Limits, Usage};
+use passbook_event_store::locked_read::{rows_max, slices_by_bytes};
 
-/// How many rows one statement reads while the checkpoints are locked. Only an owner of the longest name makes a row longer.
+/// How many rows without holds one statement reads while the checkpoints are locked. Only an owner of the longest name makes a row
+/// longer.
 const LOCKED_ROWS_MAX: usize = rows_max(512);
 /// Limit of rows cached between batches.
 const CACHED_ROWS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
@@ -22,7 +33,7 @@ const CACHED_ROWS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not z
 /// The projection of the view of accounts.
 pub(crate) struct Accounts {
     /// The row of each account; `None` before its opening.
-    rows: AccountCache<Option<AccountView>>,
+    rows: AccountCache<Option<AccountRow>>,
 }
 
 impl Default for Accounts {
@@ -37,7 +48,7 @@ impl Projection for Accounts {
     }
 
     fn schema_version(&self) -> i16 {
-        1
+        SCHEMA_VERSION
     }
 
     fn apply<'a>(
@@ -54,17 +65,21 @@ impl Projection for Accounts {
             }
             for decoded in events {
                 let row = self.rows.state_mut(decoded.recorded.stream_id);
-                *row = AccountView::evolve(row.take(), decoded);
+                *row = AccountRow::evolve(row.take(), decoded);
                 if row.is_none() {
                     let position = decoded.recorded.position;
                     return Err(cannot_apply(format!("the event at position {position} has no opening before it")));
                 }
             }
-            let mut changed: Vec<Uuid> = events.iter().map(|decoded| decoded.recorded.stream_id).collect();
-            changed.sort_unstable();
-            changed.dedup();
-            let rows: Vec<&AccountView> =
-                changed.iter().filter_map(|account_id| self.rows.peek(account_id)?.as_ref()).collect();
+            // Sorted by id, so that two writers take the row locks in the same order.
+            let mut changed: BTreeMap<Uuid, bool> = BTreeMap::new();
+            for DecodedEvent { recorded, event } in events {
+                *changed.entry(recorded.stream_id).or_default() |= event.own_hold().is_some();
+            }
+            let row = |(account_id, has_new_holds): (&Uuid, &bool)| {
+                Some(ChangedRow { row: self.rows.peek(account_id)?.as_ref()?, has_new_holds: *has_new_holds })
+            };
+            let rows: Vec<ChangedRow<'_>> = changed.iter().filter_map(row).collect();
             upsert(connection, view, &rows).await
         }
         .boxed()
@@ -139,31 +154,82 @@ impl Projection for Accounts {
     }
 }
 
-async fn read_rows(connection: &mut PgConnection, view: ViewGeneration, ids: &[Uuid]) -> Result<Vec<AccountView>> {
-    let mut rows = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(LOCKED_ROWS_MAX) {
-        let read = query_file_as!(AccountView, "src/views/accounts/by_id.sql", view.partition, view.generation, ids);
-        rows.extend(read.fetch_all(&mut *connection).await?);
-    }
-    Ok(rows)
+/// A row to be written.
+struct ChangedRow<'a> {
+    row: &'a AccountRow,
+    /// Whether a hold has changed. Otherwise the holds are not written again.
+    has_new_holds: bool,
 }
 
-/// Writes rows, which are sorted by id, so that two writers take the row locks in the same order.
-async fn upsert(connection: &mut PgConnection, view: ViewGeneration, rows: &[&AccountView]) -> Result<()> {
+/// Reads rows without their metadata, which no event changes.
+async fn read_rows(connection: &mut PgConnection, view: ViewGeneration, ids: &[Uuid]) -> Result<Vec<AccountRow>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    let mut with_holds = Vec::new();
+    for ids in ids.chunks(LOCKED_ROWS_MAX) {
+        let read = query_file!("src/views/accounts/by_id.sql", view.partition, view.generation, ids);
+        for row in read.fetch_all(&mut *connection).await? {
+            with_holds.extend(row.holds_bytes.map(|bytes| (row.account_id, bytes)));
+            rows.push(Columns {
+                account_id: row.account_id,
+                owner: row.owner,
+                currency: row.currency,
+                status: row.status,
+                balance: row.balance,
+                limits: row.limits,
+                usage: row.usage,
+                holds: None,
+                metadata: None,
+                version: row.version,
+                transaction_count: row.transaction_count,
+                opened_at: row.opened_at,
+                last_activity_at: row.last_activity_at,
+                closed_at: row.closed_at,
+            });
+        }
+    }
+    let mut holds = read_holds(connection, view, &with_holds).await?;
+    rows.into_iter().map(|columns| Columns { holds: holds.remove(&columns.account_id), ..columns }.row()).collect()
+}
+
+/// Reads the holds of accounts, of which the number of bytes is known.
+async fn read_holds(
+    connection: &mut PgConnection,
+    view: ViewGeneration,
+    accounts: &[(Uuid, i32)],
+) -> Result<HashMap<Uuid, Json<Holds>>> {
+    let mut holds = HashMap::with_capacity(accounts.len());
+    for accounts in slices_by_bytes(accounts, |(_, bytes)| i64::from(*bytes)) {
+        let ids: Vec<Uuid> = accounts.iter().map(|(account_id, _)| *account_id).collect();
+        let read = query_file!("src/views/accounts/holds.sql", view.partition, view.generation, &ids);
+        holds.extend(read.fetch_all(&mut *connection).await?.into_iter().map(|row| (row.account_id, row.holds)));
+    }
+    Ok(holds)
+}
+
+/// Writes rows in the order of their ids.
+async fn upsert(connection: &mut PgConnection, view: ViewGeneration, changed: &[ChangedRow<'_>]) -> Result<()> {
+    let rows: Vec<&AccountRow> = changed.iter().map(|changed| changed.row).collect();
+    let has_usage = view.schema_version >= SCHEMA_VERSION;
+    let usage = |row: &&AccountRow| if has_usage { json_unless_default(&row.state.usage) } else { None };
+    let holds = |changed: &ChangedRow<'_>| changed.has_new_holds.then(|| json(&changed.row.state.holds));
     query_file!(
         "src/views/accounts/upsert.sql",
         view.partition,
         view.generation,
         &rows.iter().map(|row| row.account_id).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.owner.as_str()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.currency.as_str()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.status.as_str()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.balance).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.version).collect::<Vec<_>>(),
+        &rows.iter().map(|row| &*row.state.owner).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.state.currency.code()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.state.status.as_str()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.state.balance).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.state.version).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.transaction_count).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.opened_at).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.last_activity_at).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.closed_at).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| json_unless_default(&row.state.limits)).collect::<Vec<_>>() as _,
+        &rows.iter().map(usage).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| json_unless_default(&row.metadata)).collect::<Vec<_>>() as _,
+        &changed.iter().map(holds).collect::<Vec<_>>() as _,
     )
     .execute(connection)
     .await?;

@@ -1,14 +1,18 @@
 //! Queries for one account: now, and at an earlier moment.
 
-use sqlx::query_file_as;
+use sqlx::{query_file_as, types::Json};
 use uuid::Uuid;
 
-use super::view::{AccountView, Row, read_live};
+use super::{
+    row::SCHEMA_VERSION,
+    view::{AccountView, LimitsView, ReadAccount, Row, read_live},
+};
 use crate::{
     finality::Moment,
     positioned::Positioned,
     read_model::{Error, ReadModel},
 };
+use passbook_domain::{Holds, Limits, Metadata, Usage};
 use passbook_event_store::Position;
 
 impl ReadModel {
@@ -29,9 +33,32 @@ impl ReadModel {
             match shared {
                 Some(result) => Ok(result),
                 None => {
-                    Ok(read_live(&pool, self.partitions, partition, &[account_id]).await?.map(Positioned::into_single))
+                    let account = read_live(&pool, self.partitions, partition, &[account_id]).await?;
+                    Ok(account.map(|account| account.into_single().map(|account| account.map(ReadAccount::view))))
                 }
             }
+        })
+        .await
+    }
+
+    /// The limits of an account with their usage, or `None` if the view does not contain it.
+    ///
+    /// # Errors
+    /// See [`Error`]. [`Error::Lagging`] also while the rows of the live view have no counters, after an upgrade.
+    pub async fn limits(
+        &self,
+        account_id: Uuid,
+        min_position: Option<&Position>,
+    ) -> Result<Positioned<Option<LimitsView>>, Error> {
+        let partition = self.partitions.partition_of(account_id);
+        self.query_at_least(partition, min_position, |pool| async move {
+            let account = read_live(&pool, self.partitions, partition, &[account_id]).await?;
+            let Some(account) = account.map(Positioned::into_single) else { return Ok(None) };
+            let has_usage = |account: &ReadAccount| account.schema_version >= SCHEMA_VERSION;
+            Ok(match account.value.as_ref().is_none_or(has_usage) {
+                true => Some(account.map(|account| account.map(|account| account.row.limits_at(account.now)))),
+                false => None,
+            })
         })
         .await
     }
@@ -57,7 +84,8 @@ impl ReadModel {
             let rows = query_file_as!(Row, "src/views/accounts/as_of.sql", partition, account_id, time, version)
                 .fetch_all(&pool)
                 .await?;
-            Ok(Row::positioned(rows, self.partitions, partition).map(Positioned::into_single))
+            let account = Row::positioned(rows, self.partitions, partition)?;
+            Ok(account.map(|account| account.into_single().map(|account| account.map(ReadAccount::view))))
         })
         .await
     }

@@ -4,4 +4,5 @@ mod check;
 pub(crate) mod projection;
 mod view;
 
+pub(super) use projection::read_currencies;
 pub use view::{AccountsByStatus, Totals};

@@ -15,11 +15,14 @@ use crate::{
     projection::{Check, Projection, RowKey, ViewGeneration},
     views::account_cache::AccountCache,
 };
-use passbook_domain::Currency;
-use passbook_event_store::{locked_read::rows_max, reader};
+use passbook_domain::{Currency, EventType};
+use passbook_event_store::{
+    StreamVersion,
+    stream::{Member, find_member},
+};
 
-/// How many openings one statement reads while the checkpoints are locked. Only an owner of the longest name makes one longer.
-const LOCKED_OPENINGS_MAX: usize = rows_max(512);
+/// Where the log records the currency of an account.
+const CURRENCY: Member<'static> = Member { event_type: EventType::AccountOpened.name(), name: "currency" };
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(200_000).expect("is not zero");
 
@@ -84,7 +87,7 @@ impl Projection for BankTotals {
             let sums = query!(
                 r#"SELECT
                        coalesce(sum(event_count), 0)::bigint AS "event_count!",
-                       coalesce(bool_or(least(open, frozen, closed, money) < 0), false) AS "is_negative!"
+                       coalesce(bool_or(least(open, frozen, closed) < 0), false) AS "is_negative!"
                    FROM bank_total
                    WHERE partition = $1 AND generation = $2"#,
                 view.partition,
@@ -94,7 +97,7 @@ impl Projection for BankTotals {
             .await?;
             let event_count = sums.event_count;
             Ok(match sums.is_negative {
-                true => Some("a total is negative".to_owned()),
+                true => Some("a number of accounts is negative".to_owned()),
                 false => (event_count != position)
                     .then(|| format!("it counts {event_count} events, but the log has {position}")),
             })
@@ -131,21 +134,20 @@ impl Projection for BankTotals {
     }
 }
 
-/// Reads the currencies of accounts from their openings in the log, because the view has no rows per account.
-async fn read_currencies(
+/// Reads the currencies of accounts from their openings in the log, because the view has no rows per account. The rest of an opening
+/// is not read: it can be long.
+pub(in crate::views) async fn read_currencies(
     connection: &mut PgConnection,
     partition: i16,
     ids: &[Uuid],
 ) -> Result<Vec<(Uuid, Option<Currency>)>> {
-    let mut openings = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(LOCKED_OPENINGS_MAX) {
-        openings.extend(reader::first_events(connection, partition, ids).await?);
-    }
-    let currency = |recorded| {
-        let opening = DecodedEvent::try_from(recorded)?;
-        Ok((opening.recorded.stream_id, opening_currency(&opening.event)))
+    let openings: Vec<StreamVersion> =
+        ids.iter().map(|stream_id| StreamVersion { stream_id: *stream_id, version: 1 }).collect();
+    let currency = |(opening, code): (StreamVersion, String)| match Currency::from_code(&code) {
+        Some(currency) => Ok((opening.stream_id, Some(currency))),
+        None => Err(cannot_apply(format!("account {} has the unknown currency {code}", opening.stream_id))),
     };
-    openings.into_iter().map(currency).collect()
+    find_member(connection, partition, &openings, CURRENCY).await?.into_iter().map(currency).collect()
 }
 
 /// Adds the changes in the order of the keys, so that two writers take the row locks in the same order.

@@ -39,6 +39,8 @@ pub struct Totals {
     /// The sum of the balances of each currency that was ever used, in minor units. Of each transfer it contains both sides or
     /// neither.
     pub money: BTreeMap<String, MoneySum>,
+    /// What active holds of each currency set aside at the moment of the query, in minor units. It has each currency of `money`.
+    pub held: BTreeMap<String, MoneySum>,
 }
 
 impl Totals {
@@ -56,6 +58,10 @@ impl Totals {
             totals.accounts.closed += total.accounts.closed;
             let transferred = if knows_transfers { total.transferred.0 } else { 0 };
             totals.money.entry(currency.clone()).or_default().0 += total.money.0 - transferred;
+            totals.held.entry(currency.clone()).or_default();
+        }
+        for (currency, held) in partitions.iter().flat_map(|partition| &partition.held) {
+            totals.held.entry(currency.clone()).or_default().0 += held.0;
         }
         totals
     }
@@ -66,6 +72,8 @@ struct PartitionTotals {
     /// The version of the shape of the rows.
     schema_version: i16,
     currencies: Vec<(String, CurrencyTotal)>,
+    /// By currency.
+    held: Vec<(String, MoneySum)>,
 }
 
 /// A row of the view, or the changes that a batch of events adds to it.
@@ -87,7 +95,16 @@ impl CurrencyTotal {
             Event::AccountUnfrozen(_) => (*open, *frozen) = (*open + 1, *frozen - 1),
             Event::AccountClosed(_) => (*open, *closed) = (*open - 1, *closed + 1),
             Event::TransferSent(_) | Event::TransferReceived(_) => self.transferred += event.balance_change(),
-            Event::MoneyDeposited(_) | Event::MoneyWithdrawn(_) => {}
+            Event::MovementReversed(reversed) if reversed.transfer_id.is_some() => {
+                self.transferred += event.balance_change();
+            }
+            Event::MoneyDeposited(_)
+            | Event::MoneyWithdrawn(_)
+            | Event::HoldPlaced(_)
+            | Event::HoldCaptured(_)
+            | Event::HoldReleased(_)
+            | Event::MovementReversed(_)
+            | Event::LimitsSet(_) => {}
         }
         self.money += event.balance_change();
         self.event_count += 1;
@@ -102,6 +119,11 @@ pub(super) fn opening_currency(event: &Event) -> Option<Currency> {
         | Event::MoneyWithdrawn(_)
         | Event::TransferSent(_)
         | Event::TransferReceived(_)
+        | Event::HoldPlaced(_)
+        | Event::HoldCaptured(_)
+        | Event::HoldReleased(_)
+        | Event::MovementReversed(_)
+        | Event::LimitsSet(_)
         | Event::AccountFrozen(_)
         | Event::AccountUnfrozen(_)
         | Event::AccountClosed(_) => None,
@@ -109,24 +131,28 @@ pub(super) fn opening_currency(event: &Event) -> Option<Currency> {
 }
 
 impl ReadModel {
-    /// The totals of the bank: the sum over all partitions. Transfers that run meanwhile do not change it.
+    /// The totals of the bank: the sum over all partitions. Transfers that run meanwhile do not change it. What holds set aside is read
+    /// from the view of holds.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn totals(&self, min_position: Option<&Position>) -> Result<Positioned<Totals>, Error> {
         let totals = self.query_all_partitions(min_position, |partition, pool| async move {
+            let held = query_file!("src/views/bank_totals/held.sql", partition).fetch_all(&pool).await?;
             let rows = query_file!("src/views/bank_totals/totals.sql", partition).fetch_all(&pool).await?;
-            let checkpoint =
-                rows.first().map(|row| (self.partitions.position_in(partition, row.position), row.generation));
-            let Some((position, generation)) = checkpoint else { return Ok(None) };
-            let schema_version = rows.first().map_or(0, |row| row.schema_version);
+            let Some((first, held_at)) = rows.first().zip(held.first()) else { return Ok(None) };
+            // Increases when either view is rebuilt, because the result depends on both.
+            let generation = first.generation + held_at.generation - 1;
+            let position = self.partitions.position_in(partition, first.position.min(held_at.position));
+            let schema_version = first.schema_version;
+            let held = held.iter().filter_map(|row| Some((row.currency.clone()?, row.held?))).collect();
             // The only row of an empty bank has a checkpoint and no currency.
             let currencies = rows.into_iter().filter_map(|row| {
                 let accounts = AccountsByStatus { open: row.open?, frozen: row.frozen?, closed: row.closed? };
                 let (money, transferred) = (row.money?, row.transferred?);
                 Some((row.currency?, CurrencyTotal { accounts, money, transferred, event_count: 0 }))
             });
-            let value = PartitionTotals { schema_version, currencies: currencies.collect() };
+            let value = PartitionTotals { schema_version, currencies: currencies.collect(), held };
             Ok(Some(Positioned { value, position, generation }))
         });
         Ok(totals.await?.map(|partitions| Totals::sum(&partitions)))

@@ -46,7 +46,7 @@ impl Check for DailyBalancesCheck {
             while let Some(row) = rows.try_next().await? {
                 actual.add(row.account_id, row.day());
             }
-            Ok(self.0.mismatch(&actual, "daily balances", Option::as_ref))
+            Ok(self.0.mismatch(&actual, "daily balances", |day| *day))
         }
         .boxed()
     }

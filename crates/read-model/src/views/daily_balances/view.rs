@@ -19,8 +19,8 @@ use passbook_event_store::Position;
 pub struct DailyBalance {
     /// The day in UTC.
     pub date: NaiveDate,
-    /// The balance before the first transaction of the day, in minor units.
-    #[schema(example = 10000, minimum = 0, maximum = 9007199254740991i64)]
+    /// The balance before the first transaction of the day, in minor units; negative while the overdraft is used.
+    #[schema(example = 10000, minimum = -9007199254740991i64, maximum = 9007199254740991i64)]
     pub opening: i64,
     /// The sum of the amounts that increased the balance, in minor units, as digits. It can exceed the limit of a balance.
     #[serde(rename = "in")]
@@ -30,8 +30,8 @@ pub struct DailyBalance {
     #[serde(rename = "out")]
     #[schema(value_type = String, example = "200", pattern = "^[0-9]+$")]
     pub money_out: MoneySum,
-    /// The balance after the last transaction of the day, in minor units.
-    #[schema(example = 10300, minimum = 0, maximum = 9007199254740991i64)]
+    /// The balance after the last transaction of the day, in minor units; negative while the overdraft is used.
+    #[schema(example = 10300, minimum = -9007199254740991i64, maximum = 9007199254740991i64)]
     pub closing: i64,
     /// The number of transactions of the day.
     #[schema(example = 2, minimum = 1)]

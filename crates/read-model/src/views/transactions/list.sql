@@ -9,8 +9,13 @@ SELECT
     view.amount AS "amount?",
     view.balance_after AS "balance_after?",
     view.transfer_id AS "transfer_id?",
-    view.counterparty_account_id AS "counterparty_account_id?",
+    coalesce(view.counterparty_account_id, original.counterparty_account_id) AS "counterparty_account_id?",
+    view.hold_id AS "hold_id?",
+    view.reverses_version AS "reverses_version?",
+    coalesce(later.reversed, 0) AS "reversed!",
     view.reference AS "reference?",
+    view.channel AS "channel?",
+    view.metadata AS "metadata?: Json<Metadata>",
     view.recorded_at AS "recorded_at?",
     view.event_id AS "event_id?"
 FROM projection
@@ -48,5 +53,24 @@ LEFT JOIN LATERAL (
     ORDER BY movement.version DESC
     LIMIT $7
 ) AS view ON true
+-- The other account of a reversal is that of the transfer that it reverses.
+LEFT JOIN LATERAL (
+    SELECT movement.counterparty_account_id
+    FROM account_transaction AS movement
+    WHERE movement.partition = projection.partition
+      AND movement.generation = projection.generation
+      AND movement.account_id = $2
+      AND movement.version = view.reverses_version
+    LIMIT 1
+) AS original ON true
+LEFT JOIN LATERAL (
+    SELECT reversed_movement.reversed
+    FROM reversed_movement
+    WHERE reversed_movement.partition = projection.partition
+      AND reversed_movement.generation = projection.generation
+      AND reversed_movement.account_id = $2
+      AND reversed_movement.version = view.version
+    LIMIT 1
+) AS later ON true
 WHERE projection.partition = $1 AND projection.name = 'transactions' AND projection.state = 'live'
 ORDER BY view.version DESC

@@ -1,27 +1,39 @@
 //! Projects events into the view of transactions: writes one row per event, with the state of the account after it.
 
-use std::num::NonZeroUsize;
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use sqlx::{PgConnection, Result, query, query_file, query_scalar};
+use sqlx::{PgConnection, Result, query, query_file, query_scalar, types::Json};
 use uuid::Uuid;
 
 use super::{
     check::TransactionsCheck,
-    row::{AccountState, Entry},
+    row::{AccountState, Entry, RowState},
 };
 use crate::{
     decoded_event::DecodedEvent,
     projection::{Check, Projection, RowKey, ViewGeneration},
-    views::account_cache::AccountCache,
+    views::{account_cache::AccountCache, json_column::json_unless_default},
 };
-use passbook_domain::Status;
-use passbook_event_store::locked_read::rows_max;
+use passbook_domain::{Channel, Event, Holds, Status};
+use passbook_event_store::{
+    StreamVersion,
+    locked_read::{rows_max, slices_by_bytes},
+};
 
-/// How many states one statement reads while the checkpoints are locked.
+/// How many states without holds one statement reads while the checkpoints are locked.
 const LOCKED_STATES_MAX: usize = rows_max(128);
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("is not zero");
+
+/// The version of the shape since which there is a row for each event.
+const HISTORY_VERSION: i16 = 2;
+/// The version of the shape since which rows have the channel, the overdraft and the holds. An older release can write into a live
+/// generation of an older shape. It has no channel, and its rows do not repeat the overdraft and the version of the holds.
+const SCHEMA_VERSION: i16 = 3;
 
 /// The projection of the view of transactions.
 pub(crate) struct Transactions {
@@ -38,7 +50,9 @@ impl Default for Transactions {
 struct Row<'a> {
     decoded: &'a DecodedEvent,
     entry: Entry<'a>,
-    after: AccountState,
+    after: RowState,
+    /// The holds after the event, if it changes them.
+    holds: Option<String>,
 }
 
 impl Projection for Transactions {
@@ -47,7 +61,7 @@ impl Projection for Transactions {
     }
 
     fn schema_version(&self) -> i16 {
-        2
+        SCHEMA_VERSION
     }
 
     fn apply<'a>(
@@ -65,13 +79,14 @@ impl Projection for Transactions {
             for decoded in events {
                 let state = self.accounts.state_mut(decoded.recorded.stream_id);
                 let entry = Entry::from_event(&decoded.event);
-                *state = state.evolve(&decoded.event, &entry);
-                // Shape 1 of the view has rows only for events that moved money.
-                if entry.moves_money() || view.schema_version >= 2 {
-                    rows.push(Row { decoded, entry, after: *state });
+                let holds = state.evolve(decoded, &entry);
+                // An older shape has rows only for events that moved money.
+                if entry.moves_money() || view.schema_version >= HISTORY_VERSION {
+                    rows.push(Row { decoded, entry, after: state.row, holds });
                 }
             }
-            insert(connection, view, &rows).await
+            insert(connection, view, &rows).await?;
+            add_reversed(connection, view, events).await
         }
         .boxed()
     }
@@ -92,9 +107,16 @@ impl Projection for Transactions {
                 view.partition,
                 view.generation
             )
-            .fetch_one(connection)
+            .fetch_one(&mut *connection)
             .await?;
-            Ok((rows != position).then(|| format!("it has {rows} rows, but the log has {position} events")))
+            if rows != position {
+                return Ok(Some(format!("it has {rows} rows, but the log has {position} events")));
+            }
+            let over = query_file!("src/views/transactions/over_reversed.sql", view.partition, view.generation);
+            let over = over.fetch_optional(connection).await?;
+            Ok(over.map(|row| {
+                format!("more was reversed of version {} of account {} than its amount", row.version, row.account_id)
+            }))
         }
         .boxed()
     }
@@ -134,6 +156,20 @@ impl Projection for Transactions {
                 last.account_id,
                 last.version
             )
+            .execute(&mut *connection)
+            .await?;
+            // Each of these rows belongs to a row of the same key.
+            query!(
+                "DELETE FROM reversed_movement
+                 WHERE partition = $1 AND generation = $2
+                   AND (account_id, version) >= ($3, $4) AND (account_id, version) <= ($5, $6)",
+                view.partition,
+                view.generation,
+                after.account_id,
+                after.number,
+                last.account_id,
+                last.version
+            )
             .execute(connection)
             .await?;
             Ok(Some(RowKey { account_id: last.account_id, number: last.version }))
@@ -151,18 +187,42 @@ async fn read_states(
     connection: &mut PgConnection,
     view: ViewGeneration,
     ids: &[Uuid],
-) -> Result<Vec<(Uuid, AccountState)>> {
-    let mut states = Vec::with_capacity(ids.len());
+) -> Result<HashMap<Uuid, AccountState>> {
+    let mut states: HashMap<Uuid, AccountState> = HashMap::with_capacity(ids.len());
+    let mut with_holds = Vec::new();
     for ids in ids.chunks(LOCKED_STATES_MAX) {
-        let read = query_file!("src/views/transactions/last.sql", view.partition, view.generation, ids).map(|row| {
-            let state = AccountState {
+        let read = query_file!("src/views/transactions/last.sql", view.partition, view.generation, ids);
+        for row in read.fetch_all(&mut *connection).await? {
+            let state = RowState {
                 balance: row.balance_after,
                 transaction_count: row.transaction_count.unwrap_or_default(),
                 status: row.status.as_deref().and_then(Status::from_name).unwrap_or(Status::Open).as_str(),
+                overdraft: row.overdraft.unwrap_or_default(),
+                holds_version: row.holds_version,
             };
-            (row.account_id, state)
-        });
-        states.extend(read.fetch_all(&mut *connection).await?);
+            let stream_id = row.account_id;
+            with_holds.extend(
+                row.holds_version
+                    .zip(row.holds_bytes)
+                    .map(|(version, bytes)| (StreamVersion { stream_id, version }, bytes)),
+            );
+            states.insert(stream_id, AccountState { row: state, holds: Holds::default() });
+        }
+    }
+    for rows in slices_by_bytes(&with_holds, |(_, bytes)| i64::from(*bytes)) {
+        let read = query_file!(
+            "src/views/transactions/holds.sql",
+            view.partition,
+            view.generation,
+            &rows.iter().map(|(row, _)| row.stream_id).collect::<Vec<_>>(),
+            &rows.iter().map(|(row, _)| row.version).collect::<Vec<_>>(),
+        );
+        for row in read.fetch_all(&mut *connection).await? {
+            let Json(holds) = row.holds;
+            if let Some(state) = states.get_mut(&row.account_id) {
+                state.holds = holds;
+            }
+        }
     }
     Ok(states)
 }
@@ -172,7 +232,13 @@ async fn insert(connection: &mut PgConnection, view: ViewGeneration, rows: &[Row
     if rows.is_empty() {
         return Ok(());
     }
-    let has_state = view.schema_version >= 2;
+    let has_state = view.schema_version >= HISTORY_VERSION;
+    let is_complete = view.schema_version >= SCHEMA_VERSION;
+    let channel = |row: &Row<'_>| row.entry.details.channel.filter(|_| is_complete).map(Channel::as_str);
+    let metadata = |row: &Row<'_>| row.entry.details.metadata.and_then(json_unless_default);
+    let overdraft = |row: &Row<'_>| Some(row.after.overdraft).filter(|overdraft| is_complete && *overdraft != 0);
+    let holds_version = |row: &Row<'_>| row.after.holds_version.filter(|_| is_complete);
+    let holds = |row: &Row<'_>| row.holds.clone().filter(|_| is_complete);
     query_file!(
         "src/views/transactions/insert.sql",
         view.partition,
@@ -182,13 +248,46 @@ async fn insert(connection: &mut PgConnection, view: ViewGeneration, rows: &[Row
         &rows.iter().map(|row| row.entry.kind).collect::<Vec<_>>() as _,
         &rows.iter().map(|row| row.entry.balance_change.abs()).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.after.balance).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.entry.transfer_id).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.entry.counterparty).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.entry.reference).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.entry.details.transfer_id).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.entry.details.counterparty).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.entry.details.reference).collect::<Vec<_>>() as _,
         &rows.iter().map(|row| row.decoded.recorded.recorded_at).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.decoded.recorded.id).collect::<Vec<_>>(),
         &rows.iter().map(|row| has_state.then_some(row.after.status)).collect::<Vec<_>>() as _,
         &rows.iter().map(|row| has_state.then_some(row.after.transaction_count)).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.entry.details.hold_id).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.entry.details.reverses_version).collect::<Vec<_>>() as _,
+        &rows.iter().map(channel).collect::<Vec<_>>() as _,
+        &rows.iter().map(metadata).collect::<Vec<_>>() as _,
+        &rows.iter().map(overdraft).collect::<Vec<_>>() as _,
+        &rows.iter().map(holds_version).collect::<Vec<_>>() as _,
+        &rows.iter().map(holds).collect::<Vec<_>>() as _,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Adds what the events reverse to their originals, in the order of the keys, so that two writers take the row locks in the same
+/// order.
+async fn add_reversed(connection: &mut PgConnection, view: ViewGeneration, events: &[DecodedEvent]) -> Result<()> {
+    let mut amounts: BTreeMap<(Uuid, i64), i64> = BTreeMap::new();
+    for DecodedEvent { recorded, event } in events {
+        if let Event::MovementReversed(reversed) = event {
+            *amounts.entry((recorded.stream_id, reversed.reverses_version)).or_default() +=
+                reversed.amount.minor_units();
+        }
+    }
+    if amounts.is_empty() {
+        return Ok(());
+    }
+    query_file!(
+        "src/views/transactions/add_reversed.sql",
+        view.partition,
+        view.generation,
+        &amounts.keys().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
+        &amounts.keys().map(|(_, version)| *version).collect::<Vec<_>>(),
+        &amounts.values().copied().collect::<Vec<_>>(),
     )
     .execute(connection)
     .await?;

@@ -4,18 +4,19 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use sqlx::query_file_as;
+use sqlx::{query_file_as, types::Json};
 use uuid::Uuid;
 
 use super::{
     statement_check::{RunningBalance, Totals},
-    view::TransactionView,
+    view::{Columns, TransactionView},
 };
 use crate::{
     positioned::Positioned,
     query_router::QUERY_MS_MAX,
     read_model::{Error, ReadModel},
 };
+use passbook_domain::Metadata;
 use passbook_event_store::{Position, with_timeout};
 
 /// Limit of rows of the history per page.
@@ -129,7 +130,7 @@ impl Lines {
         let _permit = self.read_model.statement_pages.acquire().await;
         let versions = self.balance.remaining();
         let rows = query_file_as!(
-            TransactionView,
+            Columns,
             "src/views/transactions/statement_page.sql",
             self.read_model.partitions.partition_of(self.account_id),
             self.account_id,
@@ -138,7 +139,8 @@ impl Lines {
             STATEMENT_PAGE_ROWS_MAX
         )
         .fetch_all(self.read_model.router.primary());
-        Ok(with_timeout(Duration::from_millis(QUERY_MS_MAX), rows).await?)
+        let rows = with_timeout(Duration::from_millis(QUERY_MS_MAX), rows).await?;
+        Ok(rows.into_iter().map(Columns::view).collect())
     }
 }
 

@@ -57,4 +57,4 @@ LEFT JOIN LATERAL (
 WHERE projection.partition = $1
   AND projection.name = 'transactions'
   AND projection.state = 'live'
-  AND projection.schema_version >= 2
+  AND projection.schema_version >= 3

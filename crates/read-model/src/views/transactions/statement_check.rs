@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::view::{Kind, TransactionView};
+use super::view::{Direction, Kind, TransactionView};
 
 /// The totals of a statement's lines in minor units. Only balances have a limit, so a total can exceed 64 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,14 +63,12 @@ impl RunningBalance {
         if row.version != self.version + 1 {
             return Err(format!("version {} follows version {}", row.version, self.version));
         }
-        let is_credit =
-            [Kind::OpeningDeposit, Kind::Deposit, Kind::TransferIn].iter().any(|kind| kind.as_str() == row.kind);
-        let is_debit = [Kind::Withdrawal, Kind::TransferOut].iter().any(|kind| kind.as_str() == row.kind);
-        let after = match (is_credit, is_debit) {
-            (true, _) => self.balance.checked_add(row.amount),
-            (_, true) => self.balance.checked_sub(row.amount),
+        let direction = Kind::direction(&row.kind);
+        let after = match direction {
+            Some(Direction::In) => self.balance.checked_add(row.amount),
+            Some(Direction::Out) => self.balance.checked_sub(row.amount),
             // Other events do not move money.
-            (false, false) => Some(self.balance).filter(|_| row.amount == 0),
+            None => Some(self.balance).filter(|_| row.amount == 0),
         };
         if after != Some(row.balance_after) {
             let Self { balance, .. } = self;
@@ -79,8 +77,11 @@ impl RunningBalance {
                 "at version {version} the balance changes from {balance} to {balance_after} by a {kind} of {amount}"
             ));
         }
-        let total = if is_credit { &mut self.totals.total_in } else { &mut self.totals.total_out };
-        *total += i128::from(row.amount);
+        match direction {
+            Some(Direction::In) => self.totals.total_in += i128::from(row.amount),
+            Some(Direction::Out) => self.totals.total_out += i128::from(row.amount),
+            None => {}
+        }
         (self.version, self.balance) = (row.version, row.balance_after);
         Ok(())
     }

@@ -5,8 +5,14 @@ SELECT
     entry.amount AS "amount!",
     entry.balance_after AS "balance_after!",
     entry.transfer_id,
-    entry.counterparty_account_id,
+    coalesce(entry.counterparty_account_id, original.counterparty_account_id) AS "counterparty_account_id?",
+    entry.hold_id,
+    entry.reverses_version,
+    -- A statement stays as it was, whatever is reversed later.
+    NULL::bigint AS reversed,
     entry.reference,
+    entry.channel,
+    entry.metadata AS "metadata?: Json<Metadata>",
     entry.recorded_at AS "recorded_at!",
     entry.event_id AS "event_id!"
 FROM projection
@@ -21,8 +27,18 @@ CROSS JOIN LATERAL (
     ORDER BY movement.version
     LIMIT $5
 ) AS entry
+-- The other account of a reversal is that of the transfer that it reverses.
+LEFT JOIN LATERAL (
+    SELECT movement.counterparty_account_id
+    FROM account_transaction AS movement
+    WHERE movement.partition = projection.partition
+      AND movement.generation = projection.generation
+      AND movement.account_id = $2
+      AND movement.version = entry.reverses_version
+    LIMIT 1
+) AS original ON true
 WHERE projection.partition = $1
   AND projection.name = 'transactions'
   AND projection.state = 'live'
-  AND projection.schema_version >= 2
+  AND projection.schema_version >= 3
 ORDER BY entry.version

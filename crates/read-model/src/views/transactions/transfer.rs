@@ -31,6 +31,9 @@ pub struct TransferView {
     /// The text that the caller supplied.
     #[schema(required = true, example = "rent")]
     pub reference: Option<String>,
+    /// The sum of its reversals so far in minor units.
+    #[schema(example = 0, minimum = 0)]
+    pub reversed: i64,
     /// When the transfer was recorded.
     #[serde(with = "timestamp")]
     pub recorded_at: DateTime<Utc>,
@@ -84,6 +87,7 @@ struct Row {
     amount: Option<i64>,
     currency: Option<String>,
     reference: Option<String>,
+    reversed: i64,
     recorded_at: Option<DateTime<Utc>>,
 }
 
@@ -96,6 +100,7 @@ impl Row {
             amount: self.amount?,
             currency: self.currency?,
             reference: self.reference,
+            reversed: self.reversed,
             recorded_at: self.recorded_at?,
         })
     }

@@ -7,6 +7,7 @@ SELECT
     sent.amount AS "amount?",
     sender.currency AS "currency?",
     sent.reference AS "reference?",
+    coalesce(later.reversed, 0) AS "reversed!",
     sent.recorded_at AS "recorded_at?"
 FROM projection
 JOIN projection AS accounts
@@ -20,6 +21,15 @@ LEFT JOIN LATERAL (
       AND movement.kind = 'transfer_out'
     LIMIT 1
 ) AS sent ON true
+LEFT JOIN LATERAL (
+    SELECT reversed_movement.reversed
+    FROM reversed_movement
+    WHERE reversed_movement.partition = projection.partition
+      AND reversed_movement.generation = projection.generation
+      AND reversed_movement.account_id = sent.account_id
+      AND reversed_movement.version = sent.version
+    LIMIT 1
+) AS later ON true
 LEFT JOIN LATERAL (
     SELECT account_view.currency
     FROM account_view

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::query_file_as;
+use sqlx::{query_file_as, types::Json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -10,6 +10,7 @@ use crate::{
     positioned::{Page, Positioned},
     read_model::{Error, ReadModel},
 };
+use passbook_domain::{Channel, Metadata};
 use passbook_event_store::{Position, timestamp};
 
 /// Limit of rows of an account that are scanned for one page. A filter can match few of them, and freezing moves no money. Each
@@ -29,9 +30,38 @@ pub enum Kind {
     Withdrawal,
     TransferIn,
     TransferOut,
+    Capture,
+    ReversalIn,
+    ReversalOut,
+}
+
+/// Whether a movement increased or decreased the balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    In,
+    Out,
 }
 
 impl Kind {
+    const ALL: [Self; 8] = [
+        Self::OpeningDeposit,
+        Self::Deposit,
+        Self::Withdrawal,
+        Self::TransferIn,
+        Self::TransferOut,
+        Self::Capture,
+        Self::ReversalIn,
+        Self::ReversalOut,
+    ];
+
+    /// The direction of a kind with this name; `None` for the name of an event that moved no money.
+    pub(super) fn direction(name: &str) -> Option<Direction> {
+        Some(match Self::ALL.into_iter().find(|kind| kind.as_str() == name)? {
+            Self::OpeningDeposit | Self::Deposit | Self::TransferIn | Self::ReversalIn => Direction::In,
+            Self::Withdrawal | Self::TransferOut | Self::Capture | Self::ReversalOut => Direction::Out,
+        })
+    }
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Kind::OpeningDeposit => "opening_deposit",
@@ -39,6 +69,9 @@ impl Kind {
             Kind::Withdrawal => "withdrawal",
             Kind::TransferIn => "transfer_in",
             Kind::TransferOut => "transfer_out",
+            Kind::Capture => "capture",
+            Kind::ReversalIn => "reversal_in",
+            Kind::ReversalOut => "reversal_out",
         }
     }
 }
@@ -56,8 +89,8 @@ pub struct TransactionView {
     /// The amount in minor units. `kind` determines the direction.
     #[schema(example = 500, minimum = 1)]
     pub amount: i64,
-    /// The balance after the transaction in minor units.
-    #[schema(example = 15000, minimum = 0)]
+    /// The balance after the transaction in minor units; negative while the overdraft is used.
+    #[schema(example = 15000)]
     pub balance_after: i64,
     /// The transfer that the transaction is a side of.
     #[schema(required = true)]
@@ -65,9 +98,25 @@ pub struct TransactionView {
     /// The other account of the transfer.
     #[schema(required = true)]
     pub counterparty_account_id: Option<Uuid>,
+    /// The hold that the transaction captured. That of a received transfer is the sender's.
+    #[schema(required = true)]
+    pub hold_id: Option<Uuid>,
+    /// The version of the transaction of this account that a reversal pays back.
+    #[schema(required = true, example = json!(null))]
+    pub reverses_version: Option<i64>,
+    /// The sum of its reversals so far in minor units. Statements do not have it, because it can change later.
+    #[schema(example = 0, minimum = 0, nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reversed: Option<i64>,
     /// The text that the caller supplied.
     #[schema(required = true, example = "invoice 2026-17")]
     pub reference: Option<String>,
+    /// Where the money was deposited or withdrawn.
+    #[schema(value_type = Option<Channel>, required = true, example = json!(null))]
+    pub channel: Option<String>,
+    /// The pairs of texts that the caller supplied.
+    #[schema(example = json!({}))]
+    pub metadata: Metadata,
     /// When the event was recorded.
     #[serde(with = "timestamp")]
     pub recorded_at: DateTime<Utc>,
@@ -92,7 +141,16 @@ impl Filter {
         let before = before.unwrap_or(i64::MAX);
         match self.kind {
             Some(Kind::OpeningDeposit) => before.min(OPENING_VERSION + 1),
-            Some(Kind::Deposit | Kind::Withdrawal | Kind::TransferIn | Kind::TransferOut) | None => before,
+            Some(
+                Kind::Deposit
+                | Kind::Withdrawal
+                | Kind::TransferIn
+                | Kind::TransferOut
+                | Kind::Capture
+                | Kind::ReversalIn
+                | Kind::ReversalOut,
+            )
+            | None => before,
         }
     }
 }
@@ -129,7 +187,7 @@ impl ReadModel {
             .await?;
             let unscanned = rows.first().filter(|row| row.has_unscanned).map(|row| row.scanned_above + 1);
             let checkpoint = |row: &Row| (self.partitions.position_in(partition, row.position), row.generation);
-            let transactions = Positioned::from_rows(rows, checkpoint, Row::view);
+            let transactions = Positioned::from_rows(rows, checkpoint, |row| row.columns().map(Columns::view));
             Ok(transactions.map(|transactions| transactions.map(|rows| page(rows, limit, unscanned))))
         })
         .await
@@ -161,23 +219,73 @@ struct Row {
     balance_after: Option<i64>,
     transfer_id: Option<Uuid>,
     counterparty_account_id: Option<Uuid>,
+    hold_id: Option<Uuid>,
+    reverses_version: Option<i64>,
+    reversed: i64,
     reference: Option<String>,
+    channel: Option<String>,
+    metadata: Option<Json<Metadata>>,
     recorded_at: Option<DateTime<Utc>>,
     event_id: Option<Uuid>,
 }
 
 impl Row {
-    fn view(self) -> Option<TransactionView> {
-        Some(TransactionView {
+    fn columns(self) -> Option<Columns> {
+        Some(Columns {
             version: self.version?,
             kind: self.kind?,
             amount: self.amount?,
             balance_after: self.balance_after?,
             transfer_id: self.transfer_id,
             counterparty_account_id: self.counterparty_account_id,
+            hold_id: self.hold_id,
+            reverses_version: self.reverses_version,
+            reversed: Some(self.reversed),
             reference: self.reference,
+            channel: self.channel,
+            metadata: self.metadata,
             recorded_at: self.recorded_at?,
             event_id: self.event_id?,
         })
+    }
+}
+
+/// The columns of a row.
+pub(super) struct Columns {
+    pub(super) version: i64,
+    pub(super) kind: String,
+    pub(super) amount: i64,
+    pub(super) balance_after: i64,
+    pub(super) transfer_id: Option<Uuid>,
+    pub(super) counterparty_account_id: Option<Uuid>,
+    pub(super) hold_id: Option<Uuid>,
+    pub(super) reverses_version: Option<i64>,
+    /// `None` in statements, and where rows are compared.
+    pub(super) reversed: Option<i64>,
+    pub(super) reference: Option<String>,
+    pub(super) channel: Option<String>,
+    pub(super) metadata: Option<Json<Metadata>>,
+    pub(super) recorded_at: DateTime<Utc>,
+    pub(super) event_id: Uuid,
+}
+
+impl Columns {
+    pub(super) fn view(self) -> TransactionView {
+        TransactionView {
+            version: self.version,
+            kind: self.kind,
+            amount: self.amount,
+            balance_after: self.balance_after,
+            transfer_id: self.transfer_id,
+            counterparty_account_id: self.counterparty_account_id,
+            hold_id: self.hold_id,
+            reverses_version: self.reverses_version,
+            reversed: self.reversed,
+            reference: self.reference,
+            channel: self.channel,
+            metadata: self.metadata.map(|Json(metadata)| metadata).unwrap_or_default(),
+            recorded_at: self.recorded_at,
+            event_id: self.event_id,
+        }
     }
 }

@@ -1,0 +1,79 @@
+//! The rows that a batch appends: events, counts of reversals and snapshots.
+
+use uuid::Uuid;
+
+use super::{Decision, Failure};
+use crate::{command::CommandContext, receipt::RecordedFact};
+use passbook_domain::{Event, event::MovementReversed};
+use passbook_event_store::{NewEvent, StreamVersion, log};
+
+impl Decision<'_> {
+    /// Adds an event to the append unless this is a dry run, and returns what the receipt says about it.
+    pub(super) fn append_event(
+        &mut self,
+        partition: i16,
+        (stream_id, version): (Uuid, i64),
+        event: &Event,
+        context: &CommandContext,
+    ) -> Result<RecordedFact, Failure> {
+        let event_type = event.name().to_owned();
+        if context.dry_run {
+            return Ok(RecordedFact { id: None, event_type, version, recorded_at: None });
+        }
+        let id = Uuid::now_v7();
+        let new = NewEvent {
+            id,
+            stream_id,
+            version,
+            event_type: event.name(),
+            schema_version: event.schema_version(),
+            data: serde_json::to_string(event).map_err(|_| Failure::Internal)?,
+            metadata: context.metadata().map_err(|_| Failure::Internal)?,
+        };
+        self.append_to(partition)?.events.push(new);
+        if let Event::MovementReversed(reversed) = event {
+            self.count_reversal(partition, (stream_id, version), reversed)?;
+        }
+        Ok(RecordedFact { id: Some(id), event_type, version, recorded_at: Some(self.now) })
+    }
+
+    /// Adds the row that keeps what is reversed of the movement.
+    fn count_reversal(
+        &mut self,
+        partition: i16,
+        (stream_id, reversing_version): (Uuid, i64),
+        event: &MovementReversed,
+    ) -> Result<(), Failure> {
+        if !event.is_counted() {
+            return Ok(());
+        }
+        let movement = StreamVersion { stream_id, version: event.reverses_version };
+        let (number, before) = self.last_reversal(movement).map_or((0, 0), |last| (last.number, last.reversed));
+        let amount = event.amount.minor_units();
+        let reversal =
+            log::Reversal { movement, number: number + 1, amount, reversed: before + amount, reversing_version };
+        self.reversals.insert(movement, reversal);
+        self.append_to(partition)?.reversals.push(reversal);
+        Ok(())
+    }
+
+    /// Adds a snapshot of each account that passed a multiple of `every` versions.
+    pub(super) fn take_snapshots(&mut self, every: i64) {
+        for (stream_id, changed) in &self.changed {
+            let version_before = match self.basis.accounts.get(stream_id) {
+                Some(Ok(loaded)) => loaded.version,
+                Some(Err(_)) | None => 0,
+            };
+            if version_before / every < changed.version / every
+                && let Ok(state) = serde_json::to_string(&changed.account)
+                && let Some(append) = self.appends.get_mut(&self.partitions.partition_of(*stream_id))
+            {
+                append.snapshots.push(log::Snapshot { stream_id: *stream_id, version: changed.version, state });
+            }
+        }
+        // Two instances that write the same snapshots lock the rows in the same order.
+        for append in self.appends.values_mut() {
+            append.snapshots.sort_unstable_by_key(|snapshot| snapshot.stream_id);
+        }
+    }
+}

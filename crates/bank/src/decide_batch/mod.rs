@@ -1,0 +1,198 @@
+//! Decides the commands of a batch in order, each on the state that the previous command left. Pure: all data is loaded before,
+//! and the caller writes the result.
+
+mod append;
+mod execution;
+mod keyed;
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{
+    account_cache::{CachedAccount, LoadedAccounts},
+    command::{CommandContext, CommandOutcome, CommandResults, Error, PendingCommand, Refusal, Refused},
+    history::History,
+    receipt::RecordedOutcome,
+    storage_error::CHANGED_HISTORY,
+};
+use passbook_domain::{
+    Account, Command, Rejection,
+    account::STATE_VERSION,
+    transfer::{Side, TransferRejection},
+};
+use passbook_event_store::{
+    Partitions, Position, StreamVersion,
+    log::{self, Head, Key, KeyId},
+};
+
+/// The head of each partition that a batch belongs to.
+pub(super) type HeadsByPartition = BTreeMap<i16, Head>;
+
+/// Idempotency keys that are recorded in the log, with the partition that stores them.
+pub(super) type RecordedKeys = HashMap<(i16, KeyId), Key>;
+
+/// The data that a batch is decided on.
+#[derive(Debug)]
+pub(super) struct Basis {
+    /// The heads of all partitions that the batch belongs to.
+    pub heads: HeadsByPartition,
+    /// All accounts that the commands name.
+    pub accounts: LoadedAccounts,
+    /// The keys of the batch that are known to be recorded.
+    pub recorded_keys: RecordedKeys,
+    /// Data of earlier events, which the states do not contain.
+    pub history: History,
+}
+
+/// A decided batch, ready to be written.
+#[derive(Debug)]
+pub(super) struct Decided {
+    /// One append for each partition of [`Basis::heads`]; it may have no events, or neither events nor keys.
+    pub appends: BTreeMap<i16, log::Batch>,
+    /// The results to return after the commit.
+    pub results: CommandResults,
+    /// The accounts that the events change.
+    pub changed: HashMap<Uuid, CachedAccount>,
+}
+
+/// Decides all commands of `batch`. `now` must be later than the time of every head; `snapshot_every` is in versions.
+pub(super) fn decide(
+    batch: &[PendingCommand],
+    basis: &Basis,
+    partitions: Partitions,
+    now: DateTime<Utc>,
+    snapshot_every: i64,
+) -> Decided {
+    let empty = || log::Batch { recorded_at: now, state_version: STATE_VERSION, ..log::Batch::default() };
+    let mut decision = Decision {
+        basis,
+        partitions,
+        now,
+        new_outcomes: HashMap::new(),
+        changed: HashMap::new(),
+        reversals: HashMap::new(),
+        appends: basis.heads.keys().map(|partition| (*partition, empty())).collect(),
+    };
+    let results = batch.iter().map(|pending| decision.decide(&pending.command, &pending.context)).collect();
+    decision.take_snapshots(snapshot_every);
+    Decided { appends: decision.appends, results, changed: decision.changed }
+}
+
+/// The partition that stores the key of a command, and the second partition of a transfer between two.
+pub(super) fn partitions_of(command: &Command, partitions: Partitions) -> (i16, Option<i16>) {
+    let mut streams = command.accounts().map(|stream_id| partitions.partition_of(stream_id));
+    let home = streams.next().unwrap_or_default();
+    (home, streams.next().filter(|other| *other != home))
+}
+
+struct Decision<'a> {
+    basis: &'a Basis,
+    partitions: Partitions,
+    now: DateTime<Utc>,
+    /// The outcomes and fingerprints of the keys that this batch records.
+    new_outcomes: HashMap<(i16, KeyId), (RecordedOutcome, [u8; 32])>,
+    changed: HashMap<Uuid, CachedAccount>,
+    /// The last reversal of each movement that this batch reverses.
+    reversals: HashMap<StreamVersion, log::Reversal>,
+    appends: BTreeMap<i16, log::Batch>,
+}
+
+impl Decision<'_> {
+    /// Decides one command. A refusal gets the position of the state that it rests on.
+    fn decide(&mut self, command: &Command, context: &CommandContext) -> Result<CommandOutcome, Error> {
+        let (result, replayed) = self.decide_once(command, context);
+        match result {
+            Ok(receipt) => Ok(CommandOutcome { receipt, replayed }),
+            Err(Failure::Refused(reason, side)) => {
+                let account_id = (reason != Refusal::KeyReused).then(|| account_at(side, command));
+                let position = self.position_of(command)?;
+                Err(Error::Refused(Box::new(Refused { reason, account_id, position, replayed })))
+            }
+            Err(Failure::ChangedHistory) => Err(Error::StorageUnavailable { reason: CHANGED_HISTORY }),
+            Err(Failure::Internal) => Err(Error::Internal),
+        }
+    }
+
+    /// The account, if the caller may see it. An account that does not exist passes; the domain rejects the command.
+    fn visible_account(&self, account_id: Uuid, context: &CommandContext) -> Result<CachedAccount, Failure> {
+        let current = self.account(account_id)?;
+        match current.account {
+            Account::Opened(_) if !context.can_see(&current.account) => Err(Refusal::NotVisible.into()),
+            Account::Opened(_) | Account::Unopened => Ok(current),
+        }
+    }
+
+    /// The account after the earlier commands of the batch.
+    fn account(&self, account_id: Uuid) -> Result<CachedAccount, Failure> {
+        if let Some(changed) = self.changed.get(&account_id) {
+            return Ok(changed.clone());
+        }
+        match self.basis.accounts.get(&account_id) {
+            Some(Ok(loaded)) => Ok(loaded.clone()),
+            Some(Err(_)) | None => Err(Failure::Internal),
+        }
+    }
+
+    /// The head of a partition after the events that are decided so far.
+    fn position_in(&self, partition: i16) -> Result<Position, Failure> {
+        let (head, append) =
+            self.basis.heads.get(&partition).zip(self.appends.get(&partition)).ok_or(Failure::Internal)?;
+        Ok(self.partitions.position_in(partition, head.position + append.events.len() as i64))
+    }
+
+    /// The heads of all partitions of a command, after the events that are decided so far.
+    fn position_of(&self, command: &Command) -> Result<Position, Error> {
+        let mut positions = command
+            .accounts()
+            .map(|account_id| self.position_in(self.partitions.partition_of(account_id)).map_err(|_| Error::Internal));
+        let first = positions.next().ok_or(Error::Internal)??;
+        positions.try_fold(first, |merged, position| Ok(merged.merge(position?)))
+    }
+
+    fn append_to(&mut self, partition: i16) -> Result<&mut log::Batch, Failure> {
+        self.appends.get_mut(&partition).ok_or(Failure::Internal)
+    }
+}
+
+/// Why a command has no receipt.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    /// With the account that the reason is about.
+    Refused(Refusal, Side),
+    /// The log does not have the events that the command was made from.
+    ChangedHistory,
+    Internal,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal, Side::Sender)
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        Refusal::from(rejection).into()
+    }
+}
+
+impl From<TransferRejection> for Failure {
+    fn from(TransferRejection { rejection, side }: TransferRejection) -> Self {
+        Self::Refused(rejection.into(), side)
+    }
+}
+
+/// The account on this side of a command. A command on one account has it on both sides. The account that pays back is the sender.
+fn account_at(side: Side, command: &Command) -> Uuid {
+    match (command, side) {
+        (Command::Account { account_id, .. }, Side::Sender | Side::Receiver) => *account_id,
+        (Command::Transfer(transfer), Side::Sender) => transfer.from,
+        (Command::Transfer(transfer), Side::Receiver) => transfer.to,
+        (Command::CaptureTo(capture), Side::Sender) => capture.from,
+        (Command::CaptureTo(capture), Side::Receiver) => capture.to,
+        (Command::ReverseTransfer(reverse), Side::Sender) => reverse.received.account_id,
+        (Command::ReverseTransfer(reverse), Side::Receiver) => reverse.sent.account_id,
+    }
+}

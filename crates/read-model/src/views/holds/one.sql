@@ -1,0 +1,29 @@
+SELECT
+    projection.position,
+    projection.generation,
+    greatest(statement_timestamp(), log_head.recorded_at) AS "now?",
+    view.account_id AS "account_id?",
+    view.version AS "version?",
+    view.hold_id AS "hold_id?",
+    view.currency AS "currency?",
+    view.status AS "status?",
+    view.amount AS "amount?",
+    view.captured AS "captured?",
+    view.placed_at AS "placed_at?",
+    view.expires_at AS "expires_at?",
+    view.reference AS "reference?",
+    view.metadata AS "metadata?: Json<Metadata>"
+FROM projection
+JOIN log_head ON log_head.partition = projection.partition
+LEFT JOIN LATERAL (
+    SELECT account_hold.*
+    FROM account_hold
+    WHERE account_hold.partition = projection.partition
+      AND account_hold.generation = projection.generation
+      AND account_hold.account_id = $2
+      -- The id contains the version of the placement, which is the key.
+      AND account_hold.version = $3
+      AND account_hold.hold_id = $4
+    LIMIT 1
+) AS view ON true
+WHERE projection.partition = $1 AND projection.name = 'holds' AND projection.state = 'live'
