@@ -56,8 +56,8 @@ function useCurrentAccount(id) {
   const advance = (next) => setAccount((before) => (before && before.version > next.version ? before : { ...before, ...next }));
   useEffect(() => void (loaded.data && advance(loaded.data)), [loaded.data]);
   useInterval(REFRESH_MS, () => loaded.isLoading || loaded.reload());
-  const onReceipt = ({ version, status, balance }) => {
-    advance({ version, status, balance });
+  const onReceipt = ({ version, status, balance, available }) => {
+    advance({ version, status, balance, available });
     loaded.reload();
   };
   return { account: account?.account_id ? account : null, error: loaded.error, reload: loaded.reload, onReceipt };
@@ -72,6 +72,7 @@ function AccountHeader({ id, account, isHistorical }) {
     </div>
     ${account && html`<div class="balance">
       <p class="balance-amount" data-version=${account.version}><${Money} minor=${account.balance} currency=${account.currency} /></p>
+      ${(account.available ?? account.balance) !== account.balance && html`<p class="muted">Available <${Money} minor=${account.available} currency=${account.currency} /></p>`}
       <p role="status"><${Status} status=${account.status} /></p>
       <p class="muted">Opened <${Time} at=${account.opened_at} />${account.closed_at && html`, closed <${Time} at=${account.closed_at} />`}</p>
     </div>`}

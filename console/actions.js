@@ -22,7 +22,7 @@ export function Actions(props) {
       <details key=${status} name="action"><summary>${status === 'frozen' ? 'Unfreeze' : 'Freeze'}</summary>${status === 'frozen'
         ? html`<${StatusForm} ...${props} path="unfreeze" action="Unfreeze" effect="Allows deposits, withdrawals and transfers again." />`
         : html`<${StatusForm} ...${props} path="freeze" action="Freeze" effect="Blocks deposits, withdrawals and transfers until the account is unfrozen." />`}</details>
-      <details name="action"><summary>Close</summary><${StatusForm} ...${props} path="close" action="Close permanently" effect="Only an account with a zero balance can be closed. A closed account cannot be reopened." danger /></details>
+      <details name="action"><summary>Close</summary><${StatusForm} ...${props} path="close" action="Close permanently" effect="Only an account with a zero balance and without active holds can be closed. A closed account cannot be reopened." danger /></details>
     </${Fragment}>`}
     <details name="action"><summary>Statement</summary><${StatementForm} account=${props.account} /></details>
   </section>`;
@@ -30,12 +30,16 @@ export function Actions(props) {
 
 const etag = ({ version }) => `"${version}"`;
 
-/** The balance that an error reports, as a sentence. */
-const explainBalance = (currency) => ({ balance }) => (balance === undefined || !currency ? '' : `The account balance is ${formatMoney(balance, currency)}.`);
+/** The balance that an error reports, and what is available of it if that differs, as a sentence. */
+const explainBalance = (currency) => ({ balance, available = balance }) => {
+  if (balance === undefined || !currency) return '';
+  const rest = available === balance ? '' : `, and ${formatMoney(available, currency)} is available`;
+  return `The account balance is ${formatMoney(balance, currency)}${rest}.`;
+};
 
 const MONEY_FIELDS = {
   invalid_amount: 'amount', insufficient_funds: 'amount', balance_limit_exceeded: 'amount', currency_mismatch: 'amount',
-  account_frozen: 'amount', account_closed: 'amount',
+  account_frozen: 'amount', account_closed: 'amount', limit_exceeded: 'amount',
 };
 
 function MoneyForm({ account, currency, onReceipt, id, path, action, done }) {

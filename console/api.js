@@ -17,6 +17,7 @@ export class ApiError extends Error {
     this.detail = problem.detail;
     this.fields = problem.errors ?? [];
     this.balance = problem.balance;
+    this.available = problem.available;
     this.requestId = problem.request_id;
     this.retryAfterS = retryAfterS;
   }

@@ -76,8 +76,8 @@ function chartOptions(uPlot, currency, isByDay) {
   const money = (_, value) => (value === null || value === undefined ? '–' : formatMoney(Math.round(value), currency));
   const dots = (color) => ({ width: 0, stroke: themeColor(color), paths: () => null, points: { show: true, size: 8, fill: themeColor(color), stroke: themeColor('card') }, value: money });
   return {
-    // Balances are never negative.
-    scales: { y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
+    // A balance is negative while the overdraft is used.
+    scales: { y: { range: (_, min, max) => [Math.min(0, min * 1.1), Math.max(1, max * 1.1)] } },
     axes: [{}, { size: 96, incrs: AXIS_INCREMENTS, values: (_, ticks) => ticks.map((tick) => formatMoney(tick, currency)) }],
     series: [
       { label: 'Time', value: (_, value) => (value ? formatTime(value * 1000) : '–') },

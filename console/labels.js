@@ -6,6 +6,11 @@ const EVENT_LABELS = {
   MoneyWithdrawn: 'Withdrawal',
   TransferSent: 'Transfer out',
   TransferReceived: 'Transfer in',
+  HoldPlaced: 'Hold placed',
+  HoldCaptured: 'Hold captured',
+  HoldReleased: 'Hold released',
+  MovementReversed: 'Reversal',
+  LimitsSet: 'Limits set',
   AccountFrozen: 'Frozen',
   AccountUnfrozen: 'Unfrozen',
   AccountClosed: 'Closed',
@@ -17,27 +22,35 @@ const TRANSACTION_LABELS = {
   withdrawal: 'Withdrawal',
   transfer_in: 'Transfer in',
   transfer_out: 'Transfer out',
+  capture: 'Capture',
+  reversal_in: 'Reversal in',
+  reversal_out: 'Reversal out',
 };
+
+const DEBITS = ['withdrawal', 'transfer_out', 'capture', 'reversal_out'];
 
 /** An event type without a label, such as one from a newer release, is shown by its own name. */
 export const eventLabel = (type) => EVENT_LABELS[type] ?? type;
 export const transactionLabel = (kind) => TRANSACTION_LABELS[kind] ?? kind;
 
 /** Whether a transaction of this kind takes money out of the account. */
-export const isDebit = (kind) => kind === 'withdrawal' || kind === 'transfer_out';
+export const isDebit = (kind) => DEBITS.includes(kind);
 
-/** The amount of an event in minor units and its sign; `null` if the event changes no balance. */
+/** The amount of an event in minor units, and its sign if it changes the balance; `null` for an event without an amount. */
 export function amountOf({ type, data }) {
   if (type === 'AccountOpened') return data.initial_deposit > 0 ? { minor: data.initial_deposit, sign: '+' } : null;
   if (type === 'MoneyDeposited' || type === 'TransferReceived') return { minor: data.amount, sign: '+' };
-  if (type === 'MoneyWithdrawn' || type === 'TransferSent') return { minor: data.amount, sign: '−' };
+  if (['MoneyWithdrawn', 'TransferSent', 'HoldCaptured'].includes(type)) return { minor: data.amount, sign: '−' };
+  if (type === 'MovementReversed') return { minor: data.amount, sign: data.effect === 'credit' ? '+' : '−' };
+  if (type === 'HoldPlaced' || type === 'HoldReleased') return { minor: data.amount };
   return null;
 }
 
-/** The rest of an event as text: owner, reference, reason or channel. */
+/** The rest of an event as text: owner, reversed movement, reference, reason or channel. */
 export function eventDetails({ type, data }) {
   if (type === 'AccountOpened') return `for ${data.owner}, in ${data.currency}`;
-  return [data.reference ?? data.reason, data.channel && `(${data.channel})`].filter(Boolean).join(' ');
+  const reversed = type === 'MovementReversed' && `of movement ${data.reverses_version}`;
+  return [reversed, data.reference ?? data.reason, data.channel && `(${data.channel})`].filter(Boolean).join(' ');
 }
 
 /** The other account of a transfer. */
