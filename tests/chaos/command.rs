@@ -1,13 +1,8 @@
-//! Generates random commands on accounts that all clients share.
+//! The commands that clients send.
 
-use std::{collections::HashMap, sync::Mutex};
-
-use passbook_testkit::Rng;
+use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-/// The largest number of accounts in use at the same time.
-const ACCOUNTS_MAX: usize = 30;
 
 /// A command. Every attempt sends the same request.
 #[derive(Clone, Debug)]
@@ -16,12 +11,16 @@ pub struct Command {
     pub key: String,
     /// Whether `key` is also sent as the idempotency key. Only then is a retry after an unknown outcome safe.
     pub is_keyed: bool,
+    pub method: Method,
     pub path: String,
     pub body: Value,
     pub if_match: Option<i64>,
-    /// The accounts that the command changes.
+    /// The accounts that the command names.
     pub accounts: Vec<Uuid>,
-    /// The type of the event that it records in each account.
+    /// The hold that the command captures or voids.
+    pub hold: Option<Uuid>,
+    /// The type of the event that it records in each account. Expiries of holds may precede it, and the reversal of a transfer
+    /// records its event in both accounts.
     pub event_types: &'static [&'static str],
 }
 
@@ -33,79 +32,86 @@ impl Command {
     }
 
     pub fn deposit(key: String, account: Uuid, amount: u64) -> Self {
-        let path = format!("/v1/accounts/{account}/deposits");
-        Self::new(key, path, json!({"amount": amount}), vec![account], &["MoneyDeposited"])
+        Self::on(key, account, "deposits", json!({"amount": amount}), &["MoneyDeposited"])
     }
 
     pub fn withdrawal(key: String, account: Uuid, amount: u64) -> Self {
-        let path = format!("/v1/accounts/{account}/withdrawals");
-        Self::new(key, path, json!({"amount": amount, "reference": "ätm"}), vec![account], &["MoneyWithdrawn"])
+        Self::on(key, account, "withdrawals", json!({"amount": amount, "reference": "ätm"}), &["MoneyWithdrawn"])
     }
 
-    fn transfer(key: String, from: Uuid, to: Uuid, amount: u64) -> Self {
+    pub fn transfer(key: String, from: Uuid, to: Uuid, amount: u64) -> Self {
         let body = json!({"from": from, "to": to, "amount": amount});
         Self::new(key, "/v1/transfers".to_owned(), body, vec![from, to], &["TransferSent", "TransferReceived"])
     }
 
-    fn status(key: String, account: Uuid, operation: &str, event_types: &'static [&'static str]) -> Self {
-        let path = format!("/v1/accounts/{account}/{operation}");
-        Self::new(key, path, json!({"reason": "chaos"}), vec![account], event_types)
+    pub fn freeze(key: String, account: Uuid) -> Self {
+        Self::on(key, account, "freeze", json!({"reason": "chaos"}), &["AccountFrozen"])
+    }
+
+    pub fn unfreeze(key: String, account: Uuid) -> Self {
+        Self::on(key, account, "unfreeze", json!({"reason": "chaos"}), &["AccountUnfrozen"])
+    }
+
+    pub fn close(key: String, account: Uuid) -> Self {
+        Self::on(key, account, "close", json!({"reason": "chaos"}), &["AccountClosed"])
+    }
+
+    pub fn place_hold(key: String, account: Uuid, amount: u64, expires_in_seconds: u64) -> Self {
+        let body = json!({"amount": amount, "expires_in_seconds": expires_in_seconds, "reference": "order"});
+        Self::on(key, account, "holds", body, &["HoldPlaced"])
+    }
+
+    /// Captures a hold; `body` is the request. With `to`, the money is transferred to that account.
+    pub fn capture(key: String, account: Uuid, hold: Uuid, body: Value) -> Self {
+        let to = body["to"].as_str().map(|to| to.parse::<Uuid>().unwrap());
+        let types: &[&str] = if to.is_some() { &["TransferSent", "TransferReceived"] } else { &["HoldCaptured"] };
+        let mut command = Self::on(key, account, &format!("holds/{hold}/capture"), body, types);
+        command.accounts.extend(to);
+        Self { hold: Some(hold), ..command }
+    }
+
+    pub fn void(key: String, account: Uuid, hold: Uuid) -> Self {
+        let command = Self::on(key, account, &format!("holds/{hold}/void"), json!({}), &["HoldReleased"]);
+        Self { hold: Some(hold), ..command }
+    }
+
+    /// Reverses the movement of this version. Without an amount, all that is left of it.
+    pub fn reversal(key: String, account: Uuid, version: i64, amount: Option<u64>) -> Self {
+        let body = amount.map_or(json!({}), |amount| json!({"amount": amount}));
+        Self::on(key, account, &format!("transactions/{version}/reversal"), body, &["MovementReversed"])
+    }
+
+    /// Sets the limits of an account; `body` is the request.
+    pub fn set_limits(key: String, account: Uuid, body: Value) -> Self {
+        Self { method: Method::PUT, ..Self::on(key, account, "limits", body, &["LimitsSet"]) }
+    }
+
+    /// A command on one account.
+    fn on(key: String, account: Uuid, operation: &str, body: Value, event_types: &'static [&'static str]) -> Self {
+        Self::new(key, format!("/v1/accounts/{account}/{operation}"), body, vec![account], event_types)
     }
 
     fn new(key: String, path: String, body: Value, accounts: Vec<Uuid>, event_types: &'static [&'static str]) -> Self {
-        Self { key, is_keyed: true, path, body, if_match: None, accounts, event_types }
-    }
-}
-
-/// The accounts in use, each with the highest version that a response reported.
-#[derive(Default)]
-pub struct Accounts(Mutex<HashMap<Uuid, i64>>);
-
-impl Accounts {
-    /// Generates a random command.
-    pub fn command(&self, rng: &mut Rng, key: String) -> Command {
-        let known = self.known();
-        if known.len() < 2 || (rng.chance(6) && known.len() < ACCOUNTS_MAX) {
-            // Half of the accounts open with balance 0, so that some can be closed.
-            let initial_deposit = if rng.chance(50) { 0 } else { rng.between(1, 5_000) };
-            return Command::open(key, rng.uuid(), initial_deposit);
-        }
-        // A quarter of all commands go to the same account, to cause conflicts.
-        let (account, version) = if rng.chance(25) { known[0] } else { *rng.pick(&known) };
-        let amount = rng.between(1, 300);
-        let mut command = match rng.below(100) {
-            0..36 => Command::deposit(key, account, amount),
-            36..66 => Command::withdrawal(key, account, amount),
-            66..88 => match rng.pick(&known).0 {
-                other if other != account => Command::transfer(key, account, other, amount),
-                _ => Command::deposit(key, account, amount),
-            },
-            88..91 => Command::status(key, account, "freeze", &["AccountFrozen"]),
-            91..96 => Command::status(key, account, "unfreeze", &["AccountUnfrozen"]),
-            _ => Command::status(key, account, "close", &["AccountClosed"]),
-        };
-        if command.accounts.len() == 1 && rng.chance(10) {
-            command.if_match = Some(version);
-        }
-        command.is_keyed = !rng.chance(30);
-        command
-    }
-
-    /// Stores the version that a response reported. Forgets a closed account.
-    pub fn update(&self, account: Uuid, version: i64, is_closed: bool) {
-        let mut accounts = self.0.lock().unwrap();
-        match is_closed {
-            true => drop(accounts.remove(&account)),
-            false => {
-                let known = accounts.entry(account).or_default();
-                *known = version.max(*known);
-            }
+        Self {
+            key,
+            is_keyed: true,
+            method: Method::POST,
+            path,
+            body,
+            if_match: None,
+            accounts,
+            hold: None,
+            event_types,
         }
     }
 
-    fn known(&self) -> Vec<(Uuid, i64)> {
-        let mut known: Vec<(Uuid, i64)> = self.0.lock().unwrap().iter().map(|(id, version)| (*id, *version)).collect();
-        known.sort_unstable();
-        known
+    /// Whether the request may carry `If-Match`: the path names the account.
+    pub fn accepts_condition(&self) -> bool {
+        self.path.starts_with("/v1/accounts/")
+    }
+
+    /// Whether the command can record events of these types, in this order.
+    pub fn records(&self, types: &[&str]) -> bool {
+        types == self.event_types || (self.event_types == ["MovementReversed"] && types == ["MovementReversed"; 2])
     }
 }

@@ -1,35 +1,49 @@
-//! A scenario in which the outcome of a key could change. The first attempt of a withdrawal is on its way, and its retry under the
-//! same key is refused at another instance. Then the account gets enough money, and the first attempt arrives.
+//! Scenarios in which the outcome of a key could change, or a command be executed twice. The first attempt of a command is on its way,
+//! and its retry under the same key gets an outcome at another instance. If that is a refusal, the state then changes so that it would
+//! allow the command. Then the first attempt arrives.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use passbook_testkit::Rng;
-use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use serde_json::json;
+use tokio::{task::JoinHandle, time::sleep};
+use uuid::Uuid;
 
 use crate::{
+    client::{Client, CommandRecord, Outcome},
     command::Command,
     instance::Instance,
-    workload::{Client, CommandRecord, Outcome},
+    unfinished_request::{LateResponse, UnfinishedRequest},
 };
 
-/// The balance of the account, and the amount of the withdrawal.
+/// The opening balance of the account, its hold, and the amount of most commands.
 const AMOUNT: u64 = 100;
-/// Longer than an instance stays frozen plus the time that a command may wait in its queue.
-const RESPONSE_S_MAX: u64 = 25;
+/// The time until the hold expires, which is longer than the test.
+const HOLD_S: u64 = 86_400;
 /// The longest pause between two scenarios.
 const PAUSE_MS_MAX: u64 = 500;
+
+/// The command whose first attempt arrives late.
+#[derive(Clone, Copy, Debug)]
+pub enum Case {
+    Withdrawal,
+    PlaceHold,
+    Capture,
+    Reversal,
+    WithdrawalWithinLimit,
+    /// The retry succeeds, so that the late attempt would take money of the hold again.
+    RepeatedCapture,
+    /// The retry succeeds, so that the late attempt would pay back again.
+    RepeatedReversal,
+}
+
+use Case::*;
+
+pub const CASES: [Case; 7] =
+    [Withdrawal, PlaceHold, Capture, Reversal, WithdrawalWithinLimit, RepeatedCapture, RepeatedReversal];
 
 /// The commands of one scenario.
 pub struct Scenario {
@@ -56,8 +70,8 @@ impl LateAttempts {
                     if is_over.load(Ordering::Relaxed) {
                         break;
                     }
-                    let first = client.pick_instance();
-                    scenarios.push(run(&mut client, &first, &format!("{round}-late-{number}")).await);
+                    let (first, case) = (client.pick_instance(), *client.rng.pick(&CASES));
+                    scenarios.push(run(&mut client, &first, case, &format!("{round}-late-{number}")).await);
                     sleep(client.rng.millis(1, PAUSE_MS_MAX)).await;
                 }
                 scenarios
@@ -73,19 +87,32 @@ impl LateAttempts {
     }
 }
 
-/// Runs the scenario: the first attempt goes to the instance `first`, and `client` sends everything else.
-pub async fn run(client: &mut Client, first: &Instance, name: &str) -> Scenario {
+/// Runs one scenario: the first attempt goes to the instance `first`, and `client` sends everything else.
+pub async fn run(client: &mut Client, first: &Instance, case: Case, name: &str) -> Scenario {
     let account = client.rng.uuid();
-    let key = |step: &str| format!("{name}-{step}");
-    let opened = client.send_until_definite(Command::open(key("open"), account, AMOUNT)).await;
-    let withdrawal = Command::withdrawal(key("withdraw"), account, AMOUNT);
-    let on_its_way = UnfinishedRequest::send(first, &withdrawal).await;
+    let opened = client.send_until_definite(Command::open(format!("{name}-open"), account, AMOUNT)).await;
+    let mut records = vec![opened];
+    let hold = match case {
+        Capture | RepeatedCapture => {
+            let place = Command::place_hold(format!("{name}-hold"), account, AMOUNT, HOLD_S);
+            records.push(client.send_until_definite(place).await);
+            hold_of(records.last().unwrap())
+        }
+        Withdrawal | PlaceHold | Reversal | WithdrawalWithinLimit | RepeatedReversal => Uuid::nil(),
+    };
+    let late = case.late_command(format!("{name}-late"), account, hold);
+    let on_its_way = UnfinishedRequest::send(first, &late).await;
 
-    let emptied = client.send_until_definite(Command::withdrawal(key("empty"), account, AMOUNT)).await;
-    let mut retry = client.send_until_definite(withdrawal).await;
-    let refused = Outcome::Rejected("insufficient_funds".to_owned());
-    assert_eq!(retry.outcome, refused, "the account is empty: {retry:?}");
-    let filled = client.send_until_definite(Command::deposit(key("fill"), account, AMOUNT)).await;
+    let mut retry = match case.obstacle(name, account) {
+        Some(Obstacle { begin, end, code }) => {
+            records.push(client.send_until_definite(begin).await);
+            let retry = client.send_until_definite(late).await;
+            assert_eq!(retry.outcome, Outcome::Rejected(code.to_owned()), "{case:?}: {retry:?}");
+            records.push(client.send_until_definite(end).await);
+            retry
+        }
+        None => client.send_until_definite(late).await,
+    };
 
     let response = match on_its_way {
         Some(request) => request.finish().await,
@@ -93,68 +120,73 @@ pub async fn run(client: &mut Client, first: &Instance, name: &str) -> Scenario 
     };
     retry.had_unknown_attempt = true;
     retry.history.push(format!("{}, which began first: {response:?}", first.name));
-    let code = response.as_ref().map(|response| response.code.as_str());
-    match &response {
-        Some(response) if response.status == 422 => {
-            assert!(response.is_replay && code == Some("insufficient_funds"), "{retry:?}");
+    let is_complete = response.is_some_and(|response| check_late_response(&response, &retry));
+    records.push(retry);
+    Scenario { records, is_complete }
+}
+
+/// Asserts that a response to the first attempt is the outcome of the retry. Returns whether it is an outcome.
+fn check_late_response(response: &LateResponse, retry: &CommandRecord) -> bool {
+    match (response.status, &retry.outcome) {
+        (422, Outcome::Rejected(code)) => {
+            assert!(response.is_replay && response.body["code"] == **code, "{retry:?}");
+            true
         }
         // The count of commands that were recorded after a rejection shows it, too.
-        Some(response) if response.status < 300 => {}
-        Some(response) => assert!(matches!(response.status, 408 | 503), "{retry:?}"),
-        None => {}
+        (200..300, Outcome::Rejected(_)) => true,
+        (200..300, Outcome::Recorded(receipt)) => {
+            assert!(response.is_replay && response.body == *receipt, "{retry:?}");
+            true
+        }
+        (408 | 503, _) => false,
+        _ => panic!("the late attempt gets another outcome: {retry:?}"),
     }
-    let is_complete = response.is_some_and(|response| response.status < 300 || response.status == 422);
-    Scenario { records: vec![opened, emptied, retry, filled], is_complete }
 }
 
-/// A request whose last byte was not sent yet.
-struct UnfinishedRequest {
-    stream: TcpStream,
-    last: u8,
+/// Makes the state refuse the command for a while.
+struct Obstacle {
+    begin: Command,
+    end: Command,
+    /// The code of the refusal.
+    code: &'static str,
 }
 
-#[derive(Debug)]
-struct LateResponse {
-    status: u16,
-    is_replay: bool,
-    /// The code of the problem; empty in other responses.
-    code: String,
+impl Case {
+    fn late_command(self, key: String, account: Uuid, hold: Uuid) -> Command {
+        match self {
+            Withdrawal | WithdrawalWithinLimit => Command::withdrawal(key, account, AMOUNT),
+            PlaceHold => Command::place_hold(key, account, AMOUNT, HOLD_S),
+            Capture => Command::capture(key, account, hold, json!({})),
+            RepeatedCapture => Command::capture(key, account, hold, json!({"amount": AMOUNT / 4, "final": false})),
+            Reversal => Command::reversal(key, account, 1, None),
+            RepeatedReversal => Command::reversal(key, account, 1, Some(AMOUNT / 4)),
+        }
+    }
+
+    fn obstacle(self, name: &str, account: Uuid) -> Option<Obstacle> {
+        let [begin, end] = ["begin", "end"].map(|step| format!("{name}-{step}"));
+        match self {
+            Withdrawal | PlaceHold | Reversal => Some(Obstacle {
+                begin: Command::withdrawal(begin, account, AMOUNT),
+                end: Command::deposit(end, account, AMOUNT),
+                code: "insufficient_funds",
+            }),
+            Capture => Some(Obstacle {
+                begin: Command::freeze(begin, account),
+                end: Command::unfreeze(end, account),
+                code: "account_frozen",
+            }),
+            WithdrawalWithinLimit => Some(Obstacle {
+                begin: Command::set_limits(begin, account, json!({"out_per_day": AMOUNT - 1})),
+                end: Command::set_limits(end, account, json!({"out_per_day": AMOUNT})),
+                code: "limit_exceeded",
+            }),
+            RepeatedCapture | RepeatedReversal => None,
+        }
+    }
 }
 
-impl UnfinishedRequest {
-    /// Sends all but the last byte of a command. `None` if the instance cannot be reached.
-    async fn send(instance: &Instance, command: &Command) -> Option<Self> {
-        let url = instance.base_url();
-        let address = url.strip_prefix("http://").unwrap();
-        let (path, key, body) = (&command.path, &command.key, command.body.to_string());
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\nx-request-id: {key}\r\nidempotency-key: {key}\r\n\r\n{body}",
-            body.len()
-        );
-        let (last, sent) = request.as_bytes().split_last().unwrap();
-        let sending = async {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.write_all(sent).await?;
-            std::io::Result::Ok(stream)
-        };
-        let stream = timeout(Duration::from_secs(RESPONSE_S_MAX), sending).await.ok()?.ok()?;
-        Some(Self { stream, last: *last })
-    }
-
-    /// Sends the last byte and reads the response. `None` if there is none.
-    async fn finish(mut self) -> Option<LateResponse> {
-        let mut response = Vec::new();
-        let exchange = async {
-            self.stream.write_all(&[self.last]).await?;
-            self.stream.read_to_end(&mut response).await
-        };
-        timeout(Duration::from_secs(RESPONSE_S_MAX), exchange).await.ok()?.ok()?;
-        let response = String::from_utf8(response).unwrap();
-        let (head, body) = response.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().unwrap();
-        let is_replay = head.to_lowercase().contains("idempotency-replayed: true");
-        let body: Value = serde_json::from_str(body).ok()?;
-        Some(LateResponse { status, is_replay, code: body["code"].as_str().unwrap_or_default().to_owned() })
-    }
+fn hold_of(placed: &CommandRecord) -> Uuid {
+    let Outcome::Recorded(receipt) = &placed.outcome else { panic!("the hold is not placed: {placed:?}") };
+    receipt["hold"]["hold_id"].as_str().unwrap().parse().unwrap()
 }

@@ -5,7 +5,11 @@
 //! `cargo test` injects each kind of fault once. `make chaos` runs many rounds.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod account_views;
+mod accounts;
 mod balancer;
+mod books;
+mod client;
 mod clock;
 mod command;
 mod degraded;
@@ -20,6 +24,7 @@ mod report;
 mod rounds;
 mod settings;
 mod testbed;
+mod unfinished_request;
 mod upgrade;
 mod workload;
 

@@ -20,9 +20,9 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    client::{Client, CommandRecord, Outcome},
     command::Command,
     instance::Instance,
-    workload::{Client, CommandRecord, Outcome},
 };
 
 /// Longer than the service waits for a required position.

@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use passbook_testkit::log::Event;
+
 use crate::{
+    client::{CommandRecord, Outcome},
     fault::Fault,
-    workload::{CommandRecord, Outcome},
 };
 
 #[derive(Default)]
@@ -21,10 +23,11 @@ pub struct Report {
     pub with_unknown_attempt: u64,
     /// Rejected commands that were sent once more, and got the same rejection as a replay.
     pub replayed_rejections: u64,
-    /// First attempts that arrived and were answered after their retry had been rejected.
+    /// First attempts that arrived and were answered after their retry.
     pub late_attempts: u64,
     pub reads: u64,
-    pub events: usize,
+    /// The number of events of each type in the log.
+    pub events: BTreeMap<String, u64>,
     /// The longest time that the views took to reach the log head after the testbed was restored.
     pub caught_up_in: Duration,
 }
@@ -41,6 +44,14 @@ impl Report {
                 Outcome::Rejected(_) => self.rejected += 1,
                 Outcome::Unknown => self.unknown += 1,
             }
+        }
+    }
+
+    /// Counts the events of the whole log.
+    pub fn count_events(&mut self, events: &[Event]) {
+        self.events.clear();
+        for event in events {
+            *self.events.entry(event.event_type.clone()).or_default() += 1;
         }
     }
 }
@@ -63,7 +74,10 @@ impl fmt::Display for Report {
         row("recorded after a rejection", &0)?;
         row("retries", &self.retries)?;
         row("probe reads", &self.reads)?;
-        row("events in the log", &self.events)?;
+        row("events in the log", &self.events.values().sum::<u64>())?;
+        for (event_type, count) in &self.events {
+            row(&format!("  {event_type}"), count)?;
+        }
         row("slowest view catch-up (s)", &format!("{:.2}", self.caught_up_in.as_secs_f64()))
     }
 }

@@ -15,22 +15,26 @@ use tokio::{
 use sqlx::query_scalar;
 
 use crate::{
-    command::{Accounts, Command},
+    account_views,
+    accounts::Accounts,
+    books::Books,
+    client::{Client, CommandRecord},
+    command::Command,
     fault::{Fault, inject},
     instance::Instance,
     invariants,
-    late_attempt::{self, LateAttempts, Scenario},
+    late_attempt::{self, CASES, Case, LateAttempts, Scenario},
     probe::Probe,
     report::Report,
     settings::Settings,
     testbed::Testbed,
-    workload::{Client, CommandRecord, Workload},
+    workload::Workload,
 };
 
 /// The longest pause before a fault, in which only the workload runs.
 const GAP_MS_MAX: u64 = 1_200;
 const READY_S_MAX: u64 = 10;
-/// How often the scenario of a late first attempt is tried without a fault: a slow machine can exceed the time for its body.
+/// How often a scenario of a late first attempt is tried without a fault: a slow machine can exceed the time for its body.
 const LATE_ATTEMPTS_MAX: u64 = 5;
 /// A fault that finds no target for this long is skipped.
 const INJECT_S_MAX: u64 = 30;
@@ -93,17 +97,20 @@ impl Rounds {
         for instance in self.testbed.instances.clone() {
             self.run_command_alone(round, &instance).await;
         }
-        self.run_late_attempt(round).await;
+        for case in CASES {
+            self.run_late_attempt(round, case).await;
+        }
     }
 
-    /// Runs the scenario of a late first attempt without a fault: the first attempt at one instance, and its retry at another one
-    /// if there are several.
-    async fn run_late_attempt(&mut self, round: u64) {
+    /// Runs a scenario of a late first attempt without a fault: the first attempt at one instance, and its retry at another one if
+    /// there are several.
+    async fn run_late_attempt(&mut self, round: u64, case: Case) {
         let (first, others) = self.testbed.instances.split_first().unwrap();
         let others = if others.is_empty() { std::slice::from_ref(first) } else { others };
         let (first, mut client) = (Arc::clone(first), Client::new(others, self.rng.fork()));
         for number in 0..LATE_ATTEMPTS_MAX {
-            let scenario = late_attempt::run(&mut client, &first, &format!("{round}-late-last-{number}")).await;
+            let name = format!("{round}-late-last-{case:?}-{number}");
+            let scenario = late_attempt::run(&mut client, &first, case, &name).await;
             let is_complete = scenario.is_complete;
             self.add_scenario(scenario);
             if is_complete {
@@ -120,14 +127,17 @@ impl Rounds {
 
     /// Compares the log, the views and the responses with each other once the testbed is restored.
     async fn check_invariants(&mut self) {
+        self.testbed.wait_for_expiries().await;
         let log = audit_database(&mut self.testbed.database().await).await;
         let changed = invariants::recorded_after_rejection(&self.records, &log);
         let count = changed.len();
         assert_eq!(count, 0, "{count} commands were recorded after their rejection: {changed:#?}");
-        invariants::check(&self.records, &log);
+        let books = Books::from_log(&log.events);
+        invariants::check(&self.records, &log, &books);
+        account_views::check(&self.testbed.instances, &books).await;
         let verified = self.testbed.verify().await;
         assert!(verified.status.success(), "passbook verify: {verified:?}");
-        self.report.events = log.events.len();
+        self.report.count_events(&log.events);
     }
 
     fn report(&mut self) -> &Report {

@@ -15,7 +15,7 @@ use passbook_testkit::{
     folder::Folder,
     process::{Exited, Passbook},
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, query_scalar};
 use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
 
 use crate::{
@@ -200,6 +200,28 @@ impl Testbed {
     /// A connection to Postgres without any proxy in between.
     pub async fn database(&self) -> PgConnection {
         eventually("Postgres", async || self.postgres.connect().await.ok()).await
+    }
+
+    /// Waits until every view has read the log, and the expiry of each hold is recorded that is over or soon will be. Then nothing is
+    /// recorded unless a client sends a command.
+    pub async fn wait_for_expiries(&self) {
+        eventually("recorded expiries of holds", async || {
+            let mut database = self.postgres.connect().await.ok()?;
+            let pending: bool = query_scalar(
+                "SELECT EXISTS (
+                     SELECT FROM projection JOIN log_head USING (partition)
+                     WHERE state = 'live' AND projection.position <> log_head.position
+                 ) OR EXISTS (
+                     SELECT FROM account_hold JOIN projection USING (partition, generation)
+                     WHERE name = 'holds' AND state = 'live' AND status = 'active' AND expires_at < now() + interval '1 hour'
+                 )",
+            )
+            .fetch_one(&mut database)
+            .await
+            .ok()?;
+            (!pending).then_some(())
+        })
+        .await;
     }
 
     /// Runs `passbook verify`.

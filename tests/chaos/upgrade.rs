@@ -9,7 +9,7 @@ use std::{
 use passbook_testkit::{Rng, audit::audit_database};
 use tokio::time::sleep;
 
-use crate::{invariants, settings::Settings, testbed::Testbed, workload::Workload};
+use crate::{books::Books, invariants, settings::Settings, testbed::Testbed, workload::Workload};
 
 /// Longer than the load balancer takes to notice that an instance is back.
 const RETURN_MS: u64 = 5_000;
@@ -32,7 +32,9 @@ pub async fn run(settings: Settings) {
     let lost: Vec<_> = records.iter().filter(|record| record.attempts > 1 || record.had_unknown_attempt).collect();
     assert!(lost.is_empty(), "{} of {} requests were lost: {lost:#?}", lost.len(), records.len());
     println!("{} requests during the upgrade, none lost", records.len());
-    invariants::check(&records, &audit_database(&mut testbed.database().await).await);
+    testbed.wait_for_expiries().await;
+    let log = audit_database(&mut testbed.database().await).await;
+    invariants::check(&records, &log, &Books::from_log(&log.events));
     let verified = testbed.verify().await;
     assert!(verified.status.success(), "passbook verify: {verified:?}");
     testbed.shut_down().await;
