@@ -3,7 +3,7 @@
 //! the relay to NATS. `scale` measures instances, partitions and traces.
 //!
 //! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `process`, `harness`, `seed`, `wrk`,
-//! `baseline`, `constant_rate`, `open_loop`, `projections`, `other_servers`), then the output (`result_row`, `report`,
+//! `baseline`, `holds`, `constant_rate`, `open_loop`, `projections`, `other_servers`), then the output (`result_row`, `report`,
 //! `large_log_report`, `table`, `chart`, `publish`).
 
 mod baseline;
@@ -12,6 +12,7 @@ mod client;
 mod constant_rate;
 mod feed;
 mod harness;
+mod holds;
 mod large_log;
 mod large_log_report;
 mod latency;

@@ -12,6 +12,7 @@ use clap::Args;
 use crate::baseline::Baseline;
 use crate::constant_rate;
 use crate::harness::{Harness, Tools, Workload, measure_starts, workload};
+use crate::holds;
 use crate::machine::Machine;
 use crate::other_servers::{self, PEER_BINARY};
 use crate::projections::{catch_up, rebuild};
@@ -30,7 +31,7 @@ const WARM_UP_SECONDS_MAX: u32 = 5;
 /// after these rows, pgbench appends one event per transaction to a bare table, and selects by key.
 /// Then it measures deposits at constant rates with the projections' lag, a rebuild of the views,
 /// and restarts on the existing data. It writes tables, a chart and JSON into a folder. A run takes
-/// about 25 times --seconds. The exit code is 1 if any response of Passbook was an error.
+/// about 28 times --seconds. The exit code is 1 if any response of Passbook was an error.
 /// PASSBOOK_* settings in the environment are forwarded and reported, except settings that select
 /// another database or enable authentication or a rate limit.
 #[derive(Args)]
@@ -89,6 +90,7 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     for workload in &WORKLOADS {
         passbook.push(harness.measure_passbook(workload, ACCOUNTS, service).await?);
     }
+    passbook.extend(holds::measure(&harness, service).await?);
     passbook.extend(other_servers::measure_with_tokens(&harness, service).await?);
     let max_per_second = passbook[MAXIMUM].load.per_second;
     let constant_rates = constant_rate::measure_all(&harness, service, max_per_second).await?;

@@ -14,13 +14,14 @@ use crate::latency::LoadSummary;
 use crate::process;
 
 /// The scripts by file name, `common.lua` first.
-pub const SCRIPTS: [(&str, &str); 8] = [
+pub const SCRIPTS: [(&str, &str); 9] = [
     ("common.lua", include_str!("../lua/common.lua")),
     ("deposits.lua", include_str!("../lua/deposits.lua")),
     ("deposits_spread.lua", include_str!("../lua/deposits_spread.lua")),
     ("deposits_with_key.lua", include_str!("../lua/deposits_with_key.lua")),
     ("deposits_with_token.lua", include_str!("../lua/deposits_with_token.lua")),
     ("deposits_to_one.lua", include_str!("../lua/deposits_to_one.lua")),
+    ("holds.lua", include_str!("../lua/holds.lua")),
     ("transfers.lua", include_str!("../lua/transfers.lua")),
     ("reads.lua", include_str!("../lua/reads.lua")),
 ];
