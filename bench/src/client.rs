@@ -62,7 +62,7 @@ pub struct Projection {
 
 #[derive(Deserialize)]
 struct Head {
-    position: u64,
+    position: String,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +110,7 @@ impl Passbook {
         let response = self.get("/v1/log/head").await?;
         ensure!(response.status.is_success(), "GET /v1/log/head: {}", response.problem());
         let heads: Vec<Head> = response.read::<List<_>>()?.data;
-        Ok(heads.iter().map(|head| head.position).sum())
+        heads.iter().map(|head| head.position.parse::<u64>().context("a position is a number")).sum()
     }
 
     /// Sends a request, with retries.

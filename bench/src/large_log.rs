@@ -63,7 +63,7 @@ const READS: Workload = workload("GET one of 5 000 accounts", "reads.lua", 32, B
 /// The output of `passbook verify --json`.
 #[derive(Deserialize)]
 struct Verification {
-    position: u64,
+    position: String,
     seconds: f64,
 }
 
@@ -156,5 +156,6 @@ async fn verify(service: &Service) -> Result<f64> {
     let output = process::run(service.command("verify").arg("--json")).await?;
     let Verification { position, seconds } =
         serde_json::from_str(&output).context("cannot parse the output of `passbook verify --json`")?;
-    Ok(position as f64 / seconds)
+    let events: f64 = position.parse().context("a position is a number")?;
+    Ok(events / seconds)
 }
