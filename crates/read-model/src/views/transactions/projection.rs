@@ -29,6 +29,9 @@ const LOCKED_STATES_MAX: usize = rows_max(128);
 /// Limit of accounts cached between batches.
 const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("is not zero");
 
+/// Rows are inserted before the end of a batch once their holds have this many bytes: an event of a hold can have 30 KB of them.
+const INSERT_HOLDS_BYTES_MAX: usize = 16 << 20;
+
 /// The version of the shape since which there is a row for each event.
 const HISTORY_VERSION: i16 = 2;
 /// The version of the shape since which rows have the channel, the overdraft and the holds. An older release can write into a live
@@ -75,14 +78,20 @@ impl Projection for Transactions {
             if !missing.is_empty() {
                 self.accounts.extend(read_states(connection, view, &missing).await?);
             }
-            let mut rows = Vec::with_capacity(events.len());
+            let (mut rows, mut holds_bytes) = (Vec::with_capacity(events.len()), 0);
             for decoded in events {
                 let state = self.accounts.state_mut(decoded.recorded.stream_id);
                 let entry = Entry::from_event(&decoded.event);
                 let holds = state.evolve(decoded, &entry);
                 // An older shape has rows only for events that moved money.
                 if entry.moves_money() || view.schema_version >= HISTORY_VERSION {
+                    holds_bytes += holds.as_ref().map_or(0, String::len);
                     rows.push(Row { decoded, entry, after: state.row, holds });
+                }
+                if holds_bytes >= INSERT_HOLDS_BYTES_MAX {
+                    insert(connection, view, &rows).await?;
+                    rows.clear();
+                    holds_bytes = 0;
                 }
             }
             insert(connection, view, &rows).await?;
