@@ -25,7 +25,7 @@ impl From<bank::Error> for Problem {
 }
 
 /// The problem of a refusal by the state, with the account that it concerns and the position of that state.
-fn refusal(bank::Refused { reason, account_id, position, replayed }: bank::Refused) -> Problem {
+fn refusal(bank::Refused { reason, account_id, position, replayed, .. }: bank::Refused) -> Problem {
     let problem = match reason {
         Refusal::Rejected(rejection) => rejection.into(),
         // The same response as for a missing account, so that the caller cannot distinguish the two.

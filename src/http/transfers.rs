@@ -80,7 +80,7 @@ pub async fn create_transfer(
     let response = created_receipt(&outcome, dry_run);
     Ok(match &outcome.receipt {
         Receipt::Transfer(transfer) => with_location(response, &format!("/v1/transfers/{}", transfer.transfer_id)),
-        Receipt::Account(_) => response,
+        Receipt::Account(_) | Receipt::Batch(_) => response,
     })
 }
 

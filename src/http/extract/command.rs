@@ -103,6 +103,7 @@ impl<B: DeserializeOwned> FromRequest<AppState> for CommandRequest<B> {
             idempotency_key: None,
             if_match: condition,
             dry_run: options.dry_run,
+            batch_id: None,
         };
         let headers = parts.headers.clone();
         let bytes = read_body(Request::from_parts(parts, body), state).await?;
