@@ -5,6 +5,7 @@
 
 mod account_status;
 mod accounts;
+mod commands;
 mod connection;
 mod connection_timeouts;
 mod console;

@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use tower::ServiceBuilder;
-use tower_http::{catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     extract::client_ip::TrustedProxies,
     health, holds, limits, metrics,
     middleware::{
+        body_limit::BodyLimitLayer,
         compression::{self, EncoderBudget},
         origin_guard, rate_limit, request_context, response_budget, security_headers,
     },
@@ -91,7 +92,7 @@ pub fn router(app: AppState) -> Router {
         .layer(from_fn_with_state(app.access.clone(), origin_guard::reject_cross_site))
         .layer(from_fn(response_budget::enforce))
         .layer(CatchPanicLayer::custom(panic_response))
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        .layer(BodyLimitLayer::new(|_| Some(BODY_BYTES_MAX)))
         // axum's own limit rejects a body only after it has arrived, even if its Content-Length is too large.
         .layer(DefaultBodyLimit::disable());
     let document = openapi::finish(document, AccessControl::from(&app.access));

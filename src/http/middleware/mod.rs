@@ -1,5 +1,6 @@
 //! Middleware around every route, from the request's id to the limits on memory.
 
+pub mod body_limit;
 pub mod compression;
 pub mod denial_log;
 pub mod origin_guard;
