@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, header},
 };
 use http_body_util::{BodyExt, LengthLimitError};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_path_to_error::Segment;
 use tokio::time::timeout;
 
@@ -95,7 +95,7 @@ fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
 ///
 /// # Errors
 /// 400 `malformed_request`, with the field if one is to blame.
-pub fn parse<B: DeserializeOwned>(body: &[u8]) -> Result<B, Problem> {
+pub fn parse<'a, B: Deserialize<'a>>(body: &'a [u8]) -> Result<B, Problem> {
     let body = if body.is_empty() { b"{}" } else { body };
     // serde would also read a struct from an array, by the order of its fields.
     if !body.trim_ascii_start().starts_with(b"{") {

@@ -11,3 +11,4 @@ pub mod headers;
 pub mod metadata;
 pub mod nested_path;
 pub mod parameters;
+pub mod preferences;
