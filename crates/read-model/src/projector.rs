@@ -21,15 +21,17 @@ use crate::{
     views::known_views,
 };
 use passbook_event_store::{
-    FailoverWatch, PrimaryConnector, StorageFailure, StreamVersion, sqlstate, timestamp, with_timeout,
+    FailoverWatch, Partitions, PrimaryConnector, StorageFailure, StreamVersion, sqlstate, timestamp, with_timeout,
 };
 use passbook_telemetry::metrics::METRICS;
 
 /// Interval of the poll in case a wake-up is lost. It doubles while there is nothing to do.
 const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
-/// Pause after a batch that reached the head, unless a query waits. Because of the pause, more events share a transaction.
-const REST_MS: u64 = 5;
+/// Pause after a batch that reached the head, unless a query waits, for each partition of the log. Because of the pause, more events
+/// share a transaction: the transactions of all partitions cost the database together as much as those of one.
+const REST_MS_PER_PARTITION: u64 = 5;
+const REST_MS_MAX: u64 = 100;
 /// Shortest interval at which the projector checks whether another instance still moves the views. It doubles while the other
 /// instance does.
 const WATCH_MS_MIN: u64 = 20;
@@ -55,21 +57,24 @@ pub struct Projector {
     newer_event: Arc<watch::Sender<Option<StreamVersion>>>,
     /// The progress of the views at the last step, while another instance moves them.
     watched: Option<i64>,
+    rest: Duration,
     poll_ms: u64,
 }
 
 impl Projector {
-    /// A projector, and its progress for the queries. `appended` is the last position that this process appended and wakes the
+    /// The projector of one of several partitions, and its progress for the queries. `appended` is the last position that this process appended and wakes the
     /// projector up. An event that only a newer release can decode is reported through `newer_event`.
     ///
     /// Its connections show only events that the standbys have, so that no view shows an event that a failover would lose.
     pub fn new(
+        partitions: Partitions,
         partition: i16,
         primary: &PrimaryConnector,
         appended: watch::Receiver<i64>,
         newer_event: Arc<watch::Sender<Option<StreamVersion>>>,
     ) -> (Self, Progress) {
         let primary = primary.confirmed(partition..partition + 1);
+        let rest_ms = REST_MS_PER_PARTITION * u64::from(partitions.count().unsigned_abs());
         let (sender, projected) = watch::channel(0);
         let reader_waiting = Arc::new(Notify::new());
         let progress = Progress { projected, reader_waiting: Arc::clone(&reader_waiting) };
@@ -84,6 +89,7 @@ impl Projector {
             reader_waiting,
             newer_event,
             watched: None,
+            rest: Duration::from_millis(rest_ms.min(REST_MS_MAX)),
             poll_ms: POLL_MS_MIN,
         };
         (projector, progress)
@@ -130,7 +136,7 @@ impl Projector {
             BatchOutcome::Behind => self.poll_ms = POLL_MS_MIN,
             BatchOutcome::CaughtUp => {
                 self.poll_ms = POLL_MS_MIN;
-                let _ = timeout(Duration::from_millis(REST_MS), self.reader_waiting.notified()).await;
+                let _ = timeout(self.rest, self.reader_waiting.notified()).await;
             }
             BatchOutcome::Idle if self.watched.is_some() => {
                 self.poll_ms = (self.poll_ms * 2).clamp(WATCH_MS_MIN, POLL_MS_MAX);
