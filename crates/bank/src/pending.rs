@@ -55,13 +55,12 @@ pub(super) struct Pending {
     /// The places of the commands in the queue. They are free for others as soon as an executor takes the work.
     pub queue_places: Option<OwnedSemaphorePermit>,
     /// The place of the command in its stream until it is answered; `None` if it belongs to no stream.
-    #[expect(dead_code, reason = "the place is only held")]
     pub stream_place: Option<StreamPlace>,
 }
 
 /// The place of a command among those of its stream and of all streams that are not answered. Dropping it frees the place.
-#[expect(dead_code, reason = "the permits are only held")]
 pub(super) struct StreamPlace {
+    #[expect(dead_code, reason = "the permit is only held")]
     pub of_stream: OwnedSemaphorePermit,
     /// `None` if the command has a place among those of other requests.
     pub of_all_streams: Option<OwnedSemaphorePermit>,
@@ -80,6 +79,11 @@ impl Pending {
     /// The accounts that the commands read and change.
     pub(super) fn accounts(&self) -> impl Iterator<Item = Uuid> {
         self.commands().iter().flat_map(|command| command.command.accounts())
+    }
+
+    /// Whether it belongs to a stream without end, and not to a request.
+    pub(super) fn is_of_stream(&self) -> bool {
+        self.stream_place.as_ref().is_some_and(|place| place.of_all_streams.is_some())
     }
 
     /// How many results it has.

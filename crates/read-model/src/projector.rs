@@ -30,7 +30,7 @@ const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
 /// Pause after a batch that reached the head, unless a query waits, for each partition of the log. Because of the pause, more events
 /// share a transaction: the transactions of all partitions cost the database together as much as those of one.
-const REST_MS_PER_PARTITION: u64 = 5;
+const REST_MS_PER_PARTITION: u64 = 20;
 const REST_MS_MAX: u64 = 100;
 /// Shortest interval at which the projector checks whether another instance still moves the views. It doubles while the other
 /// instance does.
