@@ -247,7 +247,6 @@ async fn insert(connection: &mut PgConnection, view: ViewGeneration, rows: &[Row
     let metadata = |row: &Row<'_>| row.entry.details.metadata.and_then(json_unless_default);
     let overdraft = |row: &Row<'_>| Some(row.after.overdraft).filter(|overdraft| is_complete && *overdraft != 0);
     let holds_version = |row: &Row<'_>| row.after.holds_version.filter(|_| is_complete);
-    let holds = |row: &Row<'_>| row.holds.clone().filter(|_| is_complete);
     query_file!(
         "src/views/transactions/insert.sql",
         view.partition,
@@ -270,7 +269,7 @@ async fn insert(connection: &mut PgConnection, view: ViewGeneration, rows: &[Row
         &rows.iter().map(metadata).collect::<Vec<_>>() as _,
         &rows.iter().map(overdraft).collect::<Vec<_>>() as _,
         &rows.iter().map(holds_version).collect::<Vec<_>>() as _,
-        &rows.iter().map(holds).collect::<Vec<_>>() as _,
+        &rows.iter().map(|row| row.holds.as_deref().filter(|_| is_complete)).collect::<Vec<_>>() as _,
     )
     .execute(connection)
     .await?;
