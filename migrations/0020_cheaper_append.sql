@@ -1,8 +1,11 @@
 -- The append costs less CPU time. Signature and outcomes stay, so a release before this migration calls it, too.
 
--- As in migration 0018, with three differences. The arrays of events are unnested in the select list, which yields rows one by one; in
--- FROM each array is materialized first. The single row of an outcome is returned without a query of its own. refuse_moved_log is
--- called only if the log was moved.
+-- As in migration 0018, with these differences:
+-- - The head is compared and moved by one statement, which also takes the log-head lock. After waiting for the lock, Postgres compares
+--   the row as it is then. Only a batch with keys takes the lock before, because its keys are read between lock and update.
+-- - Arrays are unnested in the select list, which yields rows one by one. In FROM, each array is materialized first.
+-- - The row of an outcome is returned without a query of its own.
+-- - It has no settings of its own. The sessions of the service have them, and each call would set and reset them.
 CREATE OR REPLACE FUNCTION append_batch_with_reversals(
     p_partition           smallint,
     p_expected_position   bigint,
@@ -36,28 +39,22 @@ CREATE OR REPLACE FUNCTION append_batch_with_reversals(
     p_key_bytes_max       bigint
 ) RETURNS TABLE (outcome text, caller text, key text, fingerprint bytea, receipt text)
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
+    last_hash bytea := coalesce(p_hashes[cardinality(p_hashes)], p_expected_hash);
     head      log_head%ROWTYPE;
-    last_hash bytea;
+    has_keys  boolean := false;
 BEGIN
-    -- The log-head lock: held until the transaction ends.
-    SELECT * INTO STRICT head FROM log_head WHERE partition = p_partition FOR UPDATE;
-    IF head.moved_at IS NOT NULL THEN
-        PERFORM refuse_moved_log(head.moved_at);
-    END IF;
-    IF (head.position, head.hash, head.fence) IS DISTINCT FROM (p_expected_position, p_expected_hash, p_expected_fence)
-        OR p_recorded_at <= head.recorded_at
-    THEN
-        outcome := 'head_moved';
-        RETURN NEXT;
-        RETURN;
-    END IF;
-
     IF cardinality(p_asked_keys) > 0 THEN
+        -- The log-head lock: held until the transaction ends.
+        PERFORM FROM log_head
+        WHERE partition = p_partition AND position = p_expected_position AND hash = p_expected_hash AND fence = p_expected_fence
+          AND recorded_at < p_recorded_at AND moved_at IS NULL
+        FOR UPDATE;
+        has_keys := FOUND;
+    END IF;
+    IF has_keys THEN
         RETURN QUERY
             SELECT 'key_recorded', recorded.caller, recorded.key, recorded.fingerprint, recorded.receipt
             FROM (
@@ -81,6 +78,19 @@ BEGIN
         END IF;
     END IF;
 
+    -- The log-head lock, if it is not held yet.
+    UPDATE log_head
+    SET position = p_expected_position + cardinality(p_ids), hash = last_hash, recorded_at = p_recorded_at
+    WHERE partition = p_partition AND position = p_expected_position AND hash = p_expected_hash AND fence = p_expected_fence
+      AND recorded_at < p_recorded_at AND moved_at IS NULL;
+    IF NOT FOUND THEN
+        SELECT * INTO STRICT head FROM log_head WHERE partition = p_partition;
+        PERFORM refuse_moved_log(head.moved_at);
+        outcome := 'head_moved';
+        RETURN NEXT;
+        RETURN;
+    END IF;
+
     IF cardinality(p_ids) > 0 THEN
         INSERT INTO event (partition, position, id, stream_id, version, type, schema_version, data, metadata, recorded_at, hash)
         SELECT
@@ -99,15 +109,19 @@ BEGIN
 
     IF cardinality(p_keys) > 0 THEN
         INSERT INTO idempotency_key (partition, caller, key, fingerprint, receipt, recorded_at, position)
-        SELECT p_partition, k.caller, k.key, k.fingerprint, k.receipt::json, p_recorded_at,
-               p_expected_position + cardinality(p_ids)
-        FROM unnest(p_key_callers, p_keys, p_fingerprints, p_receipts) AS k(caller, key, fingerprint, receipt);
+        SELECT
+            p_partition,
+            unnest(p_key_callers),
+            unnest(p_keys),
+            unnest(p_fingerprints),
+            unnest(p_receipts)::json,
+            p_recorded_at,
+            p_expected_position + cardinality(p_ids);
     END IF;
 
     IF cardinality(p_snapshot_stream_ids) > 0 THEN
         INSERT INTO snapshot AS held (partition, stream_id, version, state_version, state)
-        SELECT p_partition, s.stream_id, s.version, p_state_version, s.state::json
-        FROM unnest(p_snapshot_stream_ids, p_snapshot_versions, p_states) AS s(stream_id, version, state)
+        SELECT p_partition, unnest(p_snapshot_stream_ids), unnest(p_snapshot_versions), p_state_version, unnest(p_states)::json
         ON CONFLICT (partition, stream_id) DO UPDATE
         SET version = EXCLUDED.version, state_version = EXCLUDED.state_version, state = EXCLUDED.state
         WHERE held.version < EXCLUDED.version OR held.state_version <> EXCLUDED.state_version;
@@ -115,16 +129,15 @@ BEGIN
 
     IF cardinality(p_reversed_accounts) > 0 THEN
         INSERT INTO reversal (partition, account_id, version, number, amount, reversed, reversing_version)
-        SELECT p_partition, r.account_id, r.version, r.number, r.amount, r.reversed, r.reversing_version
-        FROM unnest(p_reversed_accounts, p_reversed_versions, p_reversal_numbers, p_reversal_amounts, p_reversed_sums,
-                    p_reversing_versions)
-            AS r(account_id, version, number, amount, reversed, reversing_version);
+        SELECT
+            p_partition,
+            unnest(p_reversed_accounts),
+            unnest(p_reversed_versions),
+            unnest(p_reversal_numbers),
+            unnest(p_reversal_amounts),
+            unnest(p_reversed_sums),
+            unnest(p_reversing_versions);
     END IF;
-
-    last_hash := coalesce(p_hashes[cardinality(p_hashes)], p_expected_hash);
-    UPDATE log_head
-    SET position = p_expected_position + cardinality(p_ids), hash = last_hash, recorded_at = p_recorded_at
-    WHERE partition = p_partition;
 
     outcome := 'appended';
     RETURN NEXT;
