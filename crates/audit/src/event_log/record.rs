@@ -69,6 +69,9 @@ pub struct Metadata {
     /// The cause of the event: the trace id of the request's `traceparent`, or else an id of the command. Both sides of a
     /// transfer have the same.
     causation_id: Uuid,
+    /// The batch of the command; absent from events of other commands.
+    #[schema(nullable = false)]
+    batch_id: Option<Uuid>,
 }
 
 impl EventRecord {
