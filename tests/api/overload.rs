@@ -80,6 +80,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         trusted_proxies: TrustedProxies::default(),
         idle_timeout: Duration::from_secs(75),
         draining: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
     };
     let server = tokio::spawn(serve(listener, AppState::new(services), shutdown));
     (server, ApiClient::new(passbook_testkit::http_client().build().unwrap(), url), bank)
