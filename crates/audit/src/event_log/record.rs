@@ -69,8 +69,8 @@ pub struct Metadata {
     /// The cause of the event: the trace id of the request's `traceparent`, or else an id of the command. Both sides of a
     /// transfer have the same.
     causation_id: Uuid,
-    /// The batch of the command; absent from events of other commands.
-    #[schema(nullable = false)]
+    /// The id of the batch that the command was part of; absent for a single command.
+    #[schema(required = false, nullable = false)]
     batch_id: Option<Uuid>,
 }
 
