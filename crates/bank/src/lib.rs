@@ -54,7 +54,7 @@ use passbook_domain::Command;
 use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
 use passbook_telemetry::{supervision, trace::TARGET};
 
-pub use batch::{BatchCommand, Request};
+pub use batch::{ATOMIC_COMMANDS_MAX, BatchCommand, Request};
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch, Refusal, Refused};
 pub use command_stats::CommandStatsBucket;
 pub use command_stream::{CommandStream, PendingOutcome, STREAM_COMMANDS_MAX};

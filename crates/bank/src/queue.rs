@@ -102,9 +102,14 @@ impl CommandQueue {
         }
     }
 
-    /// Puts work back, in its order, before all other work.
+    /// Puts work back before the work that was accepted later.
     pub(super) fn put_back(&mut self, work: Vec<Pending>) {
-        work.into_iter().rev().for_each(|pending| self.carried.push_front(pending));
+        if work.is_empty() {
+            return;
+        }
+        self.carried.extend(work);
+        // The sort is stable. Clients that wait for no answer have accepted work in the order in which they sent it.
+        self.carried.make_contiguous().sort_by_key(|pending| pending.accepted_at);
     }
 
     /// Accepts no more work. The work in the queue stays.
@@ -122,5 +127,109 @@ impl CommandQueue {
         while let Some(pending) = self.next(true) {
             pending.reject(&Error::StorageUnavailable { reason });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::{Semaphore, oneshot};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::pending::{AtomicBatch, CommandResult, StreamPlace, Work, test_command};
+
+    /// A queue with a command to each of these accounts, and the receivers of the results.
+    fn queue_of(accounts: &[u128]) -> (QueueSender, CommandQueue, Vec<oneshot::Receiver<CommandResult>>) {
+        let (sender, queue) = CommandQueue::new();
+        let results = accounts.iter().map(|account| {
+            let (pending, result) = Pending::of_accounts(&[*account]);
+            assert!(sender.send(pending).is_ok());
+            result
+        });
+        let results = results.collect();
+        (sender, queue, results)
+    }
+
+    fn batch_of(commands: usize) -> (Pending, oneshot::Receiver<CommandResult>) {
+        let (response, result) = oneshot::channel();
+        let batch = AtomicBatch { batch_id: Uuid::nil(), commands: vec![test_command(&[9]); commands], key: None };
+        (Pending::of_test(Work::Atomic(batch, response)), result)
+    }
+
+    /// The first account of each work.
+    fn accounts(work: &[Pending]) -> Vec<u128> {
+        work.iter().filter_map(|pending| pending.accounts().next()).map(|account_id| account_id.as_u128()).collect()
+    }
+
+    #[test]
+    fn batches_are_limited_in_commands_and_keep_the_order() {
+        let (sender, mut queue, _results) = queue_of(&[1, 2]);
+        let (batch, _result) = batch_of(3);
+        assert!(sender.send(batch).is_ok());
+        let (last, _last_result) = Pending::of_accounts(&[3]);
+        assert!(sender.send(last).is_ok());
+        assert_eq!(accounts(&queue.take(4)), [1, 2], "the batch of three does not fit");
+        assert_eq!(accounts(&queue.take(4)), [9, 3]);
+        assert!(queue.take(4).is_empty());
+    }
+
+    #[test]
+    fn work_with_more_commands_than_a_batch_is_taken_alone() {
+        let (sender, mut queue, _results) = queue_of(&[]);
+        let (batch, _result) = batch_of(5);
+        assert!(sender.send(batch).is_ok());
+        let (last, _last_result) = Pending::of_accounts(&[3]);
+        assert!(sender.send(last).is_ok());
+        assert!(queue.take_more(4).is_empty(), "it does not join another batch");
+        assert_eq!(accounts(&queue.take(4)), [9]);
+        assert_eq!(accounts(&queue.take(4)), [3]);
+    }
+
+    #[test]
+    fn work_that_is_put_back_comes_before_later_work() {
+        let (_sender, mut queue, _results) = queue_of(&[1, 2, 3, 4, 5]);
+        let mut taken = queue.take(3);
+        let last = taken.split_off(1);
+        queue.put_back(last);
+        queue.put_back(taken);
+        assert_eq!(accounts(&queue.take(10)), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn abandoned_work_is_dropped_but_not_that_of_a_stream() {
+        let (sender, mut queue, results) = queue_of(&[1, 2]);
+        let window = Arc::new(Semaphore::new(1));
+        let (mut of_stream, result) = Pending::of_accounts(&[3]);
+        let of_stream_place = Arc::clone(&window).try_acquire_owned().expect("a place");
+        of_stream.stream_place = Some(StreamPlace { of_stream: of_stream_place, of_all_streams: None });
+        assert!(sender.send(of_stream).is_ok());
+        drop((results, result));
+        let taken = queue.take(10);
+        assert_eq!(accounts(&taken), [3], "later commands of the stream rely on it");
+        assert_eq!(window.available_permits(), 0);
+        drop(taken);
+        assert_eq!(window.available_permits(), 1);
+    }
+
+    #[test]
+    fn places_are_free_as_soon_as_work_is_taken_or_rejected() {
+        let places = Arc::new(Semaphore::new(8));
+        let (sender, mut queue, _results) = queue_of(&[]);
+        let send = || {
+            let (mut pending, result) = batch_of(4);
+            pending.queue_places = Some(Arc::clone(&places).try_acquire_many_owned(4).expect("places"));
+            assert!(sender.send(pending).is_ok());
+            result
+        };
+        let (_first, mut second) = (send(), send());
+        assert_eq!(places.available_permits(), 0);
+        let taken = queue.take(4);
+        assert_eq!((taken.len(), places.available_permits()), (1, 4));
+        queue.reject_all("no database");
+        let rejected = second.try_recv().expect("a result").expect_err("rejected");
+        assert_eq!(rejected, Error::StorageUnavailable { reason: "no database" });
+        assert_eq!(places.available_permits(), 8);
     }
 }
