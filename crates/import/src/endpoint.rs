@@ -19,6 +19,9 @@ use crate::error::Error;
 /// The media type of requests and answers.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
+/// Results, or the problem of the whole request.
+const ACCEPTED: &str = "application/x-ndjson, application/problem+json";
+
 const CONNECT_S_MAX: u64 = 10;
 /// The number of pieces of a request that wait for the connection.
 const PIECES_MAX: usize = 2;
@@ -98,7 +101,7 @@ impl Endpoint {
         let body = stream::poll_fn(move |context| waiting.poll_recv(context));
         let body = StreamBody::new(body.map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece))));
         let request = self.http.post(self.url.clone()).body(Body::wrap(body));
-        let mut request = request.header(CONTENT_TYPE, NDJSON).header(ACCEPT, NDJSON);
+        let mut request = request.header(CONTENT_TYPE, NDJSON).header(ACCEPT, ACCEPTED);
         if self.form == ResultForm::Minimal {
             request = request.header("prefer", "return=minimal");
         }

@@ -106,8 +106,8 @@ impl<'de> Deserialize<'de> for Members {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut members = Members { has_key: false, is_empty: true };
                 while let Some(name) = map.next_key::<Name>()? {
-                    map.next_value::<IgnoredAny>()?;
-                    members.has_key |= name.is_key;
+                    let is_null = map.next_value::<Option<IgnoredAny>>()?.is_none();
+                    members.has_key |= name.is_key && !is_null;
                     members.is_empty = false;
                 }
                 Ok(members)
@@ -191,7 +191,6 @@ mod tests {
         for text in [
             r#"{"idempotency_key": "mine"}"#,
             r#"{"\u0069dempotency_key": "mine"}"#,
-            r#"{"idempotency_key": null}"#,
             r#"{"idempotency_key": 1, "idempotency_key": 2}"#,
             "[1]",
             "{",
@@ -202,6 +201,14 @@ mod tests {
             assert_eq!(line.text, format!("{text}\n"));
             assert_eq!(line.original(), text.as_bytes());
         }
+    }
+
+    /// For the service `null` is no key. The line gets a second member of this name, so that it is refused and not executed.
+    #[test]
+    fn a_key_that_is_null_does_not_let_a_line_pass_without_a_key() {
+        let line = complete("payroll", 1, r#"{"idempotency_key": null}"#);
+        let text = String::from_utf8(line.text.to_vec()).expect("UTF-8");
+        assert_eq!(text.matches("idempotency_key").count(), 2, "{text}");
     }
 
     #[test]
