@@ -162,6 +162,9 @@ impl Import {
     async fn exchange(&mut self, on_event: &mut impl FnMut(Event<'_>)) -> Result<Attempt, Error> {
         let (request, body) = self.endpoint.request()?;
         let mut body = Some(body);
+        // Until the answer begins, only one line is sent. A proxy that cannot pass on both directions at once never lets it begin, or
+        // drops a part of what is sent then: two lines could become one (Go's HTTP/1 server does that).
+        let mut has_begun = false;
         let mut takes_more = true;
         let (sender, mut results) = mpsc::channel(RESULT_BATCHES_MAX);
         // Dropped at the end of this function, which closes the connection.
@@ -178,6 +181,7 @@ impl Import {
                     return Ok(Attempt::Done);
                 }
             }
+            let can_send = takes_more && self.window.has_unsent() && (has_begun || !self.window.has_sent());
             let can_read = self.input_end.is_none() && !self.window.has_unsent() && !self.window.is_full();
             let is_waiting = !self.window.is_empty();
             tokio::select! {
@@ -187,15 +191,18 @@ impl Import {
                         return self.interpret(end.map_err(|error| Error::Protocol(error.to_string()))?);
                     };
                     heard_at = Instant::now();
+                    has_begun = true;
                     self.is_reached = true;
                     let ended = self.record_batch(&batch, &mut next_index)?;
-                    on_event(Event::Progress { commands: self.summary.commands(), bytes_read: self.input.bytes_read() });
+                    if !batch.is_empty() {
+                        on_event(Event::Progress { commands: self.summary.commands(), bytes_read: self.input.bytes_read() });
+                    }
                     if let Some(attempt) = ended {
                         return Ok(attempt);
                     }
                 }
-                permit = reserve(body.as_ref()), if takes_more && self.window.has_unsent() => match permit {
-                    Some(permit) => permit.send(self.window.next_piece()),
+                permit = reserve(body.as_ref()), if can_send => match permit {
+                    Some(permit) => permit.send(self.window.next_piece(has_begun)),
                     // The service reads no more; the answer says why.
                     None => takes_more = false,
                 },

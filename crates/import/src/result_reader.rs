@@ -77,7 +77,8 @@ impl ItemResult {
     }
 }
 
-/// Sends the request and passes on its results in batches, until the answer ends or nobody receives them.
+/// Sends the request and passes on its results in batches, until the answer ends or the receiver is dropped. The first batch is
+/// empty: the answer has begun.
 pub(crate) async fn receive(request: RequestBuilder, results: mpsc::Sender<Vec<ItemResult>>) -> End {
     let mut response = match request.send().await {
         Ok(response) => response,
@@ -90,6 +91,9 @@ pub(crate) async fn receive(request: RequestBuilder, results: mpsc::Sender<Vec<I
     let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if media_type.split(';').next().map(str::trim) != Some(NDJSON) {
         return End::Protocol(format!("the service answered with the media type {media_type:?}"));
+    }
+    if results.send(Vec::new()).await.is_err() {
+        return End::Complete;
     }
     let mut unfinished = Vec::new();
     loop {

@@ -32,10 +32,11 @@ impl Window {
         self.sent = 0;
     }
 
-    /// The next piece of the request.
-    pub(crate) fn next_piece(&mut self) -> Bytes {
+    /// The next piece of the request: one line, or as many as there are up to a size.
+    pub(crate) fn next_piece(&mut self, has_many_lines: bool) -> Bytes {
+        let bytes_max = if has_many_lines { PIECE_BYTES } else { 1 };
         let mut piece = BytesMut::new();
-        while piece.len() < PIECE_BYTES
+        while piece.len() < bytes_max
             && let Some(line) = self.lines.get(self.sent)
         {
             piece.extend_from_slice(&line.text);
@@ -61,6 +62,11 @@ impl Window {
         self.sent < self.lines.len()
     }
 
+    /// Whether a line without a result is sent in the present request.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent > 0
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
@@ -84,15 +90,24 @@ mod tests {
     fn lines_without_a_result_are_sent_again_in_order() {
         let mut window = Window::default();
         window.push(lines(1..=3));
-        let first = window.next_piece();
+        let first = window.next_piece(true);
         assert!(!window.has_unsent());
         assert_eq!(window.complete().map(|line| line.number), Some(1));
         window.push(lines(4..=4));
         window.rewind();
-        let again = window.next_piece();
+        assert!(!window.has_sent());
+        let again = window.next_piece(true);
         assert_eq!(again.split(|byte| *byte == b'\n').count(), 4);
         assert!(again.starts_with(&first[first.len() / 3..]), "{again:?}");
         assert_eq!(window.first_number(), Some(2));
+    }
+
+    #[test]
+    fn a_piece_has_one_line_or_many() {
+        let mut window = Window::default();
+        window.push(lines(1..=20_000));
+        assert_eq!(window.next_piece(false).iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert!((PIECE_BYTES..PIECE_BYTES + 100).contains(&window.next_piece(true).len()));
     }
 
     #[test]
@@ -100,7 +115,7 @@ mod tests {
         let mut window = Window::default();
         window.push(lines(1..=2));
         assert!(window.complete().is_none());
-        window.next_piece();
+        window.next_piece(true);
         window.rewind();
         assert!(window.complete().is_none());
     }

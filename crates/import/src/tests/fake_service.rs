@@ -8,9 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, StreamExt, stream};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, BodyStream, StreamBody, combinators::BoxBody};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -38,6 +38,8 @@ pub enum Answer {
     Never,
     /// Results are sent for this number of lines at once, or when no line arrives for a while.
     Batches(usize),
+    /// The answer begins when no line arrives for a while.
+    LateBeginning,
     /// A page in place of an answer.
     Page,
     /// The second result has the index of the first.
@@ -57,6 +59,8 @@ struct State {
     answers: Mutex<VecDeque<Answer>>,
     requests: Mutex<Vec<BTreeMap<String, String>>>,
     bank: Mutex<Bank>,
+    /// The lines that arrived before a late answer began.
+    early_lines: Mutex<Vec<usize>>,
 }
 
 #[derive(Default)]
@@ -66,6 +70,9 @@ struct Bank {
     /// The executed commands in order.
     executed: Vec<Value>,
 }
+
+/// How long a service that waits for lines waits for another one.
+const QUIET: Duration = Duration::from_millis(100);
 
 type Body = BoxBody<Bytes, io::Error>;
 type Pieces = mpsc::Sender<io::Result<Frame<Bytes>>>;
@@ -95,6 +102,11 @@ impl FakeService {
     /// The headers of the requests.
     pub fn requests(&self) -> Vec<BTreeMap<String, String>> {
         self.state.requests.lock().expect("no panic").clone()
+    }
+
+    /// The numbers of lines that arrived before late answers began.
+    pub fn early_lines(&self) -> Vec<usize> {
+        self.state.early_lines.lock().expect("no panic").clone()
     }
 
     pub fn executed(&self) -> usize {
@@ -139,12 +151,25 @@ async fn respond(state: Arc<State>, request: Request<Incoming>) -> io::Result<Re
         Some(Answer::Page) => response.header("content-type", "text/html").body(whole("<html></html>")),
         answer => {
             let (pieces, mut waiting) = mpsc::channel(1);
-            tokio::spawn(execute(state, request.into_body(), answer, pieces));
+            let (mut body, mut early) = (request.into_body(), Vec::new());
+            if matches!(answer, Some(Answer::LateBeginning)) {
+                while let Ok(Some(Ok(frame))) = timeout(QUIET, body.frame()).await {
+                    early.extend_from_slice(&frame.into_data().expect("data"));
+                }
+                let lines = early.iter().filter(|byte| **byte == b'\n').count();
+                state.early_lines.lock().expect("no panic").push(lines);
+            }
+            let body = stream::once(async { Ok(Bytes::from(early)) }).chain(BodyStream::new(body).map(data));
+            tokio::spawn(execute(state, Box::pin(body), answer, pieces));
             let body = stream::poll_fn(move |context| waiting.poll_recv(context));
             response.header("content-type", "application/x-ndjson").body(BodyExt::boxed(StreamBody::new(body)))
         }
     };
     Ok(response.expect("a response"))
+}
+
+fn data(frame: hyper::Result<Frame<Bytes>>) -> hyper::Result<Bytes> {
+    frame.map(|frame| frame.into_data().expect("data"))
 }
 
 fn whole(text: &'static str) -> Body {
@@ -153,21 +178,24 @@ fn whole(text: &'static str) -> Body {
 }
 
 /// Executes the lines of a request as they arrive.
-async fn execute(state: Arc<State>, mut body: Incoming, answer: Option<Answer>, pieces: Pieces) {
-    /// How long a service that collects results waits for another line.
-    const QUIET: Duration = Duration::from_millis(100);
+async fn execute(
+    state: Arc<State>,
+    mut body: impl Stream<Item = hyper::Result<Bytes>> + Unpin,
+    answer: Option<Answer>,
+    pieces: Pieces,
+) {
     let mut pieces = Some(pieces);
     let (mut unfinished, mut index, mut results) = (Vec::new(), 0, String::new());
     loop {
-        let frame = match timeout(QUIET, body.frame()).await {
-            Ok(frame) => frame,
+        let chunk = match timeout(QUIET, body.next()).await {
+            Ok(chunk) => chunk,
             Err(_) => {
                 send(&mut pieces, &mut results).await;
                 continue;
             }
         };
-        let Some(Ok(frame)) = frame else { break };
-        unfinished.extend_from_slice(&frame.into_data().expect("data"));
+        let Some(Ok(chunk)) = chunk else { break };
+        unfinished.extend_from_slice(&chunk);
         while let Some(end) = unfinished.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = unfinished.drain(..=end).collect();
             if let Some(Answer::ErrorLineAfter(limit)) = answer

@@ -159,6 +159,17 @@ async fn results_that_arrive_late_are_waited_for() {
     service.assert_executed_in_order(30_000);
 }
 
+/// Bytes that a proxy drops while it turns around would make one line of two.
+#[tokio::test]
+async fn only_one_line_is_sent_before_the_answer_begins() {
+    let answers = [Answer::ResetAfter(100), Answer::LateBeginning];
+    let (service, summary, outcome, _) = run(5_000, &answers).await;
+    outcome.expect("an import");
+    assert_eq!(summary.commands(), 5_000);
+    assert_eq!(service.early_lines(), [1]);
+    service.assert_executed_in_order(5_000);
+}
+
 #[tokio::test]
 async fn an_expired_token_ends_the_import_and_names_the_line() {
     let (service, summary, outcome, _) = run(100, &[Answer::UnauthenticatedAfter(40)]).await;
