@@ -53,7 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
         "capture_hold",
     ];
     let key = prop_oneof![3 => Just(None), 1 => (0..6u8).prop_map(Some)];
-    (prop::sample::select(&commands[..]), 0..ACCOUNTS, 0..ACCOUNTS, 0..300i64, 1..6i64, key).prop_map(
+    (prop::sample::select(commands.to_vec()), 0..ACCOUNTS, 0..ACCOUNTS, 0..300i64, 1..6i64, key).prop_map(
         |(command, account, other, amount, version, key)| Step { command, account, other, amount, version, key },
     )
 }

@@ -28,7 +28,7 @@ impl QueueSender {
     /// Puts work into the queue; `false` if the queue is closed.
     pub(super) fn send(&self, pending: Pending) -> bool {
         let queue = if pending.is_of_stream() { &self.streams } else { &self.requests };
-        queue.send(pending).is_ok()
+        queue.send(pending)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -145,7 +145,7 @@ mod tests {
         let (sender, queue) = CommandQueue::new();
         let results = accounts.iter().map(|account| {
             let (pending, result) = Pending::of_accounts(&[*account]);
-            assert!(sender.send(pending).is_ok());
+            assert!(sender.send(pending));
             result
         });
         let results = results.collect();
@@ -167,9 +167,9 @@ mod tests {
     fn batches_are_limited_in_commands_and_keep_the_order() {
         let (sender, mut queue, _results) = queue_of(&[1, 2]);
         let (batch, _result) = batch_of(3);
-        assert!(sender.send(batch).is_ok());
+        assert!(sender.send(batch));
         let (last, _last_result) = Pending::of_accounts(&[3]);
-        assert!(sender.send(last).is_ok());
+        assert!(sender.send(last));
         assert_eq!(accounts(&queue.take(4)), [1, 2], "the batch of three does not fit");
         assert_eq!(accounts(&queue.take(4)), [9, 3]);
         assert!(queue.take(4).is_empty());
@@ -179,9 +179,9 @@ mod tests {
     fn work_with_more_commands_than_a_batch_is_taken_alone() {
         let (sender, mut queue, _results) = queue_of(&[]);
         let (batch, _result) = batch_of(5);
-        assert!(sender.send(batch).is_ok());
+        assert!(sender.send(batch));
         let (last, _last_result) = Pending::of_accounts(&[3]);
-        assert!(sender.send(last).is_ok());
+        assert!(sender.send(last));
         assert!(queue.take_more(4).is_empty(), "it does not join another batch");
         assert_eq!(accounts(&queue.take(4)), [9]);
         assert_eq!(accounts(&queue.take(4)), [3]);
@@ -204,7 +204,7 @@ mod tests {
         let (mut of_stream, result) = Pending::of_accounts(&[3]);
         let of_stream_place = Arc::clone(&window).try_acquire_owned().expect("a place");
         of_stream.stream_place = Some(StreamPlace { of_stream: of_stream_place, of_all_streams: None });
-        assert!(sender.send(of_stream).is_ok());
+        assert!(sender.send(of_stream));
         drop((results, result));
         let taken = queue.take(10);
         assert_eq!(accounts(&taken), [3], "later commands of the stream rely on it");
@@ -220,7 +220,7 @@ mod tests {
         let send = || {
             let (mut pending, result) = batch_of(4);
             pending.queue_places = Some(Arc::clone(&places).try_acquire_many_owned(4).expect("places"));
-            assert!(sender.send(pending).is_ok());
+            assert!(sender.send(pending));
             result
         };
         let (_first, mut second) = (send(), send());

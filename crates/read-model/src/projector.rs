@@ -66,8 +66,8 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// The projector of one of several partitions, and its progress for the queries. `appended` is the last position that this process appended and wakes the
-    /// projector up. An event that only a newer release can decode is reported through `newer_event`.
+    /// The projector of one of `partitions`, and its progress for the queries. `appended` is the last position that this process
+    /// appended and wakes the projector up. An event that only a newer release can decode is reported through `newer_event`.
     ///
     /// Its connections show only events that the standbys have, so that no view shows an event that a failover would lose.
     pub fn new(
