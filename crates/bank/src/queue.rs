@@ -28,7 +28,7 @@ impl QueueSender {
     /// Puts work into the queue; `false` if the queue is closed.
     pub(super) fn send(&self, pending: Pending) -> bool {
         let queue = if pending.is_of_stream() { &self.streams } else { &self.requests };
-        queue.send(pending)
+        queue.send(pending).is_ok()
     }
 
     pub(super) fn is_closed(&self) -> bool {
