@@ -148,7 +148,8 @@ impl Appender {
         self.is_spanning || !self.is_confirmed || self.locked_batches > 0
     }
 
-    /// Loads the accounts of a batch that are not cached. No lock is held meanwhile.
+    /// Loads the accounts of a batch that are not cached. No lock is held meanwhile. The heads are known before: an event of another
+    /// instance that is appended after an account was loaded then moves its head.
     ///
     /// # Errors
     /// The database fails, or the log contains an event of a newer release.
@@ -158,9 +159,7 @@ impl Appender {
         batch: &[Pending],
     ) -> Result<LoadedAccounts, StorageError> {
         self.gate.recheck(connection).await?;
-        if self.takes_locked_path() {
-            self.refresh_heads(connection, batch).await?;
-        }
+        self.refresh_heads(connection, batch).await?;
         self.cache.prepare(connection, batch).await
     }
 
@@ -245,14 +244,20 @@ impl Appender {
         })
     }
 
-    /// Catches up with the partitions of a batch without their locks, if a head is unknown or was seen long ago. Behind the locks only
-    /// what is appended meanwhile is read. If there are too many new events, or the log has another history, the cache is cleared.
+    /// Catches up with the partitions of a batch without their locks, if a head is unknown or, on the locked path, was seen long ago.
+    /// Behind the locks only what is appended meanwhile is read. If there are too many new events, or the log has another history, the
+    /// cache is cleared.
     async fn refresh_heads(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<(), StorageError> {
         if self.is_spanning {
             return Ok(());
         }
+        let takes_locked_path = self.takes_locked_path();
         for partition in self.partitions_of_batch(batch) {
-            if self.heads_seen_at.get(&partition).is_some_and(|at| at.elapsed() < HEAD_AGE_MAX) {
+            let is_known = match takes_locked_path {
+                true => self.heads_seen_at.get(&partition).is_some_and(|at| at.elapsed() < HEAD_AGE_MAX),
+                false => self.heads.contains_key(&partition),
+            };
+            if is_known {
                 continue;
             }
             let head = with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?;
@@ -338,16 +343,10 @@ impl Appender {
     async fn load_basis(&mut self, path: &mut AppendPath<'_>, batch: &[Pending]) -> Result<Basis, StorageError> {
         let heads = match path {
             AppendPath::Locked(_, heads, _) => heads.clone(),
-            AppendPath::Optimistic(connection, _) => {
-                let mut heads = HeadsByPartition::new();
-                for partition in self.partitions_of_batch(batch) {
-                    let head = match self.heads.get(&partition) {
-                        Some(known) => known.clone(),
-                        None => with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?,
-                    };
-                    heads.insert(partition, head);
-                }
-                heads
+            AppendPath::Optimistic(..) => {
+                let known = |partition| Some((partition, self.heads.get(&partition)?.clone()));
+                let heads: Option<HeadsByPartition> = self.partitions_of_batch(batch).into_iter().map(known).collect();
+                heads.ok_or_else(StorageError::too_far_behind)?
             }
         };
         let accounts = self.cache.load(std::mem::take(path.prepared()), batch);

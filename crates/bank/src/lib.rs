@@ -54,7 +54,7 @@ use passbook_domain::Command;
 use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
 use passbook_telemetry::{supervision, trace::TARGET};
 
-pub use batch::{BatchCommand, Request};
+pub use batch::{ATOMIC_COMMANDS_MAX, BatchCommand, Request};
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch, Refusal, Refused};
 pub use command_stats::CommandStatsBucket;
 pub use command_stream::{CommandStream, PendingOutcome, STREAM_COMMANDS_MAX};
@@ -278,8 +278,7 @@ impl Bank {
         };
         let pending = Pending { work, accepted_at: Instant::now(), span: span.clone(), queue_places, stream_place };
         let queue = self.queues.get(self.queue_of(pending.commands())).ok_or(Error::Internal)?;
-        queue.work.send(pending).map_err(|_| Error::Overloaded)?;
-        Ok(span)
+        if queue.work.send(pending) { Ok(span) } else { Err(Error::Overloaded) }
     }
 
     /// The future of a result of work that was sent.

@@ -6,6 +6,8 @@ mod execution;
 mod in_batch_reversal;
 mod keyed;
 mod savepoint;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 use std::collections::{BTreeMap, HashMap};
@@ -141,10 +143,10 @@ impl Decision<'_> {
             Err(failed) => failed,
         };
         match failure {
-            Failure::Refused(reason, side) => {
+            Failure::Refused(reason, about) => {
                 let judged = unit.up_to(index);
                 let refused = judged.last().ok_or(Error::Internal)?;
-                let account_id = (reason != Refusal::KeyReused).then(|| account_at(side, &refused.command));
+                let account_id = (reason != Refusal::KeyReused).then(|| about.account_id(&refused.command));
                 let position = self.position_of(judged.iter().map(|judged| &judged.command))?;
                 Err(Error::Refused(Box::new(Refused { reason, account_id, position, replayed, index })))
             }
@@ -202,11 +204,28 @@ impl Decision<'_> {
     }
 }
 
+/// The account that a refusal is about.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    /// The account on this side of the command.
+    Side(Side),
+    /// An account that the command does not name: its batch contains the transfer that it reverses.
+    Account(Uuid),
+}
+
+impl About {
+    fn account_id(self, command: &Command) -> Uuid {
+        match self {
+            Self::Side(side) => account_at(side, command),
+            Self::Account(account_id) => account_id,
+        }
+    }
+}
+
 /// Why a command has no receipt.
 #[derive(Clone, Copy, Debug)]
 enum Failure {
-    /// With the account that the reason is about.
-    Refused(Refusal, Side),
+    Refused(Refusal, About),
     /// The log does not have the events that the command was made from.
     ChangedHistory,
     Internal,
@@ -214,7 +233,7 @@ enum Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal, Side::Sender)
+        Self::Refused(refusal, About::Side(Side::Sender))
     }
 }
 
@@ -226,7 +245,7 @@ impl From<Rejection> for Failure {
 
 impl From<TransferRejection> for Failure {
     fn from(TransferRejection { rejection, side }: TransferRejection) -> Self {
-        Self::Refused(rejection.into(), side)
+        Self::Refused(rejection.into(), About::Side(side))
     }
 }
 
