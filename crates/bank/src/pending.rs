@@ -81,6 +81,11 @@ impl Pending {
         self.commands().iter().flat_map(|command| command.command.accounts())
     }
 
+    /// Whether it is a batch with a key. Its receipt may be too large for a response under a lock.
+    pub(super) fn is_keyed_batch(&self) -> bool {
+        matches!(&self.work, Work::Atomic(AtomicBatch { key: Some(_), .. }, _))
+    }
+
     /// How many results it has.
     pub(super) fn results(&self) -> usize {
         match &self.work {
