@@ -77,6 +77,7 @@ impl Exchange {
                     // The time is over, or the client has read the answer and closed the connection.
                     let _ = timeout(Duration::from_millis(LINGER_MS_MAX), self.intake.discard()).await;
                     self.phase = Phase::Ended;
+                    return None;
                 }
                 Phase::Ended => return None,
             }
