@@ -88,6 +88,7 @@ bench-scale: ## Benchmark several instances, partitions and tracing, in twelve m
 
 replay: ## Send the movements of a CSV file to a running service: make replay FILE=movements.csv.gz
 	@test -n "$(FILE)" || { echo "make replay requires FILE, for example: make replay FILE=movements.csv.gz" >&2; exit 2; }
+	cargo build --release --package passbook
 	cargo run --release --package bench -- replay "$(FILE)"
 
 prepare: ## Rewrite .sqlx after a change to a query or a migration

@@ -1,5 +1,7 @@
 //! The command line: parses the settings, runs a subcommand, and serves until a signal stops the process.
 
+mod import;
+
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -37,6 +39,8 @@ async fn main() -> ExitCode {
         Subcommands::Rebuild(wanted) => rebuild(wanted).await,
         Subcommands::Copy(wanted) => copy(wanted).await,
         Subcommands::Token(wanted) => token(&wanted),
+        // Its exit code also says whether commands were refused.
+        Subcommands::Import(wanted) => return import::run(wanted).await,
         Subcommands::Relay(Relay::Nats(wanted)) => relay(*wanted).await,
         Subcommands::Openapi => print(&http::openapi_json()),
     };

@@ -23,6 +23,7 @@ const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("repartition", &["axum", "clap"]),
     ("auth", &["sqlx", "axum", "clap"]),
     ("relay", &["axum", "clap", "utoipa"]),
+    ("import", &["sqlx", "axum", "clap", "utoipa"]),
     ("database", &["axum", "clap", "utoipa"]),
     ("embedded-postgres", &["axum", "clap", "utoipa"]),
     ("telemetry", &["sqlx", "axum", "clap", "utoipa"]),

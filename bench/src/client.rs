@@ -26,27 +26,15 @@ pub struct Passbook {
     url: String,
 }
 
-/// The final response to a request, and the number of retries before it.
+/// The final response to a request.
 pub struct ApiResponse {
     pub status: StatusCode,
-    /// Whether the receipt is that of an earlier request with the same idempotency key.
-    pub replayed: bool,
-    pub retries: u32,
     body: Vec<u8>,
 }
 
 #[derive(Deserialize)]
 pub struct Receipt {
     pub balance: u64,
-    pub version: u64,
-    pub position: String,
-}
-
-#[derive(Deserialize)]
-pub struct AccountView {
-    pub balance: u64,
-    pub version: u64,
-    pub transaction_count: u64,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +50,7 @@ pub struct Projection {
 
 #[derive(Deserialize)]
 struct Head {
+    partition: u32,
     position: String,
 }
 
@@ -107,10 +96,27 @@ impl Passbook {
 
     /// The position of the log's last event; the sum over all partitions.
     pub async fn head(&self) -> Result<u64> {
+        let heads = self.heads().await?;
+        heads.iter().map(|head| head.position.parse::<u64>().context("a position is a number")).sum()
+    }
+
+    /// The position of the log's head as `min_position` expects it.
+    pub async fn head_position(&self) -> Result<String> {
+        let heads = self.heads().await?;
+        Ok(match &heads[..] {
+            [head] => head.position.clone(),
+            heads => {
+                let positions: Vec<_> =
+                    heads.iter().map(|head| format!("{}:{}", head.partition, head.position)).collect();
+                positions.join(",")
+            }
+        })
+    }
+
+    async fn heads(&self) -> Result<Vec<Head>> {
         let response = self.get("/v1/log/head").await?;
         ensure!(response.status.is_success(), "GET /v1/log/head: {}", response.problem());
-        let heads: Vec<Head> = response.read::<List<_>>()?.data;
-        heads.iter().map(|head| head.position.parse::<u64>().context("a position is a number")).sum()
+        Ok(response.read::<List<_>>()?.data)
     }
 
     /// Sends a request, with retries.
@@ -122,10 +128,7 @@ impl Passbook {
                 Ok((status, headers, _)) if is_retryable(status) => {
                     (retry_after(&headers), anyhow!("{} still returns {status} after {retries} retries", self.url))
                 }
-                Ok((status, headers, body)) => {
-                    let replayed = headers.get("Idempotency-Replayed").is_some_and(|value| value == "true");
-                    return Ok(ApiResponse { status, replayed, retries, body });
-                }
+                Ok((status, _, body)) => return Ok(ApiResponse { status, body }),
                 Err(error) => (backoff(retries), self.unreachable(&error)),
             };
             if retries == RETRIES_MAX {

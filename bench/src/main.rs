@@ -2,7 +2,7 @@
 //! compares with bare Postgres and a peer. `large_log` (`bench grow`) measures a large log, `feed` the event stream, and `relay`
 //! the relay to NATS. `scale` measures instances, partitions and traces.
 //!
-//! Reading order: `replay` (`movements`, `client`, `latency`), then `run` (`service`, `process`, `harness`, `seed`, `wrk`,
+//! Reading order: `replay` (`movements`, `client`), then `run` (`service`, `process`, `latency`, `harness`, `seed`, `wrk`,
 //! `baseline`, `holds`, `constant_rate`, `open_loop`, `projections`, `other_servers`), then the output (`result_row`, `report`,
 //! `large_log_report`, `table`, `chart`, `publish`).
 

@@ -1,9 +1,9 @@
-//! Parses a file of recorded movements into accounts, and creates their commands.
+//! Parses a file of recorded movements, and creates their commands.
 //!
 //! Account ids and idempotency keys are derived from the file alone, so that a second run of the same file sends the same
 //! commands.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
@@ -20,11 +20,16 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// One line of the file. Amounts are in the currency's minor unit.
 #[derive(Debug, Deserialize, PartialEq)]
 pub struct Movement {
-    date: String,
-    trans_id: String,
+    pub date: String,
+    pub trans_id: String,
     account: String,
-    delta_minor: i64,
-    balance_minor: u64,
+    pub delta_minor: i64,
+    pub balance_minor: u64,
+}
+
+/// The movements of a file, in the order of the file.
+pub struct Recording {
+    movements: Vec<Movement>,
 }
 
 /// An account with at least one movement, oldest first.
@@ -33,27 +38,18 @@ pub struct Account {
     pub movements: Vec<Movement>,
 }
 
-/// A command, and the balance that its receipt must have.
-pub struct Command {
-    pub name: String,
-    pub path: String,
-    pub key: String,
-    pub body: Value,
-    pub balance: u64,
-}
-
-/// Reads a CSV file, optionally compressed with gzip. The accounts are in the order of their first lines.
-pub fn read(path: &Path) -> Result<Vec<Account>> {
+/// Reads a CSV file, optionally compressed with gzip.
+pub fn read(path: &Path) -> Result<Recording> {
     let name = path.display();
     let mut file = File::open(path).with_context(|| format!("cannot open {name}"))?;
     let mut magic = Vec::new();
     (&mut file).take(2).read_to_end(&mut magic).with_context(|| format!("cannot read {name}"))?;
     file.rewind().with_context(|| format!("cannot read {name}"))?;
-    let accounts = if magic == GZIP_MAGIC { parse(MultiGzDecoder::new(BufReader::new(file))) } else { parse(file) };
-    accounts.with_context(|| format!("cannot replay {name}"))
+    let recording = if magic == GZIP_MAGIC { parse(MultiGzDecoder::new(BufReader::new(file))) } else { parse(file) };
+    recording.with_context(|| format!("cannot replay {name}"))
 }
 
-fn parse(text: impl Read) -> Result<Vec<Account>> {
+fn parse(text: impl Read) -> Result<Recording> {
     let mut lines = csv::Reader::from_reader(text);
     let columns: Vec<_> = lines.headers()?.iter().map(str::to_owned).collect();
     ensure!(
@@ -62,22 +58,78 @@ fn parse(text: impl Read) -> Result<Vec<Account>> {
         COLUMNS.join(","),
         columns.join(","),
     );
-    let mut accounts: Vec<Account> = Vec::new();
-    let mut indexes: HashMap<String, usize> = HashMap::new();
+    let mut movements = Vec::new();
     for (index, line) in lines.deserialize::<Movement>().enumerate() {
         let movement = line?;
         movement.check().with_context(|| format!("movement {}", index + 1))?;
-        let account = *indexes.entry(movement.account.clone()).or_insert_with(|| {
-            accounts.push(Account { number: movement.account.clone(), movements: Vec::new() });
-            accounts.len() - 1
-        });
-        accounts[account].movements.push(movement);
+        movements.push(movement);
     }
-    ensure!(!accounts.is_empty(), "the file contains no movement");
-    Ok(accounts)
+    ensure!(!movements.is_empty(), "the file contains no movement");
+    Ok(Recording { movements })
+}
+
+/// The id of an account, derived from its number.
+fn account_id(number: &str) -> Uuid {
+    let name = format!("passbook/replay/{number}");
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+}
+
+impl Recording {
+    pub fn movements(&self) -> usize {
+        self.movements.len()
+    }
+
+    /// The commands of a batch: a deposit or a withdrawal for each movement, and before an account's first one its opening.
+    pub fn commands(&self) -> impl Iterator<Item = Value> {
+        let mut opened = HashSet::new();
+        self.movements.iter().flat_map(move |movement| {
+            let opening = opened.insert(&movement.account).then(|| movement.opening());
+            opening.into_iter().chain([movement.command()])
+        })
+    }
+
+    /// The accounts in the order of their first movements.
+    pub fn into_accounts(self) -> Vec<Account> {
+        let mut accounts: Vec<Account> = Vec::new();
+        let mut indexes: HashMap<String, usize> = HashMap::new();
+        for movement in self.movements {
+            let account = *indexes.entry(movement.account.clone()).or_insert_with(|| {
+                accounts.push(Account { number: movement.account.clone(), movements: Vec::new() });
+                accounts.len() - 1
+            });
+            accounts[account].movements.push(movement);
+        }
+        accounts
+    }
+}
+
+impl Account {
+    pub fn id(&self) -> Uuid {
+        account_id(&self.number)
+    }
 }
 
 impl Movement {
+    fn opening(&self) -> Value {
+        json!({
+            "command": "open",
+            "idempotency_key": format!("open-{}", self.account),
+            "account_id": account_id(&self.account),
+            "currency": "CZK",
+        })
+    }
+
+    fn command(&self) -> Value {
+        json!({
+            "command": if self.delta_minor > 0 { "deposit" } else { "withdraw" },
+            "idempotency_key": self.trans_id,
+            "account_id": account_id(&self.account),
+            "amount": self.delta_minor.unsigned_abs(),
+            "currency": "CZK",
+            "reference": self.date,
+        })
+    }
+
     fn check(&self) -> Result<()> {
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
         ensure!(
@@ -96,52 +148,13 @@ impl Movement {
     }
 }
 
-impl Account {
-    /// The account's id, derived from its number.
-    pub fn id(&self) -> Uuid {
-        let name = format!("passbook/replay/{}", self.number);
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
-    }
-
-    /// The command that opens the account, then one command per movement.
-    pub fn commands(&self) -> impl Iterator<Item = Command> {
-        let id = self.id();
-        let opening = Command {
-            name: format!("opening of account {}", self.number),
-            path: "/v1/accounts".to_owned(),
-            key: format!("open-{}", self.number),
-            body: json!({ "account_id": id.to_string(), "currency": "CZK" }),
-            balance: 0,
-        };
-        let movements = self.movements.iter().map(move |movement| {
-            let route = if movement.delta_minor > 0 { "deposits" } else { "withdrawals" };
-            Command {
-                name: format!("movement {} of account {}", movement.trans_id, self.number),
-                path: format!("/v1/accounts/{id}/{route}"),
-                key: movement.trans_id.clone(),
-                body: json!({
-                    "amount": movement.delta_minor.unsigned_abs(),
-                    "currency": "CZK",
-                    "reference": movement.date,
-                }),
-                balance: movement.balance_minor,
-            }
-        });
-        std::iter::once(opening).chain(movements)
-    }
-
-    pub fn closing_balance(&self) -> u64 {
-        self.movements.last().map_or(0, |movement| movement.balance_minor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Account, parse};
+    use super::{Recording, account_id, parse};
 
     const HEAD: &str = "date,trans_id,account,delta_minor,balance_minor\n";
 
-    fn accounts(lines: &str) -> Vec<Account> {
+    fn recording(lines: &str) -> Recording {
         parse(format!("{HEAD}{lines}").as_bytes()).expect("a valid file")
     }
 
@@ -151,30 +164,28 @@ mod tests {
 
     #[test]
     fn movements_are_grouped_by_account_in_file_order() {
-        let accounts = accounts("930101,1,7,500,500\n930101,2,8,90,90\n930102,3,7,-200,300\n");
+        let accounts = recording("930101,1,7,500,500\n930101,2,8,90,90\n930102,3,7,-200,300\n").into_accounts();
         assert_eq!(accounts.len(), 2);
         assert_eq!(accounts[0].number, "7");
-        assert_eq!(accounts[0].movements.len(), 2);
-        assert_eq!(accounts[0].closing_balance(), 300);
+        let balances: Vec<_> = accounts[0].movements.iter().map(|movement| movement.balance_minor).collect();
+        assert_eq!(balances, [500, 300]);
     }
 
     #[test]
-    fn commands_are_an_opening_then_deposits_and_withdrawals() {
-        let accounts = accounts("930101,1,7,500,500\n930102,3,7,-200,300\n");
-        let commands: Vec<_> = accounts[0].commands().collect();
-        let id = accounts[0].id();
-        assert_eq!(commands[0].key, "open-7");
-        assert_eq!(commands[0].body["account_id"], id.to_string());
-        assert_eq!(commands[1].path, format!("/v1/accounts/{id}/deposits"));
-        assert_eq!(commands[2].path, format!("/v1/accounts/{id}/withdrawals"));
-        assert_eq!((commands[2].key.as_str(), commands[2].balance), ("3", 300));
-        assert_eq!(commands[2].body["amount"], 200);
+    fn an_account_is_opened_before_its_first_movement() {
+        let recording = recording("930101,1,7,500,500\n930101,2,8,90,90\n930102,3,7,-200,300\n");
+        let commands: Vec<_> = recording.commands().collect();
+        let names: Vec<_> = commands.iter().map(|command| command["command"].as_str().expect("a name")).collect();
+        assert_eq!(names, ["open", "deposit", "open", "deposit", "withdraw"]);
+        let keys: Vec<_> = commands.iter().map(|command| command["idempotency_key"].as_str().expect("a key")).collect();
+        assert_eq!(keys, ["open-7", "1", "open-8", "2", "3"]);
+        assert_eq!(commands[4]["account_id"], account_id("7").to_string());
+        assert_eq!(commands[4]["amount"], 200);
     }
 
     #[test]
     fn the_id_of_an_account_number_never_changes() {
-        let account = Account { number: "2378".to_owned(), movements: Vec::new() };
-        assert_eq!(account.id().to_string(), "6f701b09-b40e-5778-bc77-d2241d30d8bf");
+        assert_eq!(account_id("2378").to_string(), "6f701b09-b40e-5778-bc77-d2241d30d8bf");
     }
 
     #[test]

@@ -1,30 +1,33 @@
-//! `bench replay`: sends the movements of a file to a running Passbook and compares every balance with the file's.
+//! `bench replay`: sends the movements of a file to a running Passbook with `passbook import`, and compares every balance with
+//! the file's.
 //!
-//! Accounts run concurrently; the movements of one account run in order. A second run of the same file changes nothing,
-//! because every command is repeated with its idempotency key.
+//! The movements have idempotency keys of their own, so a second run of the same file changes nothing.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::process::{ExitCode, ExitStatus, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
-use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::process::{ChildStdin, Command};
 
-use crate::client::{AccountView, Passbook, Receipt, run_concurrently};
-use crate::latency::Latencies;
-use crate::movements::{self, Account, Command};
+use crate::client::{Passbook, run_concurrently};
+use crate::movements::{self, Account, Movement, Recording};
+use crate::process::built_binary;
 use crate::table::grouped;
 
 const MISMATCHES_SHOWN_MAX: usize = 5;
+/// Number of accounts whose transactions are read concurrently.
+const ACCOUNTS_CONCURRENT: usize = 32;
+/// The exit code of `passbook import` if commands were refused.
+const EXIT_REFUSED: i32 = 1;
 
 /// Send the movements of a file to a running Passbook and check every balance.
 ///
 /// Opens each account in CZK at its first line, then deposits and withdraws with trans_id as the
-/// Idempotency-Key. Compares the balance of each receipt, and at the end each account's view, with
-/// the file. 503, 429 and connection errors are retried with the same key. A second run of the same
-/// file changes nothing. The exit code is 1 if any value differs.
+/// idempotency key. At the end compares each transaction and its balance with the file. A second
+/// run of the same file changes nothing. The exit code is 1 if any value differs.
 #[derive(Args)]
 pub struct Options {
     /// CSV file, optionally compressed with gzip: date (yymmdd), trans_id, account, delta_minor, balance_minor
@@ -32,167 +35,158 @@ pub struct Options {
     /// URL of the running service
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// Number of accounts that run concurrently
-    #[arg(long, default_value = "64", value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
-    concurrency: usize,
+    /// The Passbook that runs the import
+    #[arg(long, default_value = "target/release/passbook")]
+    binary: PathBuf,
 }
 
-/// The results of the commands of one account, or of all.
-struct ReplayStats {
-    movements: u64,
-    commands: u64,
-    replayed: u64,
-    retries: u64,
-    mismatches: Vec<String>,
-    latencies: Latencies,
+/// A transaction as the service lists it.
+#[derive(Deserialize)]
+struct Transaction {
+    kind: String,
+    amount: u64,
+    balance_after: u64,
+    reference: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    data: Vec<Transaction>,
+    next: Option<String>,
 }
 
 pub async fn replay(options: Options) -> Result<ExitCode> {
-    let accounts = movements::read(&options.file)?;
+    let recording = movements::read(&options.file)?;
     let passbook = Passbook::new(&options.url)?;
     passbook.check_reachable().await?;
+    let status = import(&options, &recording).await?;
+    if !matches!(status.code(), Some(0 | EXIT_REFUSED)) {
+        bail!("passbook import failed: {status}");
+    }
 
-    let opened = accounts.len() as u64;
-    let expected: u64 = accounts.iter().map(|account| account.movements.len() as u64).sum();
-    let bar = progress_bar(expected)?;
-    let started = Instant::now();
-    let mut total = ReplayStats::new()?;
-    let mut completed = Vec::new();
-    let jobs = accounts.into_iter().map(|account| replay_account(passbook.clone(), account, bar.clone()));
-    run_concurrently(options.concurrency, jobs, |(stats, account)| {
-        completed.extend(account);
-        total.add(stats)
+    let position = passbook.head_position().await?;
+    let movements = recording.movements() as u64;
+    let accounts = recording.into_accounts();
+    let count = accounts.len() as u64;
+    let mut mismatches = Vec::new();
+    let jobs = accounts.into_iter().map(|account| check(passbook.clone(), account, position.clone()));
+    run_concurrently(ACCOUNTS_CONCURRENT, jobs, |found| {
+        mismatches.extend(found);
+        Ok(())
     })
     .await?;
-    let elapsed = started.elapsed();
-    bar.finish_and_clear();
-
-    let jobs = completed.into_iter().map(|(account, last)| check_view(passbook.clone(), account, last));
-    run_concurrently(options.concurrency, jobs, |stats| total.add(stats)).await?;
-    total.print(opened, expected, elapsed);
-    Ok(if total.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!("compared {} movements of {} accounts with the file", grouped(movements), grouped(count));
+    print_mismatches(&mismatches);
+    Ok(if mismatches.is_empty() && status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Sends the commands of one account. Returns the account with its last receipt, or `None` if a command was refused: the
-/// later commands of the account would be refused as well.
-async fn replay_account(
-    passbook: Passbook,
-    account: Account,
-    bar: ProgressBar,
-) -> Result<(ReplayStats, Option<(Account, Receipt)>)> {
-    let mut stats = ReplayStats::new()?;
-    let mut last = None;
-    for command in account.commands() {
-        last = stats.send(&passbook, &command).await?;
-        if last.is_none() {
-            return Ok((stats, None));
-        }
-        if stats.commands > 1 {
-            stats.movements += 1;
-            bar.inc(1);
-        }
-    }
-    Ok((stats, last.map(|receipt| (account, receipt))))
+/// Runs `passbook import -` with the commands of the recording as its standard input.
+async fn import(options: &Options, recording: &Recording) -> Result<ExitStatus> {
+    let mut command = Command::new(built_binary(&options.binary)?);
+    command.args(["import", "-", "--url", &options.url]).stdin(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().with_context(|| format!("cannot start {}", options.binary.display()))?;
+    let stdin = child.stdin.take().context("the import has no standard input")?;
+    // An import that has failed reads no more; its exit status says so.
+    let _ = write_commands(stdin, recording).await;
+    child.wait().await.context("cannot wait for the import")
 }
 
-/// Reads one account's view at the position of its last receipt or later, and compares it with the file.
-async fn check_view(passbook: Passbook, account: Account, last: Receipt) -> Result<ReplayStats> {
-    let mut stats = ReplayStats::new()?;
-    let name = format!("view of account {}", account.number);
-    let path = format!("/v1/accounts/{}?min_position={}", account.id(), last.position);
-    let response = passbook.get(&path).await?;
-    stats.retries += u64::from(response.retries);
-    if !response.status.is_success() {
-        stats.mismatches.push(format!("{name}: {}", response.problem()));
-        return Ok(stats);
+async fn write_commands(stdin: ChildStdin, recording: &Recording) -> std::io::Result<()> {
+    let mut stdin = BufWriter::new(stdin);
+    for command in recording.commands() {
+        stdin.write_all(format!("{command}\n").as_bytes()).await?;
     }
-    let view: AccountView = response.read()?;
-    stats.compare(&name, "balance", view.balance, account.closing_balance());
-    stats.compare(&name, "version", view.version, last.version);
-    let count = account.movements.len() as u64;
-    stats.compare(&name, "transaction_count", view.transaction_count, count);
-    Ok(stats)
+    stdin.shutdown().await
 }
 
-impl ReplayStats {
-    fn new() -> Result<Self> {
-        let latencies = Latencies::new()?;
-        let mismatches = Vec::new();
-        Ok(Self { movements: 0, commands: 0, replayed: 0, retries: 0, mismatches, latencies })
-    }
-
-    /// Sends one command and compares its receipt's balance with the file. Returns `None` if it was refused.
-    async fn send(&mut self, passbook: &Passbook, command: &Command) -> Result<Option<Receipt>> {
-        let started = Instant::now();
-        let response = passbook.command(&command.path, &command.key, &command.body).await?;
-        self.latencies.record_us(started.elapsed().as_micros() as u64);
-        self.commands += 1;
-        self.replayed += u64::from(response.replayed);
-        self.retries += u64::from(response.retries);
+/// Compares the transactions of one account with the file, in a view that has read the log up to `position`.
+async fn check(passbook: Passbook, account: Account, position: String) -> Result<Vec<String>> {
+    let path = format!("/v1/accounts/{}/transactions?limit=1000&min_position={position}", account.id());
+    let (mut transactions, mut after) = (Vec::new(), String::new());
+    loop {
+        let response = passbook.get(&format!("{path}{after}")).await?;
         if !response.status.is_success() {
-            self.mismatches.push(format!("{}: {}", command.name, response.problem()));
-            return Ok(None);
+            return Ok(vec![format!("account {}: {}", account.number, response.problem())]);
         }
-        let receipt: Receipt = response.read()?;
-        self.compare(&command.name, "balance", receipt.balance, command.balance);
-        Ok(Some(receipt))
-    }
-
-    fn compare(&mut self, name: &str, field: &str, found: u64, expected: u64) {
-        if found != expected {
-            self.mismatches.push(format!("{name}: {field} {found}, expected {expected}"));
+        let page: Page = response.read()?;
+        transactions.extend(page.data);
+        match page.next {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
         }
     }
+    transactions.reverse();
+    Ok(compare(&account, &transactions))
+}
 
-    fn add(&mut self, other: Self) -> Result<()> {
-        self.movements += other.movements;
-        self.commands += other.commands;
-        self.replayed += other.replayed;
-        self.retries += other.retries;
-        self.mismatches.extend(other.mismatches);
-        self.latencies.add(&other.latencies)
+fn compare(account: &Account, transactions: &[Transaction]) -> Vec<String> {
+    let mut mismatches = Vec::new();
+    if transactions.len() != account.movements.len() {
+        let (found, expected) = (transactions.len(), account.movements.len());
+        mismatches.push(format!("account {}: {found} transactions, expected {expected}", account.number));
     }
+    for (transaction, movement) in transactions.iter().zip(&account.movements) {
+        if !transaction.is(movement) {
+            mismatches.push(format!(
+                "movement {} of account {}: {} of {} with the balance {}, expected the balance {}",
+                movement.trans_id,
+                account.number,
+                transaction.kind,
+                transaction.amount,
+                transaction.balance_after,
+                movement.balance_minor
+            ));
+        }
+    }
+    mismatches
+}
 
-    fn print(&self, accounts: u64, expected: u64, elapsed: Duration) {
-        let per_second = self.commands as f64 / elapsed.as_secs_f64().max(f64::EPSILON);
-        let percentile = |percent| self.latencies.percentile_ms(percent);
-        println!("accounts             {:>10}", grouped(accounts));
-        println!("movements            {:>10}  of {}", grouped(self.movements), grouped(expected));
-        println!("mismatches           {:>10}", grouped(self.mismatches.len() as u64));
-        let nothing_new = self.replayed == self.commands && self.mismatches.is_empty();
-        println!(
-            "replayed responses   {:>10}  of {}{}",
-            grouped(self.replayed),
-            grouped(self.commands),
-            if nothing_new { ": every response was a replay, nothing changed" } else { "" },
-        );
-        println!("retries              {:>10}", grouped(self.retries));
-        println!("commands per second  {:>10}", grouped(per_second.round() as u64));
-        println!("latency p50          {:>10.1}  ms", percentile(50.0));
-        println!("latency p99          {:>10.1}  ms", percentile(99.0));
-        for mismatch in self.mismatches.iter().take(MISMATCHES_SHOWN_MAX) {
-            println!("mismatch: {mismatch}");
-        }
-        if self.mismatches.len() > MISMATCHES_SHOWN_MAX {
-            println!("… and {} more", self.mismatches.len() - MISMATCHES_SHOWN_MAX);
-        }
+impl Transaction {
+    fn is(&self, movement: &Movement) -> bool {
+        let kind = if movement.delta_minor > 0 { "deposit" } else { "withdrawal" };
+        self.kind == kind
+            && self.amount == movement.delta_minor.unsigned_abs()
+            && self.balance_after == movement.balance_minor
+            && self.reference.as_ref() == Some(&movement.date)
     }
 }
 
-fn progress_bar(movements: u64) -> Result<ProgressBar> {
-    let style = "{bar:40} {human_pos} of {human_len} movements, {per_sec}, {eta} left";
-    Ok(ProgressBar::new(movements).with_style(ProgressStyle::with_template(style)?))
+fn print_mismatches(mismatches: &[String]) {
+    println!("mismatches: {}", grouped(mismatches.len() as u64));
+    for mismatch in mismatches.iter().take(MISMATCHES_SHOWN_MAX) {
+        println!("  {mismatch}");
+    }
+    if mismatches.len() > MISMATCHES_SHOWN_MAX {
+        println!("  … and {} more", mismatches.len() - MISMATCHES_SHOWN_MAX);
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::ReplayStats;
+    use super::*;
 
     #[test]
-    fn a_mismatch_names_the_found_and_the_expected_balance() {
-        let mut stats = ReplayStats::new().expect("empty stats");
-        stats.compare("movement 1 of account 7", "balance", 500, 500);
-        stats.compare("movement 2 of account 7", "balance", 300, 400);
-        assert_eq!(stats.mismatches, ["movement 2 of account 7: balance 300, expected 400"]);
+    fn a_mismatch_names_the_movement_and_both_balances() {
+        let movement = |trans_id: &str, delta: i64, balance: u64| {
+            let line = serde_json::json!({
+                "date": "930101", "trans_id": trans_id, "account": "7", "delta_minor": delta, "balance_minor": balance,
+            });
+            serde_json::from_value::<Movement>(line).expect("a movement")
+        };
+        let account =
+            Account { number: "7".to_owned(), movements: vec![movement("1", 500, 500), movement("2", -100, 400)] };
+        let transaction = |kind: &str, amount, balance_after| Transaction {
+            kind: kind.to_owned(),
+            amount,
+            balance_after,
+            reference: Some("930101".to_owned()),
+        };
+        let first = || transaction("deposit", 500, 500);
+        assert!(compare(&account, &[first(), transaction("withdrawal", 100, 400)]).is_empty());
+        assert_eq!(
+            compare(&account, &[first(), transaction("withdrawal", 100, 300)]),
+            ["movement 2 of account 7: withdrawal of 100 with the balance 300, expected the balance 400"]
+        );
+        assert_eq!(compare(&account, &[first()]), ["account 7: 1 transactions, expected 2"]);
     }
 }

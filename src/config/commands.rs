@@ -94,6 +94,25 @@ pub enum Subcommands {
     ///   curl http://127.0.0.1:8080/v1/accounts -H "authorization: Bearer $TOKEN"
     #[command(verbatim_doc_comment)]
     Token(Token),
+    /// Send a file of commands to a running service, each exactly once
+    ///
+    /// The file has one command a line (NDJSON), as `POST /v1/batches` accepts them; it can be
+    /// compressed with gzip. Each command is executed by itself, in the order of the file.
+    ///
+    /// After an interruption, run the same command again: commands that are done are not executed
+    /// twice. Each line has an idempotency key for this, its own (`idempotency_key`) or one that is
+    /// derived from the file's name, the line's number and the line's text. So correct a refused
+    /// line in its place, add lines at the end, and never insert, remove or move lines.
+    ///
+    /// Prints a summary. The exit code is 0 if all commands succeeded, 1 if some were refused, and
+    /// 2 if the import ended before the last line.
+    ///
+    /// Try it:
+    ///   printf '%s\n' '{"command": "open", "currency": "EUR"}' > commands.ndjson
+    ///   passbook import commands.ndjson
+    ///   generate | passbook import - --key-prefix payroll-2026-11
+    #[command(verbatim_doc_comment)]
+    Import(Import),
     /// Publish the log to other services.
     #[command(subcommand)]
     Relay(Relay),
@@ -205,6 +224,35 @@ pub struct Copy {
     /// The settings: the database of the old log, and with --partitions the number of partitions of the new one.
     #[command(flatten)]
     pub config: Config,
+}
+
+/// The options of `import`.
+#[derive(Args, Clone, Debug)]
+pub struct Import {
+    /// The file with the commands; `-` is standard input.
+    pub file: PathBuf,
+
+    /// The URL of the service.
+    #[arg(long, env = "PASSBOOK_URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+
+    /// The access token. Default: none, for a service without access control.
+    #[arg(long, env = "PASSBOOK_TOKEN", hide_env_values = true)]
+    pub token: Option<SecretString>,
+
+    /// A file that holds the access token, in place of PASSBOOK_TOKEN. It is read again when the token has expired.
+    #[arg(long, env = "PASSBOOK_TOKEN_FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+
+    /// The name from which the keys of lines without one are derived. Default: the name of the file, without its folder and
+    /// without `.gz`. Standard input has no name, so it needs a prefix if a line has no key.
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub key_prefix: Option<String>,
+
+    /// Write the refused commands to this file: one JSON object a line, with line, status, code, problem and command. The service
+    /// then sends full results, which takes a little longer.
+    #[arg(long, value_name = "FILE")]
+    pub refusals: Option<PathBuf>,
 }
 
 /// The options of `token`.

@@ -17,7 +17,7 @@ fn help(subcommand: Option<&str>) -> String {
 #[test]
 fn the_help_names_the_commands() {
     let help = help(None);
-    for part in ["serve", "migrate", "openapi", "Without a subcommand, `serve` runs"] {
+    for part in ["serve", "migrate", "import", "openapi", "Without a subcommand, `serve` runs"] {
         assert!(help.contains(part), "{part} is missing: {help}");
     }
 }
@@ -46,11 +46,29 @@ fn the_help_of_openapi_shows_how_to_use_it() {
 }
 
 #[test]
+fn the_help_of_import_names_its_settings_exit_codes_and_rules_for_files() {
+    let help = help(Some("import"));
+    for part in [
+        "PASSBOOK_URL",
+        "PASSBOOK_TOKEN_FILE",
+        "--key-prefix",
+        "--refusals",
+        "exit code is 0",
+        "run the same command again",
+        "never insert",
+    ] {
+        assert!(help.contains(part), "{part} is missing: {help}");
+    }
+}
+
+#[test]
 fn the_help_does_not_show_a_password_from_the_environment() {
     let url = "postgres://teller:hunter2@db.example/bank";
     let ended = Passbook::with_database(url).argument("serve").argument("--help").wait_for_exit();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(!ended.stdout.join("\n").contains("hunter2"), "{ended:?}");
+    let import = Passbook::without_settings().set("PASSBOOK_TOKEN", "hunter2").argument("import").argument("--help");
+    assert!(!import.wait_for_exit().stdout.join("\n").contains("hunter2"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod generated_clients;
 mod graceful_shutdown;
 mod help;
 mod hostile;
+mod import;
 mod logging;
 mod metrics;
 mod migrate;

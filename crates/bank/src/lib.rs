@@ -278,8 +278,7 @@ impl Bank {
         };
         let pending = Pending { work, accepted_at: Instant::now(), span: span.clone(), queue_places, stream_place };
         let queue = self.queues.get(self.queue_of(pending.commands())).ok_or(Error::Internal)?;
-        queue.work.send(pending).map_err(|_| Error::Overloaded)?;
-        Ok(span)
+        if queue.work.send(pending) { Ok(span) } else { Err(Error::Overloaded) }
     }
 
     /// The future of a result of work that was sent.

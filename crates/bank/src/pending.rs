@@ -59,8 +59,8 @@ pub(super) struct Pending {
 }
 
 /// The place of a command among those of its stream and of all streams that are not answered. Dropping it frees the place.
-#[expect(dead_code, reason = "the permits are only held")]
 pub(super) struct StreamPlace {
+    #[expect(dead_code, reason = "the permit is only held")]
     pub of_stream: OwnedSemaphorePermit,
     /// `None` if the command has a place among those of other requests.
     pub of_all_streams: Option<OwnedSemaphorePermit>,
@@ -84,6 +84,11 @@ impl Pending {
     /// Whether it is a batch with a key. Its receipt may be too large for a response under a lock.
     pub(super) fn is_keyed_batch(&self) -> bool {
         matches!(&self.work, Work::Atomic(AtomicBatch { key: Some(_), .. }, _))
+    }
+
+    /// Whether it belongs to a stream without end, and not to a request.
+    pub(super) fn is_of_stream(&self) -> bool {
+        self.stream_place.as_ref().is_some_and(|place| place.of_all_streams.is_some())
     }
 
     /// How many results it has.

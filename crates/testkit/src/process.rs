@@ -103,6 +103,12 @@ impl Passbook {
         self
     }
 
+    /// Sets standard input. It is empty otherwise.
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.0.stdin(stdin);
+        self
+    }
+
     /// Starts the process, and captures its output.
     pub fn spawn(mut self) -> Process {
         let mut child = self.0.spawn().unwrap();
