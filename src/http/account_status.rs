@@ -1,32 +1,18 @@
 //! The commands that change an account's status: freeze, unfreeze and close.
 
 use axum::{extract::State, response::Response};
-use serde::Deserialize;
-use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{
+    commands::{ApiCommand, accounts::Reason, execute},
     extract::{
         command::{CommandOptions, CommandRequest, ConditionHeader, RetryHeader},
-        parameters::{PathId, text},
+        parameters::PathId,
     },
     problem::Problem,
-    response::ok_receipt,
     state::AppState,
 };
-use passbook_auth::{Caller, Scope};
-use passbook_bank::{AccountAccess, AccountReceipt};
-use passbook_domain::AccountCommand;
-
-/// The reason for a change of the account's status.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = ChangeAccountStatus)]
-pub struct Reason {
-    /// A text of the caller, stored for ever; no personal data.
-    #[schema(example = "lost card", max_length = 500, pattern = r"^[^\u0000]*$")]
-    reason: Option<String>,
-}
+use passbook_auth::Caller;
+use passbook_bank::AccountReceipt;
 
 /// Freeze an account
 ///
@@ -45,9 +31,7 @@ pub async fn freeze_account(
     PathId(account_id): PathId,
     request: CommandRequest<Reason>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsFreeze)?;
-    let request = request.with_access(AccountAccess::Any);
-    change_status(&app, account_id, request, |reason| AccountCommand::Freeze { reason }).await
+    execute(&app.bank, &caller, request, |body| ApiCommand::Freeze(account_id, body)).await
 }
 
 /// Unfreeze an account
@@ -67,9 +51,7 @@ pub async fn unfreeze_account(
     PathId(account_id): PathId,
     request: CommandRequest<Reason>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsFreeze)?;
-    let request = request.with_access(AccountAccess::Any);
-    change_status(&app, account_id, request, |reason| AccountCommand::Unfreeze { reason }).await
+    execute(&app.bank, &caller, request, |body| ApiCommand::Unfreeze(account_id, body)).await
 }
 
 /// Close an account
@@ -89,17 +71,5 @@ pub async fn close_account(
     PathId(account_id): PathId,
     request: CommandRequest<Reason>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsWrite)?;
-    change_status(&app, account_id, request, |reason| AccountCommand::Close { reason }).await
-}
-
-async fn change_status(
-    app: &AppState,
-    account_id: Uuid,
-    request: CommandRequest<Reason>,
-    make_command: impl FnOnce(Option<String>) -> AccountCommand,
-) -> Result<Response, Problem> {
-    let make_command = |body: Reason| Ok(make_command(text("reason", body.reason)?));
-    let outcome = request.execute_on(&app.bank, account_id, make_command).await?;
-    Ok(ok_receipt(&outcome))
+    execute(&app.bank, &caller, request, |body| ApiCommand::Close(account_id, body)).await
 }

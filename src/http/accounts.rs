@@ -1,81 +1,37 @@
 //! The account resource: `POST /v1/accounts`, `GET /v1/accounts` and `GET /v1/accounts/{account_id}`.
 
-use std::sync::Arc;
-
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{
+    commands::{ApiCommand, accounts::OpenAccount, execute},
     error_code::ErrorCode,
     extract::{
         caller::require_visible,
         command::{CommandOptions, CommandRequest, RetryHeader},
         conditions::{etag, none_match},
         cursor,
-        metadata::MetadataBody,
-        parameters::{
-            CurrencyCode, MinorUnits, PathId, QueryParameters, currency, limit, min_position, owner, time, uuid,
-        },
+        parameters::{PathId, QueryParameters, currency, limit, min_position, owner, time},
     },
     openapi::PositionText,
     problem::Problem,
-    response::{AccountPage, Page, created_receipt, json_view, position_header, with_location},
+    response::{AccountPage, Page, json_view, position_header},
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
 use passbook_bank::AccountReceipt;
-use passbook_domain::{AccountCommand, Command, Metadata, Status};
+use passbook_domain::Status;
 use passbook_event_store::Position;
 use passbook_read_model::{
     Finality, Moment, Positioned,
     accounts::{AccountView, Filter},
 };
-
-/// Opens an account.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct OpenAccount {
-    /// The account's currency for life (ISO 4217).
-    #[schema(value_type = String, example = "EUR", pattern = "^[A-Z]{3}$")]
-    currency: CurrencyCode,
-    /// An opaque customer id without personal data; default: the caller.
-    #[schema(example = "customer-17", min_length = 1, max_length = 255, pattern = r"^[^\u0000]*$")]
-    owner: Option<String>,
-    /// The first deposit, in minor units; default: 0.
-    #[schema(value_type = Option<i64>, example = 10000, minimum = 0, maximum = 9007199254740991i64)]
-    initial_deposit: Option<MinorUnits>,
-    /// The account's id; default: a new id.
-    #[schema(format = Uuid)]
-    account_id: Option<String>,
-    /// Pairs of texts of the caller, stored for ever; no personal data.
-    #[schema(value_type = Option<Metadata>)]
-    metadata: Option<MetadataBody>,
-}
-
-impl OpenAccount {
-    /// Whether the command chooses an id or another owner than the caller. A chosen id would reveal whether an account has it.
-    fn needs_any_account(&self, caller: &Caller) -> bool {
-        self.account_id.is_some() || self.owner.as_deref().is_some_and(|owner| *owner != **caller.subject())
-    }
-
-    fn account_id(&self) -> Result<Option<Uuid>, Problem> {
-        self.account_id.as_deref().map(|id| uuid("account_id", id)).transpose()
-    }
-
-    fn into_account_command(self, caller: &Arc<str>) -> Result<AccountCommand, Problem> {
-        let owner = self.owner.map(owner).transpose()?.map_or_else(|| Arc::clone(caller), Into::into);
-        let initial_deposit = self.initial_deposit.map_or(Ok(0), |deposit| deposit.zero_or_more("initial_deposit"))?;
-        let currency = self.currency.currency_in_use()?;
-        let metadata = MetadataBody::metadata(self.metadata)?;
-        Ok(AccountCommand::Open { owner, currency, initial_deposit, metadata })
-    }
-}
 
 /// The query parameters of an account.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -187,18 +143,7 @@ pub async fn open_account(
     caller: Caller,
     request: CommandRequest<OpenAccount>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsWrite)?;
-    let CommandRequest { body, context, .. } = request.without_condition()?;
-    if body.needs_any_account(&caller) {
-        caller.require(Scope::AccountsWriteAny)?;
-    }
-    let account_id = body.account_id()?.unwrap_or_else(|| app.bank.new_account_id(&context));
-    let command = body.into_account_command(&context.caller)?;
-    let dry_run = context.dry_run;
-    let outcome = app.bank.execute(Command::Account { account_id, command }, context).await?;
-    // A replayed receipt names the account that the first request opened.
-    let opened = outcome.receipt.account_id().unwrap_or(account_id);
-    Ok(with_location(created_receipt(&outcome, dry_run), &format!("/v1/accounts/{opened}")))
+    execute(&app.bank, &caller, request, ApiCommand::Open).await
 }
 
 /// Get an account

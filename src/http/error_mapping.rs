@@ -25,7 +25,7 @@ impl From<bank::Error> for Problem {
 }
 
 /// The problem of a refusal by the state, with the account that it concerns and the position of that state.
-fn refusal(bank::Refused { reason, account_id, position, replayed }: bank::Refused) -> Problem {
+fn refusal(bank::Refused { reason, account_id, position, replayed, index }: bank::Refused) -> Problem {
     let problem = match reason {
         Refusal::Rejected(rejection) => rejection.into(),
         // The same response as for a missing account, so that the caller cannot distinguish the two.
@@ -33,7 +33,7 @@ fn refusal(bank::Refused { reason, account_id, position, replayed }: bank::Refus
         Refusal::VersionMismatch { current } => version_mismatch(current),
         Refusal::KeyReused => Problem::from_code(ErrorCode::IdempotencyKeyReused),
     };
-    problem.with_account(account_id).with_position(position).with_replayed(replayed)
+    problem.with_account(account_id).with_position(position).with_replayed(replayed).with_index(index)
 }
 
 fn version_mismatch(current: i64) -> Problem {

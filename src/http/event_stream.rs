@@ -1,6 +1,6 @@
 //! The event stream: all events of the log as Server-Sent Events.
 
-use std::future::pending;
+use std::sync::Arc;
 
 use axum::{
     Extension,
@@ -11,13 +11,12 @@ use axum::{
 };
 use futures_util::StreamExt;
 use serde::Deserialize;
-use tokio::time::sleep;
 use utoipa::IntoParams;
 
 use super::{
     connection::StreamingFlag,
     extract::{
-        caller::bearer_token,
+        caller::{bearer_token, end_of_authority},
         cursor,
         parameters::{QueryParameters, time},
     },
@@ -26,7 +25,7 @@ use super::{
     state::AppState,
 };
 use passbook_audit::{self as audit, Cursor, CursorParam, EventFilter, EventRecord};
-use passbook_auth::{Access, Caller, Scope};
+use passbook_auth::{Caller, Scope};
 use passbook_domain::EventType;
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
@@ -86,19 +85,14 @@ pub async fn stream_events(
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(events.take_until(end_of_authority(app.clone(), caller, token)))).into_response())
+    Ok((headers, Body::from_stream(events.take_until(end_of_stream(app.clone(), caller, token)))).into_response())
 }
 
 /// Completes when the caller's token expires or is refused for another reason; never without access control.
-async fn end_of_authority(app: AppState, caller: Caller, token: Option<String>) {
-    let (Access::Tokens(verifier), Some(remaining), Some(token)) = (&app.access, caller.expires_in(), token) else {
-        return pending().await;
-    };
-    tokio::select! {
-        () = sleep(remaining) => {}
-        reason = verifier.until_refused(&token) => {
-            tracing::info!(caller = &**caller.subject(), %reason, "event stream ended; its token is no longer accepted");
-        }
+async fn end_of_stream(app: AppState, caller: Caller, token: Option<String>) {
+    let subject = Arc::clone(caller.subject());
+    if let Some(reason) = end_of_authority(app, caller, token).await {
+        tracing::info!(caller = &*subject, %reason, "event stream ended; its token is no longer accepted");
     }
 }
 

@@ -20,3 +20,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `no` makes nginx and similar proxies forward each piece of a response at once.
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// What the client would like the response to be (RFC 7240).
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// The preferences that the response follows.
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");

@@ -2,124 +2,33 @@
 
 use axum::{extract::State, response::Response};
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
+use utoipa::IntoParams;
 
 use super::{
+    commands::{
+        ApiCommand, execute,
+        holds::{CaptureHoldBody, PlaceHoldBody, VoidHoldBody},
+    },
     error_code::ErrorCode,
     extract::{
         caller::require_visible,
         command::{CommandOptions, CommandRequest, ConditionHeader, RetryHeader},
         cursor,
-        metadata::MetadataBody,
         nested_path::PathHold,
-        parameters::{CurrencyCode, Freshness, MinorUnits, PathId, QueryParameters, limit, min_position, text, uuid},
+        parameters::{Freshness, PathId, QueryParameters, limit, min_position},
     },
-    movements::movement,
     openapi::PositionText,
     problem::Problem,
-    response::{
-        CommandReceipt, HoldPage, Page, created_receipt, created_receipt_on, json_view, ok_receipt, with_location,
-    },
+    response::{CommandReceipt, HoldPage, Page, json_view},
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
-use passbook_bank::{AccountAccess, AccountReceipt};
-use passbook_domain::{
-    AccountCommand, Command, HoldStatus, Metadata,
-    command::{CaptureHold, CaptureTo, PlaceHold},
-    holds::{HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX},
-};
+use passbook_bank::AccountReceipt;
+use passbook_domain::HoldStatus;
 use passbook_read_model::{
     Positioned,
     holds::{HoldFilter, HoldView},
 };
-
-/// Sets money aside for a payment.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = PlaceHold)]
-pub struct PlaceHoldBody {
-    /// The amount, in minor units.
-    #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
-    amount: MinorUnits,
-    /// The expected currency of the account; the command is rejected if the account has another one.
-    #[schema(value_type = Option<String>, example = "EUR", pattern = "^[A-Z]{3}$")]
-    currency: Option<CurrencyCode>,
-    /// The seconds until the hold expires, at most 365 days; default: 604800 (7 days).
-    #[schema(example = 604800, minimum = 1, maximum = 31536000)]
-    expires_in_seconds: Option<i64>,
-    /// A text of the caller, stored for ever; no personal data.
-    #[schema(example = "order 2026-17", max_length = 500, pattern = r"^[^\u0000]*$")]
-    reference: Option<String>,
-    /// Pairs of texts of the caller, stored for ever; no personal data.
-    #[schema(value_type = Option<Metadata>)]
-    metadata: Option<MetadataBody>,
-}
-
-impl PlaceHoldBody {
-    fn into_account_command(self) -> Result<AccountCommand, Problem> {
-        let movement = movement(self.amount, self.currency.as_ref(), self.reference, self.metadata)?;
-        let expires_in_seconds = expiry_seconds(self.expires_in_seconds)?;
-        Ok(AccountCommand::PlaceHold(PlaceHold { unique: Uuid::now_v7(), movement, expires_in_seconds }))
-    }
-}
-
-/// The seconds until a hold expires.
-fn expiry_seconds(sent: Option<i64>) -> Result<u32, Problem> {
-    let Some(sent) = sent else { return Ok(HOLD_SECONDS_DEFAULT) };
-    let seconds = u32::try_from(sent).ok().filter(|seconds| (1..=HOLD_SECONDS_MAX).contains(seconds));
-    seconds.ok_or_else(|| {
-        let detail = format!("expires_in_seconds must be from 1 to {HOLD_SECONDS_MAX}.");
-        Problem::invalid_parameter("expires_in_seconds", detail)
-    })
-}
-
-/// Takes money of a hold.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = CaptureHold)]
-pub struct CaptureHoldBody {
-    /// The amount, in minor units, at most what the hold has left; default: all of it.
-    #[schema(value_type = Option<i64>, example = 300, minimum = 1, maximum = 9007199254740991i64)]
-    amount: Option<MinorUnits>,
-    /// Whether the hold ends, which releases what it has left; default: `true`.
-    #[serde(rename = "final")]
-    is_final: Option<bool>,
-    /// The account that is paid; default: the money is paid out.
-    #[schema(format = Uuid)]
-    to: Option<String>,
-    /// A text of the caller, stored for ever; no personal data.
-    #[schema(example = "parcel 1", max_length = 500, pattern = r"^[^\u0000]*$")]
-    reference: Option<String>,
-}
-
-impl CaptureHoldBody {
-    /// The capture, and the account that it pays; `None` if the money is paid out.
-    fn into_capture(self, PathHold { account_id, hold_id }: PathHold) -> Result<(CaptureHold, Option<Uuid>), Problem> {
-        let amount = self.amount.map(MinorUnits::amount).transpose()?;
-        let to = self.to.as_deref().map(|to| uuid("to", to)).transpose()?;
-        if to == Some(account_id) {
-            let detail =
-                "`to` must be another account than the one that the hold is on. Leave it out to pay the money out.";
-            return Err(Problem::field(ErrorCode::SameAccount, "to", detail));
-        }
-        let reference = text("reference", self.reference)?;
-        let is_final = self.is_final.unwrap_or(true);
-        // The write side reads from the log whether the hold was placed.
-        Ok((CaptureHold { hold_id, was_placed: false, amount, is_final, reference }, to))
-    }
-}
-
-/// Ends a hold.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = VoidHold)]
-pub struct VoidHoldBody {
-    /// A text of the caller, stored for ever; no personal data.
-    #[schema(example = "order cancelled", max_length = 500, pattern = r"^[^\u0000]*$")]
-    reason: Option<String>,
-}
 
 /// The query parameters of the list of holds.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -163,15 +72,7 @@ pub async fn place_hold(
     PathId(account_id): PathId,
     request: CommandRequest<PlaceHoldBody>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsHolds)?;
-    let request = request.with_access(AccountAccess::Any);
-    let dry_run = request.context.dry_run;
-    let outcome = request.execute_on(&app.bank, account_id, PlaceHoldBody::into_account_command).await?;
-    let response = created_receipt(&outcome, dry_run);
-    Ok(match outcome.receipt.hold() {
-        Some(hold) => with_location(response, &format!("/v1/accounts/{account_id}/holds/{}", hold.hold_id)),
-        None => response,
-    })
+    execute(&app.bank, &caller, request, |body| ApiCommand::PlaceHold(account_id, body)).await
 }
 
 /// Capture a hold
@@ -202,21 +103,7 @@ pub async fn capture_hold(
     path: PathHold,
     request: CommandRequest<CaptureHoldBody>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsHolds)?;
-    let request = request.with_access(AccountAccess::Any);
-    let (account_id, dry_run) = (path.account_id, request.context.dry_run);
-    let make_command = |body: CaptureHoldBody| {
-        let (capture, to) = body.into_capture(path)?;
-        Ok(match to {
-            None => Command::Account { account_id, command: AccountCommand::CaptureHold(capture) },
-            Some(to) => {
-                let transfer_id = app.bank.new_transfer_id(account_id);
-                Command::CaptureTo(CaptureTo { transfer_id, from: account_id, to, capture })
-            }
-        })
-    };
-    let outcome = request.execute(&app.bank, make_command).await?;
-    Ok(created_receipt_on(account_id, &outcome, dry_run))
+    execute(&app.bank, &caller, request, |body| ApiCommand::CaptureHold(path, body)).await
 }
 
 /// Void a hold
@@ -240,16 +127,7 @@ pub async fn void_hold(
     path: PathHold,
     request: CommandRequest<VoidHoldBody>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsHolds)?;
-    let request = request.with_access(AccountAccess::Any);
-    let PathHold { account_id, hold_id } = path;
-    let make_command = |body: VoidHoldBody| {
-        let reason = text("reason", body.reason)?;
-        // The write side reads from the log whether the hold was placed.
-        Ok(AccountCommand::VoidHold { hold_id, was_placed: false, reason })
-    };
-    let outcome = request.execute_on(&app.bank, account_id, make_command).await?;
-    Ok(ok_receipt(&outcome))
+    execute(&app.bank, &caller, request, |body| ApiCommand::VoidHold(path, body)).await
 }
 
 /// List an account's holds

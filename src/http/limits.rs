@@ -1,54 +1,22 @@
 //! The limits of an account: `PUT` and `GET /v1/accounts/{account_id}/limits`.
 
 use axum::{extract::State, response::Response};
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::{
+    commands::{ApiCommand, accounts::SetLimits, execute},
     error_code::ErrorCode,
     extract::{
         caller::require_visible,
         command::{CommandOptions, CommandRequest, ConditionHeader, RetryHeader},
-        parameters::{Freshness, MinorUnits, PathId, QueryParameters},
+        parameters::{Freshness, PathId, QueryParameters},
     },
     problem::Problem,
-    response::{json_view, ok_receipt},
+    response::json_view,
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
-use passbook_bank::{AccountAccess, AccountReceipt};
-use passbook_domain::{AccountCommand, Limits};
+use passbook_bank::AccountReceipt;
 use passbook_read_model::{Positioned, accounts::LimitsView};
-
-/// Replaces the overdraft and all limits of an account. A limit that is left out is removed.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SetLimits {
-    /// How far the balance may go below zero, in minor units; default: 0.
-    #[schema(value_type = Option<i64>, example = 20000, minimum = 0, maximum = 9007199254740991i64)]
-    overdraft: Option<MinorUnits>,
-    /// The largest single withdrawal, transfer out or hold, in minor units; default: no limit.
-    #[schema(value_type = Option<i64>, example = 100000, minimum = 0, maximum = 9007199254740991i64)]
-    per_movement: Option<MinorUnits>,
-    /// What may leave the account in one UTC day, in minor units; default: no limit.
-    #[schema(value_type = Option<i64>, example = 200000, minimum = 0, maximum = 9007199254740991i64)]
-    out_per_day: Option<MinorUnits>,
-    /// What may leave the account in one UTC month, in minor units; default: no limit.
-    #[schema(value_type = Option<i64>, example = 1000000, minimum = 0, maximum = 9007199254740991i64)]
-    out_per_month: Option<MinorUnits>,
-}
-
-impl SetLimits {
-    fn into_account_command(self) -> Result<AccountCommand, Problem> {
-        let limit = |field, sent: Option<MinorUnits>| sent.map(|sent| sent.zero_or_more(field)).transpose();
-        Ok(AccountCommand::SetLimits(Limits {
-            overdraft: limit("overdraft", self.overdraft)?.unwrap_or(0),
-            per_movement: limit("per_movement", self.per_movement)?,
-            out_per_day: limit("out_per_day", self.out_per_day)?,
-            out_per_month: limit("out_per_month", self.out_per_month)?,
-        }))
-    }
-}
 
 /// Set an account's limits
 ///
@@ -68,10 +36,7 @@ pub async fn set_limits(
     PathId(account_id): PathId,
     request: CommandRequest<SetLimits>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsLimits)?;
-    let request = request.with_access(AccountAccess::Any);
-    let outcome = request.execute_on(&app.bank, account_id, SetLimits::into_account_command).await?;
-    Ok(ok_receipt(&outcome))
+    execute(&app.bank, &caller, request, |body| ApiCommand::SetLimits(account_id, body)).await
 }
 
 /// Get an account's limits

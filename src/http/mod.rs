@@ -5,6 +5,8 @@
 
 mod account_status;
 mod accounts;
+mod batches;
+mod commands;
 mod connection;
 mod connection_timeouts;
 mod console;

@@ -44,6 +44,7 @@ pub struct Problem {
     current_version: Option<i64>,
     facts: Box<Facts>,
     field: Option<Cow<'static, str>>,
+    index: Option<usize>,
     position: Option<Box<Position>>,
     replayed: bool,
     denial: Option<Box<Denial>>,
@@ -152,6 +153,10 @@ pub struct ProblemBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none", with = "timestamp::option")]
     #[schema(nullable = false)]
     pub resets_at: Option<DateTime<Utc>>,
+    /// The index of the command that caused the problem, if a whole batch was refused. The first command has index 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0)]
+    pub index: Option<usize>,
     /// The invalid parts of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError<'a>>,
@@ -177,6 +182,7 @@ impl Problem {
             current_version: None,
             facts: Box::default(),
             field: None,
+            index: None,
             position: None,
             replayed: false,
             denial: None,
@@ -196,6 +202,11 @@ impl Problem {
     /// An [`ErrorCode::InvalidParameter`] with the name of the parameter.
     pub fn invalid_parameter(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::field(ErrorCode::InvalidParameter, field, detail)
+    }
+
+    /// An `If-Match` on an operation that does not address a single existing account.
+    pub fn condition_unsupported() -> Self {
+        Self::invalid_parameter("If-Match", "This operation does not support If-Match.")
     }
 
     /// A problem of a query, with the position up to which its view had read.
@@ -260,6 +271,12 @@ impl Problem {
         Self { facts: Box::new(facts), ..self }
     }
 
+    /// The same problem with the index of the command of a batch that caused it.
+    #[must_use]
+    pub fn with_index(self, index: Option<usize>) -> Self {
+        Self { index, ..self }
+    }
+
     /// The same problem with another detail.
     #[must_use]
     pub fn with_detail(self, detail: impl Into<String>) -> Self {
@@ -276,6 +293,16 @@ impl Problem {
         self.code
     }
 
+    /// The position of the state that the problem was judged on; `None` if it was judged from the request alone.
+    pub fn position(&self) -> Option<&Position> {
+        self.position.as_deref()
+    }
+
+    /// Whether this is the outcome that is recorded under the idempotency key.
+    pub fn is_replayed(&self) -> bool {
+        self.replayed
+    }
+
     /// Why the caller was denied; `None` if the problem has another cause.
     pub fn denial_reason(&self) -> Option<&str> {
         self.denial.as_ref().map(|denial| denial.audit_reason.as_str())
@@ -283,10 +310,17 @@ impl Problem {
 
     /// The response to the request with this path and id.
     pub fn render(&self, instance: &str, request_id: &str) -> Response {
+        let mut response = (self.code.status(), Json(self.body(instance, request_id))).into_response();
+        self.add_headers(&mut response);
+        response
+    }
+
+    /// The body of the response to the request with this path and id.
+    pub fn body<'a>(&'a self, instance: &'a str, request_id: &'a str) -> ProblemBody<'a> {
         let ErrorSpec { code, status, title, help } = self.code.spec();
         let detail = self.detail.as_deref().unwrap_or(help);
         let facts = &self.facts;
-        let body = ProblemBody {
+        ProblemBody {
             kind: format!("/problems/{code}"),
             title,
             status: status.as_u16(),
@@ -304,11 +338,9 @@ impl Problem {
             maximum: facts.limit.map(|limit| limit.maximum),
             used: facts.limit.map(|limit| limit.used),
             resets_at: facts.limit.and_then(|limit| limit.resets_at),
+            index: self.index,
             errors: self.field.iter().map(|field| FieldError { field, detail }).collect(),
-        };
-        let mut response = (status, Json(body)).into_response();
-        self.add_headers(&mut response);
-        response
+        }
     }
 
     fn add_headers(&self, response: &mut Response) {

@@ -11,7 +11,7 @@ use std::{
 
 use axum::http::HeaderValue;
 use governor::{
-    NotUntil, Quota,
+    InsufficientCapacity, NotUntil, Quota,
     clock::{Clock, DefaultClock, QuantaInstant},
     middleware::StateInformationMiddleware,
     state::keyed::DefaultKeyedStateStore,
@@ -35,6 +35,9 @@ type Buckets<K> = governor::RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClo
 pub struct RateLimiter {
     requests: Buckets<ClientKey>,
     policy: HeaderValue,
+    burst: u32,
+    /// How long an empty bucket takes to be full.
+    full_after: Duration,
     bad_tokens: Buckets<IpAddr>,
     banned: Mutex<LruCache<IpAddr, Instant>>,
     swept_at: Mutex<Instant>,
@@ -48,6 +51,8 @@ impl RateLimiter {
         Self {
             requests: buckets(Quota::per_second(per_second).allow_burst(burst)),
             policy: HeaderValue::from_str(&policy).expect("digits and ASCII"),
+            burst: burst.get(),
+            full_after: Duration::from_secs(window_s.into()),
             bad_tokens: buckets(Quota::per_minute(BAD_TOKENS_PER_MINUTE)),
             banned: Mutex::new(LruCache::new(BANNED_ADDRESSES_MAX)),
             swept_at: Mutex::new(Instant::now()),
@@ -93,6 +98,22 @@ impl RateLimiter {
         taken.map(|state| state.remaining_burst_capacity()).map_err(|not_until| wait(&not_until))
     }
 
+    /// Takes `requests` from a bucket at once, or none of them, and returns how many remain.
+    ///
+    /// # Errors
+    /// How long the caller must wait for them. More than a full bucket has are never available; the wait is then that for a full bucket.
+    pub fn take_many(&self, key: &ClientKey, requests: NonZeroU32) -> Result<u32, Duration> {
+        match self.requests.check_key_n(key, requests) {
+            Ok(taken) => taken.map(|state| state.remaining_burst_capacity()).map_err(|not_until| wait(&not_until)),
+            Err(InsufficientCapacity(_)) => Err(self.full_after),
+        }
+    }
+
+    /// How many requests a caller may send at once.
+    pub fn burst(&self) -> u32 {
+        self.burst
+    }
+
     /// Removes full buckets. A missing bucket counts as full.
     fn sweep(&self) {
         let Ok(mut swept_at) = self.swept_at.try_lock() else { return };
@@ -114,6 +135,16 @@ fn buckets<K: Clone + Eq + std::hash::Hash>(quota: Quota) -> Buckets<K> {
 
 fn wait(not_until: &NotUntil<QuantaInstant>) -> Duration {
     not_until.wait_time_from(DefaultClock::default().now())
+}
+
+/// The value of the header `RateLimit` if so many requests remain.
+pub fn remaining_header(remaining: u32) -> HeaderValue {
+    HeaderValue::try_from(format!("\"default\";r={remaining}")).expect("digits and ASCII")
+}
+
+/// The value of the header `RateLimit` if the next request must wait for so many seconds.
+pub fn exhausted_header(seconds: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"default\";r=0;t={seconds}")).expect("digits and ASCII")
 }
 
 /// A wait in seconds, rounded up to at least 1, because a retry after 0 s would be rejected again.
@@ -139,6 +170,17 @@ mod tests {
         let wait = limiter.take(&ada).expect_err("an empty bucket");
         assert!(wait <= Duration::from_secs(1), "{wait:?}");
         assert_eq!(limiter.take(&ben), Ok(2));
+    }
+
+    #[test]
+    fn many_requests_are_taken_at_once_or_not_at_all() {
+        let limiter = RateLimiter::new(nonzero(1), nonzero(10));
+        let ada = ClientKey::Caller(Arc::from("ada"));
+        assert_eq!(limiter.take_many(&ada, nonzero(4)), Ok(6));
+        let wait = limiter.take_many(&ada, nonzero(8)).expect_err("6 remain");
+        assert!(wait <= Duration::from_secs(2), "{wait:?}");
+        assert_eq!(limiter.take_many(&ada, nonzero(6)), Ok(0), "the refused ones were not taken");
+        assert_eq!(limiter.take_many(&ada, nonzero(11)), Err(Duration::from_secs(10)));
     }
 
     #[test]

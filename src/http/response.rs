@@ -2,61 +2,38 @@
 
 use axum::{
     Json,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
-use super::header_names::{IDEMPOTENCY_REPLAYED, PASSBOOK_POSITION};
+use super::{
+    commands::Target,
+    header_names::{IDEMPOTENCY_REPLAYED, PASSBOOK_POSITION},
+};
 use passbook_audit::EventRecord;
-use passbook_bank::{AccountReceipt, CommandOutcome, Receipt, TransferReceipt};
+use passbook_bank::{AccountReceipt, CommandOutcome, TransferReceipt};
 use passbook_event_store::Position;
 use passbook_read_model::{
     Positioned, accounts::AccountView, daily_balances::DailyBalance, holds::HoldView, transactions::TransactionView,
 };
 
-/// The receipt of a command that changes a resource: 200.
-pub fn ok_receipt(outcome: &CommandOutcome) -> Response {
-    receipt(StatusCode::OK, outcome)
-}
-
-/// The receipt of a command that creates a resource: 201, or 200 after a dry run.
-pub fn created_receipt(outcome: &CommandOutcome, dry_run: bool) -> Response {
-    receipt(if dry_run { StatusCode::OK } else { StatusCode::CREATED }, outcome)
-}
-
-/// Adds the path of the created resource to a 201 response.
-pub fn with_location(mut response: Response, location: &str) -> Response {
-    if response.status() == StatusCode::CREATED {
-        insert(response.headers_mut(), header::LOCATION, location);
-    }
-    response
-}
-
-/// Like [`created_receipt`], for a command on one account that may change another one, too. The ETag is that of `account_id`, which
-/// the path of the request names.
-pub fn created_receipt_on(account_id: Uuid, outcome: &CommandOutcome, dry_run: bool) -> Response {
-    let mut response = created_receipt(outcome, dry_run);
-    if let Receipt::Transfer(transfer) = &outcome.receipt
-        && let Some(account) = transfer.account(account_id)
-    {
-        insert(response.headers_mut(), header::ETAG, &receipt_etag(account));
-    }
-    response
-}
-
-fn receipt(status: StatusCode, outcome: &CommandOutcome) -> Response {
+/// The receipt of a command.
+pub fn receipt(target: Target, outcome: &CommandOutcome) -> Response {
+    let CommandOutcome { receipt, replayed } = outcome;
     let mut headers = HeaderMap::new();
-    insert(&mut headers, PASSBOOK_POSITION, &outcome.receipt.position().to_string());
-    if let Receipt::Account(account) = &outcome.receipt {
+    insert(&mut headers, PASSBOOK_POSITION, &receipt.position().to_string());
+    if let Some(account) = target.tagged_account(receipt) {
         insert(&mut headers, header::ETAG, &receipt_etag(account));
     }
-    if outcome.replayed {
+    if let Some(location) = target.location(receipt) {
+        insert(&mut headers, header::LOCATION, &location);
+    }
+    if *replayed {
         insert(&mut headers, IDEMPOTENCY_REPLAYED, "true");
     }
-    (status, headers, Json(&outcome.receipt)).into_response()
+    (target.status(), headers, Json(receipt)).into_response()
 }
 
 /// The ETag of an account after a command: its version.

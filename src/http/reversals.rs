@@ -1,33 +1,18 @@
 //! The reversal of a transaction: `POST /v1/accounts/{account_id}/transactions/{version}/reversal`.
 
 use axum::{extract::State, response::Response};
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::{
+    commands::{ApiCommand, execute, movements::ReverseTransaction},
     extract::{
         command::{CommandOptions, CommandRequest, ConditionHeader, RetryHeader},
         nested_path::PathTransaction,
-        parameters::{MinorUnits, text},
     },
     problem::Problem,
-    response::{CommandReceipt, created_receipt_on},
+    response::CommandReceipt,
     state::AppState,
 };
-use passbook_auth::{Caller, Scope};
-use passbook_bank::{AccountAccess, Reversal};
-
-/// Pays a transaction back.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ReverseTransaction {
-    /// The amount, in minor units, at most what is left of the transaction; default: all of it.
-    #[schema(value_type = Option<i64>, example = 300, minimum = 1, maximum = 9007199254740991i64)]
-    amount: Option<MinorUnits>,
-    /// A text of the caller, stored for ever; no personal data.
-    #[schema(example = "goods returned", max_length = 500, pattern = r"^[^\u0000]*$")]
-    reason: Option<String>,
-}
+use passbook_auth::Caller;
 
 /// Reverse a transaction
 ///
@@ -50,16 +35,8 @@ pub struct ReverseTransaction {
 pub async fn reverse_transaction(
     State(app): State<AppState>,
     caller: Caller,
-    PathTransaction { account_id, version }: PathTransaction,
+    path: PathTransaction,
     request: CommandRequest<ReverseTransaction>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsReverse)?;
-    let request = request.with_access(AccountAccess::Any);
-    let dry_run = request.context.dry_run;
-    let make_reversal = |body: ReverseTransaction| {
-        let amount = body.amount.map(MinorUnits::amount).transpose()?;
-        Ok(Reversal { account_id, version, amount, reason: text("reason", body.reason)? })
-    };
-    let outcome = request.reverse(&app.bank, make_reversal).await?;
-    Ok(created_receipt_on(account_id, &outcome, dry_run))
+    execute(&app.bank, &caller, request, |body| ApiCommand::Reverse(path, body)).await
 }

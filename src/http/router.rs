@@ -11,16 +11,17 @@ use axum::{
     routing::get,
 };
 use tower::ServiceBuilder;
-use tower_http::{catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    account_status, accounts, console, currencies, daily_balances,
+    account_status, accounts, batches, console, currencies, daily_balances,
     error_code::ErrorCode,
     event_stream, events,
     extract::client_ip::TrustedProxies,
     health, holds, limits, metrics,
     middleware::{
+        body_limit::BodyLimitLayer,
         compression::{self, EncoderBudget},
         origin_guard, rate_limit, request_context, response_budget, security_headers,
     },
@@ -36,7 +37,7 @@ use super::{
 };
 use passbook_telemetry::{metrics::METRICS, supervision::panic_message};
 
-/// The most bytes of a request body.
+/// The most bytes of a request body, except that of a batch.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Every operation of the API.
@@ -55,6 +56,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(account_status::freeze_account))
         .routes(routes!(account_status::unfreeze_account))
         .routes(routes!(account_status::close_account))
+        .routes(routes!(batches::execute_batch))
         // Queries
         .routes(routes!(accounts::get_account))
         .routes(routes!(holds::get_hold))
@@ -91,7 +93,7 @@ pub fn router(app: AppState) -> Router {
         .layer(from_fn_with_state(app.access.clone(), origin_guard::reject_cross_site))
         .layer(from_fn(response_budget::enforce))
         .layer(CatchPanicLayer::custom(panic_response))
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        .layer(BodyLimitLayer::new(batches::body_bytes_max))
         // axum's own limit rejects a body only after it has arrived, even if its Content-Length is too large.
         .layer(DefaultBodyLimit::disable());
     let document = openapi::finish(document, AccessControl::from(&app.access));

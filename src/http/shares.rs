@@ -56,18 +56,31 @@ impl Shares {
     }
 }
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
+impl Reservation {
+    /// Gives back what exceeds `units`.
+    pub fn shrink(&mut self, units: u64) {
+        let excess = self.units.saturating_sub(units);
+        self.units -= excess;
+        self.give_back(excess);
+    }
+
+    fn give_back(&self, units: u64) {
         let mut all = self.shares.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.free += self.units;
-        if let Some(client) = self.client.take()
+        all.free += units;
+        if let Some(client) = self.client.clone()
             && let Entry::Occupied(mut held) = all.held.entry(client)
         {
-            *held.get_mut() -= self.units;
+            *held.get_mut() -= units;
             if *held.get() == 0 {
                 held.remove();
             }
         }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.give_back(self.units);
     }
 }
 
@@ -98,6 +111,18 @@ mod tests {
         assert_eq!(take_all(&shares, client("fourth")).len(), 37);
         drop((second, third));
         assert!(shares.0.lock().expect("a lock").held.is_empty(), "clients without a reservation are forgotten");
+    }
+
+    #[test]
+    fn a_reservation_gives_back_what_it_does_not_need() {
+        let shares = Shares::new(10);
+        let mut reservation = shares.try_reserve(client("one"), 5).expect("5 of 10");
+        assert!(shares.try_reserve(client("two"), 3).is_none());
+        reservation.shrink(7);
+        reservation.shrink(2);
+        assert!(shares.try_reserve(client("two"), 4).is_some());
+        drop(reservation);
+        assert!(shares.0.lock().expect("a lock").held.is_empty());
     }
 
     #[test]

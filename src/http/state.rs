@@ -31,6 +31,8 @@ pub struct Services {
     /// Cancelled when shutdown begins: `/readyz` then answers 503 while requests are still served, so that load balancers send
     /// new requests elsewhere.
     pub draining: CancellationToken,
+    /// Cancelled when no further requests are accepted and those in flight are completed.
+    pub shutdown: CancellationToken,
 }
 
 /// A handle to the shared [`Services`], cheap to clone for each request.

@@ -1,49 +1,21 @@
 //! The transfer resource: `POST /v1/transfers` and `GET /v1/transfers/{transfer_id}`.
 
 use axum::{extract::State, response::Response};
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::{
+    commands::{ApiCommand, execute, movements::TransferMoney},
     error_code::ErrorCode,
     extract::{
         command::{CommandOptions, CommandRequest, RetryHeader},
-        metadata::MetadataBody,
-        parameters::{CurrencyCode, Freshness, MinorUnits, PathId, QueryParameters, uuid},
+        parameters::{Freshness, PathId, QueryParameters},
     },
-    movements::movement,
     problem::Problem,
-    response::{created_receipt, json_view, with_location},
+    response::json_view,
     state::AppState,
 };
 use passbook_auth::{Caller, Scope};
-use passbook_bank::{Receipt, TransferReceipt};
-use passbook_domain::{Command, Metadata, Transfer};
+use passbook_bank::TransferReceipt;
 use passbook_read_model::{Positioned, transactions::TransferView};
-
-/// Moves money from one account to another.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TransferMoney {
-    /// The account that pays.
-    #[schema(format = Uuid)]
-    from: String,
-    /// The account that is paid.
-    #[schema(format = Uuid)]
-    to: String,
-    /// The amount, in minor units.
-    #[schema(value_type = i64, example = 500, minimum = 1, maximum = 9007199254740991i64)]
-    amount: MinorUnits,
-    /// The expected currency of both accounts; the command is rejected if they have another one.
-    #[schema(value_type = Option<String>, example = "EUR", pattern = "^[A-Z]{3}$")]
-    currency: Option<CurrencyCode>,
-    /// A text of the caller, stored for ever; no personal data.
-    #[schema(example = "rent", max_length = 500, pattern = r"^[^\u0000]*$")]
-    reference: Option<String>,
-    /// Pairs of texts of the caller, stored for ever; no personal data.
-    #[schema(value_type = Option<Metadata>)]
-    metadata: Option<MetadataBody>,
-}
 
 /// Transfer money
 ///
@@ -67,21 +39,7 @@ pub async fn create_transfer(
     caller: Caller,
     request: CommandRequest<TransferMoney>,
 ) -> Result<Response, Problem> {
-    caller.require(Scope::AccountsWrite)?;
-    let CommandRequest { body, context, .. } = request.without_condition()?;
-    let (from, to) = (uuid("from", &body.from)?, uuid("to", &body.to)?);
-    if from == to {
-        return Err(Problem::from_code(ErrorCode::SameAccount));
-    }
-    let movement = movement(body.amount, body.currency.as_ref(), body.reference, body.metadata)?;
-    let command = Command::Transfer(Transfer { transfer_id: app.bank.new_transfer_id(from), from, to, movement });
-    let dry_run = context.dry_run;
-    let outcome = app.bank.execute(command, context).await?;
-    let response = created_receipt(&outcome, dry_run);
-    Ok(match &outcome.receipt {
-        Receipt::Transfer(transfer) => with_location(response, &format!("/v1/transfers/{}", transfer.transfer_id)),
-        Receipt::Account(_) => response,
-    })
+    execute(&app.bank, &caller, request, ApiCommand::Transfer).await
 }
 
 /// Get a transfer

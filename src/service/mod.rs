@@ -196,6 +196,7 @@ async fn start_tasks(
 
     let settings = bank::Settings {
         partitions,
+        is_distributed: database.is_distributed().await?,
         command_timeout: Duration::from_millis(config.command_timeout_ms.get().into()),
         snapshot_every: config.snapshot_every.get().into(),
         cache_accounts: config.cache_accounts.get() as usize,
@@ -223,6 +224,7 @@ async fn start_tasks(
         trusted_proxies: http::TrustedProxies::new(&config.trusted_proxies),
         idle_timeout: Duration::from_millis(config.idle_timeout_ms.get().into()),
         draining,
+        shutdown: http_tasks.token(),
     };
     let server = http::serve(listener, http::AppState::new(services), http_tasks.token());
     http_tasks.spawn("http server", server);

@@ -48,6 +48,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
     let partitions = app.partitions();
     let settings = Settings {
         partitions,
+        is_distributed: false,
         command_timeout: Duration::from_secs(10),
         snapshot_every: 100,
         cache_accounts: 100,
@@ -79,6 +80,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         trusted_proxies: TrustedProxies::default(),
         idle_timeout: Duration::from_secs(75),
         draining: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
     };
     let server = tokio::spawn(serve(listener, AppState::new(services), shutdown));
     (server, ApiClient::new(passbook_testkit::http_client().build().unwrap(), url), bank)
@@ -100,6 +102,7 @@ async fn deposit(bank: &Bank, account_id: Uuid) -> Result<passbook_bank::Command
         idempotency_key: None,
         if_match: None,
         dry_run: false,
+        batch_id: None,
     };
     bank.execute(Command::Account { account_id, command }, context).await
 }

@@ -1,4 +1,4 @@
-//! Caches the accounts of one partition at the head of the log, so that a command needs no read. It folds missing accounts from
+//! Caches the accounts of an executor's partitions at the heads of the log, so that a command needs no read. It folds missing accounts from
 //! the event store before any lock is taken, and applies the events of other instances to cached accounts.
 
 use std::{
@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    command::PendingCommand,
+    pending::Pending,
     storage_error::{STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
@@ -64,15 +64,14 @@ pub(super) enum NotLoaded {
 pub(super) struct AccountCache {
     partitions: Partitions,
     gate: UnsupportedEventGate,
-    /// `None` for commands that span partitions: their accounts also change through the executors of single partitions.
+    /// `None` for commands that span servers: their accounts also change through the executors of single servers.
     accounts: Option<LruCache<Uuid, CachedAccount>>,
 }
 
 impl AccountCache {
-    /// A cache for one partition, with its share of `accounts_max`.
-    pub(super) fn of_partition(gate: UnsupportedEventGate, partitions: Partitions, accounts_max: usize) -> Self {
-        let share = accounts_max.div_ceil(usize::from(partitions.count().unsigned_abs()));
-        let accounts = LruCache::new(NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN));
+    /// A cache of at most `accounts_max` accounts.
+    pub(super) fn new(gate: UnsupportedEventGate, partitions: Partitions, accounts_max: usize) -> Self {
+        let accounts = LruCache::new(NonZeroUsize::new(accounts_max).unwrap_or(NonZeroUsize::MIN));
         Self { partitions, gate, accounts: Some(accounts) }
     }
 
@@ -185,9 +184,9 @@ impl AccountCache {
     pub(super) async fn prepare(
         &self,
         connection: &mut PgConnection,
-        batch: &[PendingCommand],
+        batch: &[Pending],
     ) -> Result<LoadedAccounts, StorageError> {
-        let needed = batch.iter().flat_map(|pending| pending.command.accounts());
+        let needed = batch.iter().flat_map(Pending::accounts);
         let missing = needed.filter(|stream_id| !self.contains(stream_id)).collect();
         self.fetch(connection, missing).await
     }
@@ -198,10 +197,10 @@ impl AccountCache {
     }
 
     /// The accounts of a batch, from the cache or else from the prepared accounts. It reads nothing, because a lock may be held.
-    pub(super) fn load(&mut self, mut prepared: LoadedAccounts, batch: &[PendingCommand]) -> LoadedAccounts {
+    pub(super) fn load(&mut self, mut prepared: LoadedAccounts, batch: &[Pending]) -> LoadedAccounts {
         let (mut hits, mut misses) = (0, 0);
         let mut loaded = LoadedAccounts::new();
-        for stream_id in batch.iter().flat_map(|pending| pending.command.accounts()) {
+        for stream_id in batch.iter().flat_map(Pending::accounts) {
             if loaded.contains_key(&stream_id) {
                 continue;
             }

@@ -2,8 +2,8 @@
 //! batch.
 
 use super::{
-    command::CommandResults,
     decide_batch::{Decided, HeadsByPartition},
+    pending::CommandResults,
     storage_error::{Kind, StorageError},
 };
 use passbook_event_store::{

@@ -4,11 +4,11 @@
 //! No result is returned before the state that it depends on is confirmed. The commit confirms it or, for a batch with neither
 //! events nor keys, a check of the head. The account cache changes only after that.
 //!
-//! An appender writes to one partition. One more appender executes the commands that span partitions: it always locks the heads
-//! of all their partitions, in ascending order, and caches nothing.
+//! An appender writes to the partitions of one server. If the partitions lie on several servers, one more appender executes the
+//! commands that span servers: it always locks the heads of all their partitions, in ascending order, and caches nothing.
 
 use std::{
-    collections::{BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -20,9 +20,9 @@ use super::{
     account_cache::{AccountCache, CATCH_UP_EVENTS_MAX, LOCKED_CATCH_UP_EVENTS_MAX, LoadedAccounts, NotLoaded},
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
     clock::{LogInterval, Measurement},
-    command::PendingCommand,
     decide_batch::{self, Basis, Decided, HeadsByPartition, RecordedKeys},
     history::History,
+    pending::Pending,
     storage_error::{Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
@@ -50,9 +50,18 @@ enum WriteOutcome {
     KeysRecorded(RecordedKeys),
 }
 
+/// A failed write.
+enum WriteError {
+    /// COMMIT was not sent, so Postgres rolls the transaction back.
+    BeforeCommit(StorageError),
+    /// The write may have committed.
+    Commit(StorageError),
+}
+
 /// How a batch reaches the log, with the accounts that were loaded for it.
 pub(super) enum AppendPath<'c> {
-    /// One autocommit call, which writes nothing if the head has moved. Chosen while no other instance writes.
+    /// One autocommit call, or for several partitions one transaction, which writes nothing if a head has moved. Chosen while no
+    /// other instance writes.
     Optimistic(&'c mut PgConnection, LoadedAccounts),
     /// A transaction that holds the log-head locks; no other instance can write until it ends.
     Locked(Transaction<'c, Postgres>, HeadsByPartition, LoadedAccounts),
@@ -76,15 +85,15 @@ impl AppendPath<'_> {
 /// Appends the batches of one executor.
 pub(super) struct Appender {
     partitions: Partitions,
-    /// `None` for commands that span partitions.
-    partition: Option<i16>,
+    /// Whether it executes the commands that span servers.
+    is_spanning: bool,
     snapshot_every: i64,
     cache: AccountCache,
     gate: UnsupportedEventGate,
-    /// The heads after the last batch.
+    /// The last known heads. The cached accounts are the folds up to them.
     heads: HeadsByPartition,
     /// When the heads were read.
-    heads_seen_at: Option<Instant>,
+    heads_seen_at: HashMap<i16, Instant>,
     /// How many more batches take the locked path.
     locked_batches: u32,
     /// Whether a commit on the locked path has succeeded since the start or the last failure. After a restart of Postgres the log
@@ -95,23 +104,22 @@ pub(super) struct Appender {
 }
 
 impl Appender {
-    /// An appender for one partition, or with `None` for commands that span partitions.
+    /// An appender that may cache the accounts of its partitions if no other task of this process writes to them.
     pub(super) fn new(
         partitions: Partitions,
-        partition: Option<i16>,
+        is_spanning: bool,
         snapshot_every: i64,
         cache: AccountCache,
         gate: UnsupportedEventGate,
     ) -> Self {
-        let heads = HeadsByPartition::new();
         Self {
             partitions,
-            partition,
+            is_spanning,
             snapshot_every,
             cache,
             gate,
-            heads,
-            heads_seen_at: None,
+            heads: HeadsByPartition::new(),
+            heads_seen_at: HashMap::new(),
             locked_batches: 0,
             is_confirmed: false,
             clock_warnings: LogInterval::default(),
@@ -137,7 +145,7 @@ impl Appender {
     }
 
     fn takes_locked_path(&self) -> bool {
-        self.partition.is_none() || !self.is_confirmed || self.locked_batches > 0
+        self.is_spanning || !self.is_confirmed || self.locked_batches > 0
     }
 
     /// Loads the accounts of a batch that are not cached. No lock is held meanwhile.
@@ -147,11 +155,11 @@ impl Appender {
     pub(super) async fn prepare(
         &mut self,
         connection: &mut PgConnection,
-        batch: &[PendingCommand],
+        batch: &[Pending],
     ) -> Result<LoadedAccounts, StorageError> {
         self.gate.recheck(connection).await?;
         if self.takes_locked_path() {
-            self.refresh_head(connection).await?;
+            self.refresh_heads(connection, batch).await?;
         }
         self.cache.prepare(connection, batch).await
     }
@@ -163,7 +171,7 @@ impl Appender {
     pub(super) async fn begin<'c>(
         &mut self,
         connection: &'c mut PgConnection,
-        batch: &[PendingCommand],
+        batch: &[Pending],
         prepared: LoadedAccounts,
     ) -> Result<AppendPath<'c>, StorageError> {
         match self.takes_locked_path() {
@@ -172,19 +180,21 @@ impl Appender {
         }
     }
 
-    /// Whether commands may join the batch after [`Self::begin`]: they may if the lock of the only partition is held. The
-    /// partitions that a spanning batch has locked are those of its commands, so no other command may join.
+    /// Whether commands may join the batch after [`Self::begin`]: they may if the locks are held.
     pub(super) fn accepts_more_commands(&self, path: &AppendPath<'_>) -> bool {
-        self.partition.is_some() && matches!(path, AppendPath::Locked(..))
+        !self.is_spanning && matches!(path, AppendPath::Locked(..))
     }
 
-    /// Whether a command can join the batch: its accounts need not be loaded, which would keep the lock meanwhile.
-    pub(super) fn can_join(&self, path: &mut AppendPath<'_>, pending: &PendingCommand) -> bool {
-        let prepared = path.prepared();
+    /// Whether commands can join the batch: their partitions are locked, and their accounts need not be loaded, which would keep the
+    /// locks meanwhile.
+    pub(super) fn can_join(&self, path: &AppendPath<'_>, pending: &Pending) -> bool {
+        let AppendPath::Locked(_, heads, prepared) = path else { return false };
+        let is_locked = |account_id: &Uuid| heads.contains_key(&self.partitions.partition_of(*account_id));
         let is_prepared = |account_id: &Uuid| {
             prepared.get(account_id).is_some_and(|loaded| !matches!(loaded, Err(NotLoaded::TooLong)))
         };
-        pending.command.accounts().all(|account_id| self.cache.contains(&account_id) || is_prepared(&account_id))
+        let is_loaded = |account_id: &Uuid| self.cache.contains(account_id) || is_prepared(account_id);
+        pending.accounts().all(|account_id| is_locked(&account_id) && is_loaded(&account_id))
     }
 
     /// Decides `batch` at the time of `clock` and writes it. It decides again if keys of the batch turn out to be recorded, and continues on the
@@ -195,26 +205,23 @@ impl Appender {
     pub(super) async fn append(
         &mut self,
         mut path: AppendPath<'_>,
-        batch: &[PendingCommand],
+        batch: &[Pending],
         clock: Measurement,
     ) -> Result<AppendOutcome, StorageError> {
         let mut basis = self.load_basis(&mut path, batch).await?;
         // Each attempt finds further recorded keys, and those that it knows are not asked for again.
         loop {
             let decided = self.decide(batch, &basis, clock.now());
-            match write(path.connection(), &basis.heads, &decided).await {
+            match write(&mut path, &basis.heads, &decided).await {
                 Ok(WriteOutcome::Written(heads)) => return Ok(self.commit(path, basis, decided, heads).await),
                 Ok(WriteOutcome::KeysRecorded(keys)) => basis.recorded_keys.extend(keys),
                 Ok(WriteOutcome::HeadMoved) => {
                     path = self.lock_after_conflict(path, batch).await?;
                     basis = self.load_basis(&mut path, batch).await?;
                 }
-                Err(error) => {
-                    return match path {
-                        AppendPath::Optimistic(..) => Ok(AppendOutcome::of_failed_commit(error, decided, &basis.heads)),
-                        // COMMIT was not sent, so Postgres rolls the transaction back.
-                        AppendPath::Locked(..) => Err(error),
-                    };
+                Err(WriteError::BeforeCommit(error)) => return Err(error),
+                Err(WriteError::Commit(error)) => {
+                    return Ok(AppendOutcome::of_failed_commit(error, decided, &basis.heads));
                 }
             }
         }
@@ -238,71 +245,72 @@ impl Appender {
         })
     }
 
-    /// Catches up with the log without its lock, if the head is unknown or was seen long ago. Behind the lock only what is appended
-    /// meanwhile is read. If there are too many new events, or the log has another history, the cache is cleared.
-    async fn refresh_head(&mut self, connection: &mut PgConnection) -> Result<(), StorageError> {
-        let Some(partition) = self.partition else { return Ok(()) };
-        let known = self.heads.get(&partition);
-        if known.is_some() && self.heads_seen_at.is_some_and(|at| at.elapsed() < HEAD_AGE_MAX) {
+    /// Catches up with the partitions of a batch without their locks, if a head is unknown or was seen long ago. Behind the locks only
+    /// what is appended meanwhile is read. If there are too many new events, or the log has another history, the cache is cleared.
+    async fn refresh_heads(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<(), StorageError> {
+        if self.is_spanning {
             return Ok(());
         }
-        let head = with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?;
-        let events = match known {
-            Some(known) if (0..=CATCH_UP_EVENTS_MAX).contains(&(head.position - known.position)) => {
-                let reading = log::read_since(connection, partition, (known, &head), ReadSize::UNLOCKED);
-                with_timeout(STATEMENT_TIMEOUT, reading).await?
+        for partition in self.partitions_of_batch(batch) {
+            if self.heads_seen_at.get(&partition).is_some_and(|at| at.elapsed() < HEAD_AGE_MAX) {
+                continue;
             }
-            Some(_) | None => None,
-        };
-        self.heads = HeadsByPartition::from([(partition, head)]);
-        self.heads_seen_at = Some(Instant::now());
-        match events {
-            Some(events) => self.cache.catch_up(&mut LoadedAccounts::new(), events),
-            None => {
-                self.cache.clear();
-                Ok(())
+            let head = with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?;
+            let events = match self.heads.get(&partition) {
+                // No account of this partition is cached.
+                None => Some(Vec::new()),
+                Some(known) if (0..=CATCH_UP_EVENTS_MAX).contains(&(head.position - known.position)) => {
+                    let reading = log::read_since(connection, partition, (known, &head), ReadSize::UNLOCKED);
+                    with_timeout(STATEMENT_TIMEOUT, reading).await?
+                }
+                Some(_) => None,
+            };
+            self.heads.insert(partition, head);
+            self.heads_seen_at.insert(partition, Instant::now());
+            match events {
+                Some(events) => self.cache.catch_up(&mut LoadedAccounts::new(), events)?,
+                None => self.cache.clear(),
             }
         }
+        Ok(())
     }
 
-    /// Locks the heads in a transaction, and updates the cache and the prepared accounts to them.
+    /// Locks the heads in a transaction, and updates the cache and the prepared accounts to them. All instances lock several heads in
+    /// ascending order, each with its own statement. This prevents deadlocks.
     async fn lock<'c>(
         &mut self,
         connection: &'c mut PgConnection,
-        batch: &[PendingCommand],
+        batch: &[Pending],
         mut prepared: LoadedAccounts,
     ) -> Result<AppendPath<'c>, StorageError> {
         let mut transaction = with_timeout(STATEMENT_TIMEOUT, connection.begin()).await?;
         let mut heads = HeadsByPartition::new();
         let timer = phase("lock");
-        match self.partition {
-            Some(partition) => {
-                let known = self.heads.get(&partition);
-                let locking =
-                    log::lock_head_and_read_since(&mut transaction, partition, known, LOCKED_CATCH_UP_EVENTS_MAX);
-                let (head, concurrent) = with_timeout(STATEMENT_TIMEOUT, locking).await?;
-                let Some(concurrent) = concurrent else {
-                    // Too many events, or another history. The next attempt finds out before the lock.
-                    self.heads_seen_at = None;
-                    return Err(StorageError::too_far_behind());
-                };
-                self.locked_batches = match concurrent.is_empty() {
-                    true => self.locked_batches.saturating_sub(1),
-                    false => LOCKED_BATCHES_AFTER_CONFLICT,
-                };
-                self.cache.catch_up(&mut prepared, concurrent)?;
-                heads.insert(partition, head);
-                self.heads.clone_from(&heads);
-                self.heads_seen_at = Some(Instant::now());
+        let mut is_alone = true;
+        for partition in self.partitions_of_batch(batch) {
+            if self.is_spanning {
+                let locking = log::lock_head(&mut transaction, partition);
+                heads.insert(partition, with_timeout(STATEMENT_TIMEOUT, locking).await?);
+                continue;
             }
-            // All instances lock several heads in ascending order, each with its own statement. This prevents deadlocks.
-            None => {
-                for partition in self.partitions_of_batch(batch) {
-                    let locking = log::lock_head(&mut transaction, partition);
-                    heads.insert(partition, with_timeout(STATEMENT_TIMEOUT, locking).await?);
-                }
-                self.cache.catch_up_prepared(&mut transaction, &mut prepared).await?;
-            }
+            let known = self.heads.get(&partition);
+            let locking = log::lock_head_and_read_since(&mut transaction, partition, known, LOCKED_CATCH_UP_EVENTS_MAX);
+            let (head, concurrent) = with_timeout(STATEMENT_TIMEOUT, locking).await?;
+            let Some(concurrent) = concurrent else {
+                // Too many events, or another history. The next attempt finds out before the lock.
+                self.heads_seen_at.clear();
+                return Err(StorageError::too_far_behind());
+            };
+            is_alone &= concurrent.is_empty();
+            self.cache.catch_up(&mut prepared, concurrent)?;
+            self.heads.insert(partition, head.clone());
+            self.heads_seen_at.insert(partition, Instant::now());
+            heads.insert(partition, head);
+        }
+        match self.is_spanning {
+            true => self.cache.catch_up_prepared(&mut transaction, &mut prepared).await?,
+            false if is_alone => self.locked_batches = self.locked_batches.saturating_sub(1),
+            false => self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT,
         }
         timer.observe_duration();
         Ok(AppendPath::Locked(transaction, heads, prepared))
@@ -312,13 +320,13 @@ impl Appender {
     async fn lock_after_conflict<'c>(
         &mut self,
         path: AppendPath<'c>,
-        batch: &[PendingCommand],
+        batch: &[Pending],
     ) -> Result<AppendPath<'c>, StorageError> {
         match path {
             AppendPath::Optimistic(connection, _) => {
                 self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT;
-                self.heads_seen_at = None;
-                self.refresh_head(connection).await?;
+                self.heads_seen_at.clear();
+                self.refresh_heads(connection, batch).await?;
                 let prepared = self.cache.prepare(connection, batch).await?;
                 self.lock(connection, batch, prepared).await
             }
@@ -327,16 +335,19 @@ impl Appender {
     }
 
     /// Collects what the batch is decided on. On the optimistic path the heads are the last known ones.
-    async fn load_basis(&mut self, path: &mut AppendPath<'_>, batch: &[PendingCommand]) -> Result<Basis, StorageError> {
+    async fn load_basis(&mut self, path: &mut AppendPath<'_>, batch: &[Pending]) -> Result<Basis, StorageError> {
         let heads = match path {
             AppendPath::Locked(_, heads, _) => heads.clone(),
             AppendPath::Optimistic(connection, _) => {
+                let mut heads = HeadsByPartition::new();
                 for partition in self.partitions_of_batch(batch) {
-                    if let Entry::Vacant(unknown) = self.heads.entry(partition) {
-                        unknown.insert(with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?);
-                    }
+                    let head = match self.heads.get(&partition) {
+                        Some(known) => known.clone(),
+                        None => with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?,
+                    };
+                    heads.insert(partition, head);
                 }
-                self.heads.clone()
+                heads
             }
         };
         let accounts = self.cache.load(std::mem::take(path.prepared()), batch);
@@ -349,11 +360,11 @@ impl Appender {
     }
 
     /// The partitions of the accounts in a batch. An empty batch checks one partition.
-    fn partitions_of_batch(&self, batch: &[PendingCommand]) -> BTreeSet<i16> {
-        if let Some(partition) = self.partition {
-            return BTreeSet::from([partition]);
+    fn partitions_of_batch(&self, batch: &[Pending]) -> BTreeSet<i16> {
+        if !self.partitions.is_partitioned() {
+            return BTreeSet::from([0]);
         }
-        let streams = batch.iter().flat_map(|pending| pending.command.accounts());
+        let streams = batch.iter().flat_map(Pending::accounts);
         let mut partitions: BTreeSet<i16> = streams.map(|stream_id| self.partitions.partition_of(stream_id)).collect();
         if partitions.is_empty() {
             partitions.insert(0);
@@ -361,7 +372,7 @@ impl Appender {
         partitions
     }
 
-    fn decide(&self, batch: &[PendingCommand], basis: &Basis, clock: DateTime<Utc>) -> Decided {
+    fn decide(&self, batch: &[Pending], basis: &Basis, clock: DateTime<Utc>) -> Decided {
         let latest = basis.heads.values().map(|head| head.recorded_at).max().unwrap_or_default();
         let earliest = latest + chrono::Duration::microseconds(1);
         let ahead_ms = (earliest - clock).num_milliseconds();
@@ -395,8 +406,12 @@ impl Appender {
         METRICS.batches.with_label_values(&[label]).inc();
         let events = count_by_type(&decided);
         self.cache.store(basis.accounts, decided.changed);
-        self.heads = heads;
-        self.heads_seen_at = Some(Instant::now());
+        if self.is_spanning {
+            // The other appenders write to these partitions, too.
+            self.heads.clear();
+        }
+        self.heads_seen_at.extend(heads.keys().map(|partition| (*partition, Instant::now())));
+        self.heads.extend(heads);
         AppendOutcome::Committed(CommittedBatch { results: decided.results, events })
     }
 }
@@ -413,36 +428,90 @@ fn count_by_type(decided: &Decided) -> usize {
     decided.appends.values().map(|append| append.events.len()).sum()
 }
 
-/// Writes a decided batch to each of its partitions. If there are neither events nor keys, it checks the head instead.
+/// Writes a decided batch to each of its partitions, on the optimistic path in a transaction if there are several.
 async fn write(
+    path: &mut AppendPath<'_>,
+    heads: &HeadsByPartition,
+    decided: &Decided,
+) -> Result<WriteOutcome, WriteError> {
+    let _timer = phase("write");
+    let spans = heads.len() > 1;
+    match path {
+        AppendPath::Locked(transaction, ..) => {
+            if spans {
+                // The locks keep other instances from recording these keys meanwhile.
+                let recorded = check_keys(transaction, heads, decided).await.map_err(WriteError::BeforeCommit)?;
+                if !recorded.is_empty() {
+                    return Ok(WriteOutcome::KeysRecorded(recorded));
+                }
+            }
+            write_rows(transaction, heads, decided, !spans).await.map_err(WriteError::BeforeCommit)
+        }
+        AppendPath::Optimistic(connection, _) if spans => {
+            let begin = with_timeout(STATEMENT_TIMEOUT, connection.begin()).await;
+            let mut transaction = begin.map_err(|error| WriteError::BeforeCommit(error.into()))?;
+            let outcome = write_rows(&mut transaction, heads, decided, true).await.map_err(WriteError::BeforeCommit)?;
+            match outcome {
+                WriteOutcome::Written(_) => {
+                    let committed = with_timeout(STATEMENT_TIMEOUT, transaction.commit()).await;
+                    committed.map_err(|error| WriteError::Commit(error.into()))?;
+                }
+                WriteOutcome::HeadMoved | WriteOutcome::KeysRecorded(_) => {
+                    let rolled_back = with_timeout(STATEMENT_TIMEOUT, transaction.rollback()).await;
+                    rolled_back.map_err(|error| WriteError::BeforeCommit(error.into()))?;
+                }
+            }
+            Ok(outcome)
+        }
+        AppendPath::Optimistic(connection, _) => {
+            write_rows(connection, heads, decided, true).await.map_err(WriteError::Commit)
+        }
+    }
+}
+
+/// The keys of a batch that are recorded already. Over several locked partitions all keys are checked before the first append, so that
+/// no append has to be undone.
+async fn check_keys(
     connection: &mut PgConnection,
     heads: &HeadsByPartition,
     decided: &Decided,
+) -> Result<RecordedKeys, StorageError> {
+    for (partition, append) in decided.appends.iter().filter(|(_, append)| !append.keys_to_check.is_empty()) {
+        let (head, decided_at) = (&heads[partition], append.recorded_at);
+        let checking = log::check_head_and_keys(connection, *partition, head, decided_at, &append.keys_to_check);
+        match with_timeout(STATEMENT_TIMEOUT, checking).await? {
+            Outcome::Done(_) => {}
+            Outcome::HeadMoved => return Err(StorageError::head_moved_under_lock()),
+            Outcome::KeysRecorded(keys) => return Ok(with_partition(*partition, keys)),
+        }
+    }
+    Ok(RecordedKeys::new())
+}
+
+/// Appends the rows of each partition. Where there are neither events nor keys, it checks the head instead if `checks_heads`.
+async fn write_rows(
+    connection: &mut PgConnection,
+    heads: &HeadsByPartition,
+    decided: &Decided,
+    checks_heads: bool,
 ) -> Result<WriteOutcome, StorageError> {
-    let _timer = phase("write");
     debug_assert!(
         decided.appends.keys().eq(heads.keys()),
         "a batch is written to the partitions that it was decided on"
     );
-    let spans = heads.len() > 1;
-    // Over several partitions all keys are checked before the first append, so that no append has to be undone. The locks
-    // keep other instances from recording these keys meanwhile.
-    let checks = decided.appends.iter().filter(|(_, append)| spans && !append.keys_to_check.is_empty());
-    // A key without events is that of a refusal.
-    let has_rows = |append: &log::Batch| !append.events.is_empty() || !append.keys.is_empty();
-    let appends = decided.appends.iter().filter(|(_, append)| !spans || has_rows(append));
-    let steps = checks.map(|step| (step, false)).chain(appends.map(|step| (step, has_rows(step.1))));
-
     let mut next = heads.clone();
-    for ((partition, append), is_append) in steps {
+    for (partition, append) in &decided.appends {
         let head = &heads[partition];
-        let outcome = match is_append {
+        // A key without events is that of a refusal.
+        let has_rows = !append.events.is_empty() || !append.keys.is_empty();
+        let outcome = match has_rows {
             true => with_timeout(STATEMENT_TIMEOUT, log::append(connection, *partition, head, append)).await?,
-            false => {
-                let (decided_at, keys) = (append.recorded_at, &append.keys_to_check);
-                let checking = log::check_head_and_keys(connection, *partition, head, decided_at, keys);
+            false if checks_heads => {
+                let checking =
+                    log::check_head_and_keys(connection, *partition, head, append.recorded_at, &append.keys_to_check);
                 with_timeout(STATEMENT_TIMEOUT, checking).await?
             }
+            false => continue,
         };
         match outcome {
             Outcome::Done(head) => drop(next.insert(*partition, head)),

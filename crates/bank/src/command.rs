@@ -1,15 +1,13 @@
-//! A command on its way through the bank: its context, its place in the queue, and its result.
+//! The context of a command, and its result.
 
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::{sync::oneshot, time::Instant};
-use tracing::Span;
 use uuid::Uuid;
 
 use super::receipt::Receipt;
-use passbook_domain::{Account, Command, Rejection};
-use passbook_event_store::{Position, log::KeyId};
+use passbook_domain::{Account, Rejection};
+use passbook_event_store::Position;
 
 /// The accounts that a caller may send commands to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +38,8 @@ pub struct CommandContext {
     pub if_match: Option<IfMatch>,
     /// Decide and answer, but write nothing.
     pub dry_run: bool,
+    /// The batch that the command is part of, stored with its events.
+    pub batch_id: Option<Uuid>,
 }
 
 impl CommandContext {
@@ -59,12 +59,6 @@ impl CommandContext {
         }
     }
 
-    /// The key to look up and to record. A dry run has none.
-    pub(super) fn key(&self) -> Option<KeyId> {
-        let key = self.idempotency_key.as_ref().filter(|_| !self.dry_run)?;
-        Some(KeyId { caller: self.caller.clone(), key: key.key.clone() })
-    }
-
     /// The metadata that is stored with each event, as JSON.
     pub(super) fn metadata(&self) -> serde_json::Result<String> {
         #[derive(Serialize)]
@@ -72,9 +66,12 @@ impl CommandContext {
             user_id: &'a str,
             correlation_id: &'a str,
             causation_id: Uuid,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            batch_id: Option<Uuid>,
         }
-        let CommandContext { caller, correlation_id, causation_id, .. } = self;
-        serde_json::to_string(&Metadata { user_id: caller, correlation_id, causation_id: *causation_id })
+        let CommandContext { caller, correlation_id, causation_id, batch_id, .. } = self;
+        let (causation_id, batch_id) = (*causation_id, *batch_id);
+        serde_json::to_string(&Metadata { user_id: caller, correlation_id, causation_id, batch_id })
     }
 }
 
@@ -147,6 +144,9 @@ pub struct Refused {
     pub position: Position,
     /// `true` if the refusal was recorded earlier under the same idempotency key.
     pub replayed: bool,
+    /// The index of the refused command in a batch of which all or none is executed; `None` outside of such batches, and for a
+    /// reused key.
+    pub index: Option<usize>,
 }
 
 /// Why a command has no receipt.
@@ -173,17 +173,4 @@ pub enum Error {
     /// An internal error. Nothing was written.
     #[error("the command failed with an internal error")]
     Internal,
-}
-
-/// One result for each command of a batch, in the order of the batch.
-pub(super) type CommandResults = Vec<Result<CommandOutcome, Error>>;
-
-/// A command that waits in a queue or is part of a batch.
-pub(super) struct PendingCommand {
-    pub command: Command,
-    pub context: CommandContext,
-    pub response: oneshot::Sender<Result<CommandOutcome, Error>>,
-    pub accepted_at: Instant,
-    /// The caller's span. It gets a link to the span of the batch.
-    pub span: Span,
 }

@@ -3,7 +3,7 @@
 //!
 //! [`Executor::execute`] answers, retries or splits a batch, depending on the outcome of the append.
 
-use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+use std::{collections::HashSet, mem, sync::Arc, time::Duration};
 
 use sqlx::{Connection, PgConnection};
 use tokio::{
@@ -19,9 +19,11 @@ use super::{
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
     appender::Appender,
     clock::DatabaseClock,
-    command::{CommandOutcome, CommandResults, Error, PendingCommand, Refusal},
+    command::{Error, Refusal},
     command_stats::CommandStats,
-    outage::{Availability, CommandQueue, OUTAGE_WAIT_MAX, WaitingCommands, reject_all},
+    outage::{Availability, OUTAGE_WAIT_MAX, WaitingCommands},
+    pending::{CommandInContext, CommandResult, CommandResults, Pending},
+    queue::CommandQueue,
     state_rebuild::{RebuildContext, StateRebuilds},
     storage_error::{CONNECT_TIMEOUT, Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
@@ -42,13 +44,15 @@ const RETRY_MAX: Duration = Duration::from_millis(250);
 pub struct Settings {
     /// How many partitions the log has.
     pub partitions: Partitions,
+    /// Whether the partitions lie on several servers. Each partition then has an executor of its own.
+    pub is_distributed: bool,
     /// How long a caller waits for a result.
     pub command_timeout: Duration,
     /// A snapshot is written when a stream passes a multiple of this many versions.
     pub snapshot_every: i64,
     /// How far the clock of this instance may differ from the database's.
     pub clock_skew_max: Duration,
-    /// How many accounts the caches of all partitions hold together.
+    /// How many accounts the caches of all executors hold together.
     pub cache_accounts: usize,
 }
 
@@ -69,8 +73,6 @@ pub(super) struct Shared {
 pub(super) struct Executor {
     shared: Shared,
     queue: CommandQueue,
-    /// Commands that were taken out of the queue and could not join a batch. The next batches begin with them.
-    carried: VecDeque<PendingCommand>,
     /// Accounts that are folded beside this executor.
     rebuilds: StateRebuilds,
     connection: Option<PgConnection>,
@@ -83,48 +85,53 @@ pub(super) struct Executor {
 
 /// A batch, or a part of one that the database refused.
 struct Part {
-    commands: Vec<PendingCommand>,
+    work: Vec<Pending>,
     /// Whether waiting commands may join at the next attempt. Only at the first: they must not delay a retry.
     accepts_more: bool,
     backoff: Duration,
 }
 
 impl Part {
-    fn of_batch(commands: Vec<PendingCommand>) -> Self {
-        Self { commands, accepts_more: true, backoff: RETRY_MIN }
+    fn of_batch(work: Vec<Pending>) -> Self {
+        Self { work, accepts_more: true, backoff: RETRY_MIN }
+    }
+
+    fn commands(&self) -> usize {
+        self.work.iter().map(|pending| pending.commands().len()).sum()
     }
 
     fn halves(mut self) -> (Self, Self) {
-        let second = self.commands.split_off(self.commands.len() / 2);
-        let part = |commands| Self { commands, accepts_more: false, backoff: RETRY_MIN };
-        (part(self.commands), part(second))
+        let second = self.work.split_off(self.work.len() / 2);
+        let part = |work| Self { work, accepts_more: false, backoff: RETRY_MIN };
+        (part(self.work), part(second))
     }
 
     /// Whether every command has waited for longer than `limit`.
     fn has_waited(&self, limit: Duration) -> bool {
-        self.commands.iter().all(|pending| pending.accepted_at.elapsed() > limit)
+        self.work.iter().all(|pending| pending.accepted_at.elapsed() > limit)
     }
 }
 
 impl Executor {
-    /// An executor for the commands of one partition, or with `None` for those that span partitions.
+    /// An executor for the commands of one server, or for those that span servers. It caches at most `cache_accounts` accounts;
+    /// `None` if other executors write to its partitions, too.
     pub(super) fn new(
         shared: Shared,
-        partition: Option<i16>,
+        cache_accounts: Option<usize>,
         queue: CommandQueue,
         outage: watch::Sender<Option<&'static str>>,
     ) -> Self {
-        let Settings { partitions, snapshot_every, cache_accounts, clock_skew_max, .. } = shared.settings;
+        let Settings { partitions, snapshot_every, clock_skew_max, .. } = shared.settings;
         let clock = DatabaseClock::new(clock_skew_max);
-        let cache = match partition {
-            Some(_) => AccountCache::of_partition(shared.gate.clone(), partitions, cache_accounts),
-            None => AccountCache::disabled(shared.gate.clone(), partitions),
+        let gate = shared.gate.clone();
+        let cache = match cache_accounts {
+            Some(accounts_max) => AccountCache::new(gate.clone(), partitions, accounts_max),
+            None => AccountCache::disabled(gate.clone(), partitions),
         };
-        let appender = Appender::new(partitions, partition, snapshot_every, cache, shared.gate.clone());
+        let appender = Appender::new(partitions, cache_accounts.is_none(), snapshot_every, cache, gate);
         let availability = Availability::new(outage);
         let rebuilds = StateRebuilds::new(shared.rebuilds.clone());
-        let carried = VecDeque::new();
-        Self { shared, queue, carried, rebuilds, connection: None, appender, unknown: None, availability, clock }
+        Self { shared, queue, rebuilds, connection: None, appender, unknown: None, availability, clock }
     }
 
     /// Runs until shutdown, or until the last handle to the bank is dropped. It answers all accepted commands before it ends.
@@ -148,28 +155,13 @@ impl Executor {
 
     /// Waits for commands; `None` after shutdown, when the queue is empty. While the database is unavailable, or the log contains
     /// an event of a newer release, it sends probes. Without them an outage would not end while no client sends a command.
-    async fn next_batch(&mut self) -> Option<Vec<PendingCommand>> {
-        let mut batch = Vec::new();
+    async fn next_batch(&mut self) -> Option<Vec<Pending>> {
         loop {
-            if !self.carried.is_empty() {
-                batch.extend(self.carried.drain(..self.carried.len().min(BATCH_COMMANDS_MAX)));
-                while batch.len() < BATCH_COMMANDS_MAX
-                    && let Ok(pending) = self.queue.try_recv()
-                {
-                    batch.push(pending);
-                }
-                batch.retain(|pending: &PendingCommand| !pending.response.is_closed());
-                return Some(batch);
-            }
             let is_failing = self.availability.is_failing();
             select! {
                 biased;
-                ready = self.rebuilds.next_ready() => self.carried.extend(ready),
-                received = self.queue.recv_many(&mut batch, BATCH_COMMANDS_MAX) => {
-                    // The callers of closed responses hung up or timed out: their commands are not executed.
-                    batch.retain(|pending| !pending.response.is_closed());
-                    return (received > 0).then_some(batch);
-                }
+                ready = self.rebuilds.next_ready() => self.queue.put_back(ready),
+                is_open = self.queue.wait() => return is_open.then(|| self.queue.take(BATCH_COMMANDS_MAX)),
                 () = self.shared.shutdown.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 () = sleep(RETRY_MAX), if is_failing => self.probe().await,
                 () = self.shared.gate.tripped(), if !is_failing => self.probe().await,
@@ -179,7 +171,7 @@ impl Executor {
 
     /// Attempts to append an empty batch, to find out whether the database is available.
     async fn probe(&mut self) {
-        let mut part = Part { commands: Vec::new(), accepts_more: false, backoff: RETRY_MIN };
+        let mut part = Part { work: Vec::new(), accepts_more: false, backoff: RETRY_MIN };
         let started = Instant::now();
         let result = self.attempt(&mut part).await;
         self.record_availability(started, &part, result);
@@ -189,7 +181,7 @@ impl Executor {
     ///
     /// If the database refuses the batch, the batch is split, so that a command that cannot be stored fails alone. The second
     /// half is decided after the first is committed: no event is written that was decided on a refused command.
-    async fn execute(&mut self, batch: Vec<PendingCommand>) -> usize {
+    async fn execute(&mut self, batch: Vec<Pending>) -> usize {
         let mut events = 0;
         let mut parts = vec![Part::of_batch(batch)];
         while let Some(mut part) = parts.pop() {
@@ -198,17 +190,17 @@ impl Executor {
             match self.record_availability(started, &part, result) {
                 AppendOutcome::Committed(committed) => {
                     events += committed.events;
-                    self.answer(part.commands, committed.results);
+                    self.answer(part.work, committed.results);
                 }
                 AppendOutcome::RefusedByDatabase(error) => {
-                    let commands = part.commands.len();
+                    let commands = part.commands();
                     tracing::error!(reason = error.reason, commands, "database refused a batch");
                     self.appender.invalidate_cache();
-                    if commands > 1 {
+                    if part.work.len() > 1 {
                         let (first, second) = part.halves();
                         parts.extend([second, first]);
                     } else {
-                        self.answer_all(part.commands, &Error::Internal);
+                        self.answer_all(part.work, &Error::Internal);
                     }
                 }
                 AppendOutcome::UnsupportedEvent(error) => {
@@ -216,9 +208,9 @@ impl Executor {
                         reason = error.reason,
                         "log contains an event of a newer release; upgrade this instance"
                     );
-                    self.answer_all(part.commands, &Error::StorageUnavailable { reason: error.outage });
+                    self.answer_all(part.work, &Error::StorageUnavailable { reason: error.outage });
                 }
-                AppendOutcome::ClockSkewed(_) => self.answer_all(part.commands, &Error::ClockSkewed),
+                AppendOutcome::ClockSkewed(_) => self.answer_all(part.work, &Error::ClockSkewed),
                 AppendOutcome::Unavailable(error) => parts.extend(self.back_off(part, error).await),
                 AppendOutcome::OutcomeUnknown(error, unknown) => {
                     self.unknown = Some(unknown);
@@ -238,7 +230,7 @@ impl Executor {
             Some(connection) => connection,
             None => {
                 // No caller waits for an empty batch, so its connection may take longer.
-                let limit = if part.commands.is_empty() { STATEMENT_TIMEOUT } else { CONNECT_TIMEOUT };
+                let limit = if part.work.is_empty() { STATEMENT_TIMEOUT } else { CONNECT_TIMEOUT };
                 let connecting = with_timeout(limit, self.shared.primary.connect());
                 // No data was sent, so no error here can mean that Postgres rejects it: the batch must not be split.
                 let unavailable = |error: sqlx::Error| StorageError { kind: Kind::Unavailable, ..error.into() };
@@ -254,20 +246,16 @@ impl Executor {
             }
         }
         let clock = waiting.run_while_rejecting(self.clock.check(&mut connection)).await?;
-        let preparing = self.appender.prepare(&mut connection, &part.commands);
+        let preparing = self.appender.prepare(&mut connection, &part.work);
         let prepared = waiting.run_while_rejecting(preparing).await?;
-        self.rebuilds.put_aside(&mut part.commands, &prepared);
-        let beginning = self.appender.begin(&mut connection, &part.commands, prepared);
-        let mut path = waiting.run_while_rejecting(beginning).await?;
+        self.rebuilds.put_aside(&mut part.work, &prepared);
+        let beginning = self.appender.begin(&mut connection, &part.work, prepared);
+        let path = waiting.run_while_rejecting(beginning).await?;
         if accepts_more && self.appender.accepts_more_commands(&path) {
-            for pending in waiting.take(BATCH_COMMANDS_MAX.saturating_sub(part.commands.len())) {
-                match self.appender.can_join(&mut path, &pending) {
-                    true => part.commands.push(pending),
-                    false => self.carried.push_back(pending),
-                }
-            }
+            let more = BATCH_COMMANDS_MAX.saturating_sub(part.commands());
+            join_batch(&mut part.work, waiting.queue(), more, |pending| self.appender.can_join(&path, pending));
         }
-        let outcome = waiting.run_while_rejecting(self.appender.append(path, &part.commands, clock)).await?;
+        let outcome = waiting.run_while_rejecting(self.appender.append(path, &part.work, clock)).await?;
         if matches!(outcome, AppendOutcome::Committed(_)) {
             self.connection = Some(connection);
         }
@@ -287,7 +275,7 @@ impl Executor {
                 self.availability.record_failure(started, outage);
                 self.appender.force_locked_path();
             }
-            None => self.availability.record_success(part.commands.is_empty()),
+            None => self.availability.record_success(part.work.is_empty()),
         }
         outcome
     }
@@ -297,13 +285,10 @@ impl Executor {
     async fn back_off(&mut self, mut part: Part, error: StorageError) -> Option<Part> {
         tracing::warn!(failure = error.failure.as_str(), reason = error.reason, "append failed; retrying");
         if self.availability.is_outage() {
-            reject_all(&mut self.queue, error.outage);
-            for pending in self.carried.drain(..) {
-                let _ = pending.response.send(Err(Error::StorageUnavailable { reason: error.outage }));
-            }
+            self.queue.reject_all(error.outage);
         }
         if let Some(error) = self.deadline_error(&part, error.outage) {
-            self.answer_all(part.commands, &error);
+            self.answer_all(part.work, &error);
             return None;
         }
         sleep(part.backoff).await;
@@ -326,24 +311,30 @@ impl Executor {
         }
     }
 
-    fn answer_all(&self, commands: Vec<PendingCommand>, error: &Error) {
-        let results = commands.iter().map(|_| Err(error.clone())).collect();
-        self.answer(commands, results);
+    fn answer_all(&self, work: Vec<Pending>, error: &Error) {
+        let results = work.iter().map(Pending::results).sum();
+        self.answer(work, vec![Err(error.clone()); results]);
     }
 
-    fn answer(&self, commands: Vec<PendingCommand>, results: CommandResults) {
-        assert_eq!(commands.len(), results.len(), "each command has one result");
-        METRICS.batch_commands.observe(commands.len() as f64);
+    fn answer(&self, work: Vec<Pending>, results: CommandResults) {
+        assert_eq!(work.iter().map(Pending::results).sum::<usize>(), results.len(), "all work is answered");
+        let commands: usize = work.iter().map(|pending| pending.commands().len()).sum();
+        METRICS.batch_commands.observe(commands as f64);
         let batch = Span::current();
-        batch.record("commands", commands.len());
-        commands.iter().for_each(|pending| trace::link_command(&pending.span, &batch));
-        let counted = commands.iter().zip(&results).filter(|(pending, result)| is_counted(pending, result));
-        self.shared.stats.record(timestamp::now(), counted.map(|(pending, _)| pending.accepted_at.elapsed()));
-        for (pending, result) in commands.into_iter().zip(results) {
-            METRICS.replays.inc_by(u64::from(is_replay(&result)));
-            // The send fails if the caller hung up. The command is recorded nevertheless.
-            let _ = pending.response.send(result);
+        batch.record("commands", commands);
+        let (mut results, now) = (results.into_iter(), Instant::now());
+        let mut latencies = Vec::with_capacity(commands);
+        for pending in work {
+            trace::link_command(&pending.span, &batch);
+            let own: Vec<CommandResult> = results.by_ref().take(pending.results()).collect();
+            if own.iter().any(|result| is_counted(&pending, result)) {
+                let latency = now.duration_since(pending.accepted_at);
+                latencies.extend(pending.commands().iter().map(|_| latency));
+            }
+            METRICS.replays.inc_by(own.iter().filter(|result| is_replay(result)).count() as u64);
+            pending.answer(own.into_iter());
         }
+        self.shared.stats.record(timestamp::now(), latencies.into_iter());
     }
 
     /// Publishes new positions to the readers of the log. They also poll, so a missed notification only delays them.
@@ -363,8 +354,29 @@ impl Executor {
     }
 }
 
+/// Adds waiting commands to a batch, at most `commands_max`. A command that cannot join stays in the queue, and so do the later
+/// commands of its accounts: the order of the commands of each account stays.
+fn join_batch(
+    batch: &mut Vec<Pending>,
+    queue: &mut CommandQueue,
+    commands_max: usize,
+    can_join: impl Fn(&Pending) -> bool,
+) {
+    let mut waiting_accounts = HashSet::new();
+    let mut put_back = Vec::new();
+    for pending in queue.take_more(commands_max) {
+        if can_join(&pending) && !pending.accounts().any(|account_id| waiting_accounts.contains(&account_id)) {
+            batch.push(pending);
+        } else {
+            waiting_accounts.extend(pending.accounts());
+            put_back.push(pending);
+        }
+    }
+    queue.put_back(put_back);
+}
+
 /// Whether a result was recorded earlier under the same idempotency key.
-fn is_replay(result: &Result<CommandOutcome, Error>) -> bool {
+fn is_replay(result: &CommandResult) -> bool {
     match result {
         Ok(outcome) => outcome.replayed,
         Err(Error::Refused(refused)) => refused.replayed,
@@ -380,7 +392,7 @@ fn is_replay(result: &Result<CommandOutcome, Error>) -> bool {
 
 /// Whether a command counts in the statistics: it was executed, or refused by the state, and was no dry run. The task that records
 /// expiries sends no requests, so its commands do not count.
-fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) -> bool {
+fn is_counted(pending: &Pending, result: &CommandResult) -> bool {
     let is_decided = match result {
         Ok(_) => true,
         Err(Error::Refused(refused)) => refused.reason != Refusal::NotVisible,
@@ -392,6 +404,9 @@ fn is_counted(pending: &PendingCommand, result: &Result<CommandOutcome, Error>) 
             | Error::Internal,
         ) => false,
     };
-    let is_expiry = matches!(pending.command, Command::Account { command: AccountCommand::ReleaseExpired { .. }, .. });
-    is_decided && !pending.context.dry_run && !is_expiry
+    let is_request = |CommandInContext { command, context }: &CommandInContext| {
+        let is_expiry = matches!(command, Command::Account { command: AccountCommand::ReleaseExpired { .. }, .. });
+        !context.dry_run && !is_expiry
+    };
+    is_decided && pending.commands().iter().all(is_request)
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     account_cache::LoadedAccounts,
-    command::PendingCommand,
+    pending::Pending,
     storage_error::{STATEMENT_TIMEOUT, StorageError},
 };
 use passbook_domain::{
@@ -44,13 +44,13 @@ impl History {
     pub(super) async fn load(
         connection: &mut PgConnection,
         partitions: Partitions,
-        batch: &[PendingCommand],
+        batch: &[Pending],
         accounts: &LoadedAccounts,
     ) -> Result<Self, StorageError> {
         let mut history = Self::default();
         let mut movements: BTreeMap<i16, BTreeSet<StreamVersion>> = BTreeMap::new();
         let mut missing: BTreeMap<i16, BTreeSet<StreamVersion>> = BTreeMap::new();
-        for command in batch.iter().map(|pending| &pending.command) {
+        for command in batch.iter().flat_map(Pending::commands).map(|command| &command.command) {
             for (event, _) in reversed_events(command).into_iter().flatten() {
                 movements.entry(partitions.partition_of(event.stream_id)).or_default().insert(event);
             }

@@ -142,6 +142,7 @@ impl<D: DueHolds> HoldExpiry<D> {
             idempotency_key: None,
             if_match: None,
             dry_run: false,
+            batch_id: None,
         };
         let outcome = self.bank.execute(command, context).await?;
         Ok(outcome.receipt.event_count())

@@ -1,15 +1,18 @@
-//! The write side: commands become events. [`Bank::execute`] puts a command into the queue of its partition and waits for the
-//! result. Each partition has one executor, which decides and appends the waiting commands in batches.
+//! The write side: commands become events. [`Bank::execute`] puts a command into the queue of its executor and waits for the
+//! result. One executor serves all partitions of one server. It decides and appends the waiting commands in batches.
 //!
-//! A command passes through `executor` (queue, batches, retries), `appender` (optimistic or locked append, `account_cache`) and
-//! `decide_batch` (pure decisions), and ends as a [`Receipt`].
+//! A command passes through `executor` (`queue`, batches, retries), `appender` (optimistic or locked append, `account_cache`) and
+//! `decide_batch` (pure decisions), and ends as a [`Receipt`]. Batches of a client (`batch`, `command_stream`) are made of the same
+//! commands.
 
 mod account_cache;
 mod append_outcome;
 mod appender;
+mod batch;
 mod clock;
 mod command;
 mod command_stats;
+mod command_stream;
 mod decide_batch;
 mod executor;
 mod history;
@@ -17,27 +20,31 @@ mod hold_expiry;
 mod hold_receipt;
 mod key_deletion;
 mod outage;
+mod pending;
+mod queue;
 mod receipt;
 mod reversal_lookup;
 mod state_rebuild;
 mod storage_error;
 mod unsupported_event;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, slice, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span};
+use tracing::Span;
 use uuid::Uuid;
 
 use self::{
-    command::PendingCommand,
     command_stats::CommandStats,
+    command_stream::STREAMS_COMMANDS_MAX,
     executor::{Executor, Shared},
+    pending::{CommandInContext, CommandResult, Pending, Response, StreamPlace, Work},
+    queue::{CommandQueue, QueueSender},
     reversal_lookup::ReversalLookup,
     state_rebuild::RebuildContext,
     storage_error::CHANGED_HISTORY,
@@ -47,19 +54,21 @@ use passbook_domain::Command;
 use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
 use passbook_telemetry::{supervision, trace::TARGET};
 
+pub use batch::{BatchCommand, Request};
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch, Refusal, Refused};
 pub use command_stats::CommandStatsBucket;
+pub use command_stream::{CommandStream, PendingOutcome, STREAM_COMMANDS_MAX};
 pub use executor::Settings;
 pub use hold_expiry::{DueHolds, HoldExpiry};
 pub use hold_receipt::HoldReceipt;
 pub use key_deletion::KeyDeletion;
 pub use receipt::{
-    AccountReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal,
+    AccountReceipt, BatchReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal,
     RefusedBecause, TransferReceipt,
 };
 pub use reversal_lookup::Reversal;
 
-/// How many commands may wait in one queue. More are answered [`Error::Overloaded`] at once.
+/// How many commands may wait in all queues, without those of streams. More are answered [`Error::Overloaded`] at once.
 pub const QUEUE_COMMANDS_MAX: usize = 4096;
 /// How often the movement of a reversal is read, if the log has another event at its version when the reversal is decided.
 const REVERSAL_ATTEMPTS_MAX: usize = 3;
@@ -68,8 +77,12 @@ const REVERSAL_ATTEMPTS_MAX: usize = 3;
 #[derive(Clone)]
 pub struct Bank {
     partitions: Partitions,
-    /// One queue for each partition, then, if there are several partitions, one for commands that span partitions.
-    queues: Arc<[PartitionQueue]>,
+    /// The queue of each executor. If there are several, each serves one partition, and the last one the commands that span them.
+    queues: Arc<[ExecutorQueue]>,
+    /// The places of the commands that wait, without those of streams.
+    places: Arc<Semaphore>,
+    /// The places of the commands of all streams that are not answered.
+    stream_places: Arc<Semaphore>,
     command_timeout: Duration,
     stats: Arc<CommandStats>,
     reversals: ReversalLookup,
@@ -77,8 +90,8 @@ pub struct Bank {
 }
 
 /// The queue of one executor, and the executor's state.
-struct PartitionQueue {
-    commands: mpsc::Sender<PendingCommand>,
+struct ExecutorQueue {
+    work: QueueSender,
     /// Why the executor cannot append; `None` if it can.
     outage: watch::Receiver<Option<&'static str>>,
 }
@@ -90,7 +103,8 @@ impl fmt::Debug for Bank {
 }
 
 impl Bank {
-    /// Starts one executor for each partition and, if there are several partitions, one more for commands that span partitions.
+    /// Starts one executor. If the partitions lie on several servers, it starts one for each partition, and one more for the commands
+    /// that span partitions.
     ///
     /// After each batch the executors publish the position of each head to `appended`, which has one sender for each partition.
     /// `unsupported_event` names an event that only a newer release can decode; an executor or a projector sets it. No command
@@ -105,7 +119,7 @@ impl Bank {
         unsupported_event: Arc<watch::Sender<Option<StreamVersion>>>,
         shutdown: CancellationToken,
     ) -> (Self, Vec<JoinHandle<()>>) {
-        let Settings { partitions, command_timeout, .. } = settings;
+        let Settings { partitions, is_distributed, cache_accounts, command_timeout, .. } = settings;
         let gate = UnsupportedEventGate::new(unsupported_event, partitions);
         let stats = Arc::new(CommandStats::new(timestamp::now()));
         let reversals = ReversalLookup::new(&primary, gate.clone(), partitions);
@@ -119,33 +133,39 @@ impl Bank {
             stats: Arc::clone(&stats),
             shutdown: shutdown.clone(),
         };
-        let spanning = partitions.is_partitioned().then_some(None);
-        let (queues, executors): (Vec<_>, Vec<_>) = partitions
-            .all()
-            .map(Some)
-            .chain(spanning)
-            .map(|partition| {
-                let (commands, queue) = mpsc::channel(QUEUE_COMMANDS_MAX);
-                let (failed, outage) = watch::channel(None);
-                let executor = Executor::new(shared.clone(), partition, queue, failed);
-                let run = async move {
-                    supervision::panic_if_injected("executor");
-                    executor.run().await;
-                };
-                (PartitionQueue { commands, outage }, tokio::spawn(run))
-            })
-            .unzip();
-        (Self { partitions, queues: queues.into(), command_timeout, stats, reversals, shutdown }, executors)
+        // The number of accounts that each executor caches. One that spans partitions caches none.
+        let caches = match is_distributed && partitions.is_partitioned() {
+            true => {
+                let share = cache_accounts.div_ceil(partitions.all().len());
+                partitions.all().map(|_| Some(share)).chain([None]).collect()
+            }
+            false => vec![Some(cache_accounts)],
+        };
+        let start = |cache_accounts| {
+            let (work, queue) = CommandQueue::new();
+            let (failed, outage) = watch::channel(None);
+            let executor = Executor::new(shared.clone(), cache_accounts, queue, failed);
+            let run = async move {
+                supervision::panic_if_injected("executor");
+                executor.run().await;
+            };
+            (ExecutorQueue { work, outage }, tokio::spawn(run))
+        };
+        let (queues, executors): (Vec<_>, Vec<_>) = caches.into_iter().map(start).unzip();
+        let places = Arc::new(Semaphore::new(QUEUE_COMMANDS_MAX));
+        let stream_places = Arc::new(Semaphore::new(STREAMS_COMMANDS_MAX));
+        let queues = queues.into();
+        (Self { partitions, queues, places, stream_places, command_timeout, stats, reversals, shutdown }, executors)
     }
 
     /// Whether all executors accept commands.
     pub fn is_running(&self) -> bool {
-        self.queues.iter().all(|queue| !queue.commands.is_closed())
+        self.queues.iter().all(|queue| !queue.work.is_closed())
     }
 
-    /// How many commands wait in all queues.
+    /// How many commands wait in all queues, without those of streams.
     pub fn waiting(&self) -> usize {
-        self.queues.iter().map(|queue| queue.commands.max_capacity() - queue.commands.capacity()).sum()
+        QUEUE_COMMANDS_MAX.saturating_sub(self.places.available_permits())
     }
 
     /// Whether an executor refuses commands because the clock of this instance differs too much from the database's.
@@ -184,17 +204,9 @@ impl Bank {
     /// # Errors
     /// See [`Error`]. After [`Error::OutcomeUnknown`] the command may be recorded; after all others it is not.
     pub async fn execute(&self, command: Command, context: CommandContext) -> Result<CommandOutcome, Error> {
-        let (response, outcome) = oneshot::channel();
-        let span = match Span::current().is_disabled() {
-            true => Span::none(),
-            false => tracing::info_span!(target: TARGET, "command"),
-        };
-        let pending = PendingCommand { command, context, response, accepted_at: Instant::now(), span: span.clone() };
-        self.accept(pending)?;
-        match timeout(self.command_timeout, outcome).instrument(span).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(Error::OutcomeUnknown),
-        }
+        let places = self.take_places(1)?;
+        self.enqueue(|response| Work::Command(CommandInContext { command, context }, response), Some(places), None)
+            .await
     }
 
     /// Pays back a movement, which is first read from the log. Otherwise as [`Self::execute`].
@@ -202,36 +214,101 @@ impl Bank {
     /// # Errors
     /// As [`Self::execute`].
     pub async fn reverse(&self, reversal: Reversal, context: CommandContext) -> Result<CommandOutcome, Error> {
-        let changed = Error::StorageUnavailable { reason: CHANGED_HISTORY };
         for _ in 0..REVERSAL_ATTEMPTS_MAX {
-            let command =
-                self.reversals.command(reversal.clone()).await.map_err(|error| match (error, self.outage()) {
-                    // During an outage the reversals wait for a database that does not answer.
-                    (Error::Overloaded, Some(reason)) => Error::StorageUnavailable { reason },
-                    (error, _) => error,
-                })?;
+            let command = self.look_up(reversal.clone()).await?;
             let result = self.execute(command, context.clone()).await;
-            if result.as_ref().err() != Some(&changed) {
+            if !self.must_look_up_again(&result) {
                 return result;
             }
-            // The event was recorded meanwhile, or the connection leads to a former primary.
-            self.reversals.close_connections();
         }
         tracing::warn!("movement to reverse differs in the log");
-        Err(changed)
+        Err(Error::StorageUnavailable { reason: CHANGED_HISTORY })
     }
 
-    /// Puts a command into its queue.
-    fn accept(&self, pending: PendingCommand) -> Result<(), Error> {
+    /// Reads the movement of a reversal from the log.
+    async fn look_up(&self, reversal: Reversal) -> Result<Command, Error> {
+        self.reversals.command(reversal).await.map_err(|error| match (error, self.outage()) {
+            // During an outage the reversals wait for a database that does not answer.
+            (Error::Overloaded, Some(reason)) => Error::StorageUnavailable { reason },
+            (error, _) => error,
+        })
+    }
+
+    /// Whether the executor found other events than the reversal was made from: one was recorded meanwhile, or the connection leads to
+    /// a former primary.
+    fn must_look_up_again(&self, result: &CommandResult) -> bool {
+        let differs = result.as_ref().err() == Some(&Error::StorageUnavailable { reason: CHANGED_HISTORY });
+        if differs {
+            self.reversals.close_connections();
+        }
+        differs
+    }
+
+    /// Takes places for commands in the queues.
+    fn take_places(&self, commands: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let commands = u32::try_from(commands).map_err(|_| Error::Overloaded)?;
+        Arc::clone(&self.places).try_acquire_many_owned(commands).map_err(|_| Error::Overloaded)
+    }
+
+    /// Puts a command or a batch into its queue at once, and returns the future of its result.
+    fn enqueue(
+        &self,
+        work: impl FnOnce(Response) -> Work,
+        queue_places: Option<OwnedSemaphorePermit>,
+        stream_place: Option<StreamPlace>,
+    ) -> PendingOutcome {
+        let (response, outcome) = oneshot::channel();
+        let sent = self.send(work(response), queue_places, stream_place);
+        self.pending_outcome(&sent, outcome)
+    }
+
+    /// Puts work into its queue, and returns its span.
+    fn send(
+        &self,
+        work: Work,
+        queue_places: Option<OwnedSemaphorePermit>,
+        stream_place: Option<StreamPlace>,
+    ) -> Result<Span, Error> {
         if self.shutdown.is_cancelled() {
             return Err(Error::Overloaded);
         }
-        let at = match decide_batch::partitions_of(&pending.command, self.partitions) {
-            (home, None) => home,
-            (_, Some(_)) => self.partitions.count(),
+        let span = match Span::current().is_disabled() {
+            true => Span::none(),
+            false => tracing::info_span!(target: TARGET, "command"),
         };
-        let queue = usize::try_from(at).ok().and_then(|at| self.queues.get(at)).ok_or(Error::Internal)?;
-        queue.commands.try_send(pending).map_err(|_| Error::Overloaded)
+        let pending = Pending { work, accepted_at: Instant::now(), span: span.clone(), queue_places, stream_place };
+        let queue = self.queues.get(self.queue_of(pending.commands())).ok_or(Error::Internal)?;
+        queue.work.send(pending).map_err(|_| Error::Overloaded)?;
+        Ok(span)
+    }
+
+    /// The future of a result of work that was sent.
+    fn pending_outcome(&self, sent: &Result<Span, Error>, outcome: oneshot::Receiver<CommandResult>) -> PendingOutcome {
+        match sent {
+            Ok(span) => PendingOutcome::waiting(outcome, Instant::now() + self.command_timeout, span.clone()),
+            Err(error) => PendingOutcome::ready(Err(error.clone())),
+        }
+    }
+
+    /// Whether the executor of the command serves the partitions of several servers.
+    fn is_spanning(&self, command: &CommandInContext) -> bool {
+        let last = self.queues.len() - 1;
+        last > 0 && self.queue_of(slice::from_ref(command)) == last
+    }
+
+    /// The index of the queue whose executor serves all accounts of the commands.
+    fn queue_of(&self, commands: &[CommandInContext]) -> usize {
+        let last = self.queues.len() - 1;
+        if last == 0 {
+            return 0;
+        }
+        let accounts = commands.iter().flat_map(|command| command.command.accounts());
+        let mut partitions = accounts.map(|account_id| self.partitions.partition_of(account_id));
+        let first = partitions.next().unwrap_or_default();
+        match partitions.all(|partition| partition == first) {
+            true => usize::try_from(first).unwrap_or(last),
+            false => last,
+        }
     }
 }
 
@@ -250,6 +327,7 @@ mod tests {
         let command_timeout = Duration::from_secs(10);
         let settings = Settings {
             partitions: Partitions::ONE,
+            is_distributed: false,
             command_timeout,
             snapshot_every: 100,
             cache_accounts: 100,
@@ -270,6 +348,7 @@ mod tests {
             idempotency_key: None,
             if_match: None,
             dry_run: false,
+            batch_id: None,
         };
         bank.execute(command, context).await.err()
     }

@@ -4,11 +4,11 @@
 use std::{future::Future, pin::pin, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, timeout_at},
 };
 
-use super::command::{Error, PendingCommand};
+use super::queue::CommandQueue;
 use passbook_event_store::StorageFailure;
 
 /// How long a command waits for an unavailable database.
@@ -17,8 +17,6 @@ pub(super) const OUTAGE_WAIT_MAX: Duration = Duration::from_millis(1_500);
 const REJECT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long after the last failure an empty batch ends an outage. It writes nothing, so it cannot notice a full disk.
 const RECOVERY_GRACE: Duration = Duration::from_secs(2);
-
-pub(super) type CommandQueue = mpsc::Receiver<PendingCommand>;
 
 /// Whether the executor can append.
 pub(super) struct Availability {
@@ -81,26 +79,13 @@ impl<'q> WaitingCommands<'q> {
             if let Ok(output) = timeout_at(self.reject_at, &mut step).await {
                 return output;
             }
-            reject_all(self.queue, StorageFailure::TimedOut.sentence());
+            self.queue.reject_all(StorageFailure::TimedOut.sentence());
             self.reject_at = Instant::now() + REJECT_INTERVAL;
         }
     }
 
-    /// Takes up to `commands_max` waiting commands out of the queue.
-    pub(super) fn take(&mut self, commands_max: usize) -> Vec<PendingCommand> {
-        let mut taken = Vec::new();
-        while taken.len() < commands_max
-            && let Ok(pending) = self.queue.try_recv()
-        {
-            taken.extend((!pending.response.is_closed()).then_some(pending));
-        }
-        taken
-    }
-}
-
-/// Rejects all waiting commands. Nothing was written for them. `reason` is a sentence.
-pub(super) fn reject_all(queue: &mut CommandQueue, reason: &'static str) {
-    while let Ok(pending) = queue.try_recv() {
-        let _ = pending.response.send(Err(Error::StorageUnavailable { reason }));
+    /// The queue, between two steps.
+    pub(super) fn queue(&mut self) -> &mut CommandQueue {
+        self.queue
     }
 }

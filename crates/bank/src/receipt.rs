@@ -26,10 +26,13 @@ pub enum RecordedOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedRefusal {
-    /// The account whose partition stores the key: that of the command, or the sender of a transfer.
+    /// The account whose partition stores the key: that of the command, the sender of a transfer, or that of a batch's first command.
     pub account_id: Uuid,
     /// Why the command was refused.
     pub refused: RefusedBecause,
+    /// The index of the refused command, if the key is that of a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
     /// `true` if the caller could see the receiver of the transfer, so that the reason may be a fact about that account.
     #[serde(default, skip_serializing_if = "is_false")]
     pub saw_receiver: bool,
@@ -67,8 +70,21 @@ fn is_sender(side: &Side) -> bool {
 pub enum Receipt {
     /// Money moved between two accounts.
     Transfer(Box<TransferReceipt>),
+    /// The commands of a batch were executed, in one transaction.
+    Batch(BatchReceipt),
     /// One account changed.
     Account(AccountReceipt),
+}
+
+/// The receipt of a batch of which all or none is executed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchReceipt {
+    /// The id of the batch, which the metadata of its events contain.
+    pub batch_id: Uuid,
+    /// The position of the batch in the log. Pass it as `min_position` to read your own writes.
+    pub position: Position,
+    /// The receipt of each command, in order.
+    pub results: Vec<Receipt>,
 }
 
 /// One account after a command.
@@ -184,10 +200,10 @@ pub struct HiddenAccount {
 }
 
 impl Receipt {
-    /// The account that changed; `None` for a transfer, which changes two.
+    /// The account that changed; `None` for a transfer or a batch, which changes several.
     pub fn account_id(&self) -> Option<Uuid> {
         match self {
-            Receipt::Transfer(_) => None,
+            Receipt::Transfer(_) | Receipt::Batch(_) => None,
             Receipt::Account(account) => Some(account.account_id),
         }
     }
@@ -195,6 +211,7 @@ impl Receipt {
     /// The hold that the command placed, captured or voided.
     pub fn hold(&self) -> Option<&HoldReceipt> {
         match self {
+            Receipt::Batch(_) => None,
             Receipt::Transfer(transfer) => transfer.hold.as_ref(),
             Receipt::Account(account) => account.hold.as_ref(),
         }
@@ -211,10 +228,11 @@ impl Receipt {
         self
     }
 
-    /// The number of events that the command recorded on the account that it names.
+    /// The number of events that the command recorded on the account that it names, or the sum of a batch.
     pub(super) fn event_count(&self) -> u64 {
         match self {
             Receipt::Transfer(transfer) => transfer.from.events.len() as u64,
+            Receipt::Batch(batch) => batch.results.iter().map(Receipt::event_count).sum(),
             Receipt::Account(account) => account.events.len() as u64,
         }
     }
@@ -223,6 +241,7 @@ impl Receipt {
     pub fn position(&self) -> Position {
         match self {
             Receipt::Transfer(transfer) => transfer.position.clone(),
+            Receipt::Batch(batch) => batch.position.clone(),
             Receipt::Account(account) => account.position.clone(),
         }
     }
@@ -263,7 +282,8 @@ mod tests {
             for (side, saw_receiver, members) in
                 [(Side::Sender, false, ""), (Side::Receiver, true, r#","saw_receiver":true,"side":"receiver""#)]
             {
-                let outcome = RecordedOutcome::Refused(RecordedRefusal { account_id, refused, saw_receiver, side });
+                let outcome =
+                    RecordedOutcome::Refused(RecordedRefusal { account_id, refused, index: None, saw_receiver, side });
                 let json = format!(r#"{{"account_id":"{account_id}","refused":{json}{members}}}"#);
                 assert_eq!(serde_json::to_string(&outcome).expect("JSON"), json);
                 assert_eq!(serde_json::from_str::<RecordedOutcome>(&json).expect("an outcome"), outcome);

@@ -113,18 +113,13 @@ impl ReversalLookup {
     async fn read(&self, connection: &mut PgConnection, reversal: Reversal) -> Result<Command, LookupError> {
         let (account_id, version) = (reversal.account_id, reversal.version);
         let found = self.event(connection, account_id, version).await?;
-        let original = found.as_ref().and_then(|found| found.movement);
+        let mut other = None;
         if let Some(found) = &found
-            && let Some(movement) = original
-            && let Some(transfer) = transfer_of(movement)
+            && let Some(transfer) = found.movement.and_then(transfer_of)
         {
-            let other = self.other_side(connection, transfer, found.recorded_at).await?;
-            return Ok(Command::ReverseTransfer(reverse_transfer(reversal, transfer, movement, other)));
+            other = Some(self.other_side(connection, transfer, found.recorded_at).await?);
         }
-        let Reversal { amount, reason, .. } = reversal;
-        let event_id = found.map(|found| found.event_id);
-        let command = AccountCommand::Reverse(Reverse { version, event_id, original, reversed: 0, amount, reason });
-        Ok(Command::Account { account_id, command })
+        Ok(command_of(reversal, found.map(|found| (found.event_id, found.movement)), other))
     }
 
     /// The event at a version; `None` if there is none.
@@ -159,9 +154,7 @@ impl ReversalLookup {
         for recorded in with_timeout(STATEMENT_TIMEOUT, reading).await? {
             let event = self.decode(&recorded)?;
             let movement = RecordedMovement::of_event(&event, recorded.version, recorded.id);
-            let is_other =
-                |side: TransferSide| (side.transfer_id, side.is_sent) == (transfer.transfer_id, !transfer.is_sent);
-            if movement.and_then(transfer_of).is_some_and(is_other) {
+            if movement.and_then(transfer_of).is_some_and(|side| side.is_other_of(transfer)) {
                 return Ok(ReversedSide { account_id, version: recorded.version, event_id: recorded.id });
             }
         }
@@ -202,21 +195,46 @@ impl From<sqlx::Error> for LookupError {
 
 /// A transfer as one of its sides records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TransferSide {
+pub(super) struct TransferSide {
     transfer_id: Uuid,
     /// Whether this side sent the money.
     is_sent: bool,
     /// The account of the other side.
-    other: Uuid,
+    pub other: Uuid,
+}
+
+impl TransferSide {
+    /// Whether this is the other side of the same transfer.
+    pub(super) fn is_other_of(self, side: Self) -> bool {
+        (self.transfer_id, self.is_sent) == (side.transfer_id, !side.is_sent)
+    }
 }
 
 /// The transfer that a movement is a side of.
-fn transfer_of(movement: RecordedMovement) -> Option<TransferSide> {
+pub(super) fn transfer_of(movement: RecordedMovement) -> Option<TransferSide> {
     match movement.kind {
         MovementKind::Sent { transfer_id, to } => Some(TransferSide { transfer_id, is_sent: true, other: to }),
         MovementKind::Received { transfer_id, from } => Some(TransferSide { transfer_id, is_sent: false, other: from }),
         MovementKind::Credit | MovementKind::Debit | MovementKind::Reversal => None,
     }
+}
+
+/// The command that reverses an event, which is given with its id and the movement that it records. A transfer needs its other side.
+pub(super) fn command_of(
+    reversal: Reversal,
+    event: Option<(Uuid, Option<RecordedMovement>)>,
+    other: Option<ReversedSide>,
+) -> Command {
+    let original = event.and_then(|(_, movement)| movement);
+    if let Some(movement) = original
+        && let Some((transfer, other)) = transfer_of(movement).zip(other)
+    {
+        return Command::ReverseTransfer(reverse_transfer(reversal, transfer, movement, other));
+    }
+    let Reversal { account_id, version, amount, reason } = reversal;
+    let event_id = event.map(|(event_id, _)| event_id);
+    let command = AccountCommand::Reverse(Reverse { version, event_id, original, reversed: 0, amount, reason });
+    Command::Account { account_id, command }
 }
 
 fn reverse_transfer(

@@ -4,13 +4,7 @@
 //!
 //! A task reads slices and stores snapshots at intervals. The account is loaded from the last one, also after a restart.
 
-use std::{
-    collections::{HashMap, HashSet},
-    future::pending,
-    mem,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, future::pending, mem, sync::Arc, time::Duration};
 
 use tokio::{
     select,
@@ -24,8 +18,9 @@ use uuid::Uuid;
 use super::{
     QUEUE_COMMANDS_MAX,
     account_cache::{CachedAccount, LoadedAccounts, NotLoaded, evolve},
-    command::{Error, PendingCommand},
+    command::Error,
     outage::OUTAGE_WAIT_MAX,
+    pending::Pending,
     storage_error::{STATE_REBUILDING, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
 };
@@ -62,7 +57,7 @@ impl RebuildContext {
 pub(super) struct StateRebuilds {
     context: RebuildContext,
     running: HashMap<Uuid, AbortOnDropHandle<()>>,
-    waiting: HashMap<Uuid, Vec<PendingCommand>>,
+    waiting: HashMap<Uuid, Vec<Pending>>,
     done: (mpsc::UnboundedSender<Uuid>, mpsc::UnboundedReceiver<Uuid>),
 }
 
@@ -71,32 +66,43 @@ impl StateRebuilds {
         Self { context, running: HashMap::new(), waiting: HashMap::new(), done: mpsc::unbounded_channel() }
     }
 
-    /// Takes the commands of accounts that are [`NotLoaded::TooLong`] out of a batch, and starts a task for each such account.
-    pub(super) fn put_aside(&mut self, batch: &mut Vec<PendingCommand>, prepared: &LoadedAccounts) {
+    /// Takes the commands of accounts that are [`NotLoaded::TooLong`] out of a batch, and starts a task for each such account. The
+    /// later commands of all accounts of such a command wait, too, so that the order of the commands of each account stays.
+    pub(super) fn put_aside(&mut self, batch: &mut Vec<Pending>, prepared: &LoadedAccounts) {
         let too_long = prepared.iter().filter(|(_, loaded)| matches!(loaded, Err(NotLoaded::TooLong)));
-        let too_long: HashSet<Uuid> = too_long.map(|(account_id, _)| *account_id).collect();
-        if too_long.is_empty() {
+        let too_long: Vec<Uuid> = too_long.map(|(account_id, _)| *account_id).collect();
+        if too_long.is_empty() && self.waiting.is_empty() {
             return;
         }
-        let mut waiting = self.waiting.values().map(Vec::len).sum::<usize>();
+        // The account whose task the commands of an account wait for.
+        let mut waits_for: HashMap<Uuid, Uuid> = HashMap::new();
+        for (long, commands) in &self.waiting {
+            waits_for.extend(commands.iter().flat_map(Pending::accounts).map(|account_id| (account_id, *long)));
+        }
+        waits_for.extend(too_long.iter().map(|account_id| (*account_id, *account_id)));
+        let mut waiting = self.waiting.values().flatten().map(|pending| pending.commands().len()).sum::<usize>();
         for pending in mem::take(batch) {
-            let Some(account_id) = pending.command.accounts().find(|account_id| too_long.contains(account_id)) else {
+            let Some(long) = pending.accounts().find_map(|account_id| waits_for.get(&account_id).copied()) else {
                 batch.push(pending);
                 continue;
             };
-            self.start(account_id);
-            if waiting >= QUEUE_COMMANDS_MAX || pending.accepted_at.elapsed() > OUTAGE_WAIT_MAX {
+            if too_long.contains(&long) {
+                self.start(long);
+            }
+            let commands = pending.commands().len();
+            if waiting + commands > QUEUE_COMMANDS_MAX || pending.accepted_at.elapsed() > OUTAGE_WAIT_MAX {
                 reject(pending);
             } else {
-                waiting += 1;
-                self.waiting.entry(account_id).or_default().push(pending);
+                waiting += commands;
+                waits_for.extend(pending.accounts().map(|account_id| (account_id, long)));
+                self.waiting.entry(long).or_default().push(pending);
             }
         }
     }
 
     /// The commands of the next account whose task has ended; the account may still be too long if the task has failed. An empty
     /// result means that commands have waited too long and were rejected. Cancellation safe.
-    pub(super) async fn next_ready(&mut self) -> Vec<PendingCommand> {
+    pub(super) async fn next_ready(&mut self) -> Vec<Pending> {
         if self.running.is_empty() {
             return pending().await;
         }
@@ -149,9 +155,8 @@ impl StateRebuilds {
     }
 }
 
-fn reject(pending: PendingCommand) {
-    // The send fails if the caller hung up.
-    let _ = pending.response.send(Err(Error::StorageUnavailable { reason: STATE_REBUILDING }));
+fn reject(pending: Pending) {
+    pending.reject(&Error::StorageUnavailable { reason: STATE_REBUILDING });
 }
 
 /// Folds the account from its last snapshot on, and stores snapshots of the state.

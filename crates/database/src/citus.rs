@@ -88,6 +88,17 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
     Ok(())
 }
 
+/// Whether the tables lie on the nodes of a cluster.
+pub(super) async fn is_distributed(connection: &mut PgConnection) -> Result<bool, Error> {
+    // The catalogue is missing without the extension, and the parser would refuse its name.
+    if !query_scalar("SELECT to_regclass('pg_dist_partition') IS NOT NULL").fetch_one(&mut *connection).await? {
+        return Ok(false);
+    }
+    let is_distributed =
+        query_scalar("SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('log_head'))");
+    Ok(is_distributed.fetch_one(connection).await?)
+}
+
 async fn allow_login(connection: &mut PgConnection) -> Result<(), Error> {
     let can_login = query_scalar("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'");
     if can_login.fetch_one(&mut *connection).await? {

@@ -128,6 +128,14 @@ impl Database {
         self.with_connection(citus::distribute).await
     }
 
+    /// Whether the partitions lie on several servers.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or the catalogue cannot be read.
+    pub async fn is_distributed(&self) -> Result<bool, Error> {
+        self.with_connection(citus::is_distributed).await
+    }
+
     /// Makes sure that this release can serve the schema: the owner of the tables migrates it, other users check it.
     ///
     /// # Errors
@@ -144,14 +152,14 @@ impl Database {
         self.with_connection(schema::check).await
     }
 
-    async fn with_connection<E>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> Result<(), E>) -> Result<(), Error>
+    async fn with_connection<T, E>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>) -> Result<T, Error>
     where
         Error: From<E>,
     {
         let mut connection = connect(&self.primary).await?;
-        work(&mut connection).await?;
+        let value = work(&mut connection).await?;
         close(connection).await;
-        Ok(())
+        Ok(value)
     }
 
     /// Runs `work` on a new connection with the rights of the service role.

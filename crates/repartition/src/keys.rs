@@ -1,7 +1,10 @@
 //! Copies idempotency keys, so that a retry after the move gets its first outcome. The positions in a receipt are replaced by those
 //! of the new log. A recorded refusal has no position and is copied as it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
+};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -105,6 +108,11 @@ fn target_partitions(
             (transfer.from.account_id, false)
         }
         Receipt::Account(account) => (account.account_id, account.version == 1),
+        // The key of a batch is stored where that of its first command would be.
+        Receipt::Batch(batch) => match batch.results.first() {
+            Some(first) => return target_partitions(id, first, source_partition, (from, to)),
+            None => return vec![],
+        },
     };
     let of_account = to.partition_of(account_id);
     let of_key = to.partition_of_key(&id.caller, &id.key);
@@ -130,6 +138,7 @@ fn events_of(receipt: &Receipt) -> Vec<StreamVersion> {
             Counterparty::Visible(to) => vec![event(&transfer.from), event(to)],
             Counterparty::Hidden(_) => vec![event(&transfer.from)],
         },
+        Receipt::Batch(batch) => batch.results.iter().flat_map(events_of).collect(),
     }
 }
 
@@ -152,6 +161,13 @@ fn with_new_positions(
                 to.position = new_position(to)?;
                 transfer.position = transfer.position.clone().merge(to.position.clone());
             }
+        }
+        Receipt::Batch(batch) => {
+            let results = mem::take(&mut batch.results).into_iter();
+            let results: Option<Vec<Receipt>> =
+                results.map(|receipt| with_new_positions(receipt, to, events)).collect();
+            batch.results = results?;
+            batch.position = batch.results.iter().map(Receipt::position).reduce(Position::merge)?;
         }
     }
     Some(receipt)

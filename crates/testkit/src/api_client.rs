@@ -127,6 +127,17 @@ impl ApiClient {
         self.command(&format!("/v1/accounts/{account}/close"), json!({})).await
     }
 
+    /// Sends a batch in JSON.
+    pub async fn batch(&self, mode: &str, commands: &[Value]) -> Response {
+        self.command("/v1/batches", json!({"mode": mode, "commands": commands})).await
+    }
+
+    /// Sends a batch as lines of JSON.
+    pub async fn batch_lines(&self, lines: impl Into<reqwest::Body>) -> Response {
+        let client = self.with_header("content-type", "application/x-ndjson");
+        client.send(Method::POST, "/v1/batches", lines).await
+    }
+
     /// Sends a command with a JSON body.
     pub async fn command(&self, path: &str, body: Value) -> Response {
         self.send_command(Method::POST, path, body).await

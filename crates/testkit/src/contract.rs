@@ -16,15 +16,20 @@ use uuid::Uuid;
 use crate::response::{Response, is_time};
 
 /// Documented headers that a response may lack, with the statuses for which this holds; no status: all of them.
-const OPTIONAL_HEADERS: [(&str, &[u16]); 5] = [
+const OPTIONAL_HEADERS: [(&str, &[u16]); 6] = [
     ("Idempotency-Replayed", &[]),
     ("Vary", &[]),
     ("Content-Disposition", &[]),
     ("WWW-Authenticate", &[403]),
     ("Passbook-Position", &[503]),
+    ("Preference-Applied", &[]),
 ];
+/// The headers that a response of lines of JSON lacks, because it begins before anything is executed.
+const NOT_WITH_LINES: [&str; 1] = ["Passbook-Position"];
+/// The media type of lines of JSON.
+const NDJSON: &str = "application/x-ndjson";
 /// The headers of the contract. A response has one only if it is documented.
-const HEADERS: [&str; 7] = [
+const HEADERS: [&str; 8] = [
     "etag",
     "location",
     "passbook-position",
@@ -32,6 +37,7 @@ const HEADERS: [&str; 7] = [
     "retry-after",
     "www-authenticate",
     "content-disposition",
+    "preference-applied",
 ];
 
 static DOCUMENT: LazyLock<Document> = LazyLock::new(|| {
@@ -81,14 +87,22 @@ impl Document {
         let media_type = response.header("content-type").unwrap_or_default().split(';').next().unwrap_or_default();
         let schema =
             &content.get(media_type).ok_or(format!("the media type {media_type:?} is not documented"))?["schema"];
-        let is_json = media_type.ends_with("json") && response.header("content-encoding").is_none();
-        if is_json { self.validate(schema, &response.body, "body") } else { Ok(()) }
+        match media_type {
+            _ if response.header("content-encoding").is_some() => Ok(()),
+            NDJSON => response.lines().iter().try_for_each(|line| self.validate(schema, line, "line")),
+            json if json.ends_with("json") => self.validate(schema, &response.body, "body"),
+            _ => Ok(()),
+        }
     }
 
     fn check_headers(&self, documented: &Value, response: &Response) -> Result<(), String> {
         let empty = Map::new();
         let documented = documented.as_object().unwrap_or(&empty);
+        let has_lines = response.header("content-type") == Some(NDJSON);
         for (name, header) in documented {
+            if has_lines && NOT_WITH_LINES.contains(&name.as_str()) {
+                continue;
+            }
             let schema = &self.resolve(header)["schema"];
             let is_optional = OPTIONAL_HEADERS.iter().any(|(optional, statuses)| {
                 optional == name && (statuses.is_empty() || statuses.contains(&response.status))

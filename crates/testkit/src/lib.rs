@@ -15,6 +15,7 @@ pub mod fault_proxy;
 pub mod feed_subscriber;
 pub mod folder;
 pub mod hold_audit;
+pub mod line_exchange;
 pub mod log;
 mod migrated_folder;
 pub mod partition_view;
@@ -43,6 +44,7 @@ pub use app::{
 };
 pub use auth_app::{AuthApp, spawn_auth_app, spawn_auth_app_with};
 pub use feed_subscriber::{FeedEvent, FeedSubscriber};
+pub use line_exchange::LineExchange;
 pub use response::Response;
 pub use rng::Rng;
 

@@ -103,6 +103,19 @@ impl Response {
         self.header("passbook-position").expect("a position")
     }
 
+    /// The lines of a response in lines of JSON.
+    #[track_caller]
+    pub fn lines(&self) -> Vec<Value> {
+        let text = std::str::from_utf8(&self.bytes).expect("UTF-8");
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+    }
+
+    /// The results of a batch.
+    #[track_caller]
+    pub fn results(&self) -> &[Value] {
+        self.body["results"].as_array().unwrap_or_else(|| panic!("no results in {}", self.body))
+    }
+
     /// The rows of a list.
     #[track_caller]
     pub fn data(&self) -> &[Value] {

@@ -2,12 +2,16 @@
 //!
 //! Handlers then require the scopes that they need.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    future::pending,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
+use tokio::time::sleep;
 
 use super::client_ip::{ClientIp, ClientKey};
 use crate::http::{
@@ -16,7 +20,7 @@ use crate::http::{
     rate_limiter::whole_seconds,
     state::AppState,
 };
-use passbook_auth::{ANONYMOUS, Access, Caller, MissingScope, Scope, TokenVerifier};
+use passbook_auth::{ANONYMOUS, Access, Caller, MissingScope, Scope, TokenError, TokenVerifier};
 use passbook_bank::AccountAccess;
 use passbook_read_model::{Positioned, accounts::AccountView};
 
@@ -133,6 +137,17 @@ pub fn require_visible(
     }
 }
 
+/// Completes when the caller's token expires, without a reason, or is refused for another reason; never without access control.
+pub async fn end_of_authority(app: AppState, caller: Caller, token: Option<String>) -> Option<TokenError> {
+    let (Access::Tokens(verifier), Some(remaining), Some(token)) = (&app.access, caller.expires_in(), token) else {
+        return pending().await;
+    };
+    tokio::select! {
+        () = sleep(remaining) => None,
+        reason = verifier.until_refused(&token) => Some(reason),
+    }
+}
+
 /// The token of `Authorization: Bearer <token>` (RFC 6750, section 2.1).
 pub(in crate::http) fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
@@ -147,7 +162,8 @@ pub(in crate::http) fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem
     }
 }
 
-fn invalid_token(detail: String) -> Problem {
+/// 401: the token is not accepted.
+pub fn invalid_token(detail: String) -> Problem {
     let challenge = format!("{CHALLENGE}, error=\"invalid_token\", error_description=\"{}\"", quotable(&detail));
     Problem::unauthenticated(detail, challenge)
 }

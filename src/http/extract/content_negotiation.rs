@@ -42,7 +42,7 @@ impl MediaRange<'_> {
 }
 
 /// Splits a list at a separator, but not within quotes.
-fn split(text: &str, separator: char) -> Vec<&str> {
+pub(super) fn split(text: &str, separator: char) -> Vec<&str> {
     let (mut quoted, mut escaped) = (false, false);
     let parts = text.split(|character| {
         let separates = character == separator && !quoted;

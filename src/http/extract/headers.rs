@@ -52,7 +52,8 @@ pub fn traceparent(headers: &HeaderMap) -> Option<Traceparent> {
     Traceparent::parse(value).filter(|_| values.next().is_none())
 }
 
-fn is_key(key: &str) -> bool {
+/// Whether a text can be an idempotency key: 1 to 255 visible ASCII characters.
+pub fn is_key(key: &str) -> bool {
     (1..=KEY_LENGTH_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

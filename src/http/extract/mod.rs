@@ -1,5 +1,6 @@
 //! Extractors and parsers: they turn parts of a request into types that handlers can trust.
 
+pub mod body;
 pub mod caller;
 pub mod client_ip;
 pub mod command;
@@ -10,3 +11,4 @@ pub mod headers;
 pub mod metadata;
 pub mod nested_path;
 pub mod parameters;
+pub mod preferences;

@@ -46,7 +46,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathTransaction {
         let path = path_parameters(parts, state).await?;
         Ok(Self {
             account_id: uuid("account_id", segment(&path, "account_id")?)?,
-            version: version(segment(&path, "version")?)?,
+            version: transaction_version(segment(&path, "version")?)?,
         })
     }
 }
@@ -57,7 +57,10 @@ fn segment<'a>(path: &'a RawPathParams, name: &str) -> Result<&'a str, Problem> 
 }
 
 /// A version in its only notation: a key identifies the path of its request, so that `7` and `07` would be two requests.
-fn version(text: &str) -> Result<i64, Problem> {
+///
+/// # Errors
+/// 400 `invalid_parameter` if the text is not the version of a transaction.
+pub fn transaction_version(text: &str) -> Result<i64, Problem> {
     let parsed = text.parse().ok().filter(|version: &i64| *version > 0 && version.to_string() == text);
     parsed.ok_or_else(|| {
         let detail =
@@ -68,14 +71,14 @@ fn version(text: &str) -> Result<i64, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::transaction_version;
 
     #[test]
     fn a_version_has_one_notation() {
-        assert_eq!(version("1").ok(), Some(1));
-        assert_eq!(version("9223372036854775807").ok(), Some(i64::MAX));
+        assert_eq!(transaction_version("1").ok(), Some(1));
+        assert_eq!(transaction_version("9223372036854775807").ok(), Some(i64::MAX));
         for invalid in ["", "0", "-1", "+1", "01", "1.0", "1e0", " 1", "9223372036854775808", "x"] {
-            assert!(version(invalid).is_err(), "{invalid:?}");
+            assert!(transaction_version(invalid).is_err(), "{invalid:?}");
         }
     }
 }

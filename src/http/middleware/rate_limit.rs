@@ -1,20 +1,23 @@
 //! Takes each request from the bucket of its caller, and adds the `RateLimit` headers to the response.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderValue, header, request::Parts},
+    http::{header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
+use tokio::time::sleep;
+
 use crate::http::{
+    batches::is_slowed_down,
     error_code::ErrorCode,
     extract::client_ip::{ClientIp, ClientKey},
     header_names::{RATELIMIT, RATELIMIT_POLICY},
     problem::Problem,
-    rate_limiter::whole_seconds,
+    rate_limiter::{RateLimiter, exhausted_header, remaining_header, whole_seconds},
     state::AppState,
 };
 use passbook_auth::{Access, Caller};
@@ -28,19 +31,29 @@ pub async fn enforce(State(app): State<AppState>, request: Request, next: Next) 
     let Some(key) = bucket_key(&mut parts, &app).await else {
         return Problem::from_code(ErrorCode::InternalError).into_response();
     };
-    let (remaining, mut response) = match limiter.take(&key) {
-        Ok(remaining) => (format!("\"default\";r={remaining}"), next.run(Request::from_parts(parts, body)).await),
+    let (limit, mut response) = match take(limiter, &key, is_slowed_down(&parts)).await {
+        Ok(remaining) => (remaining_header(remaining), next.run(Request::from_parts(parts, body)).await),
         Err(wait) => {
             let seconds = whole_seconds(wait);
             let detail = "The caller sent too many requests. Retry after the seconds in the header Retry-After.";
-            (format!("\"default\";r=0;t={seconds}"), Problem::rate_limited(detail, seconds).into_response())
+            (exhausted_header(seconds), Problem::rate_limited(detail, seconds).into_response())
         }
     };
-    response.headers_mut().insert(RATELIMIT_POLICY, limiter.policy().clone());
-    if let Ok(remaining) = HeaderValue::from_str(&remaining) {
-        response.headers_mut().insert(RATELIMIT, remaining);
-    }
+    let headers = response.headers_mut();
+    headers.insert(RATELIMIT_POLICY, limiter.policy().clone());
+    // A batch counts as its number of commands, and says itself what remains.
+    headers.entry(RATELIMIT).or_insert(limit);
     response
+}
+
+/// Takes a request from a bucket. One that is slowed down waits for it.
+async fn take(limiter: &RateLimiter, key: &ClientKey, is_slowed_down: bool) -> Result<u32, Duration> {
+    loop {
+        match limiter.take(key) {
+            Err(wait) if is_slowed_down => sleep(wait).await,
+            taken => return taken,
+        }
+    }
 }
 
 /// Whether the path is that of a probe, which load balancers send all the time.

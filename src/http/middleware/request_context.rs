@@ -17,16 +17,15 @@ use axum::{
 use tokio::time::timeout;
 use tracing::{Instrument, Span, field::Empty};
 
-use super::denial_log::{self, Denial};
+use super::{problem_log::ProblemLog, rate_limit::is_probe};
 use crate::http::{
     error_code::ErrorCode,
     extract::{
         caller::CallerSlot,
-        client_ip::{ClientIp, TrustedProxies},
+        client_ip::TrustedProxies,
         headers::{RequestId, traceparent},
     },
     header_names::{RATELIMIT, RATELIMIT_POLICY, X_REQUEST_ID},
-    middleware::rate_limit::is_probe,
     problem::Problem,
 };
 use passbook_telemetry::metrics::METRICS;
@@ -38,12 +37,8 @@ const READ_S_MAX: u64 = 30;
 /// The data that the middleware records about a request.
 struct RequestContext {
     started: Instant,
-    id: Arc<str>,
-    method: Method,
-    path: String,
+    request: ProblemLog,
     route: Option<MatchedPath>,
-    caller: CallerSlot,
-    client: Option<ClientIp>,
     span: Span,
 }
 
@@ -52,19 +47,19 @@ pub async fn request_context(State(proxies): State<TrustedProxies>, mut request:
     let context = RequestContext::begin(&proxies, &mut request);
     let ambiguity = ambiguous_framing(&request);
     let response = match ambiguity {
-        None => within_read_timeout(&context.method, next.run(request)).instrument(context.span.clone()).await,
+        None => within_read_timeout(&context.request.method, next.run(request)).instrument(context.span.clone()).await,
         Some(detail) => Problem::new(ErrorCode::MalformedRequest, detail).into_response(),
     };
     let problem = problem_of(&response);
     if let Some(problem) = &problem {
-        context.record_problem(problem);
+        context.request.record(problem);
     }
     let code = problem.as_ref().map(|problem| problem.code().as_str());
     let mut response = match problem {
         Some(problem) => context.render(&problem, &response),
         None => response,
     };
-    if let Ok(id) = HeaderValue::from_str(&context.id) {
+    if let Ok(id) = HeaderValue::from_str(&context.request.id) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
     if ambiguity.is_some() {
@@ -89,33 +84,13 @@ impl RequestContext {
         }
         request.extensions_mut().insert(id.clone());
         request.extensions_mut().insert(caller.clone());
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        Self { started, id: id.0, method, path, route, caller, client, span }
-    }
-
-    /// Counts a problem, and logs it if the caller was denied.
-    fn record_problem(&self, problem: &Problem) {
-        let code = &[problem.code().as_str()];
-        METRICS.refusals.with_label_values(code).inc();
-        let Some(reason) = problem.denial_reason() else { return };
-        METRICS.authority_refusals.with_label_values(code).inc();
-        if problem.code() == ErrorCode::RateLimited || is_probe(&self.path) {
-            tracing::debug!(request_id = &*self.id, path = self.path, reason, "access denied");
-            return;
-        }
-        let denial = Denial {
-            caller: self.caller.subject().unwrap_or("unknown").to_owned(),
-            address: self.client.map(|ClientIp(address)| address),
-            method: self.method.clone(),
-            path: self.path.clone(),
-            reason: reason.to_owned(),
-        };
-        denial_log::record(denial, self.caller.client_key(self.client), &self.id);
+        let (method, path) = (request.method().clone(), Arc::from(request.uri().path()));
+        Self { started, request: ProblemLog { id: id.0, method, path, caller, client }, route, span }
     }
 
     /// The problem as the response, with the headers of the response that it replaces.
     fn render(&self, problem: &Problem, replaced: &Response) -> Response {
-        let mut rendered = problem.render(&self.path, &self.id);
+        let mut rendered = problem.render(&self.request.path, &self.request.id);
         for name in [header::ALLOW, RATELIMIT_POLICY, RATELIMIT] {
             if let Some(value) = replaced.headers().get(&name) {
                 rendered.headers_mut().insert(name, value.clone());
@@ -129,16 +104,16 @@ impl RequestContext {
         let status = response.status();
         let route = self.route.as_ref().map_or("none", MatchedPath::as_str);
         let duration = self.started.elapsed();
-        let labels = &[method_label(&self.method), route, status.as_str()];
+        let ProblemLog { id, method, path, .. } = &self.request;
+        let labels = &[method_label(method), route, status.as_str()];
         METRICS.requests.with_label_values(labels).observe(duration.as_secs_f64());
         self.span.record("http.response.status_code", status.as_u16());
         let (status, duration_ms) = (status.as_u16(), duration.as_micros() as f64 / 1_000.0);
-        let method = &self.method;
         // Probes and rejected floods would hide everything else.
-        if is_probe(&self.path) || response.status() == StatusCode::TOO_MANY_REQUESTS {
-            tracing::debug!(request_id = &*self.id, %method, route, status, code, duration_ms, "request");
+        if is_probe(path) || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            tracing::debug!(request_id = &**id, %method, route, status, code, duration_ms, "request");
         } else {
-            tracing::info!(request_id = &*self.id, %method, route, status, code, duration_ms, "request");
+            tracing::info!(request_id = &**id, %method, route, status, code, duration_ms, "request");
         }
     }
 }

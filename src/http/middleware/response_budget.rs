@@ -61,8 +61,8 @@ impl ConnectionBudget {
         self.set_reserved(None);
     }
 
-    /// Reserves memory for a response to `client`, and returns whether it was available.
-    fn try_reserve(&self, client: Option<ClientKey>, kib: u64) -> bool {
+    /// Reserves memory for a response to `client` in place of the latest reservation, and returns whether it was available.
+    pub fn try_reserve(&self, client: Option<ClientKey>, kib: u64) -> bool {
         if kib <= SMALL_KIB_MAX {
             return true;
         }
@@ -72,13 +72,24 @@ impl ConnectionBudget {
         is_reserved
     }
 
+    /// Keeps at most this much of the reservation.
+    fn shrink(&self, kib: u64) {
+        if let Some(reservation) = &mut *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) {
+            reservation.shrink(kib);
+        }
+    }
+
     fn set_reserved(&self, reservation: Option<Reservation>) {
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = reservation;
     }
 }
 
-/// Answers 503 in place of a large response if the budget or the client's share of it is used up. Receipts of commands are small,
-/// and all responses share the bytes of static content.
+/// Marks a response whose memory its handler reserved before it executed anything. It is never replaced.
+#[derive(Clone, Copy, Debug)]
+pub struct ReservedBody;
+
+/// Answers 503 in place of a large response if the budget or the client's share of it is used up. Receipts of single commands are
+/// small, those of a batch are reserved before it is executed, and all responses share the bytes of static content.
 pub async fn enforce(Extension(budget): Extension<ConnectionBudget>, request: Request, next: Next) -> Response {
     let address = request.extensions().get::<ClientIp>().copied();
     let caller = request.extensions().get::<CallerSlot>().cloned().unwrap_or_default();
@@ -89,16 +100,24 @@ pub async fn enforce(Extension(budget): Extension<ConnectionBudget>, request: Re
     if is_stream || is_shared {
         return response;
     }
+    let is_reserved = response.extensions().get::<ReservedBody>().is_some();
     let size_kib = response.body().size_hint().exact().map(|bytes| bytes.div_ceil(KIB));
-    match budget.try_reserve(caller.client_key(address), size_kib.unwrap_or(PAGE_KIB_MAX)) {
-        false => {
-            let detail =
-                "Too many large responses have not been read yet. Retry after the seconds in the header Retry-After.";
-            Problem::new(ErrorCode::Overloaded, detail).into_response()
-        }
-        true if size_kib.is_some_and(|kib| kib > SMALL_KIB_MAX) => shrink_to_fit(response).await,
-        true => response,
+    let needed_kib = size_kib.unwrap_or(PAGE_KIB_MAX);
+    if is_reserved {
+        budget.shrink(needed_kib);
+    } else if !budget.try_reserve(caller.client_key(address), needed_kib) {
+        return unread_responses().into_response();
     }
+    match size_kib.is_some_and(|kib| kib > SMALL_KIB_MAX) {
+        true => shrink_to_fit(response).await,
+        false => response,
+    }
+}
+
+/// 503: the memory for responses is used up.
+pub fn unread_responses() -> Problem {
+    let detail = "Too many large responses have not been read yet. Retry after the seconds in the header Retry-After.";
+    Problem::new(ErrorCode::Overloaded, detail)
 }
 
 /// Copies the body into a buffer of its exact size. The buffer that it was written to may be twice as large.

@@ -22,6 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use self::positions::PositionText;
 use super::{
+    batches::add_item_schemas,
     error_code::ErrorCode,
     problem::{FieldError, ProblemBody},
     state::AppState,
@@ -104,6 +105,7 @@ pub fn finish(mut document: Document, access: AccessControl) -> Document {
     components.headers.extend(headers::components());
     positions::refer_to_positions(&mut components.schemas);
     events::split_by_type(&mut components.schemas);
+    add_item_schemas(&mut components.schemas);
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
             operation.operation_id = operation.operation_id.as_deref().map(camel_case);

@@ -9,23 +9,24 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     super::{
-        account_status::Reason,
-        accounts::{AccountQuery, AccountsQuery, OpenAccount},
+        accounts::{AccountQuery, AccountsQuery},
+        commands::{
+            accounts::{OpenAccount, Reason, SetLimits},
+            holds::{CaptureHoldBody, PlaceHoldBody, VoidHoldBody},
+            movements::{MoveMoney, ReverseTransaction, TransferMoney},
+        },
         daily_balances::DailyBalancesQuery,
         event_stream::StreamQuery,
         events::{AccountEventsQuery, EventsQuery},
         extract::{
-            command::{CommandOptions, canonical, parse},
+            body::{canonical, parse},
+            command::CommandOptions,
             parameters::{Freshness, NoParameters, parse_query},
         },
-        holds::{CaptureHoldBody, HoldsQuery, PlaceHoldBody, VoidHoldBody},
-        limits::SetLimits,
-        movements::MoveMoney,
+        holds::HoldsQuery,
         projections::RebuildQuery,
-        reversals::ReverseTransaction,
         statement::StatementQuery,
         transactions::TransactionsQuery,
-        transfers::TransferMoney,
     },
     bytes, mutated,
 };

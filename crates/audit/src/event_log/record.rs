@@ -69,6 +69,9 @@ pub struct Metadata {
     /// The cause of the event: the trace id of the request's `traceparent`, or else an id of the command. Both sides of a
     /// transfer have the same.
     causation_id: Uuid,
+    /// The id of the batch that the command was part of; absent for a single command.
+    #[schema(required = false, nullable = false)]
+    batch_id: Option<Uuid>,
 }
 
 impl EventRecord {

@@ -146,6 +146,7 @@ fn claims(hasher: &RandomState, kept_in: i16, key: &RecordedKey) -> Vec<(i16, Cl
     let Position::PerPartition(positions) = receipt.position() else { return vec![] };
     let (facts, account) = match &receipt {
         Receipt::Account(account) => (Facts::Opening, account),
+        Receipt::Batch(_) => return vec![],
         Receipt::Transfer(transfer) => {
             let Counterparty::Visible(to) = &transfer.to else { return vec![] };
             let (transfer_id, amount) = (transfer.transfer_id, transfer.amount.minor_units());

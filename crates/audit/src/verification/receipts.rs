@@ -173,6 +173,7 @@ impl<'a> Receipts<'a> {
         match stored {
             Receipt::Account(stored) => self.expected_account(fold, event, stored).map(Receipt::Account),
             Receipt::Transfer(stored) => self.expected_transfer(fold, event, stored),
+            Receipt::Batch(_) => None,
         }
     }
 

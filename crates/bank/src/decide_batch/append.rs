@@ -17,10 +17,15 @@ impl Decision<'_> {
         context: &CommandContext,
     ) -> Result<RecordedFact, Failure> {
         let event_type = event.name().to_owned();
+        let id = Uuid::now_v7();
+        // A later command of the same dry run is decided on the state that this one would leave.
+        let reversal = match self.is_kept(context) {
+            true => self.keep_event((stream_id, version), id, event),
+            false => None,
+        };
         if context.dry_run {
             return Ok(RecordedFact { id: None, event_type, version, recorded_at: None });
         }
-        let id = Uuid::now_v7();
         let new = NewEvent {
             id,
             stream_id,
@@ -30,31 +35,49 @@ impl Decision<'_> {
             data: serde_json::to_string(event).map_err(|_| Failure::Internal)?,
             metadata: context.metadata().map_err(|_| Failure::Internal)?,
         };
-        self.append_to(partition)?.events.push(new);
-        if let Event::MovementReversed(reversed) = event {
-            self.count_reversal(partition, (stream_id, version), reversed)?;
-        }
+        let append = self.append_to(partition)?;
+        append.events.push(new);
+        append.reversals.extend(reversal);
         Ok(RecordedFact { id: Some(id), event_type, version, recorded_at: Some(self.now) })
     }
 
-    /// Adds the row that keeps what is reversed of the movement.
-    fn count_reversal(
-        &mut self,
-        partition: i16,
-        (stream_id, reversing_version): (Uuid, i64),
-        event: &MovementReversed,
-    ) -> Result<(), Failure> {
-        if !event.is_counted() {
-            return Ok(());
+    /// Keeps what later reversals need of an event. Returns the row that keeps what is reversed of a movement; `None` if the event
+    /// does not count as a reversal.
+    fn keep_event(&mut self, (stream_id, version): (Uuid, i64), id: Uuid, event: &Event) -> Option<log::Reversal> {
+        self.keep_for_reversal(StreamVersion { stream_id, version }, id, event);
+        match event {
+            Event::MovementReversed(reversed) if reversed.is_counted() => {
+                Some(self.count_reversal((stream_id, version), reversed))
+            }
+            Event::MovementReversed(_)
+            | Event::AccountOpened(_)
+            | Event::MoneyDeposited(_)
+            | Event::MoneyWithdrawn(_)
+            | Event::TransferSent(_)
+            | Event::TransferReceived(_)
+            | Event::HoldPlaced(_)
+            | Event::HoldCaptured(_)
+            | Event::HoldReleased(_)
+            | Event::LimitsSet(_)
+            | Event::AccountFrozen(_)
+            | Event::AccountUnfrozen(_)
+            | Event::AccountClosed(_) => None,
         }
+    }
+
+    fn count_reversal(&mut self, (stream_id, version): (Uuid, i64), event: &MovementReversed) -> log::Reversal {
         let movement = StreamVersion { stream_id, version: event.reverses_version };
         let (number, before) = self.last_reversal(movement).map_or((0, 0), |last| (last.number, last.reversed));
         let amount = event.amount.minor_units();
-        let reversal =
-            log::Reversal { movement, number: number + 1, amount, reversed: before + amount, reversing_version };
-        self.reversals.insert(movement, reversal);
-        self.append_to(partition)?.reversals.push(reversal);
-        Ok(())
+        let reversal = log::Reversal {
+            movement,
+            number: number + 1,
+            amount,
+            reversed: before + amount,
+            reversing_version: version,
+        };
+        self.change_reversal(reversal);
+        reversal
     }
 
     /// Adds a snapshot of each account that passed a multiple of `every` versions.

@@ -30,7 +30,8 @@ impl Decision<'_> {
         if !self.basis.history.confirms(command) {
             return Err(Failure::ChangedHistory);
         }
-        match &*self.with_history(command) {
+        let in_batch = self.reversal_in_batch(command);
+        match &*self.with_history(in_batch.as_ref().unwrap_or(command)) {
             Command::Account { account_id, command } => {
                 self.execute_account_command(*account_id, command, context).map(Receipt::Account)
             }
@@ -177,8 +178,8 @@ impl Decision<'_> {
             after = CachedAccount { version: after.version + 1, account: after.account.evolve(event, self.now) };
             facts.push(self.append_event(partition, (account_id, after.version), event, context)?);
         }
-        if !context.dry_run && !events.is_empty() {
-            self.changed.insert(account_id, after.clone());
+        if self.is_kept(context) && !events.is_empty() {
+            self.change_account(account_id, after.clone());
         }
         let account = after.account.opened().map_err(|_: Rejection| Failure::Internal)?;
         Ok(AccountReceipt {

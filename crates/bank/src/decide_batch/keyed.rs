@@ -1,67 +1,76 @@
 //! One outcome for each idempotency key: the first one is recorded, and a retry gets it again as far as the caller may see it.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
-use super::{Decision, Failure, partitions_of};
+use super::{
+    Decision, Failure, partitions_of,
+    unit::{Failed, Unit},
+};
 use crate::{
-    command::{AccountAccess, CommandContext, Refusal},
-    receipt::{Receipt, RecordedOutcome, RecordedRefusal, RefusedBecause},
+    command::{AccountAccess, CommandContext, IdempotencyKey, Refusal},
+    pending::CommandInContext,
+    receipt::{BatchReceipt, Receipt, RecordedOutcome, RecordedRefusal, RefusedBecause},
 };
 use passbook_domain::{AccountCommand, Command, Rejection, transfer::Side};
 use passbook_event_store::log::{Key, KeyId};
 
 impl Decision<'_> {
-    /// Decides a command unless its key has an outcome already; the flag is `true` if it has. The key is checked before the state
+    /// Decides a unit unless its key has an outcome already; the flag is `true` if it has. The key is checked before the state
     /// and `If-Match`: a retry is a replay in every state of the account.
-    pub(super) fn decide_once(
-        &mut self,
-        command: &Command,
-        context: &CommandContext,
-    ) -> (Result<Receipt, Failure>, bool) {
-        let Some((id, key)) = context.key().zip(context.idempotency_key.as_ref()) else {
-            let result = self.execute(command, context);
-            return (result.and_then(|receipt| self.redact_receipt(receipt, command, context)), false);
+    pub(super) fn decide_once(&mut self, unit: Unit<'_>) -> (Result<Receipt, Failed>, bool) {
+        let id = match self.key_of(unit) {
+            Ok(None) => {
+                let result = self.execute_unit(unit);
+                return (result.and_then(|receipt| self.redact_receipt(receipt, unit)), false);
+            }
+            Ok(Some(id)) => id,
+            Err(failure) => return (Err(failure.into()), false),
         };
-        let (home, _) = partitions_of(command, self.partitions);
-        let id = (home, id);
-        match self.first_outcome(&id, &key.fingerprint) {
-            Ok(Some(outcome)) => (self.replay(outcome, command, context), true),
-            Ok(None) => (self.execute_once(id, key.fingerprint, command, context), false),
-            Err(failure) => (Err(failure), false),
+        match self.first_outcome(&id) {
+            Ok(Some(outcome)) => (self.replay(outcome, unit), true),
+            Ok(None) => (self.execute_once(id, unit), false),
+            Err(failure) => (Err(failure.into()), false),
         }
     }
 
-    /// Executes a command and records its outcome, a receipt or a refusal, under its key.
-    fn execute_once(
-        &mut self,
-        id: (i16, KeyId),
-        fingerprint: [u8; 32],
-        command: &Command,
-        context: &CommandContext,
-    ) -> Result<Receipt, Failure> {
-        let result = self.execute(command, context);
+    /// The key to look up and to record. A dry run has none.
+    fn key_of<'k>(&self, unit: Unit<'k>) -> Result<Option<KeyInPartition<'k>>, Failure> {
+        let CommandInContext { command, context } = unit.first()?;
+        Ok(unit.key.filter(|_| !context.dry_run).map(|IdempotencyKey { key, fingerprint }| {
+            let (partition, _) = partitions_of(command, self.partitions);
+            let id = KeyId { caller: Arc::clone(&context.caller), key: key.clone() };
+            KeyInPartition { id: (partition, id), fingerprint }
+        }))
+    }
+
+    /// Executes a unit and records its outcome, a receipt or a refusal, under its key.
+    fn execute_once(&mut self, key: KeyInPartition<'_>, unit: Unit<'_>) -> Result<Receipt, Failed> {
+        let KeyInPartition { id, fingerprint } = key;
+        let result = self.execute_unit(unit);
         let outcome = match &result {
             Ok(receipt) => RecordedOutcome::Succeeded(receipt.clone()),
-            Err(Failure::Refused(reason, side)) => {
-                let refusal = self.recorded_refusal((*reason, *side), command, context);
+            Err(Failed { failure: Failure::Refused(reason, side), index }) => {
+                let refusal = self.recorded_refusal((*reason, *side), *index, unit);
                 RecordedOutcome::Refused(refusal.ok_or(Failure::Internal)?)
             }
-            Err(failure @ (Failure::ChangedHistory | Failure::Internal)) => return Err(*failure),
+            Err(failed @ Failed { failure: Failure::ChangedHistory | Failure::Internal, .. }) => return Err(*failed),
         };
         let receipt = serde_json::to_string(&outcome).map_err(|_| Failure::Internal)?;
         let append = self.append_to(id.0)?;
         append.keys_to_check.push(id.1.clone());
         append.keys.push(Key { id: id.1.clone(), fingerprint: fingerprint.to_vec(), receipt });
-        self.new_outcomes.insert(id, (outcome, fingerprint));
-        result.and_then(|receipt| self.redact_receipt(receipt, command, context))
+        self.new_outcomes.insert(id, (outcome, *fingerprint));
+        result.and_then(|receipt| self.redact_receipt(receipt, unit))
     }
 
     /// The recorded form of a refusal. `None` for a reused key, which belongs to another request.
     fn recorded_refusal(
         &self,
         (reason, side): (Refusal, Side),
-        command: &Command,
-        context: &CommandContext,
+        index: Option<usize>,
+        unit: Unit<'_>,
     ) -> Option<RecordedRefusal> {
         let refused = match reason {
             Refusal::Rejected(rejection) => RefusedBecause::Rejected(rejection),
@@ -69,35 +78,46 @@ impl Decision<'_> {
             Refusal::VersionMismatch { current } => RefusedBecause::VersionMismatch { current },
             Refusal::KeyReused => return None,
         };
-        let mut accounts = command.accounts();
-        let account_id = accounts.next()?;
-        let saw_receiver = accounts.next().map_or(Ok(false), |other| self.can_see(other, context)).ok()?;
-        Some(RecordedRefusal { account_id, refused, saw_receiver, side })
+        let account_id = unit.first().ok()?.command.accounts().next()?;
+        let CommandInContext { command, context } = unit.up_to(index).last()?;
+        let receiver = command.accounts().nth(1);
+        let saw_receiver = receiver.map_or(Ok(false), |other| self.can_see(other, context)).ok()?;
+        Some(RecordedRefusal { account_id, refused, index, saw_receiver, side })
     }
 
     /// The outcome under this key, from the log or from an earlier command of the batch.
-    fn first_outcome(&self, id: &(i16, KeyId), fingerprint: &[u8; 32]) -> Result<Option<RecordedOutcome>, Failure> {
-        if let Some(recorded) = self.basis.recorded_keys.get(id) {
-            return recorded_outcome(recorded, fingerprint).map(Some);
+    fn first_outcome(&self, key: &KeyInPartition<'_>) -> Result<Option<RecordedOutcome>, Failure> {
+        if let Some(recorded) = self.basis.recorded_keys.get(&key.id) {
+            return recorded_outcome(recorded, key.fingerprint).map(Some);
         }
-        match self.new_outcomes.get(id) {
-            Some((outcome, first)) if first == fingerprint => Ok(Some(outcome.clone())),
+        match self.new_outcomes.get(&key.id) {
+            Some((outcome, first)) if first == key.fingerprint => Ok(Some(outcome.clone())),
             Some(_) => Err(Refusal::KeyReused.into()),
             None => Ok(None),
         }
     }
 
     /// A recorded outcome, as far as the caller may see the accounts now.
-    fn replay(
-        &self,
-        outcome: RecordedOutcome,
-        command: &Command,
-        context: &CommandContext,
-    ) -> Result<Receipt, Failure> {
+    fn replay(&self, outcome: RecordedOutcome, unit: Unit<'_>) -> Result<Receipt, Failed> {
         let refusal = match outcome {
-            RecordedOutcome::Succeeded(receipt) => return self.redact_receipt(receipt, command, context),
+            RecordedOutcome::Succeeded(receipt) => return self.redact_receipt(receipt, unit),
             RecordedOutcome::Refused(refusal) => refusal,
         };
+        let index = refusal.index;
+        let CommandInContext { command, context } = unit.up_to(index).last().ok_or(Failure::Internal)?;
+        let failure = match self.replay_refusal(refusal, command, context) {
+            Ok(failure) | Err(failure) => failure,
+        };
+        Err(Failed { failure, index })
+    }
+
+    /// A recorded refusal, or another one if the caller may no longer see the accounts.
+    fn replay_refusal(
+        &self,
+        refusal: RecordedRefusal,
+        command: &Command,
+        context: &CommandContext,
+    ) -> Result<Failure, Failure> {
         // The HTTP layer has checked that the caller may choose the id of an account.
         if !is_opening(command) {
             let (account_id, counterparty) = both_accounts(command)?;
@@ -113,7 +133,7 @@ impl Decision<'_> {
             RefusedBecause::Rejected(rejection) => Refusal::Rejected(rejection),
             RefusedBecause::VersionMismatch { current } => Refusal::VersionMismatch { current },
         };
-        Err(Failure::Refused(reason, refusal.side))
+        Ok(Failure::Refused(reason, refusal.side))
     }
 
     fn can_see(&self, account_id: Uuid, context: &CommandContext) -> Result<bool, Failure> {
@@ -121,11 +141,20 @@ impl Decision<'_> {
     }
 
     /// The receipt as far as the caller may see the accounts now; the caller's access may have changed since the recording.
-    fn redact_receipt(
+    fn redact_receipt(&self, receipt: Receipt, unit: Unit<'_>) -> Result<Receipt, Failed> {
+        let Receipt::Batch(batch) = receipt else { return Ok(self.redact_command(receipt, unit.first()?)?) };
+        let redact = |(index, (receipt, command))| {
+            self.redact_command(receipt, command).map_err(|failure| Failed { failure, index: Some(index) })
+        };
+        let results: Result<Vec<Receipt>, Failed> =
+            batch.results.into_iter().zip(unit.commands).enumerate().map(redact).collect();
+        Ok(Receipt::Batch(BatchReceipt { results: results?, ..batch }))
+    }
+
+    fn redact_command(
         &self,
         receipt: Receipt,
-        command: &Command,
-        context: &CommandContext,
+        CommandInContext { command, context }: &CommandInContext,
     ) -> Result<Receipt, Failure> {
         // The HTTP layer has checked that the caller may open accounts for this owner.
         if context.visibility == AccountAccess::Any || is_opening(command) {
@@ -138,6 +167,12 @@ impl Decision<'_> {
             Some(_) | None => Ok(receipt),
         }
     }
+}
+
+/// An idempotency key, with the partition that stores it and the fingerprint of the request.
+struct KeyInPartition<'k> {
+    id: (i16, KeyId),
+    fingerprint: &'k [u8; 32],
 }
 
 fn is_opening(command: &Command) -> bool {

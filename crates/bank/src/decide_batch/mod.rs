@@ -3,22 +3,30 @@
 
 mod append;
 mod execution;
+mod in_batch_reversal;
 mod keyed;
+mod savepoint;
+mod unit;
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use self::{
+    savepoint::Savepoint,
+    unit::{Failed, Unit},
+};
 use super::{
     account_cache::{CachedAccount, LoadedAccounts},
-    command::{CommandContext, CommandOutcome, CommandResults, Error, PendingCommand, Refusal, Refused},
+    command::{CommandContext, CommandOutcome, Error, Refusal, Refused},
     history::History,
+    pending::{CommandInContext, CommandResult, CommandResults, Pending, Work, reverses_unknown_event},
     receipt::RecordedOutcome,
     storage_error::CHANGED_HISTORY,
 };
 use passbook_domain::{
-    Account, Command, Rejection,
+    Account, Command, Event, Rejection,
     account::STATE_VERSION,
     transfer::{Side, TransferRejection},
 };
@@ -59,7 +67,7 @@ pub(super) struct Decided {
 
 /// Decides all commands of `batch`. `now` must be later than the time of every head; `snapshot_every` is in versions.
 pub(super) fn decide(
-    batch: &[PendingCommand],
+    batch: &[Pending],
     basis: &Basis,
     partitions: Partitions,
     now: DateTime<Utc>,
@@ -74,10 +82,17 @@ pub(super) fn decide(
         changed: HashMap::new(),
         reversals: HashMap::new(),
         appends: basis.heads.keys().map(|partition| (*partition, empty())).collect(),
+        savepoint: None,
+        keeps_events: commands(batch).any(reverses_unknown_event),
+        recorded: HashMap::new(),
     };
-    let results = batch.iter().map(|pending| decision.decide(&pending.command, &pending.context)).collect();
+    let results = batch.iter().flat_map(|pending| decision.decide(&pending.work)).collect();
     decision.take_snapshots(snapshot_every);
     Decided { appends: decision.appends, results, changed: decision.changed }
+}
+
+fn commands(batch: &[Pending]) -> impl Iterator<Item = &Command> {
+    batch.iter().flat_map(Pending::commands).map(|command| &command.command)
 }
 
 /// The partition that stores the key of a command, and the second partition of a transfer between two.
@@ -97,22 +112,53 @@ struct Decision<'a> {
     /// The last reversal of each movement that this batch reverses.
     reversals: HashMap<StreamVersion, log::Reversal>,
     appends: BTreeMap<i16, log::Batch>,
+    /// What to undo if the current batch is not executed; `None` outside of batches.
+    savepoint: Option<Savepoint>,
+    /// Whether a command reverses an event that was not in the log. An earlier command may record it.
+    keeps_events: bool,
+    /// The events of earlier commands, with their ids, if they are kept.
+    recorded: HashMap<StreamVersion, (Uuid, Event)>,
 }
 
 impl Decision<'_> {
-    /// Decides one command. A refusal gets the position of the state that it rests on.
-    fn decide(&mut self, command: &Command, context: &CommandContext) -> Result<CommandOutcome, Error> {
-        let (result, replayed) = self.decide_once(command, context);
-        match result {
-            Ok(receipt) => Ok(CommandOutcome { receipt, replayed }),
-            Err(Failure::Refused(reason, side)) => {
-                let account_id = (reason != Refusal::KeyReused).then(|| account_at(side, command));
-                let position = self.position_of(command)?;
-                Err(Error::Refused(Box::new(Refused { reason, account_id, position, replayed })))
-            }
-            Err(Failure::ChangedHistory) => Err(Error::StorageUnavailable { reason: CHANGED_HISTORY }),
-            Err(Failure::Internal) => Err(Error::Internal),
+    /// Decides the work of one entry of the queue: one result for each of its responses.
+    fn decide(&mut self, work: &Work) -> Vec<CommandResult> {
+        match work {
+            Work::Command(command, _) => vec![self.decide_unit(Unit::command(command))],
+            Work::Atomic(batch, _) => vec![self.decide_unit(Unit::batch(batch))],
+            Work::DryRun(commands, _) => self.decide_dry_run(commands),
         }
+    }
+
+    /// Decides one unit. A refusal gets the position of the state that it rests on.
+    fn decide_unit(&mut self, unit: Unit<'_>) -> CommandResult {
+        let (result, replayed) = self.decide_once(unit);
+        if unit.is_batch() {
+            self.roll_back();
+        }
+        let Failed { failure, index } = match result {
+            Ok(receipt) => return Ok(CommandOutcome { receipt, replayed }),
+            Err(failed) => failed,
+        };
+        match failure {
+            Failure::Refused(reason, side) => {
+                let judged = unit.up_to(index);
+                let refused = judged.last().ok_or(Error::Internal)?;
+                let account_id = (reason != Refusal::KeyReused).then(|| account_at(side, &refused.command));
+                let position = self.position_of(judged.iter().map(|judged| &judged.command))?;
+                Err(Error::Refused(Box::new(Refused { reason, account_id, position, replayed, index })))
+            }
+            Failure::ChangedHistory => Err(Error::StorageUnavailable { reason: CHANGED_HISTORY }),
+            Failure::Internal => Err(Error::Internal),
+        }
+    }
+
+    /// Decides the commands of a dry run, each on the state that the earlier ones would leave.
+    fn decide_dry_run(&mut self, commands: &[CommandInContext]) -> Vec<CommandResult> {
+        self.set_savepoint();
+        let results = commands.iter().map(|command| self.decide_unit(Unit::command(command))).collect();
+        self.roll_back();
+        results
     }
 
     /// The account, if the caller may see it. An account that does not exist passes; the domain rejects the command.
@@ -142,10 +188,10 @@ impl Decision<'_> {
         Ok(self.partitions.position_in(partition, head.position + append.events.len() as i64))
     }
 
-    /// The heads of all partitions of a command, after the events that are decided so far.
-    fn position_of(&self, command: &Command) -> Result<Position, Error> {
-        let mut positions = command
-            .accounts()
+    /// The heads of all partitions of some commands, after the events that are decided so far.
+    fn position_of<'c>(&self, commands: impl Iterator<Item = &'c Command>) -> Result<Position, Error> {
+        let mut positions = commands
+            .flat_map(Command::accounts)
             .map(|account_id| self.position_in(self.partitions.partition_of(account_id)).map_err(|_| Error::Internal));
         let first = positions.next().ok_or(Error::Internal)??;
         positions.try_fold(first, |merged, position| Ok(merged.merge(position?)))

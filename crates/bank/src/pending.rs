@@ -1,0 +1,123 @@
+//! What waits in the queue of an executor: a command, a batch of which all or none is executed, or a dry run of several commands.
+
+use std::slice;
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
+use tracing::Span;
+use uuid::Uuid;
+
+use super::command::{CommandContext, CommandOutcome, Error, IdempotencyKey};
+use passbook_domain::{AccountCommand, Command, command::Reverse};
+
+/// The result of a command, or of a batch of which all or none is executed.
+pub(super) type CommandResult = Result<CommandOutcome, Error>;
+
+/// The results of an executor's batch: one for each response, in order.
+pub(super) type CommandResults = Vec<CommandResult>;
+
+pub(super) type Response = oneshot::Sender<CommandResult>;
+
+/// A command and its context.
+#[derive(Clone, Debug)]
+pub(super) struct CommandInContext {
+    pub command: Command,
+    pub context: CommandContext,
+}
+
+/// The commands of a batch of which all or none is executed.
+pub(super) struct AtomicBatch {
+    pub batch_id: Uuid,
+    /// At least one.
+    pub commands: Vec<CommandInContext>,
+    /// The key of the whole batch.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// The work of one entry of the queue.
+pub(super) enum Work {
+    /// One command.
+    Command(CommandInContext, Response),
+    /// Commands that are executed all or not at all.
+    Atomic(AtomicBatch, Response),
+    /// Commands of a dry run. Each one is decided on the state that the earlier ones would leave.
+    DryRun(Vec<CommandInContext>, Vec<Response>),
+}
+
+/// Work that waits in a queue or is part of a batch.
+pub(super) struct Pending {
+    pub work: Work,
+    pub accepted_at: Instant,
+    /// The caller's span. It gets a link to the span of the batch.
+    pub span: Span,
+    /// The places of the commands in the queue. They are free for others as soon as an executor takes the work.
+    pub queue_places: Option<OwnedSemaphorePermit>,
+    /// The place of the command in its stream until it is answered; `None` if it belongs to no stream.
+    #[expect(dead_code, reason = "the place is only held")]
+    pub stream_place: Option<StreamPlace>,
+}
+
+/// The place of a command among those of its stream and of all streams that are not answered. Dropping it frees the place.
+#[expect(dead_code, reason = "the permits are only held")]
+pub(super) struct StreamPlace {
+    pub of_stream: OwnedSemaphorePermit,
+    /// `None` if the command has a place among those of other requests.
+    pub of_all_streams: Option<OwnedSemaphorePermit>,
+}
+
+impl Pending {
+    /// The commands, in the order in which they are decided.
+    pub(super) fn commands(&self) -> &[CommandInContext] {
+        match &self.work {
+            Work::Command(command, _) => slice::from_ref(command),
+            Work::Atomic(batch, _) => &batch.commands,
+            Work::DryRun(commands, _) => commands,
+        }
+    }
+
+    /// The accounts that the commands read and change.
+    pub(super) fn accounts(&self) -> impl Iterator<Item = Uuid> {
+        self.commands().iter().flat_map(|command| command.command.accounts())
+    }
+
+    /// How many results it has.
+    pub(super) fn results(&self) -> usize {
+        match &self.work {
+            Work::Command(..) | Work::Atomic(..) => 1,
+            Work::DryRun(_, responses) => responses.len(),
+        }
+    }
+
+    /// Whether the caller hung up or timed out.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match &self.work {
+            Work::Command(_, response) | Work::Atomic(_, response) => response.is_closed(),
+            Work::DryRun(_, responses) => responses.iter().all(oneshot::Sender::is_closed),
+        }
+    }
+
+    /// Answers with as many results as there are responses. A send fails if the caller hung up; the command is recorded nevertheless.
+    pub(super) fn answer(self, mut results: impl Iterator<Item = CommandResult>) {
+        match self.work {
+            Work::Command(_, response) | Work::Atomic(_, response) => {
+                let _ = results.next().map(|result| response.send(result));
+            }
+            Work::DryRun(_, responses) => responses.into_iter().zip(results).for_each(|(response, result)| {
+                let _ = response.send(result);
+            }),
+        }
+    }
+
+    /// Answers that the work failed.
+    pub(super) fn reject(self, error: &Error) {
+        let results = std::iter::repeat_n(Err(error.clone()), self.results());
+        self.answer(results);
+    }
+}
+
+/// Whether a command reverses an event that the log did not have when it was looked up. An earlier command of the batch may record it.
+pub(super) fn reverses_unknown_event(command: &Command) -> bool {
+    matches!(command, Command::Account { command: AccountCommand::Reverse(Reverse { event_id: None, .. }), .. })
+}
