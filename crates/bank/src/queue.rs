@@ -7,8 +7,10 @@ use tokio::{select, sync::mpsc};
 
 use super::{command::Error, pending::Pending};
 
-/// How many commands of streams join a batch.
+/// How many commands of streams join a batch, so that other requests wait less.
 const STREAM_COMMANDS_OF_BATCH_MAX: usize = 256;
+/// How many commands of streams join a batch however many other requests wait.
+const STREAM_COMMANDS_OF_BATCH_MIN: usize = 64;
 
 /// The sending side of a queue.
 pub(super) struct QueueSender {
@@ -22,6 +24,14 @@ pub(super) struct CommandQueue {
     carried: VecDeque<Pending>,
     requests: mpsc::UnboundedReceiver<Pending>,
     streams: mpsc::UnboundedReceiver<Pending>,
+}
+
+/// Where work comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// Requests, and before them the work that was put back.
+    Requests,
+    Streams,
 }
 
 impl QueueSender {
@@ -61,22 +71,32 @@ impl CommandQueue {
 
     /// Takes work for a batch of at most `commands_max` commands. Work with more commands is taken alone.
     pub(super) fn take(&mut self, commands_max: usize) -> Vec<Pending> {
-        let mut taken = self.take_more(commands_max);
+        let mut taken = self.take_more(commands_max, &[]);
         if taken.is_empty() {
-            taken.extend(self.next(true));
+            taken.extend(self.next(Source::Requests).or_else(|| self.next(Source::Streams)));
         }
         taken
     }
 
-    /// Takes work of at most `commands_max` commands: first that of requests, then that of streams.
-    pub(super) fn take_more(&mut self, commands_max: usize) -> Vec<Pending> {
+    /// Takes work that fits into a batch of at most `commands_max` commands: that of requests, then that of streams, which have a share
+    /// of each batch.
+    pub(super) fn take_more(&mut self, commands_max: usize, batch: &[Pending]) -> Vec<Pending> {
+        let left = commands_max.saturating_sub(commands_of(batch));
+        let share = STREAM_COMMANDS_OF_BATCH_MIN.min(self.streams.len()).saturating_sub(of_streams(batch));
+        let mut taken = self.take_from(Source::Requests, left.saturating_sub(share));
+        let left = left.saturating_sub(commands_of(&taken));
+        let of_streams_max = STREAM_COMMANDS_OF_BATCH_MAX.saturating_sub(of_streams(batch) + of_streams(&taken));
+        taken.extend(self.take_from(Source::Streams, left.min(of_streams_max)));
+        taken
+    }
+
+    fn take_from(&mut self, source: Source, commands_max: usize) -> Vec<Pending> {
         let mut taken = Vec::new();
-        let (mut commands, mut of_streams) = (0, 0);
+        let mut commands = 0;
         while commands < commands_max
-            && let Some(pending) = self.next(of_streams < STREAM_COMMANDS_OF_BATCH_MAX)
+            && let Some(pending) = self.next(source)
         {
             commands += pending.commands().len();
-            of_streams += usize::from(pending.is_of_stream());
             if commands > commands_max {
                 self.carried.push_front(pending);
                 break;
@@ -87,14 +107,13 @@ impl CommandQueue {
     }
 
     /// The next work whose caller still waits. Other work is dropped: its commands are not executed.
-    fn next(&mut self, with_streams: bool) -> Option<Pending> {
+    fn next(&mut self, source: Source) -> Option<Pending> {
         loop {
-            let next = self.carried.pop_front().or_else(|| self.requests.try_recv().ok());
-            let mut pending = match next {
-                Some(pending) => pending,
-                None if with_streams => self.streams.try_recv().ok()?,
-                None => return None,
+            let next = match source {
+                Source::Requests => self.carried.pop_front().or_else(|| self.requests.try_recv().ok()),
+                Source::Streams => self.streams.try_recv().ok(),
             };
+            let mut pending = next?;
             pending.queue_places = None;
             if !pending.is_abandoned() {
                 return Some(pending);
@@ -108,7 +127,7 @@ impl CommandQueue {
             return;
         }
         self.carried.extend(work);
-        // The sort is stable. Clients that wait for no answer have accepted work in the order in which they sent it.
+        // Commands of one stream can have the same time. A stable sort keeps their order.
         self.carried.make_contiguous().sort_by_key(|pending| pending.accepted_at);
     }
 
@@ -124,10 +143,18 @@ impl CommandQueue {
 
     /// Rejects all waiting work. Nothing was written for it. `reason` is a sentence.
     pub(super) fn reject_all(&mut self, reason: &'static str) {
-        while let Some(pending) = self.next(true) {
+        while let Some(pending) = self.next(Source::Requests).or_else(|| self.next(Source::Streams)) {
             pending.reject(&Error::StorageUnavailable { reason });
         }
     }
+}
+
+fn commands_of(work: &[Pending]) -> usize {
+    work.iter().map(|pending| pending.commands().len()).sum()
+}
+
+fn of_streams(work: &[Pending]) -> usize {
+    work.iter().filter(|pending| pending.is_of_stream()).count()
 }
 
 #[cfg(test)]
@@ -182,7 +209,7 @@ mod tests {
         assert!(sender.send(batch));
         let (last, _last_result) = Pending::of_accounts(&[3]);
         assert!(sender.send(last));
-        assert!(queue.take_more(4).is_empty(), "it does not join another batch");
+        assert!(queue.take_more(4, &[]).is_empty(), "it does not join another batch");
         assert_eq!(accounts(&queue.take(4)), [9]);
         assert_eq!(accounts(&queue.take(4)), [3]);
     }
