@@ -101,7 +101,7 @@ async fn invalid_values_fail_by_themselves() {
     }
     assert_eq!(done.results().last().unwrap()["receipt"]["balance"], 15);
     let none = client.batch("each", &commands[..3]).await.expect(200);
-    client.get_account(account, none.position()).await.expect(200);
+    assert_eq!(none.text("/position"), none.position());
     assert_eq!(audit(&app).await.event_payloads(account).len(), 2);
 }
 
@@ -222,4 +222,19 @@ async fn short_results_have_index_status_and_version_or_code() {
     let full = client.with_header("prefer", "return=representation").batch("each", &commands[..1]).await.expect(200);
     assert_eq!(full.header("preference-applied"), None);
     assert_eq!(full.results()[0]["receipt"]["version"], 4);
+}
+
+#[tokio::test]
+async fn short_results_say_which_commands_are_replayed() {
+    let app = spawn_app().await;
+    let client = app.client().with_header("prefer", "return=minimal");
+    let account = client.open_with_balance(10).await;
+    let keyed = |key: &str| json!({"command": "deposit", "account_id": account, "amount": 5, "idempotency_key": key});
+    client.batch("each", &[keyed("one")]).await.expect(200);
+    let second = client.batch("each", &[keyed("one"), keyed("two")]).await.expect(200);
+    let expected = json!([
+        {"index": 0, "status": 201, "version": 2, "replayed": true},
+        {"index": 1, "status": 201, "version": 3},
+    ]);
+    assert_eq!(second.body["results"], expected);
 }
