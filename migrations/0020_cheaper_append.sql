@@ -1,4 +1,4 @@
--- The append costs less CPU time. Signature and outcomes stay, so a release before this migration calls it, too.
+-- The append costs less CPU time. Signature and outcomes stay, so releases before and after this migration call it.
 
 -- As in migration 0018, with these differences:
 -- - The head is compared and moved by one statement, which also takes the log-head lock. After waiting for the lock, Postgres compares

@@ -223,3 +223,18 @@ async fn short_results_have_index_status_and_version_or_code() {
     assert_eq!(full.header("preference-applied"), None);
     assert_eq!(full.results()[0]["receipt"]["version"], 4);
 }
+
+#[tokio::test]
+async fn short_results_say_which_commands_are_replayed() {
+    let app = spawn_app().await;
+    let client = app.client().with_header("prefer", "return=minimal");
+    let account = client.open_with_balance(10).await;
+    let keyed = |key: &str| json!({"command": "deposit", "account_id": account, "amount": 5, "idempotency_key": key});
+    client.batch("each", &[keyed("one")]).await.expect(200);
+    let second = client.batch("each", &[keyed("one"), keyed("two")]).await.expect(200);
+    let expected = json!([
+        {"index": 0, "status": 201, "version": 2, "replayed": true},
+        {"index": 1, "status": 201, "version": 3},
+    ]);
+    assert_eq!(second.body["results"], expected);
+}

@@ -94,6 +94,8 @@ pub(super) struct Appender {
     heads: HeadsByPartition,
     /// When the heads were read.
     heads_seen_at: HashMap<i16, Instant>,
+    /// The recorded keys of the batches of clients that were prepared last.
+    batch_keys: RecordedKeys,
     /// How many more batches take the locked path.
     locked_batches: u32,
     /// Whether a commit on the locked path has succeeded since the start or the last failure. After a restart of Postgres the log
@@ -120,6 +122,7 @@ impl Appender {
             gate,
             heads: HeadsByPartition::new(),
             heads_seen_at: HashMap::new(),
+            batch_keys: RecordedKeys::new(),
             locked_batches: 0,
             is_confirmed: false,
             clock_warnings: LogInterval::default(),
@@ -160,7 +163,18 @@ impl Appender {
     ) -> Result<LoadedAccounts, StorageError> {
         self.gate.recheck(connection).await?;
         self.refresh_heads(connection, batch).await?;
+        self.read_batch_keys(connection, batch).await?;
         self.cache.prepare(connection, batch).await
+    }
+
+    /// Reads the recorded outcomes of batches of clients before any lock is taken: they may be too large for a response under a lock.
+    async fn read_batch_keys(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<(), StorageError> {
+        self.batch_keys.clear();
+        for (partition, ids) in decide_batch::keys_of_batches(batch, self.partitions) {
+            let reading = log::recorded_keys(connection, partition, &ids);
+            self.batch_keys.extend(with_partition(partition, with_timeout(STATEMENT_TIMEOUT, reading).await?));
+        }
+        Ok(())
     }
 
     /// Chooses the path of a batch. On the locked path it waits for the log-head locks.
@@ -184,8 +198,8 @@ impl Appender {
         !self.is_spanning && matches!(path, AppendPath::Locked(..))
     }
 
-    /// Whether commands can join the batch: their partitions are locked, and their accounts need not be loaded, which would keep the
-    /// locks meanwhile.
+    /// Whether commands can join the batch: their partitions are locked, and neither their accounts nor their key need to be read, which
+    /// would keep the locks meanwhile.
     pub(super) fn can_join(&self, path: &AppendPath<'_>, pending: &Pending) -> bool {
         let AppendPath::Locked(_, heads, prepared) = path else { return false };
         let is_locked = |account_id: &Uuid| heads.contains_key(&self.partitions.partition_of(*account_id));
@@ -193,7 +207,8 @@ impl Appender {
             prepared.get(account_id).is_some_and(|loaded| !matches!(loaded, Err(NotLoaded::TooLong)))
         };
         let is_loaded = |account_id: &Uuid| self.cache.contains(account_id) || is_prepared(account_id);
-        pending.accounts().all(|account_id| is_locked(&account_id) && is_loaded(&account_id))
+        !pending.is_keyed_batch()
+            && pending.accounts().all(|account_id| is_locked(&account_id) && is_loaded(&account_id))
     }
 
     /// Decides `batch` at the time of `clock` and writes it. It decides again if keys of the batch turn out to be recorded, and continues on the
@@ -355,7 +370,7 @@ impl Appender {
             return Err(StorageError::too_far_behind());
         }
         let history = History::load(path.connection(), self.partitions, batch, &accounts).await?;
-        Ok(Basis { heads, accounts, recorded_keys: RecordedKeys::new(), history })
+        Ok(Basis { heads, accounts, recorded_keys: self.batch_keys.clone(), history })
     }
 
     /// The partitions of the accounts in a batch. An empty batch checks one partition.

@@ -81,6 +81,11 @@ impl Pending {
         self.commands().iter().flat_map(|command| command.command.accounts())
     }
 
+    /// Whether it is a batch with a key. Its receipt may be too large for a response under a lock.
+    pub(super) fn is_keyed_batch(&self) -> bool {
+        matches!(&self.work, Work::Atomic(AtomicBatch { key: Some(_), .. }, _))
+    }
+
     /// Whether it belongs to a stream without end, and not to a request.
     pub(super) fn is_of_stream(&self) -> bool {
         self.stream_place.as_ref().is_some_and(|place| place.of_all_streams.is_some())

@@ -245,7 +245,8 @@ impl Import {
         if result.status == 401 {
             return Ok(Some(Attempt::Unauthenticated(result.reason())));
         }
-        if result.status >= 500 {
+        // The service ended the answer. With 408 it waited too long for a line, so this line may not have been sent.
+        if result.status == 408 || result.status >= 500 {
             let reason = format!("line {} was answered with {}", self.next_line(), result.reason());
             return Ok(Some(Attempt::Interrupted { reason, retry_after: None }));
         }

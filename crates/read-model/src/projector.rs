@@ -331,3 +331,14 @@ async fn next_append(appended: &mut watch::Receiver<i64>) {
         pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pause_grows_with_the_batch_between_its_limits() {
+        let pauses = [0, 50, 600, 1_000, 20_000].map(|events| rest_after(events).as_millis());
+        assert_eq!(pauses, [5, 5, 60, 100, 100]);
+    }
+}

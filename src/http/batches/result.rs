@@ -181,7 +181,7 @@ impl CommandResult {
                 ResultBody { receipt: Some(&outcome.receipt), replayed: outcome.replayed, ..empty }
             }
             (Self::Succeeded(target, outcome), Form::Minimal) => {
-                ResultBody { version: version(*target, &outcome.receipt), ..empty }
+                ResultBody { version: version(*target, &outcome.receipt), replayed: outcome.replayed, ..empty }
             }
             (Self::Failed(problem), Form::Full) => {
                 let Instance { path, request_id } = instance;

@@ -1,6 +1,6 @@
 //! Receipts that contain events of another partition than that of their key: transfers and batches over partitions, and openings whose
-//! account `passbook copy` has moved. They are read once, before the partitions; 40 bytes of each event stay in memory until its
-//! partition is verified, and 40 of each batch until the end.
+//! account `passbook copy` has moved. They are read once, before the partitions; 32 bytes of each event stay in memory until its
+//! partition is verified, and some 40 of each batch with a key until the end.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,11 +1,9 @@
 //! One outcome for each idempotency key: the first one is recorded, and a retry gets it again as far as the caller may see it.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::{
-    About, Decision, Failure, partitions_of,
+    About, Decision, Failure,
     unit::{Failed, Unit},
 };
 use crate::{
@@ -37,12 +35,8 @@ impl Decision<'_> {
 
     /// The key to look up and to record. A dry run has none.
     fn key_of<'k>(&self, unit: Unit<'k>) -> Result<Option<KeyInPartition<'k>>, Failure> {
-        let CommandInContext { command, context } = unit.first()?;
-        Ok(unit.key.filter(|_| !context.dry_run).map(|IdempotencyKey { key, fingerprint }| {
-            let (partition, _) = partitions_of(command, self.partitions);
-            let id = KeyId { caller: Arc::clone(&context.caller), key: key.clone() };
-            KeyInPartition { id: (partition, id), fingerprint }
-        }))
+        let id = unit.key_id(self.partitions)?;
+        Ok(id.zip(unit.key).map(|(id, IdempotencyKey { fingerprint, .. })| KeyInPartition { id, fingerprint }))
     }
 
     /// Executes a unit and records its outcome, a receipt or a refusal, under its key.

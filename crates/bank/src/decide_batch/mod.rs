@@ -97,6 +97,19 @@ fn commands(batch: &[Pending]) -> impl Iterator<Item = &Command> {
     batch.iter().flat_map(Pending::commands).map(|command| &command.command)
 }
 
+/// The keys of the batches of which all or none is executed, by the partition that stores them.
+pub(super) fn keys_of_batches(batch: &[Pending], partitions: Partitions) -> BTreeMap<i16, Vec<KeyId>> {
+    let mut keys: BTreeMap<i16, Vec<KeyId>> = BTreeMap::new();
+    for pending in batch.iter().filter(|pending| pending.is_keyed_batch()) {
+        if let Work::Atomic(batch, _) = &pending.work
+            && let Ok(Some((partition, id))) = Unit::batch(batch).key_id(partitions)
+        {
+            keys.entry(partition).or_default().push(id);
+        }
+    }
+    keys
+}
+
 /// The partition that stores the key of a command, and the second partition of a transfer between two.
 pub(super) fn partitions_of(command: &Command, partitions: Partitions) -> (i16, Option<i16>) {
     let mut streams = command.accounts().map(|stream_id| partitions.partition_of(stream_id));

@@ -40,6 +40,8 @@ pub enum Answer {
     Batches(usize),
     /// The answer begins when no line arrives for a while.
     LateBeginning,
+    /// When no line arrives for a while, a result with 408 ends the answer.
+    TimeoutLine,
     /// A page in place of an answer.
     Page,
     /// The second result has the index of the first.
@@ -190,7 +192,14 @@ async fn execute(
         let chunk = match timeout(QUIET, body.next()).await {
             Ok(chunk) => chunk,
             Err(_) => {
+                let is_over = matches!(answer, Some(Answer::TimeoutLine));
+                if is_over {
+                    results += &format!("{{\"index\":{index},\"status\":408,\"code\":\"request_timeout\"}}\n");
+                }
                 send(&mut pieces, &mut results).await;
+                if is_over {
+                    return;
+                }
                 continue;
             }
         };

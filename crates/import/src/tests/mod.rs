@@ -280,3 +280,24 @@ async fn lines_of_a_slow_input_are_sent_as_they_arrive() {
     outcome.await.expect("an import");
     assert_eq!((import.summary().executed, service.requests().len()), (5, 1));
 }
+
+#[tokio::test]
+async fn a_service_that_ends_an_idle_request_gets_the_next_line_in_another() {
+    use std::{io::Write, thread};
+
+    install_crypto_provider();
+    let service = FakeService::start(&[Answer::TimeoutLine; 3]).await;
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let endpoint = Endpoint::new(service.url(), Token::None, ResultForm::Minimal).expect("a URL");
+    let input = Input::read(reader, "test", KeyPrefix(Some("pipe".to_owned())), None);
+    let mut import = Import::new(endpoint, input, None, POLICY);
+    thread::spawn(move || {
+        for _ in 0..3 {
+            writer.write_all(b"{\"n\":1}\n").expect("a line");
+            // Longer than the service waits for a line.
+            thread::sleep(Duration::from_millis(300));
+        }
+    });
+    import.run(|_| {}).await.expect("an import");
+    assert_eq!((import.summary().executed, import.summary().replayed), (3, 0));
+}

@@ -44,7 +44,10 @@ fn withdraw(number: u128, amount: i64) -> Command {
 }
 
 fn transfer(from: u128, to: u128, amount: i64) -> Command {
-    let transfer_id = Uuid::from_u128(7_000 + from * 10 + to);
+    transfer_under(Uuid::from_u128(7_000 + from * 10 + to), from, to, amount)
+}
+
+fn transfer_under(transfer_id: Uuid, from: u128, to: u128, amount: i64) -> Command {
     Command::Transfer(Transfer { transfer_id, from: account(from), to: account(to), movement: movement(amount) })
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     account, batch, deposit,
     ledger::{Ledger, atomic, dry_run, results_text, single, without_event_ids, written},
-    movement, open, refused, reversal, transfer, withdraw,
+    movement, open, refused, reversal, transfer_under, withdraw,
 };
 use crate::{
     pending::CommandResult,
@@ -20,7 +20,7 @@ enum Step {
     Open(u128, i64),
     Deposit(u128, i64),
     Withdraw(u128, i64),
-    Transfer(u128, u128, i64),
+    Transfer(u128, u128, i64, u128),
     Hold(u128, i64, u128),
     Reverse(u128, i64, Option<i64>),
     Overdraft(u128, i64),
@@ -30,14 +30,16 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let number = || 1..5_u128;
     let amount = || 1..120_i64;
+    // Every transfer and hold has an id of its own.
+    let unique = || any::<u128>().no_shrink();
     prop_oneof![
         2 => (number(), 0..200_i64).prop_map(|(number, amount)| Step::Open(number, amount)),
         4 => (number(), amount()).prop_map(|(number, amount)| Step::Deposit(number, amount)),
         4 => (number(), amount()).prop_map(|(number, amount)| Step::Withdraw(number, amount)),
-        5 => (number(), 1..4_u128, amount()).prop_map(|(from, shift, amount)| {
-            Step::Transfer(from, (from + shift - 1) % 4 + 1, amount)
+        5 => (number(), 1..4_u128, amount(), unique()).prop_map(|(from, shift, amount, unique)| {
+            Step::Transfer(from, (from + shift - 1) % 4 + 1, amount, unique)
         }),
-        1 => (number(), amount(), any::<u128>()).prop_map(|(number, amount, unique)| Step::Hold(number, amount, unique)),
+        1 => (number(), amount(), unique()).prop_map(|(number, amount, unique)| Step::Hold(number, amount, unique)),
         5 => (number(), 1..12_i64, option::of(amount())).prop_map(|(number, version, amount)| {
             Step::Reverse(number, version, amount)
         }),
@@ -57,7 +59,7 @@ fn command(ledger: &Ledger, step: &Step) -> Command {
         Step::Open(number, amount) => open(number, amount),
         Step::Deposit(number, amount) => deposit(number, amount),
         Step::Withdraw(number, amount) => withdraw(number, amount),
-        Step::Transfer(from, to, amount) => transfer(from, to, amount),
+        Step::Transfer(from, to, amount, unique) => transfer_under(Uuid::from_u128(unique), from, to, amount),
         Step::Hold(number, amount, unique) => {
             let (unique, movement) = (Uuid::from_u128(unique), movement(amount));
             on(number, AccountCommand::PlaceHold(PlaceHold { unique, movement, expires_in_seconds: 60 }))
