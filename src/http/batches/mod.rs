@@ -2,7 +2,7 @@
 
 mod exchange;
 mod intake;
-mod item;
+pub mod item;
 mod item_fields;
 mod json;
 mod lines;
