@@ -1,6 +1,5 @@
 //! Names the accounts whose holds are over, from the view of holds, to the task that records expiries.
 
-use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
@@ -11,13 +10,8 @@ use passbook_read_model::ReadModel;
 pub(super) struct HoldsView(pub(super) ReadModel);
 
 impl DueHolds for HoldsView {
-    fn due_accounts(
-        &self,
-        partition: i16,
-        now: DateTime<Utc>,
-        holds_max: usize,
-    ) -> BoxFuture<'_, Result<Vec<Uuid>, String>> {
+    fn due_accounts(&self, partition: i16, holds_max: usize) -> BoxFuture<'_, Result<Vec<Uuid>, String>> {
         let holds_max = i64::try_from(holds_max).unwrap_or(i64::MAX);
-        Box::pin(async move { self.0.due_holds(partition, now, holds_max).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { self.0.due_holds(partition, holds_max).await.map_err(|error| error.to_string()) })
     }
 }

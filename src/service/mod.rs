@@ -182,8 +182,9 @@ async fn start_tasks(
 
     let mut progress = Vec::new();
     for (partition, appended) in partitions.all().zip(&*appended) {
+        let unsupported_event = Arc::clone(&unsupported_event);
         let (projector, projected) =
-            Projector::new(partition, &database.projector(), appended.subscribe(), Arc::clone(&unsupported_event));
+            Projector::new(partitions, partition, &database.projector(), appended.subscribe(), unsupported_event);
         progress.push(projected);
         projections.spawn("projector", projector.run(projections.token()));
     }

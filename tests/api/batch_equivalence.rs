@@ -19,6 +19,29 @@ const ACCOUNTS: usize = 3;
 const ASSIGNED: [&str; 8] =
     ["id", "recorded_at", "transfer_id", "hold_id", "placed_at", "expires_at", "instance", "request_id"];
 
+/// The commands, as often as their share of all.
+const COMMANDS: [&str; 19] = [
+    "open",
+    "deposit",
+    "deposit",
+    "deposit",
+    "withdraw",
+    "withdraw",
+    "transfer",
+    "transfer",
+    "transfer",
+    "freeze",
+    "unfreeze",
+    "unfreeze",
+    "close",
+    "place_hold",
+    "reverse",
+    "reverse",
+    "set_limits",
+    "void_hold",
+    "capture_hold",
+];
+
 /// A command of a batch on accounts that are named by their index, and the number of its key.
 #[derive(Clone, Debug)]
 struct Step {
@@ -31,29 +54,8 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let commands = [
-        "open",
-        "deposit",
-        "deposit",
-        "deposit",
-        "withdraw",
-        "withdraw",
-        "transfer",
-        "transfer",
-        "transfer",
-        "freeze",
-        "unfreeze",
-        "unfreeze",
-        "close",
-        "place_hold",
-        "reverse",
-        "reverse",
-        "set_limits",
-        "void_hold",
-        "capture_hold",
-    ];
     let key = prop_oneof![3 => Just(None), 1 => (0..6u8).prop_map(Some)];
-    (prop::sample::select(&commands[..]), 0..ACCOUNTS, 0..ACCOUNTS, 0..300i64, 1..6i64, key).prop_map(
+    (prop::sample::select(&COMMANDS[..]), 0..ACCOUNTS, 0..ACCOUNTS, 0..300i64, 1..6i64, key).prop_map(
         |(command, account, other, amount, version, key)| Step { command, account, other, amount, version, key },
     )
 }

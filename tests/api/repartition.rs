@@ -365,6 +365,78 @@ async fn keyed_opening_is_replayed_after_two_copies() {
     assert!(found.is_err_and(|finding| finding.to_string().contains(&key)));
 }
 
+/// The results of a batch without positions, and the position of the batch.
+fn split_batch(response: &Response) -> (Vec<Value>, Position) {
+    let results = response.body["results"].as_array().unwrap().iter().map(|result| {
+        let mut result = result.clone();
+        for pointer in ["", "/from", "/to"] {
+            result.pointer_mut(pointer).and_then(Value::as_object_mut).map(|account| account.remove("position"));
+        }
+        result
+    });
+    (results.collect(), response.text("/position").parse().unwrap())
+}
+
+#[tokio::test]
+async fn keyed_batches_are_replayed_after_two_copies() {
+    let mut app = spawn_app_with(&["--partitions=1"]).await;
+    let client = app.client();
+    let four = Partitions::new(4).unwrap();
+    let accounts: Vec<Uuid> = (0..4).map(|partition| four.new_id_in(partition)).collect();
+    for account in &accounts {
+        client.open(json!({"currency": "EUR", "account_id": account, "initial_deposit": 100})).await.expect(201);
+    }
+    let [first, second, third, fourth] = accounts[..] else { panic!("four accounts") };
+    let open = json!({"command": "open", "currency": "EUR", "initial_deposit": 5});
+    let deposit = json!({"command": "deposit", "account_id": third, "amount": 5});
+    let too_much = json!({"command": "withdraw", "account_id": fourth, "amount": 1_000});
+    let transfer = |from, to| json!({"command": "transfer", "from": from, "to": to, "amount": 10});
+    let reverse =
+        |account, amount| json!({"command": "reverse", "account_id": account, "version": 2, "amount": amount});
+    let batches = [
+        vec![transfer(second, first), deposit.clone(), open.clone()],
+        vec![open.clone(), deposit.clone(), open.clone()],
+        vec![transfer(first, fourth), reverse(fourth, 2)],
+        vec![reverse(first, 1), deposit.clone()],
+        vec![reverse(second, 1), deposit.clone()],
+        vec![deposit.clone(), too_much.clone()],
+        vec![open, deposit, too_much],
+    ];
+    let mut sent = Vec::new();
+    // Several keys, so that the partition of some key is not that of its account.
+    for (number, commands) in batches.iter().cycle().take(4 * batches.len()).enumerate() {
+        let key = format!("batch-{number}");
+        sent.push((client.with_key(&key).batch("atomic", commands).await, key, commands));
+    }
+    assert_eq!(sent.iter().filter(|(response, ..)| response.status == 422).count(), 2 * 4);
+    for partitions in [4, 8] {
+        app.stop().await;
+        app.wait_until_disconnected().await;
+        let target = Target::new(partitions).await;
+        target.finish(&app).await.unwrap();
+        app = target.serve().await;
+        let events = app.log().await.events.len();
+        for (before, key, commands) in &sent {
+            let again = app.client().with_key(key).batch("atomic", commands).await;
+            assert!(again.is_replay() && again.status == before.status, "{key} {commands:?}: {}", again.body);
+            if before.status == 201 {
+                let ((first, _), (replayed, position)) = (split_batch(before), split_batch(&again));
+                assert_eq!(replayed, first);
+                let results = again.body["results"].as_array().unwrap().iter();
+                let merged = results.map(|result| result["position"].as_str().unwrap());
+                let merged = merged.map(|position| position.parse().unwrap()).reduce(Position::merge);
+                assert_eq!(Some(position), merged);
+            } else {
+                assert_eq!([&again.body["code"], &again.body["index"]], [&before.body["code"], &before.body["index"]]);
+            }
+        }
+        assert_eq!(app.log().await.events.len(), events, "no batch was executed twice");
+        audit(&app).await;
+        let report = verification::verify(&app.auditor().await, app.partitions(), &[], |_, _| ()).await.unwrap();
+        assert!(report.receipts >= 5 * 4, "{report:?}");
+    }
+}
+
 #[tokio::test]
 async fn commands_after_a_failed_copy_are_replayed_by_the_next_one() {
     let mut old = spawn_app_with(&["--partitions=1"]).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    client::{CommandRecord, Outcome, account_id, accounts_of},
+    client::{CommandRecord, Outcome, account_id, accounts_of, receipts_of},
     command::Command,
 };
 
@@ -81,23 +81,27 @@ impl Accounts {
         command
     }
 
+    /// Random commands of one batch. Some work on an account that an earlier one opens, or reverse a movement of an earlier one.
+    pub fn batch(&self, rng: &mut Rng, key: &str, commands_max: u64) -> Vec<Command> {
+        let mut commands: Vec<Command> = Vec::new();
+        for number in 0..rng.between(1, commands_max) {
+            let key = format!("{key}-{number}");
+            let mut command = match commands.last() {
+                Some(earlier) if rng.chance(20) => follow_up(rng, key, earlier),
+                Some(_) | None => self.command(Mix::All, rng, key),
+            };
+            (command.if_match, command.is_keyed) = (None, true);
+            commands.push(command);
+        }
+        commands
+    }
+
     /// Learns from the outcome of a command.
     pub fn learn(&self, record: &CommandRecord) {
         let mut accounts = self.0.lock().unwrap();
         match &record.outcome {
             Outcome::Recorded(receipt) => {
-                for account in accounts_of(receipt) {
-                    learn_account(&mut accounts, account);
-                }
-                if let Some(hold) = receipt.get("hold")
-                    && let Some(known) = accounts.get_mut(&account_id(hold))
-                {
-                    let id = hold["hold_id"].as_str().unwrap().parse().unwrap();
-                    known.holds.retain(|known| *known != id);
-                    if hold["status"] == "active" {
-                        remember(&mut known.holds, id);
-                    }
-                }
+                receipts_of(receipt).into_iter().for_each(|receipt| learn_receipt(&mut accounts, receipt));
             }
             Outcome::Rejected(code) => match (code.as_str(), record.command.hold) {
                 ("account_closed", _) if record.command.accounts.len() == 1 => {
@@ -116,6 +120,22 @@ impl Accounts {
         let mut known: Vec<_> = self.0.lock().unwrap().iter().map(|(id, known)| (*id, known.clone())).collect();
         known.sort_unstable_by_key(|(id, _)| *id);
         known
+    }
+}
+
+/// Learns from the receipt of one command.
+fn learn_receipt(accounts: &mut HashMap<Uuid, Known>, receipt: &Value) {
+    for account in accounts_of(receipt) {
+        learn_account(accounts, account);
+    }
+    if let Some(hold) = receipt.get("hold")
+        && let Some(known) = accounts.get_mut(&account_id(hold))
+    {
+        let id = hold["hold_id"].as_str().unwrap().parse().unwrap();
+        known.holds.retain(|known| *known != id);
+        if hold["status"] == "active" {
+            remember(&mut known.holds, id);
+        }
     }
 }
 
@@ -142,6 +162,17 @@ fn remember<T>(list: &mut Vec<T>, item: T) {
         list.remove(0);
     }
     list.push(item);
+}
+
+/// A command on the first account of an earlier command of the same batch.
+fn follow_up(rng: &mut Rng, key: String, earlier: &Command) -> Command {
+    let account = earlier.accounts[0];
+    match rng.below(3) {
+        0 => Command::deposit(key, account, rng.between(1, 300)),
+        1 => Command::withdrawal(key, account, rng.between(1, 300)),
+        // The movement of a new account; of others the version is one that is recorded already.
+        _ => Command::reversal(key, account, 1, Some(rng.between(1, 50))),
+    }
 }
 
 fn place_hold(rng: &mut Rng, key: String, account: Uuid, amount: u64) -> Command {

@@ -13,7 +13,7 @@ use crate::{command::Command, instance::Instance, settings::Settings};
 /// The request timeout. Longer than an instance stays frozen plus the time that a command may wait in its queue.
 const RESPONSE_S_MAX: u64 = 25;
 /// The test fails if a command has no definite outcome after this time.
-const CONVERGENCE_S_MAX: u64 = 180;
+pub const CONVERGENCE_S_MAX: u64 = 180;
 
 /// A command with its outcome and its attempts.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub enum Outcome {
 }
 
 /// The result of one attempt.
-enum Attempt {
+pub enum Attempt {
     /// A definite outcome, and whether the response is a replay.
     Definite(Outcome, bool),
     /// The command was not executed, for this reason.
@@ -66,17 +66,15 @@ impl Client {
 
     /// Sends `command` until its outcome is definite.
     pub async fn send_until_definite(&mut self, command: Command) -> CommandRecord {
-        let outcome = Outcome::Rejected("not sent yet".to_owned());
-        let mut record = CommandRecord {
-            command,
-            outcome,
-            attempts: 0,
-            had_unknown_attempt: false,
-            history: vec![],
-            is_replayed: false,
-        };
+        let mut record = Self::unsent(command);
         self.resume(&mut record).await;
         record
+    }
+
+    /// A record of a command that was not sent.
+    pub fn unsent(command: Command) -> CommandRecord {
+        let outcome = Outcome::Rejected("not sent yet".to_owned());
+        CommandRecord { command, outcome, attempts: 0, had_unknown_attempt: false, history: vec![], is_replayed: false }
     }
 
     /// Sends a command until its outcome is definite. Does not retry a command without a key after an attempt that may have
@@ -152,7 +150,7 @@ impl Client {
     }
 }
 
-async fn classify(response: Response, command: &Command) -> Attempt {
+pub async fn classify(response: Response, command: &Command) -> Attempt {
     let status = response.status();
     let is_replay = response.headers().contains_key("idempotency-replayed");
     // An incomplete response says nothing about the outcome.
@@ -160,6 +158,11 @@ async fn classify(response: Response, command: &Command) -> Attempt {
         Ok(body) => body,
         Err(error) => return Attempt::Unknown(error.to_string()),
     };
+    classify_body(status, is_replay, body, command)
+}
+
+/// The result of an attempt, from its status and its receipt or problem.
+pub fn classify_body(status: StatusCode, is_replay: bool, body: Value, command: &Command) -> Attempt {
     let code = body["code"].as_str().unwrap_or_default().to_owned();
     match (status, code.as_str()) {
         (StatusCode::OK | StatusCode::CREATED, _) => Attempt::Definite(Outcome::Recorded(body), is_replay),
@@ -192,7 +195,7 @@ async fn classify(response: Response, command: &Command) -> Attempt {
 }
 
 /// The outcome without what the previous release, if it takes part, leaves out of a receipt that it replays.
-fn comparable(outcome: Outcome) -> Outcome {
+pub fn comparable(outcome: Outcome) -> Outcome {
     let Outcome::Recorded(mut receipt) = outcome else { return outcome };
     if Settings::read().previous.is_some() {
         for account in ["", "/from", "/to"] {
@@ -202,7 +205,15 @@ fn comparable(outcome: Outcome) -> Outcome {
     Outcome::Recorded(receipt)
 }
 
-/// The part of a receipt for each account: two for a transfer, else one.
+/// The receipts of the commands of a batch, or the only one.
+pub fn receipts_of(receipt: &Value) -> Vec<&Value> {
+    match receipt.get("results") {
+        Some(results) => results.as_array().unwrap().iter().collect(),
+        None => vec![receipt],
+    }
+}
+
+/// The part of a receipt of one command for each account: two for a transfer, else one.
 pub fn accounts_of(receipt: &Value) -> Vec<&Value> {
     match receipt.get("transfer_id") {
         Some(_) => vec![&receipt["from"], &receipt["to"]],

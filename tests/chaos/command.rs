@@ -19,6 +19,10 @@ pub struct Command {
     pub accounts: Vec<Uuid>,
     /// The hold that the command captures or voids.
     pub hold: Option<Uuid>,
+    /// The commands of a batch of which all or none is executed.
+    pub items: Vec<Command>,
+    /// The id of the request that sent the command together with others; `None` if the command has a request of its own.
+    pub request: Option<String>,
     /// The type of the event that it records in each account. Expiries of holds may precede it, and the reversal of a transfer
     /// records its event in both accounts.
     pub event_types: &'static [&'static str],
@@ -86,6 +90,13 @@ impl Command {
         Self { method: Method::PUT, ..Self::on(key, account, "limits", body, &["LimitsSet"]) }
     }
 
+    /// A batch of which all or none of the commands is executed.
+    pub fn atomic(key: String, items: Vec<Self>) -> Self {
+        let commands: Vec<Value> = items.iter().map(Self::as_item).collect();
+        let body = json!({"mode": "atomic", "commands": commands});
+        Self { items, ..Self::new(key, "/v1/batches".to_owned(), body, vec![], &[]) }
+    }
+
     /// A command on one account.
     fn on(key: String, account: Uuid, operation: &str, body: Value, event_types: &'static [&'static str]) -> Self {
         Self::new(key, format!("/v1/accounts/{account}/{operation}"), body, vec![account], event_types)
@@ -101,8 +112,38 @@ impl Command {
             if_match: None,
             accounts,
             hold: None,
+            items: vec![],
+            request: None,
             event_types,
         }
+    }
+
+    /// The command as an item of a batch: its name, the parameters of its path and the fields of its body.
+    pub fn as_item(&self) -> Value {
+        let path: Vec<&str> = self.path.trim_start_matches("/v1/").split('/').collect();
+        let mut item = match path[..] {
+            ["accounts"] => json!({"command": "open"}),
+            ["transfers"] => json!({"command": "transfer"}),
+            ["accounts", account, operation] => {
+                let command = match operation {
+                    "deposits" => "deposit",
+                    "withdrawals" => "withdraw",
+                    "holds" => "place_hold",
+                    "limits" => "set_limits",
+                    status => status,
+                };
+                json!({"command": command, "account_id": account})
+            }
+            ["accounts", account, "holds", hold, operation] => {
+                json!({"command": format!("{operation}_hold"), "account_id": account, "hold_id": hold})
+            }
+            ["accounts", account, "transactions", version, "reversal"] => {
+                json!({"command": "reverse", "account_id": account, "version": version.parse::<i64>().unwrap()})
+            }
+            _ => panic!("no item of a batch: {self:?}"),
+        };
+        item.as_object_mut().unwrap().extend(self.body.as_object().unwrap().clone());
+        item
     }
 
     /// Whether the request may carry `If-Match`: the path names the account.
@@ -113,5 +154,16 @@ impl Command {
     /// Whether the command can record events of these types, in this order.
     pub fn records(&self, types: &[&str]) -> bool {
         types == self.event_types || (self.event_types == ["MovementReversed"] && types == ["MovementReversed"; 2])
+    }
+
+    /// Whether a batch can record events of these types, in any order: those of all its commands. Of the reversal of a transfer there
+    /// is one more.
+    pub fn records_all(&self, types: &[&str]) -> bool {
+        let expected: Vec<&str> = self.items.iter().flat_map(|item| item.event_types).copied().collect();
+        let count = |types: &[&str], wanted: &str| types.iter().filter(|name| **name == wanted).count();
+        types.iter().chain(&expected).all(|name| {
+            let (found, least) = (count(types, name), count(&expected, name));
+            found == least || (*name == "MovementReversed" && (least..=2 * least).contains(&found))
+        })
     }
 }

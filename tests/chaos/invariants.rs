@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     books::{Books, Hold},
-    client::{CommandRecord, Outcome, account_id, accounts_of},
+    client::{CommandRecord, Outcome, account_id, accounts_of, receipts_of},
     settings::Settings,
 };
 
@@ -39,7 +39,11 @@ pub fn check(records: &[CommandRecord], log: &Log, books: &Books) {
         }
     }
     for record in records {
-        let recorded = by_command.remove(&record.command.key).unwrap_or_default();
+        let recorded = match &record.command.request {
+            Some(request) => by_command.get_mut(request).map(|events| take_named(&record.outcome, events)),
+            None => by_command.remove(&record.command.key),
+        };
+        let recorded = recorded.unwrap_or_default();
         match &record.outcome {
             Outcome::Unknown => assert!(
                 recorded.is_empty() || records_once(record, &recorded),
@@ -49,7 +53,22 @@ pub fn check(records: &[CommandRecord], log: &Log, books: &Books) {
             Outcome::Rejected(_) => assert!(recorded.is_empty(), "{record:?} was rejected but recorded: {recorded:?}"),
         }
     }
+    by_command.retain(|_, events| !events.is_empty());
     assert!(by_command.is_empty(), "no client received a response for these events: {by_command:?}");
+}
+
+/// Takes the events that a receipt names out of those of its request. Those that no receipt of the request names stay.
+fn take_named<'e>(outcome: &Outcome, events: &mut Vec<&'e Event>) -> Vec<&'e Event> {
+    let Outcome::Recorded(receipt) = outcome else { return vec![] };
+    let named = event_ids(receipt);
+    events.extract_if(.., |event| named.contains(&event.id.to_string())).collect()
+}
+
+/// The ids of the events that a receipt names.
+fn event_ids(receipt: &Value) -> HashSet<String> {
+    let accounts = receipts_of(receipt).into_iter().flat_map(accounts_of);
+    let facts = accounts.flat_map(|account| account["events"].as_array().unwrap());
+    facts.map(|fact| fact["id"].as_str().unwrap().to_owned()).collect()
 }
 
 fn metadata(event: &Event) -> Value {
@@ -69,13 +88,41 @@ fn is_expiry(event: &Event) -> bool {
 fn records_once(record: &CommandRecord, events: &[&Event]) -> bool {
     let own = events.iter().filter(|event| !is_expiry(event));
     let mut types: Vec<&str> = own.map(|event| event.event_type.as_str()).collect();
+    if !record.command.items.is_empty() {
+        return record.command.records_all(&types);
+    }
     // Events in two partitions have no order. This one puts TransferSent before TransferReceived.
     types.sort_unstable_by(|one, other| other.cmp(one));
     record.command.records(&types)
 }
 
-/// Asserts that a command is recorded once and that each value of its receipt matches the recorded events.
+/// Asserts that a command, or each command of a batch, is recorded once and that each value of its receipt matches the recorded events.
 fn check_receipt(record: &CommandRecord, receipt: &Value, recorded: &[&Event], books: &Books, partitions: Partitions) {
+    if record.command.items.is_empty() {
+        return check_command(record, receipt, recorded, books, partitions);
+    }
+    let (items, results) = (&record.command.items, receipts_of(receipt));
+    assert_eq!(items.len(), results.len(), "{record:?}");
+    let mut unnamed = recorded.to_vec();
+    let mut positions = Vec::new();
+    for (item, result) in items.iter().zip(results) {
+        let outcome = Outcome::Recorded(result.clone());
+        let named = take_named(&outcome, &mut unnamed);
+        let of_item = CommandRecord { command: item.clone(), outcome, ..record.clone() };
+        check_command(&of_item, result, &named, books, partitions);
+        positions.push(result["position"].as_str().unwrap().parse::<Position>().unwrap());
+    }
+    assert!(unnamed.is_empty(), "{record:?} also recorded {unnamed:?}");
+    let merged = positions.into_iter().reduce(Position::merge).unwrap();
+    assert_eq!(receipt["position"], merged.to_string(), "{record:?}");
+    let batch_ids: HashSet<Value> = recorded.iter().map(|event| metadata(event)["batch_id"].clone()).collect();
+    assert_eq!(batch_ids, HashSet::from([receipt["batch_id"].clone()]), "{record:?}");
+    let times: HashSet<DateTime<Utc>> = recorded.iter().map(|event| event.recorded_at).collect();
+    assert_eq!(times.len(), 1, "{record:?} is recorded at several times");
+}
+
+/// Asserts that a command is recorded once and that each value of its receipt matches the recorded events.
+fn check_command(record: &CommandRecord, receipt: &Value, recorded: &[&Event], books: &Books, partitions: Partitions) {
     let position_of = |event: &Event| partitions.position_in(event.partition, event.position);
     let mut last_events = Vec::new();
     for account in accounts_of(receipt) {

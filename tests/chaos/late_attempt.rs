@@ -34,16 +34,29 @@ pub enum Case {
     Capture,
     Reversal,
     WithdrawalWithinLimit,
+    /// A batch of which all or none is executed.
+    Batch,
     /// The retry succeeds, so that the late attempt would take money of the hold again.
     RepeatedCapture,
     /// The retry succeeds, so that the late attempt would pay back again.
     RepeatedReversal,
+    /// The retry succeeds, so that the late attempt would execute the batch again.
+    RepeatedBatch,
 }
 
 use Case::*;
 
-pub const CASES: [Case; 7] =
-    [Withdrawal, PlaceHold, Capture, Reversal, WithdrawalWithinLimit, RepeatedCapture, RepeatedReversal];
+pub const CASES: [Case; 9] = [
+    Withdrawal,
+    PlaceHold,
+    Capture,
+    Reversal,
+    WithdrawalWithinLimit,
+    Batch,
+    RepeatedCapture,
+    RepeatedReversal,
+    RepeatedBatch,
+];
 
 /// The commands of one scenario.
 pub struct Scenario {
@@ -98,7 +111,9 @@ pub async fn run(client: &mut Client, first: &Instance, case: Case, name: &str) 
             records.push(client.send_until_definite(place).await);
             hold_of(records.last().unwrap())
         }
-        Withdrawal | PlaceHold | Reversal | WithdrawalWithinLimit | RepeatedReversal => Uuid::nil(),
+        Withdrawal | PlaceHold | Reversal | WithdrawalWithinLimit | Batch | RepeatedReversal | RepeatedBatch => {
+            Uuid::nil()
+        }
     };
     let late = case.late_command(format!("{name}-late"), account, hold);
     let on_its_way = UnfinishedRequest::send(first, &late).await;
@@ -160,13 +175,27 @@ impl Case {
             RepeatedCapture => Command::capture(key, account, hold, json!({"amount": AMOUNT / 4, "final": false})),
             Reversal => Command::reversal(key, account, 1, None),
             RepeatedReversal => Command::reversal(key, account, 1, Some(AMOUNT / 4)),
+            Batch => {
+                let deposit = Command::deposit(format!("{key}-0"), account, 1);
+                Command::atomic(
+                    key.clone(),
+                    vec![deposit, Command::withdrawal(format!("{key}-1"), account, AMOUNT + 1)],
+                )
+            }
+            RepeatedBatch => {
+                let deposit = Command::deposit(format!("{key}-0"), account, AMOUNT);
+                Command::atomic(
+                    key.clone(),
+                    vec![deposit, Command::withdrawal(format!("{key}-1"), account, AMOUNT / 2)],
+                )
+            }
         }
     }
 
     fn obstacle(self, name: &str, account: Uuid) -> Option<Obstacle> {
         let [begin, end] = ["begin", "end"].map(|step| format!("{name}-{step}"));
         match self {
-            Withdrawal | PlaceHold | Reversal => Some(Obstacle {
+            Withdrawal | PlaceHold | Reversal | Batch => Some(Obstacle {
                 begin: Command::withdrawal(begin, account, AMOUNT),
                 end: Command::deposit(end, account, AMOUNT),
                 code: "insufficient_funds",
@@ -181,7 +210,7 @@ impl Case {
                 end: Command::set_limits(end, account, json!({"out_per_day": AMOUNT})),
                 code: "limit_exceeded",
             }),
-            RepeatedCapture | RepeatedReversal => None,
+            RepeatedCapture | RepeatedReversal | RepeatedBatch => None,
         }
     }
 }

@@ -8,6 +8,7 @@
 mod account_views;
 mod accounts;
 mod balancer;
+mod batch_client;
 mod books;
 mod client;
 mod clock;

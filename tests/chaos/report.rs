@@ -25,6 +25,11 @@ pub struct Report {
     pub replayed_rejections: u64,
     /// First attempts that arrived and were answered after their retry.
     pub late_attempts: u64,
+    /// Batches of which all or none was executed, and those that were executed.
+    pub batches: u64,
+    pub executed_batches: u64,
+    /// Commands that one request sent together, each executed by itself.
+    pub in_requests: u64,
     pub reads: u64,
     /// The number of events of each type in the log.
     pub events: BTreeMap<String, u64>,
@@ -39,6 +44,10 @@ impl Report {
             self.retries += record.attempts - 1;
             self.with_unknown_attempt += u64::from(record.had_unknown_attempt);
             self.replayed_rejections += u64::from(record.is_replayed && matches!(record.outcome, Outcome::Rejected(_)));
+            self.batches += u64::from(!record.command.items.is_empty());
+            let is_recorded = matches!(record.outcome, Outcome::Recorded(_));
+            self.executed_batches += u64::from(!record.command.items.is_empty() && is_recorded);
+            self.in_requests += u64::from(record.command.request.is_some());
             match record.outcome {
                 Outcome::Recorded(_) => self.acknowledged += 1,
                 Outcome::Rejected(_) => self.rejected += 1,
@@ -70,6 +79,9 @@ impl fmt::Display for Report {
         row("  with an unknown attempt", &self.with_unknown_attempt)?;
         row("  rejected and replayed", &self.replayed_rejections)?;
         row("late first attempts", &self.late_attempts)?;
+        row("batches", &self.batches)?;
+        row("  executed", &self.executed_batches)?;
+        row("commands of shared requests", &self.in_requests)?;
         // `Rounds::check_invariants` has found none.
         row("recorded after a rejection", &0)?;
         row("retries", &self.retries)?;

@@ -10,16 +10,30 @@ use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     accounts::{Accounts, Mix},
+    batch_client::Form,
     client::{Client, CommandRecord, Outcome},
+    command::Command,
     settings::Settings,
     testbed::Testbed,
 };
 
 const CLIENTS: u64 = 20;
+/// How many of the requests are batches of which all or none is executed, and with how many commands at most.
+const ATOMIC_PERCENT: u64 = 12;
+const ATOMIC_COMMANDS_MAX: u64 = 5;
+/// How many of the requests have commands of which each is executed by itself, and how many at most.
+const EACH_PERCENT: u64 = 5;
+const EACH_COMMANDS_MAX: u64 = 12;
 /// How many of the recorded commands are sent once more.
 const REPLAYED_PERCENT: u64 = 4;
 /// How many of the rejected commands are sent once more. They are rare.
 const REPLAYED_REJECTIONS_PERCENT: u64 = 40;
+
+/// A batch of which all or none is executed; some have no key.
+fn atomic(accounts: &Accounts, rng: &mut Rng, key: String) -> Command {
+    let commands = accounts.batch(rng, &key, ATOMIC_COMMANDS_MAX);
+    Command { is_keyed: !rng.chance(20), ..Command::atomic(key, commands) }
+}
 
 /// Clients that send commands until [`finish`](Self::finish).
 pub struct Workload {
@@ -45,7 +59,18 @@ impl Workload {
                         break;
                     }
                     let key = format!("{round}-{client_number}-{command_number}");
-                    let command = accounts.command(mix, &mut client.rng, key);
+                    if mix == Mix::All && client.rng.chance(EACH_PERCENT) {
+                        let form = *client.rng.pick(&[Form::Json, Form::Lines]);
+                        let commands = accounts.batch(&mut client.rng, &key, EACH_COMMANDS_MAX);
+                        let sent = client.send_each_until_definite(&key, form, commands).await;
+                        sent.iter().for_each(|record| accounts.learn(record));
+                        records.extend(sent);
+                        continue;
+                    }
+                    let command = match mix == Mix::All && client.rng.chance(ATOMIC_PERCENT) {
+                        true => atomic(&accounts, &mut client.rng, key),
+                        false => accounts.command(mix, &mut client.rng, key),
+                    };
                     let mut record = client.send_until_definite(command).await;
                     accounts.learn(&record);
                     let percent = match record.outcome {

@@ -87,11 +87,19 @@ impl AccountCache {
         }
     }
 
-    /// Stores the accounts that a committed batch loaded, and then those that it changed.
+    /// Stores the accounts that a committed batch changed, and those that it loaded and left as they were.
     pub(super) fn store(&mut self, loaded: LoadedAccounts, changed: HashMap<Uuid, CachedAccount>) {
         let Some(accounts) = &mut self.accounts else { return };
-        let loaded = loaded.into_iter().filter_map(|(stream_id, loaded)| Some((stream_id, loaded.ok()?)));
-        for (stream_id, account) in loaded.filter(|(_, loaded)| loaded.version > 0).chain(changed) {
+        for (stream_id, loaded) in loaded {
+            if let Ok(account) = loaded
+                && account.version > 0
+                && !changed.contains_key(&stream_id)
+                && !accounts.contains(&stream_id)
+            {
+                accounts.put(stream_id, account);
+            }
+        }
+        for (stream_id, account) in changed {
             accounts.put(stream_id, account);
         }
     }

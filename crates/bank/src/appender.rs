@@ -94,6 +94,8 @@ pub(super) struct Appender {
     heads: HeadsByPartition,
     /// When the heads were read.
     heads_seen_at: HashMap<i16, Instant>,
+    /// The recorded keys of the batches of clients that were prepared last.
+    batch_keys: RecordedKeys,
     /// How many more batches take the locked path.
     locked_batches: u32,
     /// Whether a commit on the locked path has succeeded since the start or the last failure. After a restart of Postgres the log
@@ -120,6 +122,7 @@ impl Appender {
             gate,
             heads: HeadsByPartition::new(),
             heads_seen_at: HashMap::new(),
+            batch_keys: RecordedKeys::new(),
             locked_batches: 0,
             is_confirmed: false,
             clock_warnings: LogInterval::default(),
@@ -148,7 +151,8 @@ impl Appender {
         self.is_spanning || !self.is_confirmed || self.locked_batches > 0
     }
 
-    /// Loads the accounts of a batch that are not cached. No lock is held meanwhile.
+    /// Loads the accounts of a batch that are not cached. No lock is held meanwhile. The heads are known before: an event of another
+    /// instance that is appended after an account was loaded then moves its head.
     ///
     /// # Errors
     /// The database fails, or the log contains an event of a newer release.
@@ -158,10 +162,19 @@ impl Appender {
         batch: &[Pending],
     ) -> Result<LoadedAccounts, StorageError> {
         self.gate.recheck(connection).await?;
-        if self.takes_locked_path() {
-            self.refresh_heads(connection, batch).await?;
-        }
+        self.refresh_heads(connection, batch).await?;
+        self.read_batch_keys(connection, batch).await?;
         self.cache.prepare(connection, batch).await
+    }
+
+    /// Reads the recorded outcomes of batches of clients before any lock is taken: they may be too large for a response under a lock.
+    async fn read_batch_keys(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<(), StorageError> {
+        self.batch_keys.clear();
+        for (partition, ids) in decide_batch::keys_of_batches(batch, self.partitions) {
+            let reading = log::recorded_keys(connection, partition, &ids);
+            self.batch_keys.extend(with_partition(partition, with_timeout(STATEMENT_TIMEOUT, reading).await?));
+        }
+        Ok(())
     }
 
     /// Chooses the path of a batch. On the locked path it waits for the log-head locks.
@@ -185,8 +198,8 @@ impl Appender {
         !self.is_spanning && matches!(path, AppendPath::Locked(..))
     }
 
-    /// Whether commands can join the batch: their partitions are locked, and their accounts need not be loaded, which would keep the
-    /// locks meanwhile.
+    /// Whether commands can join the batch: their partitions are locked, and neither their accounts nor their key need to be read, which
+    /// would keep the locks meanwhile.
     pub(super) fn can_join(&self, path: &AppendPath<'_>, pending: &Pending) -> bool {
         let AppendPath::Locked(_, heads, prepared) = path else { return false };
         let is_locked = |account_id: &Uuid| heads.contains_key(&self.partitions.partition_of(*account_id));
@@ -194,7 +207,8 @@ impl Appender {
             prepared.get(account_id).is_some_and(|loaded| !matches!(loaded, Err(NotLoaded::TooLong)))
         };
         let is_loaded = |account_id: &Uuid| self.cache.contains(account_id) || is_prepared(account_id);
-        pending.accounts().all(|account_id| is_locked(&account_id) && is_loaded(&account_id))
+        !pending.is_keyed_batch()
+            && pending.accounts().all(|account_id| is_locked(&account_id) && is_loaded(&account_id))
     }
 
     /// Decides `batch` at the time of `clock` and writes it. It decides again if keys of the batch turn out to be recorded, and continues on the
@@ -245,14 +259,20 @@ impl Appender {
         })
     }
 
-    /// Catches up with the partitions of a batch without their locks, if a head is unknown or was seen long ago. Behind the locks only
-    /// what is appended meanwhile is read. If there are too many new events, or the log has another history, the cache is cleared.
+    /// Catches up with the partitions of a batch without their locks, if a head is unknown or, on the locked path, was seen long ago.
+    /// Behind the locks only what is appended meanwhile is read. If there are too many new events, or the log has another history, the
+    /// cache is cleared.
     async fn refresh_heads(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<(), StorageError> {
         if self.is_spanning {
             return Ok(());
         }
+        let takes_locked_path = self.takes_locked_path();
         for partition in self.partitions_of_batch(batch) {
-            if self.heads_seen_at.get(&partition).is_some_and(|at| at.elapsed() < HEAD_AGE_MAX) {
+            let is_known = match takes_locked_path {
+                true => self.heads_seen_at.get(&partition).is_some_and(|at| at.elapsed() < HEAD_AGE_MAX),
+                false => self.heads.contains_key(&partition),
+            };
+            if is_known {
                 continue;
             }
             let head = with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?;
@@ -338,16 +358,10 @@ impl Appender {
     async fn load_basis(&mut self, path: &mut AppendPath<'_>, batch: &[Pending]) -> Result<Basis, StorageError> {
         let heads = match path {
             AppendPath::Locked(_, heads, _) => heads.clone(),
-            AppendPath::Optimistic(connection, _) => {
-                let mut heads = HeadsByPartition::new();
-                for partition in self.partitions_of_batch(batch) {
-                    let head = match self.heads.get(&partition) {
-                        Some(known) => known.clone(),
-                        None => with_timeout(STATEMENT_TIMEOUT, log::head(connection, partition)).await?,
-                    };
-                    heads.insert(partition, head);
-                }
-                heads
+            AppendPath::Optimistic(..) => {
+                let known = |partition| Some((partition, self.heads.get(&partition)?.clone()));
+                let heads: Option<HeadsByPartition> = self.partitions_of_batch(batch).into_iter().map(known).collect();
+                heads.ok_or_else(StorageError::too_far_behind)?
             }
         };
         let accounts = self.cache.load(std::mem::take(path.prepared()), batch);
@@ -356,7 +370,7 @@ impl Appender {
             return Err(StorageError::too_far_behind());
         }
         let history = History::load(path.connection(), self.partitions, batch, &accounts).await?;
-        Ok(Basis { heads, accounts, recorded_keys: RecordedKeys::new(), history })
+        Ok(Basis { heads, accounts, recorded_keys: self.batch_keys.clone(), history })
     }
 
     /// The partitions of the accounts in a batch. An empty batch checks one partition.

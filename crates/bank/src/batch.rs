@@ -13,6 +13,9 @@ use super::{
 };
 use passbook_domain::Command;
 
+/// How many commands a batch has at most of which all or none is executed.
+pub const ATOMIC_COMMANDS_MAX: usize = 1_000;
+
 /// What a command of a batch asks for.
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -58,13 +61,13 @@ impl Bank {
     /// command.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] if there are too many commands in the queues. Nothing was done then.
+    /// [`Error::Overloaded`] if there are too many commands in the queues. Nothing was done then. A dry run fails as a whole if the
+    /// movement of a reversal cannot be read.
     pub async fn execute_each(&self, commands: Vec<BatchCommand>) -> Result<Vec<CommandResult>, Error> {
-        let places = self.take_places(commands.len())?;
         if commands.iter().any(|command| command.context.dry_run) {
-            let commands = self.look_up_all(&commands).await?;
-            return Ok(self.dry_run(commands, places).await);
+            return self.dry_run(commands).await;
         }
+        let places = self.take_places(commands.len())?;
         let mut stream = CommandStream::of_batch(self.clone(), places);
         let mut outcomes: Vec<PendingOutcome> = Vec::with_capacity(commands.len());
         for command in commands {
@@ -78,7 +81,19 @@ impl Bank {
     }
 
     /// Executes the commands of a dry run.
-    async fn dry_run(&self, commands: Vec<CommandInContext>, places: OwnedSemaphorePermit) -> Vec<CommandResult> {
+    async fn dry_run(&self, commands: Vec<BatchCommand>) -> Result<Vec<CommandResult>, Error> {
+        for _ in 0..REVERSAL_ATTEMPTS_MAX {
+            let places = self.take_places(commands.len())?;
+            let found = self.look_up_all(&commands).await?;
+            let results = self.dry_run_once(found, places).await;
+            if !results.iter().any(|result| self.must_look_up_again(result)) {
+                return Ok(results);
+            }
+        }
+        Err(Error::StorageUnavailable { reason: CHANGED_HISTORY })
+    }
+
+    async fn dry_run_once(&self, commands: Vec<CommandInContext>, places: OwnedSemaphorePermit) -> Vec<CommandResult> {
         let (responses, outcomes): (Vec<_>, Vec<_>) = commands.iter().map(|_| oneshot::channel()).unzip();
         let sent = self.send(Work::DryRun(commands, responses), Some(places), None);
         let mut results = Vec::with_capacity(outcomes.len());

@@ -40,7 +40,7 @@ pub struct CommandStream {
     is_spanning: bool,
 }
 
-/// The result of a command that was submitted. The command stays in its queue only as long as this future exists.
+/// The result of a command that was submitted. Dropping it does not cancel the command.
 #[derive(Debug)]
 pub struct PendingOutcome(State);
 

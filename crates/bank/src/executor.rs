@@ -248,12 +248,19 @@ impl Executor {
         let clock = waiting.run_while_rejecting(self.clock.check(&mut connection)).await?;
         let preparing = self.appender.prepare(&mut connection, &part.work);
         let prepared = waiting.run_while_rejecting(preparing).await?;
+        let is_probe = part.work.is_empty();
         self.rebuilds.put_aside(&mut part.work, &prepared);
+        if part.work.is_empty() && !is_probe {
+            self.connection = Some(connection);
+            return Ok(AppendOutcome::Committed(CommittedBatch { results: vec![], events: 0 }));
+        }
         let beginning = self.appender.begin(&mut connection, &part.work, prepared);
         let path = waiting.run_while_rejecting(beginning).await?;
         if accepts_more && self.appender.accepts_more_commands(&path) {
             let more = BATCH_COMMANDS_MAX.saturating_sub(part.commands());
-            join_batch(&mut part.work, waiting.queue(), more, |pending| self.appender.can_join(&path, pending));
+            let waits = self.rebuilds.waits();
+            let can_join = |pending: &Pending| waits.of(pending).is_none() && self.appender.can_join(&path, pending);
+            join_batch(&mut part.work, waiting.queue(), more, can_join);
         }
         let outcome = waiting.run_while_rejecting(self.appender.append(path, &part.work, clock)).await?;
         if matches!(outcome, AppendOutcome::Committed(_)) {

@@ -83,6 +83,12 @@ impl History {
         Ok(history)
     }
 
+    /// The history of a log in memory.
+    #[cfg(test)]
+    pub(super) fn of_test(placed: HashSet<(Uuid, Uuid)>, movements: HashMap<StreamVersion, Movement>) -> Self {
+        Self { placed, movements }
+    }
+
     /// Whether the account ever placed the hold.
     pub(super) fn was_placed(&self, account_id: Uuid, hold_id: Uuid) -> bool {
         self.placed.contains(&(account_id, hold_id))
@@ -126,7 +132,7 @@ pub(super) fn captured_or_voided_hold(command: &Command) -> Option<(Uuid, Uuid)>
 
 /// The events that a command reverses, each with the id that was read before; `None` if there was no event. First comes the event
 /// against which reversals are counted: for a transfer the side of the sender.
-fn reversed_events(command: &Command) -> [Option<(StreamVersion, Option<Uuid>)>; 2] {
+pub(super) fn reversed_events(command: &Command) -> [Option<(StreamVersion, Option<Uuid>)>; 2] {
     match command {
         Command::Account { account_id, command: AccountCommand::Reverse(reverse) } => {
             let event = StreamVersion { stream_id: *account_id, version: reverse.version };

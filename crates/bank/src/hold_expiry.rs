@@ -6,7 +6,6 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
 use futures_util::{
     StreamExt,
     future::{BoxFuture, join_all},
@@ -22,7 +21,7 @@ use super::{
     command::{AccountAccess, CommandContext, Error},
 };
 use passbook_domain::{AccountCommand, Command, holds::ACTIVE_HOLDS_MAX};
-use passbook_event_store::{Partitions, timestamp};
+use passbook_event_store::Partitions;
 use passbook_telemetry::metrics::METRICS;
 
 /// How many expiries one slice records.
@@ -42,16 +41,12 @@ const SWEEP_INTERVAL_S: u64 = 5;
 
 /// Finds accounts with holds that are over without a recorded expiry.
 pub trait DueHolds: Send + Sync + 'static {
-    /// The accounts with such holds at `now`, those that have waited longest first. It considers at most `holds_max` holds.
+    /// The accounts that have such holds now, on the clock of the database. Those that have waited longest come first. It considers
+    /// at most `holds_max` holds.
     ///
     /// # Errors
     /// The reason why the view cannot be read, for the log.
-    fn due_accounts(
-        &self,
-        partition: i16,
-        now: DateTime<Utc>,
-        holds_max: usize,
-    ) -> BoxFuture<'_, Result<Vec<Uuid>, String>>;
+    fn due_accounts(&self, partition: i16, holds_max: usize) -> BoxFuture<'_, Result<Vec<Uuid>, String>>;
 }
 
 /// The task that records expiries.
@@ -107,7 +102,7 @@ impl<D: DueHolds> HoldExpiry<D> {
     /// in their place.
     async fn slice(&self, partition: i16, failed: &mut HashSet<Uuid>) -> Result<Slice, String> {
         let holds_max = SLICE_RELEASES_MAX + failed.len() * ACTIVE_HOLDS_MAX;
-        let mut accounts = self.due.due_accounts(partition, timestamp::now(), holds_max).await?;
+        let mut accounts = self.due.due_accounts(partition, holds_max).await?;
         accounts.retain(|account_id| !failed.contains(account_id));
         accounts.truncate(SLICE_RELEASES_MAX);
         // Together they release at most the maximum. An account that has more holds is due again.

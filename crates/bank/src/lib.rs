@@ -54,7 +54,7 @@ use passbook_domain::Command;
 use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
 use passbook_telemetry::{supervision, trace::TARGET};
 
-pub use batch::{BatchCommand, Request};
+pub use batch::{ATOMIC_COMMANDS_MAX, BatchCommand, Request};
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch, Refusal, Refused};
 pub use command_stats::CommandStatsBucket;
 pub use command_stream::{CommandStream, PendingOutcome, STREAM_COMMANDS_MAX};
@@ -278,8 +278,7 @@ impl Bank {
         };
         let pending = Pending { work, accepted_at: Instant::now(), span: span.clone(), queue_places, stream_place };
         let queue = self.queues.get(self.queue_of(pending.commands())).ok_or(Error::Internal)?;
-        queue.work.send(pending).map_err(|_| Error::Overloaded)?;
-        Ok(span)
+        if queue.work.send(pending) { Ok(span) } else { Err(Error::Overloaded) }
     }
 
     /// The future of a result of work that was sent.
@@ -319,6 +318,7 @@ mod tests {
     use futures_util::poll;
     use passbook_domain::AccountCommand;
     use sqlx::postgres::PgConnectOptions;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -337,9 +337,14 @@ mod tests {
         Bank::start(settings, primary, Arc::default(), Arc::new(watch::Sender::new(None)), shutdown)
     }
 
-    async fn freeze_account(bank: &Bank) -> Option<Error> {
+    /// A freeze of an account.
+    fn freeze() -> BatchCommand {
         let command = Command::Account { account_id: Uuid::nil(), command: AccountCommand::Freeze { reason: None } };
-        let context = CommandContext {
+        BatchCommand { request: Request::Command(command), context: context() }
+    }
+
+    fn context() -> CommandContext {
+        CommandContext {
             caller: "ada".into(),
             access: AccountAccess::Any,
             visibility: AccountAccess::Any,
@@ -349,8 +354,21 @@ mod tests {
             if_match: None,
             dry_run: false,
             batch_id: None,
+        }
+    }
+
+    async fn freeze_account(bank: &Bank) -> Option<Error> {
+        let command = Command::Account { account_id: Uuid::nil(), command: AccountCommand::Freeze { reason: None } };
+        bank.execute(command, context()).await.err()
+    }
+
+    /// Waits until all places are free. It hangs if one is never returned.
+    async fn wait_for_all_places(bank: &Bank) {
+        let all = async {
+            let _ = bank.places.acquire_many(QUEUE_COMMANDS_MAX as u32).await.expect("the places");
+            let _ = bank.stream_places.acquire_many(STREAMS_COMMANDS_MAX as u32).await.expect("the places of streams");
         };
-        bank.execute(command, context).await.err()
+        timeout(Duration::from_secs(60), all).await.expect("all places are free");
     }
 
     #[tokio::test]
@@ -366,6 +384,49 @@ mod tests {
             executor.await.expect("the executor ends without a panic");
         }
         assert!(!bank.is_running());
+    }
+
+    #[tokio::test]
+    async fn every_place_is_free_after_failed_and_abandoned_batches() {
+        let (bank, _executors) = start_without_database(CancellationToken::new());
+        let commands = vec![freeze(); 600];
+        let results = bank.execute_each(commands.clone()).await.expect("the batch is accepted");
+        assert_eq!(results.len(), 600);
+        assert!(results.iter().all(|result| matches!(result, Err(Error::StorageUnavailable { .. }))));
+        let atomic = bank.execute_atomic(commands.clone(), None, Uuid::nil()).await;
+        assert!(matches!(atomic, Err(Error::StorageUnavailable { .. })), "{atomic:?}");
+        wait_for_all_places(&bank).await;
+
+        // More commands than one stream may have in flight.
+        let mut stream = bank.command_stream();
+        let mut outcomes = Vec::new();
+        for command in commands.clone() {
+            outcomes.push(stream.submit(command).await);
+        }
+        for outcome in outcomes {
+            assert!(matches!(outcome.await, Err(Error::StorageUnavailable { .. })));
+        }
+        for _ in 0..20 {
+            drop(stream.submit(freeze()).await);
+        }
+        // The client hangs up while its commands wait.
+        let mut abandoned = Box::pin(bank.execute_each(commands.clone()));
+        assert!(poll!(&mut abandoned).is_pending());
+        drop(abandoned);
+        let mut abandoned = Box::pin(bank.execute_atomic(commands, None, Uuid::nil()));
+        assert!(poll!(&mut abandoned).is_pending());
+        drop(abandoned);
+        wait_for_all_places(&bank).await;
+    }
+
+    #[tokio::test]
+    async fn batch_without_places_for_all_its_commands_is_refused_whole() {
+        let (bank, _executors) = start_without_database(CancellationToken::new());
+        let commands = vec![freeze(); QUEUE_COMMANDS_MAX + 1];
+        assert_eq!(bank.execute_each(commands.clone()).await.err(), Some(Error::Overloaded));
+        assert_eq!(bank.execute_atomic(commands, None, Uuid::nil()).await.err(), Some(Error::Overloaded));
+        assert_eq!(bank.waiting(), 0);
+        wait_for_all_places(&bank).await;
     }
 
     #[tokio::test]

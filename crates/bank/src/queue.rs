@@ -1,33 +1,60 @@
-//! The queue of an executor. Its length is limited in commands, by the places that the sender of the work holds.
+//! The queue of an executor. Its length is limited in commands, by the places that the sender of the work holds. The commands of
+//! streams wait in a second queue, so that a stream of any length does not delay other requests.
 
 use std::collections::VecDeque;
 
-use tokio::sync::mpsc;
+use tokio::{select, sync::mpsc};
 
 use super::{command::Error, pending::Pending};
 
+/// How many commands of streams join a batch.
+const STREAM_COMMANDS_OF_BATCH_MAX: usize = 256;
+
 /// The sending side of a queue.
-pub(super) type QueueSender = mpsc::UnboundedSender<Pending>;
+pub(super) struct QueueSender {
+    requests: mpsc::UnboundedSender<Pending>,
+    streams: mpsc::UnboundedSender<Pending>,
+}
 
 /// The receiving side of a queue.
 pub(super) struct CommandQueue {
-    received: mpsc::UnboundedReceiver<Pending>,
     /// Work that was taken out and could not join a batch. The next batches begin with it.
     carried: VecDeque<Pending>,
+    requests: mpsc::UnboundedReceiver<Pending>,
+    streams: mpsc::UnboundedReceiver<Pending>,
+}
+
+impl QueueSender {
+    /// Puts work into the queue; `false` if the queue is closed.
+    pub(super) fn send(&self, pending: Pending) -> bool {
+        let queue = if pending.is_of_stream() { &self.streams } else { &self.requests };
+        queue.send(pending).is_ok()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
 }
 
 impl CommandQueue {
     /// A queue, and its sending side.
     pub(super) fn new() -> (QueueSender, Self) {
-        let (sender, received) = mpsc::unbounded_channel();
-        (sender, Self { received, carried: VecDeque::new() })
+        let (requests_sender, requests) = mpsc::unbounded_channel();
+        let (streams_sender, streams) = mpsc::unbounded_channel();
+        let sender = QueueSender { requests: requests_sender, streams: streams_sender };
+        (sender, Self { carried: VecDeque::new(), requests, streams })
     }
 
     /// Waits for work; `false` if the queue is closed and empty. Cancellation safe.
     pub(super) async fn wait(&mut self) -> bool {
         if self.carried.is_empty() {
-            let Some(pending) = self.received.recv().await else { return false };
-            self.carried.push_back(pending);
+            let received = select! {
+                biased;
+                Some(pending) = self.requests.recv() => pending,
+                Some(pending) = self.streams.recv() => pending,
+                else => return false,
+            };
+            self.carried.push_back(received);
         }
         true
     }
@@ -36,19 +63,20 @@ impl CommandQueue {
     pub(super) fn take(&mut self, commands_max: usize) -> Vec<Pending> {
         let mut taken = self.take_more(commands_max);
         if taken.is_empty() {
-            taken.extend(self.next());
+            taken.extend(self.next(true));
         }
         taken
     }
 
-    /// Takes work of at most `commands_max` commands.
+    /// Takes work of at most `commands_max` commands: first that of requests, then that of streams.
     pub(super) fn take_more(&mut self, commands_max: usize) -> Vec<Pending> {
         let mut taken = Vec::new();
-        let mut commands = 0;
+        let (mut commands, mut of_streams) = (0, 0);
         while commands < commands_max
-            && let Some(pending) = self.next()
+            && let Some(pending) = self.next(of_streams < STREAM_COMMANDS_OF_BATCH_MAX)
         {
             commands += pending.commands().len();
+            of_streams += usize::from(pending.is_of_stream());
             if commands > commands_max {
                 self.carried.push_front(pending);
                 break;
@@ -59,9 +87,14 @@ impl CommandQueue {
     }
 
     /// The next work whose caller still waits. Other work is dropped: its commands are not executed.
-    fn next(&mut self) -> Option<Pending> {
+    fn next(&mut self, with_streams: bool) -> Option<Pending> {
         loop {
-            let mut pending = self.carried.pop_front().or_else(|| self.received.try_recv().ok())?;
+            let next = self.carried.pop_front().or_else(|| self.requests.try_recv().ok());
+            let mut pending = match next {
+                Some(pending) => pending,
+                None if with_streams => self.streams.try_recv().ok()?,
+                None => return None,
+            };
             pending.queue_places = None;
             if !pending.is_abandoned() {
                 return Some(pending);
@@ -69,24 +102,134 @@ impl CommandQueue {
         }
     }
 
-    /// Puts work back, in its order, before all other work.
+    /// Puts work back before the work that was accepted later.
     pub(super) fn put_back(&mut self, work: Vec<Pending>) {
-        work.into_iter().rev().for_each(|pending| self.carried.push_front(pending));
+        if work.is_empty() {
+            return;
+        }
+        self.carried.extend(work);
+        // The sort is stable. Clients that wait for no answer have accepted work in the order in which they sent it.
+        self.carried.make_contiguous().sort_by_key(|pending| pending.accepted_at);
     }
 
     /// Accepts no more work. The work in the queue stays.
     pub(super) fn close(&mut self) {
-        self.received.close();
+        self.requests.close();
+        self.streams.close();
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.received.is_closed()
+        self.requests.is_closed()
     }
 
     /// Rejects all waiting work. Nothing was written for it. `reason` is a sentence.
     pub(super) fn reject_all(&mut self, reason: &'static str) {
-        while let Some(pending) = self.carried.pop_front().or_else(|| self.received.try_recv().ok()) {
+        while let Some(pending) = self.next(true) {
             pending.reject(&Error::StorageUnavailable { reason });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::{Semaphore, oneshot};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::pending::{AtomicBatch, CommandResult, StreamPlace, Work, test_command};
+
+    /// A queue with a command to each of these accounts, and the receivers of the results.
+    fn queue_of(accounts: &[u128]) -> (QueueSender, CommandQueue, Vec<oneshot::Receiver<CommandResult>>) {
+        let (sender, queue) = CommandQueue::new();
+        let results = accounts.iter().map(|account| {
+            let (pending, result) = Pending::of_accounts(&[*account]);
+            assert!(sender.send(pending));
+            result
+        });
+        let results = results.collect();
+        (sender, queue, results)
+    }
+
+    fn batch_of(commands: usize) -> (Pending, oneshot::Receiver<CommandResult>) {
+        let (response, result) = oneshot::channel();
+        let batch = AtomicBatch { batch_id: Uuid::nil(), commands: vec![test_command(&[9]); commands], key: None };
+        (Pending::of_test(Work::Atomic(batch, response)), result)
+    }
+
+    /// The first account of each work.
+    fn accounts(work: &[Pending]) -> Vec<u128> {
+        work.iter().filter_map(|pending| pending.accounts().next()).map(|account_id| account_id.as_u128()).collect()
+    }
+
+    #[test]
+    fn batches_are_limited_in_commands_and_keep_the_order() {
+        let (sender, mut queue, _results) = queue_of(&[1, 2]);
+        let (batch, _result) = batch_of(3);
+        assert!(sender.send(batch));
+        let (last, _last_result) = Pending::of_accounts(&[3]);
+        assert!(sender.send(last));
+        assert_eq!(accounts(&queue.take(4)), [1, 2], "the batch of three does not fit");
+        assert_eq!(accounts(&queue.take(4)), [9, 3]);
+        assert!(queue.take(4).is_empty());
+    }
+
+    #[test]
+    fn work_with_more_commands_than_a_batch_is_taken_alone() {
+        let (sender, mut queue, _results) = queue_of(&[]);
+        let (batch, _result) = batch_of(5);
+        assert!(sender.send(batch));
+        let (last, _last_result) = Pending::of_accounts(&[3]);
+        assert!(sender.send(last));
+        assert!(queue.take_more(4).is_empty(), "it does not join another batch");
+        assert_eq!(accounts(&queue.take(4)), [9]);
+        assert_eq!(accounts(&queue.take(4)), [3]);
+    }
+
+    #[test]
+    fn work_that_is_put_back_comes_before_later_work() {
+        let (_sender, mut queue, _results) = queue_of(&[1, 2, 3, 4, 5]);
+        let mut taken = queue.take(3);
+        let last = taken.split_off(1);
+        queue.put_back(last);
+        queue.put_back(taken);
+        assert_eq!(accounts(&queue.take(10)), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn abandoned_work_is_dropped_but_not_that_of_a_stream() {
+        let (sender, mut queue, results) = queue_of(&[1, 2]);
+        let window = Arc::new(Semaphore::new(1));
+        let (mut of_stream, result) = Pending::of_accounts(&[3]);
+        let of_stream_place = Arc::clone(&window).try_acquire_owned().expect("a place");
+        of_stream.stream_place = Some(StreamPlace { of_stream: of_stream_place, of_all_streams: None });
+        assert!(sender.send(of_stream));
+        drop((results, result));
+        let taken = queue.take(10);
+        assert_eq!(accounts(&taken), [3], "later commands of the stream rely on it");
+        assert_eq!(window.available_permits(), 0);
+        drop(taken);
+        assert_eq!(window.available_permits(), 1);
+    }
+
+    #[test]
+    fn places_are_free_as_soon_as_work_is_taken_or_rejected() {
+        let places = Arc::new(Semaphore::new(8));
+        let (sender, mut queue, _results) = queue_of(&[]);
+        let send = || {
+            let (mut pending, result) = batch_of(4);
+            pending.queue_places = Some(Arc::clone(&places).try_acquire_many_owned(4).expect("places"));
+            assert!(sender.send(pending));
+            result
+        };
+        let (_first, mut second) = (send(), send());
+        assert_eq!(places.available_permits(), 0);
+        let taken = queue.take(4);
+        assert_eq!((taken.len(), places.available_permits()), (1, 4));
+        queue.reject_all("no database");
+        let rejected = second.try_recv().expect("a result").expect_err("rejected");
+        assert_eq!(rejected, Error::StorageUnavailable { reason: "no database" });
+        assert_eq!(places.available_permits(), 8);
     }
 }

@@ -39,6 +39,9 @@ pub struct RecordedRefusal {
     /// The account that the reason is about; the sender unless it is that of a transfer.
     #[serde(default, skip_serializing_if = "is_sender")]
     pub side: Side,
+    /// The account that the reason is about, if the command does not name it: it reverses a transfer of the same batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<Uuid>,
 }
 
 /// Why the state refused a command, as it is recorded.
@@ -174,6 +177,14 @@ impl TransferReceipt {
         [Some(&self.from), to].into_iter().flatten().find(|account| account.account_id == account_id)
     }
 
+    /// The account that is not this one.
+    pub(super) fn other_than(&self, account_id: Uuid) -> Uuid {
+        match self.from.account_id == account_id {
+            true => self.to.account_id(),
+            false => self.from.account_id,
+        }
+    }
+
     /// Whether this is the receipt of a reversal. `from` is then the account that pays back.
     pub fn is_reversal(&self) -> bool {
         let mut events = self.from.events.iter();
@@ -248,7 +259,8 @@ impl Receipt {
 }
 
 impl Counterparty {
-    fn account_id(&self) -> Uuid {
+    /// The id of the account.
+    pub fn account_id(&self) -> Uuid {
         match self {
             Counterparty::Visible(account) => account.account_id,
             Counterparty::Hidden(account) => account.account_id,
@@ -282,8 +294,14 @@ mod tests {
             for (side, saw_receiver, members) in
                 [(Side::Sender, false, ""), (Side::Receiver, true, r#","saw_receiver":true,"side":"receiver""#)]
             {
-                let outcome =
-                    RecordedOutcome::Refused(RecordedRefusal { account_id, refused, index: None, saw_receiver, side });
+                let outcome = RecordedOutcome::Refused(RecordedRefusal {
+                    account_id,
+                    refused,
+                    index: None,
+                    saw_receiver,
+                    side,
+                    about: None,
+                });
                 let json = format!(r#"{{"account_id":"{account_id}","refused":{json}{members}}}"#);
                 assert_eq!(serde_json::to_string(&outcome).expect("JSON"), json);
                 assert_eq!(serde_json::from_str::<RecordedOutcome>(&json).expect("an outcome"), outcome);

@@ -57,8 +57,40 @@ impl RebuildContext {
 pub(super) struct StateRebuilds {
     context: RebuildContext,
     running: HashMap<Uuid, AbortOnDropHandle<()>>,
+    /// The commands that wait for the task of an account, in the order in which they were accepted.
     waiting: HashMap<Uuid, Vec<Pending>>,
     done: (mpsc::UnboundedSender<Uuid>, mpsc::UnboundedReceiver<Uuid>),
+}
+
+/// The accounts of waiting commands. A later command of such an account waits, too: the order of the commands of each account stays.
+#[derive(Default)]
+pub(super) struct Waits(HashMap<Uuid, Wait>);
+
+/// What the commands of an account wait for.
+#[derive(Clone, Copy)]
+struct Wait {
+    /// The account whose task they wait for.
+    long: Uuid,
+    /// When the first waiting command was accepted; `None`: the account cannot be loaded, and all its commands wait.
+    since: Option<Instant>,
+}
+
+impl Waits {
+    /// The account whose task a command has to wait for; `None` if it need not wait.
+    pub(super) fn of(&self, pending: &Pending) -> Option<Uuid> {
+        let waits = |wait: &&Wait| wait.since.is_none_or(|since| since <= pending.accepted_at);
+        pending.accounts().find_map(|account_id| self.0.get(&account_id).filter(waits).map(|wait| wait.long))
+    }
+
+    fn add(&mut self, pending: &Pending, long: Uuid) {
+        let since = Some(pending.accepted_at);
+        for account_id in pending.accounts() {
+            let wait = self.0.entry(account_id).or_insert(Wait { long, since });
+            if since < wait.since {
+                *wait = Wait { long, since };
+            }
+        }
+    }
 }
 
 impl StateRebuilds {
@@ -74,15 +106,11 @@ impl StateRebuilds {
         if too_long.is_empty() && self.waiting.is_empty() {
             return;
         }
-        // The account whose task the commands of an account wait for.
-        let mut waits_for: HashMap<Uuid, Uuid> = HashMap::new();
-        for (long, commands) in &self.waiting {
-            waits_for.extend(commands.iter().flat_map(Pending::accounts).map(|account_id| (account_id, *long)));
-        }
-        waits_for.extend(too_long.iter().map(|account_id| (*account_id, *account_id)));
+        let mut waits = self.waits();
+        waits.0.extend(too_long.iter().map(|account_id| (*account_id, Wait { long: *account_id, since: None })));
         let mut waiting = self.waiting.values().flatten().map(|pending| pending.commands().len()).sum::<usize>();
         for pending in mem::take(batch) {
-            let Some(long) = pending.accounts().find_map(|account_id| waits_for.get(&account_id).copied()) else {
+            let Some(long) = waits.of(&pending) else {
                 batch.push(pending);
                 continue;
             };
@@ -94,10 +122,20 @@ impl StateRebuilds {
                 reject(pending);
             } else {
                 waiting += commands;
-                waits_for.extend(pending.accounts().map(|account_id| (account_id, long)));
-                self.waiting.entry(long).or_default().push(pending);
+                waits.add(&pending, long);
+                let group = self.waiting.entry(long).or_default();
+                group.insert(group.partition_point(|other| other.accepted_at <= pending.accepted_at), pending);
             }
         }
+    }
+
+    /// The accounts of the commands that wait.
+    pub(super) fn waits(&self) -> Waits {
+        let mut waits = Waits::default();
+        for (long, commands) in &self.waiting {
+            commands.iter().for_each(|pending| waits.add(pending, *long));
+        }
+        waits
     }
 
     /// The commands of the next account whose task has ended; the account may still be too long if the task has failed. An empty
@@ -205,5 +243,89 @@ async fn rebuild(context: &RebuildContext, account_id: Uuid) -> Result<(), Stora
         }
         folded = Some(state);
         yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sqlx::postgres::PgConnectOptions;
+    use tokio::sync::{oneshot, watch};
+
+    use super::*;
+    use crate::pending::CommandResult;
+
+    /// The accounts whose states cannot be loaded for a batch.
+    const LONG: [u128; 2] = [1, 2];
+
+    /// Rebuilds whose database refuses connections.
+    fn rebuilds() -> StateRebuilds {
+        let primary = PrimaryConnector::new(vec![PgConnectOptions::new().host("127.0.0.1").port(1)]);
+        let gate = UnsupportedEventGate::new(Arc::new(watch::Sender::new(None)), Partitions::ONE);
+        StateRebuilds::new(RebuildContext::new(primary, Partitions::ONE, gate))
+    }
+
+    fn too_long(accounts: &[u128]) -> LoadedAccounts {
+        accounts.iter().map(|account| (Uuid::from_u128(*account), Err(NotLoaded::TooLong))).collect()
+    }
+
+    /// Commands to these accounts, accepted in this order.
+    fn commands(accounts: &[&[u128]]) -> (Vec<Pending>, Vec<oneshot::Receiver<CommandResult>>) {
+        accounts.iter().map(|accounts| Pending::of_accounts(accounts)).unzip()
+    }
+
+    fn accounts(work: &[Pending]) -> Vec<Vec<u128>> {
+        work.iter().map(|pending| pending.accounts().map(|account_id| account_id.as_u128()).collect()).collect()
+    }
+
+    /// Ends the task of an account, and puts its commands aside again if they have to wait for others. Returns those that need not.
+    fn end(rebuilds: &mut StateRebuilds, account: u128) -> Vec<Vec<u128>> {
+        let long = Uuid::from_u128(account);
+        rebuilds.running.remove(&long);
+        let mut ready = rebuilds.waiting.remove(&long).unwrap_or_default();
+        rebuilds.put_aside(&mut ready, &LoadedAccounts::new());
+        accounts(&ready)
+    }
+
+    #[tokio::test]
+    async fn later_commands_of_the_accounts_of_a_waiting_command_wait_too() {
+        let mut rebuilds = rebuilds();
+        let (mut batch, _results) = commands(&[&[7], &[1, 7], &[7, 8], &[8], &[9]]);
+        rebuilds.put_aside(&mut batch, &too_long(&LONG));
+        assert_eq!(accounts(&batch), [vec![7], vec![9]]);
+        let (mut later, _later_results) = commands(&[&[8, 9], &[5]]);
+        rebuilds.put_aside(&mut later, &LoadedAccounts::new());
+        assert_eq!(accounts(&later), [[5]]);
+        assert_eq!(end(&mut rebuilds, 1), [vec![1, 7], vec![7, 8], vec![8], vec![8, 9]]);
+    }
+
+    #[tokio::test]
+    async fn command_does_not_wait_for_later_ones_of_another_task() {
+        let mut rebuilds = rebuilds();
+        let (mut batch, _results) = commands(&[&[1, 7], &[2, 7]]);
+        rebuilds.put_aside(&mut batch, &too_long(&LONG));
+        assert!(batch.is_empty());
+        assert_eq!(end(&mut rebuilds, 1), [[1, 7]]);
+        assert_eq!(end(&mut rebuilds, 2), [[2, 7]]);
+    }
+
+    #[tokio::test]
+    async fn command_whose_task_ends_first_waits_for_earlier_ones() {
+        let mut rebuilds = rebuilds();
+        let (mut batch, _results) = commands(&[&[1, 7], &[2, 7], &[7]]);
+        rebuilds.put_aside(&mut batch, &too_long(&LONG));
+        assert!(end(&mut rebuilds, 2).is_empty());
+        assert_eq!(end(&mut rebuilds, 1), [vec![1, 7], vec![2, 7], vec![7]]);
+    }
+
+    #[tokio::test]
+    async fn waiting_accounts_are_known_to_commands_that_would_join_a_batch() {
+        let mut rebuilds = rebuilds();
+        let (mut batch, _results) = commands(&[&[1, 7]]);
+        rebuilds.put_aside(&mut batch, &too_long(&LONG));
+        let (later, _later_results) = commands(&[&[7], &[8]]);
+        let waits = rebuilds.waits();
+        assert_eq!([0, 1].map(|number| waits.of(&later[number])), [Some(Uuid::from_u128(1)), None]);
     }
 }

@@ -174,9 +174,12 @@ pub async fn find_events(
     Ok(rows.into_iter().map(EventWithHash::from).collect())
 }
 
+/// The size of the receipts of one page, as Postgres stores them.
+const PAGE_RECEIPT_BYTES_MAX: i64 = 4 * 1024 * 1024;
+
 /// Reads at least `limit` keys, if there are as many, in the order of their times. Only keys recorded later than `since` and not
 /// later than `until` are returned, each with its time. The page ends with the last key of its time, so the next page begins
-/// after that time.
+/// after that time. It ends earlier if the receipts are large; a page without keys is the last one.
 ///
 /// # Errors
 /// A database error.
@@ -188,14 +191,24 @@ pub async fn read_keys(
 ) -> Result<Vec<(Key, DateTime<Utc>)>> {
     let rows = query!(
         r#"SELECT caller, key, fingerprint, receipt::text AS "receipt!", recorded_at
-           FROM idempotency_key
-           WHERE partition = $1 AND recorded_at > $2 AND recorded_at <= $3
-           ORDER BY recorded_at
-           FETCH FIRST ($4::bigint) ROWS WITH TIES"#,
+           FROM (
+               -- The bytes of the receipts with earlier times: a page contains all keys of a time or none.
+               SELECT *, sum(bytes) OVER (ORDER BY recorded_at) - sum(bytes) OVER (PARTITION BY recorded_at) AS bytes_before
+               FROM (
+                   SELECT *, pg_column_size(receipt) AS bytes
+                   FROM idempotency_key
+                   WHERE partition = $1 AND recorded_at > $2 AND recorded_at <= $3
+                   ORDER BY recorded_at
+                   FETCH FIRST ($4::bigint) ROWS WITH TIES
+               ) AS first
+           ) AS page
+           WHERE bytes_before < $5::bigint
+           ORDER BY recorded_at"#,
         partition,
         since,
         until,
-        limit
+        limit,
+        PAGE_RECEIPT_BYTES_MAX
     )
     .fetch_all(connection)
     .await?;

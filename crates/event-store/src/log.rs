@@ -409,6 +409,33 @@ pub async fn check_head_and_keys(
     }
 }
 
+/// Reads the recorded keys among `ids`, with their whole receipts. The caller holds no lock.
+///
+/// # Errors
+/// A database error.
+pub async fn recorded_keys(connection: &mut PgConnection, partition: i16, ids: &[KeyId]) -> Result<Vec<Key>> {
+    let rows = query!(
+        r#"SELECT found.caller AS "caller!", found.key AS "key!", found.fingerprint AS "fingerprint!", found.receipt AS "receipt!"
+           FROM unnest($2::text[], $3::text[]) AS asked(caller, key)
+           CROSS JOIN LATERAL (
+               SELECT k.caller, k.key, k.fingerprint, k.receipt::text AS receipt
+               FROM idempotency_key AS k
+               WHERE k.partition = $1 AND k.caller = asked.caller AND k.key = asked.key
+               LIMIT 1
+           ) AS found"#,
+        partition,
+        &column(ids, |key| &*key.caller) as _,
+        &column(ids, |key| key.key.as_str()) as _
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter();
+    Ok(rows
+        .map(|row| {
+            let id = KeyId { caller: row.caller.into(), key: row.key };
+            Key { id, fingerprint: row.fingerprint, receipt: row.receipt }
+        })
+        .collect())
+}
+
 fn hashed_fields(partition: i16, head_position: i64, batch: &Batch) -> impl Iterator<Item = HashedFields<'_>> {
     (head_position + 1..).zip(&batch.events).map(move |(position, event)| HashedFields {
         partition,

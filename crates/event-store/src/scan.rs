@@ -91,8 +91,8 @@ pub fn keys(connection: &mut PgConnection, partition: i16) -> BoxStream<'_, Resu
     .fetch(connection)
 }
 
-/// Reads the keys of a partition whose receipt contains positions other than a single one in this partition, in the order of their
-/// times. The order makes the planner read the keys of this partition only.
+/// Reads the keys of a partition whose receipt contains positions other than a single one in this partition, and all keys of batches,
+/// in the order of their times. The order makes the planner read the keys of this partition only.
 ///
 /// # Errors
 /// The stream yields a database error and then ends.
@@ -102,7 +102,7 @@ pub fn keys_of_other_partitions(connection: &mut PgConnection, partition: i16) -
         RecordedKey,
         r#"SELECT caller, key, recorded_at, position, receipt::text AS "receipt!"
            FROM idempotency_key
-           WHERE partition = $1 AND receipt ->> 'position' !~ $2
+           WHERE partition = $1 AND (receipt ->> 'position' !~ $2 OR receipt -> 'batch_id' IS NOT NULL)
            ORDER BY recorded_at"#,
         partition,
         only_here

@@ -48,9 +48,14 @@ pub(crate) struct EventBatch {
 }
 
 impl EventBatch {
+    /// The number of events.
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
+    }
+
     /// The position of the last event.
     fn to(&self) -> i64 {
-        self.after + self.events.len() as i64
+        self.after + self.len() as i64
     }
 }
 

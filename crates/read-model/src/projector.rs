@@ -21,18 +21,22 @@ use crate::{
     views::known_views,
 };
 use passbook_event_store::{
-    FailoverWatch, PrimaryConnector, StorageFailure, StreamVersion, sqlstate, timestamp, with_timeout,
+    FailoverWatch, Partitions, PrimaryConnector, StorageFailure, StreamVersion, sqlstate, timestamp, with_timeout,
 };
 use passbook_telemetry::metrics::METRICS;
 
 /// Interval of the poll in case a wake-up is lost. It doubles while there is nothing to do.
 const POLL_MS_MIN: u64 = 5;
 const POLL_MS_MAX: u64 = 250;
-/// Pause after a batch that reached the head, unless a query waits. Because of the pause, more events share a transaction.
-const REST_MS: u64 = 5;
-/// Shortest interval at which the projector checks whether another instance still moves the views. It doubles while the other
-/// instance does.
-const WATCH_MS_MIN: u64 = 20;
+/// Pause after a batch that reached the head, unless a query waits. Because of the pause, more events share a transaction, and a row
+/// that changes often is written once. The pause grows with the batch, so it is long only with some 10 000 events/s. It also grows with
+/// the number of partitions, because each of them has a projector: their transactions together cost as much as those of one.
+const REST_US_PER_EVENT: u64 = 100;
+const REST_MS_MIN: u64 = 5;
+const REST_MS_MAX: u64 = 100;
+/// Interval at which the projector checks whether another instance still moves the views. It is longer than a batch of the other
+/// instance and its pause, else both would take over from each other.
+const WATCH_MS: u64 = 250;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
 /// Time limit for opening a connection.
@@ -55,15 +59,19 @@ pub struct Projector {
     newer_event: Arc<watch::Sender<Option<StreamVersion>>>,
     /// The progress of the views at the last step, while another instance moves them.
     watched: Option<i64>,
+    partitions: Partitions,
     poll_ms: u64,
+    /// The pause after the last batch.
+    rest: Duration,
 }
 
 impl Projector {
-    /// A projector, and its progress for the queries. `appended` is the last position that this process appended and wakes the
-    /// projector up. An event that only a newer release can decode is reported through `newer_event`.
+    /// The projector of one of `partitions`, and its progress for the queries. `appended` is the last position that this process
+    /// appended and wakes the projector up. An event that only a newer release can decode is reported through `newer_event`.
     ///
     /// Its connections show only events that the standbys have, so that no view shows an event that a failover would lose.
     pub fn new(
+        partitions: Partitions,
         partition: i16,
         primary: &PrimaryConnector,
         appended: watch::Receiver<i64>,
@@ -84,7 +92,9 @@ impl Projector {
             reader_waiting,
             newer_event,
             watched: None,
+            partitions,
             poll_ms: POLL_MS_MIN,
+            rest: Duration::ZERO,
         };
         (projector, progress)
     }
@@ -130,11 +140,16 @@ impl Projector {
             BatchOutcome::Behind => self.poll_ms = POLL_MS_MIN,
             BatchOutcome::CaughtUp => {
                 self.poll_ms = POLL_MS_MIN;
-                let _ = timeout(Duration::from_millis(REST_MS), self.reader_waiting.notified()).await;
+                let woken = async {
+                    tokio::select! {
+                        () = self.reader_waiting.notified() => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                };
+                let _ = timeout(self.rest, woken).await;
             }
             BatchOutcome::Idle if self.watched.is_some() => {
-                self.poll_ms = (self.poll_ms * 2).clamp(WATCH_MS_MIN, POLL_MS_MAX);
-                let _ = timeout(Duration::from_millis(self.poll_ms), shutdown.cancelled()).await;
+                let _ = timeout(Duration::from_millis(WATCH_MS), shutdown.cancelled()).await;
             }
             BatchOutcome::Idle => {
                 let woken = async {
@@ -245,6 +260,7 @@ impl Projector {
     async fn project(&mut self, connection: &mut PgConnection, takes_over: bool) -> Result<BatchOutcome> {
         let _timer = METRICS.projection_duration.start_timer();
         let mut batches = self.read_batches(connection).await?;
+        self.rest = rest_after(batches.iter().map(EventBatch::len).max().unwrap_or_default(), self.partitions);
         let mut transaction = connection.begin().await?;
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
         if checkpoints.is_empty() || self.projections.moved_by_other_instance(&checkpoints) && !takes_over {
@@ -302,9 +318,27 @@ impl Projector {
     }
 }
 
+/// The pause after a batch of so many events.
+fn rest_after(events: usize, partitions: Partitions) -> Duration {
+    let partitions = u32::from(partitions.count().unsigned_abs());
+    let of_one = Duration::from_micros(REST_US_PER_EVENT * events as u64).max(Duration::from_millis(REST_MS_MIN));
+    (of_one * partitions).min(Duration::from_millis(REST_MS_MAX))
+}
+
 /// Completes at the next append of this process. Never completes after the executors have ended.
 async fn next_append(appended: &mut watch::Receiver<i64>) {
     if appended.changed().await.is_err() {
         pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pause_grows_with_the_batch_between_its_limits() {
+        let pauses = [0, 50, 600, 1_000, 20_000].map(|events| rest_after(events).as_millis());
+        assert_eq!(pauses, [5, 5, 60, 100, 100]);
     }
 }

@@ -51,6 +51,8 @@ struct PublishedMetadata {
     correlation_id: Option<String>,
     #[serde(rename(deserialize = "causation_id", serialize = "causationid"), skip_serializing_if = "Option::is_none")]
     causation_id: Option<String>,
+    #[serde(rename(deserialize = "batch_id", serialize = "batchid"), skip_serializing_if = "Option::is_none")]
+    batch_id: Option<String>,
 }
 
 /// The fields of a published message that identify its event in the log.
@@ -105,4 +107,36 @@ pub(super) fn render(partition: i16, recorded: &EventWithHash) -> serde_json::Re
 pub(super) fn parse_position(message: &[u8]) -> Option<LogPosition> {
     let PublishedPosition { position, hash } = serde_json::from_slice(message).ok()?;
     Some(LogPosition { position: position.parse().ok()?, hash: hex::decode(hash).ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use passbook_event_store::RecordedEvent;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn published(metadata: &str) -> Value {
+        let event = RecordedEvent {
+            position: 7,
+            id: Uuid::from_u128(1),
+            stream_id: Uuid::from_u128(2),
+            version: 3,
+            event_type: "MoneyDeposited".to_owned(),
+            schema_version: 2,
+            data: r#"{"amount":5}"#.to_owned(),
+            recorded_at: chrono::DateTime::UNIX_EPOCH,
+        };
+        let recorded = EventWithHash { event, metadata: metadata.to_owned(), hash: vec![0; 32] };
+        serde_json::from_slice(&render(0, &recorded).expect("a message")).expect("JSON")
+    }
+
+    #[test]
+    fn message_names_the_batch_only_of_events_that_have_one() {
+        let with = published(r#"{"user_id":"ada","correlation_id":"c","causation_id":"d","batch_id":"e"}"#);
+        let names = ["userid", "correlationid", "causationid", "batchid"];
+        assert_eq!(names.map(|name| &with[name]), [&json!("ada"), &json!("c"), &json!("d"), &json!("e")]);
+        let without = published(r#"{"user_id":"ada","correlation_id":"c","causation_id":"d"}"#);
+        assert_eq!(without.get("batchid"), None);
+    }
 }

@@ -37,11 +37,7 @@ impl Session {
             let page = import::read_keys(&mut self.source, partition, (since, until), PAGE_ROWS_MAX).await?;
             let Some((_, last)) = page.last() else { break };
             since = *last;
-            let is_last = (page.len() as i64) < PAGE_ROWS_MAX;
             self.copy_key_page(partition, page).await?;
-            if is_last {
-                break;
-            }
             // An interrupted copy continues here.
             self.store_keys_at(partition, since.min(checkpoint)).await?;
         }
@@ -63,8 +59,11 @@ impl Session {
             match serde_json::from_str(&key.receipt).map_err(|_| receipt_error(&key, "it is not a valid receipt"))? {
                 RecordedOutcome::Succeeded(receipt) => receipts.push((key, receipt, recorded_at)),
                 RecordedOutcome::Refused(refusal) => {
-                    let partition = self.to.partition_of(refusal.account_id);
-                    groups.entry(partition).or_default().push((key, recorded_at));
+                    // The first command of a batch may be an opening; the refusal does not show it.
+                    let (account_id, may_open) = (refusal.account_id, refusal.index.is_some());
+                    for target in key_partitions(&key.id, (account_id, may_open), partition, (self.from, self.to)) {
+                        groups.entry(target).or_default().push((key.clone(), recorded_at));
+                    }
                 }
             }
         }
@@ -87,11 +86,7 @@ impl Session {
     }
 }
 
-/// The target partitions in which the service looks for a key: the partition of its account, and for some openings a second one.
-///
-/// The service looks for an opening without an account id in a partition that it derives from the caller and the key. A receipt
-/// does not show whether its request had an account id. An opening whose key was stored in that derived partition of the old log
-/// is therefore copied into both.
+/// The target partitions in which the service looks for the key of a receipt.
 fn target_partitions(
     id: &KeyId,
     receipt: &Receipt,
@@ -114,10 +109,23 @@ fn target_partitions(
             None => return vec![],
         },
     };
+    key_partitions(id, (account_id, is_opening), source_partition, (from, to))
+}
+
+/// The target partitions in which the service looks for a key: the partition of its account, and for some openings a second one.
+///
+/// The service looks for an opening without an account id in a partition that it derives from the caller and the key. A receipt
+/// does not show whether its request had an account id. An opening whose key was stored in that derived partition of the old log
+/// is therefore copied into both.
+fn key_partitions(
+    id: &KeyId,
+    (account_id, may_open): (Uuid, bool),
+    source_partition: i16,
+    (from, to): (Partitions, Partitions),
+) -> Vec<i16> {
     let of_account = to.partition_of(account_id);
     let of_key = to.partition_of_key(&id.caller, &id.key);
-    let needs_both =
-        is_opening && of_key != of_account && from.partition_of_key(&id.caller, &id.key) == source_partition;
+    let needs_both = may_open && of_key != of_account && from.partition_of_key(&id.caller, &id.key) == source_partition;
     std::iter::once(of_account).chain(needs_both.then_some(of_key)).collect()
 }
 

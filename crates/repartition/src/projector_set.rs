@@ -28,7 +28,7 @@ impl ProjectorSet {
             // The copy does not wake the projectors, so they poll the head of the log.
             let appended = watch::channel(0).1;
             let unsupported_event = Arc::new(watch::Sender::new(None));
-            let (projector, _) = Projector::new(partition, database, appended, unsupported_event);
+            let (projector, _) = Projector::new(partitions, partition, database, appended, unsupported_event);
             supervision::spawn("projector", projector.run(shutdown.clone()))
         };
         let projectors = partitions.all().map(start).collect();

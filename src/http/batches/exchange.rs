@@ -41,7 +41,7 @@ struct Results {
     count: u64,
     /// The number of those that are no success.
     failed: u64,
-    /// Whether a result ended the answer: the command of a later line may have been executed.
+    /// Whether a failure ended the answer: the command of a later line may have been executed.
     is_broken: bool,
 }
 
@@ -77,11 +77,12 @@ impl Exchange {
                     // The time is over, or the client has read the answer and closed the connection.
                     let _ = timeout(Duration::from_millis(LINGER_MS_MAX), self.intake.discard()).await;
                     self.phase = Phase::Ended;
+                    return None;
                 }
                 Phase::Ended => return None,
             }
             self.results.take_ready();
-            if self.results.is_broken {
+            if self.results.is_broken || self.intake.is_broken() && self.results.slots.is_empty() {
                 self.phase = Phase::Lingering;
             } else if self.results.slots.is_empty() && self.intake.has_ended() {
                 self.phase = Phase::Ended;
@@ -152,7 +153,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let request_id = &*self.results.batch.problems.id;
         let (commands, results, failed) = (self.intake.count, self.results.count, self.results.failed);
-        let is_complete = self.phase == Phase::Ended && !self.results.is_broken;
+        let is_complete = self.phase == Phase::Ended && !self.results.is_broken && !self.intake.is_broken();
         let duration_ms = self.started.elapsed().as_micros() as f64 / 1_000.0;
         tracing::info!(request_id, commands, results, failed, is_complete, duration_ms, "batch stream ended");
     }

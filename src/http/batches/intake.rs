@@ -47,6 +47,7 @@ pub struct Intake {
     is_taken: bool,
     authority: Authority,
     has_ended: bool,
+    is_broken: bool,
     /// The number of lines.
     pub count: u64,
 }
@@ -85,6 +86,7 @@ impl Intake {
             deadline: None,
             is_taken: true,
             has_ended: false,
+            is_broken: false,
             count: 0,
         }
     }
@@ -122,6 +124,11 @@ impl Intake {
         self.has_ended
     }
 
+    /// Whether the client may still be sending lines that are not read.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// Reads the rest of the request and drops it.
     pub async fn discard(&mut self) {
         self.lines.discard().await;
@@ -135,6 +142,7 @@ impl Intake {
         let received = self.receive_within_limit().await;
         self.deadline = None;
         self.has_ended = !matches!(received, Received::Line(_));
+        self.is_broken = matches!(received, Received::Broken(_));
         Some(received)
     }
 

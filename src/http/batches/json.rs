@@ -168,7 +168,11 @@ async fn execute_atomic(
     key: Option<IdempotencyKey>,
 ) -> Result<Response, Problem> {
     let valid = items.into_iter().enumerate().map(|(index, item)| {
-        item.and_then(|item| batch.validate(item)).map_err(|problem| problem.with_index(Some(index)))
+        // The partition of the first account stores the key. If the first command opens an account without an id, the account gets one
+        // in the partition of the key: a retry, which gets another id, finds the key there.
+        let of_first = key.clone().filter(|_| index == 0);
+        let valid = item.and_then(|item| batch.validate_under(item.command, of_first));
+        valid.map_err(|problem| problem.with_index(Some(index)))
     });
     let (commands, targets): (Vec<BatchCommand>, Vec<Target>) = valid
         .map(|valid| valid.map(|ValidCommand { command, target }| (command, target)))

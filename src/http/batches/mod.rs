@@ -27,7 +27,7 @@ use self::{
     schema::ItemSchema,
 };
 use super::{
-    commands::ValidCommand,
+    commands::{ApiCommand, ValidCommand},
     extract::{
         body::media_type,
         client_ip::ClientKey,
@@ -103,6 +103,15 @@ impl Batch {
             key,
             fingerprint: fingerprint(&Method::POST, PATH, &canonical, b""),
         });
+        self.validate_under(command, idempotency_key)
+    }
+
+    /// Checks the scope and the values of a command under a key.
+    fn validate_under(
+        &self,
+        command: ApiCommand,
+        idempotency_key: Option<IdempotencyKey>,
+    ) -> Result<ValidCommand, Problem> {
         let causation_id = self.trace_id.unwrap_or_else(Uuid::now_v7);
         let context = CommandContext { idempotency_key, causation_id, ..self.context.clone() };
         command.validate(&self.caller, context, &self.app.bank)

@@ -21,7 +21,9 @@ mod tests {
     fn is_minimal(values: &[&'static str]) -> bool {
         let values = values.iter().map(|value| (PREFER, value.parse().expect("a header value")));
         let mut headers = HeaderMap::new();
-        values.for_each(|(name, value)| drop(headers.append(name, value)));
+        values.for_each(|(name, value)| {
+            headers.append(name, value);
+        });
         prefers_minimal(&headers)
     }
 

@@ -1,10 +1,10 @@
-//! Receipts that contain an event of another partition than that of their key: transfers between partitions, and openings whose
-//! account `passbook copy` has moved. They are read once, before the partitions; 24 bytes of each stay in memory until the
-//! partition of its event is verified.
+//! Receipts that contain events of another partition than that of their key: transfers and batches over partitions, and openings whose
+//! account `passbook copy` has moved. They are read once, before the partitions; 32 bytes of each event stay in memory until its
+//! partition is verified, and some 40 of each batch with a key until the end.
 
 use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher, RandomState},
+    collections::{BTreeMap, HashMap},
+    hash::RandomState,
     iter::Peekable,
     vec,
 };
@@ -14,51 +14,43 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
+    claims::{Claim, batch_id, claims_of, event_count},
     log_fold::LogFold,
-    receipts::{account_receipt, is_same_json},
     report::{Error, Finding},
 };
-use passbook_bank::{AccountReceipt, Counterparty, Receipt};
-use passbook_domain::{Event, reversal::Effect};
+use passbook_bank::Receipt;
 use passbook_event_store::{
-    Partitions, Position, RecordedEvent,
+    EventWithHash, Partitions,
     scan::{RecordedKey, keys_of_other_partitions},
 };
 
-/// The events that receipts in other partitions contain, by the partition of these events.
+/// What receipts in other partitions say, by the partition of the events.
 #[derive(Default)]
 pub(super) struct ForeignReceipts {
-    claims: BTreeMap<i16, Vec<Claim>>,
+    claims: BTreeMap<i16, Vec<ForeignClaim>>,
+    batches: BatchCounts,
     hasher: RandomState,
 }
 
-/// What one receipt says about an event: a keyed hash of the facts and of the account's receipt after the event.
+/// A claim, and the partition that contains its key.
 #[derive(Clone, Copy, Debug)]
-struct Claim {
-    position: i64,
-    hash: u64,
+struct ForeignClaim {
+    claim: Claim,
     kept_in: i16,
-    /// Whether the receipt has `available`; older releases did not write it.
-    has_available: bool,
 }
 
-/// The facts of a command that its event in another partition records, besides the account's receipt.
-#[derive(Hash)]
-enum Facts {
-    Opening,
-    Received { transfer_id: Uuid, from: Uuid, amount: i64 },
-    Reversed { transfer_id: Uuid, amount: i64, is_credit: bool },
-}
+/// For each batch with a key, how many events its receipt names, and how many events of the log have its id.
+#[derive(Default)]
+pub(super) struct BatchCounts(HashMap<Uuid, (u32, u32)>);
 
 /// The claims about one partition that are not compared yet, in the order of their positions.
 pub(super) struct PartitionClaims {
-    partition: i16,
-    claims: Peekable<vec::IntoIter<Claim>>,
+    claims: Peekable<vec::IntoIter<ForeignClaim>>,
     hasher: RandomState,
 }
 
 impl ForeignReceipts {
-    /// Reads the receipts of all partitions.
+    /// Reads the receipts of all partitions. A log with one partition needs none.
     pub(super) async fn load(connection: &mut PgConnection, partitions: Partitions) -> sqlx::Result<Self> {
         let mut receipts = Self::default();
         if !partitions.is_partitioned() {
@@ -67,37 +59,61 @@ impl ForeignReceipts {
         for partition in partitions.all() {
             let mut keys = keys_of_other_partitions(connection, partition);
             while let Some(key) = keys.try_next().await? {
-                for (other, claim) in claims(&receipts.hasher, partition, &key) {
-                    receipts.claims.entry(other).or_default().push(claim);
-                }
+                receipts.add(partition, &key);
             }
         }
         Ok(receipts)
     }
 
+    /// Adds the claims of a key that partition `kept_in` contains. A receipt in another form has none: it is found where its key is
+    /// compared.
+    fn add(&mut self, kept_in: i16, key: &RecordedKey) {
+        let Some((receipt, claims)) = claims_of(&self.hasher, &key.receipt) else { return };
+        if let Receipt::Batch(batch) = receipt {
+            // After `passbook copy` two partitions may contain the key.
+            self.batches.0.insert(batch.batch_id, (event_count(&claims), 0));
+        }
+        for claim in claims.into_iter().filter(|claim| claim.partition != kept_in) {
+            self.claims.entry(claim.partition).or_default().push(ForeignClaim { claim, kept_in });
+        }
+    }
+
     /// Takes the claims about a partition.
     pub(super) fn take(&mut self, partition: i16) -> PartitionClaims {
         let mut claims = self.claims.remove(&partition).unwrap_or_default();
-        claims.sort_by_key(|claim| claim.position);
-        PartitionClaims { partition, claims: claims.into_iter().peekable(), hasher: self.hasher.clone() }
+        claims.sort_by_key(|foreign| foreign.claim.position);
+        PartitionClaims { claims: claims.into_iter().peekable(), hasher: self.hasher.clone() }
+    }
+
+    /// Counts an event, if it is that of a batch with a key.
+    pub(super) fn count(&mut self, linked: &EventWithHash) {
+        if !self.batches.0.is_empty()
+            && let Some((_, found)) = batch_id(&linked.metadata).and_then(|id| self.batches.0.get_mut(&id))
+        {
+            *found += 1;
+        }
+    }
+
+    /// A finding for a batch whose receipt does not name all its events.
+    pub(super) fn find_unnamed(&self, events: i64) -> Option<Finding> {
+        let (batch_id, (named, found)) = self.batches.0.iter().find(|(_, (named, found))| named != found)?;
+        let message = format!("the receipt of batch {batch_id} names {named} events, but the log has {found} of it");
+        Some(Finding { partition: None, position: events, message })
     }
 }
 
 impl PartitionClaims {
-    /// Compares the claims about `event`. `connection` finds the key of a wrong one.
+    /// Compares the claims about an event. `connection` finds the key of a wrong one.
     pub(super) async fn compare(
         &mut self,
         connection: &mut PgConnection,
         fold: &LogFold,
-        event: &RecordedEvent,
+        linked: &EventWithHash,
     ) -> Result<(), Error> {
-        while let Some(claim) = self.claims.next_if(|claim| claim.position <= event.position) {
-            let expected = expected(fold, event).map(|(facts, account)| {
-                let available = account.available.filter(|_| claim.has_available);
-                hash(&self.hasher, &facts, &AccountReceipt { available, ..account })
-            });
-            if claim.position != event.position || expected != Some(claim.hash) {
-                return Err(self.finding(connection, fold, claim, "does not match its events").await?.into());
+        let position = linked.event.position;
+        while let Some(foreign) = self.claims.next_if(|foreign| foreign.claim.position <= position) {
+            if foreign.claim.position != position || !foreign.claim.matches(&self.hasher, fold, linked) {
+                return Err(self.finding(connection, fold, foreign, "does not match its events").await?.into());
             }
         }
         Ok(())
@@ -107,8 +123,8 @@ impl PartitionClaims {
     pub(super) async fn finish(mut self, connection: &mut PgConnection, fold: &LogFold) -> Result<(), Error> {
         match self.claims.next() {
             None => Ok(()),
-            Some(claim) => {
-                Err(self.finding(connection, fold, claim, "names an event that does not exist").await?.into())
+            Some(foreign) => {
+                Err(self.finding(connection, fold, foreign, "names an event that does not exist").await?.into())
             }
         }
     }
@@ -117,80 +133,18 @@ impl PartitionClaims {
         &self,
         connection: &mut PgConnection,
         fold: &LogFold,
-        wrong: Claim,
+        wrong: ForeignClaim,
         what: &str,
     ) -> sqlx::Result<Finding> {
         let mut keys = keys_of_other_partitions(connection, wrong.kept_in);
         let mut name = "a key".to_owned();
         while let Some(key) = keys.try_next().await? {
-            let mut found = claims(&self.hasher, wrong.kept_in, &key).into_iter();
-            let is_wrong = |(partition, claim): (i16, Claim)| {
-                (partition, claim.position, claim.hash) == (self.partition, wrong.position, wrong.hash)
-            };
-            if found.any(is_wrong) {
+            let claims = claims_of(&self.hasher, &key.receipt).map(|(_, claims)| claims);
+            if claims.is_some_and(|claims| claims.contains(&wrong.claim)) {
                 name = format!("key {:?} of caller {:?}", key.key, key.caller);
                 break;
             }
         }
-        Ok(fold.finding(wrong.position, format!("the receipt of {name} {what}")))
+        Ok(fold.finding(wrong.claim.position, format!("the receipt of {name} {what}")))
     }
-}
-
-/// The claims of a key that partition `kept_in` contains, each with the partition that it is about. A receipt in another form has
-/// none: it is found where its key is compared.
-fn claims(hasher: &RandomState, kept_in: i16, key: &RecordedKey) -> Vec<(i16, Claim)> {
-    let Ok(receipt) = serde_json::from_str::<Receipt>(&key.receipt) else { return vec![] };
-    if !is_same_json(&receipt, &key.receipt) {
-        return vec![];
-    }
-    let Position::PerPartition(positions) = receipt.position() else { return vec![] };
-    let (facts, account) = match &receipt {
-        Receipt::Account(account) => (Facts::Opening, account),
-        Receipt::Batch(_) => return vec![],
-        Receipt::Transfer(transfer) => {
-            let Counterparty::Visible(to) = &transfer.to else { return vec![] };
-            let (transfer_id, amount) = (transfer.transfer_id, transfer.amount.minor_units());
-            // The key of a reversal is stored with the account that the request named: either side of the transfer.
-            match (transfer.is_reversal(), to.position.in_partition(kept_in) > 0) {
-                (true, true) => (Facts::Reversed { transfer_id, amount, is_credit: false }, &transfer.from),
-                (true, false) => (Facts::Reversed { transfer_id, amount, is_credit: true }, to),
-                (false, _) => (Facts::Received { transfer_id, from: transfer.from.account_id, amount }, to),
-            }
-        }
-    };
-    let hash = hash(hasher, &facts, account);
-    let has_available = account.available.is_some();
-    let others = positions.into_iter().filter(|(partition, _)| *partition != kept_in);
-    others.map(|(partition, position)| (partition, Claim { position, hash, kept_in, has_available })).collect()
-}
-
-/// The facts and the receipt that `event` determines, if a key of another partition can refer to it.
-fn expected(fold: &LogFold, event: &RecordedEvent) -> Option<(Facts, AccountReceipt)> {
-    let receipt = account_receipt(fold, event)?;
-    match Event::decode(&event.event_type, event.schema_version, &event.data).ok()? {
-        Event::AccountOpened(_) => Some((Facts::Opening, receipt)),
-        Event::TransferReceived(received) => {
-            let (transfer_id, from, amount) = (received.transfer_id, received.from, received.amount.minor_units());
-            Some((Facts::Received { transfer_id, from, amount }, receipt))
-        }
-        Event::MovementReversed(reversed) => {
-            let (amount, is_credit) = (reversed.amount.minor_units(), reversed.effect == Effect::Credit);
-            Some((Facts::Reversed { transfer_id: reversed.transfer_id?, amount, is_credit }, receipt))
-        }
-        Event::MoneyDeposited(_)
-        | Event::MoneyWithdrawn(_)
-        | Event::TransferSent(_)
-        | Event::HoldPlaced(_)
-        | Event::HoldCaptured(_)
-        | Event::HoldReleased(_)
-        | Event::LimitsSet(_)
-        | Event::AccountFrozen(_)
-        | Event::AccountUnfrozen(_)
-        | Event::AccountClosed(_) => None,
-    }
-}
-
-fn hash(hasher: &RandomState, facts: &Facts, account: &AccountReceipt) -> u64 {
-    // Serialization cannot fail: the receipt has no maps.
-    hasher.hash_one((facts, serde_json::to_string(account).unwrap_or_default()))
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     acceptance::{check_acceptance, check_status},
+    claims::Preceding,
     hold_arithmetic::HoldArithmetic,
     pinned_head::PinnedHead,
     report::{Finding, Money, Report},
@@ -35,6 +36,7 @@ pub(super) struct LogFold {
     holds: HoldArithmetic,
     /// The hold that the last event placed, captured or voided.
     hold: Option<HoldReceipt>,
+    preceding: Preceding,
 }
 
 /// An account after its events so far.
@@ -64,7 +66,13 @@ impl LogFold {
             pinned_head,
             holds: HoldArithmetic::default(),
             hold: None,
+            preceding: Preceding::default(),
         }
+    }
+
+    /// The events before the last one that can belong to the same command.
+    pub(super) fn preceding(&self) -> &Preceding {
+        &self.preceding
     }
 
     /// The hold that the last event placed, captured or voided.
@@ -125,6 +133,7 @@ impl LogFold {
         {
             return Err(finding("the event's hash differs from the expected head: the log was rewritten".to_owned()));
         }
+        self.preceding.advance(recorded);
         (self.position, self.hash, self.recorded_at) = (position, hash, recorded.recorded_at);
         Ok(event)
     }

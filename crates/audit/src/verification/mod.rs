@@ -3,6 +3,7 @@
 
 mod acceptance;
 pub(crate) mod account;
+mod claims;
 mod foreign_receipts;
 mod hold_arithmetic;
 mod log_fold;

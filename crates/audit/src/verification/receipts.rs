@@ -1,94 +1,116 @@
-//! Compares the receipt of every idempotency key with the fold of the log at the receipt's position. A retry of a command returns
+//! Compares the receipt of every idempotency key with the fold of the log at the positions of its events. A retry of a command returns
 //! the stored receipt, so it must be what the events say. A recorded refusal rests on no event; only its form and partition can be
 //! checked. Keys are read in the order of their times, which is that of the log.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::RandomState,
+    rc::Rc,
+};
 
 use chrono::{DateTime, Utc};
 use futures_util::{TryStreamExt, stream::BoxStream};
+use uuid::Uuid;
 
 use super::{
+    claims::{Claim, batch_id, claims_of, event_count},
     log_fold::LogFold,
     report::{Error, Finding},
 };
-use passbook_bank::{
-    AccountReceipt, Counterparty, HoldReceipt, Receipt, RecordedFact, RecordedOutcome, TransferReceipt,
-};
-use passbook_domain::{Event, EventType, holds::ACTIVE_HOLDS_MAX, reversal::Effect};
-use passbook_event_store::{Position, RecordedEvent, scan::RecordedKey};
+use passbook_bank::{ATOMIC_COMMANDS_MAX, Receipt, RecordedOutcome, RecordedRefusal};
+use passbook_event_store::{EventWithHash, RecordedEvent, scan::RecordedKey};
 
 /// More keys than one batch can record. They would have to be kept in memory at once.
 const KEYS_OF_BATCH_MAX: usize = 10_000;
-
-/// How many events one command records at most: the expiries of all its holds, and one more.
-const COMMAND_EVENTS_MAX: usize = ACTIVE_HOLDS_MAX + 1;
+/// More claims than the receipts of one batch can have.
+const CLAIMS_OF_BATCH_MAX: usize = 20_000;
 
 /// The keys of a partition that are not compared yet.
 pub(super) struct Receipts<'a> {
     stream: BoxStream<'a, sqlx::Result<RecordedKey>>,
     next: Option<RecordedKey>,
     is_started: bool,
-    /// The keys of the current batch whose receipts have a later position in this partition, in the order of these positions.
-    due: VecDeque<(i64, RecordedKey)>,
+    hasher: RandomState,
+    /// The claims of the keys of the current batch about later events of this partition, in the order of their positions.
+    due: VecDeque<(Claim, Rc<KeyName>)>,
+    /// How many events the receipts of client batches name, and how many have the id of the batch.
+    batches: HashMap<Uuid, (u32, u32, Rc<KeyName>)>,
     /// A key of the current batch that contains the position of the batch's last event.
     positioned: Option<(i64, String)>,
-    /// The last events before the current one, oldest first: earlier events of the same command.
-    recent: VecDeque<FoldedEvent>,
+    /// The position and the time of the event before the current one.
+    last: Option<(i64, DateTime<Utc>)>,
     compared: u64,
 }
 
-/// An event, and the hold that it placed, captured or voided.
-pub(super) struct FoldedEvent {
-    pub(super) event: RecordedEvent,
-    pub(super) hold: Option<HoldReceipt>,
+/// A key and its caller, for a finding.
+struct KeyName {
+    caller: String,
+    key: String,
 }
 
 impl<'a> Receipts<'a> {
     pub(super) fn new(stream: BoxStream<'a, sqlx::Result<RecordedKey>>) -> Self {
-        let due = VecDeque::new();
-        Self { stream, next: None, is_started: false, due, positioned: None, recent: VecDeque::new(), compared: 0 }
+        Self {
+            stream,
+            next: None,
+            is_started: false,
+            hasher: RandomState::new(),
+            due: VecDeque::new(),
+            batches: HashMap::new(),
+            positioned: None,
+            last: None,
+            compared: 0,
+        }
     }
 
-    /// Compares the receipts at the position of `event`, which is the last event of their commands.
-    pub(super) async fn compare(&mut self, fold: &LogFold, event: &RecordedEvent) -> Result<(), Error> {
-        if self.recent.back().is_none_or(|previous| previous.event.recorded_at != event.recorded_at) {
+    /// Compares the claims about an event.
+    pub(super) async fn compare(&mut self, fold: &LogFold, linked: &EventWithHash) -> Result<(), Error> {
+        let event = &linked.event;
+        if self.last.is_none_or(|(_, recorded_at)| recorded_at != event.recorded_at) {
             self.finish_batch(fold)?;
             self.read_keys_before(fold, Some(event.recorded_at)).await?;
             self.read_batch(fold, event).await?;
         }
-        while let Some((position, key)) = self.due.pop_front_if(|(position, _)| *position <= event.position) {
-            if position != event.position || !self.matches(fold, event, &key) {
+        self.last = Some((event.position, event.recorded_at));
+        if !self.batches.is_empty()
+            && let Some((_, found, _)) = batch_id(&linked.metadata).and_then(|id| self.batches.get_mut(&id))
+        {
+            *found += 1;
+        }
+        while let Some((claim, key)) = self.due.pop_front_if(|(claim, _)| claim.position <= event.position) {
+            if claim.position != event.position {
                 return Err(mismatch(fold, event.position, &key).into());
             }
-            self.compared += 1;
+            if !claim.matches(&self.hasher, fold, linked) {
+                return Err(mismatch(fold, claim.command_position(), &key).into());
+            }
         }
         Ok(())
     }
 
-    /// Stores `event` as the event before the next one.
-    pub(super) fn advance(&mut self, event: FoldedEvent) {
-        if self.recent.len() == COMMAND_EVENTS_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(event);
-    }
-
     /// The number of compared receipts. Fails if a receipt has a position beyond the log.
     pub(super) async fn finish(mut self, fold: &LogFold) -> Result<u64, Error> {
-        if let Some((position, RecordedKey { caller, key, .. })) = self.due.pop_front() {
+        if let Some((claim, name)) = self.due.pop_front() {
+            let KeyName { caller, key } = &*name;
             let message = format!("the receipt of key {key:?} of caller {caller:?} names an event that does not exist");
-            return Err(fold.finding(position, message).into());
+            return Err(fold.finding(claim.position, message).into());
         }
         self.finish_batch(fold)?;
         self.read_keys_before(fold, None).await?;
         Ok(self.compared)
     }
 
-    /// Checks that no receipt of the batch is left, and that its keys contain the position of its last event.
+    /// Checks that no claim of the batch is left, that receipts of client batches name all their events, and that the keys contain
+    /// the position of the batch's last event.
     fn finish_batch(&mut self, fold: &LogFold) -> Result<(), Finding> {
         let last = self.last_position();
         if let Some((_, key)) = self.due.pop_front() {
             return Err(mismatch(fold, last, &key));
+        }
+        for (_, (named, found, key)) in self.batches.drain() {
+            if named != found {
+                return Err(mismatch(fold, last, &key));
+            }
         }
         match self.positioned.take() {
             Some((position, key)) if position != last => Err(wrong_position(fold, last, &key)),
@@ -96,13 +118,13 @@ impl<'a> Receipts<'a> {
         }
     }
 
-    /// Reads the keys that were recorded before `time`, without events of this partition: refusals, and openings whose accounts are
-    /// in other partitions.
+    /// Reads the keys that were recorded before `time`, without events of this partition: refusals, and keys of openings whose
+    /// accounts are in other partitions.
     async fn read_keys_before(&mut self, fold: &LogFold, time: Option<DateTime<Utc>>) -> Result<(), Error> {
         let last = self.last_position();
         while let Some(key) = self.next_key_if(|key| time.is_none_or(|time| key.recorded_at < time)).await? {
-            if position_here(fold, &key) != Some(0) {
-                return Err(mismatch(fold, last, &key).into());
+            if !claims_here(&self.hasher, fold, &key).is_some_and(|here| here.claims.is_empty()) {
+                return Err(mismatch(fold, last, &key.into()).into());
             }
             if key.position.is_some_and(|position| position != last) {
                 return Err(wrong_position(fold, last, &key.key).into());
@@ -113,12 +135,8 @@ impl<'a> Receipts<'a> {
 
     /// Reads the keys of the batch that begins with `event`.
     async fn read_batch(&mut self, fold: &LogFold, event: &RecordedEvent) -> Result<(), Error> {
-        let mut batch = Vec::new();
+        let (mut keys, mut due) = (0, Vec::new());
         while let Some(key) = self.next_key_if(|key| key.recorded_at == event.recorded_at).await? {
-            if batch.len() == KEYS_OF_BATCH_MAX {
-                let message = format!("more than {KEYS_OF_BATCH_MAX} idempotency keys have the time of this event");
-                return Err(fold.finding(event.position, message).into());
-            }
             match (key.position, &self.positioned) {
                 (Some(position), Some((other, _))) if position != *other => {
                     return Err(wrong_position(fold, event.position, &key.key).into());
@@ -126,14 +144,22 @@ impl<'a> Receipts<'a> {
                 (Some(position), _) => self.positioned = Some((position, key.key.clone())),
                 (None, _) => {}
             }
-            match position_here(fold, &key) {
-                Some(0) => {}
-                Some(position) => batch.push((position, key)),
-                None => return Err(mismatch(fold, event.position, &key).into()),
+            let here = claims_here(&self.hasher, fold, &key);
+            let key = Rc::new(KeyName::from(key));
+            let Some(here) = here else { return Err(mismatch(fold, event.position, &key).into()) };
+            self.compared += u64::from(!here.claims.is_empty());
+            if let Some(batch_id) = here.batch_id {
+                self.batches.insert(batch_id, (event_count(&here.claims), 0, Rc::clone(&key)));
+            }
+            due.extend(here.claims.into_iter().map(|claim| (claim, Rc::clone(&key))));
+            keys += 1;
+            if keys > KEYS_OF_BATCH_MAX || due.len() > CLAIMS_OF_BATCH_MAX {
+                let message = "the idempotency keys with the time of this event are more than one batch can record";
+                return Err(fold.finding(event.position, message.to_owned()).into());
             }
         }
-        batch.sort_by_key(|(position, _)| *position);
-        self.due = batch.into();
+        due.sort_by_key(|(claim, _)| claim.position);
+        self.due = due.into();
         Ok(())
     }
 
@@ -150,113 +176,66 @@ impl<'a> Receipts<'a> {
 
     /// The position of the last event before the current one; 0 if there is none.
     fn last_position(&self) -> i64 {
-        self.recent.back().map_or(0, |previous| previous.event.position)
-    }
-
-    /// Whether a receipt at the position of `event` is the result of its command.
-    fn matches(&self, fold: &LogFold, event: &RecordedEvent, stored: &RecordedKey) -> bool {
-        match serde_json::from_str(&stored.receipt) {
-            Ok(Receipt::Transfer(transfer)) if is_in_several_partitions(&transfer.position) => {
-                is_same_json(&Receipt::Transfer(transfer.clone()), &stored.receipt)
-                    && matches_side(fold, event, &transfer).unwrap_or(false)
-            }
-            Ok(receipt) => {
-                self.expected(fold, event, &receipt).is_some_and(|expected| is_same_json(&expected, &stored.receipt))
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// The receipt of a command whose last event is `event`. Like `stored`, it has as many events, and `available` only if the
-    /// release wrote it.
-    fn expected(&self, fold: &LogFold, event: &RecordedEvent, stored: &Receipt) -> Option<Receipt> {
-        match stored {
-            Receipt::Account(stored) => self.expected_account(fold, event, stored).map(Receipt::Account),
-            Receipt::Transfer(stored) => self.expected_transfer(fold, event, stored),
-            Receipt::Batch(_) => None,
-        }
-    }
-
-    fn expected_account(
-        &self,
-        fold: &LogFold,
-        event: &RecordedEvent,
-        stored: &AccountReceipt,
-    ) -> Option<AccountReceipt> {
-        let earlier = stored.events.len().checked_sub(1)?;
-        let first = self.recent.len().checked_sub(earlier)?;
-        let mut facts: Vec<RecordedFact> = Vec::with_capacity(stored.events.len());
-        for FoldedEvent { event: before, .. } in self.recent.iter().skip(first) {
-            // Only expiries of holds precede another event of the same command.
-            let is_expiry = before.event_type == EventType::HoldReleased.name();
-            if !is_expiry || (before.stream_id, before.recorded_at) != (event.stream_id, event.recorded_at) {
-                return None;
-            }
-            facts.push(recorded_fact(before));
-        }
-        facts.push(recorded_fact(event));
-        let receipt = account_receipt(fold, event)?;
-        let available = receipt.available.filter(|_| stored.available.is_some());
-        Some(AccountReceipt { available, events: facts, hold: fold.hold(), ..receipt })
-    }
-
-    fn expected_transfer(&self, fold: &LogFold, event: &RecordedEvent, stored: &TransferReceipt) -> Option<Receipt> {
-        let (transfer_id, amount) = match Event::decode(&event.event_type, event.schema_version, &event.data).ok()? {
-            Event::TransferReceived(received) => (received.transfer_id, received.amount),
-            Event::MovementReversed(reversed) => (reversed.transfer_id?, reversed.amount),
-            Event::AccountOpened(_)
-            | Event::MoneyDeposited(_)
-            | Event::MoneyWithdrawn(_)
-            | Event::TransferSent(_)
-            | Event::HoldPlaced(_)
-            | Event::HoldCaptured(_)
-            | Event::HoldReleased(_)
-            | Event::LimitsSet(_)
-            | Event::AccountFrozen(_)
-            | Event::AccountUnfrozen(_)
-            | Event::AccountClosed(_) => return None,
-        };
-        let previous = self.recent.back()?;
-        let side = |event: &RecordedEvent| {
-            let receipt = account_receipt(fold, event)?;
-            let available = receipt.available.filter(|_| stored.from.available.is_some());
-            Some(AccountReceipt { available, ..receipt })
-        };
-        let (from, to) = (side(&previous.event)?, side(event)?);
-        Some(Receipt::Transfer(Box::new(TransferReceipt {
-            transfer_id,
-            amount,
-            currency: to.currency,
-            position: to.position.clone(),
-            from,
-            to: Counterparty::Visible(to),
-            hold: previous.hold,
-        })))
+        self.last.map_or(0, |(position, _)| position)
     }
 }
 
-/// The position of the key's receipt in this partition. 0 if it has none there: of a refusal of an account of this partition, and of
-/// an opening whose account `passbook copy` has moved to another partition than the key. `None` if the key cannot be stored here.
-fn position_here(fold: &LogFold, key: &RecordedKey) -> Option<i64> {
+/// What a key says about this partition.
+struct ClaimsHere {
+    /// Empty for a refusal, and for a key that `passbook copy` has moved to the partition in which the service looks for it.
+    claims: Vec<Claim>,
+    /// The id of the client's batch, if the key is that of one.
+    batch_id: Option<Uuid>,
+}
+
+/// What a key of this partition says about it. `None` if the service does not record such a key here.
+fn claims_here(hasher: &RandomState, fold: &LogFold, key: &RecordedKey) -> Option<ClaimsHere> {
     let receipt = match serde_json::from_str(&key.receipt).ok()? {
         RecordedOutcome::Refused(refusal) => {
-            return (fold.partitions().partition_of(refusal.account_id) == fold.partition()).then_some(0);
+            let nothing = ClaimsHere { claims: Vec::new(), batch_id: None };
+            return is_refused_here(fold, key, &refusal).then_some(nothing);
         }
         RecordedOutcome::Succeeded(receipt) => receipt,
     };
-    let position = receipt.position();
-    match position.in_partition(fold.partition()) {
-        0 => {
-            let is_opening = matches!(&receipt, Receipt::Account(account) if account.version == 1);
-            let is_of_key = fold.partitions().partition_of_key(&key.caller, &key.key) == fold.partition();
-            // `ForeignReceipts` compares the receipt where its event is.
-            (is_opening && is_of_key && is_same_json(&receipt, &key.receipt)).then_some(0)
+    let (_, mut claims) = claims_of(hasher, &key.receipt)?;
+    claims.retain(|claim| claim.partition == fold.partition());
+    let batch_id = match &receipt {
+        Receipt::Batch(batch) => Some(batch.batch_id),
+        Receipt::Account(_) | Receipt::Transfer(_) => None,
+    };
+    let is_here = fold.partitions().covers(&receipt.position()) && is_stored_here(fold, key, &receipt);
+    is_here.then_some(ClaimsHere { claims, batch_id })
+}
+
+/// Whether this partition stores the key of a command or batch with this receipt: that of the account which the first command names.
+fn is_stored_here(fold: &LogFold, key: &RecordedKey, receipt: &Receipt) -> bool {
+    let is_here = |account: &passbook_bank::AccountReceipt| account.position.in_partition(fold.partition()) > 0;
+    match receipt {
+        // `passbook copy` moves the key of an opening. `ForeignReceipts` compares the receipt where its event is.
+        Receipt::Account(account) => is_here(account) || (account.version == 1 && is_partition_of_key(fold, key)),
+        // The key of a reversal is stored with the account that the request named: either side of the transfer.
+        Receipt::Transfer(transfer) => {
+            let receiver = transfer.account(transfer.to.account_id());
+            is_here(&transfer.from) || (transfer.is_reversal() && receiver.is_some_and(is_here))
         }
-        here => fold.partitions().covers(&position).then_some(here),
+        Receipt::Batch(batch) => batch.results.first().is_some_and(|first| is_stored_here(fold, key, first)),
     }
 }
 
-fn mismatch(fold: &LogFold, position: i64, RecordedKey { caller, key, .. }: &RecordedKey) -> Finding {
+/// Whether this partition stores the key of a refusal. `passbook copy` moves that of a batch, whose first command may be an opening.
+fn is_refused_here(fold: &LogFold, key: &RecordedKey, refusal: &RecordedRefusal) -> bool {
+    let is_here = fold.partitions().partition_of(refusal.account_id) == fold.partition();
+    match refusal.index {
+        Some(index) => index < ATOMIC_COMMANDS_MAX && (is_here || is_partition_of_key(fold, key)),
+        None => is_here,
+    }
+}
+
+fn is_partition_of_key(fold: &LogFold, key: &RecordedKey) -> bool {
+    fold.partitions().partition_of_key(&key.caller, &key.key) == fold.partition()
+}
+
+fn mismatch(fold: &LogFold, position: i64, KeyName { caller, key }: &KeyName) -> Finding {
     fold.finding(position, format!("the receipt of key {key:?} of caller {caller:?} does not match its events"))
 }
 
@@ -264,79 +243,8 @@ fn wrong_position(fold: &LogFold, position: i64, key: &str) -> Finding {
     fold.finding(position, format!("the position of key {key:?} is not that of the log at the key's time"))
 }
 
-fn is_in_several_partitions(position: &Position) -> bool {
-    matches!(position, Position::PerPartition(positions) if positions.len() > 1)
-}
-
-/// Whether `event`, a side of a transfer over two partitions or of its reversal, matches its side of the receipt. `None` if the fold or
-/// the event lacks the needed data. [`super::foreign_receipts`] compares the other side.
-fn matches_side(fold: &LogFold, event: &RecordedEvent, stored: &TransferReceipt) -> Option<bool> {
-    let Counterparty::Visible(to) = &stored.to else { return Some(false) };
-    let is_position_complete = stored.from.position.clone().merge(to.position.clone()) == stored.position;
-    let (side, is_same_transfer) = match Event::decode(&event.event_type, event.schema_version, &event.data).ok()? {
-        Event::TransferSent(sent) => {
-            let is_same =
-                (sent.transfer_id, sent.to, sent.amount) == (stored.transfer_id, to.account_id, stored.amount);
-            (&stored.from, is_same)
-        }
-        Event::MovementReversed(reversed) => {
-            let side = match reversed.effect {
-                Effect::Debit => &stored.from,
-                Effect::Credit => to,
-            };
-            (side, (reversed.transfer_id, reversed.amount) == (Some(stored.transfer_id), stored.amount))
-        }
-        Event::AccountOpened(_)
-        | Event::MoneyDeposited(_)
-        | Event::MoneyWithdrawn(_)
-        | Event::TransferReceived(_)
-        | Event::HoldPlaced(_)
-        | Event::HoldCaptured(_)
-        | Event::HoldReleased(_)
-        | Event::LimitsSet(_)
-        | Event::AccountFrozen(_)
-        | Event::AccountUnfrozen(_)
-        | Event::AccountClosed(_) => return Some(false),
-    };
-    let receipt = account_receipt(fold, event)?;
-    let available = receipt.available.filter(|_| side.available.is_some());
-    let expected = AccountReceipt { available, ..receipt };
-    Some(
-        is_position_complete
-            && is_same_transfer
-            && stored.hold == fold.hold()
-            && (expected.currency, &expected) == (stored.currency, side),
-    )
-}
-
-/// The receipt of the account of `event` after this event.
-pub(super) fn account_receipt(fold: &LogFold, event: &RecordedEvent) -> Option<AccountReceipt> {
-    let (version, account) = fold.opened_account(event.stream_id)?;
-    Some(AccountReceipt {
-        account_id: event.stream_id,
-        version,
-        status: account.status,
-        balance: account.balance,
-        available: Some(account.available(event.recorded_at)),
-        currency: account.currency,
-        position: fold.client_position(event.position),
-        events: vec![recorded_fact(event)],
-        hold: None,
-    })
-}
-
-fn recorded_fact(event: &RecordedEvent) -> RecordedFact {
-    RecordedFact {
-        id: Some(event.id),
-        event_type: event.event_type.clone(),
-        version: event.version,
-        recorded_at: Some(event.recorded_at),
+impl From<RecordedKey> for KeyName {
+    fn from(RecordedKey { caller, key, .. }: RecordedKey) -> Self {
+        Self { caller, key }
     }
-}
-
-/// Whether the stored JSON equals that of `expected`. The order of members may differ, because previous releases wrote another.
-pub(super) fn is_same_json(expected: &Receipt, stored: &str) -> bool {
-    let json = serde_json::to_string(expected).unwrap_or_default();
-    let value = |text| serde_json::from_str::<serde_json::Value>(text).ok();
-    json == stored || value(&json) == value(stored)
 }

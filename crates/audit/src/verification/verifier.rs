@@ -1,5 +1,5 @@
 //! Verifies the whole log in one pass and in one snapshot of the database, while the service runs. Memory grows with accounts
-//! and with the keys of transfers between partitions, not with events. It finds changes that a superuser made to the tables, and
+//! and with the keys of transfers and batches over partitions, not with events. It finds changes that a superuser made to the tables, and
 //! reports the position of the first one.
 
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::{
     foreign_receipts::ForeignReceipts,
     log_fold::LogFold,
     pinned_head::PinnedHead,
-    receipts::{FoldedEvent, Receipts},
+    receipts::Receipts,
     report::{Error, Finding, Money, Report},
     reversals::Reversals,
     transfers::Transfers,
@@ -60,8 +60,11 @@ pub async fn verify(
         verifier.verify_partition(&mut snapshot, partition, head, pinned_head.cloned()).await?;
         verifier.report.partitions.push(LogHead::new(partitions, partition, head));
     }
-    let Verifier { transfers, mut report, .. } = verifier;
+    let Verifier { transfers, foreign_receipts, mut report, .. } = verifier;
     if let Some(finding) = transfers.find_unmatched(&mut snapshot.log, partitions).await? {
+        return Err(finding.into());
+    }
+    if let Some(finding) = foreign_receipts.find_unnamed(events) {
         return Err(finding.into());
     }
     if !partitions.is_partitioned() {
@@ -128,8 +131,9 @@ impl<P: Fn(i64)> Verifier<P> {
         while let Some(linked) = events.try_next().await? {
             let position = linked.event.position;
             let event = fold.apply(&linked)?;
-            receipts.compare(&fold, &linked.event).await?;
-            claims.compare(views, &fold, &linked.event).await?;
+            receipts.compare(&fold, &linked).await?;
+            claims.compare(views, &fold, &linked).await?;
+            self.foreign_receipts.count(&linked);
             self.transfers.add(linked.event.stream_id, &event);
             reversals.check(views, &fold, (&linked.event, &event)).await?;
             let decoded = DecodedEvent { recorded: linked.event, event };
@@ -138,7 +142,6 @@ impl<P: Fn(i64)> Verifier<P> {
             if position % PROGRESS_EVENTS == 0 {
                 (self.progress)(read_before + position);
             }
-            receipts.advance(FoldedEvent { event: decoded.recorded, hold: fold.hold() });
         }
         fold.finish(head)?;
         self.report.receipts += receipts.finish(&fold).await?;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use uuid::Uuid;
 
-use super::{Decision, Failure};
+use super::{About, Decision, Failure};
 use crate::{
     account_cache::CachedAccount,
     command::{CommandContext, Refusal},
@@ -30,8 +30,19 @@ impl Decision<'_> {
         if !self.basis.history.confirms(command) {
             return Err(Failure::ChangedHistory);
         }
-        let in_batch = self.reversal_in_batch(command);
-        match &*self.with_history(in_batch.as_ref().unwrap_or(command)) {
+        match self.reversal_in_batch(command) {
+            None => self.execute_found(command, context),
+            Some(found) => self.execute_found(&found, context).map_err(|failure| match failure {
+                // The account on this side of the command that was found; the request may name the other one.
+                Failure::Refused(reason, about) => Failure::Refused(reason, About::Account(about.account_id(&found))),
+                Failure::ChangedHistory | Failure::Internal => failure,
+            }),
+        }
+    }
+
+    /// Executes a command that has the movement that it reverses.
+    fn execute_found(&mut self, command: &Command, context: &CommandContext) -> Result<Receipt, Failure> {
+        match &*self.with_history(command) {
             Command::Account { account_id, command } => {
                 self.execute_account_command(*account_id, command, context).map(Receipt::Account)
             }

@@ -1,11 +1,9 @@
 //! One outcome for each idempotency key: the first one is recorded, and a retry gets it again as far as the caller may see it.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::{
-    Decision, Failure, partitions_of,
+    About, Decision, Failure,
     unit::{Failed, Unit},
 };
 use crate::{
@@ -37,12 +35,8 @@ impl Decision<'_> {
 
     /// The key to look up and to record. A dry run has none.
     fn key_of<'k>(&self, unit: Unit<'k>) -> Result<Option<KeyInPartition<'k>>, Failure> {
-        let CommandInContext { command, context } = unit.first()?;
-        Ok(unit.key.filter(|_| !context.dry_run).map(|IdempotencyKey { key, fingerprint }| {
-            let (partition, _) = partitions_of(command, self.partitions);
-            let id = KeyId { caller: Arc::clone(&context.caller), key: key.clone() };
-            KeyInPartition { id: (partition, id), fingerprint }
-        }))
+        let id = unit.key_id(self.partitions)?;
+        Ok(id.zip(unit.key).map(|(id, IdempotencyKey { fingerprint, .. })| KeyInPartition { id, fingerprint }))
     }
 
     /// Executes a unit and records its outcome, a receipt or a refusal, under its key.
@@ -51,8 +45,8 @@ impl Decision<'_> {
         let result = self.execute_unit(unit);
         let outcome = match &result {
             Ok(receipt) => RecordedOutcome::Succeeded(receipt.clone()),
-            Err(Failed { failure: Failure::Refused(reason, side), index }) => {
-                let refusal = self.recorded_refusal((*reason, *side), *index, unit);
+            Err(Failed { failure: Failure::Refused(reason, about), index }) => {
+                let refusal = self.recorded_refusal((*reason, *about), *index, unit);
                 RecordedOutcome::Refused(refusal.ok_or(Failure::Internal)?)
             }
             Err(failed @ Failed { failure: Failure::ChangedHistory | Failure::Internal, .. }) => return Err(*failed),
@@ -68,7 +62,7 @@ impl Decision<'_> {
     /// The recorded form of a refusal. `None` for a reused key, which belongs to another request.
     fn recorded_refusal(
         &self,
-        (reason, side): (Refusal, Side),
+        (reason, about): (Refusal, About),
         index: Option<usize>,
         unit: Unit<'_>,
     ) -> Option<RecordedRefusal> {
@@ -82,7 +76,11 @@ impl Decision<'_> {
         let CommandInContext { command, context } = unit.up_to(index).last()?;
         let receiver = command.accounts().nth(1);
         let saw_receiver = receiver.map_or(Ok(false), |other| self.can_see(other, context)).ok()?;
-        Some(RecordedRefusal { account_id, refused, index, saw_receiver, side })
+        let (side, about) = match about {
+            About::Side(side) => (side, None),
+            About::Account(account_id) => (Side::Sender, Some(account_id)),
+        };
+        Some(RecordedRefusal { account_id, refused, index, saw_receiver, side, about })
     }
 
     /// The outcome under this key, from the log or from an earlier command of the batch.
@@ -126,14 +124,14 @@ impl Decision<'_> {
                 && refusal.saw_receiver
                 && !self.can_see(counterparty, context)?
             {
-                return Err(Failure::Refused(Rejection::AccountNotFound.into(), Side::Receiver));
+                return Err(Failure::Refused(Rejection::AccountNotFound.into(), About::Side(Side::Receiver)));
             }
         }
         let reason = match refusal.refused {
             RefusedBecause::Rejected(rejection) => Refusal::Rejected(rejection),
             RefusedBecause::VersionMismatch { current } => Refusal::VersionMismatch { current },
         };
-        Ok(Failure::Refused(reason, refusal.side))
+        Ok(Failure::Refused(reason, refusal.about.map_or(About::Side(refusal.side), About::Account)))
     }
 
     fn can_see(&self, account_id: Uuid, context: &CommandContext) -> Result<bool, Failure> {
@@ -160,11 +158,17 @@ impl Decision<'_> {
         if context.visibility == AccountAccess::Any || is_opening(command) {
             return Ok(receipt);
         }
-        let (account_id, counterparty) = both_accounts(command)?;
+        let (account_id, _) = both_accounts(command)?;
         self.visible_account(account_id, context)?;
-        match counterparty {
-            Some(other) if !context.shows(&self.account(other)?.account) => Ok(receipt.without_receiver(other)),
-            Some(_) | None => Ok(receipt),
+        // The receipt says which other account changed: that of a transfer which an earlier command of the batch has recorded is not
+        // known from the command that reverses it.
+        let other = match &receipt {
+            Receipt::Transfer(transfer) => transfer.other_than(account_id),
+            Receipt::Account(_) | Receipt::Batch(_) => return Ok(receipt),
+        };
+        match self.account(other) {
+            Ok(account) if context.shows(&account.account) => Ok(receipt),
+            Ok(_) | Err(_) => Ok(receipt.without_receiver(other)),
         }
     }
 }

@@ -6,6 +6,8 @@ mod execution;
 mod in_batch_reversal;
 mod keyed;
 mod savepoint;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 use std::collections::{BTreeMap, HashMap};
@@ -95,6 +97,19 @@ fn commands(batch: &[Pending]) -> impl Iterator<Item = &Command> {
     batch.iter().flat_map(Pending::commands).map(|command| &command.command)
 }
 
+/// The keys of the batches of which all or none is executed, by the partition that stores them.
+pub(super) fn keys_of_batches(batch: &[Pending], partitions: Partitions) -> BTreeMap<i16, Vec<KeyId>> {
+    let mut keys: BTreeMap<i16, Vec<KeyId>> = BTreeMap::new();
+    for pending in batch.iter().filter(|pending| pending.is_keyed_batch()) {
+        if let Work::Atomic(batch, _) = &pending.work
+            && let Ok(Some((partition, id))) = Unit::batch(batch).key_id(partitions)
+        {
+            keys.entry(partition).or_default().push(id);
+        }
+    }
+    keys
+}
+
 /// The partition that stores the key of a command, and the second partition of a transfer between two.
 pub(super) fn partitions_of(command: &Command, partitions: Partitions) -> (i16, Option<i16>) {
     let mut streams = command.accounts().map(|stream_id| partitions.partition_of(stream_id));
@@ -141,10 +156,10 @@ impl Decision<'_> {
             Err(failed) => failed,
         };
         match failure {
-            Failure::Refused(reason, side) => {
+            Failure::Refused(reason, about) => {
                 let judged = unit.up_to(index);
                 let refused = judged.last().ok_or(Error::Internal)?;
-                let account_id = (reason != Refusal::KeyReused).then(|| account_at(side, &refused.command));
+                let account_id = (reason != Refusal::KeyReused).then(|| about.account_id(&refused.command));
                 let position = self.position_of(judged.iter().map(|judged| &judged.command))?;
                 Err(Error::Refused(Box::new(Refused { reason, account_id, position, replayed, index })))
             }
@@ -202,11 +217,28 @@ impl Decision<'_> {
     }
 }
 
+/// The account that a refusal is about.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    /// The account on this side of the command.
+    Side(Side),
+    /// An account that the command does not name: its batch contains the transfer that it reverses.
+    Account(Uuid),
+}
+
+impl About {
+    fn account_id(self, command: &Command) -> Uuid {
+        match self {
+            Self::Side(side) => account_at(side, command),
+            Self::Account(account_id) => account_id,
+        }
+    }
+}
+
 /// Why a command has no receipt.
 #[derive(Clone, Copy, Debug)]
 enum Failure {
-    /// With the account that the reason is about.
-    Refused(Refusal, Side),
+    Refused(Refusal, About),
     /// The log does not have the events that the command was made from.
     ChangedHistory,
     Internal,
@@ -214,7 +246,7 @@ enum Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal, Side::Sender)
+        Self::Refused(refusal, About::Side(Side::Sender))
     }
 }
 
@@ -226,7 +258,7 @@ impl From<Rejection> for Failure {
 
 impl From<TransferRejection> for Failure {
     fn from(TransferRejection { rejection, side }: TransferRejection) -> Self {
-        Self::Refused(rejection.into(), side)
+        Self::Refused(rejection.into(), About::Side(side))
     }
 }
 

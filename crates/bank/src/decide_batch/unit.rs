@@ -1,16 +1,16 @@
 //! What is decided as a whole, and has one outcome under an idempotency key: one command, or the commands of a batch.
 
-use std::slice;
+use std::{slice, sync::Arc};
 
 use uuid::Uuid;
 
-use super::{Decision, Failure};
+use super::{Decision, Failure, partitions_of};
 use crate::{
     command::IdempotencyKey,
     pending::{AtomicBatch, CommandInContext},
     receipt::{BatchReceipt, Receipt},
 };
-use passbook_event_store::Position;
+use passbook_event_store::{Partitions, Position, log::KeyId};
 
 /// One command, or the commands of a batch of which all or none is executed.
 #[derive(Clone, Copy)]
@@ -42,6 +42,15 @@ impl<'a> Unit<'a> {
 
     pub(super) fn batch(batch: &'a AtomicBatch) -> Self {
         Self { commands: &batch.commands, key: batch.key.as_ref(), batch_id: Some(batch.batch_id) }
+    }
+
+    /// The key to look up and to record, with the partition that stores it. A dry run has none.
+    pub(super) fn key_id(self, partitions: Partitions) -> Result<Option<(i16, KeyId)>, Failure> {
+        let CommandInContext { command, context } = self.first()?;
+        Ok(self.key.filter(|_| !context.dry_run).map(|IdempotencyKey { key, .. }| {
+            let (partition, _) = partitions_of(command, partitions);
+            (partition, KeyId { caller: Arc::clone(&context.caller), key: key.clone() })
+        }))
     }
 
     pub(super) fn is_batch(self) -> bool {

@@ -3,9 +3,9 @@
 mod account_cache;
 pub mod accounts;
 pub mod bank_totals;
+mod columns;
 pub mod daily_balances;
 pub mod holds;
-mod json_column;
 pub mod transactions;
 
 use std::sync::LazyLock;

@@ -18,7 +18,7 @@ use crate::{
     projection::{Check, Projection, RowKey, ViewGeneration},
     views::{
         account_cache::AccountCache,
-        json_column::{json, json_unless_default},
+        columns::{json, json_unless_default, sparse},
     },
 };
 use passbook_domain::{Holds, Limits, Usage};
@@ -225,11 +225,11 @@ async fn upsert(connection: &mut PgConnection, view: ViewGeneration, changed: &[
         &rows.iter().map(|row| row.transaction_count).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.opened_at).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.last_activity_at).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.closed_at).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| json_unless_default(&row.state.limits)).collect::<Vec<_>>() as _,
-        &rows.iter().map(usage).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| json_unless_default(&row.metadata)).collect::<Vec<_>>() as _,
-        &changed.iter().map(holds).collect::<Vec<_>>() as _,
+        &sparse(rows.iter().map(|row| row.closed_at)) as _,
+        &sparse(rows.iter().map(|row| json_unless_default(&row.state.limits))) as _,
+        &sparse(rows.iter().map(usage)) as _,
+        &sparse(rows.iter().map(|row| json_unless_default(&row.metadata))) as _,
+        &sparse(changed.iter().map(holds)) as _,
     )
     .execute(connection)
     .await?;

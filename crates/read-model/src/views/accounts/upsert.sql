@@ -1,4 +1,5 @@
--- Arrays are unnested in the select list, which yields rows one by one; in FROM each array would be materialized first.
+-- Arrays are unnested in the select list, which yields rows one by one; in FROM each array would be materialized first. An array that
+-- ends before the others continues with nulls, so a column without values is an empty array.
 INSERT INTO account_view (
     partition, generation, account_id, owner, currency, status, balance, version, transaction_count, opened_at,
     last_activity_at, closed_at, limits, usage, metadata, holds

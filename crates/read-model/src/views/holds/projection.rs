@@ -17,7 +17,7 @@ use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
     money_sum::MoneySum,
     projection::{Check, Projection, RowKey, ViewGeneration},
-    views::{account_cache::AccountCache, bank_totals::read_currencies, json_column::json_unless_default},
+    views::{account_cache::AccountCache, bank_totals::read_currencies, columns::json_unless_default},
 };
 use passbook_domain::{Metadata, holds::ACTIVE_HOLDS_MAX};
 use passbook_event_store::locked_read::rows_max;

@@ -67,14 +67,14 @@ impl ReadModel {
         .await
     }
 
-    /// The accounts with holds that are over at `now`, or at the log's head if that is later, without a recorded expiry. Those that
-    /// have waited longest come first. It considers at most `holds_max` holds, so it returns at most so many accounts. Read at the
-    /// primary.
+    /// The accounts with holds that are over without a recorded expiry, at the database's time or at the log's head if that is later.
+    /// Those that have waited longest come first. It considers at most `holds_max` holds, so it returns at most so many accounts. Read
+    /// at the primary.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn due_holds(&self, partition: i16, now: DateTime<Utc>, holds_max: i64) -> Result<Vec<Uuid>, Error> {
-        let accounts = query_file_scalar!("src/views/holds/due.sql", partition, now, holds_max);
+    pub async fn due_holds(&self, partition: i16, holds_max: i64) -> Result<Vec<Uuid>, Error> {
+        let accounts = query_file_scalar!("src/views/holds/due.sql", partition, holds_max);
         let accounts = accounts.fetch_all(self.router.primary());
         let accounts = with_timeout(Duration::from_millis(QUERY_MS_MAX), accounts).await?;
         let mut seen = HashSet::with_capacity(accounts.len());

@@ -1,4 +1,5 @@
--- Arrays are unnested in the select list, which yields rows one by one; in FROM each array would be materialized first.
+-- Arrays are unnested in the select list, which yields rows one by one; in FROM each array would be materialized first. An array that
+-- ends before the others continues with nulls, so a column without values is an empty array.
 INSERT INTO account_transaction (
     partition, generation, account_id, version, kind, amount, balance_after, transfer_id, counterparty_account_id,
     reference, recorded_at, event_id, status, transaction_count, hold_id, reverses_version, channel, metadata, overdraft,

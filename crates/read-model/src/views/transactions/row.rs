@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::view::{Kind, TransactionView};
-use crate::{decoded_event::DecodedEvent, views::json_column::json};
+use crate::{decoded_event::DecodedEvent, views::columns::json};
 use passbook_domain::{Channel, Event, Holds, Metadata, Status, reversal::Effect};
 
 /// The part of a row that follows from the event alone.

@@ -1,4 +1,4 @@
-//! Values for columns of type `json`, which are sent as text.
+//! Values of columns for statements that write many rows. Columns of type `json` are sent as text.
 
 use serde::Serialize;
 
@@ -13,4 +13,11 @@ pub(crate) fn json(value: &impl Serialize) -> String {
 /// The JSON text of a value; `None` for the default value, which nullable columns do not store.
 pub(crate) fn json_unless_default<T: Default + PartialEq + Serialize>(value: &T) -> Option<String> {
     (*value != T::default()).then(|| json(value))
+}
+
+/// The values of a column that is null in most rows. It is empty if all are null: `unnest` in a select list then yields nulls, and the
+/// statement parses and unnests nothing.
+pub(crate) fn sparse<T>(values: impl Iterator<Item = Option<T>>) -> Vec<Option<T>> {
+    let values: Vec<Option<T>> = values.collect();
+    if values.iter().any(Option::is_some) { values } else { vec![] }
 }
