@@ -36,7 +36,7 @@ const PAUSE_MS_MIN: u64 = 5;
 const PAUSE_MS_MAX: u64 = 100;
 /// Interval at which the projector checks whether another instance still moves the views. It is longer than a batch of the other
 /// instance and its pause, else both would take over from each other.
-const WATCH_MS: u64 = 250;
+const WATCH_MS: u64 = 300;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
 /// Time limit for opening a connection.
