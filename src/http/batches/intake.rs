@@ -214,7 +214,8 @@ impl Authority {
         Self { expires_at, end: Box::pin(end), has_ended: false }
     }
 
-    /// Rejects a caller whose token has expired or was withdrawn. Each line polls the end, so that it needs no task.
+    /// Rejects a caller whose token has expired or was withdrawn. Each line polls the end, so that it needs no task. Between two lines
+    /// the end holds no lock that others wait for.
     fn require(&mut self) -> Result<(), Problem> {
         let Some(expires_at) = self.expires_at else { return Ok(()) };
         self.has_ended = self.has_ended || Instant::now() >= expires_at || self.end.as_mut().now_or_never().is_some();
