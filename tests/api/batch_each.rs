@@ -1,8 +1,10 @@
 //! Batches with mode `each`: every command succeeds or fails by itself, with the status of the single command.
 
-use passbook_testkit::{Response, audit::audit, spawn_app};
+use passbook_testkit::{Response, audit::audit, spawn_app, spawn_app_with};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::partitions::{FOUR, open_in};
 
 fn deposit(account: Uuid, amount: i64) -> Value {
     json!({"command": "deposit", "account_id": account, "amount": amount})
@@ -103,6 +105,20 @@ async fn invalid_values_fail_by_themselves() {
     let none = client.batch("each", &commands[..3]).await.expect(200);
     assert_eq!(none.text("/position"), none.position());
     assert_eq!(audit(&app).await.event_payloads(account).len(), 2);
+}
+
+#[tokio::test]
+async fn position_of_a_batch_without_a_judged_command_can_be_read() {
+    let app = spawn_app_with(&[FOUR]).await;
+    let client = app.client();
+    let account = open_in(&client, 3, 10).await;
+    app.wait_until_projected().await;
+    let invalid = client.batch("each", &[deposit(account, 0)]).await.expect(200);
+    assert_eq!((invalid.text("/position"), invalid.position()), ("0:0", "0:0"));
+    client.get_account(account, invalid.position()).await.expect(200);
+    let mixed = client.batch("each", &[deposit(account, 0), deposit(account, 1)]).await.expect(200);
+    assert_eq!((mixed.text("/position"), mixed.position()), ("3:2", "3:2"));
+    client.get_account(account, mixed.position()).await.expect(200);
 }
 
 #[tokio::test]
