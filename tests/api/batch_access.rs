@@ -134,16 +134,32 @@ async fn results_are_401_after_the_token_has_expired() {
     assert_eq!(audit(&auth.app).await.event_payloads(account).len(), 1 + executed);
 }
 
+/// What remains in the caller's bucket according to the response.
+#[track_caller]
+fn remaining(response: &Response) -> u32 {
+    response.header("ratelimit").expect("a limit").strip_prefix("\"default\";r=").unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn refused_batch_counts_as_its_number_of_commands_too() {
+    let app = spawn_app_with(&["--rate-limit-per-second=1", "--rate-limit-burst=100"]).await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    let mut commands = vec![json!({"command": "deposit", "account_id": account, "amount": 1}); 40];
+    commands[39] = json!({"command": "withdraw", "account_id": account, "amount": 100});
+    let by_state = client.batch("atomic", &commands).await.expect_problem(422, "insufficient_funds");
+    assert!((59..=80).contains(&remaining(&by_state)), "{}", remaining(&by_state));
+    commands[39] = json!({"command": "nonsense"});
+    let malformed = client.batch("each", &commands).await.expect_problem(400, "malformed_request");
+    assert!(remaining(&malformed) < remaining(&by_state) - 20, "{}", remaining(&malformed));
+}
+
 #[tokio::test]
 async fn batch_counts_as_its_number_of_commands() {
     let app = spawn_app_with(&["--rate-limit-per-second=1", "--rate-limit-burst=100"]).await;
     let client = app.client();
     let account = client.open_with_balance(0).await;
     let deposits = |count: usize| vec![json!({"command": "deposit", "account_id": account, "amount": 1}); count];
-    let remaining = |response: &Response| {
-        let limit = response.header("ratelimit").expect("a limit").to_owned();
-        limit.strip_prefix("\"default\";r=").unwrap().parse::<u32>().unwrap()
-    };
     let first = client.batch("each", &deposits(40)).await.expect(200);
     assert!((59..=80).contains(&remaining(&first)), "{}", remaining(&first));
     let second = client.batch("atomic", &deposits(40)).await.expect(201);

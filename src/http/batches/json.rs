@@ -87,25 +87,35 @@ pub async fn execute(
         let detail = "Idempotency-Key is for atomic batches. Give each command an idempotency_key.";
         return Err(Problem::invalid_parameter("Idempotency-Key", detail));
     }
+    reserve(&batch, budget, body_kib * REPETITIONS + commands.len() as u64 * RESULT_KIB_MAX)?;
     let limit = match batch.take_commands(commands.len()) {
         Ok(limit) => limit,
         Err(refused) => return Ok(*refused),
     };
-    let items = parse_items(mode, &commands)?;
-    reserve(&batch, budget, body_kib * REPETITIONS + commands.len() as u64 * RESULT_KIB_MAX)?;
-    let mut response = match mode {
-        Mode::Atomic => {
-            let key = key.filter(|_| !batch.dry_run).map(|key| IdempotencyKey {
-                key,
-                fingerprint: fingerprint(&Method::POST, PATH, &canonical(json.bytes()), b""),
-            });
-            execute_atomic(&batch, items, key).await?
-        }
-        Mode::Each => execute_each(&batch, items).await?,
-    };
+    let key = key.filter(|_| !batch.dry_run).map(|key| IdempotencyKey {
+        key,
+        fingerprint: fingerprint(&Method::POST, PATH, &canonical(json.bytes()), b""),
+    });
+    // A batch that is refused was counted, too.
+    let mut response = execute_commands(&batch, mode, &commands, key).await.unwrap_or_else(Problem::into_response);
     if let Some(limit) = limit {
         response.headers_mut().insert(RATELIMIT, limit);
     }
+    Ok(response)
+}
+
+/// Executes the commands of a batch that is counted, and whose results have their memory.
+async fn execute_commands(
+    batch: &Batch,
+    mode: Mode,
+    commands: &[&RawValue],
+    key: Option<IdempotencyKey>,
+) -> Result<Response, Problem> {
+    let items = parse_items(mode, commands)?;
+    let mut response = match mode {
+        Mode::Atomic => execute_atomic(batch, items, key).await?,
+        Mode::Each => execute_each(batch, items).await?,
+    };
     response.extensions_mut().insert(ReservedBody);
     Ok(response)
 }
