@@ -55,7 +55,7 @@ fn prepare(wanted: config::Import) -> Result<Import, Error> {
     let form = if refusals.is_some() { ResultForm::Full } else { ResultForm::Minimal };
     let endpoint = Endpoint::new(&url, token, form)?;
     let input = Input::open(&source, key_prefix)?;
-    let refusal_file = refusals.map(|path| RefusalFile::create(&path)).transpose()?;
+    let refusal_file = refusals.map(|path| RefusalFile::create(&path, &input)).transpose()?;
     Ok(Import::new(endpoint, input, refusal_file, RetryPolicy::default()))
 }
 

@@ -50,4 +50,6 @@ pub enum Error {
     Protocol(String),
     #[error("the file of the refusals {path} cannot be written: {source}")]
     RefusalFile { path: PathBuf, source: io::Error },
+    #[error("--refusals names the file of the commands, {path}, which would be emptied: name another file")]
+    RefusalFileIsInput { path: PathBuf },
 }
