@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use passbook_testkit::{
     LineExchange, Response,
     audit::audit,
@@ -186,6 +187,18 @@ async fn lines_are_slowed_down_to_the_rate_of_the_caller() {
     // 80 lines, of which at most 10 at once.
     assert!(started.elapsed() >= Duration::from_millis((80 - 10) * 1_000 / 50), "{:?}", started.elapsed());
     assert_eq!(audit(&app).await.event_payloads(account).len(), 81);
+}
+
+#[tokio::test]
+async fn lines_without_a_valid_token_are_refused_at_once() {
+    /// More requests than are refilled while the test runs.
+    const MANY: usize = 200;
+    let auth = spawn_auth_app_with(&["--rate-limit-per-second=1", "--rate-limit-burst=3"]).await;
+    let client = auth.app.client();
+    let refused = join_all((0..MANY).map(|_| client.batch_lines("{}"))).await;
+    let count = |status| refused.iter().filter(|response| response.status == status).count();
+    assert_eq!(count(401) + count(429), MANY);
+    assert!(count(429) > MANY / 2, "{}", count(429));
 }
 
 #[tokio::test]
