@@ -375,6 +375,12 @@ async fn unread_results_stop_the_reading_of_lines() {
     let sent = exchange.send_until_blocked(&block, blocks).await;
     assert!(sent < blocks, "the service read {sent} blocks of {} bytes whose results nothing reads", block.len());
     app.client().deposit(account, 1).await.expect(201);
-    drop(exchange);
+    // Every line that was sent gets its result when the client reads.
+    exchange.close_sending_side().await;
+    let results = exchange.rest().await;
+    assert_in_order(&results);
+    assert!((sent * 1_000..=(sent + 1) * 1_000).contains(&results.len()), "{} results", results.len());
+    let (last, complete) = results.split_last().unwrap();
+    assert!(complete.iter().all(|result| result["problem"]["code"] == "invalid_amount"), "{last}");
     audit(&app).await;
 }
