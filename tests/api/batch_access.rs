@@ -111,7 +111,7 @@ async fn foreign_accounts_are_hidden_as_for_single_commands() {
 async fn results_are_401_after_the_token_has_expired() {
     let auth = spawn_auth_app().await;
     let account = auth.customer("ada").open_with_balance(0).await;
-    let expiry = json!({"exp": in_seconds(2 - CLOCK_SKEW_S_MAX)});
+    let expiry = json!({"exp": in_seconds(5 - CLOCK_SKEW_S_MAX)});
     let token = auth.signer.sign(&claims_with("ada", "accounts:write", &expiry));
     let mut exchange = LineExchange::begin(&auth.app.url(), &format!("authorization: Bearer {token}\r\n")).await;
     let line = json!({"command": "deposit", "account_id": account, "amount": 1}).to_string() + "\n";
