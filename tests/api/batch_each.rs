@@ -245,12 +245,15 @@ async fn short_results_say_which_commands_are_replayed() {
     let app = spawn_app().await;
     let client = app.client().with_header("prefer", "return=minimal");
     let account = client.open_with_balance(10).await;
-    let keyed = |key: &str| json!({"command": "deposit", "account_id": account, "amount": 5, "idempotency_key": key});
-    client.batch("each", &[keyed("one")]).await.expect(200);
-    let second = client.batch("each", &[keyed("one"), keyed("two")]).await.expect(200);
+    let withdraw = keyed(&json!({"command": "withdraw", "account_id": account, "amount": 100}), "refused");
+    let first = client.batch("each", &[keyed(&deposit(account, 5), "one"), withdraw.clone()]).await.expect(200);
+    assert!(first.results().iter().all(|result| result.get("replayed").is_none()));
+    let commands = [keyed(&deposit(account, 5), "one"), keyed(&deposit(account, 5), "two"), withdraw];
+    let second = client.batch("each", &commands).await.expect(200);
     let expected = json!([
         {"index": 0, "status": 201, "version": 2, "replayed": true},
         {"index": 1, "status": 201, "version": 3},
+        {"index": 2, "status": 422, "code": "insufficient_funds", "replayed": true},
     ]);
     assert_eq!(second.body["results"], expected);
 }
