@@ -53,7 +53,7 @@ use self::{
     unsupported_event::UnsupportedEventGate,
 };
 use passbook_domain::Command;
-use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
+use passbook_event_store::{Partitions, Position, PrimaryConnector, StreamVersion, timestamp};
 use passbook_telemetry::{supervision, trace::TARGET};
 
 pub use batch::{ATOMIC_COMMANDS_MAX, BatchCommand, Request};
@@ -189,6 +189,11 @@ impl Bank {
     /// An id for a transfer, in the partition of the sender's account: transfers are looked up there.
     pub fn new_transfer_id(&self, from: Uuid) -> Uuid {
         self.partitions.new_id_in(self.partitions.partition_of(from))
+    }
+
+    /// The position before the first event.
+    pub fn first_position(&self) -> Position {
+        self.partitions.position_in(0, 0)
     }
 
     /// How many commands this process executed or rejected in the last ten minutes, and how long they took. Oldest first.
