@@ -153,6 +153,15 @@ impl Intake {
     async fn receive_within_limit(&mut self) -> Received {
         let app = &self.batch.app;
         loop {
+            // Most lines arrive together with others.
+            match self.lines.buffered() {
+                Some(Line::Empty) => {
+                    self.deadline = None;
+                    continue;
+                }
+                Some(line) => return Received::Line(line),
+                None => {}
+            }
             let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + app.idle_timeout);
             let line = select! {
                 biased;
