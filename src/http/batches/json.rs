@@ -239,7 +239,8 @@ async fn execute_each(batch: &Batch, items: Vec<Result<Item, Problem>>) -> Resul
         })
         .collect();
     let positions = results.iter().filter_map(CommandResult::position);
-    let position = positions.reduce(Position::merge).unwrap_or_default();
+    // In the form of this log, even if no command was judged on the state.
+    let position = positions.fold(batch.app.bank.first_position(), Position::merge);
     // The order gives the index of a complete result.
     let index = |index| (batch.form == Form::Minimal).then_some(index);
     let bodies = results.iter().zip(0..).map(|(result, at)| batch.result(result, index(at))).collect();
