@@ -59,7 +59,7 @@ fn is_accepted(key: &ClientKey, app: &AppState) -> bool {
 }
 
 /// Takes a request from a bucket when it has one, and returns how many remain. After shutdown has begun, the request need not wait:
-/// its handler executes nothing any more.
+/// its handler ends the answer.
 async fn wait_and_take(app: &AppState, limiter: &RateLimiter, key: &ClientKey) -> u32 {
     while !app.shutdown.is_cancelled() {
         match limiter.take(key) {
