@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{PipeWriter, Write, pipe},
     net::TcpListener,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -176,6 +177,24 @@ async fn refusals_are_summed_up_written_to_a_file_and_exit_with_1() {
 }
 
 #[tokio::test]
+async fn the_file_of_the_commands_is_never_emptied_for_the_refusals() {
+    let folder = Folder::migrated();
+    let file = write(&folder, "commands.ndjson", open());
+    let (hard, soft) = (folder.join("hard"), folder.join("soft"));
+    fs::hard_link(&file, &hard).unwrap();
+    symlink(&file, &soft).unwrap();
+    for refusals in [&file, &hard, &soft] {
+        for source in [file.as_path(), Path::new("-")] {
+            let import = import("http://127.0.0.1:1", source).argument("--key-prefix=commands");
+            let import = import.argument("--refusals").argument(refusals.to_str().unwrap());
+            let ended = import.stdin(fs::File::open(&file).unwrap()).wait_for_exit();
+            assert!(ended.status.code() == EXIT_FAILED && ended.stderr.contains("name another file"), "{ended:?}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), open(), "{}", refusals.display());
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_import_that_was_killed_continues_and_executes_each_line_once() {
     let folder = Folder::migrated();
     let service = Passbook::in_folder(&folder).start();
@@ -298,7 +317,7 @@ async fn a_long_import_needs_no_more_memory_than_its_window() {
     /// Lines that fill the window of 8 MiB some times.
     const LINES: usize = 60_000;
     /// The window, the blocks that wait, and what the allocator keeps.
-    const GROWTH_KB_MAX: u64 = 24 * 1024;
+    const GROWTH_KB_MAX: u64 = 32 * 1024;
     let folder = Folder::migrated();
     let service = Passbook::in_folder(&folder).start();
     let (process, mut pipe) = import_from_pipe(service.client.base_url());

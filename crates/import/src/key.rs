@@ -46,17 +46,17 @@ impl KeyPrefix {
     /// # Errors
     /// [`Error::NoKeyPrefix`].
     pub(crate) fn complete(&self, line: RawLine) -> Result<Line, Error> {
-        let RawLine { number, mut text } = line;
-        let mut added = 0;
+        let RawLine { number, text } = line;
+        let mut member = String::new();
         if let Ok(Members { has_key: false, is_empty }) = Members::of(&text) {
             let prefix = self.0.as_ref().ok_or(Error::NoKeyPrefix { line: number })?;
             let comma = if is_empty { "" } else { "," };
-            let member = format!(r#""idempotency_key":"{}"{comma}"#, derive(prefix, number, &text));
-            added = member.len();
-            text.splice(1..1, member.into_bytes());
+            member = format!(r#""idempotency_key":"{}"{comma}"#, derive(prefix, number, &text));
         }
-        text.push(b'\n');
-        Ok(Line { number, text: text.into(), added })
+        let (brace, rest) = text.split_at(usize::from(!member.is_empty()));
+        // Of exactly this size, because the window limits the size of lines and not of allocations.
+        let complete = [brace, member.as_bytes(), rest, b"\n"].concat();
+        Ok(Line { number, text: complete.into(), added: member.len() })
     }
 }
 
