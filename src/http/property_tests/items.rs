@@ -1,7 +1,9 @@
 //! The commands of batches: an item is accepted if the body of the single command is.
 
+use std::collections::BTreeMap;
+
 use proptest::{prelude::*, sample::select};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{
     super::{
@@ -59,8 +61,8 @@ proptest! {
         let path = path_members(kind);
         let body: Vec<_> = members.into_iter().filter(|(name, _)| !path.iter().any(|(known, _)| known == name)).collect();
         let mut item = [vec![("command", json!(kind.name()))], path, body.clone()].concat();
-        let middle = by % item.len();
-        item.rotate_left(middle);
+        let rotation = by % item.len();
+        item.rotate_left(rotation);
         let expected = is_body(kind, object_text(&body).as_bytes());
         prop_assert_eq!(parse_item(object_text(&item).as_bytes()).is_ok(), expected, "{}", object_text(&item));
     }
@@ -71,8 +73,8 @@ proptest! {
     ) {
         let without_key = [vec![("command", json!(kind.name()))], path_members(kind), members].concat();
         let mut item = [vec![("idempotency_key", json!("key"))], without_key.clone()].concat();
-        let middle = by % item.len();
-        item.rotate_left(middle);
+        let rotation = by % item.len();
+        item.rotate_left(rotation);
         if let Ok(parsed) = parse_item(object_text(&item).as_bytes()) {
             let key = parsed.key.expect("a key");
             prop_assert_eq!(key.key, "key");
@@ -88,9 +90,9 @@ proptest! {
                 .prop_map(String::into_bytes),
         ]
     ) {
-        let is_object = serde_json::from_slice::<Value>(&line).is_ok_and(|value| value.is_object());
+        let is_object = serde_json::from_slice::<BTreeMap<String, &RawValue>>(&line).is_ok();
         match parse_item(&line) {
-            Ok(_) => prop_assert!(is_object || String::from_utf8_lossy(&line).contains("e"), "{:?}", String::from_utf8_lossy(&line)),
+            Ok(_) => prop_assert!(is_object, "{:?}", String::from_utf8_lossy(&line)),
             Err(ItemError::NotACommand(problem) | ItemError::Malformed(problem)) => {
                 prop_assert_eq!(problem.code().status().as_u16(), 400);
             }

@@ -12,7 +12,8 @@ use super::harness::{AbuseHarness, connections};
 
 /// The service's own memory, and at most 512 KiB for each client.
 const MEMORY_MIB_MAX: u64 = 300;
-const RECEIVE_BUFFER_BYTES: usize = 4_096;
+/// With a much smaller one, the kernel of the client would drop the acknowledgements of its own data.
+const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Sends lines until the service closes the connection, and returns how many blocks it accepted.
 fn send_endlessly(mut stream: TcpStream, block: Vec<u8>) -> JoinHandle<usize> {
@@ -34,7 +35,7 @@ async fn unread_results_stop_the_reading_and_use_bounded_memory() {
     let harness = AbuseHarness::start().await;
     let head = "POST /v1/batches HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
                 transfer-encoding: chunked\r\n\r\n";
-    // Lines whose problems repeat much of the line, and lines that are executed.
+    // A line whose problem could repeat much of it and short ones, or lines that are executed.
     let long = format!("{{\"command\":\"deposit\",\"account_id\":17,\"reference\":\"{}\"}}\n", "x".repeat(60_000));
     let unknown = "{\"command\":\"deposit\",\"account_id\":\"01900000-0000-7000-8000-000000000404\",\"amount\":1}\n";
     let mut threads = Vec::new();
@@ -42,7 +43,7 @@ async fn unread_results_stop_the_reading_and_use_bounded_memory() {
         let mut stream = harness.connect();
         setsockopt(&stream, RcvBuf, &RECEIVE_BUFFER_BYTES).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
-        let block = if number % 2 == 0 { long.clone() } else { unknown.repeat(600) };
+        let block = if number % 2 == 0 { long.clone() + &"{}\n".repeat(300) } else { unknown.repeat(600) };
         threads.push(send_endlessly(stream, block.into_bytes()));
     }
     harness.connections_released().await;
