@@ -55,7 +55,7 @@ fn prepare(wanted: config::Import) -> Result<Import, Error> {
     let form = if refusals.is_some() { ResultForm::Full } else { ResultForm::Minimal };
     let endpoint = Endpoint::new(&url, token, form)?;
     let input = Input::open(&source, key_prefix)?;
-    let refusal_file = refusals.map(|path| RefusalFile::create(&path)).transpose()?;
+    let refusal_file = refusals.map(|path| RefusalFile::create(&path, &input)).transpose()?;
     Ok(Import::new(endpoint, input, refusal_file, RetryPolicy::default()))
 }
 
@@ -89,7 +89,8 @@ fn render(summary: &Summary, elapsed: Duration) -> String {
     let mut row = |name: &str, count: u64, note: &str| {
         let _ = writeln!(text, "{name:<26} {:>13}{note}", HumanCount(count).to_string());
     };
-    let is_repetition = summary.replayed > 0 && summary.replayed == summary.commands();
+    // After an interruption, an earlier request of this run may have executed them.
+    let is_repetition = summary.retries == 0 && summary.replayed > 0 && summary.replayed == summary.commands();
     row("commands", summary.commands(), "");
     row("executed", summary.executed, "");
     row("replayed", summary.replayed, if is_repetition { "  an earlier run executed all of them" } else { "" });
@@ -134,5 +135,15 @@ mod tests {
             assert!(text.lines().any(|printed| printed == line), "{line:?} is missing:\n{text}");
         }
         assert!(!text.contains("interruptions") && !text.contains("earlier run"), "{text}");
+    }
+
+    #[test]
+    fn the_summary_names_an_earlier_run_only_if_nothing_was_sent_again() {
+        let names_earlier_run =
+            |summary: &Summary| render(summary, Duration::from_secs(1)).contains("an earlier run executed all of them");
+        let repetition = Summary { replayed: 7, ..Summary::default() };
+        assert!(names_earlier_run(&repetition));
+        assert!(!names_earlier_run(&Summary { retries: 1, ..repetition.clone() }));
+        assert!(!names_earlier_run(&Summary { executed: 1, ..repetition }));
     }
 }

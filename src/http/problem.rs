@@ -35,6 +35,9 @@ pub const OTHER_OWNER: &str = "the account belongs to another owner";
 /// `Retry-After` of every 503, in seconds.
 const RETRY_AFTER_S: u64 = 1;
 
+/// The most bytes of a detail or of the name of a field, which may repeat a part of the request. A batch has many of them.
+const TEXT_BYTES_MAX: usize = 600;
+
 /// An error that a handler returns.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -191,12 +194,12 @@ impl Problem {
 
     /// A problem with a detail of its own.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..Self::from_code(code) }
+        Self { detail: Some(shortened(detail.into())), ..Self::from_code(code) }
     }
 
     /// An invalid field, parameter or header of the request.
     pub fn field(code: ErrorCode, field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(code, detail) }
+        Self { field: Some(shortened(field.into())), ..Self::new(code, detail) }
     }
 
     /// An [`ErrorCode::InvalidParameter`] with the name of the parameter.
@@ -280,7 +283,7 @@ impl Problem {
     /// The same problem with another detail.
     #[must_use]
     pub fn with_detail(self, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..self }
+        Self { detail: Some(shortened(detail.into())), ..self }
     }
 
     /// The current version of the account, if the problem names it.
@@ -362,6 +365,16 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
     }
+}
+
+/// A text of at most [`TEXT_BYTES_MAX`]. A longer one is cut, and ends with an ellipsis.
+fn shortened<T: AsRef<str> + From<String>>(text: T) -> T {
+    let full = text.as_ref();
+    if full.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    let end = full.floor_char_boundary(TEXT_BYTES_MAX);
+    format!("{}...", &full[..end]).into()
 }
 
 impl IntoResponse for Problem {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use passbook_testkit::{
     LineExchange, Response,
     audit::audit,
@@ -110,7 +111,7 @@ async fn foreign_accounts_are_hidden_as_for_single_commands() {
 async fn results_are_401_after_the_token_has_expired() {
     let auth = spawn_auth_app().await;
     let account = auth.customer("ada").open_with_balance(0).await;
-    let expiry = json!({"exp": in_seconds(2 - CLOCK_SKEW_S_MAX)});
+    let expiry = json!({"exp": in_seconds(5 - CLOCK_SKEW_S_MAX)});
     let token = auth.signer.sign(&claims_with("ada", "accounts:write", &expiry));
     let mut exchange = LineExchange::begin(&auth.app.url(), &format!("authorization: Bearer {token}\r\n")).await;
     let line = json!({"command": "deposit", "account_id": account, "amount": 1}).to_string() + "\n";
@@ -134,16 +135,32 @@ async fn results_are_401_after_the_token_has_expired() {
     assert_eq!(audit(&auth.app).await.event_payloads(account).len(), 1 + executed);
 }
 
+/// What remains in the caller's bucket according to the response.
+#[track_caller]
+fn remaining(response: &Response) -> u32 {
+    response.header("ratelimit").expect("a limit").strip_prefix("\"default\";r=").unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn refused_batch_counts_as_its_number_of_commands_too() {
+    let app = spawn_app_with(&["--rate-limit-per-second=1", "--rate-limit-burst=100"]).await;
+    let client = app.client();
+    let account = client.open_with_balance(0).await;
+    let mut commands = vec![json!({"command": "deposit", "account_id": account, "amount": 1}); 40];
+    commands[39] = json!({"command": "withdraw", "account_id": account, "amount": 100});
+    let by_state = client.batch("atomic", &commands).await.expect_problem(422, "insufficient_funds");
+    assert!((59..=80).contains(&remaining(&by_state)), "{}", remaining(&by_state));
+    commands[39] = json!({"command": "nonsense"});
+    let malformed = client.batch("each", &commands).await.expect_problem(400, "malformed_request");
+    assert!(remaining(&malformed) < remaining(&by_state) - 20, "{}", remaining(&malformed));
+}
+
 #[tokio::test]
 async fn batch_counts_as_its_number_of_commands() {
     let app = spawn_app_with(&["--rate-limit-per-second=1", "--rate-limit-burst=100"]).await;
     let client = app.client();
     let account = client.open_with_balance(0).await;
     let deposits = |count: usize| vec![json!({"command": "deposit", "account_id": account, "amount": 1}); count];
-    let remaining = |response: &Response| {
-        let limit = response.header("ratelimit").expect("a limit").to_owned();
-        limit.strip_prefix("\"default\";r=").unwrap().parse::<u32>().unwrap()
-    };
     let first = client.batch("each", &deposits(40)).await.expect(200);
     assert!((59..=80).contains(&remaining(&first)), "{}", remaining(&first));
     let second = client.batch("atomic", &deposits(40)).await.expect(201);
@@ -170,6 +187,18 @@ async fn lines_are_slowed_down_to_the_rate_of_the_caller() {
     // 80 lines, of which at most 10 at once.
     assert!(started.elapsed() >= Duration::from_millis((80 - 10) * 1_000 / 50), "{:?}", started.elapsed());
     assert_eq!(audit(&app).await.event_payloads(account).len(), 81);
+}
+
+#[tokio::test]
+async fn lines_without_a_valid_token_are_refused_at_once() {
+    /// More requests than are refilled while the test runs.
+    const MANY: usize = 200;
+    let auth = spawn_auth_app_with(&["--rate-limit-per-second=1", "--rate-limit-burst=3"]).await;
+    let client = auth.app.client();
+    let refused = join_all((0..MANY).map(|_| client.batch_lines("{}"))).await;
+    let count = |status| refused.iter().filter(|response| response.status == status).count();
+    assert_eq!(count(401) + count(429), MANY);
+    assert!(count(429) > MANY / 2, "{}", count(429));
 }
 
 #[tokio::test]

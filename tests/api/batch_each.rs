@@ -1,8 +1,10 @@
 //! Batches with mode `each`: every command succeeds or fails by itself, with the status of the single command.
 
-use passbook_testkit::{Response, audit::audit, spawn_app};
+use passbook_testkit::{Response, audit::audit, spawn_app, spawn_app_with};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::partitions::{FOUR, open_in};
 
 fn deposit(account: Uuid, amount: i64) -> Value {
     json!({"command": "deposit", "account_id": account, "amount": amount})
@@ -103,6 +105,20 @@ async fn invalid_values_fail_by_themselves() {
     let none = client.batch("each", &commands[..3]).await.expect(200);
     assert_eq!(none.text("/position"), none.position());
     assert_eq!(audit(&app).await.event_payloads(account).len(), 2);
+}
+
+#[tokio::test]
+async fn position_of_a_batch_without_a_judged_command_can_be_read() {
+    let app = spawn_app_with(&[FOUR]).await;
+    let client = app.client();
+    let account = open_in(&client, 3, 10).await;
+    app.wait_until_projected().await;
+    let invalid = client.batch("each", &[deposit(account, 0)]).await.expect(200);
+    assert_eq!((invalid.text("/position"), invalid.position()), ("0:0", "0:0"));
+    client.get_account(account, invalid.position()).await.expect(200);
+    let mixed = client.batch("each", &[deposit(account, 0), deposit(account, 1)]).await.expect(200);
+    assert_eq!((mixed.text("/position"), mixed.position()), ("3:2", "3:2"));
+    client.get_account(account, mixed.position()).await.expect(200);
 }
 
 #[tokio::test]
@@ -229,12 +245,15 @@ async fn short_results_say_which_commands_are_replayed() {
     let app = spawn_app().await;
     let client = app.client().with_header("prefer", "return=minimal");
     let account = client.open_with_balance(10).await;
-    let keyed = |key: &str| json!({"command": "deposit", "account_id": account, "amount": 5, "idempotency_key": key});
-    client.batch("each", &[keyed("one")]).await.expect(200);
-    let second = client.batch("each", &[keyed("one"), keyed("two")]).await.expect(200);
+    let withdraw = keyed(&json!({"command": "withdraw", "account_id": account, "amount": 100}), "refused");
+    let first = client.batch("each", &[keyed(&deposit(account, 5), "one"), withdraw.clone()]).await.expect(200);
+    assert!(first.results().iter().all(|result| result.get("replayed").is_none()));
+    let commands = [keyed(&deposit(account, 5), "one"), keyed(&deposit(account, 5), "two"), withdraw];
+    let second = client.batch("each", &commands).await.expect(200);
     let expected = json!([
         {"index": 0, "status": 201, "version": 2, "replayed": true},
         {"index": 1, "status": 201, "version": 3},
+        {"index": 2, "status": 422, "code": "insufficient_funds", "replayed": true},
     ]);
     assert_eq!(second.body["results"], expected);
 }

@@ -137,6 +137,33 @@ async fn bad_line_gets_its_problem_and_the_next_one_is_executed() {
 }
 
 #[tokio::test]
+async fn problem_of_a_line_repeats_only_the_beginning_of_long_values() {
+    /// The texts of a problem, and what is the same in all of them.
+    const RESULT_BYTES_MAX: usize = 2 * 1024;
+    let (app, account) = app_with_account().await;
+    let mut lines = Vec::new();
+    for long in ["x".repeat(60_000), "€".repeat(20_000), "\"\\".repeat(10_000)] {
+        lines.push(json!(long));
+        lines.push(json!({"command": long}));
+        lines.push(json!({"command": "freeze", "account_id": long}));
+        lines.push(json!({"command": "freeze", "account_id": account, &*long: 1}));
+        for field in ["reference", "channel", "metadata", "currency", "idempotency_key"] {
+            let mut deposit = json!({"command": "deposit", "account_id": account, "amount": 1});
+            deposit[field] = json!(long);
+            lines.push(deposit.clone());
+            deposit[field] = json!({&*long: long.len()});
+            lines.push(deposit);
+        }
+    }
+    let body: Vec<String> = lines.iter().map(Value::to_string).collect();
+    let response = app.client().batch_lines(body.join("\n")).await.expect(200);
+    assert_eq!(statuses(&response.lines()), vec![400; lines.len()]);
+    for line in response.bytes.split(|byte| *byte == b'\n') {
+        assert!(line.len() <= RESULT_BYTES_MAX, "{} bytes: {}", line.len(), String::from_utf8_lossy(&line[..1_000]));
+    }
+}
+
+#[tokio::test]
 async fn line_above_the_limit_gets_413_and_the_next_one_is_executed() {
     let (app, account) = app_with_account().await;
     let padded = |bytes: usize| {
@@ -348,6 +375,12 @@ async fn unread_results_stop_the_reading_of_lines() {
     let sent = exchange.send_until_blocked(&block, blocks).await;
     assert!(sent < blocks, "the service read {sent} blocks of {} bytes whose results nothing reads", block.len());
     app.client().deposit(account, 1).await.expect(201);
-    drop(exchange);
+    // Every line that was sent gets its result when the client reads.
+    exchange.close_sending_side().await;
+    let results = exchange.rest().await;
+    assert_in_order(&results);
+    assert!((sent * 1_000..=(sent + 1) * 1_000).contains(&results.len()), "{} results", results.len());
+    let (last, complete) = results.split_last().unwrap();
+    assert!(complete.iter().all(|result| result["problem"]["code"] == "invalid_amount"), "{last}");
     audit(&app).await;
 }

@@ -15,6 +15,7 @@ mod batch_each;
 mod batch_equivalence;
 mod batch_failures;
 mod batch_input;
+mod batch_outages;
 mod batch_races;
 mod batch_stream;
 mod batch_tampering;

@@ -18,10 +18,10 @@ async fn send_examples(app: &App) -> usize {
                 if !operation["tags"].as_array().unwrap().contains(&tag["name"]) {
                     continue;
                 }
-                for body in bodies(operation) {
+                for (media_type, body) in all_bodies(operation) {
                     let request = request(app, &assigned, path, method, operation);
                     let request = match &body {
-                        Some(body) => request.json(body),
+                        Some(body) => request.header("content-type", &media_type).body(body.to_string()),
                         None => request,
                     };
                     // A person is slower than the projector.
@@ -31,6 +31,8 @@ async fn send_examples(app: &App) -> usize {
                     let is_endless = operation["operationId"] == "streamEvents";
                     let text = if is_endless { String::new() } else { response.text().await.unwrap() };
                     assert!(status.is_success(), "{method} {path} {body:?}: {status} {text}");
+                    let is_line = media_type == "application/x-ndjson";
+                    assert!(!is_line || text.contains("\"status\":201"), "{method} {path} {body:?}: {text}");
                     remember_ids(&mut assigned, &text);
                     sent += 1;
                 }
@@ -40,9 +42,22 @@ async fn send_examples(app: &App) -> usize {
     sent
 }
 
-/// The example bodies of an operation. Swagger UI selects the first one.
+/// The example bodies of an operation, each with its media type.
+fn all_bodies(operation: &Value) -> Vec<(String, Option<Value>)> {
+    let content = operation["requestBody"]["content"].as_object();
+    let Some(content) = content else { return vec![(String::new(), None)] };
+    content
+        .iter()
+        .flat_map(|(media_type, content)| examples(content).into_iter().map(|body| (media_type.clone(), body)))
+        .collect()
+}
+
+/// The example bodies of an operation in JSON. Swagger UI selects the first one.
 fn bodies(operation: &Value) -> Vec<Option<Value>> {
-    let content = &operation["requestBody"]["content"]["application/json"];
+    examples(&operation["requestBody"]["content"]["application/json"])
+}
+
+fn examples(content: &Value) -> Vec<Option<Value>> {
     let named = content["examples"].as_object().into_iter().flat_map(Map::values).map(|example| &example["value"]);
     let bodies: Vec<_> = named.chain(content.get("example")).cloned().map(Some).collect();
     if bodies.is_empty() { vec![None] } else { bodies }

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{PipeWriter, Write, pipe},
     net::TcpListener,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -173,6 +174,24 @@ async fn refusals_are_summed_up_written_to_a_file_and_exit_with_1() {
         assert_eq!(lines[1]["command"], "nonsense");
     }
     assert_eq!(wait_for_balance(&service, 1).await["balance"], 1);
+}
+
+#[tokio::test]
+async fn the_file_of_the_commands_is_never_emptied_for_the_refusals() {
+    let folder = Folder::migrated();
+    let file = write(&folder, "commands.ndjson", open());
+    let (hard, soft) = (folder.join("hard"), folder.join("soft"));
+    fs::hard_link(&file, &hard).unwrap();
+    symlink(&file, &soft).unwrap();
+    for refusals in [&file, &hard, &soft] {
+        for source in [file.as_path(), Path::new("-")] {
+            let import = import("http://127.0.0.1:1", source).argument("--key-prefix=commands");
+            let import = import.argument("--refusals").argument(refusals.to_str().unwrap());
+            let ended = import.stdin(fs::File::open(&file).unwrap()).wait_for_exit();
+            assert!(ended.status.code() == EXIT_FAILED && ended.stderr.contains("name another file"), "{ended:?}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), open(), "{}", refusals.display());
+        }
+    }
 }
 
 #[tokio::test]

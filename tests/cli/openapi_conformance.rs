@@ -23,7 +23,7 @@ const RUNS: usize = 4;
 /// The approximate number of cases that every run has before random generation begins.
 const FIXED_CASES: usize = 1_200;
 /// The number of operations for which random cases are generated.
-const OPERATIONS: usize = 28;
+const OPERATIONS: usize = 29;
 const RANDOM_CASES_MIN: usize = 5;
 
 const ALL_SCOPES: &str = "accounts:read accounts:write accounts:read:any accounts:write:any accounts:freeze accounts:holds accounts:reverse accounts:limits audit:read operations";

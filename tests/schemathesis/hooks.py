@@ -1,6 +1,7 @@
 """Rules that a schema cannot express: how the parts of a request depend on each other and on recorded data."""
 
 import datetime
+import json
 import re
 import uuid
 
@@ -13,6 +14,11 @@ AMOUNTS = (
 
 # The position of the last command.
 position = "0"
+
+
+@schemathesis.serializer("application/x-ndjson")
+def one_line(context, value):
+    return json.dumps(value).encode()
 
 
 @schemathesis.hook

@@ -11,7 +11,7 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 use tokio::{
-    sync::{Mutex, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 
@@ -33,8 +33,9 @@ pub struct JwksCache {
     state: RwLock<State>,
     /// The number of changes of the keys. A token that was verified before the last change must be verified again.
     changes: watch::Sender<u64>,
-    /// Held during a refresh: there is one at a time, and waiting callers use its result.
-    refreshing: Mutex<()>,
+    /// Whether a refresh runs: there is one at a time, and waiting callers use its result. They hold no lock, because a caller whose
+    /// future is no longer polled would keep it.
+    is_refreshing: watch::Sender<bool>,
 }
 
 #[derive(Clone)]
@@ -78,7 +79,7 @@ impl JwksCache {
         }
         let state = State { keys: Arc::new(keys), loaded_at: Instant::now(), refreshed_at: None, has_failed };
         let (state, changes) = (RwLock::new(state), watch::Sender::new(0));
-        let cache = Arc::new(Self { source, state, changes, refreshing: Mutex::default() });
+        let cache = Arc::new(Self { source, state, changes, is_refreshing: watch::Sender::new(false) });
         supervision::spawn("key refresh timer", refresh_regularly(Arc::downgrade(&cache)));
         Ok(cache)
     }
@@ -105,19 +106,26 @@ impl JwksCache {
             let refresh = supervision::spawn("key refresh", async move { cache.refresh().await });
             // A refresh that panicked leaves the cached keys, and the process exits.
             let _ = refresh.await;
-        } else {
-            // A refresh may be running: wait for its result.
-            drop(self.refreshing.lock().await);
         }
+        // The refresh of another caller may be running: wait for its result.
+        let _ = self.is_refreshing.subscribe().wait_for(|is_refreshing| !is_refreshing).await;
         self.state().keys.find(id, algorithm)
     }
 
     async fn refresh(&self) {
-        let _refreshing = self.refreshing.lock().await;
-        if !self.state().allows_refresh() {
-            return;
+        let begins = self.is_refreshing.send_if_modified(|is_refreshing| {
+            let begins = !*is_refreshing && self.state().allows_refresh();
+            *is_refreshing |= begins;
+            begins
+        });
+        if begins {
+            let _end = RefreshEnd(&self.is_refreshing);
+            self.update(|state| state.refreshed_at = Some(Instant::now()));
+            self.read_source().await;
         }
-        self.update(|state| state.refreshed_at = Some(Instant::now()));
+    }
+
+    async fn read_source(&self) {
         match self.source.read().await {
             Ok(keys) => self.store(keys),
             Err(error @ Error::NoKeys(_)) => {
@@ -153,6 +161,15 @@ impl JwksCache {
 
     fn update(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Ends a refresh when it is dropped, also after a panic.
+struct RefreshEnd<'a>(&'a watch::Sender<bool>);
+
+impl Drop for RefreshEnd<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
     }
 }
 
@@ -300,6 +317,24 @@ mod tests {
         advance(REFRESH_PAUSE_WITHOUT_KEYS_S).await;
         settle().await;
         assert!(!file.cache.is_empty(), "an instance without keys is unready, so it may get no request");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_that_is_no_longer_polled_stops_no_refresh() {
+        let file = CachedFile::with_keys(&["first"]).await;
+        file.cache.update(|state| state.refreshed_at = Some(Instant::now()));
+        file.cache.is_refreshing.send_replace(true);
+        let mut abandoned = Box::pin(file.finds("second"));
+        tokio::select! {
+            biased;
+            _ = &mut abandoned => panic!("it waits for the refresh"),
+            () = settle() => {}
+        }
+        file.cache.is_refreshing.send_replace(false);
+        file.replace_keys(&["second"]);
+        advance(REFRESH_PAUSE_S).await;
+        assert!(file.finds("second").await);
+        assert!(abandoned.await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,10 +25,11 @@ use super::{
     pending::Pending,
     storage_error::{Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
+    write_batch::{WriteError, WriteOutcome, with_partition, write},
 };
 use passbook_event_store::{
     Partitions,
-    log::{self, Key, Outcome, ReadSize},
+    log::{self, ReadSize},
     unknown_outcome, with_timeout,
 };
 use passbook_telemetry::metrics::{METRICS, phase};
@@ -39,24 +40,6 @@ const LOCKED_BATCHES_AFTER_CONFLICT: u32 = 16;
 const HEAD_AGE_MAX: Duration = Duration::from_millis(100);
 /// A head that is further ahead of the database's clock is logged, once a minute.
 const CLOCK_BEHIND_MS_MAX: i64 = 1_000;
-
-/// The result of one write to the log.
-enum WriteOutcome {
-    /// Everything is written; these are the new heads.
-    Written(HeadsByPartition),
-    /// Nothing was written: another instance has appended, or has raised the fence.
-    HeadMoved,
-    /// Nothing was written: these keys of the batch are recorded already.
-    KeysRecorded(RecordedKeys),
-}
-
-/// A failed write.
-enum WriteError {
-    /// COMMIT was not sent, so Postgres rolls the transaction back.
-    BeforeCommit(StorageError),
-    /// The write may have committed.
-    Commit(StorageError),
-}
 
 /// How a batch reaches the log, with the accounts that were loaded for it.
 pub(super) enum AppendPath<'c> {
@@ -82,11 +65,35 @@ impl AppendPath<'_> {
     }
 }
 
+/// The partitions whose commands an executor executes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope {
+    /// All partitions: they lie on one server.
+    All,
+    /// The only partition of a server.
+    One(i16),
+    /// Commands that span the partitions of several servers. Other executors write to these partitions, too.
+    Spanning,
+}
+
+impl Scope {
+    pub(super) fn is_spanning(self) -> bool {
+        matches!(self, Self::Spanning)
+    }
+
+    /// The partition that an empty batch checks.
+    fn probed_partition(self) -> i16 {
+        match self {
+            Self::All | Self::Spanning => 0,
+            Self::One(partition) => partition,
+        }
+    }
+}
+
 /// Appends the batches of one executor.
 pub(super) struct Appender {
     partitions: Partitions,
-    /// Whether it executes the commands that span servers.
-    is_spanning: bool,
+    scope: Scope,
     snapshot_every: i64,
     cache: AccountCache,
     gate: UnsupportedEventGate,
@@ -98,10 +105,10 @@ pub(super) struct Appender {
     batch_keys: RecordedKeys,
     /// How many more batches take the locked path.
     locked_batches: u32,
-    /// Whether a commit on the locked path has succeeded since the start or the last failure. After a restart of Postgres the log
-    /// may show a commit that no standby has. Before a result may rest on the log, one commit must have waited for the standbys;
-    /// that of the locked path does, whatever the batch contains.
-    is_confirmed: bool,
+    /// The partitions in which a commit on the locked path has succeeded since the start or the last failure. After a restart of
+    /// Postgres the log may show a commit that no standby has. Before a result may rest on the log, one commit must have waited for the
+    /// standbys; that of the locked path does, whatever the batch contains.
+    confirmed: BTreeSet<i16>,
     clock_warnings: LogInterval,
 }
 
@@ -109,14 +116,14 @@ impl Appender {
     /// An appender that may cache the accounts of its partitions if no other task of this process writes to them.
     pub(super) fn new(
         partitions: Partitions,
-        is_spanning: bool,
+        scope: Scope,
         snapshot_every: i64,
         cache: AccountCache,
         gate: UnsupportedEventGate,
     ) -> Self {
         Self {
             partitions,
-            is_spanning,
+            scope,
             snapshot_every,
             cache,
             gate,
@@ -124,7 +131,7 @@ impl Appender {
             heads_seen_at: HashMap::new(),
             batch_keys: RecordedKeys::new(),
             locked_batches: 0,
-            is_confirmed: false,
+            confirmed: BTreeSet::new(),
             clock_warnings: LogInterval::default(),
         }
     }
@@ -144,11 +151,13 @@ impl Appender {
     /// sent, and the commit waits for the standbys.
     pub(super) fn force_locked_path(&mut self) {
         self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT;
-        self.is_confirmed = false;
+        self.confirmed.clear();
     }
 
-    fn takes_locked_path(&self) -> bool {
-        self.is_spanning || !self.is_confirmed || self.locked_batches > 0
+    fn takes_locked_path(&self, batch: &[Pending]) -> bool {
+        self.scope.is_spanning()
+            || self.locked_batches > 0
+            || !self.partitions_of_batch(batch).is_subset(&self.confirmed)
     }
 
     /// Loads the accounts of a batch that are not cached. No lock is held meanwhile. The heads are known before: an event of another
@@ -187,7 +196,7 @@ impl Appender {
         batch: &[Pending],
         prepared: LoadedAccounts,
     ) -> Result<AppendPath<'c>, StorageError> {
-        match self.takes_locked_path() {
+        match self.takes_locked_path(batch) {
             true => self.lock(connection, batch, prepared).await,
             false => Ok(AppendPath::Optimistic(connection, prepared)),
         }
@@ -195,7 +204,7 @@ impl Appender {
 
     /// Whether commands may join the batch after [`Self::begin`]: they may if the locks are held.
     pub(super) fn accepts_more_commands(&self, path: &AppendPath<'_>) -> bool {
-        !self.is_spanning && matches!(path, AppendPath::Locked(..))
+        !self.scope.is_spanning() && matches!(path, AppendPath::Locked(..))
     }
 
     /// Whether commands can join the batch: their partitions are locked, and neither their accounts nor their key need to be read, which
@@ -211,8 +220,8 @@ impl Appender {
             && pending.accounts().all(|account_id| is_locked(&account_id) && is_loaded(&account_id))
     }
 
-    /// Decides `batch` at the time of `clock` and writes it. It decides again if keys of the batch turn out to be recorded, and continues on the
-    /// locked path if another instance has appended.
+    /// Decides `batch` at the time of `clock` and writes it. It decides again if keys of the batch turn out to be recorded, and
+    /// continues on the locked path if another instance has appended.
     ///
     /// # Errors
     /// The database fails, and nothing was written.
@@ -263,10 +272,10 @@ impl Appender {
     /// Behind the locks only what is appended meanwhile is read. If there are too many new events, or the log has another history, the
     /// cache is cleared.
     async fn refresh_heads(&mut self, connection: &mut PgConnection, batch: &[Pending]) -> Result<(), StorageError> {
-        if self.is_spanning {
+        if self.scope.is_spanning() {
             return Ok(());
         }
-        let takes_locked_path = self.takes_locked_path();
+        let takes_locked_path = self.takes_locked_path(batch);
         for partition in self.partitions_of_batch(batch) {
             let is_known = match takes_locked_path {
                 true => self.heads_seen_at.get(&partition).is_some_and(|at| at.elapsed() < HEAD_AGE_MAX),
@@ -308,7 +317,7 @@ impl Appender {
         let timer = phase("lock");
         let mut is_alone = true;
         for partition in self.partitions_of_batch(batch) {
-            if self.is_spanning {
+            if self.scope.is_spanning() {
                 let locking = log::lock_head(&mut transaction, partition);
                 heads.insert(partition, with_timeout(STATEMENT_TIMEOUT, locking).await?);
                 continue;
@@ -327,7 +336,7 @@ impl Appender {
             self.heads_seen_at.insert(partition, Instant::now());
             heads.insert(partition, head);
         }
-        match self.is_spanning {
+        match self.scope.is_spanning() {
             true => self.cache.catch_up_prepared(&mut transaction, &mut prepared).await?,
             false if is_alone => self.locked_batches = self.locked_batches.saturating_sub(1),
             false => self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT,
@@ -346,8 +355,7 @@ impl Appender {
             AppendPath::Optimistic(connection, _) => {
                 self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT;
                 self.heads_seen_at.clear();
-                self.refresh_heads(connection, batch).await?;
-                let prepared = self.cache.prepare(connection, batch).await?;
+                let prepared = self.prepare(connection, batch).await?;
                 self.lock(connection, batch, prepared).await
             }
             AppendPath::Locked(..) => Err(StorageError::head_moved_under_lock()),
@@ -378,12 +386,10 @@ impl Appender {
         if !self.partitions.is_partitioned() {
             return BTreeSet::from([0]);
         }
-        let streams = batch.iter().flat_map(Pending::accounts);
-        let mut partitions: BTreeSet<i16> = streams.map(|stream_id| self.partitions.partition_of(stream_id)).collect();
-        if partitions.is_empty() {
-            partitions.insert(0);
+        if batch.is_empty() {
+            return BTreeSet::from([self.scope.probed_partition()]);
         }
-        partitions
+        batch.iter().flat_map(Pending::accounts).map(|stream_id| self.partitions.partition_of(stream_id)).collect()
     }
 
     fn decide(&self, batch: &[Pending], basis: &Basis, clock: DateTime<Utc>) -> Decided {
@@ -413,14 +419,14 @@ impl Appender {
                 if let Err(error) = committed {
                     return AppendOutcome::of_failed_commit(error.into(), decided, &basis.heads);
                 }
-                self.is_confirmed = true;
+                self.confirmed.extend(basis.heads.keys());
                 "locked"
             }
         };
         METRICS.batches.with_label_values(&[label]).inc();
         let events = count_by_type(&decided);
         self.cache.store(basis.accounts, decided.changed);
-        if self.is_spanning {
+        if self.scope.is_spanning() {
             // The other appenders write to these partitions, too.
             self.heads.clear();
         }
@@ -440,102 +446,4 @@ fn count_by_type(decided: &Decided) -> usize {
         METRICS.appended_events.with_label_values(&[event_type]).inc_by(count);
     }
     decided.appends.values().map(|append| append.events.len()).sum()
-}
-
-/// Writes a decided batch to each of its partitions, on the optimistic path in a transaction if there are several.
-async fn write(
-    path: &mut AppendPath<'_>,
-    heads: &HeadsByPartition,
-    decided: &Decided,
-) -> Result<WriteOutcome, WriteError> {
-    let _timer = phase("write");
-    let spans = heads.len() > 1;
-    match path {
-        AppendPath::Locked(transaction, ..) => {
-            if spans {
-                // The locks keep other instances from recording these keys meanwhile.
-                let recorded = check_keys(transaction, heads, decided).await.map_err(WriteError::BeforeCommit)?;
-                if !recorded.is_empty() {
-                    return Ok(WriteOutcome::KeysRecorded(recorded));
-                }
-            }
-            write_rows(transaction, heads, decided, !spans).await.map_err(WriteError::BeforeCommit)
-        }
-        AppendPath::Optimistic(connection, _) if spans => {
-            let begin = with_timeout(STATEMENT_TIMEOUT, connection.begin()).await;
-            let mut transaction = begin.map_err(|error| WriteError::BeforeCommit(error.into()))?;
-            let outcome = write_rows(&mut transaction, heads, decided, true).await.map_err(WriteError::BeforeCommit)?;
-            match outcome {
-                WriteOutcome::Written(_) => {
-                    let committed = with_timeout(STATEMENT_TIMEOUT, transaction.commit()).await;
-                    committed.map_err(|error| WriteError::Commit(error.into()))?;
-                }
-                WriteOutcome::HeadMoved | WriteOutcome::KeysRecorded(_) => {
-                    let rolled_back = with_timeout(STATEMENT_TIMEOUT, transaction.rollback()).await;
-                    rolled_back.map_err(|error| WriteError::BeforeCommit(error.into()))?;
-                }
-            }
-            Ok(outcome)
-        }
-        AppendPath::Optimistic(connection, _) => {
-            write_rows(connection, heads, decided, true).await.map_err(WriteError::Commit)
-        }
-    }
-}
-
-/// The keys of a batch that are recorded already. Over several locked partitions all keys are checked before the first append, so that
-/// no append has to be undone.
-async fn check_keys(
-    connection: &mut PgConnection,
-    heads: &HeadsByPartition,
-    decided: &Decided,
-) -> Result<RecordedKeys, StorageError> {
-    for (partition, append) in decided.appends.iter().filter(|(_, append)| !append.keys_to_check.is_empty()) {
-        let (head, decided_at) = (&heads[partition], append.recorded_at);
-        let checking = log::check_head_and_keys(connection, *partition, head, decided_at, &append.keys_to_check);
-        match with_timeout(STATEMENT_TIMEOUT, checking).await? {
-            Outcome::Done(_) => {}
-            Outcome::HeadMoved => return Err(StorageError::head_moved_under_lock()),
-            Outcome::KeysRecorded(keys) => return Ok(with_partition(*partition, keys)),
-        }
-    }
-    Ok(RecordedKeys::new())
-}
-
-/// Appends the rows of each partition. Where there are neither events nor keys, it checks the head instead if `checks_heads`.
-async fn write_rows(
-    connection: &mut PgConnection,
-    heads: &HeadsByPartition,
-    decided: &Decided,
-    checks_heads: bool,
-) -> Result<WriteOutcome, StorageError> {
-    debug_assert!(
-        decided.appends.keys().eq(heads.keys()),
-        "a batch is written to the partitions that it was decided on"
-    );
-    let mut next = heads.clone();
-    for (partition, append) in &decided.appends {
-        let head = &heads[partition];
-        // A key without events is that of a refusal.
-        let has_rows = !append.events.is_empty() || !append.keys.is_empty();
-        let outcome = match has_rows {
-            true => with_timeout(STATEMENT_TIMEOUT, log::append(connection, *partition, head, append)).await?,
-            false if checks_heads => {
-                let checking =
-                    log::check_head_and_keys(connection, *partition, head, append.recorded_at, &append.keys_to_check);
-                with_timeout(STATEMENT_TIMEOUT, checking).await?
-            }
-            false => continue,
-        };
-        match outcome {
-            Outcome::Done(head) => drop(next.insert(*partition, head)),
-            Outcome::HeadMoved => return Ok(WriteOutcome::HeadMoved),
-            Outcome::KeysRecorded(keys) => return Ok(WriteOutcome::KeysRecorded(with_partition(*partition, keys))),
-        }
-    }
-    Ok(WriteOutcome::Written(next))
-}
-
-fn with_partition(partition: i16, keys: Vec<Key>) -> RecordedKeys {
-    keys.into_iter().map(|key| ((partition, key.id.clone()), key)).collect()
 }

@@ -7,7 +7,8 @@ use super::{
     Bank, REVERSAL_ATTEMPTS_MAX,
     command::{CommandContext, CommandOutcome, Error, IdempotencyKey},
     command_stream::{CommandStream, PendingOutcome},
-    pending::{AtomicBatch, CommandInContext, CommandResult, Work},
+    has_changed_history,
+    pending::{AtomicBatch, CommandInContext, CommandResult, Work, reverses_unknown_event},
     reversal_lookup::Reversal,
     storage_error::CHANGED_HISTORY,
 };
@@ -47,10 +48,10 @@ impl Bank {
         batch_id: Uuid,
     ) -> Result<CommandOutcome, Error> {
         for _ in 0..REVERSAL_ATTEMPTS_MAX {
-            let places = self.take_places(commands.len())?;
             let batch = AtomicBatch { batch_id, commands: self.look_up_all(&commands).await?, key: key.clone() };
+            let places = self.take_places(commands.len())?;
             let result = self.enqueue(|response| Work::Atomic(batch, response), Some(places), None).await;
-            if !self.must_look_up_again(&result) {
+            if !has_changed_history(&result) {
                 return result;
             }
         }
@@ -61,18 +62,20 @@ impl Bank {
     /// command.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] if there are too many commands in the queues. Nothing was done then. A dry run fails as a whole if the
-    /// movement of a reversal cannot be read.
+    /// [`Error::Overloaded`] if there are too many commands in the queues, or the error of the first reversal whose movement cannot be
+    /// read. Nothing was done then.
     pub async fn execute_each(&self, commands: Vec<BatchCommand>) -> Result<Vec<CommandResult>, Error> {
         if commands.iter().any(|command| command.context.dry_run) {
             return self.dry_run(commands).await;
         }
+        let commands = self.look_up_recorded(commands).await?;
         let places = self.take_places(commands.len())?;
         let mut stream = CommandStream::of_batch(self.clone(), places);
         let mut outcomes: Vec<PendingOutcome> = Vec::with_capacity(commands.len());
         for command in commands {
             outcomes.push(stream.submit(command).await);
         }
+        drop(stream);
         let mut results = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             results.push(outcome.await);
@@ -83,10 +86,10 @@ impl Bank {
     /// Executes the commands of a dry run.
     async fn dry_run(&self, commands: Vec<BatchCommand>) -> Result<Vec<CommandResult>, Error> {
         for _ in 0..REVERSAL_ATTEMPTS_MAX {
-            let places = self.take_places(commands.len())?;
             let found = self.look_up_all(&commands).await?;
+            let places = self.take_places(commands.len())?;
             let results = self.dry_run_once(found, places).await;
-            if !results.iter().any(|result| self.must_look_up_again(result)) {
+            if !results.iter().any(has_changed_history) {
                 return Ok(results);
             }
         }
@@ -101,6 +104,20 @@ impl Bank {
             results.push(self.pending_outcome(&sent, outcome).await);
         }
         results
+    }
+
+    /// The commands, with the reversals of movements that are in the log replaced by their commands. The other movements may be those
+    /// of earlier commands.
+    async fn look_up_recorded(&self, mut commands: Vec<BatchCommand>) -> Result<Vec<BatchCommand>, Error> {
+        for BatchCommand { request, .. } in &mut commands {
+            if let Request::Reversal(reversal) = request {
+                let command = self.look_up(reversal.clone()).await?;
+                if !reverses_unknown_event(&command) {
+                    *request = Request::Command(command);
+                }
+            }
+        }
+        Ok(commands)
     }
 
     async fn look_up_all(&self, commands: &[BatchCommand]) -> Result<Vec<CommandInContext>, Error> {

@@ -16,6 +16,7 @@ use super::{
     Bank, REVERSAL_ATTEMPTS_MAX,
     batch::{BatchCommand, Request},
     command::{CommandContext, Error},
+    has_changed_history,
     pending::{CommandInContext, CommandResult, StreamPlace, Work, reverses_unknown_event},
     reversal_lookup::Reversal,
     storage_error::CHANGED_HISTORY,
@@ -93,7 +94,7 @@ impl CommandStream {
             self.wait_for_earlier().await;
             let command = self.bank.look_up(reversal.clone()).await?;
             let result = self.enqueue(command, context.clone()).await.await;
-            if !self.bank.must_look_up_again(&result) {
+            if !has_changed_history(&result) {
                 return result;
             }
         }
@@ -123,11 +124,11 @@ impl CommandStream {
         })
     }
 
-    /// Waits until no command of this stream is in flight if this command or the last one spans partitions of several executors: they
-    /// run side by side, and may change the same account.
+    /// Waits until no command of this stream is in flight if either this command or the last one spans partitions: the executor of
+    /// such commands runs beside those of single partitions, and may change the same account.
     async fn keep_order(&mut self, command: &CommandInContext) {
         let is_spanning = self.bank.is_spanning(command);
-        if is_spanning || self.is_spanning {
+        if is_spanning != self.is_spanning {
             self.wait_for_earlier().await;
         }
         self.is_spanning = is_spanning;

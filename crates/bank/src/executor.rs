@@ -17,13 +17,15 @@ use tracing::{Instrument, Span, field::Empty};
 use super::{
     account_cache::AccountCache,
     append_outcome::{AppendOutcome, CommittedBatch, UnknownAppend},
-    appender::Appender,
+    appender::{Appender, Scope},
     clock::DatabaseClock,
     command::{Error, Refusal},
     command_stats::CommandStats,
+    has_changed_history,
     outage::{Availability, OUTAGE_WAIT_MAX, WaitingCommands},
     pending::{CommandInContext, CommandResult, CommandResults, Pending},
     queue::CommandQueue,
+    reversal_lookup::ReversalLookup,
     state_rebuild::{RebuildContext, StateRebuilds},
     storage_error::{CONNECT_TIMEOUT, Kind, STATEMENT_TIMEOUT, StorageError},
     unsupported_event::UnsupportedEventGate,
@@ -65,6 +67,7 @@ pub(super) struct Shared {
     pub appended: Arc<[Arc<watch::Sender<i64>>]>,
     pub gate: UnsupportedEventGate,
     pub rebuilds: RebuildContext,
+    pub reversals: ReversalLookup,
     pub stats: Arc<CommandStats>,
     pub shutdown: CancellationToken,
 }
@@ -113,22 +116,24 @@ impl Part {
 }
 
 impl Executor {
-    /// An executor for the commands of one server, or for those that span servers. It caches at most `cache_accounts` accounts;
-    /// `None` if other executors write to its partitions, too.
+    /// An executor for the commands of these partitions.
     pub(super) fn new(
         shared: Shared,
-        cache_accounts: Option<usize>,
+        scope: Scope,
         queue: CommandQueue,
         outage: watch::Sender<Option<&'static str>>,
     ) -> Self {
-        let Settings { partitions, snapshot_every, clock_skew_max, .. } = shared.settings;
+        let Settings { partitions, snapshot_every, cache_accounts, clock_skew_max, .. } = shared.settings;
         let clock = DatabaseClock::new(clock_skew_max);
         let gate = shared.gate.clone();
-        let cache = match cache_accounts {
-            Some(accounts_max) => AccountCache::new(gate.clone(), partitions, accounts_max),
-            None => AccountCache::disabled(gate.clone(), partitions),
+        let cache = match scope {
+            Scope::All => AccountCache::new(gate.clone(), partitions, cache_accounts),
+            Scope::One(_) => {
+                AccountCache::new(gate.clone(), partitions, cache_accounts.div_ceil(partitions.all().len()))
+            }
+            Scope::Spanning => AccountCache::disabled(gate.clone(), partitions),
         };
-        let appender = Appender::new(partitions, cache_accounts.is_none(), snapshot_every, cache, gate);
+        let appender = Appender::new(partitions, scope, snapshot_every, cache, gate);
         let availability = Availability::new(outage);
         let rebuilds = StateRebuilds::new(shared.rebuilds.clone());
         Self { shared, queue, rebuilds, connection: None, appender, unknown: None, availability, clock }
@@ -257,10 +262,9 @@ impl Executor {
         let beginning = self.appender.begin(&mut connection, &part.work, prepared);
         let path = waiting.run_while_rejecting(beginning).await?;
         if accepts_more && self.appender.accepts_more_commands(&path) {
-            let more = BATCH_COMMANDS_MAX.saturating_sub(part.commands());
             let waits = self.rebuilds.waits();
             let can_join = |pending: &Pending| waits.of(pending).is_none() && self.appender.can_join(&path, pending);
-            join_batch(&mut part.work, waiting.queue(), more, can_join);
+            join_batch(&mut part.work, waiting.queue(), can_join);
         }
         let outcome = waiting.run_while_rejecting(self.appender.append(path, &part.work, clock)).await?;
         if matches!(outcome, AppendOutcome::Committed(_)) {
@@ -338,6 +342,10 @@ impl Executor {
                 let latency = now.duration_since(pending.accepted_at);
                 latencies.extend(pending.commands().iter().map(|_| latency));
             }
+            if own.iter().any(has_changed_history) {
+                // The connections that read the movements may lead to a former primary.
+                self.shared.reversals.close_connections();
+            }
             METRICS.replays.inc_by(own.iter().filter(|result| is_replay(result)).count() as u64);
             pending.answer(own.into_iter());
         }
@@ -361,17 +369,12 @@ impl Executor {
     }
 }
 
-/// Adds waiting commands to a batch, at most `commands_max`. A command that cannot join stays in the queue, and so do the later
+/// Adds waiting commands to a batch. A command that cannot join stays in the queue, and so do the later
 /// commands of its accounts: the order of the commands of each account stays.
-fn join_batch(
-    batch: &mut Vec<Pending>,
-    queue: &mut CommandQueue,
-    commands_max: usize,
-    can_join: impl Fn(&Pending) -> bool,
-) {
+fn join_batch(batch: &mut Vec<Pending>, queue: &mut CommandQueue, can_join: impl Fn(&Pending) -> bool) {
     let mut waiting_accounts = HashSet::new();
     let mut put_back = Vec::new();
-    for pending in queue.take_more(commands_max) {
+    for pending in queue.take_more(BATCH_COMMANDS_MAX, batch) {
         if can_join(&pending) && !pending.accounts().any(|account_id| waiting_accounts.contains(&account_id)) {
             batch.push(pending);
         } else {

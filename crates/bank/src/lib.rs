@@ -27,6 +27,7 @@ mod reversal_lookup;
 mod state_rebuild;
 mod storage_error;
 mod unsupported_event;
+mod write_batch;
 
 use std::{fmt, slice, sync::Arc, time::Duration};
 
@@ -40,6 +41,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use self::{
+    appender::Scope,
     command_stats::CommandStats,
     command_stream::STREAMS_COMMANDS_MAX,
     executor::{Executor, Shared},
@@ -51,7 +53,7 @@ use self::{
     unsupported_event::UnsupportedEventGate,
 };
 use passbook_domain::Command;
-use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, timestamp};
+use passbook_event_store::{Partitions, Position, PrimaryConnector, StreamVersion, timestamp};
 use passbook_telemetry::{supervision, trace::TARGET};
 
 pub use batch::{ATOMIC_COMMANDS_MAX, BatchCommand, Request};
@@ -119,7 +121,7 @@ impl Bank {
         unsupported_event: Arc<watch::Sender<Option<StreamVersion>>>,
         shutdown: CancellationToken,
     ) -> (Self, Vec<JoinHandle<()>>) {
-        let Settings { partitions, is_distributed, cache_accounts, command_timeout, .. } = settings;
+        let Settings { partitions, is_distributed, command_timeout, .. } = settings;
         let gate = UnsupportedEventGate::new(unsupported_event, partitions);
         let stats = Arc::new(CommandStats::new(timestamp::now()));
         let reversals = ReversalLookup::new(&primary, gate.clone(), partitions);
@@ -130,28 +132,25 @@ impl Bank {
             appended,
             gate,
             rebuilds,
+            reversals: reversals.clone(),
             stats: Arc::clone(&stats),
             shutdown: shutdown.clone(),
         };
-        // The number of accounts that each executor caches. One that spans partitions caches none.
-        let caches = match is_distributed && partitions.is_partitioned() {
-            true => {
-                let share = cache_accounts.div_ceil(partitions.all().len());
-                partitions.all().map(|_| Some(share)).chain([None]).collect()
-            }
-            false => vec![Some(cache_accounts)],
+        let scopes = match is_distributed && partitions.is_partitioned() {
+            true => partitions.all().map(Scope::One).chain([Scope::Spanning]).collect(),
+            false => vec![Scope::All],
         };
-        let start = |cache_accounts| {
+        let start = |scope| {
             let (work, queue) = CommandQueue::new();
             let (failed, outage) = watch::channel(None);
-            let executor = Executor::new(shared.clone(), cache_accounts, queue, failed);
+            let executor = Executor::new(shared.clone(), scope, queue, failed);
             let run = async move {
                 supervision::panic_if_injected("executor");
                 executor.run().await;
             };
             (ExecutorQueue { work, outage }, tokio::spawn(run))
         };
-        let (queues, executors): (Vec<_>, Vec<_>) = caches.into_iter().map(start).unzip();
+        let (queues, executors): (Vec<_>, Vec<_>) = scopes.into_iter().map(start).unzip();
         let places = Arc::new(Semaphore::new(QUEUE_COMMANDS_MAX));
         let stream_places = Arc::new(Semaphore::new(STREAMS_COMMANDS_MAX));
         let queues = queues.into();
@@ -192,6 +191,11 @@ impl Bank {
         self.partitions.new_id_in(self.partitions.partition_of(from))
     }
 
+    /// The position before the first event.
+    pub fn first_position(&self) -> Position {
+        self.partitions.position_in(0, 0)
+    }
+
     /// How many commands this process executed or rejected in the last ten minutes, and how long they took. Oldest first.
     pub fn command_stats(&self) -> Vec<CommandStatsBucket> {
         self.stats.buckets(timestamp::now())
@@ -217,7 +221,7 @@ impl Bank {
         for _ in 0..REVERSAL_ATTEMPTS_MAX {
             let command = self.look_up(reversal.clone()).await?;
             let result = self.execute(command, context.clone()).await;
-            if !self.must_look_up_again(&result) {
+            if !has_changed_history(&result) {
                 return result;
             }
         }
@@ -232,16 +236,6 @@ impl Bank {
             (Error::Overloaded, Some(reason)) => Error::StorageUnavailable { reason },
             (error, _) => error,
         })
-    }
-
-    /// Whether the executor found other events than the reversal was made from: one was recorded meanwhile, or the connection leads to
-    /// a former primary.
-    fn must_look_up_again(&self, result: &CommandResult) -> bool {
-        let differs = result.as_ref().err() == Some(&Error::StorageUnavailable { reason: CHANGED_HISTORY });
-        if differs {
-            self.reversals.close_connections();
-        }
-        differs
     }
 
     /// Takes places for commands in the queues.
@@ -309,6 +303,12 @@ impl Bank {
             false => last,
         }
     }
+}
+
+/// Whether the executor found other events than the reversal was made from: one was recorded meanwhile, or the connection that read it
+/// leads to a former primary.
+fn has_changed_history(result: &CommandResult) -> bool {
+    result.as_ref().err() == Some(&Error::StorageUnavailable { reason: CHANGED_HISTORY })
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use super::{command::Error, pending::Pending};
 
 /// How many commands of streams join a batch.
 const STREAM_COMMANDS_OF_BATCH_MAX: usize = 256;
+/// How many commands of a batch are kept for streams that wait, so that requests do not shut them out.
+const STREAM_COMMANDS_OF_BATCH_MIN: usize = 32;
 
 /// The sending side of a queue.
 pub(super) struct QueueSender {
@@ -61,45 +63,67 @@ impl CommandQueue {
 
     /// Takes work for a batch of at most `commands_max` commands. Work with more commands is taken alone.
     pub(super) fn take(&mut self, commands_max: usize) -> Vec<Pending> {
-        let mut taken = self.take_more(commands_max);
+        let mut taken = self.take_more(commands_max, &[]);
         if taken.is_empty() {
-            taken.extend(self.next(true));
+            taken.extend(self.next());
         }
         taken
     }
 
-    /// Takes work of at most `commands_max` commands: first that of requests, then that of streams.
-    pub(super) fn take_more(&mut self, commands_max: usize) -> Vec<Pending> {
+    /// Takes work that fits into a batch of at most `commands_max` commands: first that of requests, then that of streams. If commands
+    /// of streams wait, some get a place before all requests do.
+    pub(super) fn take_more(&mut self, commands_max: usize, batch: &[Pending]) -> Vec<Pending> {
         let mut taken = Vec::new();
-        let (mut commands, mut of_streams) = (0, 0);
-        while commands < commands_max
-            && let Some(pending) = self.next(of_streams < STREAM_COMMANDS_OF_BATCH_MAX)
-        {
+        let commands_max = commands_max.saturating_sub(batch.iter().map(|pending| pending.commands().len()).sum());
+        let mut of_streams = batch.iter().filter(|pending| pending.is_of_stream()).count();
+        let mut commands = 0;
+        let for_streams =
+            self.streams.len().min(STREAM_COMMANDS_OF_BATCH_MIN.saturating_sub(of_streams)).min(commands_max);
+        loop {
+            // The first work may take the whole batch: it would not fit next time either.
+            let limit = if taken.is_empty() { commands_max } else { commands_max - for_streams };
+            if commands >= limit {
+                break;
+            }
+            let Some(pending) = self.next_before_streams() else { break };
             commands += pending.commands().len();
-            of_streams += usize::from(pending.is_of_stream());
-            if commands > commands_max {
+            if commands > limit {
+                commands -= pending.commands().len();
                 self.carried.push_front(pending);
                 break;
             }
+            of_streams += usize::from(pending.is_of_stream());
+            taken.push(pending);
+        }
+        // Carried commands of streams are older than those in their queue.
+        let is_next = !self.carried.iter().any(Pending::is_of_stream);
+        while is_next
+            && of_streams < STREAM_COMMANDS_OF_BATCH_MAX
+            && commands < commands_max
+            && let Ok(pending) = self.streams.try_recv()
+        {
+            commands += pending.commands().len();
+            of_streams += 1;
             taken.push(pending);
         }
         taken
     }
 
-    /// The next work whose caller still waits. Other work is dropped: its commands are not executed.
-    fn next(&mut self, with_streams: bool) -> Option<Pending> {
+    /// The next work whose caller still waits, of those before the queue of streams. Other work is dropped: its commands are not
+    /// executed.
+    fn next_before_streams(&mut self) -> Option<Pending> {
         loop {
-            let next = self.carried.pop_front().or_else(|| self.requests.try_recv().ok());
-            let mut pending = match next {
-                Some(pending) => pending,
-                None if with_streams => self.streams.try_recv().ok()?,
-                None => return None,
-            };
+            let mut pending = self.carried.pop_front().or_else(|| self.requests.try_recv().ok())?;
             pending.queue_places = None;
             if !pending.is_abandoned() {
                 return Some(pending);
             }
         }
+    }
+
+    /// The next work of all. Commands of streams are never dropped.
+    fn next(&mut self) -> Option<Pending> {
+        self.next_before_streams().or_else(|| self.streams.try_recv().ok())
     }
 
     /// Puts work back before the work that was accepted later.
@@ -108,7 +132,7 @@ impl CommandQueue {
             return;
         }
         self.carried.extend(work);
-        // The sort is stable. Clients that wait for no answer have accepted work in the order in which they sent it.
+        // Commands of one stream can have the same time. A stable sort keeps their order.
         self.carried.make_contiguous().sort_by_key(|pending| pending.accepted_at);
     }
 
@@ -124,7 +148,7 @@ impl CommandQueue {
 
     /// Rejects all waiting work. Nothing was written for it. `reason` is a sentence.
     pub(super) fn reject_all(&mut self, reason: &'static str) {
-        while let Some(pending) = self.next(true) {
+        while let Some(pending) = self.next() {
             pending.reject(&Error::StorageUnavailable { reason });
         }
     }
@@ -182,7 +206,7 @@ mod tests {
         assert!(sender.send(batch));
         let (last, _last_result) = Pending::of_accounts(&[3]);
         assert!(sender.send(last));
-        assert!(queue.take_more(4).is_empty(), "it does not join another batch");
+        assert!(queue.take_more(4, &[]).is_empty(), "it does not join another batch");
         assert_eq!(accounts(&queue.take(4)), [9]);
         assert_eq!(accounts(&queue.take(4)), [3]);
     }
@@ -211,6 +235,56 @@ mod tests {
         assert_eq!(window.available_permits(), 0);
         drop(taken);
         assert_eq!(window.available_permits(), 1);
+    }
+
+    /// A command of a stream. Its window is not limited.
+    fn of_stream(account: u128) -> Pending {
+        let places = Arc::new(Semaphore::new(2));
+        let place = || Arc::clone(&places).try_acquire_owned().expect("a place");
+        let (mut pending, _result) = Pending::of_accounts(&[account]);
+        pending.stream_place = Some(StreamPlace { of_stream: place(), of_all_streams: Some(place()) });
+        pending
+    }
+
+    #[test]
+    fn streams_get_places_although_requests_would_fill_every_batch() {
+        let (sender, mut queue, _results) = queue_of(&[1; 600]);
+        for _ in 0..100 {
+            assert!(sender.send(of_stream(2)));
+        }
+        let taken = accounts(&queue.take(512));
+        let of_streams = taken.iter().filter(|account| **account == 2).count();
+        assert_eq!((taken.len(), of_streams), (512, STREAM_COMMANDS_OF_BATCH_MIN));
+        assert!(taken[..480].iter().all(|account| *account == 1), "requests come first");
+        assert_eq!(accounts(&queue.take(512)).len(), 120 + 68);
+    }
+
+    #[test]
+    fn streams_do_not_shut_out_a_large_batch() {
+        let (sender, mut queue, _results) = queue_of(&[1]);
+        let (batch, _result) = batch_of(500);
+        assert!(sender.send(batch));
+        for _ in 0..100 {
+            assert!(sender.send(of_stream(2)));
+        }
+        let first = accounts(&queue.take(512));
+        assert_eq!((first[0], first.len()), (1, 1 + 100), "the batch does not fit beside the first command");
+        assert!(sender.send(of_stream(2)));
+        assert_eq!(accounts(&queue.take(512)), [9, 2]);
+    }
+
+    #[test]
+    fn carried_commands_of_a_stream_come_before_its_later_ones() {
+        let (sender, mut queue, _results) = queue_of(&[]);
+        for account in [1, 2, 3] {
+            assert!(sender.send(of_stream(account)));
+        }
+        let taken = queue.take(2);
+        queue.put_back(taken);
+        let (batch, _result) = batch_of(3);
+        assert!(sender.send(batch));
+        assert_eq!(accounts(&queue.take(4)), [1, 2, 3]);
+        assert_eq!(accounts(&queue.take(4)), [9]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum Error {
     #[error("the service refused the import: {0}")]
     Refused(String),
     #[error(
-        "the service does not accept the access token: {reason}. Line {line} and the lines after it are not done: get a new \
+        "the service does not accept the access token: {reason}. Line {line} and the lines after it may not be done: get a new \
          token and run the same command again, no command is executed twice"
     )]
     TokenRejected { line: u64, reason: String },
@@ -50,4 +50,6 @@ pub enum Error {
     Protocol(String),
     #[error("the file of the refusals {path} cannot be written: {source}")]
     RefusalFile { path: PathBuf, source: io::Error },
+    #[error("--refusals names the file of the commands, {path}, which would be emptied: name another file")]
+    RefusalFileIsInput { path: PathBuf },
 }

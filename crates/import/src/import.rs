@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
@@ -15,7 +16,7 @@ use crate::{
     refusal_file::RefusalFile,
     result_reader::{End, ItemResult, receive},
     retry::RetryPolicy,
-    summary::Summary,
+    summary::{Event, Summary},
     window::Window,
 };
 
@@ -23,27 +24,6 @@ use crate::{
 const RESULT_BATCHES_MAX: usize = 4;
 /// How long the import waits for the end of an answer that is complete.
 const ANSWER_END_MS_MAX: u64 = 1_000;
-
-/// A sign of life of an import.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Results have arrived.
-    Progress {
-        /// The number of commands with a result.
-        commands: u64,
-        /// The number of bytes read from the file, before decompression.
-        bytes_read: u64,
-    },
-    /// A request was interrupted; another one continues after the wait.
-    Retry {
-        /// The reason of the interruption.
-        reason: &'a str,
-        /// The number of attempts in a row without a result.
-        attempts: u32,
-        /// The wait.
-        wait: Duration,
-    },
-}
 
 /// An import of one input.
 pub struct Import {
@@ -67,6 +47,19 @@ enum Attempt {
     Interrupted { reason: String, retry_after: Option<Duration> },
     /// The service does not accept the token.
     Unauthenticated(String),
+}
+
+/// A request that is being sent, and its answer.
+struct Exchange {
+    /// Whether the answer has begun. Until then only one line is sent. A proxy that cannot pass on both directions at once never lets
+    /// it begin, or drops a part of what is sent then: two lines could become one (Go's HTTP/1 server does that).
+    has_begun: bool,
+    /// Whether the service reads more of the request.
+    takes_more: bool,
+    /// The index of the next result.
+    next_index: u64,
+    /// When the wait for the next result began.
+    heard_at: Instant,
 }
 
 impl Import {
@@ -162,61 +155,59 @@ impl Import {
     async fn exchange(&mut self, on_event: &mut impl FnMut(Event<'_>)) -> Result<Attempt, Error> {
         let (request, body) = self.endpoint.request()?;
         let mut body = Some(body);
-        // Until the answer begins, only one line is sent. A proxy that cannot pass on both directions at once never lets it begin, or
-        // drops a part of what is sent then: two lines could become one (Go's HTTP/1 server does that).
-        let mut has_begun = false;
-        let mut takes_more = true;
         let (sender, mut results) = mpsc::channel(RESULT_BATCHES_MAX);
         // Dropped at the end of this function, which closes the connection.
         let mut receiver = AbortOnDropHandle::new(tokio::spawn(receive(request, sender)));
-        let mut next_index = 0;
-        let mut heard_at = Instant::now();
+        let mut exchange = Exchange { has_begun: false, takes_more: true, next_index: 0, heard_at: Instant::now() };
         self.window.rewind();
         loop {
-            if self.input_end.is_some() && !self.window.has_unsent() {
-                // Ends the request.
+            if self.has_sent_all() {
                 body = None;
                 if self.window.is_empty() {
                     let _ = timeout(Duration::from_millis(ANSWER_END_MS_MAX), &mut receiver).await;
                     return Ok(Attempt::Done);
                 }
             }
-            let can_send = takes_more && self.window.has_unsent() && (has_begun || !self.window.has_sent());
-            let can_read = self.input_end.is_none() && !self.window.has_unsent() && !self.window.is_full();
             let is_waiting = !self.window.is_empty();
+            let (can_send, can_read) = (self.can_send(&exchange), self.can_read());
             tokio::select! {
-                batch = results.recv() => {
-                    let Some(batch) = batch else {
-                        let end = (&mut receiver).await;
-                        return self.interpret(end.map_err(|error| Error::Protocol(error.to_string()))?);
-                    };
-                    heard_at = Instant::now();
-                    has_begun = true;
-                    self.is_reached = true;
-                    let ended = self.record_batch(&batch, &mut next_index)?;
-                    if !batch.is_empty() {
-                        on_event(Event::Progress { commands: self.summary.commands(), bytes_read: self.input.bytes_read() });
+                batch = results.recv() => match batch {
+                    Some(batch) => {
+                        if let Some(attempt) = self.record_batch(&batch, &mut exchange, on_event)? {
+                            return Ok(attempt);
+                        }
                     }
-                    if let Some(attempt) = ended {
-                        return Ok(attempt);
-                    }
-                }
+                    None => return self.interpret((&mut receiver).await.map_err(|error| Error::Protocol(error.to_string()))?),
+                },
                 permit = reserve(body.as_ref()), if can_send => match permit {
-                    Some(permit) => permit.send(self.window.next_piece(has_begun)),
+                    Some(permit) => permit.send(self.window.next_piece(exchange.has_begun)),
                     // The service reads no more; the answer says why.
-                    None => takes_more = false,
+                    None => exchange.takes_more = false,
                 },
                 block = self.input.next(), if can_read => {
                     if !is_waiting {
-                        heard_at = Instant::now();
+                        exchange.heard_at = Instant::now();
                     }
                     self.read_block(block);
                 }
-                () = sleep_until(heard_at + self.policy.result_wait_max), if is_waiting => {
+                () = sleep_until(exchange.heard_at + self.policy.result_wait_max), if is_waiting => {
                     return Ok(Attempt::Interrupted { reason: self.no_result(), retry_after: None });
                 }
             }
         }
+    }
+
+    /// Whether every line of the input is sent or done, so that the request ends.
+    fn has_sent_all(&self) -> bool {
+        self.input_end.is_some() && !self.window.has_unsent()
+    }
+
+    fn can_send(&self, exchange: &Exchange) -> bool {
+        exchange.takes_more && self.window.has_unsent() && (exchange.has_begun || !self.window.has_sent())
+    }
+
+    fn can_read(&self) -> bool {
+        self.input_end.is_none() && !self.window.has_unsent() && !self.window.is_full()
     }
 
     fn no_result(&self) -> String {
@@ -226,14 +217,26 @@ impl Import {
         )
     }
 
-    fn record_batch(&mut self, batch: &[ItemResult], next_index: &mut u64) -> Result<Option<Attempt>, Error> {
+    /// Counts results that arrived together. Returns how the attempt ends, if one of them ends it.
+    fn record_batch(
+        &mut self,
+        batch: &[ItemResult],
+        exchange: &mut Exchange,
+        on_event: &mut impl FnMut(Event<'_>),
+    ) -> Result<Option<Attempt>, Error> {
+        (exchange.heard_at, exchange.has_begun, self.is_reached) = (Instant::now(), true, true);
+        let mut ended = None;
         for result in batch {
-            if let Some(attempt) = self.record(result, *next_index)? {
-                return Ok(Some(attempt));
+            ended = self.record(result, exchange.next_index)?;
+            if ended.is_some() {
+                break;
             }
-            *next_index += 1;
+            exchange.next_index += 1;
         }
-        Ok(None)
+        if !batch.is_empty() {
+            on_event(Event::Progress { commands: self.summary.commands(), bytes_read: self.input.bytes_read() });
+        }
+        Ok(ended)
     }
 
     /// Counts a result. Returns how the attempt ends, if this result ends it.
@@ -291,7 +294,7 @@ impl Import {
 }
 
 /// Waits until the connection takes another piece of the request. `None`: it takes none any more.
-async fn reserve(body: Option<&mpsc::Sender<bytes::Bytes>>) -> Option<mpsc::Permit<'_, bytes::Bytes>> {
+async fn reserve(body: Option<&mpsc::Sender<Bytes>>) -> Option<mpsc::Permit<'_, Bytes>> {
     match body {
         Some(body) => body.reserve().await.ok(),
         None => std::future::pending().await,

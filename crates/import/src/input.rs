@@ -2,8 +2,9 @@
 //! at most a few blocks ahead.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Cursor, ErrorKind, Read},
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::PathBuf,
     sync::{
         Arc,
@@ -45,6 +46,21 @@ pub struct Input {
     blocks: mpsc::Receiver<Block>,
     bytes_read: Arc<AtomicU64>,
     length: Option<u64>,
+    file: Option<FileId>,
+}
+
+/// A file, whatever the path that leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// `None` for a pipe or a device.
+    pub(crate) fn of(metadata: &Metadata) -> Option<Self> {
+        metadata.is_file().then(|| Self { device: metadata.dev(), inode: metadata.ino() })
+    }
 }
 
 impl Input {
@@ -54,15 +70,22 @@ impl Input {
     /// [`Error::Open`]. Errors of reading arrive in the place of the lines that cannot be read.
     pub fn open(source: &Source, key_prefix: Option<String>) -> Result<Self, Error> {
         match source {
-            Source::StandardInput => Ok(Self::read(io::stdin(), "standard input", KeyPrefix(key_prefix), None)),
+            Source::StandardInput => {
+                let file = io::stdin().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
+                let input = Self::read(io::stdin(), "standard input", KeyPrefix(key_prefix), None);
+                Ok(Self { file: file.ok().as_ref().and_then(FileId::of), ..input })
+            }
             Source::File(path) => {
-                let file = File::open(path).map_err(|source| Error::Open { path: path.clone(), source })?;
-                let length = file.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len());
+                let failed = |source| Error::Open { path: path.clone(), source };
+                let file = File::open(path).map_err(failed)?;
+                let metadata = file.metadata().map_err(failed)?;
+                let length = metadata.is_file().then(|| metadata.len());
                 let prefix = key_prefix.or_else(|| {
                     let name = path.file_name()?.to_string_lossy();
                     Some(name.strip_suffix(".gz").unwrap_or(&name).to_owned())
                 });
-                Ok(Self::read(file, &path.display().to_string(), KeyPrefix(prefix), length))
+                let input = Self::read(file, &path.display().to_string(), KeyPrefix(prefix), length);
+                Ok(Self { file: FileId::of(&metadata), ..input })
             }
         }
     }
@@ -85,12 +108,17 @@ impl Input {
                 let _ = lines.blocks.blocking_send(Err(error));
             }
         });
-        Self { blocks, bytes_read, length }
+        Self { blocks, bytes_read, length, file: None }
     }
 
     /// The number of bytes of the file, if it is one.
     pub fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    /// The file that is read, if it is one.
+    pub(crate) fn file(&self) -> Option<FileId> {
+        self.file
     }
 
     /// The number of bytes that were read so far, before decompression.

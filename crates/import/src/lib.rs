@@ -20,9 +20,9 @@ mod window;
 
 pub use endpoint::{Endpoint, ResultForm, Token};
 pub use error::Error;
-pub use import::{Event, Import};
+pub use import::Import;
 pub use input::{Input, Source};
 pub use key::KeyPrefix;
 pub use refusal_file::RefusalFile;
 pub use retry::RetryPolicy;
-pub use summary::{Refusals, Summary};
+pub use summary::{Event, Refusals, Summary};

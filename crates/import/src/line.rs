@@ -1,11 +1,13 @@
 //! Splits the bytes of an input into lines. The pieces can end anywhere, also inside a line or a UTF-8 character.
 
-/// The longest line that the service accepts.
+/// The longest line that the service accepts, without its end.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+/// What is kept of a line that is too long: one byte too many, and a carriage return that may be a part of the line's end.
+const LONG_LINE_BYTES: usize = LINE_BYTES_MAX + 2;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A line that is not blank, without its end and without surrounding spaces.
+/// A line that is not blank, without its end and without surrounding spaces; or the beginning of one that is too long.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RawLine {
     /// The number in the file, from 1. Blank lines count here.
@@ -15,7 +17,8 @@ pub(crate) struct RawLine {
 
 /// The line that has begun.
 ///
-/// Of a line that is too long only one byte beyond the limit is kept: enough for the service to refuse it.
+/// Of a line that is too long only so much is kept that the service refuses it. It is not trimmed: its beginning could be a blank
+/// line or a valid command.
 #[derive(Default)]
 pub(crate) struct LineSplitter {
     text: Vec<u8>,
@@ -46,7 +49,7 @@ impl LineSplitter {
     }
 
     fn extend(&mut self, bytes: &[u8]) {
-        let free = (LINE_BYTES_MAX + 1).saturating_sub(self.text.len());
+        let free = (BYTE_ORDER_MARK.len() + LONG_LINE_BYTES).saturating_sub(self.text.len());
         self.text.extend_from_slice(&bytes[..bytes.len().min(free)]);
     }
 
@@ -55,6 +58,10 @@ impl LineSplitter {
         self.ended_lines += 1;
         if self.ended_lines == 1 && text.starts_with(BYTE_ORDER_MARK) {
             text.drain(..BYTE_ORDER_MARK.len());
+        }
+        if text.strip_suffix(b"\r").unwrap_or(&text).len() > LINE_BYTES_MAX {
+            text.truncate(LONG_LINE_BYTES);
+            return Some(RawLine { number: self.ended_lines, text });
         }
         let trimmed = text.trim_ascii();
         if trimmed.len() < text.len() {
@@ -94,12 +101,38 @@ mod tests {
     }
 
     #[test]
-    fn of_a_line_that_is_too_long_one_byte_too_many_is_kept() {
+    fn a_line_that_is_too_long_is_kept_although_its_beginning_is_blank() {
+        let valid = b"{\"a\":1}";
+        let spaces = |count| vec![b' '; count];
+        let long = [
+            [valid, &spaces(LINE_BYTES_MAX)[..], b"garbage"].concat(),
+            [&spaces(LINE_BYTES_MAX)[..], valid].concat(),
+            spaces(LINE_BYTES_MAX + 1),
+            [&spaces(LINE_BYTES_MAX)[..], b"\r\r"].concat(),
+            [BYTE_ORDER_MARK, &spaces(LINE_BYTES_MAX + 1)[..]].concat(),
+        ];
+        for (line, end) in long.iter().flat_map(|line| [(line, "\n"), (line, "\r\n"), (line, "")]) {
+            let found = split(&[line, end.as_bytes()]);
+            let [(1, kept)] = &found[..] else { panic!("{} lines", found.len()) };
+            // The service does not count one carriage return.
+            assert!(kept.strip_suffix(b"\r").unwrap_or(kept).len() > LINE_BYTES_MAX, "{}", kept.len());
+        }
+        let fitting = [&valid[..], &spaces(LINE_BYTES_MAX - valid.len())[..]].concat();
+        for line in [fitting.clone(), [BYTE_ORDER_MARK, &fitting[..]].concat()] {
+            for end in ["\n", "\r\n", ""] {
+                assert_eq!(split(&[&line, end.as_bytes()]), [(1, valid.to_vec())]);
+            }
+        }
+        assert_eq!(split(&[&spaces(LINE_BYTES_MAX), b"\r\n"]), []);
+    }
+
+    #[test]
+    fn of_a_line_that_is_too_long_two_bytes_too_many_are_kept() {
         let mut splitter = LineSplitter::default();
         for _ in 0..100 {
             assert_eq!(splitter.push(&[b'x'; LINE_BYTES_MAX]), []);
         }
         let lines = splitter.push(b"x\nshort\n");
-        assert_eq!(lines.iter().map(|line| line.text.len()).collect::<Vec<_>>(), [LINE_BYTES_MAX + 1, 5]);
+        assert_eq!(lines.iter().map(|line| line.text.len()).collect::<Vec<_>>(), [LONG_LINE_BYTES, 5]);
     }
 }

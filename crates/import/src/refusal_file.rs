@@ -1,7 +1,7 @@
 //! Writes the refused commands to a file: NDJSON, one refusal a line, with the line's number and text.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -9,7 +9,12 @@ use std::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{error::Error, key::Line, result_reader::ItemResult};
+use crate::{
+    error::Error,
+    input::{FileId, Input},
+    key::Line,
+    result_reader::ItemResult,
+};
 
 /// The file of the refusals.
 pub struct RefusalFile {
@@ -39,8 +44,12 @@ impl RefusalFile {
     /// Creates the file, or empties it.
     ///
     /// # Errors
-    /// [`Error::RefusalFile`].
-    pub fn create(path: &Path) -> Result<Self, Error> {
+    /// [`Error::RefusalFileIsInput`] if it is the file that `input` reads, or [`Error::RefusalFile`].
+    pub fn create(path: &Path, input: &Input) -> Result<Self, Error> {
+        let existing = fs::metadata(path).ok().as_ref().and_then(FileId::of);
+        if existing.is_some() && existing == input.file() {
+            return Err(Error::RefusalFileIsInput { path: path.to_owned() });
+        }
         let file = File::create(path).map_err(|source| Error::RefusalFile { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
     }

@@ -1,9 +1,30 @@
-//! Counts the results of an import.
+//! Reports on an import: its progress, and the counts of its results.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The number of line numbers that are kept of each code.
 const LINES_KEPT_MAX: usize = 5;
+
+/// Progress of an import.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Results have arrived.
+    Progress {
+        /// The number of commands with a result.
+        commands: u64,
+        /// The number of bytes read from the file, before decompression.
+        bytes_read: u64,
+    },
+    /// A request was interrupted; another one continues after the wait.
+    Retry {
+        /// The reason of the interruption.
+        reason: &'a str,
+        /// The number of attempts in a row without a result.
+        attempts: u32,
+        /// The wait.
+        wait: Duration,
+    },
+}
 
 /// The results so far.
 #[derive(Clone, Debug, Default)]

@@ -31,12 +31,12 @@ const POLL_MS_MAX: u64 = 250;
 /// Pause after a batch that reached the head, unless a query waits. Because of the pause, more events share a transaction, and a row
 /// that changes often is written once. The pause grows with the batch, so it is long only with some 10 000 events/s. It also grows with
 /// the number of partitions, because each of them has a projector: their transactions together cost as much as those of one.
-const REST_US_PER_EVENT: u64 = 100;
-const REST_MS_MIN: u64 = 5;
-const REST_MS_MAX: u64 = 100;
+const PAUSE_US_PER_EVENT: u64 = 100;
+const PAUSE_MS_MIN: u64 = 5;
+const PAUSE_MS_MAX: u64 = 100;
 /// Interval at which the projector checks whether another instance still moves the views. It is longer than a batch of the other
 /// instance and its pause, else both would take over from each other.
-const WATCH_MS: u64 = 250;
+const WATCH_MS: u64 = 300;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
 /// Time limit for opening a connection.
@@ -62,7 +62,7 @@ pub struct Projector {
     partitions: Partitions,
     poll_ms: u64,
     /// The pause after the last batch.
-    rest: Duration,
+    pause: Duration,
 }
 
 impl Projector {
@@ -94,7 +94,7 @@ impl Projector {
             watched: None,
             partitions,
             poll_ms: POLL_MS_MIN,
-            rest: Duration::ZERO,
+            pause: Duration::ZERO,
         };
         (projector, progress)
     }
@@ -146,7 +146,7 @@ impl Projector {
                         () = shutdown.cancelled() => {}
                     }
                 };
-                let _ = timeout(self.rest, woken).await;
+                let _ = timeout(self.pause, woken).await;
             }
             BatchOutcome::Idle if self.watched.is_some() => {
                 let _ = timeout(Duration::from_millis(WATCH_MS), shutdown.cancelled()).await;
@@ -260,7 +260,7 @@ impl Projector {
     async fn project(&mut self, connection: &mut PgConnection, takes_over: bool) -> Result<BatchOutcome> {
         let _timer = METRICS.projection_duration.start_timer();
         let mut batches = self.read_batches(connection).await?;
-        self.rest = rest_after(batches.iter().map(EventBatch::len).max().unwrap_or_default(), self.partitions);
+        self.pause = pause_after(batches.iter().map(EventBatch::len).max().unwrap_or_default(), self.partitions);
         let mut transaction = connection.begin().await?;
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
         if checkpoints.is_empty() || self.projections.moved_by_other_instance(&checkpoints) && !takes_over {
@@ -319,10 +319,10 @@ impl Projector {
 }
 
 /// The pause after a batch of so many events.
-fn rest_after(events: usize, partitions: Partitions) -> Duration {
+fn pause_after(events: usize, partitions: Partitions) -> Duration {
     let partitions = u32::from(partitions.count().unsigned_abs());
-    let of_one = Duration::from_micros(REST_US_PER_EVENT * events as u64).max(Duration::from_millis(REST_MS_MIN));
-    (of_one * partitions).min(Duration::from_millis(REST_MS_MAX))
+    let of_one = Duration::from_micros(PAUSE_US_PER_EVENT * events as u64).max(Duration::from_millis(PAUSE_MS_MIN));
+    (of_one * partitions).min(Duration::from_millis(PAUSE_MS_MAX))
 }
 
 /// Completes at the next append of this process. Never completes after the executors have ended.
@@ -338,7 +338,13 @@ mod tests {
 
     #[test]
     fn pause_grows_with_the_batch_between_its_limits() {
-        let pauses = [0, 50, 600, 1_000, 20_000].map(|events| rest_after(events).as_millis());
+        let pauses = [0, 50, 600, 1_000, 20_000].map(|events| pause_after(events, Partitions::ONE).as_millis());
         assert_eq!(pauses, [5, 5, 60, 100, 100]);
+    }
+
+    #[test]
+    fn pause_grows_with_the_number_of_partitions() {
+        let of_16 = Partitions::new(16).expect("a valid count");
+        assert_eq!([0, 20_000].map(|events| pause_after(events, of_16).as_millis()), [80, 100]);
     }
 }

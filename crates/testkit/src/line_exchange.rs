@@ -63,13 +63,15 @@ impl LineExchange {
         }
     }
 
-    /// Sends this piece up to so many times, and stops when the service has read nothing for a while. Returns how often it was sent.
+    /// Sends this piece up to so many times, and stops when the service has read nothing for a while. Returns how often it was sent
+    /// completely. A part of another one may have been sent, so that the body cannot continue.
     pub async fn send_until_blocked(&mut self, piece: &str, times: usize) -> usize {
         let chunk = format!("{:x}\r\n{piece}\r\n", piece.len());
         for sent in 0..times {
             let write = timeout(Duration::from_secs(BLOCKED_S), self.sender.write_all(chunk.as_bytes())).await;
-            if !matches!(write, Ok(Ok(()))) {
-                return sent;
+            match write {
+                Ok(written) => written.expect("the service keeps the connection open"),
+                Err(_) => return sent,
             }
         }
         times

@@ -107,7 +107,10 @@ impl Intake {
                 }
                 self.count += 1;
             }
-            self.wait_for_rate().await;
+            if !self.wait_for_rate().await {
+                (self.line, self.has_ended, self.is_broken) = (None, true, true);
+                return Some(Slot::Done(CommandResult::Failed(shutting_down())));
+            }
             let (line, commands) = self.line.take().zip(self.commands.take())?;
             match self.prepare(line) {
                 Err(problem) => {
@@ -150,6 +153,15 @@ impl Intake {
     async fn receive_within_limit(&mut self) -> Received {
         let app = &self.batch.app;
         loop {
+            // Most lines arrive together with others.
+            match self.lines.buffered() {
+                Some(Line::Empty) => {
+                    self.deadline = None;
+                    continue;
+                }
+                Some(line) => return Received::Line(line),
+                None => {}
+            }
             let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + app.idle_timeout);
             let line = select! {
                 biased;
@@ -165,16 +177,20 @@ impl Intake {
         }
     }
 
-    /// Takes a line from the caller's bucket. It waits until the bucket has one.
-    async fn wait_for_rate(&mut self) {
-        if self.is_taken {
-            return;
-        }
-        let Some((limiter, key)) = self.batch.app.rate_limiter.as_ref().zip(self.batch.client_key()) else { return };
-        while let Err(wait) = limiter.take(&key) {
-            sleep(wait).await;
+    /// Takes a line from the caller's bucket. It waits until the bucket has one, and returns `false` if shutdown begins before.
+    async fn wait_for_rate(&mut self) -> bool {
+        let app = &self.batch.app;
+        let bucket = app.rate_limiter.as_ref().zip(self.batch.client_key()).filter(|_| !self.is_taken);
+        if let Some((limiter, key)) = bucket {
+            while let Err(wait) = limiter.take(&key) {
+                select! {
+                    () = app.shutdown.cancelled() => return false,
+                    () = sleep(wait) => {}
+                }
+            }
         }
         self.is_taken = true;
+        true
     }
 
     /// The command of a line.
@@ -214,7 +230,8 @@ impl Authority {
         Self { expires_at, end: Box::pin(end), has_ended: false }
     }
 
-    /// Rejects a caller whose token has expired or was withdrawn. Each line polls the end, so that it needs no task.
+    /// Rejects a caller whose token has expired or was withdrawn. Each line polls the end, so that it needs no task. Between two lines
+    /// the end holds no lock that others wait for.
     fn require(&mut self) -> Result<(), Problem> {
         let Some(expires_at) = self.expires_at else { return Ok(()) };
         self.has_ended = self.has_ended || Instant::now() >= expires_at || self.end.as_mut().now_or_never().is_some();

@@ -79,8 +79,7 @@ struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 impl<'a> Members<'a> {
     fn parse(json: &'a [u8]) -> Result<Self, ItemError> {
         serde_json::from_slice(json).map_err(|error| {
-            let detail = format!("A command must be a JSON object: {error}.");
-            ItemError::NotACommand(Problem::new(ErrorCode::MalformedRequest, detail))
+            ItemError::NotACommand(malformed(None, format!("A command must be a JSON object: {error}.")))
         })
     }
 

@@ -37,10 +37,8 @@ use passbook_event_store::Position;
 
 /// The most commands of a batch.
 const COMMANDS_MAX: usize = 1_000;
-/// The most memory of the result of a command, besides what it repeats of the request.
-const RESULT_KIB_MAX: u64 = 2;
-/// How often a result may repeat a part of the request: as a name, and in two texts about it.
-const REPETITIONS: u64 = 3;
+/// The memory that is reserved for the result of a command.
+const RESULT_KIB: u64 = 2;
 
 /// A batch of commands.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -91,23 +89,34 @@ pub async fn execute(
         Ok(limit) => limit,
         Err(refused) => return Ok(*refused),
     };
-    let items = parse_items(mode, &commands)?;
-    reserve(&batch, budget, body_kib * REPETITIONS + commands.len() as u64 * RESULT_KIB_MAX)?;
-    let mut response = match mode {
-        Mode::Atomic => {
-            let key = key.filter(|_| !batch.dry_run).map(|key| IdempotencyKey {
-                key,
-                fingerprint: fingerprint(&Method::POST, PATH, &canonical(json.bytes()), b""),
-            });
-            execute_atomic(&batch, items, key).await?
-        }
-        Mode::Each => execute_each(&batch, items).await?,
+    let key = key.filter(|_| !batch.dry_run).map(|key| {
+        let fingerprint = fingerprint(&Method::POST, PATH, &canonical(json.bytes()), b"");
+        IdempotencyKey { key, fingerprint }
+    });
+    let kib = body_kib + commands.len() as u64 * RESULT_KIB;
+    let result = match reserve(&batch, budget, kib) {
+        Ok(()) => execute_commands(&batch, mode, &commands, key).await,
+        Err(problem) => Err(problem),
     };
+    let mut response = result.unwrap_or_else(IntoResponse::into_response);
     if let Some(limit) = limit {
         response.headers_mut().insert(RATELIMIT, limit);
     }
     response.extensions_mut().insert(ReservedBody);
     Ok(response)
+}
+
+async fn execute_commands(
+    batch: &Batch,
+    mode: Mode,
+    commands: &[&RawValue],
+    key: Option<IdempotencyKey>,
+) -> Result<Response, Problem> {
+    let items = parse_items(mode, commands)?;
+    match mode {
+        Mode::Atomic => execute_atomic(batch, items, key).await,
+        Mode::Each => execute_each(batch, items).await,
+    }
 }
 
 /// The memory for the body. One without a length may have any up to the limit.

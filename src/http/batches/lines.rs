@@ -90,7 +90,7 @@ impl Lines {
     }
 
     /// The next line, if its end has arrived.
-    fn buffered(&mut self) -> Option<Line> {
+    pub fn buffered(&mut self) -> Option<Line> {
         if let Some(at) = self.chunk.iter().position(|byte| *byte == b'\n') {
             let rest = self.chunk.split_off(at + 1);
             let mut end = mem::replace(&mut self.chunk, rest);

@@ -2,7 +2,7 @@
 
 mod exchange;
 mod intake;
-mod item;
+pub mod item;
 mod item_fields;
 mod json;
 mod lines;
@@ -60,7 +60,7 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "only the derive reads it")]
 pub struct PreferHeader {
-    /// `return=minimal` shortens each result to `index`, `status`, and `version` or `code` (RFC 7240).
+    /// `return=minimal` shortens each result to `index`, `status`, `version` or `code`, and `replayed` (RFC 7240).
     #[param(rename = "Prefer", required = false, nullable = false, example = "return=representation")]
     prefer: Option<String>,
 }

@@ -188,7 +188,9 @@ impl CommandResult {
                 let replayed = problem.is_replayed();
                 ResultBody { problem: Some(problem.body(path, request_id)), replayed, ..empty }
             }
-            (Self::Failed(problem), Form::Minimal) => ResultBody { code: Some(problem.code()), ..empty },
+            (Self::Failed(problem), Form::Minimal) => {
+                ResultBody { code: Some(problem.code()), replayed: problem.is_replayed(), ..empty }
+            }
         }
     }
 }

@@ -17,6 +17,11 @@ use crate::http::{error_code::ErrorCode, problem::Problem};
 pub const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 /// How long a body may take to arrive, in milliseconds.
 const BODY_MS_MAX: u64 = 10_000;
+/// The most bytes of the name of a malformed field.
+const FIELD_BYTES_MAX: usize = 100;
+/// The most bytes of the description of a malformed field. It can repeat a value of the request, and hundreds of problems of one
+/// batch can wait in memory.
+const DETAIL_BYTES_MAX: usize = 300;
 
 /// A body that has arrived completely, without a byte order mark.
 #[derive(Clone, Debug)]
@@ -111,11 +116,20 @@ pub fn parse<'a, B: Deserialize<'a>>(body: &'a [u8]) -> Result<B, Problem> {
     })
 }
 
-/// 400 `malformed_request`, with the field if it is known.
+/// 400 `malformed_request`, with the field if it is known. Long texts are cut.
 pub fn malformed(field: Option<String>, detail: String) -> Problem {
+    let detail = cut(detail, DETAIL_BYTES_MAX);
     match field {
-        Some(field) => Problem::field(ErrorCode::MalformedRequest, field, detail),
+        Some(field) => Problem::field(ErrorCode::MalformedRequest, cut(field, FIELD_BYTES_MAX), detail),
         None => Problem::new(ErrorCode::MalformedRequest, detail),
+    }
+}
+
+/// The text, or its beginning in an allocation of that size.
+fn cut(text: String, bytes_max: usize) -> String {
+    match text.len() <= bytes_max {
+        true => text,
+        false => [&text[..text.floor_char_boundary(bytes_max)], "…"].concat(),
     }
 }
 

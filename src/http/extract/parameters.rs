@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+use super::body::malformed;
 use crate::http::{error_code::ErrorCode, openapi::PositionText, problem::Problem};
 use passbook_domain::{
     Amount, Channel, Currency,
@@ -268,9 +269,8 @@ pub fn currency(code: &str) -> Result<Currency, Problem> {
 /// # Errors
 /// 400 `malformed_request` if no channel has this name.
 pub fn channel(name: &str) -> Result<Channel, Problem> {
-    Channel::deserialize(name.into_deserializer()).map_err(|error: value::Error| {
-        Problem::field(ErrorCode::MalformedRequest, "channel", format!("channel is invalid: {error}."))
-    })
+    Channel::deserialize(name.into_deserializer())
+        .map_err(|error: value::Error| malformed(Some("channel".to_owned()), format!("channel is invalid: {error}.")))
 }
 
 /// A text that is stored for ever.

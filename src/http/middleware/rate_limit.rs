@@ -1,6 +1,6 @@
 //! Takes each request from the bucket of its caller, and adds the `RateLimit` headers to the response.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use tokio::time::sleep;
+use tokio::{select, time::sleep};
 
 use crate::http::{
     batches::is_slowed_down,
@@ -31,7 +31,11 @@ pub async fn enforce(State(app): State<AppState>, request: Request, next: Next) 
     let Some(key) = bucket_key(&mut parts, &app).await else {
         return Problem::from_code(ErrorCode::InternalError).into_response();
     };
-    let (limit, mut response) = match take(limiter, &key, is_slowed_down(&parts)).await {
+    let taken = match is_slowed_down(&parts) && is_accepted(&key, &app) {
+        true => Ok(wait_and_take(&app, limiter, &key).await),
+        false => limiter.take(&key),
+    };
+    let (limit, mut response) = match taken {
         Ok(remaining) => (remaining_header(remaining), next.run(Request::from_parts(parts, body)).await),
         Err(wait) => {
             let seconds = whole_seconds(wait);
@@ -46,14 +50,27 @@ pub async fn enforce(State(app): State<AppState>, request: Request, next: Next) 
     response
 }
 
-/// Takes a request from a bucket. One that is slowed down waits for it.
-async fn take(limiter: &RateLimiter, key: &ClientKey, is_slowed_down: bool) -> Result<u32, Duration> {
-    loop {
+/// Whether the bucket is that of an accepted caller: a request without a valid token is not worth a wait.
+fn is_accepted(key: &ClientKey, app: &AppState) -> bool {
+    match key {
+        ClientKey::Caller(_) => true,
+        ClientKey::Network(_) => !matches!(app.access, Access::Tokens(_)),
+    }
+}
+
+/// Takes a request from a bucket when it has one, and returns how many remain. After shutdown has begun, the request need not wait:
+/// its handler executes nothing any more.
+async fn wait_and_take(app: &AppState, limiter: &RateLimiter, key: &ClientKey) -> u32 {
+    while !app.shutdown.is_cancelled() {
         match limiter.take(key) {
-            Err(wait) if is_slowed_down => sleep(wait).await,
-            taken => return taken,
+            Ok(remaining) => return remaining,
+            Err(wait) => select! {
+                () = app.shutdown.cancelled() => {}
+                () = sleep(wait) => {}
+            },
         }
     }
+    0
 }
 
 /// Whether the path is that of a probe, which load balancers send all the time.

@@ -170,11 +170,11 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 /// Members of an object, some of which may be repeated.
-fn members() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
+pub(super) fn members() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
     vec((select(&FIELDS[..]), value()), 0..6)
 }
 
-fn object_text(members: &[(&str, Value)]) -> String {
+pub(super) fn object_text(members: &[(&str, Value)]) -> String {
     let members: Vec<String> = members.iter().map(|(name, value)| format!("{}: {value}", json!(name))).collect();
     format!(" {{{}\n}}", members.join(" ,\t"))
 }
@@ -202,7 +202,7 @@ fn is_allowed(shape: Shape, members: &[(&str, Value)]) -> bool {
     are_allowed && required.into_iter().all(|(required, _)| members.iter().any(|(name, _)| name == required))
 }
 
-fn is_accepted<B: DeserializeOwned>(body: &[u8]) -> bool {
+pub(super) fn is_accepted<B: DeserializeOwned>(body: &[u8]) -> bool {
     parse::<B>(body).is_ok()
 }
 

@@ -4,6 +4,7 @@
 mod bodies;
 mod cursors;
 mod headers;
+mod items;
 mod parameters;
 
 use proptest::{collection::vec, prelude::*};

@@ -8,3 +8,4 @@ mod idle_connections;
 mod slow_requests;
 mod static_files;
 mod unread_responses;
+mod unread_results;

@@ -17,6 +17,8 @@ const CLIENTS: usize = 16;
 const TEXT_CHARS_MAX: usize = 500;
 /// The number of pipelined requests per connection.
 const PIPELINED: usize = 400;
+/// Lines of JSON that are no commands. Their results are a hundred times as long, and exceed every buffer.
+const BATCH_LINES: usize = 10_000;
 
 /// Creates an account with a long history, and returns its path.
 pub async fn long_history(harness: &AbuseHarness) -> String {
@@ -44,9 +46,15 @@ async fn unread_responses_time_out_and_do_no_harm() {
     let harness = AbuseHarness::start().await;
     let account = long_history(&harness).await;
     let get = |path: &str, accept: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n\r\n");
+    let lines = "x\n".repeat(BATCH_LINES);
+    let batch = format!(
+        "POST /v1/batches HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{lines}",
+        lines.len()
+    );
     let days = "from=2020-01-01&to=2100-01-01";
     let requests = [
         get("/v1/events/stream", "text/event-stream"),
+        batch,
         get(&format!("{account}/statement?{days}"), "text/csv"),
         get(&format!("{account}/transactions?limit=1000"), "*/*"),
         get("/v1/accounts", "*/*").repeat(PIPELINED),

@@ -40,7 +40,7 @@ fn import_with(
     install_crypto_provider();
     let endpoint = Endpoint::new(service.url(), token, ResultForm::Minimal).expect("a URL");
     let input = Input::read(Cursor::new(text.to_owned()), "test", KeyPrefix(Some("test".to_owned())), None);
-    let refusals = refusals.map(|path| RefusalFile::create(path).expect("a file"));
+    let refusals = refusals.map(|path| RefusalFile::create(path, &input).expect("a file"));
     Import::new(endpoint, input, refusals, policy)
 }
 
