@@ -178,8 +178,8 @@ mod tests {
         let text = "{\"index\":0,\"status\":201,\"version\":2}\n\n{\"index\":1,\"status\":422,\"code\":\"account_closed\"}\r\n";
         for cut in 0..text.len() {
             let mut unfinished = Vec::new();
-            let mut results = parse_lines(&mut unfinished, text[..cut].as_bytes()).expect("results");
-            results.extend(parse_lines(&mut unfinished, text[cut..].as_bytes()).expect("results"));
+            let mut results = parse_lines(&mut unfinished, &text.as_bytes()[..cut]).expect("results");
+            results.extend(parse_lines(&mut unfinished, &text.as_bytes()[cut..]).expect("results"));
             assert_eq!(
                 results.iter().map(|result| (result.index, result.status)).collect::<Vec<_>>(),
                 [(0, 201), (1, 422)]
