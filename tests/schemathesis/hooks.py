@@ -65,15 +65,32 @@ def before_call(context, case, kwargs):
             headers[name] = "*"
     if headers.get("Idempotency-Key") == "0":
         headers["Idempotency-Key"] = str(uuid.uuid4())
-    # Not every three letters are a currency code.
     body = case.body if isinstance(case.body, dict) else {}
-    for part in (query, body):
+    if case.operation.path == "/v1/batches":
+        choose_kind_of_batch(case, body, query, headers)
+    commands = body.get("commands", [])
+    bodies = [body, *(command for command in commands if isinstance(command, dict))]
+    # Not every three letters are a currency code.
+    for part in (query, *bodies):
         if isinstance(part.get("currency"), str):
             part["currency"] = "EUR"
-    # JSON Schema accepts 98.0 as an integer; the service does not.
-    for name in AMOUNTS:
-        if isinstance(body.get(name), float):
-            body[name] = int(body[name])
-    payer = body.get("from", (case.path_parameters or {}).get("account_id"))
-    if "to" in body and body["to"] == payer:
-        body["to"] = str(uuid.uuid4())
+    for part in bodies:
+        # JSON Schema accepts 98.0 as an integer; the service does not.
+        for name in AMOUNTS:
+            if isinstance(part.get(name), float):
+                part[name] = int(part[name])
+        payer = part.get("from", part.get("account_id", (case.path_parameters or {}).get("account_id")))
+        if "to" in part and part["to"] == payer:
+            part["to"] = str(uuid.uuid4())
+
+
+def choose_kind_of_batch(case, body, query, headers):
+    """A key belongs to the header or to the commands, and lines of JSON have no dry run."""
+    if case.media_type == "application/x-ndjson":
+        query.pop("dry_run", None)
+    if case.media_type == "application/x-ndjson" or body.get("mode") == "each":
+        headers.pop("Idempotency-Key", None)
+        return
+    for command in body.get("commands", []):
+        if isinstance(command, dict):
+            command.pop("idempotency_key", None)
