@@ -5,12 +5,23 @@ local common = {}
 
 common.accounts = 5000
 
+-- The threads whose `refused_batches` count; `batches.lua` sets both.
+common.threads = {}
+
 function common.account_id(n)
    return string.format("be7c0000-0000-4000-8000-%012x", n)
 end
 
 function common.any_account()
    return math.random(common.accounts)
+end
+
+function common.two_accounts()
+   local first, second = common.any_account(), math.random(common.accounts - 1)
+   if second >= first then
+      second = second + 1
+   end
+   return first, second
 end
 
 -- Creates one request per account in advance, so that wrk spends its time on sending.
@@ -38,13 +49,18 @@ function common.around(request, marker)
    return string.sub(request, 1, first - 1), string.sub(request, last + 1)
 end
 
--- `refused` counts responses with a status above 399, `broken` counts connections that failed or timed out.
+-- `refused` counts responses with a status above 399 and batches with a refused command. `broken` counts connections that
+-- failed or timed out.
 function done(summary, latency, requests)
    local errors = summary.errors
+   local refused = errors.status
+   for _, thread in ipairs(common.threads) do
+      refused = refused + thread:get("refused_batches")
+   end
    io.write(string.format(
       '{"requests":%d,"microseconds":%d,"p50_us":%d,"p99_us":%d,"refused":%d,"broken":%d}\n',
       summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-      errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+      refused, errors.connect + errors.read + errors.write + errors.timeout))
 end
 
 return common

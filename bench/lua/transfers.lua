@@ -10,9 +10,6 @@ function init()
 end
 
 function request()
-   local from, to = common.any_account(), math.random(common.accounts - 1)
-   if to >= from then
-      to = to + 1
-   end
+   local from, to = common.two_accounts()
    return head .. ids[from] .. '","to":"' .. ids[to] .. tail
 end

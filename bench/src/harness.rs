@@ -40,10 +40,11 @@ pub struct Workload {
     pub script: &'static str,
     pub connections: u32,
     pub baseline: Baseline,
+    pub commands_per_request: u32,
 }
 
 pub const fn workload(name: &'static str, script: &'static str, connections: u32, baseline: Baseline) -> Workload {
-    Workload { name, script, connections, baseline }
+    Workload { name, script, connections, baseline, commands_per_request: 1 }
 }
 
 impl Tools {
@@ -101,11 +102,12 @@ impl Harness {
         server: &mut Server,
         passbook: u32,
     ) -> Result<ResultRow> {
-        let Workload { name, script, connections, baseline } = *workload;
+        let Workload { name, script, connections, baseline, commands_per_request } = *workload;
         eprintln!("{name}, connections: {connections}");
         server.check_alive()?;
         let before = cpu_time(server.pid, passbook);
         let load = self.wrk.run(script, accounts, connections, self.seconds, &server.url).await?;
+        let load = load.in_commands(commands_per_request);
         server.check_alive()?;
         let lag = match target {
             Target::Passbook => Some(catch_up(&self.passbook).await?),

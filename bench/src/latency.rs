@@ -10,8 +10,9 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 /// The summary of one run of a load generator.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadSummary {
+    /// Requests, or the commands in them if they are batches.
     pub requests: u64,
-    /// Successful responses per second.
+    /// Successful responses per second, or the commands in them.
     pub per_second: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
@@ -19,6 +20,17 @@ pub struct LoadSummary {
     pub refused: u64,
     /// Requests without a response: the connection failed or timed out.
     pub broken: u64,
+}
+
+impl LoadSummary {
+    /// Counts the commands of requests that are batches. Latencies and errors remain those of the requests.
+    pub fn in_commands(self, per_request: u32) -> Self {
+        Self {
+            requests: self.requests * u64::from(per_request),
+            per_second: self.per_second * f64::from(per_request),
+            ..self
+        }
+    }
 }
 
 /// A histogram of latencies in microseconds, with three significant digits.
@@ -56,7 +68,15 @@ impl Latencies {
 
 #[cfg(test)]
 mod tests {
-    use super::Latencies;
+    use super::{Latencies, LoadSummary};
+
+    #[test]
+    fn a_load_of_batches_counts_commands_and_keeps_latencies() {
+        let batches = LoadSummary { requests: 3, per_second: 1.5, p50_ms: 7.0, p99_ms: 9.0, refused: 1, broken: 0 };
+        let load = batches.in_commands(100);
+        assert_eq!((load.requests, load.refused), (300, 1));
+        assert_eq!((load.per_second, load.p50_ms), (150.0, 7.0));
+    }
 
     #[test]
     fn percentiles_cover_all_added_histograms() {

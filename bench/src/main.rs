@@ -3,10 +3,11 @@
 //! the relay to NATS. `scale` measures instances, partitions and traces.
 //!
 //! Reading order: `replay` (`movements`, `client`), then `run` (`service`, `process`, `latency`, `harness`, `seed`, `wrk`,
-//! `baseline`, `holds`, `constant_rate`, `open_loop`, `projections`, `other_servers`), then the output (`result_row`, `report`,
-//! `large_log_report`, `table`, `chart`, `publish`).
+//! `baseline`, `batches`, `holds`, `constant_rate`, `open_loop`, `projections`, `other_servers`), then the output
+//! (`result_row`, `report`, `large_log_report`, `table`, `chart`, `publish`).
 
 mod baseline;
+mod batches;
 mod chart;
 mod client;
 mod constant_rate;

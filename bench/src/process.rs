@@ -150,8 +150,8 @@ pub async fn run(command: &mut Command) -> Result<String> {
     let name = command.as_std().get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     let output = command.output().await.with_context(|| format!("cannot start {name}"))?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{name} failed ({}): {}", output.status, stderr.trim());
+    let printed = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    ensure!(output.status.success(), "{name} failed ({}): {}", output.status, String::from_utf8_lossy(printed).trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

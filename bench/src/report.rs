@@ -42,7 +42,8 @@ impl Report {
         }
         text.push_str(
             "\nThe time in parentheses after the lag is the time until the projections had caught up. Commands/commit: \
-             requests divided by the transactions that wrote their events.\n\n",
+             commands divided by the transactions that wrote their events. A GET counts as a command. Latencies of batches \
+             are those of whole batches.\n\n",
         );
         text.push_str(&constant_rate::table(&self.constant_rates));
         text.push_str(

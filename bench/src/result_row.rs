@@ -11,7 +11,7 @@ use crate::table::{aligned, grouped, or_dash, rate};
 const HEAD: [&str; 10] = [
     "row",
     "connections",
-    "requests/s",
+    "commands/s",
     "p50 ms",
     "p99 ms",
     "× baseline",
@@ -45,7 +45,7 @@ pub struct ResultRow {
     /// Successful responses per second divided by the baseline's mean.
     pub ratio: Option<f64>,
     pub lag: Option<Lag>,
-    /// Requests divided by the number of transactions that wrote their events.
+    /// Commands divided by the number of transactions that wrote their events.
     pub commands_per_commit: Option<f64>,
     pub cpu: Option<CpuPerCommand>,
     pub memory: Option<Memory>,
@@ -63,8 +63,8 @@ impl ResultRow {
             format!("{}{}", self.name, error_note(&[("refused", self.load.refused), ("broken", self.load.broken)])),
             self.connections.to_string(),
             rate(self.load.per_second),
-            format!("{:.2}", self.load.p50_ms),
-            format!("{:.2}", self.load.p99_ms),
+            latency_cell(self.load.p50_ms),
+            latency_cell(self.load.p99_ms),
             or_dash(self.ratio.map(|ratio| format!("{ratio:.2}"))),
             or_dash(self.lag.as_ref().map(lag_cell)),
             or_dash(self.commands_per_commit.map(|commands| format!("{commands:.1}"))),
@@ -95,6 +95,11 @@ pub fn error_note(counted: &[(&str, u64)]) -> String {
     let errors = counted.iter().filter(|(_, count)| *count > 0);
     let errors: Vec<_> = errors.map(|(name, count)| format!("{} {name}", grouped(*count))).collect();
     if errors.is_empty() { String::new() } else { format!(" **{}**", errors.join(", ")) }
+}
+
+/// A latency in milliseconds. An import has none, which is NaN.
+fn latency_cell(ms: f64) -> String {
+    or_dash(Some(ms).filter(|ms| ms.is_finite()).map(|ms| format!("{ms:.2}")))
 }
 
 fn lag_cell(lag: &Lag) -> String {

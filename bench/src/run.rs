@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::baseline::Baseline;
+use crate::batches;
 use crate::constant_rate;
 use crate::harness::{Harness, Tools, Workload, measure_starts, workload};
 use crate::holds;
@@ -27,11 +28,12 @@ const WARM_UP_SECONDS_MAX: u32 = 5;
 
 /// Measure a fresh Passbook on its embedded Postgres, with pgbench and a peer on the same Postgres for comparison.
 ///
-/// Opens 5 000 accounts, warms up, and measures commands and reads with wrk, row by row. Before and
-/// after these rows, pgbench appends one event per transaction to a bare table, and selects by key.
-/// Then it measures deposits at constant rates with the projections' lag, a rebuild of the views,
-/// and restarts on the existing data. It writes tables, a chart and JSON into a folder. A run takes
-/// about 28 times --seconds. The exit code is 1 if any response of Passbook was an error.
+/// Opens 5 000 accounts, warms up, and measures commands, batches and reads with wrk, row by row, and
+/// an import. Before and after these rows, pgbench appends one event per transaction to a bare table,
+/// and selects by key. It also measures deposits at constant rates with the projections' lag, a
+/// rebuild of the views, and restarts on the existing data. It writes tables, a chart and JSON into a
+/// folder. A run takes about 32 times --seconds, and half a minute for the import. The exit code is 1
+/// if any response of Passbook was an error.
 /// PASSBOOK_* settings in the environment are forwarded and reported, except settings that select
 /// another database or enable authentication or a rate limit.
 #[derive(Args)]
@@ -90,10 +92,12 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     for workload in &WORKLOADS {
         passbook.push(harness.measure_passbook(workload, ACCOUNTS, service).await?);
     }
+    passbook.extend(batches::measure(&harness, service).await?);
     passbook.extend(holds::measure(&harness, service).await?);
     passbook.extend(other_servers::measure_with_tokens(&harness, service).await?);
     let max_per_second = passbook[MAXIMUM].load.per_second;
     let constant_rates = constant_rate::measure_all(&harness, service, max_per_second).await?;
+    passbook.push(batches::measure_import(&harness, service).await?);
     rows.append(&mut passbook);
     rows.extend(other_servers::measure_peer(&options.peer, &harness, service).await?);
     rows.extend(measure_baselines(&harness, service).await?);

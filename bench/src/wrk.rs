@@ -14,8 +14,13 @@ use crate::latency::LoadSummary;
 use crate::process;
 
 /// The scripts by file name, `common.lua` first.
-pub const SCRIPTS: [(&str, &str); 9] = [
+pub const SCRIPTS: [(&str, &str); 14] = [
     ("common.lua", include_str!("../lua/common.lua")),
+    ("batches.lua", include_str!("../lua/batches.lua")),
+    ("batches_each.lua", include_str!("../lua/batches_each.lua")),
+    ("batches_minimal.lua", include_str!("../lua/batches_minimal.lua")),
+    ("batches_atomic.lua", include_str!("../lua/batches_atomic.lua")),
+    ("batches_of_transfers.lua", include_str!("../lua/batches_of_transfers.lua")),
     ("deposits.lua", include_str!("../lua/deposits.lua")),
     ("deposits_spread.lua", include_str!("../lua/deposits_spread.lua")),
     ("deposits_with_key.lua", include_str!("../lua/deposits_with_key.lua")),

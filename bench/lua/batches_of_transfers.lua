@@ -1,0 +1,6 @@
+-- Transfers in batches, each command by itself.
+local batches = require("batches")
+
+function init()
+   batches.create("each", batches.transfer)
+end
