@@ -221,7 +221,7 @@ impl ErrorCode {
                 "payload_too_large",
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "Request body too large",
-                "A request body must not exceed 65536 bytes.",
+                "A request body must not exceed 65536 bytes, or 1048576 bytes for a batch.",
             ),
             ErrorCode::UnsupportedMediaType => (
                 "unsupported_media_type",

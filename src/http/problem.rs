@@ -49,7 +49,7 @@ pub struct Problem {
     current_version: Option<i64>,
     facts: Box<Facts>,
     field: Option<Cow<'static, str>>,
-    index: Option<usize>,
+    index: Option<u16>,
     position: Option<Box<Position>>,
     replayed: bool,
     denial: Option<Box<Denial>>,
@@ -279,7 +279,7 @@ impl Problem {
     /// The same problem with the index of the command of a batch that caused it.
     #[must_use]
     pub fn with_index(self, index: Option<usize>) -> Self {
-        Self { index, ..self }
+        Self { index: index.and_then(|index| u16::try_from(index).ok()), ..self }
     }
 
     /// The same problem with another detail.
@@ -343,7 +343,7 @@ impl Problem {
             maximum: facts.limit.map(|limit| limit.maximum),
             used: facts.limit.map(|limit| limit.used),
             resets_at: facts.limit.and_then(|limit| limit.resets_at),
-            index: self.index,
+            index: self.index.map(usize::from),
             errors: self.field.iter().map(|field| FieldError { field, detail }).collect(),
         }
     }

@@ -207,7 +207,7 @@ async fn token_of_another_scope_is_judged_for_each_request() {
     let account = auth.customer("ada").open_with_balance(0).await;
     let deposit = json!({"command": "deposit", "account_id": account, "amount": 1, "idempotency_key": "one"});
     let reader = auth.client_with_token(&auth.signer.sign(&claims("ada", "accounts:read")));
-    let refused = reader.batch("each", &[deposit.clone()]).await.expect(200);
+    let refused = reader.batch("each", std::slice::from_ref(&deposit)).await.expect(200);
     assert_eq!(refused.results()[0]["status"], 403);
     let done = auth.customer("ada").batch("each", &[deposit]).await.expect(200);
     assert_eq!(

@@ -106,7 +106,7 @@ impl CommandStream {
         self.keep_order(&command).await;
         match self.take_place().await {
             Some((queue_place, place)) => {
-                self.bank.enqueue(|response| Work::Command(command, response), queue_place, Some(place))
+                self.bank.enqueue(|response| Work::Command(command.into(), response), queue_place, Some(place))
             }
             None => PendingOutcome::ready(Err(Error::Internal)),
         }

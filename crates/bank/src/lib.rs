@@ -209,8 +209,8 @@ impl Bank {
     /// See [`Error`]. After [`Error::OutcomeUnknown`] the command may be recorded; after all others it is not.
     pub async fn execute(&self, command: Command, context: CommandContext) -> Result<CommandOutcome, Error> {
         let places = self.take_places(1)?;
-        self.enqueue(|response| Work::Command(CommandInContext { command, context }, response), Some(places), None)
-            .await
+        let command = Box::new(CommandInContext { command, context });
+        self.enqueue(|response| Work::Command(command, response), Some(places), None).await
     }
 
     /// Pays back a movement, which is first read from the log. Otherwise as [`Self::execute`].

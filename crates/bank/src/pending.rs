@@ -39,7 +39,7 @@ pub(super) struct AtomicBatch {
 /// The work of one entry of the queue.
 pub(super) enum Work {
     /// One command.
-    Command(CommandInContext, Response),
+    Command(Box<CommandInContext>, Response),
     /// Commands that are executed all or not at all.
     Atomic(AtomicBatch, Response),
     /// Commands of a dry run. Each one is decided on the state that the earlier ones would leave.
@@ -70,7 +70,7 @@ impl Pending {
     /// The commands, in the order in which they are decided.
     pub(super) fn commands(&self) -> &[CommandInContext] {
         match &self.work {
-            Work::Command(command, _) => slice::from_ref(command),
+            Work::Command(command, _) => slice::from_ref(&**command),
             Work::Atomic(batch, _) => &batch.commands,
             Work::DryRun(commands, _) => commands,
         }
@@ -115,7 +115,9 @@ impl Pending {
     pub(super) fn answer(self, mut results: impl Iterator<Item = CommandResult>) {
         match self.work {
             Work::Command(_, response) | Work::Atomic(_, response) => {
-                let _ = results.next().map(|result| response.send(result));
+                if let Some(result) = results.next() {
+                    let _ = response.send(result);
+                }
             }
             Work::DryRun(_, responses) => responses.into_iter().zip(results).for_each(|(response, result)| {
                 let _ = response.send(result);
@@ -146,7 +148,7 @@ impl Pending {
     /// A command to each of these accounts: a deposit to one, or a transfer between two. The receiver gets its result.
     pub(super) fn of_accounts(accounts: &[u128]) -> (Self, oneshot::Receiver<CommandResult>) {
         let (response, result) = oneshot::channel();
-        (Self::of_test(Work::Command(test_command(accounts), response)), result)
+        (Self::of_test(Work::Command(test_command(accounts).into(), response)), result)
     }
 }
 

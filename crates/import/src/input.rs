@@ -79,7 +79,7 @@ impl Input {
                 let failed = |source| Error::Open { path: path.clone(), source };
                 let file = File::open(path).map_err(failed)?;
                 let metadata = file.metadata().map_err(failed)?;
-                let length = metadata.is_file().then(|| metadata.len());
+                let length = metadata.is_file().then_some(metadata.len());
                 let prefix = key_prefix.or_else(|| {
                     let name = path.file_name()?.to_string_lossy();
                     Some(name.strip_suffix(".gz").unwrap_or(&name).to_owned())

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use futures_util::FutureExt;
 use tokio::{
     select,
+    task::coop::consume_budget,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -153,6 +154,8 @@ impl Intake {
     async fn receive_within_limit(&mut self) -> Received {
         let app = &self.batch.app;
         loop {
+            // Lines that reach no executor would keep the thread from other requests.
+            consume_budget().await;
             // Most lines arrive together with others.
             match self.lines.buffered() {
                 Some(Line::Empty) => {

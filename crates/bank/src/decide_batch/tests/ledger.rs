@@ -226,12 +226,12 @@ pub(super) fn in_context(command: Command) -> CommandInContext {
 }
 
 pub(super) fn single(command: Command) -> Work {
-    Work::Command(in_context(command), oneshot::channel().0)
+    Work::Command(in_context(command).into(), oneshot::channel().0)
 }
 
 pub(super) fn keyed(command: Command, key: IdempotencyKey) -> Work {
     let context = CommandContext { idempotency_key: Some(key), ..context() };
-    Work::Command(CommandInContext { command, context }, oneshot::channel().0)
+    Work::Command(Box::new(CommandInContext { command, context }), oneshot::channel().0)
 }
 
 pub(super) fn atomic(commands: Vec<Command>, key: Option<IdempotencyKey>) -> Work {
