@@ -58,7 +58,7 @@ async fn unknown_command_or_field_refuses_the_batch_with_its_index() {
         command[unknown] = json!(1);
         fixture.expect_refusal_of(command, json!(unknown)).await;
     }
-    // A field of another command is unknown, too, whatever else is wrong.
+    // A field of another command is unknown, also beside other errors.
     let command = json!({"command": "transfer", "from": 17, "account_id": fixture.account, "channel": "atm"});
     fixture.expect_refusal_of(command, json!("account_id")).await;
     for value in [json!(null), json!(17), json!("deposit"), json!([]), json!([fixture.deposit()])] {

@@ -96,7 +96,7 @@ async fn stale_if_match_stops_hold_commands() {
     ] {
         assert_eq!(refused.expect_problem(412, "version_mismatch").body["current_version"], 3);
     }
-    // A hold that was never placed is not found, whatever the version.
+    // A hold that was never placed is not found at any version.
     stale.void_hold(account, Uuid::now_v7()).await.expect_problem(404, "hold_not_found");
     assert_eq!(app.log().await, before);
     let captured = client.if_match("\"3.2\"").capture_hold(account, hold, json!({"amount": 1, "final": false})).await;

@@ -1,4 +1,4 @@
-//! `passbook import` against the real service: each command takes effect once, whatever interrupts it.
+//! `passbook import` against the real service: each command takes effect once after every kind of interruption.
 
 use std::{
     fs,

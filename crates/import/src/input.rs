@@ -49,7 +49,7 @@ pub struct Input {
     file: Option<FileId>,
 }
 
-/// A file, whatever the path that leads to it.
+/// Identifies a file. Paths, hard links and symbolic links to the same file have the same value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
@@ -191,7 +191,7 @@ impl LineReader {
     }
 }
 
-/// Decompresses what begins like a gzip file, whatever its name is.
+/// Decompresses input that begins like a gzip file. Its name does not matter.
 fn decompressed(mut reader: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let mut magic = Vec::with_capacity(GZIP_MAGIC.len());
     reader.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic)?;
