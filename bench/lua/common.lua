@@ -43,6 +43,11 @@ function common.deposit(id, headers)
    return common.post("/v1/accounts/" .. id .. "/deposits", '{"amount":1}', headers)
 end
 
+-- The ids of the hold and of its account in a response. Only a placement has an active hold in its response.
+function common.placed_hold(body)
+   return string.match(body, '"hold_id":"([^"]+)","account_id":"([^"]+)","status":"active"')
+end
+
 -- Splits a request around a marker. The text that replaces the marker must have the same length (Content-Length).
 function common.around(request, marker)
    local first, last = string.find(request, marker, 1, true)

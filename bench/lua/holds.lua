@@ -19,9 +19,8 @@ function request()
    return capture
 end
 
--- Only a placement has an active hold in its response.
 function response(status, headers, body)
-   local hold, account = string.match(body, '"hold_id":"([^"]+)","account_id":"([^"]+)","status":"active"')
+   local hold, account = common.placed_hold(body)
    if hold then
       last = last + 1
       captures[last] = common.post("/v1/accounts/" .. account .. "/holds/" .. hold .. "/capture", "{}")

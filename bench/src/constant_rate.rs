@@ -10,6 +10,7 @@ use crate::projections::{SampledLag, catch_up, sample_lag};
 use crate::resource_usage::{CpuPerCommand, cpu_time};
 use crate::result_row::error_note;
 use crate::service::Service;
+use crate::stalls::Stall;
 use crate::table::{aligned, or_dash, rate};
 
 /// A fixed rate that makes machines comparable. It is measured only if it is below 80 % of the maximum.
@@ -40,6 +41,7 @@ pub struct ConstantRateRow {
     pub p99_ms: f64,
     pub p999_ms: f64,
     pub max_ms: f64,
+    pub stalls: Vec<Stall>,
     /// Requests that had to wait for a free connection. Their latency still counts from the scheduled time.
     pub waited: u64,
     pub refused: u64,
@@ -48,34 +50,56 @@ pub struct ConstantRateRow {
     pub cpu: Option<CpuPerCommand>,
 }
 
-/// Measures 50 % and 80 % of the closed loop's throughput, and a fixed rate that makes machines comparable.
-pub async fn measure_all(harness: &Harness, service: &Service, max_per_second: f64) -> Result<Vec<ConstantRateRow>> {
+/// Measures 50 % and 80 % of the closed loop's throughput, and a fixed rate that makes machines comparable. Then it measures 50 %
+/// again for `long_seconds`.
+pub async fn measure_all(
+    harness: &Harness,
+    service: &Service,
+    max_per_second: f64,
+    long_seconds: u32,
+) -> Result<Vec<ConstantRateRow>> {
+    let mut loads = loads(max_per_second, harness.seconds);
+    loads.push(Load {
+        name: format!("50 % of the maximum, {long_seconds} s"),
+        per_second: 0.5 * max_per_second,
+        seconds: long_seconds,
+    });
     let mut rows = Vec::new();
-    for (name, per_second) in rates(max_per_second) {
-        eprintln!("deposits at a constant rate: {name}");
-        rows.push(measure(harness, service, name, per_second).await?);
+    for load in loads {
+        eprintln!("deposits at a constant rate: {}", load.name);
+        rows.push(measure(harness, service, load).await?);
     }
     Ok(rows)
 }
 
-fn rates(max_per_second: f64) -> Vec<(&'static str, f64)> {
-    let mut rates = vec![("50 % of the maximum", 0.5 * max_per_second), ("80 % of the maximum", 0.8 * max_per_second)];
-    if 0.8 * max_per_second > COMMON_PER_SECOND {
-        rates.push(("10 000 per second", COMMON_PER_SECOND));
-    }
-    rates
+/// A load at a constant rate.
+struct Load {
+    name: String,
+    per_second: f64,
+    seconds: u32,
 }
 
-async fn measure(harness: &Harness, service: &Service, name: &str, per_second: f64) -> Result<ConstantRateRow> {
+fn loads(max_per_second: f64, seconds: u32) -> Vec<Load> {
+    let load = |name: &str, per_second| Load { name: name.to_owned(), per_second, seconds };
+    let mut loads =
+        vec![load("50 % of the maximum", 0.5 * max_per_second), load("80 % of the maximum", 0.8 * max_per_second)];
+    if 0.8 * max_per_second > COMMON_PER_SECOND {
+        loads.push(load("10 000 per second", COMMON_PER_SECOND));
+    }
+    loads
+}
+
+async fn measure(harness: &Harness, service: &Service, load: Load) -> Result<ConstantRateRow> {
+    let Load { name, per_second, seconds } = load;
     let pid = service.server.pid;
     let before = cpu_time(pid, pid);
     let (notify_started, started) = oneshot::channel();
-    let load = open_loop::deposits(&service.server.url, per_second, harness.seconds, notify_started);
+    let load = open_loop::deposits(&service.server.url, per_second, seconds, notify_started);
     let (outcome, lag) = sample_lag(&harness.passbook, load, started).await?;
     catch_up(&harness.passbook).await?;
     let completed = outcome.latencies.count() - outcome.refused;
     Ok(ConstantRateRow {
-        name: name.to_owned(),
+        name,
         sent_per_second: per_second,
         completed_per_second: completed as f64 / outcome.seconds,
         requests: outcome.requests,
@@ -83,6 +107,7 @@ async fn measure(harness: &Harness, service: &Service, name: &str, per_second: f
         p99_ms: outcome.latencies.percentile_ms(99.0),
         p999_ms: outcome.latencies.percentile_ms(99.9),
         max_ms: outcome.latencies.max_ms(),
+        stalls: outcome.stalls.list(),
         waited: outcome.waited,
         refused: outcome.refused,
         broken: outcome.broken,
@@ -117,13 +142,23 @@ pub fn table(rows: &[ConstantRateRow]) -> String {
     aligned(HEAD, &rows.iter().map(ConstantRateRow::cells).collect::<Vec<_>>())
 }
 
+/// A line for each row with stalls: when each began, and its greatest latency.
+pub fn stalls(rows: &[ConstantRateRow]) -> String {
+    let stall = |stall: &Stall| format!("{:.0} ms at {:.1} s", stall.longest_ms, stall.at_s);
+    let line = |row: &ConstantRateRow| {
+        let stalls: Vec<_> = row.stalls.iter().map(stall).collect();
+        format!("- Latencies of 100 ms and more, {}: {}.\n", row.name, stalls.join(", "))
+    };
+    rows.iter().filter(|row| !row.stalls.is_empty()).map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::rates;
+    use super::loads;
 
     #[test]
     fn the_common_rate_is_measured_only_on_fast_machines() {
-        assert_eq!(rates(12_000.0).len(), 2);
-        assert_eq!(rates(20_000.0).last(), Some(&("10 000 per second", 10_000.0)));
+        assert_eq!(loads(12_000.0, 1).len(), 2);
+        assert_eq!(loads(20_000.0, 1).last().map(|load| load.name.as_str()), Some("10 000 per second"));
     }
 }

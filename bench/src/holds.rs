@@ -1,4 +1,4 @@
-//! Rows with holds: pairs of a placement and a capture, and deposits to accounts with and without 200 active holds.
+//! Rows with holds: pairs of a placement and a capture beside deposits, and deposits to accounts with and without 200 active holds.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -17,6 +17,9 @@ const HELD_ACCOUNTS: u32 = 100;
 const HOLDS: u32 = 200;
 const CONCURRENT_PLACEMENTS_MAX: usize = 64;
 
+/// wrk reads the responses of this row and of the next one, which takes it longer than to skip them.
+const READ_DEPOSITS: Workload =
+    workload("deposits, 5 000 accounts, responses read", "deposits_read.lua", 128, Baseline::AppendBy64);
 const PAIRS: Workload = workload("place and capture, 5 000 accounts", "holds.lua", 128, Baseline::AppendBy64);
 const WITHOUT_HOLDS: Workload = workload("deposits, 100 accounts", "deposits_spread.lua", 128, Baseline::AppendBy64);
 const WITH_HOLDS: Workload =
@@ -24,13 +27,14 @@ const WITH_HOLDS: Workload =
 
 /// Measures the rows. The holds of the last one stay active.
 pub async fn measure(harness: &Harness, service: &mut Service) -> Result<Vec<ResultRow>> {
+    let deposits = harness.measure_passbook(&READ_DEPOSITS, ACCOUNTS, service).await?;
     let pairs = harness.measure_passbook(&PAIRS, ACCOUNTS, service).await?;
     let without_holds = harness.measure_passbook(&WITHOUT_HOLDS, HELD_ACCOUNTS, service).await?;
     eprintln!("placing {HOLDS} holds on each of {HELD_ACCOUNTS} accounts");
     place_holds(&harness.passbook).await?;
     catch_up(&harness.passbook).await?;
     let with_holds = harness.measure_passbook(&WITH_HOLDS, HELD_ACCOUNTS, service).await?;
-    Ok(vec![pairs, without_holds, with_holds])
+    Ok(vec![deposits, pairs, without_holds, with_holds])
 }
 
 /// Fills the accounts with holds; some may have a few that the captures left.

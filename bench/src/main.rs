@@ -3,7 +3,7 @@
 //! the relay to NATS. `scale` measures instances, partitions and traces.
 //!
 //! Reading order: `replay` (`movements`, `client`), then `run` (`service`, `process`, `latency`, `harness`, `seed`, `wrk`,
-//! `baseline`, `batches`, `holds`, `constant_rate`, `open_loop`, `projections`, `other_servers`), then the output
+//! `baseline`, `batches`, `holds`, `constant_rate`, `open_loop`, `stalls`, `projections`, `other_servers`), then the output
 //! (`result_row`, `report`, `large_log_report`, `table`, `chart`, `publish`).
 
 mod baseline;
@@ -35,6 +35,7 @@ mod scale;
 mod schedule;
 mod seed;
 mod service;
+mod stalls;
 mod table;
 mod wrk;
 

@@ -25,6 +25,7 @@ use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 use crate::latency::Latencies;
 use crate::schedule::Schedule;
 use crate::seed::{ACCOUNTS, account_id};
+use crate::stalls::Stalls;
 
 /// Enough for a stall of 0.2 s at 10 000 requests per second. A request without a free connection waits and is counted.
 const CONNECTIONS: usize = 2_048;
@@ -41,6 +42,7 @@ type Connection = SendRequest<Full<Bytes>>;
 /// The result of a run.
 pub struct Outcome {
     pub latencies: Latencies,
+    pub stalls: Stalls,
     pub requests: u64,
     /// The time from the first scheduled request to the last response.
     pub seconds: f64,
@@ -93,7 +95,15 @@ async fn generate(address: String, mut schedule: Schedule, started: oneshot::Sen
         free.push(connect(&address).await?);
     }
     tokio::time::sleep(SETTLE).await;
-    let outcome = Outcome { latencies: Latencies::new()?, requests: 0, seconds: 0.0, waited: 0, refused: 0, broken: 0 };
+    let outcome = Outcome {
+        latencies: Latencies::new()?,
+        stalls: Stalls::default(),
+        requests: 0,
+        seconds: 0.0,
+        waited: 0,
+        refused: 0,
+        broken: 0,
+    };
     let generator = Rc::new(Generator {
         address,
         paths: (1..=ACCOUNTS).map(|n| format!("/v1/accounts/{}/deposits", account_id(n))).collect(),
@@ -177,7 +187,9 @@ impl Generator {
         let elapsed = self.started.elapsed();
         match response {
             Ok(status) => {
-                state.outcome.latencies.record_us((elapsed - due).as_micros() as u64);
+                let latency = elapsed - due;
+                state.outcome.latencies.record_us(latency.as_micros() as u64);
+                state.outcome.stalls.record(due, latency);
                 state.outcome.refused += u64::from(!status.is_success());
             }
             Err(_) => state.outcome.broken += 1,
@@ -192,7 +204,8 @@ impl Generator {
     fn outcome(&self) -> Result<Outcome> {
         let State { outcome, outstanding, .. } = &mut *self.state.borrow_mut();
         let latencies = std::mem::replace(&mut outcome.latencies, Latencies::new()?);
-        Ok(Outcome { latencies, broken: outcome.broken + *outstanding, ..*outcome })
+        let stalls = std::mem::take(&mut outcome.stalls);
+        Ok(Outcome { latencies, stalls, broken: outcome.broken + *outstanding, ..*outcome })
     }
 }
 

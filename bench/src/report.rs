@@ -48,12 +48,13 @@ impl Report {
         text.push_str(&constant_rate::table(&self.constant_rates));
         text.push_str(
             "\nThe maximum is the row with 128 connections. Latency counts from the scheduled time; up to 0.25 ms of it is \
-             the generator's clock. The lag is `lag_seconds` of `GET /v1/projections`, sampled every 20 ms.\n",
+             the generator's clock. The lag is `lag_seconds` of `GET /v1/projections`, sampled every 20 ms.\n\n",
         );
+        text.push_str(&constant_rate::stalls(&self.constant_rates));
         let CatchUp { events, seconds, per_second } = self.catch_up;
         let _ = write!(
             text,
-            "\n- Rebuild of the views: {} events in {seconds:.1} s, {} per second.\n",
+            "- Rebuild of the views: {} events in {seconds:.1} s, {} per second.\n",
             grouped(events),
             rate(per_second)
         );

@@ -32,8 +32,8 @@ const WARM_UP_SECONDS_MAX: u32 = 5;
 /// an import. Before and after these rows, pgbench appends one event per transaction to a bare table,
 /// and selects by key. It also measures deposits at constant rates with the projections' lag, a
 /// rebuild of the views, and restarts on the existing data. It writes tables, a chart and JSON into a
-/// folder. A run takes about 32 times --seconds, and half a minute for the import. The exit code is 1
-/// if any response of Passbook was an error.
+/// folder. A run takes about 32 times --seconds, --long-seconds, and half a minute for the import. The
+/// exit code is 1 if any response of Passbook was an error.
 /// PASSBOOK_* settings in the environment are forwarded and reported, except settings that select
 /// another database or enable authentication or a rate limit.
 #[derive(Args)]
@@ -47,6 +47,9 @@ pub struct Options {
     /// Duration of each row, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
+    /// Duration of the long row at half of the maximum, in seconds
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    long_seconds: u32,
     /// Folder for benchmarks.md (the text between its markers), benchmarks.svg and benchmarks.json
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
@@ -94,10 +97,11 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     }
     passbook.extend(batches::measure(&harness, service).await?);
     passbook.extend(holds::measure(&harness, service).await?);
-    passbook.extend(other_servers::measure_with_tokens(&harness, service).await?);
-    let max_per_second = passbook[MAXIMUM].load.per_second;
-    let constant_rates = constant_rate::measure_all(&harness, service, max_per_second).await?;
     passbook.push(batches::measure_import(&harness, service).await?);
+    let max_per_second = passbook[MAXIMUM].load.per_second;
+    let constant_rates = constant_rate::measure_all(&harness, service, max_per_second, options.long_seconds).await?;
+    // Behind the constant rates: the service reads its accounts anew after another instance has written much.
+    passbook.extend(other_servers::measure_with_tokens(&harness, service).await?);
     rows.append(&mut passbook);
     rows.extend(other_servers::measure_peer(&options.peer, &harness, service).await?);
     rows.extend(measure_baselines(&harness, service).await?);

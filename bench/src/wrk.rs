@@ -14,7 +14,7 @@ use crate::latency::LoadSummary;
 use crate::process;
 
 /// The scripts by file name, `common.lua` first.
-pub const SCRIPTS: [(&str, &str); 14] = [
+pub const SCRIPTS: [(&str, &str); 15] = [
     ("common.lua", include_str!("../lua/common.lua")),
     ("batches.lua", include_str!("../lua/batches.lua")),
     ("batches_each.lua", include_str!("../lua/batches_each.lua")),
@@ -22,6 +22,7 @@ pub const SCRIPTS: [(&str, &str); 14] = [
     ("batches_atomic.lua", include_str!("../lua/batches_atomic.lua")),
     ("batches_of_transfers.lua", include_str!("../lua/batches_of_transfers.lua")),
     ("deposits.lua", include_str!("../lua/deposits.lua")),
+    ("deposits_read.lua", include_str!("../lua/deposits_read.lua")),
     ("deposits_spread.lua", include_str!("../lua/deposits_spread.lua")),
     ("deposits_with_key.lua", include_str!("../lua/deposits_with_key.lua")),
     ("deposits_with_token.lua", include_str!("../lua/deposits_with_token.lua")),
