@@ -64,7 +64,6 @@ fuzz: ## Run the fuzz tests with more cases than `make test`, in about an hour (
 lint: ## Check format, clippy, licences, sources, .sqlx, the OpenAPI document and ops/
 	@scripts/install-deps --lint
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
 	cargo deny check bans licenses sources
 	scripts/sqlx-prepare --check
 	scripts/lint-openapi
