@@ -40,8 +40,9 @@ suite-%:
 	cargo test --workspace --test $*
 
 # The API tests that `make test` repeats on a log with several partitions: those that involve several accounts.
-OVER_PARTITIONS = account_view:: hold_expiry:: hold_moments:: hold_races:: idempotency:: many_expiries:: money_races:: outage:: \
-	races:: transfers:: two_instances::
+OVER_PARTITIONS = account_view:: batch_access:: batch_atomic:: batch_each:: batch_equivalence:: batch_failures:: batch_input:: \
+	batch_outages:: batch_races:: batch_stream:: batch_tampering:: hold_expiry:: hold_moments:: hold_races:: idempotency:: \
+	many_expiries:: money_races:: outage:: races:: transfers:: two_instances::
 PARTITIONS ?= 4
 
 test-partitions: ## Run the whole API test suite on a log with several partitions (PARTITIONS=16)
