@@ -22,14 +22,20 @@ test: ## Run every test, against a real Postgres (JOBS=1: one suite after the ot
 	cargo test --workspace --no-run
 	@$(MAKE) --no-print-directory --jobs=$(JOBS) $(OUTPUT_SYNC) --keep-going $(SUITES)
 
-# The suites of `make test`, the longest first. Two run at a time, because they wait more than they compute.
-SUITES = suite-api suite-cli suite-console suite-chaos suite-readme suite-relay suite-partitions suite-units
+# The suites of `make test`, the longest first, and the chaos tests beside the API tests, which leave them the most processor time.
+# Two run at a time, because they wait more than they compute.
+SUITES = suite-api suite-chaos suite-cli suite-console suite-partitions suite-relay suite-units suite-readme
 JOBS ?= 2
 # Prints the output of a suite when it ends (GNU make 4).
 OUTPUT_SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
+# Tests that run at once in a suite, for the same reason; the chaos tests compute more.
+PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
+THREADS ?= $(shell echo $$(($(PROCESSORS) * 2)))
+suite-chaos: THREADS = $(PROCESSORS)
+
 suite-partitions:
-	PASSBOOK_TEST_PARTITIONS=4 cargo test --workspace --test api -- $(OVER_PARTITIONS)
+	PASSBOOK_TEST_PARTITIONS=4 cargo test --workspace --test api -- --test-threads=$(THREADS) $(OVER_PARTITIONS)
 
 # Without examples in comments there are no documentation tests, and rustdoc would compile every crate for nothing.
 suite-units:
@@ -37,7 +43,7 @@ suite-units:
 	if grep -rqE '//[/!] *```' src crates bench/src; then cargo test --workspace --doc; fi
 
 suite-%:
-	cargo test --workspace --test $*
+	cargo test --workspace --test $* -- --test-threads=$(THREADS)
 
 # The API tests that `make test` repeats on a log with several partitions: those that involve several accounts.
 OVER_PARTITIONS = account_view:: batch_access:: batch_atomic:: batch_each:: batch_equivalence:: batch_failures:: batch_input:: \
