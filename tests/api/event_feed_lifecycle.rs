@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use passbook_audit::feed::FEED_SUBSCRIBERS_MAX;
 use passbook_testkit::{
     App, FeedSubscriber, WAIT_S_MAX, eventually, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
@@ -20,6 +21,13 @@ use crate::{
     event_log::{all_events, cursor},
 };
 
+/// Two events of this size fill a chunk of 64 KiB.
+const REFERENCE_BYTES: usize = 33_000;
+/// The queue of a subscriber holds 1 024 chunks. These events have 20 MB more than that, which no buffer of a socket holds.
+const SLOW_EVENTS: i64 = 2_700;
+const INSERTED_EVENTS: i64 = 300;
+const LARGE_BUFFER_BYTES: usize = 1 << 20;
+
 /// Subscribes over a socket with a small receive buffer and reads nothing after the status line.
 async fn subscribe_without_reading(app: &App) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
@@ -34,6 +42,8 @@ async fn subscribe_without_reading(app: &App) -> TcpStream {
 
 /// The ids in the rest of a stream, and whether the stream ended with the last chunk.
 async fn read_ids(mut stream: TcpStream) -> (Vec<i64>, bool) {
+    // Through the small buffer the megabytes in the buffers of the sender would take a minute.
+    setsockopt(&stream, RcvBuf, &LARGE_BUFFER_BYTES).unwrap();
     let mut bytes = Vec::new();
     let end = timeout(Duration::from_secs(WAIT_S_MAX), stream.read_to_end(&mut bytes));
     end.await.expect("the stream ends").unwrap();
@@ -49,19 +59,20 @@ async fn slow_subscriber_is_ended_and_does_not_delay_others() {
     let slow = subscribe_without_reading(&app).await;
     let mut quick = app.client().subscribe("").await;
     quick.take(1).await;
-    // More bytes than the socket buffers hold, and more chunks than the queue of one subscriber.
-    for _ in 0..9 {
-        app.insert_deposits(300, 40_000).await;
-        let received = quick.take(300).await;
+    // More chunks than the queue of one subscriber and the buffers of its socket hold.
+    for _ in 0..SLOW_EVENTS / INSERTED_EVENTS {
+        app.insert_deposits(INSERTED_EVENTS, REFERENCE_BYTES).await;
+        let received = quick.take(INSERTED_EVENTS as usize).await;
         assert!(positions(&received).is_sorted());
     }
     assert_eq!(quick.last_id, cursor(app.log().await.events.last().unwrap()));
+    let head = 1 + SLOW_EVENTS;
     let (ids, ended) = read_ids(slow).await;
     let last = ids.last().copied().unwrap_or_default();
-    assert!(ended && last < 2_701, "last id {last}");
+    assert!(ended && last < head, "last id {last}");
     assert_eq!(ids, (1..=last).collect::<Vec<_>>(), "ids are dense");
-    let received = app.client().resume_after(&last.to_string()).await.take(2_701 - last as usize).await;
-    assert_eq!(positions(&received), (last + 1..=2_701).collect::<Vec<_>>());
+    let received = app.client().resume_after(&last.to_string()).await.take((head - last) as usize).await;
+    assert_eq!(positions(&received), (last + 1..=head).collect::<Vec<_>>());
 }
 
 #[tokio::test]

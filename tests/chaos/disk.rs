@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::unistd::{getgid, getuid};
+use passbook_testkit::folder::temporary_root;
 
 const SIZE_MIB: u64 = 256;
 const CHUNK_BYTES: usize = 1 << 20;
@@ -82,11 +83,11 @@ impl Drop for Disk {
     }
 }
 
-/// Removes the leftovers of earlier runs that were killed: unused disks and folders in /tmp whose names begin with
+/// Removes the leftovers of earlier runs that were killed: unused disks and folders of tests whose names begin with
 /// `prefix`.
 pub fn remove_abandoned(prefix: &str) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    for entry in fs::read_dir("/tmp").unwrap().flatten() {
+    for entry in fs::read_dir(temporary_root()).unwrap().flatten() {
         let folder = entry.path();
         let is_ours = entry.file_name().to_string_lossy().starts_with(prefix)
             && entry.metadata().is_ok_and(|found| found.uid() == getuid().as_raw());

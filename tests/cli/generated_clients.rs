@@ -1,5 +1,5 @@
 //! Three generators build clients from the OpenAPI document. Each client is compiled strictly, and opens an account, deposits,
-//! pages and follows the feed of a running bank, whose log has one partition or four.
+//! pages and follows the feed of two running banks, whose logs have one partition and four.
 
 use std::{
     env, fs,
@@ -14,9 +14,9 @@ use passbook_testkit::{
     repository_root,
 };
 
-/// A folder with the sources of the clients, and the document of a running service.
+/// A folder with the sources of the clients and the document of the banks, whose logs have one partition and four.
 struct Clients {
-    service: Running,
+    banks: Vec<(Running, Folder)>,
     folder: Folder,
 }
 
@@ -26,18 +26,24 @@ fn tools() -> PathBuf {
 }
 
 impl Clients {
-    async fn with_partitions(partitions: &str) -> Self {
-        let folder = Folder::empty();
-        let service = Passbook::in_folder(&folder).set("PASSBOOK_PARTITIONS", partitions).start();
-        let clients = Self { service, folder };
+    async fn new() -> Self {
+        let banks = ["1", "4"].map(|partitions| {
+            let data = Folder::migrated();
+            (Passbook::in_folder(&data).set("PASSBOOK_PARTITIONS", partitions).start(), data)
+        });
+        let clients = Self { banks: banks.into(), folder: Folder::empty() };
         fs::create_dir(clients.path()).unwrap();
         for file in fs::read_dir(repository_root().join("tests/clients")).unwrap() {
             let file = file.unwrap();
             fs::copy(file.path(), clients.path().join(file.file_name())).unwrap();
         }
         symlink(tools().join("clients/node_modules"), clients.path().join("node_modules")).unwrap();
-        let document = clients.service.client.get("/openapi.json").await.bytes().await.unwrap();
-        fs::write(clients.path().join("openapi.json"), document).unwrap();
+        let mut documents = Vec::new();
+        for (bank, _) in &clients.banks {
+            documents.push(bank.client.get("/openapi.json").await.bytes().await.unwrap());
+        }
+        assert_eq!(documents[0], documents[1]);
+        fs::write(clients.path().join("openapi.json"), &documents[0]).unwrap();
         clients
     }
 
@@ -60,13 +66,20 @@ impl Clients {
         self.run(&self.path().join("node_modules/.bin").join(name), arguments);
     }
 
+    /// Runs a client against each bank.
+    fn use_each_bank(&self, program: &Path, client: &str) {
+        for (bank, _) in &self.banks {
+            self.run(program, &[client, bank.client.base_url()]);
+        }
+    }
+
     /// Generates, compiles and runs the TypeScript clients.
     fn run_typescript_clients(&self) {
         self.run_node_tool("openapi-typescript", &["openapi.json", "--output", "schema.d.ts"]);
         self.run_node_tool("openapi-ts", &["--file", "hey_api.config.mjs"]);
         self.run_node_tool("tsc", &["--project", "tsconfig.json"]);
         for client in ["out/openapi_typescript.js", "out/hey_api.js"] {
-            self.run(Path::new("node"), &[client, self.service.client.base_url()]);
+            self.use_each_bank(Path::new("node"), client);
         }
     }
 
@@ -82,18 +95,16 @@ impl Clients {
             "--fail-on-warning",
         ];
         self.run(&programs.join("openapi-python-client"), &arguments);
-        self.run(&programs.join("python"), &["client.py", self.service.client.base_url()]);
+        self.use_each_bank(&programs.join("python"), "client.py");
     }
 }
 
 #[tokio::test]
 async fn generated_typescript_clients_compile_and_use_the_bank() {
-    Clients::with_partitions("1").await.run_typescript_clients();
-    Clients::with_partitions("4").await.run_typescript_clients();
+    Clients::new().await.run_typescript_clients();
 }
 
 #[tokio::test]
 async fn generated_python_client_uses_the_bank() {
-    Clients::with_partitions("1").await.run_python_client();
-    Clients::with_partitions("4").await.run_python_client();
+    Clients::new().await.run_python_client();
 }

@@ -12,6 +12,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
 };
+use passbook_testkit::folder::temporary_root;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -61,7 +62,7 @@ impl Browser {
     }
 
     async fn launch(base: &str, slot: Option<SemaphorePermit<'static>>) -> Self {
-        let profile = tempfile::Builder::new().prefix("passbook-browser.").tempdir().unwrap();
+        let profile = tempfile::Builder::new().prefix("passbook-browser.").tempdir_in(temporary_root()).unwrap();
         let mut arguments = vec![
             "--headless=new".to_owned(),
             "--disable-dev-shm-usage".to_owned(),

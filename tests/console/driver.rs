@@ -8,6 +8,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use passbook_testkit::folder::temporary_root;
 use serde_json::{Value, json};
 
 /// The timeout of one WebDriver command.
@@ -29,7 +30,8 @@ impl Driver {
     pub async fn start(options: Value) -> Self {
         let mut command = Command::new("chromedriver");
         // A time zone that always differs from UTC, so that tests notice times shown in the wrong zone.
-        command.arg("--port=0").env("TZ", "Europe/Berlin").stdout(Stdio::piped()).stderr(Stdio::null());
+        command.arg("--port=0").env("TZ", "Europe/Berlin").env("TMPDIR", temporary_root());
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command
             .spawn()
             .expect("this test needs Chromium and its driver: `scripts/install-deps --test` installs them");

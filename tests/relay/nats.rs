@@ -16,6 +16,7 @@ use async_nats::{
         stream::{Config, DiscardPolicy, Stream},
     },
 };
+use passbook_testkit::folder::temporary_root;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -189,7 +190,7 @@ impl Access {
 
 impl Server {
     fn new(port: u16, arguments: Vec<String>) -> Self {
-        let folder = tempfile::Builder::new().prefix("passbook-nats.").tempdir_in("/tmp").unwrap();
+        let folder = tempfile::Builder::new().prefix("passbook-nats.").tempdir_in(temporary_root()).unwrap();
         Self { child: None, port, folder, arguments }
     }
 

@@ -1,7 +1,7 @@
 //! One Postgres cluster for the whole test run, and a database for each test, cloned from a migrated template.
 
 use std::{
-    env, fs, mem,
+    fs, mem,
     path::{Path, PathBuf},
     process,
     sync::{
@@ -20,7 +20,7 @@ use sqlx::{
 };
 use tokio::{runtime::Builder, sync::Mutex};
 
-use crate::{config::config, repository_root};
+use crate::{config::config, folder::temporary_root, repository_root};
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
 /// Postgres clones a template only while no other session uses it, so clones are serialized.
@@ -60,7 +60,8 @@ impl TestDatabase {
         let name = format!("test_{}", CLONES.fetch_add(1, Ordering::Relaxed));
         let _lock = CLONING.lock().await;
         let mut admin = CLUSTER.options.clone().database("postgres").connect().await.unwrap();
-        execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+        // Copying the files takes half as long as writing every page to the WAL.
+        execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")).await;
         admin.close().await.unwrap();
         Self { name }
     }
@@ -122,7 +123,7 @@ impl Cluster {
 /// Starts Postgres in the data folder that runs share, or in a folder of this process if another run uses the shared
 /// one.
 async fn start_postgres() -> (EmbeddedPostgres, PathBuf) {
-    let shared = env::temp_dir().join(format!("passbook-tests-{}-api", nix::unistd::getuid()));
+    let shared = temporary_root().join(format!("passbook-tests-{}-api", nix::unistd::getuid()));
     remove_abandoned(&shared);
     match EmbeddedPostgres::start(&settings(&shared)).await {
         Err(Error::InUse(_)) => {
@@ -146,7 +147,7 @@ fn settings(data_dir: &Path) -> Settings {
 /// Removes the folders of earlier runs whose process has ended.
 fn remove_abandoned(shared: &Path) {
     let prefix = format!("{}-", shared.display());
-    for entry in fs::read_dir(env::temp_dir()).unwrap().flatten() {
+    for entry in fs::read_dir(temporary_root()).unwrap().flatten() {
         let path = entry.path();
         let pid = path.to_str().and_then(|path| path.strip_prefix(&prefix)?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {

@@ -3,15 +3,38 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::statvfs::statvfs,
+    unistd::{AccessFlags, access},
+};
 use tempfile::TempDir;
 
 /// How long processes may take to exit by themselves.
 const EXIT_S_MAX: u64 = 60;
+
+/// The file system in memory that Linux mounts for every user.
+const IN_MEMORY: &str = "/dev/shm";
+/// What the databases of all suites need at most.
+const FREE_BYTES_MIN: u128 = 6 << 30;
+
+/// The parent of the data of tests: in memory if there is room, because creating a database takes three times as long on a disk.
+/// No test ends the machine, so data in memory survives what a test does. The path is short enough for that of a socket.
+pub fn temporary_root() -> &'static Path {
+    static ROOT: LazyLock<&Path> = LazyLock::new(|| {
+        let memory = Path::new(IN_MEMORY);
+        let is_writable = access(memory, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
+        let free =
+            statvfs(memory).map_or(0, |found| u128::from(found.blocks_available()) * u128::from(found.fragment_size()));
+        if is_writable && free >= FREE_BYTES_MIN { memory } else { Path::new("/tmp") }
+    });
+    *ROOT
+}
 
 /// A temporary folder that every user may enter. It is deleted on drop.
 pub struct Folder(TempDir);
@@ -19,7 +42,7 @@ pub struct Folder(TempDir);
 impl Folder {
     /// An empty folder.
     pub fn empty() -> Self {
-        let folder = tempfile::Builder::new().prefix("passbook-cli.").tempdir_in("/tmp").unwrap();
+        let folder = tempfile::Builder::new().prefix("passbook-cli.").tempdir_in(temporary_root()).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self(folder)
     }
