@@ -6,7 +6,7 @@ use std::{io::Write, process::ExitCode, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, setrlimit};
-use passbook::config::{Cli, Config, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify};
+use passbook::config::{Cli, Config, Doctor, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify};
 use passbook::http;
 use passbook::service::{self, Service};
 use passbook_audit::verification::{self, InvalidPinnedHead, PinnedHead};
@@ -36,6 +36,7 @@ async fn main() -> ExitCode {
         Subcommands::Serve(config) => serve(config).await,
         Subcommands::Migrate(config) => migrate(config).await,
         Subcommands::Verify(wanted) => verify(wanted).await,
+        Subcommands::Doctor(wanted) => doctor(wanted).await,
         Subcommands::Rebuild(wanted) => rebuild(wanted).await,
         Subcommands::Copy(wanted) => copy(wanted).await,
         Subcommands::Token(wanted) => token(&wanted),
@@ -141,6 +142,20 @@ async fn verify_log(database: &Database, pinned_heads: &[PinnedHead], json: bool
             Err("the log is inconsistent".to_owned())
         }
         (Err(error), _) => Err(error.to_string()),
+    }
+}
+
+async fn doctor(wanted: Doctor) -> Result<(), String> {
+    let Doctor { json, config } = wanted;
+    let _telemetry = telemetry::start(&config.log())?;
+    let database = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
+    let report = service::examine(&database, &config).await;
+    database.close().await;
+    let report = report.map_err(|error| error.to_string())?;
+    print(&if json { report.to_json() } else { format!("{report}\n") })?;
+    match report.unsafe_settings()[..] {
+        [] => Ok(()),
+        [..] => Err(format!("a crash can lose data: {}", report.unsafe_settings().join(", "))),
     }
 }
 

@@ -65,6 +65,17 @@ pub enum Subcommands {
     /// A database superuser can rewrite the whole log with matching hashes. To detect that, save a position and its hash
     /// (`GET /v1/log/head`) and pass them later with --expect-head.
     Verify(Verify),
+    /// Check the database, its server and its settings
+    ///
+    /// Prints a table: what was found, what Passbook recommends for the server's machine, and why.
+    /// Checks the version of Postgres, the schema, the rights, the clock, the free disk, and the
+    /// settings for durability, memory and the write-ahead log. Changes nothing, and may run beside
+    /// the service.
+    ///
+    /// The exit code is 1 if a setting is unsafe: a crash could lose or damage data (fsync,
+    /// full_page_writes, synchronous_commit). Everything else is a remark, and the exit code is 0.
+    #[command(verbatim_doc_comment)]
+    Doctor(Doctor),
     /// Rebuild a view from the log, beside the live one.
     ///
     /// Builds the next generation of the view while the service runs, checks it, and makes it live in one short transaction.
@@ -147,6 +158,18 @@ pub struct Verify {
     pub json: bool,
 
     /// The settings, among them the database of the log.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// The options of `doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct Doctor {
+    /// Print the result as one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+
+    /// The settings, among them the database.
     #[command(flatten)]
     pub config: Config,
 }

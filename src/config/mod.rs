@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-pub use commands::{Cli, Copy, Import, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify};
+pub use commands::{Cli, Copy, Doctor, Import, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify};
 
 /// The settings of the service.
 #[derive(Args, Clone, Debug)]

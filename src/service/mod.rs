@@ -2,6 +2,7 @@
 //! their tasks, and stops them in reverse order.
 
 mod access;
+mod doctor;
 mod due_holds;
 mod relay;
 mod task_group;
@@ -32,6 +33,7 @@ use passbook_event_store::{Partitions, import, log, partition_count};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
 use passbook_telemetry::supervision;
 
+pub use doctor::examine;
 pub use relay::run_relay;
 pub use task_group::TaskEnded;
 

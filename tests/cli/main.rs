@@ -4,6 +4,7 @@
 mod access_control;
 mod copy;
 mod crash_recovery;
+mod doctor;
 mod freeze;
 mod generated_clients;
 mod graceful_shutdown;

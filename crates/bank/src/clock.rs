@@ -8,10 +8,10 @@ use std::{
 };
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use sqlx::{PgConnection, query_scalar};
+use sqlx::{Connection, PgConnection, query_scalar};
 
 use super::storage_error::{STATEMENT_TIMEOUT, StorageError};
-use passbook_event_store::{timestamp, with_timeout};
+use passbook_event_store::{PrimaryConnector, timestamp, with_timeout};
 
 /// How long a measurement of the database's clock is used.
 const MEASURED_S_MAX: u64 = 10;
@@ -72,10 +72,7 @@ impl DatabaseClock {
         if let Some(last) = recent.filter(|last| !self.is_skewed(last.skew(timestamp::now(), Instant::now()))) {
             return Ok(last);
         }
-        let sent_at = Instant::now();
-        let reading = query_scalar("SELECT clock_timestamp()").fetch_one(connection);
-        let time = with_timeout(STATEMENT_TIMEOUT, reading).await?;
-        let measured = Measurement { time, sent_at, received_at: Instant::now() };
+        let measured = measure(connection).await?;
         self.measured = Some(measured);
         let skew = measured.skew(timestamp::now(), Instant::now());
         if !self.is_skewed(skew) {
@@ -95,6 +92,26 @@ impl DatabaseClock {
     fn is_skewed(&self, skew: TimeDelta) -> bool {
         skew.abs() > self.skew_max
     }
+}
+
+/// Measures the database's clock.
+async fn measure(connection: &mut PgConnection) -> sqlx::Result<Measurement> {
+    let sent_at = Instant::now();
+    let reading = query_scalar("SELECT clock_timestamp()").fetch_one(connection);
+    let time = with_timeout(STATEMENT_TIMEOUT, reading).await?;
+    Ok(Measurement { time, sent_at, received_at: Instant::now() })
+}
+
+/// How far the clock of this process is ahead of the database's; negative if it is behind.
+///
+/// # Errors
+/// The database cannot be reached or does not answer in time.
+pub async fn clock_skew(connect: &PrimaryConnector) -> sqlx::Result<TimeDelta> {
+    let mut connection = with_timeout(STATEMENT_TIMEOUT, connect.connect()).await?;
+    let skew = measure(&mut connection).await?.skew(timestamp::now(), Instant::now());
+    // Best effort: the connection is closed either way.
+    let _ = connection.close().await;
+    Ok(skew)
 }
 
 /// Limits a log line to one a minute.

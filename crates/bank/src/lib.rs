@@ -57,6 +57,7 @@ use passbook_event_store::{Partitions, Position, PrimaryConnector, StreamVersion
 use passbook_telemetry::{supervision, trace::TARGET};
 
 pub use batch::{ATOMIC_COMMANDS_MAX, BatchCommand, Request};
+pub use clock::clock_skew;
 pub use command::{AccountAccess, CommandContext, CommandOutcome, Error, IdempotencyKey, IfMatch, Refusal, Refused};
 pub use command_stats::CommandStatsBucket;
 pub use command_stream::{CommandStream, PendingOutcome, STREAM_COMMANDS_MAX};

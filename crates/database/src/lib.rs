@@ -3,6 +3,7 @@
 
 mod citus;
 mod connect_options;
+pub mod doctor;
 mod error;
 mod key_index;
 mod schema;
@@ -150,6 +151,14 @@ impl Database {
     /// The schema is outdated or the user lacks a right.
     pub async fn check_schema(&self) -> Result<(), Error> {
         self.with_connection(schema::check).await
+    }
+
+    /// Examines the schema, the rights, the disk and the settings of the server, and changes nothing.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or the catalog cannot be read.
+    pub async fn examine(&self) -> Result<doctor::Report, Error> {
+        self.with_connection(doctor::examine).await
     }
 
     async fn with_connection<T, E>(&self, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>) -> Result<T, Error>

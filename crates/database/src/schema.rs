@@ -112,6 +112,37 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     }
 }
 
+/// What a user finds in the database, without changing it.
+#[derive(Debug)]
+pub(super) struct State {
+    /// The version of the schema; `None` if the user cannot read it.
+    pub version: Option<i64>,
+    /// The version that this release needs.
+    pub needed: i64,
+    /// The name of the user.
+    pub user: String,
+    /// Whether the user owns the tables and can migrate them.
+    pub is_owner: bool,
+    /// Whether the role of the service has all its rights, and the indexes that are built after the migrations exist.
+    pub is_complete: bool,
+    /// Why this release cannot use the schema.
+    pub problem: Option<Error>,
+}
+
+/// Reads the state of the schema. The connection has the role of the service afterwards, if the user can take it.
+pub(super) async fn state(connection: &mut PgConnection) -> Result<State, Error> {
+    let user = current_user(connection).await?;
+    let is_owner = owns(connection).await?;
+    let is_complete = is_granted(connection).await? && key_index::is_built(connection).await?;
+    let problem = check(connection).await.err();
+    let version = match &problem {
+        None => Some(version(connection).await?),
+        Some(Error::Outdated { found, .. }) => Some(*found),
+        Some(_) => None,
+    };
+    Ok(State { version, needed: needed(), user, is_owner, is_complete, problem })
+}
+
 /// The version of the last migration of this release.
 fn needed() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)

@@ -1,15 +1,17 @@
 //! The embedded Postgres: `passbook serve` starts it if no database is configured. The server is an installed Postgres that runs as
-//! a child process, on a private Unix socket and with durable settings. It is restarted after a crash, and stops when Passbook
+//! a child process, on a private Unix socket, with durable settings that follow the machine. It is restarted after a crash, and stops when Passbook
 //! stops. No published crate does this as root and without downloads.
 
 mod binaries;
 mod data_dir;
 mod error;
+mod machine;
 mod os_user;
 mod program;
 mod server;
 mod stale_server;
 mod supervisor;
+pub mod tuning;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ use server::SUPERUSER;
 use supervisor::Supervisor;
 
 pub use error::Error;
+pub use machine::{Machine, free_disk};
 pub use server::Settings;
 
 const DATABASE: &str = "passbook";

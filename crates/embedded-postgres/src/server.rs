@@ -10,8 +10,10 @@ use std::process::{Child, Command, Stdio};
 use super::binaries::{self, Binaries};
 use super::data_dir::DataDir;
 use super::error::Error;
+use super::machine::Machine;
 use super::program;
 use super::stale_server::stop_stale_server;
+use super::tuning;
 
 /// The database superuser that `initdb` creates.
 pub(super) const SUPERUSER: &str = "passbook";
@@ -59,8 +61,8 @@ impl Server {
     /// The program or the log file could not be opened.
     pub fn spawn(&self) -> Result<Child, Error> {
         let log = self.data_dir.open_log()?;
-        let mut command = command(&self.data_dir, &self.binaries.postgres(), &self.data_dir.pgdata());
-        command.arg("-D").arg(self.data_dir.pgdata()).process_group(0);
+        let mut command = self.postgres();
+        command.process_group(0);
         for (name, value) in self.server_settings() {
             command.arg("-c").arg(format!("{name}={value}"));
         }
@@ -95,8 +97,16 @@ impl Server {
         Error::Exited { reason, log: self.log_path() }
     }
 
-    /// The server's settings. The operator's come last, so they override the others. `fsync`, `full_page_writes` and
-    /// `synchronous_commit` keep their durable defaults.
+    /// `postgres` with the data, as the owner of the data.
+    fn postgres(&self) -> Command {
+        let pgdata = self.data_dir.pgdata();
+        let mut command = command(&self.data_dir, &self.binaries.postgres(), &pgdata);
+        command.arg("-D").arg(pgdata);
+        command
+    }
+
+    /// The server's settings, later ones override earlier ones. `fsync`, `full_page_writes` and `synchronous_commit` keep their
+    /// durable defaults.
     fn server_settings(&self) -> Vec<(&str, String)> {
         let socket_dir = self.socket_dir.display().to_string().replace('"', "\"\"");
         let own = [
@@ -107,17 +117,31 @@ impl Server {
             ("cluster_name", "passbook".into()),
             // Enough for an instance with the maximum number of partitions, and for other commands beside it.
             ("max_connections", "250".into()),
-            ("shared_buffers", "256MB".into()),
-            ("max_wal_size", "4GB".into()),
-            ("checkpoint_timeout", "15min".into()),
-            ("wal_compression", "on".into()),
             // A package upgrade replaces the files of a running server. A later session would load another plpgsql than the server's.
             ("shared_preload_libraries", "plpgsql".into()),
             ("logging_collector", "off".into()),
             ("log_destination", "stderr".into()),
         ];
         let parameters = self.parameters.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        own.into_iter().chain(parameters).collect()
+        own.into_iter().chain(self.tuned_settings()).chain(parameters).collect()
+    }
+
+    /// The settings that follow the machine, without those that the operator has changed with `ALTER SYSTEM`. An argument of the
+    /// server would override them.
+    fn tuned_settings(&self) -> Vec<(&str, String)> {
+        let pgdata = self.data_dir.pgdata();
+        let auto_conf = fs::read_to_string(pgdata.join("postgresql.auto.conf")).unwrap_or_default();
+        let altered = tuning::altered(&auto_conf);
+        let recommended = tuning::recommended(&Machine::of(std::process::id(), &pgdata), self.has_lz4());
+        let followed = recommended.into_iter().filter(|setting| !altered.contains(&setting.name));
+        followed.map(|setting| (setting.name, setting.value.to_string())).collect()
+    }
+
+    /// Whether the server can compress its log with LZ4. `postgres -C` exits with an error if its build does not know the value.
+    fn has_lz4(&self) -> bool {
+        let mut command = self.postgres();
+        command.args(["-c", "wal_compression=lz4", "-C", "wal_compression"]);
+        command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
     }
 }
 

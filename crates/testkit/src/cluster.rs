@@ -135,8 +135,14 @@ async fn start_postgres() -> (EmbeddedPostgres, PathBuf) {
 }
 
 fn settings(data_dir: &Path) -> Settings {
-    let parameters =
-        [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "400"), ("max_wal_size", "2GB")];
+    let parameters = [
+        ("fsync", "off"),
+        ("full_page_writes", "off"),
+        ("max_connections", "400"),
+        ("max_wal_size", "2GB"),
+        // Several test programs run at a time, each with a server of its own.
+        ("shared_buffers", "256MB"),
+    ];
     Settings {
         data_dir: data_dir.to_owned(),
         bin: None,

@@ -2,7 +2,8 @@
 //! it.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
     process::{self, Command},
     sync::OnceLock,
@@ -12,6 +13,8 @@ use crate::{
     folder::Folder,
     process::{Passbook, binary},
 };
+
+const SHARED_BUFFERS: &str = "64MB";
 
 impl Folder {
     /// A folder with a migrated database without accounts.
@@ -39,9 +42,17 @@ fn template() -> PathBuf {
     // `migrate` does not fix the number of partitions; the first `serve` does.
     let ended = Passbook::in_folder(&folder).argument("migrate").wait_for_exit();
     assert!(ended.status.success(), "{ended:?}");
+    limit_memory(&folder);
     let template = parent.join(format!("bank-{}", process::id()));
     copy(&folder.data(), &template);
     template
+}
+
+/// Limits the memory of the servers of tests, because many run at a time. As `ALTER SYSTEM` does.
+fn limit_memory(folder: &Folder) {
+    let path = folder.data().join("postgres/postgresql.auto.conf");
+    let mut file = File::options().append(true).open(path).unwrap();
+    writeln!(file, "shared_buffers = '{SHARED_BUFFERS}'").unwrap();
 }
 
 /// Copies a folder with owners and modes, which Postgres requires.
