@@ -14,8 +14,9 @@ use crate::harness::{Harness, Tools, Workload, measure_starts, workload};
 use crate::large_log_report::{LargeLogReport, PhaseResults};
 use crate::machine::Machine;
 use crate::process;
-use crate::projections::{catch_up, rebuild};
+use crate::projections::catch_up;
 use crate::publish::publish;
+use crate::rebuild;
 use crate::resource_usage;
 use crate::result_row::{ResultRow, set_ratios};
 use crate::seed::{self, ACCOUNTS, fill_log};
@@ -114,14 +115,13 @@ async fn measure_phase(harness: &Harness, service: &mut Service, accounts: u32) 
     let events = harness.passbook.head().await?;
     let workloads = [DEPOSITS, WITH_KEYS, TO_ONE, SPREAD, READS];
     let rows = measure_rows(harness, &workloads, accounts, service).await?;
-    eprintln!("rebuilding the views");
-    let catch_up = rebuild(&harness.passbook, &harness.postgres).await?;
+    let rebuilds = rebuild::measure_each_and_all(&harness.passbook, service).await?;
     let verified_per_second = verify(service).await?;
     Ok(PhaseResults {
         events,
         accounts,
         rows,
-        catch_up,
+        rebuilds,
         verified_per_second,
         starts_ms: measure_starts(service).await?,
     })

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::machine::Machine;
-use crate::projections::CatchUp;
+use crate::rebuild::Rebuild;
 use crate::report::median;
 use crate::resource_usage::Memory;
 use crate::result_row::{self, ResultRow, Target};
@@ -33,7 +33,8 @@ pub struct PhaseResults {
     pub events: u64,
     pub accounts: u32,
     pub rows: Vec<ResultRow>,
-    pub catch_up: CatchUp,
+    /// Of each projection, then of all at once.
+    pub rebuilds: Vec<Rebuild>,
     pub verified_per_second: f64,
     /// In ascending order.
     pub starts_ms: Vec<f64>,
@@ -88,19 +89,24 @@ impl LargeLogReport {
             [throughput, tail].into_iter().flatten()
         });
         let (small, large) = (&self.small, &self.large);
-        rows.chain([
-            figure("start to ready, ms", median(&small.starts_ms), median(&large.starts_ms), rate, None),
-            figure("rebuild, events/s", small.catch_up.per_second, large.catch_up.per_second, rate, None),
-            figure("verify, events/s", small.verified_per_second, large.verified_per_second, rate, None),
-        ])
-        .collect()
+        let rebuilds = small.rebuilds.iter().filter_map(|small| {
+            let large = large.rebuilds.iter().find(|large| large.projection == small.projection)?;
+            let name = format!("rebuild of {}, events/s", small.projection);
+            Some(figure(name, small.per_second, large.per_second, rate, None))
+        });
+        rows.chain(rebuilds)
+            .chain([
+                figure("start to ready, ms", median(&small.starts_ms), median(&large.starts_ms), rate, None),
+                figure("verify, events/s", small.verified_per_second, large.verified_per_second, rate, None),
+            ])
+            .collect()
     }
 }
 
 impl PhaseResults {
     fn title(&self) -> String {
-        let [before, after] = [self.events, self.catch_up.events].map(grouped);
-        format!("{before} events before its rows, {after} after them, {} accounts", grouped(self.accounts.into()))
+        let (events, accounts) = (grouped(self.events), grouped(self.accounts.into()));
+        format!("{events} events before its rows, {accounts} accounts")
     }
 
     /// The mean rate of a row's baseline.
@@ -124,8 +130,9 @@ fn figure(
 
 #[cfg(test)]
 mod tests {
-    use super::{CatchUp, LargeLogReport, PhaseResults};
+    use super::{LargeLogReport, PhaseResults};
     use crate::machine::Machine;
+    use crate::rebuild::tests::rebuild;
     use crate::result_row::Target;
     use crate::result_row::tests::row;
 
@@ -134,7 +141,7 @@ mod tests {
             events,
             accounts: 5_000,
             rows: vec![row(Target::Baseline, 64, per_second / 2.0), row(Target::Passbook, 128, per_second)],
-            catch_up: CatchUp { events, seconds: 1.0, per_second },
+            rebuilds: vec![rebuild(events, per_second)],
             verified_per_second: per_second,
             starts_ms: vec![1.0, 2.0, 3.0],
         }
@@ -152,7 +159,7 @@ mod tests {
         };
         let figures = report.figures();
         assert_eq!(figures[0], ["deposits, requests/s", "20 000", "15 000", "0.75", "0.75"].map(str::to_owned));
-        assert_eq!(figures[2], ["start to ready, ms", "2", "2", "1.00", "–"].map(str::to_owned));
+        assert_eq!(figures[3], ["start to ready, ms", "2", "2", "1.00", "–"].map(str::to_owned));
         assert!(!report.failed());
     }
 }

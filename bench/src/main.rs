@@ -25,6 +25,7 @@ mod postgres;
 mod process;
 mod projections;
 mod publish;
+mod rebuild;
 mod relay;
 mod replay;
 mod report;
@@ -35,6 +36,7 @@ mod scale;
 mod schedule;
 mod seed;
 mod service;
+mod stall;
 mod table;
 mod wrk;
 

@@ -8,9 +8,9 @@ use crate::baseline::Baseline;
 use crate::chart::{Chart, Panel, Point, Series};
 use crate::constant_rate::{self, ConstantRateRow};
 use crate::machine::Machine;
-use crate::projections::CatchUp;
+use crate::rebuild::Rebuild;
 use crate::result_row::{self, ResultRow, Target};
-use crate::table::{grouped, rate};
+use crate::table::grouped;
 
 /// The figures of one run. The serialized names are those of `docs/benchmarks.json`.
 #[derive(Serialize)]
@@ -20,7 +20,8 @@ pub struct Report {
     pub rows: Vec<ResultRow>,
     #[serde(rename = "steady")]
     pub constant_rates: Vec<ConstantRateRow>,
-    pub catch_up: CatchUp,
+    #[serde(rename = "catch_up")]
+    pub rebuild: Rebuild,
     /// In ascending order.
     pub starts_ms: Vec<f64>,
 }
@@ -50,13 +51,7 @@ impl Report {
             "\nThe maximum is the row with 128 connections. Latency counts from the scheduled time; up to 0.25 ms of it is \
              the generator's clock. The lag is `lag_seconds` of `GET /v1/projections`, sampled every 20 ms.\n",
         );
-        let CatchUp { events, seconds, per_second } = self.catch_up;
-        let _ = write!(
-            text,
-            "\n- Rebuild of the views: {} events in {seconds:.1} s, {} per second.\n",
-            grouped(events),
-            rate(per_second)
-        );
+        let _ = writeln!(text, "\n- Rebuild of all views at once: {}.", self.rebuild.line());
         let _ = writeln!(text, "- Start to ready on this data: {}.", format_starts(&self.starts_ms));
         text
     }
@@ -119,7 +114,7 @@ pub fn median(ascending: &[f64]) -> f64 {
 mod tests {
     use super::{Report, format_starts};
     use crate::machine::Machine;
-    use crate::projections::CatchUp;
+    use crate::rebuild::tests::rebuild;
     use crate::result_row::Target;
     use crate::result_row::tests::row;
 
@@ -133,7 +128,7 @@ mod tests {
             seconds_per_row: 1,
             rows,
             constant_rates: Vec::new(),
-            catch_up: CatchUp { events: 1, seconds: 1.0, per_second: 1.0 },
+            rebuild: rebuild(1, 1.0),
             starts_ms: vec![1.0],
         };
         let baseline_points = report.points(Target::Baseline, |row| row.load.per_second);

@@ -16,8 +16,9 @@ use crate::harness::{Harness, Tools, Workload, measure_starts, workload};
 use crate::holds;
 use crate::machine::Machine;
 use crate::other_servers::{self, PEER_BINARY};
-use crate::projections::{catch_up, rebuild};
+use crate::projections::catch_up;
 use crate::publish::publish;
+use crate::rebuild;
 use crate::report::Report;
 use crate::result_row::{ResultRow, set_ratios};
 use crate::seed::{self, ACCOUNTS};
@@ -103,10 +104,9 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     rows.extend(measure_baselines(&harness, service).await?);
     set_ratios(&mut rows);
 
-    eprintln!("rebuilding the views");
-    let catch_up = rebuild(&harness.passbook, &harness.postgres).await?;
+    let rebuild = rebuild::measure_all(&harness.passbook, service).await?;
     let starts_ms = measure_starts(service).await?;
-    let report = Report { machine, seconds_per_row: options.seconds, rows, constant_rates, catch_up, starts_ms };
+    let report = Report { machine, seconds_per_row: options.seconds, rows, constant_rates, rebuild, starts_ms };
     if report.failed() {
         service.server.show_log();
     }
