@@ -8,11 +8,9 @@ use anyhow::{Context, Result};
 
 use crate::baseline::Baseline;
 use crate::harness::{Harness, Workload, workload};
-use crate::latency::LoadSummary;
 use crate::process;
 use crate::projections::catch_up;
-use crate::resource_usage::{CpuPerCommand, cpu_time, memory};
-use crate::result_row::{ResultRow, Target};
+use crate::result_row::ResultRow;
 use crate::seed::{ACCOUNTS, account_id};
 use crate::service::Service;
 
@@ -50,54 +48,29 @@ pub async fn measure(harness: &Harness, service: &mut Service) -> Result<Vec<Res
 /// Opens the accounts with one import, and measures another one with the deposits. Fails if a command is refused.
 pub async fn measure_import(harness: &Harness, service: &mut Service) -> Result<ResultRow> {
     eprintln!("importing {} accounts", IMPORT_ACCOUNTS.len());
-    import(service, "accounts.ndjson", &openings()).await?;
+    import(service, "accounts.ndjson", &openings())?.await?;
     catch_up(&harness.passbook).await?;
 
     eprintln!("{IMPORT_NAME}");
-    let deposits = deposits();
     let head = harness.passbook.head().await?;
-    let pid = service.server.pid;
-    let before = cpu_time(pid, pid);
-    let seconds = import(service, "deposits.ndjson", &deposits).await?;
-    service.server.check_alive()?;
-    let lag = catch_up(&harness.passbook).await?;
-    let cpu = CpuPerCommand::between(before, cpu_time(pid, pid), u64::from(IMPORT_DEPOSITS));
-    let commits = harness.postgres.commits_after(head).await?;
-    Ok(ResultRow {
-        name: IMPORT_NAME.to_owned(),
-        target: Target::Passbook,
-        connections: 1,
-        baseline: Baseline::AppendBy64,
-        load: load(seconds),
-        ratio: None,
-        lag: Some(lag),
-        commands_per_commit: Some(f64::from(IMPORT_DEPOSITS) / commits as f64).filter(|each| each.is_finite()),
-        cpu,
-        memory: memory(pid),
-    })
+    let import = import(service, "deposits.ndjson", &deposits())?;
+    let commands = u64::from(IMPORT_DEPOSITS);
+    let mut row = harness.measure_commands(IMPORT_NAME, 1, commands, service, import).await?;
+    row.commands_per_commit = harness.commands_per_commit(commands, head).await?;
+    Ok(row)
 }
 
-/// The load of the import, which has no latencies.
-fn load(seconds: f64) -> LoadSummary {
-    LoadSummary {
-        requests: u64::from(IMPORT_DEPOSITS),
-        per_second: f64::from(IMPORT_DEPOSITS) / seconds,
-        p50_ms: f64::NAN,
-        p99_ms: f64::NAN,
-        refused: 0,
-        broken: 0,
-    }
-}
-
-/// Imports these lines with `passbook import`. Returns the seconds from the start of the process to its end.
-async fn import(service: &Service, name: &str, lines: &str) -> Result<f64> {
+/// Prepares `passbook import` of these lines. The future returns the seconds from the start of the process to its end.
+fn import(service: &Service, name: &str, lines: &str) -> Result<impl Future<Output = Result<f64>> + use<>> {
     let file = service.folder.join(name);
     fs::write(&file, lines).with_context(|| format!("cannot write {name}"))?;
     let mut command = service.command("import");
     command.arg(&file).args(["--url", &service.server.url]);
-    let started = Instant::now();
-    process::run(&mut command).await?;
-    Ok(started.elapsed().as_secs_f64())
+    Ok(async move {
+        let started = Instant::now();
+        process::run(&mut command).await?;
+        Ok(started.elapsed().as_secs_f64())
+    })
 }
 
 fn openings() -> String {

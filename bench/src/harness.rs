@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::baseline::{Baseline, Pgbench};
 use crate::client::Passbook;
+use crate::latency::LoadSummary;
 use crate::postgres::{self, Postgres};
 use crate::process::Server;
 use crate::projections::catch_up;
@@ -76,9 +77,42 @@ impl Harness {
         let head = self.passbook.head().await?;
         let passbook = service.server.pid;
         let mut row = self.measure(workload, accounts, Target::Passbook, &mut service.server, passbook).await?;
-        let commits = self.postgres.commits_after(head).await?;
-        row.commands_per_commit = Some(row.load.requests as f64 / commits as f64).filter(|each| each.is_finite());
+        row.commands_per_commit = self.commands_per_commit(row.load.requests, head).await?;
         Ok(row)
+    }
+
+    /// Commands divided by the transactions that wrote the events after position `head`; `None` without events.
+    pub async fn commands_per_commit(&self, commands: u64, head: u64) -> Result<Option<f64>> {
+        let commits = self.postgres.commits_after(head).await?;
+        Ok((commits > 0).then(|| commands as f64 / commits as f64))
+    }
+
+    /// Measures commands that `load` sends. It returns the seconds that they took. Their latencies are unknown.
+    pub async fn measure_commands(
+        &self,
+        name: &str,
+        connections: u32,
+        commands: u64,
+        service: &mut Service,
+        load: impl Future<Output = Result<f64>>,
+    ) -> Result<ResultRow> {
+        let pid = service.server.pid;
+        let before = cpu_time(pid, pid);
+        let seconds = load.await?;
+        service.server.check_alive()?;
+        let lag = catch_up(&self.passbook).await?;
+        Ok(ResultRow {
+            name: name.to_owned(),
+            target: Target::Passbook,
+            connections,
+            baseline: Baseline::AppendBy64,
+            load: LoadSummary::without_latencies(commands, seconds),
+            ratio: None,
+            lag: Some(lag),
+            commands_per_commit: None,
+            cpu: CpuPerCommand::between(before, cpu_time(pid, pid), commands),
+            memory: memory(pid),
+        })
     }
 
     /// Measures another server on the same Postgres: a second instance of Passbook, or the peer.

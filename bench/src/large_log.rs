@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::baseline::Baseline;
+use crate::fill::{Spread, fill};
 use crate::harness::{Harness, Tools, Workload, measure_starts, workload};
 use crate::large_log_report::{LargeLogReport, PhaseResults};
 use crate::machine::Machine;
@@ -19,7 +20,7 @@ use crate::publish::publish;
 use crate::rebuild;
 use crate::resource_usage;
 use crate::result_row::{ResultRow, set_ratios};
-use crate::seed::{self, ACCOUNTS, fill_log};
+use crate::seed::{self, ACCOUNTS};
 use crate::service::{Service, with_fresh_service};
 
 /// Measure how a large log and many accounts change the figures.
@@ -99,8 +100,8 @@ async fn measure(
 
     let head = harness.passbook.head().await?;
     let hot_until = options.events.min(head + options.hot_events);
-    fill_log(&harness, service, TO_ONE.script, options.accounts, hot_until).await?;
-    fill_log(&harness, service, SPREAD.script, options.accounts, options.events).await?;
+    fill(&harness, service, Spread::One, hot_until).await?;
+    fill(&harness, service, Spread::Over(options.accounts), options.events).await?;
     let large = measure_phase(&harness, service, options.accounts).await?;
     let report = LargeLogReport { machine, seconds_per_row: options.seconds, small, many_accounts, memory, large };
     if report.failed() {
