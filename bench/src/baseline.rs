@@ -47,6 +47,14 @@ impl Baseline {
         }
     }
 
+    /// Whether the workload writes, as opposed to reading.
+    pub fn is_append(self) -> bool {
+        match self {
+            Self::AppendBy1 | Self::AppendBy64 => true,
+            Self::SelectBy32 => false,
+        }
+    }
+
     fn script(self) -> &'static str {
         match self {
             Self::AppendBy1 | Self::AppendBy64 => APPEND,

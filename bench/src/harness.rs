@@ -87,6 +87,15 @@ impl Harness {
         Ok((commits > 0).then(|| commands as f64 / commits as f64))
     }
 
+    /// The bytes of WAL written since the reading `before`, per command; `None` for reads.
+    async fn wal_per_command(&self, baseline: Baseline, before: u64, commands: u64) -> Result<Option<f64>> {
+        if !baseline.is_append() {
+            return Ok(None);
+        }
+        let after = self.postgres.wal_bytes().await?;
+        Ok(Some(after.saturating_sub(before) as f64 / commands.max(1) as f64))
+    }
+
     /// Measures commands that `load` sends. It returns the seconds that they took. Their latencies are unknown.
     pub async fn measure_commands(
         &self,
@@ -97,6 +106,7 @@ impl Harness {
         load: impl Future<Output = Result<f64>>,
     ) -> Result<ResultRow> {
         let pid = service.server.pid;
+        let wal = self.postgres.wal_bytes().await?;
         let before = cpu_time(pid, pid);
         let seconds = load.await?;
         service.server.check_alive()?;
@@ -111,6 +121,7 @@ impl Harness {
             lag: Some(lag),
             commands_per_commit: None,
             cpu: CpuPerCommand::between(before, cpu_time(pid, pid), commands),
+            wal_bytes_per_command: self.wal_per_command(Baseline::AppendBy64, wal, commands).await?,
             memory: memory(pid),
         })
     }
@@ -139,6 +150,7 @@ impl Harness {
         let Workload { name, script, connections, baseline, commands_per_request } = *workload;
         eprintln!("{name}, connections: {connections}");
         server.check_alive()?;
+        let wal = self.postgres.wal_bytes().await?;
         let before = cpu_time(server.pid, passbook);
         let load = self.wrk.run(script, accounts, connections, self.seconds, &server.url).await?;
         let load = load.in_commands(commands_per_request);
@@ -156,6 +168,7 @@ impl Harness {
             lag,
             commands_per_commit: None,
             cpu: CpuPerCommand::between(before, cpu_time(server.pid, passbook), load.requests),
+            wal_bytes_per_command: self.wal_per_command(baseline, wal, load.requests).await?,
             memory: memory(server.pid),
             load,
         })
@@ -165,6 +178,7 @@ impl Harness {
     pub async fn measure_baseline(&self, baseline: Baseline, service: &Service) -> Result<ResultRow> {
         eprintln!("{}, connections: {}", baseline.name(), baseline.clients());
         let pid = service.server.pid;
+        let wal = self.postgres.wal_bytes().await?;
         let before = cpu_time(pid, pid);
         let load = self.pgbench.measure(baseline, self.seconds).await?;
         Ok(ResultRow {
@@ -176,6 +190,7 @@ impl Harness {
             lag: None,
             commands_per_commit: None,
             cpu: CpuPerCommand::between(before, cpu_time(pid, pid), load.requests),
+            wal_bytes_per_command: self.wal_per_command(baseline, wal, load.requests).await?,
             memory: None,
             load,
         })
