@@ -12,11 +12,14 @@ use serde::Serialize;
 use crate::latency::{Latencies, LoadSummary};
 use crate::postgres::Postgres;
 use crate::process;
+use crate::row_length::RowLength;
 
 pub const TABLES: &str = include_str!("../sql/tables.sql");
 pub const APPEND: &str = include_str!("../sql/append.sql");
 pub const SELECT: &str = include_str!("../sql/select.sql");
 const DATABASE: &str = "baseline";
+/// The transactions of each client in the short form.
+const SHORT_TRANSACTIONS: &str = "50";
 
 /// The pgbench workloads, named by statement and number of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -79,19 +82,22 @@ impl Pgbench {
     }
 
     /// Creates the tables anew and runs one workload.
-    pub async fn measure(&self, baseline: Baseline, seconds: u32) -> Result<LoadSummary> {
+    pub async fn measure(&self, baseline: Baseline, length: RowLength) -> Result<LoadSummary> {
         let (tables, script) = (self.folder.join("tables.sql"), self.folder.join("script.sql"));
         fs::write(&tables, TABLES).context("cannot write tables.sql")?;
         fs::write(&script, baseline.script()).context("cannot write script.sql")?;
         self.postgres.psql(DATABASE, &["--file", &tables.to_string_lossy()]).await?;
         let log = format!("log-of-{}", baseline.clients());
-        let clients = baseline.clients().to_string();
+        let clients = length.connections(baseline.clients()).to_string();
+        let seconds = length.seconds().to_string();
+        let duration = length.choose(["--time", &seconds], ["--transactions", SHORT_TRANSACTIONS]);
         let output = process::run(
             self.postgres
                 .command("pgbench")
                 .current_dir(&self.folder)
                 .args(["--no-vacuum", "--protocol", "prepared", "--jobs", "1"])
-                .args(["--client", &clients, "--time", &seconds.to_string()])
+                .args(["--client", &clients])
+                .args(duration)
                 .args(["--log", "--log-prefix", &log, "--file"])
                 .arg(&script)
                 .arg(DATABASE),

@@ -27,7 +27,8 @@ const WORKLOADS: [Workload; 4] = [
 
 /// The accounts of the import, behind those of the other rows, which may have many holds.
 const IMPORT_ACCOUNTS: Range<u32> = ACCOUNTS + 1..ACCOUNTS + 1 + 100_000;
-const IMPORT_DEPOSITS: u32 = 300_000;
+const SHORT_IMPORT_ACCOUNTS: Range<u32> = ACCOUNTS + 1..ACCOUNTS + 1 + 100;
+const DEPOSITS_PER_ACCOUNT: u32 = 3;
 const IMPORT_NAME: &str = "import of 300 000 deposits, 100 000 accounts";
 /// Two deposits in a row are to accounts that are this far apart. A prime number, so that every account has its turn.
 const ACCOUNT_STEP: u32 = 7_919;
@@ -47,14 +48,15 @@ pub async fn measure(harness: &Harness, service: &mut Service) -> Result<Vec<Res
 
 /// Opens the accounts with one import, and measures another one with the deposits. Fails if a command is refused.
 pub async fn measure_import(harness: &Harness, service: &mut Service) -> Result<ResultRow> {
-    eprintln!("importing {} accounts", IMPORT_ACCOUNTS.len());
-    import(service, "accounts.ndjson", &openings())?.await?;
+    let accounts = harness.length.choose(IMPORT_ACCOUNTS, SHORT_IMPORT_ACCOUNTS);
+    eprintln!("importing {} accounts", accounts.len());
+    import(service, "accounts.ndjson", &openings(accounts.clone()))?.await?;
     catch_up(&harness.passbook).await?;
 
     eprintln!("{IMPORT_NAME}");
     let head = harness.passbook.head().await?;
-    let import = import(service, "deposits.ndjson", &deposits())?;
-    let commands = u64::from(IMPORT_DEPOSITS);
+    let commands = accounts.len() as u64 * u64::from(DEPOSITS_PER_ACCOUNT);
+    let import = import(service, "deposits.ndjson", &deposits(accounts))?;
     let mut row = harness.measure_commands(IMPORT_NAME, 1, commands, service, import).await?;
     row.commands_per_commit = harness.commands_per_commit(commands, head).await?;
     Ok(row)
@@ -73,20 +75,20 @@ fn import(service: &Service, name: &str, lines: &str) -> Result<impl Future<Outp
     })
 }
 
-fn openings() -> String {
+fn openings(accounts: Range<u32>) -> String {
     let line = |n| format!("{{\"command\":\"open\",\"account_id\":\"{}\",\"currency\":\"EUR\"}}\n", account_id(n));
-    IMPORT_ACCOUNTS.map(line).collect()
+    accounts.map(line).collect()
 }
 
-fn deposits() -> String {
+fn deposits(accounts: Range<u32>) -> String {
     let line = |n| format!("{{\"command\":\"deposit\",\"account_id\":\"{}\",\"amount\":1}}\n", account_id(n));
-    deposit_accounts().map(line).collect()
+    deposit_accounts(accounts).map(line).collect()
 }
 
 /// The numbers of the accounts of the deposits, in their order.
-fn deposit_accounts() -> impl Iterator<Item = u32> {
-    let accounts = IMPORT_ACCOUNTS.end - IMPORT_ACCOUNTS.start;
-    (0..IMPORT_DEPOSITS).map(move |n| IMPORT_ACCOUNTS.start + (n % accounts * ACCOUNT_STEP) % accounts)
+fn deposit_accounts(accounts: Range<u32>) -> impl Iterator<Item = u32> {
+    let count = accounts.end - accounts.start;
+    (0..count * DEPOSITS_PER_ACCOUNT).map(move |n| accounts.start + (n % count * ACCOUNT_STEP) % count)
 }
 
 #[cfg(test)]
@@ -98,7 +100,7 @@ mod tests {
     #[test]
     fn the_import_has_three_deposits_to_each_account() {
         let mut deposits: HashMap<u32, u32> = HashMap::new();
-        deposit_accounts().for_each(|account| *deposits.entry(account).or_default() += 1);
+        deposit_accounts(IMPORT_ACCOUNTS).for_each(|account| *deposits.entry(account).or_default() += 1);
         assert!(IMPORT_ACCOUNTS.into_iter().all(|account| deposits.get(&account) == Some(&3)));
         assert_eq!(deposits.len(), IMPORT_ACCOUNTS.len());
     }

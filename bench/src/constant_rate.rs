@@ -70,7 +70,7 @@ async fn measure(harness: &Harness, service: &Service, name: &str, per_second: f
     let pid = service.server.pid;
     let before = cpu_time(pid, pid);
     let (notify_started, started) = oneshot::channel();
-    let load = open_loop::deposits(&service.server.url, per_second, harness.seconds, notify_started);
+    let load = open_loop::deposits(&service.server.url, per_second, harness.length.seconds(), notify_started);
     let (outcome, lag) = sample_lag(&harness.passbook, load, started).await?;
     catch_up(&harness.passbook).await?;
     let completed = outcome.latencies.count() - outcome.refused;

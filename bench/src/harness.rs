@@ -15,6 +15,7 @@ use crate::process::Server;
 use crate::projections::catch_up;
 use crate::resource_usage::{CpuPerCommand, cpu_time, memory};
 use crate::result_row::{ResultRow, Target};
+use crate::row_length::RowLength;
 use crate::service::Service;
 use crate::wrk::{self, Wrk};
 
@@ -32,7 +33,7 @@ pub struct Harness {
     pub wrk: Wrk,
     pub postgres: Postgres,
     pgbench: Pgbench,
-    pub seconds: u32,
+    pub length: RowLength,
 }
 
 /// A closed-loop load: a wrk script with a number of connections, and the baseline to compare it with.
@@ -55,15 +56,15 @@ impl Tools {
 }
 
 impl Harness {
-    /// Prepares measurements of `seconds` each against a running service.
-    pub async fn new(tools: Tools, service: &Service, seconds: u32) -> Result<Self> {
+    /// Prepares measurements of this length against a running service.
+    pub async fn new(tools: Tools, service: &Service, length: RowLength) -> Result<Self> {
         let postgres = Postgres::connect(tools.postgres, service.socket_folder())?;
         Ok(Self {
             passbook: Passbook::new(&service.server.url)?,
             wrk: Wrk::new(tools.wrk, &service.folder)?,
             pgbench: Pgbench::new(postgres.clone(), &service.folder).await?,
             postgres,
-            seconds,
+            length,
         })
     }
 
@@ -147,12 +148,13 @@ impl Harness {
         server: &mut Server,
         passbook: u32,
     ) -> Result<ResultRow> {
-        let Workload { name, script, connections, baseline, commands_per_request } = *workload;
+        let Workload { name, script, baseline, commands_per_request, .. } = *workload;
+        let connections = self.length.connections(workload.connections);
         eprintln!("{name}, connections: {connections}");
         server.check_alive()?;
         let wal = self.postgres.wal_bytes().await?;
         let before = cpu_time(server.pid, passbook);
-        let load = self.wrk.run(script, accounts, connections, self.seconds, &server.url).await?;
+        let load = self.wrk.run(script, accounts, connections, self.length.seconds(), &server.url).await?;
         let load = load.in_commands(commands_per_request);
         server.check_alive()?;
         let lag = match target {
@@ -180,7 +182,7 @@ impl Harness {
         let pid = service.server.pid;
         let wal = self.postgres.wal_bytes().await?;
         let before = cpu_time(pid, pid);
-        let load = self.pgbench.measure(baseline, self.seconds).await?;
+        let load = self.pgbench.measure(baseline, self.length).await?;
         Ok(ResultRow {
             name: baseline.name().to_owned(),
             target: Target::Baseline,
@@ -198,10 +200,11 @@ impl Harness {
 }
 
 /// Restarts the service several times on its data. Returns the times to ready in milliseconds, in ascending order.
-pub async fn measure_starts(service: &mut Service) -> Result<Vec<f64>> {
-    eprintln!("restarting {STARTS} times on the existing data");
+pub async fn measure_starts(service: &mut Service, length: RowLength) -> Result<Vec<f64>> {
+    let count = length.choose(STARTS, 1);
+    eprintln!("restarting {count} times on the existing data");
     let mut starts = Vec::new();
-    for _ in 0..STARTS {
+    for _ in 0..count {
         starts.push(service.restart().await?);
     }
     starts.sort_by(f64::total_cmp);

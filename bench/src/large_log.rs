@@ -20,6 +20,7 @@ use crate::publish::publish;
 use crate::rebuild;
 use crate::resource_usage;
 use crate::result_row::{ResultRow, set_ratios};
+use crate::row_length::RowLength;
 use crate::seed::{self, ACCOUNTS};
 use crate::service::{Service, with_fresh_service};
 
@@ -33,9 +34,8 @@ pub struct Options {
     /// The service to measure; build it with --release
     #[arg(long, default_value = "target/release/passbook")]
     passbook: PathBuf,
-    /// Duration of each row, in seconds
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    #[command(flatten)]
+    length: RowLength,
     /// Number of accounts of the large log
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(i64::from(ACCOUNTS)..))]
     accounts: u32,
@@ -86,7 +86,7 @@ async fn measure(
     options: &Options,
     load_average: String,
 ) -> Result<LargeLogReport> {
-    let harness = Harness::new(tools, service, options.seconds).await?;
+    let harness = Harness::new(tools, service, options.length).await?;
     let machine = Machine::describe(load_average, &harness.postgres, &service.folder).await?;
     eprintln!("opening {ACCOUNTS} accounts");
     seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
@@ -103,7 +103,8 @@ async fn measure(
     fill(&harness, service, Spread::One, hot_until).await?;
     fill(&harness, service, Spread::Over(options.accounts), options.events).await?;
     let large = measure_phase(&harness, service, options.accounts).await?;
-    let report = LargeLogReport { machine, seconds_per_row: options.seconds, small, many_accounts, memory, large };
+    let report =
+        LargeLogReport { machine, seconds_per_row: options.length.seconds(), small, many_accounts, memory, large };
     if report.failed() {
         service.server.show_log();
     }
@@ -124,7 +125,7 @@ async fn measure_phase(harness: &Harness, service: &mut Service, accounts: u32) 
         rows,
         rebuilds,
         verified_per_second,
-        starts_ms: measure_starts(service).await?,
+        starts_ms: measure_starts(service, harness.length).await?,
     })
 }
 

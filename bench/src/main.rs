@@ -33,6 +33,7 @@ mod replay;
 mod report;
 mod resource_usage;
 mod result_row;
+mod row_length;
 mod run;
 mod scale;
 mod schedule;

@@ -22,6 +22,7 @@ use crate::fill::{Spread, fill};
 use crate::harness::{Harness, Tools};
 use crate::latency::Latencies;
 use crate::process::{self, Server, free_address};
+use crate::row_length::RowLength;
 use crate::seed::{self, ACCOUNTS};
 use crate::service::{Service, with_fresh_service};
 use crate::table::grouped;
@@ -71,7 +72,7 @@ pub async fn relay(options: Options) -> Result<ExitCode> {
 }
 
 async fn measure(service: &mut Service, tools: Tools, nats: &Path, options: &Options) -> Result<()> {
-    let harness = Harness::new(tools, service, 1).await?;
+    let harness = Harness::new(tools, service, RowLength::of_seconds(1)).await?;
     seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
     fill(&harness, service, Spread::Over(ACCOUNTS), options.events).await?;
     let (_nats, address) = start_nats(nats, service)?;

@@ -21,6 +21,7 @@ use crate::publish::publish;
 use crate::rebuild;
 use crate::report::Report;
 use crate::result_row::{ResultRow, set_ratios};
+use crate::row_length::RowLength;
 use crate::seed::{self, ACCOUNTS};
 use crate::service::{Service, with_fresh_service};
 
@@ -45,9 +46,8 @@ pub struct Options {
     /// The peer to compare with; skipped if the file does not exist
     #[arg(long, default_value = PEER_BINARY)]
     peer: PathBuf,
-    /// Duration of each row, in seconds
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    #[command(flatten)]
+    length: RowLength,
     /// Folder for benchmarks.md (the text between its markers), benchmarks.svg and benchmarks.json
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
@@ -84,7 +84,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
 }
 
 async fn measure(service: &mut Service, tools: Tools, options: &Options, load_average: String) -> Result<Report> {
-    let harness = Harness::new(tools, service, options.seconds).await?;
+    let harness = Harness::new(tools, service, options.length).await?;
     let machine = Machine::describe(load_average, &harness.postgres, &service.folder).await?;
     warm_up(&harness, service).await?;
 
@@ -105,8 +105,9 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     set_ratios(&mut rows);
 
     let rebuild = rebuild::measure_all(&harness.passbook, service).await?;
-    let starts_ms = measure_starts(service).await?;
-    let report = Report { machine, seconds_per_row: options.seconds, rows, constant_rates, rebuild, starts_ms };
+    let starts_ms = measure_starts(service, options.length).await?;
+    let report =
+        Report { machine, seconds_per_row: options.length.seconds(), rows, constant_rates, rebuild, starts_ms };
     if report.failed() {
         service.server.show_log();
     }
@@ -116,8 +117,9 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
 async fn warm_up(harness: &Harness, service: &Service) -> Result<()> {
     eprintln!("opening {ACCOUNTS} accounts and warming up");
     seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
-    let seconds = harness.seconds.min(WARM_UP_SECONDS_MAX);
-    harness.wrk.run(WORKLOADS[0].script, ACCOUNTS, WARM_UP_CONNECTIONS, seconds, &service.server.url).await?;
+    let seconds = harness.length.seconds().min(WARM_UP_SECONDS_MAX);
+    let connections = harness.length.connections(WARM_UP_CONNECTIONS);
+    harness.wrk.run(WORKLOADS[0].script, ACCOUNTS, connections, seconds, &service.server.url).await?;
     catch_up(&harness.passbook).await?;
     Ok(())
 }
