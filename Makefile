@@ -23,7 +23,7 @@ test: ## Run every test, against a real Postgres (JOBS=1: one suite after the ot
 	@$(MAKE) --no-print-directory --jobs=$(JOBS) $(OUTPUT_SYNC) --keep-going $(SUITES)
 
 # The suites of `make test`, the longest first. Two run at a time, because they wait more than they compute.
-SUITES = suite-api suite-cli suite-console suite-chaos suite-readme suite-relay suite-partitions suite-units
+SUITES = suite-api suite-cli suite-console suite-chaos suite-readme suite-relay suite-partitions suite-benchmarks suite-units
 JOBS ?= 2
 # Prints the output of a suite when it ends (GNU make 4).
 OUTPUT_SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -76,7 +76,7 @@ bench: ## Benchmark Passbook, bare Postgres and a peer, and write docs/benchmark
 	cargo build --release --manifest-path bench/peers/cqrs-es/Cargo.toml
 	cargo run --release --package bench -- run $(ARGS)
 
-bench-grow: ## Benchmark a log of ten million events and a million accounts, in half an hour (ARGS="--events 1000000")
+bench-grow: ## Compare a small log with one of ten million events and a million accounts, in one to two hours (ARGS="--events 1000000")
 	@scripts/install-deps --bench
 	cargo build --release --package passbook
 	cargo run --release --package bench -- grow $(ARGS)

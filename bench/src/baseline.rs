@@ -28,23 +28,25 @@ pub enum Baseline {
     AppendBy1,
     #[serde(rename = "append_by_64")]
     AppendBy64,
+    #[serde(rename = "select_by_1")]
+    SelectBy1,
     #[serde(rename = "select_by_32")]
     SelectBy32,
 }
 
 impl Baseline {
-    pub const ALL: [Self; 3] = [Self::AppendBy1, Self::AppendBy64, Self::SelectBy32];
+    pub const ALL: [Self; 4] = [Self::AppendBy1, Self::AppendBy64, Self::SelectBy1, Self::SelectBy32];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::AppendBy1 | Self::AppendBy64 => "pgbench: one event per transaction",
-            Self::SelectBy32 => "pgbench: select by key",
+            Self::SelectBy1 | Self::SelectBy32 => "pgbench: select by key",
         }
     }
 
     pub fn clients(self) -> u32 {
         match self {
-            Self::AppendBy1 => 1,
+            Self::AppendBy1 | Self::SelectBy1 => 1,
             Self::AppendBy64 => 64,
             Self::SelectBy32 => 32,
         }
@@ -54,14 +56,14 @@ impl Baseline {
     pub fn is_append(self) -> bool {
         match self {
             Self::AppendBy1 | Self::AppendBy64 => true,
-            Self::SelectBy32 => false,
+            Self::SelectBy1 | Self::SelectBy32 => false,
         }
     }
 
     fn script(self) -> &'static str {
         match self {
             Self::AppendBy1 | Self::AppendBy64 => APPEND,
-            Self::SelectBy32 => SELECT,
+            Self::SelectBy1 | Self::SelectBy32 => SELECT,
         }
     }
 }
@@ -81,12 +83,23 @@ impl Pgbench {
         Ok(Self { postgres, folder })
     }
 
+    /// Creates the tables anew.
+    pub async fn create_tables(&self) -> Result<()> {
+        let tables = self.folder.join("tables.sql");
+        fs::write(&tables, TABLES).context("cannot write tables.sql")?;
+        self.postgres.psql(DATABASE, &["--file", &tables.to_string_lossy()]).await.map(drop)
+    }
+
+    /// Executes statements in the database of the baseline, all of them in one transaction.
+    pub async fn execute(&self, statements: &str) -> Result<()> {
+        self.postgres.psql(DATABASE, &["--command", statements]).await.map(drop)
+    }
+
     /// Creates the tables anew and runs one workload.
     pub async fn measure(&self, baseline: Baseline, length: RowLength) -> Result<LoadSummary> {
-        let (tables, script) = (self.folder.join("tables.sql"), self.folder.join("script.sql"));
-        fs::write(&tables, TABLES).context("cannot write tables.sql")?;
+        let script = self.folder.join("script.sql");
         fs::write(&script, baseline.script()).context("cannot write script.sql")?;
-        self.postgres.psql(DATABASE, &["--file", &tables.to_string_lossy()]).await?;
+        self.create_tables().await?;
         let log = format!("log-of-{}", baseline.clients());
         let clients = length.connections(baseline.clients()).to_string();
         let seconds = length.seconds().to_string();

@@ -116,6 +116,15 @@ impl Passbook {
         Ok(ApiResponse { status, body })
     }
 
+    /// Sends one GET request and reads the whole response without keeping it. Fails if the status is an error.
+    pub async fn download(&self, path: &str, seconds_max: u64) -> Result<()> {
+        let request = self.http.get(format!("{}{path}", self.url)).timeout(Duration::from_secs(seconds_max));
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        ensure!(response.status().is_success(), "GET {path}: {}", response.status());
+        while response.chunk().await.with_context(|| format!("the response to GET {path} broke off"))?.is_some() {}
+        Ok(())
+    }
+
     /// Executes commands in JSON, each by itself and without a key. The results are short.
     pub async fn execute_each(&self, commands: &[String]) -> Result<ApiResponse> {
         let body = format!("{{\"mode\":\"each\",\"commands\":[{}]}}", commands.join(","));

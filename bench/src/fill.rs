@@ -1,4 +1,4 @@
-//! Fills the log with deposits in batches. The sequence of accounts depends only on a fixed seed, so that every run writes the same.
+//! Fills the log with deposits in batches. The accounts follow from a fixed seed, so that every run writes the same log.
 
 use std::time::Instant;
 

@@ -32,7 +32,7 @@ pub struct Harness {
     pub passbook: Passbook,
     pub wrk: Wrk,
     pub postgres: Postgres,
-    pgbench: Pgbench,
+    pub pgbench: Pgbench,
     pub length: RowLength,
 }
 

@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::baseline::Baseline;
 use crate::chart::{Chart, Panel, Point, Series};
 use crate::constant_rate::{self, ConstantRateRow};
 use crate::machine::Machine;
@@ -83,7 +82,7 @@ impl Report {
         let is_charted = |row: &&ResultRow| {
             row.target == target
                 && match target {
-                    Target::Baseline => row.baseline != Baseline::SelectBy32,
+                    Target::Baseline => row.baseline.is_append(),
                     Target::Passbook | Target::Peer => row.name.ends_with("deposits, 5 000 accounts"),
                 }
         };

@@ -61,6 +61,11 @@ impl ResultRow {
         self.load.broken > 0 || self.load.refused > 0 && self.target != Target::Peer
     }
 
+    /// Whether one client sent this query again and again, so that its latency is of interest rather than its rate.
+    pub fn is_query(&self) -> bool {
+        self.baseline == Baseline::SelectBy1 && self.load.p50_ms.is_finite()
+    }
+
     fn cells(&self) -> [String; 11] {
         [
             format!("{}{}", self.name, error_note(&[("refused", self.load.refused), ("broken", self.load.broken)])),
