@@ -24,7 +24,7 @@ test: ## Run every test, against a real Postgres (JOBS=1: one suite after the ot
 
 # The suites of `make test`, the longest first, and the chaos tests beside the API tests, which leave them the most processor time.
 # Two run at a time, because they wait more than they compute.
-SUITES = suite-api suite-chaos suite-cli suite-console suite-partitions suite-relay suite-units suite-readme
+SUITES = suite-api suite-chaos suite-cli suite-console suite-partitions suite-benchmarks suite-relay suite-units suite-readme
 JOBS ?= 2
 # Prints the output of a suite when it ends (GNU make 4).
 OUTPUT_SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -83,7 +83,7 @@ bench: ## Benchmark Passbook, bare Postgres and a peer, and write docs/benchmark
 	cargo build --release --manifest-path bench/peers/cqrs-es/Cargo.toml
 	cargo run --release --package bench -- run $(ARGS)
 
-bench-grow: ## Benchmark a log of ten million events and a million accounts, in half an hour (ARGS="--events 1000000")
+bench-grow: ## Compare a small log with one of ten million events and a million accounts, in one to two hours (ARGS="--events 1000000")
 	@scripts/install-deps --bench
 	cargo build --release --package passbook
 	cargo run --release --package bench -- grow $(ARGS)

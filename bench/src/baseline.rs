@@ -12,11 +12,14 @@ use serde::Serialize;
 use crate::latency::{Latencies, LoadSummary};
 use crate::postgres::Postgres;
 use crate::process;
+use crate::row_length::RowLength;
 
 pub const TABLES: &str = include_str!("../sql/tables.sql");
 pub const APPEND: &str = include_str!("../sql/append.sql");
 pub const SELECT: &str = include_str!("../sql/select.sql");
 const DATABASE: &str = "baseline";
+/// The transactions of each client in the short form.
+const SHORT_TRANSACTIONS: &str = "50";
 
 /// The pgbench workloads, named by statement and number of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -25,32 +28,42 @@ pub enum Baseline {
     AppendBy1,
     #[serde(rename = "append_by_64")]
     AppendBy64,
+    #[serde(rename = "select_by_1")]
+    SelectBy1,
     #[serde(rename = "select_by_32")]
     SelectBy32,
 }
 
 impl Baseline {
-    pub const ALL: [Self; 3] = [Self::AppendBy1, Self::AppendBy64, Self::SelectBy32];
+    pub const ALL: [Self; 4] = [Self::AppendBy1, Self::AppendBy64, Self::SelectBy1, Self::SelectBy32];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::AppendBy1 | Self::AppendBy64 => "pgbench: one event per transaction",
-            Self::SelectBy32 => "pgbench: select by key",
+            Self::SelectBy1 | Self::SelectBy32 => "pgbench: select by key",
         }
     }
 
     pub fn clients(self) -> u32 {
         match self {
-            Self::AppendBy1 => 1,
+            Self::AppendBy1 | Self::SelectBy1 => 1,
             Self::AppendBy64 => 64,
             Self::SelectBy32 => 32,
+        }
+    }
+
+    /// Whether the workload writes, as opposed to reading.
+    pub fn is_append(self) -> bool {
+        match self {
+            Self::AppendBy1 | Self::AppendBy64 => true,
+            Self::SelectBy1 | Self::SelectBy32 => false,
         }
     }
 
     fn script(self) -> &'static str {
         match self {
             Self::AppendBy1 | Self::AppendBy64 => APPEND,
-            Self::SelectBy32 => SELECT,
+            Self::SelectBy1 | Self::SelectBy32 => SELECT,
         }
     }
 }
@@ -70,20 +83,34 @@ impl Pgbench {
         Ok(Self { postgres, folder })
     }
 
-    /// Creates the tables anew and runs one workload.
-    pub async fn measure(&self, baseline: Baseline, seconds: u32) -> Result<LoadSummary> {
-        let (tables, script) = (self.folder.join("tables.sql"), self.folder.join("script.sql"));
+    /// Creates the tables anew.
+    pub async fn create_tables(&self) -> Result<()> {
+        let tables = self.folder.join("tables.sql");
         fs::write(&tables, TABLES).context("cannot write tables.sql")?;
+        self.postgres.psql(DATABASE, &["--file", &tables.to_string_lossy()]).await.map(drop)
+    }
+
+    /// Executes statements in the database of the baseline, all of them in one transaction.
+    pub async fn execute(&self, statements: &str) -> Result<()> {
+        self.postgres.psql(DATABASE, &["--command", statements]).await.map(drop)
+    }
+
+    /// Creates the tables anew and runs one workload.
+    pub async fn measure(&self, baseline: Baseline, length: RowLength) -> Result<LoadSummary> {
+        let script = self.folder.join("script.sql");
         fs::write(&script, baseline.script()).context("cannot write script.sql")?;
-        self.postgres.psql(DATABASE, &["--file", &tables.to_string_lossy()]).await?;
+        self.create_tables().await?;
         let log = format!("log-of-{}", baseline.clients());
-        let clients = baseline.clients().to_string();
+        let clients = length.connections(baseline.clients()).to_string();
+        let seconds = length.seconds().to_string();
+        let duration = length.choose(["--time", &seconds], ["--transactions", SHORT_TRANSACTIONS]);
         let output = process::run(
             self.postgres
                 .command("pgbench")
                 .current_dir(&self.folder)
                 .args(["--no-vacuum", "--protocol", "prepared", "--jobs", "1"])
-                .args(["--client", &clients, "--time", &seconds.to_string()])
+                .args(["--client", &clients])
+                .args(duration)
                 .args(["--log", "--log-prefix", &log, "--file"])
                 .arg(&script)
                 .arg(DATABASE),

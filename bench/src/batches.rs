@@ -8,11 +8,9 @@ use anyhow::{Context, Result};
 
 use crate::baseline::Baseline;
 use crate::harness::{Harness, Workload, workload};
-use crate::latency::LoadSummary;
 use crate::process;
 use crate::projections::catch_up;
-use crate::resource_usage::{CpuPerCommand, cpu_time, memory};
-use crate::result_row::{ResultRow, Target};
+use crate::result_row::ResultRow;
 use crate::seed::{ACCOUNTS, account_id};
 use crate::service::Service;
 
@@ -29,7 +27,8 @@ const WORKLOADS: [Workload; 4] = [
 
 /// The accounts of the import, behind those of the other rows, which may have many holds.
 const IMPORT_ACCOUNTS: Range<u32> = ACCOUNTS + 1..ACCOUNTS + 1 + 100_000;
-const IMPORT_DEPOSITS: u32 = 300_000;
+const SHORT_IMPORT_ACCOUNTS: Range<u32> = ACCOUNTS + 1..ACCOUNTS + 1 + 100;
+const DEPOSITS_PER_ACCOUNT: u32 = 3;
 const IMPORT_NAME: &str = "import of 300 000 deposits, 100 000 accounts";
 /// Two deposits in a row are to accounts that are this far apart. A prime number, so that every account has its turn.
 const ACCOUNT_STEP: u32 = 7_919;
@@ -49,71 +48,47 @@ pub async fn measure(harness: &Harness, service: &mut Service) -> Result<Vec<Res
 
 /// Opens the accounts with one import, and measures another one with the deposits. Fails if a command is refused.
 pub async fn measure_import(harness: &Harness, service: &mut Service) -> Result<ResultRow> {
-    eprintln!("importing {} accounts", IMPORT_ACCOUNTS.len());
-    import(service, "accounts.ndjson", &openings()).await?;
+    let accounts = harness.length.choose(IMPORT_ACCOUNTS, SHORT_IMPORT_ACCOUNTS);
+    eprintln!("importing {} accounts", accounts.len());
+    import(service, "accounts.ndjson", &openings(accounts.clone()))?.await?;
     catch_up(&harness.passbook).await?;
 
     eprintln!("{IMPORT_NAME}");
-    let deposits = deposits();
     let head = harness.passbook.head().await?;
-    let pid = service.server.pid;
-    let before = cpu_time(pid, pid);
-    let seconds = import(service, "deposits.ndjson", &deposits).await?;
-    service.server.check_alive()?;
-    let lag = catch_up(&harness.passbook).await?;
-    let cpu = CpuPerCommand::between(before, cpu_time(pid, pid), u64::from(IMPORT_DEPOSITS));
-    let commits = harness.postgres.commits_after(head).await?;
-    Ok(ResultRow {
-        name: IMPORT_NAME.to_owned(),
-        target: Target::Passbook,
-        connections: 1,
-        baseline: Baseline::AppendBy64,
-        load: load(seconds),
-        ratio: None,
-        lag: Some(lag),
-        commands_per_commit: Some(f64::from(IMPORT_DEPOSITS) / commits as f64).filter(|each| each.is_finite()),
-        cpu,
-        memory: memory(pid),
-    })
+    let commands = accounts.len() as u64 * u64::from(DEPOSITS_PER_ACCOUNT);
+    let import = import(service, "deposits.ndjson", &deposits(accounts))?;
+    let mut row = harness.measure_commands(IMPORT_NAME, 1, commands, service, import).await?;
+    row.commands_per_commit = harness.commands_per_commit(commands, head).await?;
+    Ok(row)
 }
 
-/// The load of the import, which has no latencies.
-fn load(seconds: f64) -> LoadSummary {
-    LoadSummary {
-        requests: u64::from(IMPORT_DEPOSITS),
-        per_second: f64::from(IMPORT_DEPOSITS) / seconds,
-        p50_ms: f64::NAN,
-        p99_ms: f64::NAN,
-        refused: 0,
-        broken: 0,
-    }
-}
-
-/// Imports these lines with `passbook import`. Returns the seconds from the start of the process to its end.
-async fn import(service: &Service, name: &str, lines: &str) -> Result<f64> {
+/// Prepares `passbook import` of these lines. The future returns the seconds from the start of the process to its end.
+fn import(service: &Service, name: &str, lines: &str) -> Result<impl Future<Output = Result<f64>> + use<>> {
     let file = service.folder.join(name);
     fs::write(&file, lines).with_context(|| format!("cannot write {name}"))?;
     let mut command = service.command("import");
     command.arg(&file).args(["--url", &service.server.url]);
-    let started = Instant::now();
-    process::run(&mut command).await?;
-    Ok(started.elapsed().as_secs_f64())
+    Ok(async move {
+        let started = Instant::now();
+        process::run(&mut command).await?;
+        Ok(started.elapsed().as_secs_f64())
+    })
 }
 
-fn openings() -> String {
+fn openings(accounts: Range<u32>) -> String {
     let line = |n| format!("{{\"command\":\"open\",\"account_id\":\"{}\",\"currency\":\"EUR\"}}\n", account_id(n));
-    IMPORT_ACCOUNTS.map(line).collect()
+    accounts.map(line).collect()
 }
 
-fn deposits() -> String {
+fn deposits(accounts: Range<u32>) -> String {
     let line = |n| format!("{{\"command\":\"deposit\",\"account_id\":\"{}\",\"amount\":1}}\n", account_id(n));
-    deposit_accounts().map(line).collect()
+    deposit_accounts(accounts).map(line).collect()
 }
 
 /// The numbers of the accounts of the deposits, in their order.
-fn deposit_accounts() -> impl Iterator<Item = u32> {
-    let accounts = IMPORT_ACCOUNTS.end - IMPORT_ACCOUNTS.start;
-    (0..IMPORT_DEPOSITS).map(move |n| IMPORT_ACCOUNTS.start + (n % accounts * ACCOUNT_STEP) % accounts)
+fn deposit_accounts(accounts: Range<u32>) -> impl Iterator<Item = u32> {
+    let count = accounts.end - accounts.start;
+    (0..count * DEPOSITS_PER_ACCOUNT).map(move |n| accounts.start + (n % count * ACCOUNT_STEP) % count)
 }
 
 #[cfg(test)]
@@ -125,7 +100,7 @@ mod tests {
     #[test]
     fn the_import_has_three_deposits_to_each_account() {
         let mut deposits: HashMap<u32, u32> = HashMap::new();
-        deposit_accounts().for_each(|account| *deposits.entry(account).or_default() += 1);
+        deposit_accounts(IMPORT_ACCOUNTS).for_each(|account| *deposits.entry(account).or_default() += 1);
         assert!(IMPORT_ACCOUNTS.into_iter().all(|account| deposits.get(&account) == Some(&3)));
         assert_eq!(deposits.len(), IMPORT_ACCOUNTS.len());
     }

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -42,10 +42,31 @@ pub struct List<T> {
     pub data: Vec<T>,
 }
 
-#[derive(Deserialize)]
+/// One generation of a projection.
+#[derive(Clone, Debug, Deserialize)]
 pub struct Projection {
+    pub name: String,
+    pub generation: i16,
+    pub state: ProjectionState,
+    pub failure: Option<String>,
+    pub position: String,
     pub lag_events: u64,
     pub lag_seconds: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProjectionState {
+    Building,
+    Live,
+    Stopped,
+    Retired,
+    Failed,
+}
+
+#[derive(Deserialize)]
+struct RebuildStarted {
+    generation: i16,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +107,37 @@ impl Passbook {
 
     pub async fn get(&self, path: &str) -> Result<ApiResponse> {
         self.send(self.http.get(format!("{}{path}", self.url))).await
+    }
+
+    /// Sends one GET request without retries, and reads the whole response within `seconds_max`.
+    pub async fn get_once(&self, path: &str, seconds_max: u64) -> Result<ApiResponse> {
+        let request = self.http.get(format!("{}{path}", self.url)).timeout(Duration::from_secs(seconds_max));
+        let (status, _, body) = send_once(request).await.map_err(|error| self.unreachable(&error))?;
+        Ok(ApiResponse { status, body })
+    }
+
+    /// Sends one GET request and reads the whole response without keeping it. Fails if the status is an error.
+    pub async fn download(&self, path: &str, seconds_max: u64) -> Result<()> {
+        let request = self.http.get(format!("{}{path}", self.url)).timeout(Duration::from_secs(seconds_max));
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        ensure!(response.status().is_success(), "GET {path}: {}", response.status());
+        while response.chunk().await.with_context(|| format!("the response to GET {path} broke off"))?.is_some() {}
+        Ok(())
+    }
+
+    /// Executes commands in JSON, each by itself and without a key. The results are short.
+    pub async fn execute_each(&self, commands: &[String]) -> Result<ApiResponse> {
+        let body = format!("{{\"mode\":\"each\",\"commands\":[{}]}}", commands.join(","));
+        let request = self.http.post(format!("{}/v1/batches", self.url)).header("Prefer", "return=minimal");
+        self.send(request.header(CONTENT_TYPE, "application/json").body(body)).await
+    }
+
+    /// Starts a rebuild of a projection. Returns the generation that is being built.
+    pub async fn rebuild(&self, name: &str) -> Result<i16> {
+        let path = format!("/v1/projections/{name}/rebuild");
+        let response = self.send(self.http.post(format!("{}{path}", self.url))).await?;
+        ensure!(response.status.is_success(), "POST {path}: {}", response.problem());
+        Ok(response.read::<RebuildStarted>()?.generation)
     }
 
     pub async fn projections(&self) -> Result<Vec<Projection>> {

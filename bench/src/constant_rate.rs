@@ -58,7 +58,7 @@ pub async fn measure_all(
     max_per_second: f64,
     long_seconds: u32,
 ) -> Result<Vec<ConstantRateRow>> {
-    let mut loads = loads(max_per_second, harness.seconds);
+    let mut loads = loads(max_per_second, harness.length.seconds());
     loads.push(Load {
         name: format!("50 % of the maximum, {long_seconds} s"),
         per_second: 0.5 * max_per_second,

@@ -9,11 +9,13 @@ use anyhow::Result;
 
 use crate::baseline::{Baseline, Pgbench};
 use crate::client::Passbook;
+use crate::latency::LoadSummary;
 use crate::postgres::{self, Postgres};
 use crate::process::Server;
 use crate::projections::catch_up;
 use crate::resource_usage::{CpuPerCommand, cpu_time, memory};
 use crate::result_row::{ResultRow, Target};
+use crate::row_length::RowLength;
 use crate::service::Service;
 use crate::wrk::{self, Wrk};
 
@@ -30,8 +32,8 @@ pub struct Harness {
     pub passbook: Passbook,
     pub wrk: Wrk,
     pub postgres: Postgres,
-    pgbench: Pgbench,
-    pub seconds: u32,
+    pub pgbench: Pgbench,
+    pub length: RowLength,
 }
 
 /// A closed-loop load: a wrk script with a number of connections, and the baseline to compare it with.
@@ -54,15 +56,15 @@ impl Tools {
 }
 
 impl Harness {
-    /// Prepares measurements of `seconds` each against a running service.
-    pub async fn new(tools: Tools, service: &Service, seconds: u32) -> Result<Self> {
+    /// Prepares measurements of this length against a running service.
+    pub async fn new(tools: Tools, service: &Service, length: RowLength) -> Result<Self> {
         let postgres = Postgres::connect(tools.postgres, service.socket_folder())?;
         Ok(Self {
             passbook: Passbook::new(&service.server.url)?,
             wrk: Wrk::new(tools.wrk, &service.folder)?,
             pgbench: Pgbench::new(postgres.clone(), &service.folder).await?,
             postgres,
-            seconds,
+            length,
         })
     }
 
@@ -76,9 +78,53 @@ impl Harness {
         let head = self.passbook.head().await?;
         let passbook = service.server.pid;
         let mut row = self.measure(workload, accounts, Target::Passbook, &mut service.server, passbook).await?;
-        let commits = self.postgres.commits_after(head).await?;
-        row.commands_per_commit = Some(row.load.requests as f64 / commits as f64).filter(|each| each.is_finite());
+        row.commands_per_commit = self.commands_per_commit(row.load.requests, head).await?;
         Ok(row)
+    }
+
+    /// Commands divided by the transactions that wrote the events after position `head`; `None` without events.
+    pub async fn commands_per_commit(&self, commands: u64, head: u64) -> Result<Option<f64>> {
+        let commits = self.postgres.commits_after(head).await?;
+        Ok((commits > 0).then(|| commands as f64 / commits as f64))
+    }
+
+    /// The bytes of WAL written since the reading `before`, per command; `None` for reads.
+    async fn wal_per_command(&self, baseline: Baseline, before: u64, commands: u64) -> Result<Option<f64>> {
+        if !baseline.is_append() {
+            return Ok(None);
+        }
+        let after = self.postgres.wal_bytes().await?;
+        Ok(Some(after.saturating_sub(before) as f64 / commands.max(1) as f64))
+    }
+
+    /// Measures commands that `load` sends. It returns the seconds that they took. Their latencies are unknown.
+    pub async fn measure_commands(
+        &self,
+        name: &str,
+        connections: u32,
+        commands: u64,
+        service: &mut Service,
+        load: impl Future<Output = Result<f64>>,
+    ) -> Result<ResultRow> {
+        let pid = service.server.pid;
+        let wal = self.postgres.wal_bytes().await?;
+        let before = cpu_time(pid, pid);
+        let seconds = load.await?;
+        service.server.check_alive()?;
+        let lag = catch_up(&self.passbook).await?;
+        Ok(ResultRow {
+            name: name.to_owned(),
+            target: Target::Passbook,
+            connections,
+            baseline: Baseline::AppendBy64,
+            load: LoadSummary::without_latencies(commands, seconds),
+            ratio: None,
+            lag: Some(lag),
+            commands_per_commit: None,
+            cpu: CpuPerCommand::between(before, cpu_time(pid, pid), commands),
+            wal_bytes_per_command: self.wal_per_command(Baseline::AppendBy64, wal, commands).await?,
+            memory: memory(pid),
+        })
     }
 
     /// Measures another server on the same Postgres: a second instance of Passbook, or the peer.
@@ -102,11 +148,13 @@ impl Harness {
         server: &mut Server,
         passbook: u32,
     ) -> Result<ResultRow> {
-        let Workload { name, script, connections, baseline, commands_per_request } = *workload;
+        let Workload { name, script, baseline, commands_per_request, .. } = *workload;
+        let connections = self.length.connections(workload.connections);
         eprintln!("{name}, connections: {connections}");
         server.check_alive()?;
+        let wal = self.postgres.wal_bytes().await?;
         let before = cpu_time(server.pid, passbook);
-        let load = self.wrk.run(script, accounts, connections, self.seconds, &server.url).await?;
+        let load = self.wrk.run(script, accounts, connections, self.length.seconds(), &server.url).await?;
         let load = load.in_commands(commands_per_request);
         server.check_alive()?;
         let lag = match target {
@@ -122,6 +170,7 @@ impl Harness {
             lag,
             commands_per_commit: None,
             cpu: CpuPerCommand::between(before, cpu_time(server.pid, passbook), load.requests),
+            wal_bytes_per_command: self.wal_per_command(baseline, wal, load.requests).await?,
             memory: memory(server.pid),
             load,
         })
@@ -131,8 +180,9 @@ impl Harness {
     pub async fn measure_baseline(&self, baseline: Baseline, service: &Service) -> Result<ResultRow> {
         eprintln!("{}, connections: {}", baseline.name(), baseline.clients());
         let pid = service.server.pid;
+        let wal = self.postgres.wal_bytes().await?;
         let before = cpu_time(pid, pid);
-        let load = self.pgbench.measure(baseline, self.seconds).await?;
+        let load = self.pgbench.measure(baseline, self.length).await?;
         Ok(ResultRow {
             name: baseline.name().to_owned(),
             target: Target::Baseline,
@@ -142,6 +192,7 @@ impl Harness {
             lag: None,
             commands_per_commit: None,
             cpu: CpuPerCommand::between(before, cpu_time(pid, pid), load.requests),
+            wal_bytes_per_command: self.wal_per_command(baseline, wal, load.requests).await?,
             memory: None,
             load,
         })
@@ -149,10 +200,11 @@ impl Harness {
 }
 
 /// Restarts the service several times on its data. Returns the times to ready in milliseconds, in ascending order.
-pub async fn measure_starts(service: &mut Service) -> Result<Vec<f64>> {
-    eprintln!("restarting {STARTS} times on the existing data");
+pub async fn measure_starts(service: &mut Service, length: RowLength) -> Result<Vec<f64>> {
+    let count = length.choose(STARTS, 1);
+    eprintln!("restarting {count} times on the existing data");
     let mut starts = Vec::new();
-    for _ in 0..STARTS {
+    for _ in 0..count {
         starts.push(service.restart().await?);
     }
     starts.sort_by(f64::total_cmp);

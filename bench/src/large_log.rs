@@ -5,37 +5,39 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use serde::Deserialize;
 
-use crate::baseline::Baseline;
-use crate::harness::{Harness, Tools, Workload, measure_starts, workload};
-use crate::large_log_report::{LargeLogReport, PhaseResults};
+use crate::fill::{Spread, fill};
+use crate::harness::{Harness, Tools};
+use crate::large_log_phase::{PhaseResults, SPREAD, measure_phase, measure_rows};
+use crate::large_log_report::{LargeLogReport, ManyAccounts};
 use crate::machine::Machine;
-use crate::process;
-use crate::projections::{catch_up, rebuild};
+use crate::projections::catch_up;
 use crate::publish::publish;
-use crate::resource_usage;
-use crate::result_row::{ResultRow, set_ratios};
-use crate::seed::{self, ACCOUNTS, fill_log};
+use crate::queries;
+use crate::resource_usage::memory;
+use crate::row_length::RowLength;
+use crate::seed::{self, ACCOUNTS};
 use crate::service::{Service, with_fresh_service};
+use crate::table::grouped;
 
 /// Measure how a large log and many accounts change the figures.
 ///
-/// Measures a fresh Passbook with 5 000 accounts. Opens the other accounts and measures deposits spread over all of them. Fills
-/// the log, a tenth of it with events of one account, and measures again. All data is written through the API. The defaults take
-/// half an hour and 10 GB of disk. The exit code is 1 if any response was an error.
+/// Measures a fresh Passbook with 5 000 accounts and a short log. Opens the other accounts and measures deposits spread over
+/// all of them. Fills the log, a tenth of it with events of one account, and measures again: commands, queries, a rebuild of
+/// each view, a verification, starts, sizes and memory. All data is written through the API, in batches, and is the same in
+/// every run but for the rows. The defaults take one to two hours and 25 GB of disk. The exit code is 1 if any response was an
+/// error.
 #[derive(Args)]
 pub struct Options {
     /// The service to measure; build it with --release
     #[arg(long, default_value = "target/release/passbook")]
     passbook: PathBuf,
-    /// Duration of each row, in seconds
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    #[command(flatten)]
+    length: RowLength,
     /// Number of accounts of the large log
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(i64::from(ACCOUNTS)..))]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(i64::from(ACCOUNTS)..=100_000_000))]
     accounts: u32,
     /// Number of events of the large log
     #[arg(long, default_value_t = 10_000_000)]
@@ -51,21 +53,19 @@ pub struct Options {
     folder: PathBuf,
 }
 
-const CONNECTIONS: u32 = 128;
-const DEPOSITS: Workload = workload("deposits, 5 000 accounts", "deposits.lua", CONNECTIONS, Baseline::AppendBy64);
-const WITH_KEYS: Workload =
-    workload("deposits, each with a key", "deposits_with_key.lua", CONNECTIONS, Baseline::AppendBy64);
-const TO_ONE: Workload =
-    workload("deposits, all to one account", "deposits_to_one.lua", CONNECTIONS, Baseline::AppendBy64);
-const SPREAD: Workload = workload("deposits, all accounts", "deposits_spread.lua", CONNECTIONS, Baseline::AppendBy64);
-const READS: Workload = workload("GET one of 5 000 accounts", "reads.lua", 32, Baseline::SelectBy32);
-
-/// The output of `passbook verify --json`.
-#[derive(Deserialize)]
-struct Verification {
-    position: String,
-    seconds: f64,
+/// The number of accounts and events of the large log.
+struct LogSize {
+    accounts: u32,
+    events: u64,
+    hot_events: u64,
 }
+
+/// The large log of the short form.
+const SHORT: LogSize = LogSize { accounts: ACCOUNTS + 1_000, events: 12_000, hot_events: 1_000 };
+/// The small log has this part of the large log's events, within these limits.
+const PART_OF_LARGE: u64 = 20;
+const SMALL_EVENTS_MIN: u64 = 1_000;
+const SMALL_EVENTS_MAX: u64 = 100_000;
 
 pub async fn grow(options: Options) -> Result<ExitCode> {
     let tools = Tools::find().await?;
@@ -84,78 +84,43 @@ async fn measure(
     options: &Options,
     load_average: String,
 ) -> Result<LargeLogReport> {
-    let harness = Harness::new(tools, service, options.seconds).await?;
+    let Options { length, accounts, events, hot_events, .. } = *options;
+    let size = length.choose(LogSize { accounts, events, hot_events }, SHORT);
+    let harness = Harness::new(tools, service, length).await?;
     let machine = Machine::describe(load_average, &harness.postgres, &service.folder).await?;
-    eprintln!("opening {ACCOUNTS} accounts");
-    seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
-    let small = measure_phase(&harness, service, ACCOUNTS).await?;
+    let small = small_log(&harness, service, &size).await?;
 
-    eprintln!("opening {} accounts", options.accounts);
-    seed::open_accounts(&harness.passbook, ACCOUNTS + 1..=options.accounts).await?;
-    catch_up(&harness.passbook).await?;
-    let many_accounts = measure_rows(&harness, &[SPREAD], options.accounts, service).await?;
-    let memory = resource_usage::memory(service.server.pid);
+    open_accounts(&harness, ACCOUNTS + 1, size.accounts).await?;
+    let rows = measure_rows(&harness, &[SPREAD], size.accounts, service).await?;
+    let many_accounts = ManyAccounts { rows, memory: memory(service.server.pid) };
 
-    let head = harness.passbook.head().await?;
-    let hot_until = options.events.min(head + options.hot_events);
-    fill_log(&harness, service, TO_ONE.script, options.accounts, hot_until).await?;
-    fill_log(&harness, service, SPREAD.script, options.accounts, options.events).await?;
-    let large = measure_phase(&harness, service, options.accounts).await?;
-    let report = LargeLogReport { machine, seconds_per_row: options.seconds, small, many_accounts, memory, large };
+    let large = large_log(&harness, service, &size).await?;
+    let report = LargeLogReport::new(machine, length.seconds(), small, many_accounts, large);
     if report.failed() {
         service.server.show_log();
     }
     Ok(report)
 }
 
-/// Measures all figures on the log in its current size.
-async fn measure_phase(harness: &Harness, service: &mut Service, accounts: u32) -> Result<PhaseResults> {
-    catch_up(&harness.passbook).await?;
-    let events = harness.passbook.head().await?;
-    let workloads = [DEPOSITS, WITH_KEYS, TO_ONE, SPREAD, READS];
-    let rows = measure_rows(harness, &workloads, accounts, service).await?;
-    eprintln!("rebuilding the views");
-    let catch_up = rebuild(&harness.passbook, &harness.postgres).await?;
-    let verified_per_second = verify(service).await?;
-    Ok(PhaseResults {
-        events,
-        accounts,
-        rows,
-        catch_up,
-        verified_per_second,
-        starts_ms: measure_starts(service).await?,
-    })
+async fn small_log(harness: &Harness, service: &mut Service, size: &LogSize) -> Result<PhaseResults> {
+    queries::open_rare_accounts(&harness.passbook).await?;
+    open_accounts(harness, 1, ACCOUNTS).await?;
+    let events = (size.events / PART_OF_LARGE).clamp(SMALL_EVENTS_MIN, SMALL_EVENTS_MAX);
+    let head = harness.passbook.head().await?;
+    let hot = fill(harness, service, Spread::One, head + events / 10).await?;
+    let spread = fill(harness, service, Spread::Over(ACCOUNTS), head + events).await?;
+    measure_phase(harness, service, ACCOUNTS, hot.into_iter().chain(spread).collect()).await
 }
 
-/// Measures rows between two runs of their baselines.
-async fn measure_rows(
-    harness: &Harness,
-    workloads: &[Workload],
-    accounts: u32,
-    service: &mut Service,
-) -> Result<Vec<ResultRow>> {
-    let mut baselines: Vec<Baseline> = workloads.iter().map(|workload| workload.baseline).collect();
-    baselines.dedup();
-    let mut rows = Vec::new();
-    for baseline in &baselines {
-        rows.push(harness.measure_baseline(*baseline, service).await?);
-    }
-    for workload in workloads {
-        rows.push(harness.measure_passbook(workload, accounts, service).await?);
-    }
-    for baseline in &baselines {
-        rows.push(harness.measure_baseline(*baseline, service).await?);
-    }
-    set_ratios(&mut rows);
-    Ok(rows)
+async fn large_log(harness: &Harness, service: &mut Service, size: &LogSize) -> Result<PhaseResults> {
+    let head = harness.passbook.head().await?;
+    let hot = fill(harness, service, Spread::One, size.events.min(head + size.hot_events)).await?;
+    let spread = fill(harness, service, Spread::Over(size.accounts), size.events).await?;
+    measure_phase(harness, service, size.accounts, hot.into_iter().chain(spread).collect()).await
 }
 
-/// Runs `passbook verify` while the service runs. Returns events per second.
-async fn verify(service: &Service) -> Result<f64> {
-    eprintln!("verifying the log");
-    let output = process::run(service.command("verify").arg("--json")).await?;
-    let Verification { position, seconds } =
-        serde_json::from_str(&output).context("cannot parse the output of `passbook verify --json`")?;
-    let events: f64 = position.parse().context("a position is a number")?;
-    Ok(events / seconds)
+async fn open_accounts(harness: &Harness, from: u32, to: u32) -> Result<()> {
+    eprintln!("opening {} accounts", grouped((to + 1 - from).into()));
+    seed::open_accounts(&harness.passbook, from..=to).await?;
+    catch_up(&harness.passbook).await.map(drop)
 }

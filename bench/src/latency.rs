@@ -23,6 +23,18 @@ pub struct LoadSummary {
 }
 
 impl LoadSummary {
+    /// Successful commands whose latencies are unknown, which is NaN.
+    pub fn without_latencies(requests: u64, seconds: f64) -> Self {
+        Self {
+            requests,
+            per_second: requests as f64 / seconds,
+            p50_ms: f64::NAN,
+            p99_ms: f64::NAN,
+            refused: 0,
+            broken: 0,
+        }
+    }
+
     /// Counts the commands of requests that are batches. Latencies and errors remain those of the requests.
     pub fn in_commands(self, per_request: u32) -> Self {
         Self {

@@ -10,8 +10,16 @@ use serde::Serialize;
 use crate::postgres::Postgres;
 use crate::process::stdout_if_ok;
 
-/// The Postgres settings that a durable commit depends on.
-const DURABLE: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+/// The Postgres settings that a durable commit depends on, and those that decide the cost of a large log.
+const SHOWN: [&str; 7] = [
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "shared_buffers",
+    "max_wal_size",
+    "checkpoint_timeout",
+    "wal_compression",
+];
 
 /// The context of a report. A value that cannot be read is `unknown`.
 #[derive(Default, Serialize)]
@@ -21,7 +29,7 @@ pub struct Machine {
     pub kernel: String,
     pub file_system: String,
     pub postgres: String,
-    pub durability: String,
+    pub postgres_settings: String,
     pub date: String,
     pub load_average: String,
     pub commit: String,
@@ -38,9 +46,9 @@ impl Machine {
     }
 
     pub async fn describe(load_average: String, postgres: &Postgres, data: &Path) -> Result<Self> {
-        let mut durability = Vec::new();
-        for name in DURABLE {
-            durability.push(format!("{name} {}", postgres.setting(name).await?));
+        let mut shown = Vec::new();
+        for name in SHOWN {
+            shown.push(format!("{name} {}", postgres.setting(name).await?));
         }
         let data = data.to_string_lossy();
         Ok(Self {
@@ -49,7 +57,7 @@ impl Machine {
             kernel: known(stdout_if_ok("uname", &["-sr"]).await),
             file_system: known(stdout_if_ok("findmnt", &["-no", "FSTYPE", "-T", &data]).await),
             postgres: postgres.setting("server_version").await?,
-            durability: durability.join(", "),
+            postgres_settings: shown.join(", "),
             date: known(stdout_if_ok("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]).await),
             load_average,
             commit: known(stdout_if_ok("git", &["describe", "--always", "--dirty"]).await),
@@ -66,7 +74,7 @@ impl Machine {
             self.kernel,
             self.file_system,
             self.postgres,
-            self.durability,
+            self.postgres_settings,
             self.date,
             self.load_average,
             self.commit,

@@ -2,19 +2,27 @@
 //! compares with bare Postgres and a peer. `large_log` (`bench grow`) measures a large log, `feed` the event stream, and `relay`
 //! the relay to NATS. `scale` measures instances, partitions and traces.
 //!
-//! Reading order: `replay` (`movements`, `client`), then `run` (`service`, `process`, `latency`, `harness`, `seed`, `wrk`,
-//! `baseline`, `batches`, `holds`, `constant_rate`, `open_loop`, `stalls`, `projections`, `other_servers`), then the output
-//! (`result_row`, `report`, `large_log_report`, `table`, `chart`, `publish`).
+//! Reading order: `replay` (`movements`, `client`), then `run` (`service`, `process`, `latency`, `row_length`, `harness`, `seed`,
+//! `each_batches`, `wrk`, `baseline`, `batches`, `holds`, `constant_rate`, `open_loop`, `stalls`, `projections`,
+//! `projection_watch`, `rebuild`, `other_servers`), then `large_log` (`fill`, `large_log_phase`, `queries`, `bulk_baseline`,
+//! `sizes`, `verification`), then the output (`result_row`, `report`, `comparison`, `large_log_figures`, `large_log_report`,
+//! `table`, `chart`, `publish`).
 
 mod baseline;
 mod batches;
+mod bulk_baseline;
 mod chart;
 mod client;
+mod comparison;
 mod constant_rate;
+mod each_batches;
 mod feed;
+mod fill;
 mod harness;
 mod holds;
 mod large_log;
+mod large_log_figures;
+mod large_log_phase;
 mod large_log_report;
 mod latency;
 mod machine;
@@ -23,20 +31,26 @@ mod open_loop;
 mod other_servers;
 mod postgres;
 mod process;
+mod projection_watch;
 mod projections;
 mod publish;
+mod queries;
+mod rebuild;
 mod relay;
 mod replay;
 mod report;
 mod resource_usage;
 mod result_row;
+mod row_length;
 mod run;
 mod scale;
 mod schedule;
 mod seed;
 mod service;
+mod sizes;
 mod stalls;
 mod table;
+mod verification;
 mod wrk;
 
 use std::process::ExitCode;

@@ -87,7 +87,7 @@ pub async fn measure_peer(binary: &Path, harness: &Harness, service: &Service) -
 
 async fn peer_rows(peer: &mut Server, harness: &Harness, service: &Service) -> Result<Vec<ResultRow>> {
     eprintln!("opening {ACCOUNTS} accounts of the peer");
-    seed::open_accounts(&Passbook::new(&peer.url)?, 1..=ACCOUNTS).await?;
+    seed::open_accounts_singly(&Passbook::new(&peer.url)?, 1..=ACCOUNTS).await?;
     let mut rows = Vec::new();
     for workload in &PEER_WORKLOADS {
         rows.push(harness.measure_other(workload, ACCOUNTS, Target::Peer, peer, service).await?);

@@ -66,6 +66,12 @@ impl Postgres {
         count.parse().with_context(|| format!("psql printed {count:?} instead of a number"))
     }
 
+    /// The number of bytes of WAL that the server has written since it was created.
+    pub async fn wal_bytes(&self) -> Result<u64> {
+        let bytes = self.execute("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint").await?;
+        bytes.parse().with_context(|| format!("psql printed {bytes:?} instead of a number"))
+    }
+
     /// Executes statements in the service's database, all of them in one transaction.
     pub async fn execute(&self, statements: &str) -> Result<String> {
         self.psql(PASSBOOK_DATABASE, &["--command", statements]).await

@@ -18,10 +18,12 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::feed;
+use crate::fill::{Spread, fill};
 use crate::harness::{Harness, Tools};
 use crate::latency::Latencies;
 use crate::process::{self, Server, free_address};
-use crate::seed::{self, ACCOUNTS, fill_log};
+use crate::row_length::RowLength;
+use crate::seed::{self, ACCOUNTS};
 use crate::service::{Service, with_fresh_service};
 use crate::table::grouped;
 
@@ -70,9 +72,9 @@ pub async fn relay(options: Options) -> Result<ExitCode> {
 }
 
 async fn measure(service: &mut Service, tools: Tools, nats: &Path, options: &Options) -> Result<()> {
-    let harness = Harness::new(tools, service, 1).await?;
+    let harness = Harness::new(tools, service, RowLength::of_seconds(1)).await?;
     seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
-    fill_log(&harness, service, "deposits.lua", ACCOUNTS, options.events).await?;
+    fill(&harness, service, Spread::Over(ACCOUNTS), options.events).await?;
     let (_nats, address) = start_nats(nats, service)?;
     let client = connect(&address).await?;
     let mut relay = start_relay(service, &address).await?;

@@ -4,13 +4,12 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::baseline::Baseline;
 use crate::chart::{Chart, Panel, Point, Series};
 use crate::constant_rate::{self, ConstantRateRow};
 use crate::machine::Machine;
-use crate::projections::CatchUp;
+use crate::rebuild::Rebuild;
 use crate::result_row::{self, ResultRow, Target};
-use crate::table::{grouped, rate};
+use crate::table::grouped;
 
 /// The figures of one run. The serialized names are those of `docs/benchmarks.json`.
 #[derive(Serialize)]
@@ -20,7 +19,8 @@ pub struct Report {
     pub rows: Vec<ResultRow>,
     #[serde(rename = "steady")]
     pub constant_rates: Vec<ConstantRateRow>,
-    pub catch_up: CatchUp,
+    #[serde(rename = "catch_up")]
+    pub rebuild: Rebuild,
     /// In ascending order.
     pub starts_ms: Vec<f64>,
 }
@@ -51,13 +51,7 @@ impl Report {
              the generator's clock. The lag is `lag_seconds` of `GET /v1/projections`, sampled every 20 ms.\n\n",
         );
         text.push_str(&constant_rate::stalls(&self.constant_rates));
-        let CatchUp { events, seconds, per_second } = self.catch_up;
-        let _ = write!(
-            text,
-            "- Rebuild of the views: {} events in {seconds:.1} s, {} per second.\n",
-            grouped(events),
-            rate(per_second)
-        );
+        let _ = writeln!(text, "- Rebuild of all views at once: {}.", self.rebuild.line());
         let _ = writeln!(text, "- Start to ready on this data: {}.", format_starts(&self.starts_ms));
         text
     }
@@ -89,7 +83,7 @@ impl Report {
         let is_charted = |row: &&ResultRow| {
             row.target == target
                 && match target {
-                    Target::Baseline => row.baseline != Baseline::SelectBy32,
+                    Target::Baseline => row.baseline.is_append(),
                     Target::Passbook | Target::Peer => row.name.ends_with("deposits, 5 000 accounts"),
                 }
         };
@@ -120,7 +114,7 @@ pub fn median(ascending: &[f64]) -> f64 {
 mod tests {
     use super::{Report, format_starts};
     use crate::machine::Machine;
-    use crate::projections::CatchUp;
+    use crate::rebuild::tests::rebuild;
     use crate::result_row::Target;
     use crate::result_row::tests::row;
 
@@ -134,7 +128,7 @@ mod tests {
             seconds_per_row: 1,
             rows,
             constant_rates: Vec::new(),
-            catch_up: CatchUp { events: 1, seconds: 1.0, per_second: 1.0 },
+            rebuild: rebuild(1, 1.0),
             starts_ms: vec![1.0],
         };
         let baseline_points = report.points(Target::Baseline, |row| row.load.per_second);

@@ -56,6 +56,11 @@ pub fn memory(service: u32) -> Option<Memory> {
     Some(Memory { rss_kib: kib(&status, "VmRSS:")?, high_water_kib: kib(&status, "VmHWM:")? })
 }
 
+/// Sets the greatest resident memory of a process to the current one. Best effort: without it the maximum since the start counts.
+pub fn reset_high_water(service: u32) {
+    let _ = fs::write(format!("/proc/{service}/clear_refs"), "5");
+}
+
 impl CpuPerCommand {
     /// The difference between two readings, per command.
     pub fn between(before: Option<CpuTime>, after: Option<CpuTime>, commands: u64) -> Option<Self> {

@@ -8,7 +8,7 @@ use crate::projections::Lag;
 use crate::resource_usage::{CpuPerCommand, Memory};
 use crate::table::{aligned, grouped, or_dash, rate};
 
-const HEAD: [&str; 10] = [
+const HEAD: [&str; 11] = [
     "row",
     "connections",
     "commands/s",
@@ -18,6 +18,7 @@ const HEAD: [&str; 10] = [
     "lag at end",
     "commands/commit",
     "CPU µs/command service / Postgres",
+    "WAL bytes/command",
     "RSS MiB",
 ];
 
@@ -48,6 +49,8 @@ pub struct ResultRow {
     /// Commands divided by the number of transactions that wrote their events.
     pub commands_per_commit: Option<f64>,
     pub cpu: Option<CpuPerCommand>,
+    /// The WAL of a command, with that of the projections; `None` for reads.
+    pub wal_bytes_per_command: Option<f64>,
     pub memory: Option<Memory>,
 }
 
@@ -58,7 +61,12 @@ impl ResultRow {
         self.load.broken > 0 || self.load.refused > 0 && self.target != Target::Peer
     }
 
-    fn cells(&self) -> [String; 10] {
+    /// Whether one client sent this query again and again, so that its latency is of interest rather than its rate.
+    pub fn is_query(&self) -> bool {
+        self.baseline == Baseline::SelectBy1 && self.load.p50_ms.is_finite()
+    }
+
+    fn cells(&self) -> [String; 11] {
         [
             format!("{}{}", self.name, error_note(&[("refused", self.load.refused), ("broken", self.load.broken)])),
             self.connections.to_string(),
@@ -69,6 +77,7 @@ impl ResultRow {
             or_dash(self.lag.as_ref().map(lag_cell)),
             or_dash(self.commands_per_commit.map(|commands| format!("{commands:.1}"))),
             or_dash(self.cpu.as_ref().map(CpuPerCommand::cell)),
+            or_dash(self.wal_bytes_per_command.map(rate)),
             or_dash(self.memory.map(|memory| grouped(memory.rss_kib / 1024))),
         ]
     }
@@ -126,6 +135,7 @@ pub mod tests {
             lag: None,
             commands_per_commit: None,
             cpu: None,
+            wal_bytes_per_command: None,
             memory: None,
         }
     }

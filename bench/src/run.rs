@@ -16,10 +16,12 @@ use crate::harness::{Harness, Tools, Workload, measure_starts, workload};
 use crate::holds;
 use crate::machine::Machine;
 use crate::other_servers::{self, PEER_BINARY};
-use crate::projections::{catch_up, rebuild};
+use crate::projections::catch_up;
 use crate::publish::publish;
+use crate::rebuild;
 use crate::report::Report;
 use crate::result_row::{ResultRow, set_ratios};
+use crate::row_length::RowLength;
 use crate::seed::{self, ACCOUNTS};
 use crate::service::{Service, with_fresh_service};
 
@@ -44,9 +46,8 @@ pub struct Options {
     /// The peer to compare with; skipped if the file does not exist
     #[arg(long, default_value = PEER_BINARY)]
     peer: PathBuf,
-    /// Duration of each row, in seconds
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    #[command(flatten)]
+    length: RowLength,
     /// Duration of the long row at half of the maximum, in seconds
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     long_seconds: u32,
@@ -86,7 +87,7 @@ pub async fn run(options: Options) -> Result<ExitCode> {
 }
 
 async fn measure(service: &mut Service, tools: Tools, options: &Options, load_average: String) -> Result<Report> {
-    let harness = Harness::new(tools, service, options.seconds).await?;
+    let harness = Harness::new(tools, service, options.length).await?;
     let machine = Machine::describe(load_average, &harness.postgres, &service.folder).await?;
     warm_up(&harness, service).await?;
 
@@ -99,7 +100,8 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     passbook.extend(holds::measure(&harness, service).await?);
     passbook.push(batches::measure_import(&harness, service).await?);
     let max_per_second = passbook[MAXIMUM].load.per_second;
-    let constant_rates = constant_rate::measure_all(&harness, service, max_per_second, options.long_seconds).await?;
+    let long_seconds = options.length.choose(options.long_seconds, 1);
+    let constant_rates = constant_rate::measure_all(&harness, service, max_per_second, long_seconds).await?;
     // Behind the constant rates: the service reads its accounts anew after another instance has written much.
     passbook.extend(other_servers::measure_with_tokens(&harness, service).await?);
     rows.append(&mut passbook);
@@ -107,10 +109,10 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
     rows.extend(measure_baselines(&harness, service).await?);
     set_ratios(&mut rows);
 
-    eprintln!("rebuilding the views");
-    let catch_up = rebuild(&harness.passbook, &harness.postgres).await?;
-    let starts_ms = measure_starts(service).await?;
-    let report = Report { machine, seconds_per_row: options.seconds, rows, constant_rates, catch_up, starts_ms };
+    let rebuild = rebuild::measure_all(&harness.passbook, service).await?;
+    let starts_ms = measure_starts(service, options.length).await?;
+    let report =
+        Report { machine, seconds_per_row: options.length.seconds(), rows, constant_rates, rebuild, starts_ms };
     if report.failed() {
         service.server.show_log();
     }
@@ -120,15 +122,16 @@ async fn measure(service: &mut Service, tools: Tools, options: &Options, load_av
 async fn warm_up(harness: &Harness, service: &Service) -> Result<()> {
     eprintln!("opening {ACCOUNTS} accounts and warming up");
     seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
-    let seconds = harness.seconds.min(WARM_UP_SECONDS_MAX);
-    harness.wrk.run(WORKLOADS[0].script, ACCOUNTS, WARM_UP_CONNECTIONS, seconds, &service.server.url).await?;
+    let seconds = harness.length.seconds().min(WARM_UP_SECONDS_MAX);
+    let connections = harness.length.connections(WARM_UP_CONNECTIONS);
+    harness.wrk.run(WORKLOADS[0].script, ACCOUNTS, connections, seconds, &service.server.url).await?;
     catch_up(&harness.passbook).await?;
     Ok(())
 }
 
 async fn measure_baselines(harness: &Harness, service: &Service) -> Result<Vec<ResultRow>> {
     let mut rows = Vec::new();
-    for baseline in Baseline::ALL {
+    for baseline in [Baseline::AppendBy1, Baseline::AppendBy64, Baseline::SelectBy32] {
         rows.push(harness.measure_baseline(baseline, service).await?);
     }
     Ok(rows)

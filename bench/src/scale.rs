@@ -26,6 +26,7 @@ use crate::process::{self, Server, free_address};
 use crate::projections::catch_up;
 use crate::resource_usage::{CpuPerCommand, CpuTime, cpu_time};
 use crate::result_row::error_note;
+use crate::row_length::RowLength;
 use crate::seed::{self, ACCOUNTS};
 use crate::service::with_fresh_service;
 use crate::table::{aligned, rate};
@@ -106,7 +107,7 @@ async fn compare_instances(options: &Options) -> Result<()> {
     // Without this setting an instance on a loopback address rejects requests that a proxy forwarded.
     let behind_proxy = [("PASSBOOK_AUTH", "off".to_owned())];
     with_fresh_service(&options.passbook, &options.folder, &behind_proxy, async |service| {
-        let harness = Harness::new(tools, service, options.seconds).await?;
+        let harness = Harness::new(tools, service, RowLength::of_seconds(options.seconds)).await?;
         seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
         let most = options.instances.iter().copied().max().unwrap_or(1);
         let mut others = Vec::new();
@@ -138,7 +139,7 @@ async fn compare_partitions(options: &Options) -> Result<()> {
         let settings = [("PASSBOOK_PARTITIONS", count.to_string())];
         // Each number of partitions needs its own log and Postgres, so the variants run one after another.
         let variant = with_fresh_service(&options.passbook, &options.folder, &settings, async |service| {
-            let harness = Harness::new(tools, service, options.seconds).await?;
+            let harness = Harness::new(tools, service, RowLength::of_seconds(options.seconds)).await?;
             seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
             let name = format!("{count} partition{}", if *count == 1 { "" } else { "s" });
             let mut variant = Variant::new(name, &service.server.url);
@@ -157,7 +158,7 @@ async fn compare_traces(options: &Options) -> Result<()> {
     let tools = Tools::find().await?;
     let collector = start_trace_collector().await?;
     with_fresh_service(&options.passbook, &options.folder, &[], async |service| {
-        let harness = Harness::new(tools, service, options.seconds).await?;
+        let harness = Harness::new(tools, service, RowLength::of_seconds(options.seconds)).await?;
         seed::open_accounts(&harness.passbook, 1..=ACCOUNTS).await?;
         let sampler = ("OTEL_TRACES_SAMPLER", "always_on".to_owned());
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", collector);

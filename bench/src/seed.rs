@@ -1,4 +1,4 @@
-//! Prepares the data of a measurement: opens the accounts, and fills the log through the API.
+//! Opens the accounts of a measurement.
 //!
 //! Account ids are computed from numbers, so that the wrk scripts and pgbench address the same accounts without a list.
 
@@ -8,10 +8,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::client::{Passbook, run_concurrently};
-use crate::harness::Harness;
-use crate::projections::catch_up;
-use crate::service::Service;
-use crate::table::grouped;
+use crate::each_batches;
 
 /// The number of accounts that the load is spread over. The scripts contain the same number.
 pub const ACCOUNTS: u32 = 5_000;
@@ -20,21 +17,21 @@ pub const ACCOUNTS: u32 = 5_000;
 pub const OPENING_BALANCE: u64 = 1_000_000_000;
 
 const CONCURRENT_OPENINGS_MAX: usize = 64;
-const FILL_CONNECTIONS: u32 = 256;
-/// The longest load between two looks at the log's head.
-const FILL_SECONDS_MAX: u32 = 20;
 
-/// Opens the accounts with these numbers.
+/// Opens the accounts with these numbers, in batches.
 pub async fn open_accounts(passbook: &Passbook, numbers: RangeInclusive<u32>) -> Result<()> {
+    let openings = numbers.map(|n| opening(&account_id(n), "EUR", OPENING_BALANCE));
+    // A batch that is repeated after a lost response finds its accounts open.
+    each_batches::execute(passbook, openings, Some("account_exists")).await
+}
+
+/// Opens the accounts with these numbers by single requests, which the peer has as well.
+pub async fn open_accounts_singly(passbook: &Passbook, numbers: RangeInclusive<u32>) -> Result<()> {
     let jobs = numbers.map(|n| {
         let passbook = passbook.clone();
         async move {
             let id = account_id(n);
-            let body = json!({
-                "account_id": id,
-                "currency": "EUR",
-                "initial_deposit": OPENING_BALANCE,
-            });
+            let body = json!({"account_id": id, "currency": "EUR", "initial_deposit": OPENING_BALANCE});
             let response = passbook.command("/v1/accounts", &format!("open-{id}"), &body).await?;
             ensure!(response.status.is_success(), "cannot open account {id}: {}", response.problem());
             Ok(())
@@ -43,46 +40,21 @@ pub async fn open_accounts(passbook: &Passbook, numbers: RangeInclusive<u32>) ->
     run_concurrently(CONCURRENT_OPENINGS_MAX, jobs, |()| Ok(())).await
 }
 
+/// The command that opens an account, as an item of a batch.
+pub fn opening(id: &str, currency: &str, initial_deposit: u64) -> String {
+    json!({"command": "open", "account_id": id, "currency": currency, "initial_deposit": initial_deposit}).to_string()
+}
+
 /// The id of the n-th account. The scripts compute the same ids.
 pub fn account_id(n: u32) -> String {
     format!("be7c0000-0000-4000-8000-{n:012x}")
 }
 
-/// Runs a wrk script against the service until the log's head is at or somewhat beyond position `until`.
-pub async fn fill_log(harness: &Harness, service: &mut Service, script: &str, accounts: u32, until: u64) -> Result<()> {
-    let mut head = harness.passbook.head().await?;
-    let mut seconds = 1;
-    while head < until {
-        eprintln!("filling the log with {script}: {} of {} events", grouped(head), grouped(until));
-        service.server.check_alive()?;
-        let load = harness.wrk.run(script, accounts, FILL_CONNECTIONS, seconds, &service.server.url).await?;
-        ensure!(load.refused + load.broken == 0, "{} refused, {} broken", load.refused, load.broken);
-        ensure!(load.requests > 0, "no response within {seconds} s");
-        head = harness.passbook.head().await?;
-        seconds = fill_seconds(until.saturating_sub(head), load.per_second);
-    }
-    // The projections' lag must not affect the next measurement.
-    catch_up(&harness.passbook).await?;
-    Ok(())
-}
-
-/// The duration of the next load, chosen so that it writes about the missing events.
-fn fill_seconds(missing: u64, per_second: f64) -> u32 {
-    ((missing as f64 / per_second) as u32).clamp(1, FILL_SECONDS_MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{ACCOUNTS, account_id, fill_seconds};
+    use super::{ACCOUNTS, account_id};
     use crate::baseline::{APPEND, SELECT, TABLES};
     use crate::wrk::SCRIPTS;
-
-    #[test]
-    fn a_load_lasts_only_as_long_as_the_missing_events_need() {
-        assert_eq!(fill_seconds(5_000, 20_000.0), 1);
-        assert_eq!(fill_seconds(100_000, 20_000.0), 5);
-        assert_eq!(fill_seconds(10_000_000, 20_000.0), 20);
-    }
 
     #[test]
     fn the_wrk_scripts_address_the_opened_accounts() {
