@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use passbook_audit::feed::FEED_SUBSCRIBERS_MAX;
 use passbook_testkit::{
     App, FeedSubscriber, WAIT_S_MAX, eventually, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
@@ -26,12 +25,13 @@ const REFERENCE_BYTES: usize = 33_000;
 /// The queue of a subscriber holds 1 024 chunks. These events have 20 MB more than that, which no buffer of a socket holds.
 const SLOW_EVENTS: i64 = 2_700;
 const INSERTED_EVENTS: i64 = 300;
-const LARGE_BUFFER_BYTES: usize = 1 << 20;
+/// Through a buffer of 4 KiB, the megabytes that the sender's socket holds would take a minute.
+const RECEIVE_BYTES: u32 = 64 * 1024;
 
-/// Subscribes over a socket with a small receive buffer and reads nothing after the status line.
+/// Subscribes over a socket with a limited receive buffer and reads nothing after the status line.
 async fn subscribe_without_reading(app: &App) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.set_recv_buffer_size(RECEIVE_BYTES).unwrap();
     let mut stream = socket.connect(app.url().trim_start_matches("http://").parse().unwrap()).await.unwrap();
     stream.write_all(b"GET /v1/events/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut first = [0; 12];
@@ -42,8 +42,6 @@ async fn subscribe_without_reading(app: &App) -> TcpStream {
 
 /// The ids in the rest of a stream, and whether the stream ended with the last chunk.
 async fn read_ids(mut stream: TcpStream) -> (Vec<i64>, bool) {
-    // Through the small buffer the megabytes in the buffers of the sender would take a minute.
-    setsockopt(&stream, RcvBuf, &LARGE_BUFFER_BYTES).unwrap();
     let mut bytes = Vec::new();
     let end = timeout(Duration::from_secs(WAIT_S_MAX), stream.read_to_end(&mut bytes));
     end.await.expect("the stream ends").unwrap();

@@ -14,6 +14,8 @@ use tokio::{
 use uuid::Uuid;
 
 const LINES: i64 = 70_000;
+/// The movements of an account that is long for the planner.
+const MOVEMENTS: i64 = 200_000;
 /// More lines than all buffers between the service and a slow reader hold.
 const LINES_BEYOND_BUFFERS: i64 = 20_000;
 /// More than the connections of the query pool.
@@ -228,7 +230,7 @@ async fn queries_planned_on_an_empty_view_read_few_rows_later() {
              (partition, generation, account_id, version, kind, amount, balance_after, recorded_at, event_id, status, transaction_count)
          SELECT 0, 1, '{account}', n, 'deposit', 1, n, '2026-01-01T00:00:00Z'::timestamptz + n * interval '1 minute',
                 gen_random_uuid(), 'open', n
-         FROM generate_series(2, {LINES}) AS n;
+         FROM generate_series(2, {MOVEMENTS}) AS n;
          INSERT INTO account_transaction
              (partition, generation, account_id, version, kind, amount, balance_after, recorded_at, event_id, status, transaction_count)
          SELECT 0, 1, gen_random_uuid(), 1, 'opening', 0, 0, now(), gen_random_uuid(), 'open', 0
