@@ -1,6 +1,6 @@
 //! The embedded Postgres: `passbook serve` starts it if no database is configured. The server is an installed Postgres that runs as
-//! a child process, on a private Unix socket, with durable settings that follow the machine. It is restarted after a crash, and stops when Passbook
-//! stops. No published crate does this as root and without downloads.
+//! a child process, on a private Unix socket, with durable settings that follow the machine. It is restarted after a crash, and
+//! stops when Passbook stops. No published crate does this as root and without downloads.
 
 mod binaries;
 mod data_dir;

@@ -209,13 +209,13 @@ mod tests {
                 ("checkpoint_timeout", "5min", "300", "s"),
                 ("checkpoint_completion_target", "0.5", "0.5", ""),
                 ("wal_compression", "off", "off", ""),
-                ("max_wal_size", "1GB", "1024", "MB"),
+                ("max_wal_size", "4GB", "4096", "MB"),
             ],
         );
         for name in ["checkpoint_timeout", "checkpoint_completion_target", "wal_compression", "max_wal_size"] {
             assert_eq!(verdict(&defaults, machine(), name).0, Verdict::Remark, "{name}");
         }
-        assert_eq!(defaults.wal_bytes_max(), Some(1 << 30));
+        assert_eq!(defaults.wal_bytes_max(), Some(4 << 30));
         let without_lz4 = settings(false, &[("wal_compression", "pglz", "pglz", "")]);
         assert_eq!(verdict(&without_lz4, machine(), "wal_compression").0, Verdict::Good);
     }
