@@ -8,7 +8,7 @@ use sqlx::{PgConnection, query};
 use super::{log_fold::LogFold, report::Error};
 use passbook_read_model::{
     DecodedEvent,
-    projection::{Check, ViewGeneration},
+    projection::{Check, Detail, ViewGeneration},
     views::checks,
 };
 
@@ -31,7 +31,7 @@ impl ViewChecks {
     /// Reads the checkpoints of all live and building generations.
     pub(super) async fn load(connection: &mut PgConnection, partition: i16) -> sqlx::Result<Self> {
         let pending = pending_views(connection, partition).await?.into();
-        Ok(Self { pending, checks: checks().into_iter().collect() })
+        Ok(Self { pending, checks: checks(Detail::ByAccount).into_iter().collect() })
     }
 
     /// Folds one more event.
