@@ -10,7 +10,7 @@ use passbook_event_store::{RecordedEvent, StreamVersion, reader};
 pub(crate) const BATCH_EVENTS_MAX: i64 = 20_000;
 /// Limit of events per transaction of a rebuild. Its rows are written in the order of their keys, so a larger batch finds more of them
 /// in each page. The events of two batches are in memory at once, some 300 bytes each.
-pub(crate) const REBUILD_EVENTS_MAX: i64 = 120_000;
+pub(crate) const REBUILD_EVENTS_MAX: i64 = 100_000;
 
 /// A recorded event and its decoded content.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct DecodedEvent {
     pub recorded: RecordedEvent,
     /// The decoded content.
     pub event: Event,
+    /// The place of the account in an [`AccountTable`](crate::AccountTable), which spares others the look-up; `None` if it is unknown.
+    pub place: Option<u32>,
 }
 
 impl TryFrom<RecordedEvent> for DecodedEvent {
@@ -26,7 +28,7 @@ impl TryFrom<RecordedEvent> for DecodedEvent {
 
     fn try_from(recorded: RecordedEvent) -> Result<Self> {
         match Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data) {
-            Ok(event) => Ok(Self { recorded: RecordedEvent { data: String::new(), ..recorded }, event }),
+            Ok(event) => Ok(Self { recorded: RecordedEvent { data: String::new(), ..recorded }, event, place: None }),
             Err(source) => Err(sqlx::Error::Decode(Box::new(Undecodable { recorded, source }))),
         }
     }

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use uuid::Uuid;
 
 use crate::{
-    account_table::AccountTable,
+    account_table::{AccountTable, FoldedAccounts},
     decoded_event::DecodedEvent,
     projection::{Detail, Mismatch},
 };
@@ -37,7 +37,7 @@ impl RowSetHash {
 /// The rows of all accounts that follow from the events. `S` is the state of the fold of one account.
 pub(crate) struct ExpectedRows<S> {
     key: RandomState,
-    accounts: AccountTable<S>,
+    accounts: FoldedAccounts<S>,
     /// Rows of all accounts that later events do not change.
     final_rows: RowSetHash,
     /// `None` for [`Detail::Total`].
@@ -56,7 +56,7 @@ impl<S: Default> ExpectedRows<S> {
     pub(crate) fn new(detail: Detail) -> Self {
         Self {
             key: RandomState::new(),
-            accounts: AccountTable::default(),
+            accounts: FoldedAccounts::default(),
             final_rows: RowSetHash::default(),
             by_account: match detail {
                 Detail::Total => None,
@@ -68,7 +68,9 @@ impl<S: Default> ExpectedRows<S> {
     /// Folds one event into the state of its account. `fold` returns the row that became final by the event, if any.
     pub(crate) fn fold<R: Hash>(&mut self, decoded: &DecodedEvent, fold: impl FnOnce(&mut S) -> Option<R>) {
         let account_id = decoded.recorded.stream_id;
-        let row = fold(self.accounts.get_or_default(account_id));
+        // By account, the states are looked up again by their ids.
+        let place = decoded.place.filter(|_| self.by_account.is_none());
+        let row = fold(self.accounts.get_or_default(account_id, place));
         let rows = match &mut self.by_account {
             None => &mut self.final_rows,
             Some(by_account) => {
@@ -122,7 +124,7 @@ impl<S: Default> ExpectedRows<S> {
         let accounts = expected.iter().map(|(account_id, account)| (account_id, Some(account))).chain(surplus);
         accounts.into_iter().find_map(|(account_id, account)| {
             let mut expected = account.map(|account| account.final_rows).unwrap_or_default();
-            if let Some(state) = self.accounts.get(account_id) {
+            if let Some(state) = self.accounts.get_indexed(account_id) {
                 open(account_id, &mut expected, state);
             }
             let actual = actual.get(account_id).copied().unwrap_or_default();
@@ -174,7 +176,7 @@ mod tests {
     fn expected(detail: Detail) -> ExpectedRows<Option<i64>> {
         let account_id = Uuid::from_u128(1);
         let mut expected = ExpectedRows::new(detail);
-        *expected.accounts.get_or_default(account_id) = Some(20);
+        *expected.accounts.get_or_default(account_id, None) = Some(20);
         let mut final_rows = RowSetHash::default();
         final_rows.add(&expected.key, (account_id, 10_i64));
         match &mut expected.by_account {

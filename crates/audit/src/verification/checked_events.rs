@@ -113,7 +113,7 @@ fn check(partition: i16, mut previous: Vec<u8>, rows: Vec<EventWithHash>) -> Chu
             Ok(event) => {
                 let EventWithHash { event: recorded, metadata, hash } = row;
                 let hashes = Hashes { recorded: hash, computed };
-                events.push(CheckedEvent { decoded: DecodedEvent { recorded, event }, metadata, hashes });
+                events.push(CheckedEvent { decoded: DecodedEvent { recorded, event, place: None }, metadata, hashes });
             }
             Err(error) => return Chunk { events, undecodable: Some(Undecodable { event: row, computed, error }) },
         }

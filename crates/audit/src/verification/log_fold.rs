@@ -111,15 +111,17 @@ impl LogFold {
         self.position
     }
 
-    /// Checks and folds the next event.
-    pub(super) fn apply(&mut self, checked: &CheckedEvent) -> Result<(), Finding> {
+    /// Checks and folds the next event, and sets the place of its account.
+    pub(super) fn apply(&mut self, checked: &mut CheckedEvent) -> Result<(), Finding> {
+        let place = self.accounts.place_or_default(checked.decoded.recorded.stream_id);
+        checked.decoded.place = Some(place);
         let (recorded, event) = (&checked.decoded.recorded, &checked.decoded.event);
         let position = self.position + 1;
         let (partitions, partition) = (self.partitions, self.partition);
         let finding = |message: String| Finding::in_partition(partitions, partition, position, message);
         let hash = checked.hashes.computed;
         self.check_link(recorded, &checked.hashes.recorded, &hash)?;
-        self.evolve(recorded, event).map_err(finding)?;
+        self.evolve(place, recorded, event).map_err(finding)?;
         self.compare_snapshot(recorded).map_err(finding)?;
         if let Some(pinned) = self.pinned_head.take_if(|pinned| pinned.position == position)
             && !pinned.matches(&hash)
@@ -158,9 +160,9 @@ impl LogFold {
     }
 
     /// Applies `event` to its account, if the account's state allows it.
-    fn evolve(&mut self, recorded: &RecordedEvent, event: &Event) -> Result<(), String> {
+    fn evolve(&mut self, place: u32, recorded: &RecordedEvent, event: &Event) -> Result<(), String> {
         let account_id = recorded.stream_id;
-        let entry = self.accounts.get_or_default(account_id);
+        let entry = self.accounts.at_mut(place);
         if recorded.version != entry.version + 1 {
             let (version, previous) = (recorded.version, entry.version);
             return Err(format!("account {account_id} has version {version} directly after version {previous}"));

@@ -31,7 +31,7 @@ impl Reversals {
         &mut self,
         connection: &mut PgConnection,
         fold: &LogFold,
-        DecodedEvent { recorded, event }: &DecodedEvent,
+        DecodedEvent { recorded, event, .. }: &DecodedEvent,
     ) -> Result<(), Error> {
         let Event::MovementReversed(reversed) = event else { return Ok(()) };
         let movement = StreamVersion { stream_id: recorded.stream_id, version: reversed.reverses_version };

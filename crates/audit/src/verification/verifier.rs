@@ -147,17 +147,17 @@ impl<P: Fn(i64)> Verifier<P> {
         checks: &mut PartitionChecks<'_>,
         (lookups, view_checks): (&mut PgConnection, &ViewChecks),
     ) -> Result<(), Error> {
-        while let Some(chunk) = events.next().await? {
-            let chunk = Arc::new(chunk);
+        while let Some(mut chunk) = events.next().await? {
             let mut verified = 0;
             let mut result = Ok(());
-            for checked in &chunk.events {
+            for checked in &mut chunk.events {
                 result = self.verify_event(fold, checked, checks, lookups).await;
                 if result.is_err() {
                     break;
                 }
                 verified += 1;
             }
+            let chunk = Arc::new(chunk);
             let goes_on = view_checks.fold(&chunk, verified).await;
             result?;
             if let Some(undecodable) = &chunk.undecodable {
@@ -174,7 +174,7 @@ impl<P: Fn(i64)> Verifier<P> {
     async fn verify_event(
         &mut self,
         fold: &mut LogFold,
-        checked: &CheckedEvent,
+        checked: &mut CheckedEvent,
         checks: &mut PartitionChecks<'_>,
         lookups: &mut PgConnection,
     ) -> Result<(), Error> {

@@ -90,7 +90,7 @@ impl<S: Default> AccountCache<S> {
     pub(crate) fn missing(&mut self, events: &[DecodedEvent], needs_state: impl Fn(&Event) -> bool) -> Vec<Uuid> {
         self.batch = self.batch.wrapping_add(1);
         let mut missing = Vec::new();
-        for DecodedEvent { recorded, event } in events {
+        for DecodedEvent { recorded, event, .. } in events {
             if let Some(place) = self.place(&recorded.stream_id) {
                 self.entries[place].batch = self.batch;
             } else if recorded.version == 1 {

@@ -25,7 +25,7 @@ use passbook_event_store::locked_read::{rows_max, slices_by_bytes};
 /// longer.
 const LOCKED_ROWS_MAX: usize = rows_max(512);
 /// Limit of rows cached between batches; some 330 bytes each.
-const CACHED_ROWS_MAX: CachedAccounts = CachedAccounts::new(50_000, 250_000);
+const CACHED_ROWS_MAX: CachedAccounts = CachedAccounts::new(50_000, 150_000);
 
 /// The projection of the view of accounts.
 pub(crate) struct Accounts {
@@ -91,7 +91,7 @@ impl Projection for Accounts {
             }
             // Sorted by id, so that two writers take the row locks in the same order.
             let mut changed: BTreeMap<Uuid, bool> = BTreeMap::new();
-            for DecodedEvent { recorded, event } in events {
+            for DecodedEvent { recorded, event, .. } in events {
                 *changed.entry(recorded.stream_id).or_default() |= event.own_hold().is_some();
             }
             let row = |(account_id, has_new_holds): (&Uuid, &bool)| {

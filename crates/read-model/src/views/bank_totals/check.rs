@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::view::{AccountsByStatus, CurrencyTotal, opening_currency};
 use crate::{
-    account_table::AccountTable,
+    account_table::FoldedAccounts,
     decoded_event::DecodedEvent,
     money_sum::MoneySum,
     projection::{Check, Mismatch, ViewGeneration},
@@ -17,13 +17,13 @@ use uuid::Uuid;
 /// The total of each currency that follows from the events, with the position of its last event.
 #[derive(Default)]
 pub(super) struct BankTotalsCheck {
-    currencies: AccountTable<Option<Currency>>,
+    currencies: FoldedAccounts<Option<Currency>>,
     totals: BTreeMap<&'static str, (CurrencyTotal, i64)>,
 }
 
 impl Check for BankTotalsCheck {
-    fn fold(&mut self, DecodedEvent { recorded, event }: &DecodedEvent) {
-        let currency = self.currencies.get_or_default(recorded.stream_id);
+    fn fold(&mut self, DecodedEvent { recorded, event, place }: &DecodedEvent) {
+        let currency = self.currencies.get_or_default(recorded.stream_id, *place);
         *currency = opening_currency(event).or(*currency);
         // In a log that passes verification no event precedes the opening of its account.
         let Some(currency) = currency else { return };

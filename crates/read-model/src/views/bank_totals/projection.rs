@@ -70,7 +70,7 @@ impl Projection for BankTotals {
         async move {
             self.preload(connection, view, events).await?;
             let mut changes: BTreeMap<&str, CurrencyTotal> = BTreeMap::new();
-            for DecodedEvent { recorded, event } in events {
+            for DecodedEvent { recorded, event, .. } in events {
                 let currency = self.currencies.state_mut(recorded.stream_id);
                 *currency = opening_currency(event).or(*currency);
                 let Some(currency) = currency else {

@@ -26,7 +26,7 @@ use passbook_event_store::locked_read::rows_max;
 /// How many last days one statement reads while the checkpoints are locked.
 const LOCKED_DAYS_MAX: usize = rows_max(160);
 /// Limit of accounts cached between batches; some 120 bytes each.
-const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(50_000, 400_000);
+const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(50_000, 250_000);
 
 /// The projection of the view of daily balances.
 pub(crate) struct DailyBalances {

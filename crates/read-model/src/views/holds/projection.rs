@@ -28,7 +28,7 @@ const LOCKED_HOLDS_MAX: usize = rows_max(160);
 /// The holds of how many accounts one statement looks up.
 const LOOKED_UP_ACCOUNTS_MAX: usize = 16;
 /// Limit of accounts cached between batches; some 60 bytes each without holds.
-const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(50_000, 400_000);
+const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(50_000, 150_000);
 
 /// A row to be written by account and version, with the texts if it is new.
 type ChangedRow = ((Uuid, i64), (HoldRow, Option<HoldTexts>));

@@ -37,7 +37,7 @@ struct HistoryRow<'a> {
 
 impl Check for TransactionsCheck {
     fn fold(&mut self, decoded: &DecodedEvent) {
-        let DecodedEvent { recorded, event } = decoded;
+        let DecodedEvent { recorded, event, .. } = decoded;
         self.0.fold(decoded, |state| {
             let entry = Entry::from_event(event);
             let holds = state.evolve(decoded, &entry);

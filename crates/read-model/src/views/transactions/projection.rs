@@ -27,7 +27,7 @@ use passbook_event_store::{
 /// How many states without holds one statement reads while the checkpoints are locked.
 const LOCKED_STATES_MAX: usize = rows_max(128);
 /// Limit of accounts cached between batches; some 90 bytes each.
-const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(100_000, 700_000);
+const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(100_000, 500_000);
 
 /// Rows are inserted before the end of a batch once their holds have this many bytes: an event of a hold can have 30 KB of them.
 const INSERT_HOLDS_BYTES_MAX: usize = 16 << 20;
@@ -301,7 +301,7 @@ async fn insert_sorted(connection: &mut PgConnection, view: ViewGeneration, rows
 /// order.
 async fn add_reversed(connection: &mut PgConnection, view: ViewGeneration, events: &[DecodedEvent]) -> Result<()> {
     let mut amounts: BTreeMap<(Uuid, i64), i64> = BTreeMap::new();
-    for DecodedEvent { recorded, event } in events {
+    for DecodedEvent { recorded, event, .. } in events {
         if let Event::MovementReversed(reversed) = event {
             *amounts.entry((recorded.stream_id, reversed.reverses_version)).or_default() +=
                 reversed.amount.minor_units();
