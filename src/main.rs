@@ -276,7 +276,7 @@ fn token(wanted: &Token) -> Result<(), String> {
 }
 
 fn bar_style(activity: &str) -> ProgressStyle {
-    let template = format!("{activity} {{wide_bar}} {{human_pos}} of {{human_len}} events, {{eta}} left");
+    let template = format!("{activity} {{wide_bar}} {{human_pos}} of {{human_len}} events, {{per_sec}}, {{eta}} left");
     ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 

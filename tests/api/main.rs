@@ -60,6 +60,7 @@ mod openapi_examples;
 mod outage;
 mod overload;
 mod overview;
+mod parallel_verification;
 mod partition_reads;
 mod partitions;
 mod previous_release;

@@ -7,9 +7,9 @@ use sqlx::{PgConnection, Result, query_scalar};
 use uuid::Uuid;
 
 use crate::{
-    decoded_event::{DecodedEvent, read_batch},
+    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, read_batch},
     generation::{self, Checkpoint},
-    projection::{Check, Projection},
+    projection::{Check, Detail, Projection},
 };
 use passbook_event_store::reader;
 
@@ -28,7 +28,7 @@ pub(crate) async fn compare(
     if let Some(message) = projection.check_sums(connection, built.view, position).await? {
         return Ok(Some(message));
     }
-    let mut check = projection.check();
+    let mut check = projection.check(Detail::ByAccount);
     let only = match built.check_all {
         true => {
             fold_all(connection, built, position, check.as_mut()).await?;
@@ -44,7 +44,7 @@ pub(crate) async fn compare(
 async fn fold_all(connection: &mut PgConnection, built: &Checkpoint, to: i64, check: &mut dyn Check) -> Result<()> {
     let mut position = 0;
     while position < to {
-        let events = read_batch(connection, built.view.partition, position).await?;
+        let events = read_batch(connection, built.view.partition, position, BATCH_EVENTS_MAX).await?;
         if events.is_empty() {
             // The log ends before the checkpoint: the comparison finds the surplus rows.
             break;

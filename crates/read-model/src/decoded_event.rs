@@ -6,16 +6,21 @@ use sqlx::{PgConnection, Result};
 use passbook_domain::{DecodeError, Event};
 use passbook_event_store::{RecordedEvent, StreamVersion, reader};
 
-/// Limit of events per transaction. A row that changes often within a batch is written once.
+/// Limit of events per transaction of the live views. A row that changes often within a batch is written once.
 pub(crate) const BATCH_EVENTS_MAX: i64 = 20_000;
+/// Limit of events per transaction of a rebuild. Its rows are written in the order of their keys, so a larger batch finds more of them
+/// in each page. The events of two batches are in memory at once, some 300 bytes each.
+pub(crate) const REBUILD_EVENTS_MAX: i64 = 100_000;
 
 /// A recorded event and its decoded content.
 #[derive(Debug)]
 pub struct DecodedEvent {
-    /// The event as stored in the log.
+    /// The event as stored in the log. Batches drop its `data`, because `event` is its content.
     pub recorded: RecordedEvent,
     /// The decoded content.
     pub event: Event,
+    /// The place of the account in an [`AccountTable`](crate::AccountTable), which spares others the look-up; `None` if it is unknown.
+    pub place: Option<u32>,
 }
 
 impl TryFrom<RecordedEvent> for DecodedEvent {
@@ -23,19 +28,34 @@ impl TryFrom<RecordedEvent> for DecodedEvent {
 
     fn try_from(recorded: RecordedEvent) -> Result<Self> {
         match Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data) {
-            Ok(event) => Ok(Self { recorded, event }),
+            Ok(event) => Ok(Self { recorded: RecordedEvent { data: String::new(), ..recorded }, event, place: None }),
             Err(source) => Err(sqlx::Error::Decode(Box::new(Undecodable { recorded, source }))),
         }
     }
 }
 
-/// Reads the next batch of events after `position`. A missing position is an error: no event is ever skipped.
+/// Reads the next batch of up to `limit` events after `position`. A missing position is an error: no event is ever skipped.
 pub(crate) async fn read_batch(
     connection: &mut PgConnection,
     partition: i16,
     position: i64,
+    limit: i64,
 ) -> Result<Vec<DecodedEvent>> {
-    decode(position, reader::events_after(connection, partition, position, BATCH_EVENTS_MAX).await?)
+    let mut batch = Vec::new();
+    // Read and decoded in parts, so that the texts of the whole batch are not in memory at once.
+    while (batch.len() as i64) < limit {
+        let (after, part) = (position + batch.len() as i64, (limit - batch.len() as i64).min(BATCH_EVENTS_MAX));
+        let events = decode(after, reader::events_after(connection, partition, after, part).await?)?;
+        let is_last = (events.len() as i64) < part;
+        match batch.is_empty() {
+            true => batch = events,
+            false => batch.extend(events),
+        }
+        if is_last {
+            break;
+        }
+    }
+    Ok(batch)
 }
 
 /// Reads the first events after `position` for a caller that holds locks; no more than fit into the buffers of a socket. An empty

@@ -207,6 +207,26 @@ pub(crate) async fn claim(connection: &mut PgConnection, partition: i16, state: 
     Ok(sorted_checkpoints(partition, rows.fetch_all(connection).await?))
 }
 
+/// Locks the checkpoint of a generation that is being built. `None` if another process has locked it, if it is no longer built, or if
+/// its position is not `checkpoint.position` any more.
+pub(crate) async fn claim_building(
+    connection: &mut PgConnection,
+    checkpoint: &Checkpoint,
+) -> Result<Option<Checkpoint>> {
+    let row = query_as!(
+        Row,
+        r#"SELECT name, generation, schema_version, position, check_all, failure IS NOT NULL AS "has_failure!"
+           FROM projection
+           WHERE partition = $1 AND name = $2 AND generation = $3 AND state = 'building' AND position = $4
+           FOR UPDATE SKIP LOCKED"#,
+        checkpoint.view.partition,
+        checkpoint.name,
+        checkpoint.view.generation,
+        checkpoint.position
+    );
+    Ok(row.fetch_optional(connection).await?.map(|row| row.checkpoint(checkpoint.view.partition)))
+}
+
 /// Locks the checkpoint of the live generation of a view. Waits for a projector that holds the lock.
 pub(crate) async fn lock_live(connection: &mut PgConnection, partition: i16, name: &str) -> Result<Option<Checkpoint>> {
     let row = query_as!(

@@ -4,6 +4,7 @@
 //! views beside the live ones. [`ReadModel`] answers queries. Each view has a folder in [`views`] with its projection, its check
 //! and its queries.
 
+mod account_table;
 mod consistency;
 mod decoded_event;
 mod finality;
@@ -21,8 +22,10 @@ mod rebuilder;
 mod row_set_hash;
 pub mod status;
 mod status_queries;
+mod view_builder;
 pub mod views;
 
+pub use account_table::AccountTable;
 pub use decoded_event::DecodedEvent;
 pub use finality::{Finality, Moment};
 pub use generation::register;

@@ -12,6 +12,8 @@ use passbook_telemetry::supervision;
 /// The prefetched batch of one partition.
 pub(crate) struct Prefetcher {
     partition: i16,
+    /// The most events of a batch.
+    batch_events: i64,
     primary: PrimaryConnector,
     connection: Option<PgConnection>,
     running: Option<Running>,
@@ -26,17 +28,18 @@ struct Running {
 }
 
 impl Prefetcher {
-    pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
-        Self { partition, primary, connection: None, running: None }
+    pub(crate) fn new(partition: i16, primary: PrimaryConnector, batch_events: i64) -> Self {
+        Self { partition, batch_events, primary, connection: None, running: None }
     }
 
     /// Starts to read the batch after `position`.
     pub(crate) fn start(&mut self, position: i64) {
-        let (partition, primary, connection) = (self.partition, self.primary.clone(), self.connection.take());
+        let (partition, batch_events) = (self.partition, self.batch_events);
+        let (primary, connection) = (self.primary.clone(), self.connection.take());
         let (sender, result) = oneshot::channel();
         let task = supervision::spawn("prefetch", async move {
             // Sending fails if the projector no longer needs the batch.
-            let _ = sender.send(read(connection, &primary, partition, position).await);
+            let _ = sender.send(read(connection, &primary, partition, position, batch_events).await);
         });
         self.running = Some(Running { after: position, result, _task: AbortOnDropHandle::new(task) });
     }
@@ -70,11 +73,12 @@ async fn read(
     primary: &PrimaryConnector,
     partition: i16,
     position: i64,
+    batch_events: i64,
 ) -> Result<(PgConnection, Vec<DecodedEvent>)> {
     let mut connection = match connection {
         Some(connection) => connection,
         None => primary.connect().await?,
     };
-    let events = read_batch(&mut connection, partition, position).await?;
+    let events = read_batch(&mut connection, partition, position, batch_events).await?;
     Ok((connection, events))
 }

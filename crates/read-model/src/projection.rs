@@ -14,6 +14,18 @@ pub trait Projection: Send + Sync {
     /// The version of the shape of the rows. It increases when the rows change their meaning.
     fn schema_version(&self) -> i16;
 
+    /// Reads what the fold of a batch needs and the cache does not have, before the transaction of [`Self::apply`] takes its locks.
+    /// The rows of `view` are those of the position before the batch.
+    ///
+    /// # Errors
+    /// The database failed, or a row has an unknown value.
+    fn preload<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        events: &'a [DecodedEvent],
+    ) -> BoxFuture<'a, Result<()>>;
+
     /// Folds a batch of at least one event into the rows of `view`, in the transaction that also moves the checkpoint.
     ///
     /// # Errors
@@ -54,7 +66,16 @@ pub trait Projection: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<RowKey>>>;
 
     /// An empty check of this view.
-    fn check(&self) -> Box<dyn Check>;
+    fn check(&self, detail: Detail) -> Box<dyn Check>;
+}
+
+/// What a check says about a view that does not match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// That it does not match. The check needs no memory for the rows.
+    Total,
+    /// Also an account whose rows do not match, and the position of its last event.
+    ByAccount,
 }
 
 /// The key of a row of a view within its generation. The default precedes every row.
@@ -68,7 +89,7 @@ pub struct RowKey {
 
 /// Folds the log in memory, event by event, and compares the result with the rows of a view. Its memory grows with accounts and
 /// not with events.
-pub trait Check: Send {
+pub trait Check: Send + Sync {
     /// Folds one more event.
     fn fold(&mut self, decoded: &DecodedEvent);
 

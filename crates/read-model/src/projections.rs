@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::{
-    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, read_batch, read_locked_batch},
+    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, REBUILD_EVENTS_MAX, read_batch, read_locked_batch},
     generation::{self, Checkpoint},
     prefetch::Prefetcher,
-    projection::Projection,
-    views::projections,
+    projection::{Projection, ViewGeneration},
+    views::{account_cache::Purpose, projections},
 };
 use passbook_event_store::{PrimaryConnector, StorageFailure, sqlstate, with_timeout};
 use passbook_telemetry::metrics::METRICS;
@@ -40,14 +40,19 @@ pub(crate) struct Advanced {
 pub(crate) struct EventBatch {
     /// The position before the first event.
     pub(crate) after: i64,
-    events: Vec<DecodedEvent>,
+    pub(crate) events: Vec<DecodedEvent>,
     /// Set if the next event cannot be decoded.
     failure: Option<sqlx::Error>,
     /// Whether the log had no more events.
-    is_last: bool,
+    pub(crate) is_last: bool,
 }
 
 impl EventBatch {
+    /// Whether the batch has events, and all of them can be decoded.
+    pub(crate) fn can_be_applied(&self) -> bool {
+        !self.events.is_empty() && self.failure.is_none()
+    }
+
     /// The number of events.
     pub(crate) fn len(&self) -> usize {
         self.events.len()
@@ -71,9 +76,11 @@ pub(crate) enum BatchOutcome {
 }
 
 /// One projection. It works on one generation at a time.
-struct ProjectionState {
+pub(crate) struct ProjectionState {
     projection: Box<dyn Projection>,
-    /// Generation and position of the checkpoint that this process wrote last. The cache is valid only at this checkpoint.
+    /// Generation and position of the checkpoint at which the cache is valid.
+    cached: Option<(i16, i64)>,
+    /// Generation and position of the checkpoint that this process wrote last.
     written: Option<(i16, i64)>,
     /// Set while the view cannot apply its next batch.
     failure: Option<ViewFailure>,
@@ -88,9 +95,34 @@ struct ViewFailure {
 }
 
 impl ProjectionState {
+    fn new(projection: Box<dyn Projection>) -> Self {
+        Self { projection, cached: None, written: None, failure: None }
+    }
+
+    /// Reads what the batch needs and the cache does not have, in a few large statements. It must not hold locks. A reason in the rows
+    /// is left to the fold, which stores it.
+    pub(crate) async fn preload(
+        &mut self,
+        connection: &mut PgConnection,
+        view: ViewGeneration,
+        batch: &EventBatch,
+    ) -> Result<()> {
+        let checkpoint = Some((view.generation, batch.after));
+        if self.cached != checkpoint {
+            self.projection.clear_cache();
+        }
+        self.cached = None;
+        match self.projection.preload(connection, view, &batch.events).await {
+            Ok(()) => self.cached = checkpoint,
+            Err(error) if is_of_view(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Drops the cache, and pauses the view.
     fn pause_after_failure(&mut self, generation: i16) {
-        self.written = None;
+        (self.cached, self.written) = (None, None);
         let before = self.failure.filter(|failure| failure.generation == generation);
         let pause_ms = before.map_or(VIEW_RETRY_MS_MIN, |failure| (failure.pause_ms * 2).min(VIEW_RETRY_MS_MAX));
         let retry_at = Instant::now() + Duration::from_millis(pause_ms);
@@ -105,17 +137,39 @@ impl ProjectionState {
 /// All projections of one partition.
 pub(crate) struct Projections {
     partition: i16,
+    purpose: Purpose,
+    /// The most events of a batch.
+    batch_events: i64,
     states: Vec<ProjectionState>,
     prefetcher: Prefetcher,
 }
 
 impl Projections {
-    pub(crate) fn new(partition: i16, primary: PrimaryConnector) -> Self {
-        let states = projections()
-            .into_iter()
-            .map(|projection| ProjectionState { projection, written: None, failure: None })
-            .collect();
-        Self { partition, states, prefetcher: Prefetcher::new(partition, primary) }
+    pub(crate) fn new(partition: i16, primary: PrimaryConnector, purpose: Purpose) -> Self {
+        let batch_events = match purpose {
+            Purpose::Live => BATCH_EVENTS_MAX,
+            Purpose::Rebuild => REBUILD_EVENTS_MAX,
+        };
+        let states = projections(purpose).into_iter().map(ProjectionState::new).collect();
+        let prefetcher = Prefetcher::new(partition, primary, batch_events);
+        Self { partition, purpose, batch_events, states, prefetcher }
+    }
+
+    /// Takes the state of a view, to move it in a task of its own. [`Self::put_back`] returns it; otherwise the cache is lost.
+    pub(crate) fn take(&mut self, name: &str) -> Option<ProjectionState> {
+        let place = self.states.iter().position(|state| state.projection.name() == name);
+        match place {
+            Some(place) => Some(self.states.swap_remove(place)),
+            None => {
+                let mut projections = projections(self.purpose).into_iter();
+                projections.find(|projection| projection.name() == name).map(ProjectionState::new)
+            }
+        }
+    }
+
+    /// Returns a state that was taken.
+    pub(crate) fn put_back(&mut self, state: ProjectionState) {
+        self.states.push(state);
     }
 
     /// The projection of a checkpoint.
@@ -147,22 +201,51 @@ impl Projections {
 
     /// Marks all caches as invalid: whether the last transaction was committed is unknown, or the database is another one.
     pub(crate) fn invalidate_caches(&mut self) {
-        self.states.iter_mut().for_each(|state| state.written = None);
+        let mut new = projections(self.purpose);
+        // A task that moved a view may not have returned its state.
+        new.retain(|projection| self.states.iter().all(|state| state.projection.name() != projection.name()));
+        self.states.extend(new.into_iter().map(ProjectionState::new));
+        self.states.iter_mut().for_each(|state| (state.cached, state.written) = (None, None));
         self.prefetcher.reset();
+    }
+
+    /// Drops the caches and their memory, because nothing is being built.
+    pub(crate) fn drop_caches(&mut self) {
+        for state in self.states.iter_mut().filter(|state| state.cached.is_some()) {
+            state.projection.clear_cache();
+            state.cached = None;
+        }
+        self.prefetcher.reset();
+    }
+
+    /// Reads what the views at the position of a batch need, before their checkpoints are locked.
+    pub(crate) async fn preload(
+        &mut self,
+        connection: &mut PgConnection,
+        checkpoints: &[Checkpoint],
+        batch: &EventBatch,
+    ) -> Result<()> {
+        for checkpoint in checkpoints.iter().filter(|checkpoint| checkpoint.position == batch.after) {
+            let state = self.states.iter_mut().find(|state| state.projection.name() == checkpoint.name);
+            if let Some(state) = state.filter(|state| !state.is_paused(checkpoint.view.generation)) {
+                state.preload(connection, checkpoint.view, batch).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the batch after `position`, outside of any transaction.
     pub(crate) async fn read(&mut self, connection: &mut PgConnection, position: i64) -> Result<EventBatch> {
         let read = match self.prefetcher.take(position).await {
             Some(events) => Ok(events),
-            None => read_batch(connection, self.partition, position).await,
+            None => read_batch(connection, self.partition, position, self.batch_events).await,
         };
         let (events, failure) = match read {
             Ok(events) => (events, None),
             Err(error @ sqlx::Error::Decode(_)) => (vec![], Some(error)),
             Err(error) => return Err(error),
         };
-        let is_last = (events.len() as i64) < BATCH_EVENTS_MAX;
+        let is_last = (events.len() as i64) < self.batch_events;
         Ok(EventBatch { after: position, events, failure, is_last })
     }
 
@@ -243,7 +326,7 @@ fn batch_span(partition: i16, from: i64, to: i64) -> Span {
 
 /// Writes the rows that follow from `events` and moves the checkpoints, each view in a savepoint of its own. Returns whether a view
 /// has moved, and the errors of the views that could not.
-async fn write(
+pub(crate) async fn write(
     states: &mut [ProjectionState],
     connection: &mut PgConnection,
     checkpoints: &[&Checkpoint],
@@ -262,6 +345,7 @@ async fn write(
             Ok(to) => {
                 savepoint.commit().await?;
                 state.written = Some((checkpoint.view.generation, to));
+                state.cached = state.written;
                 state.failure = None;
                 moved = true;
             }
@@ -283,9 +367,11 @@ async fn write_view(
     checkpoint: &Checkpoint,
     events: &[DecodedEvent],
 ) -> Result<i64> {
-    if state.written != Some((checkpoint.view.generation, checkpoint.position)) {
+    if state.cached != Some((checkpoint.view.generation, checkpoint.position)) {
         state.projection.clear_cache();
     }
+    // Until the rows are written, the cache may be ahead of them.
+    state.cached = None;
     if !events.is_empty() {
         state.projection.apply(connection, checkpoint.view, events).await?;
     }

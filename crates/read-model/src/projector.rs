@@ -18,7 +18,7 @@ use crate::{
     generation,
     projections::{BatchOutcome, EventBatch, Projections, StepTimeout},
     read_model::Progress,
-    views::known_views,
+    views::{account_cache::Purpose, known_views},
 };
 use passbook_event_store::{
     FailoverWatch, Partitions, PrimaryConnector, StorageFailure, StreamVersion, sqlstate, timestamp, with_timeout,
@@ -85,7 +85,7 @@ impl Projector {
             partition,
             connection: None,
             failover: primary.failover_watch(),
-            projections: Projections::new(partition, primary.clone()),
+            projections: Projections::new(partition, primary.clone(), Purpose::Live),
             primary,
             appended,
             projected: sender,
@@ -295,16 +295,18 @@ impl Projector {
         Ok(if has_moved_meanwhile { BatchOutcome::Behind } else { outcome })
     }
 
-    /// Reads the next batch of each position at which a live view is. Views usually are at one position.
+    /// Reads the next batch of each position at which a live view is, and what the views need for it. Views usually are at one position.
     async fn read_batches(&mut self, connection: &mut PgConnection) -> Result<Vec<EventBatch>> {
         let mut checkpoints = generation::read_checkpoints(connection, self.partition, "live").await?;
         checkpoints.retain(|checkpoint| !self.projections.is_paused(checkpoint));
-        checkpoints.dedup_by_key(|checkpoint| checkpoint.position);
         let mut batches = Vec::new();
-        for checkpoint in checkpoints {
-            batches.push(self.projections.read(connection, checkpoint.position).await?);
+        for at_one_position in checkpoints.chunk_by(|a, b| a.position == b.position) {
+            batches.push(self.projections.read(connection, at_one_position[0].position).await?);
         }
         self.projections.prefetch_after(&batches);
+        for batch in &batches {
+            self.projections.preload(connection, &checkpoints, batch).await?;
+        }
         Ok(batches)
     }
 

@@ -6,15 +6,18 @@
 
 use std::{collections::HashMap, slice, time::Duration};
 
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, query, query_scalar};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     consistency,
     generation::{self, Checkpoint},
     projection::RowKey,
-    projections::{Advanced, BatchOutcome, Projections, StepTimeout},
+    projections::{Advanced, BatchOutcome, EventBatch, Projections, StepTimeout},
+    view_builder::ViewBuilders,
+    views::account_cache::Purpose,
 };
 use passbook_event_store::{Partitions, PrimaryConnector, StorageFailure, sqlstate, with_timeout};
 
@@ -29,8 +32,12 @@ const POLL_MS: u64 = 250;
 /// Pause after a failure, and the time limit for storing its reason.
 const RETRY_MS: u64 = 1_000;
 /// Time limit of a step, after which its connection is considered lost. It doubles after each step that exceeds it.
-const STEP_S_MIN: u64 = 10;
+const STEP_S_MIN: u64 = 30;
 const STEP_S_MAX: u64 = 300;
+/// How many generations are checked at the same time.
+const CHECKS_MAX: usize = 2;
+/// The interval between two log lines about the progress.
+const PROGRESS_S: u64 = 10;
 /// A check can take hours. At this interval another connection verifies that its backend still exists, within this time limit.
 const BACKEND_POLL_S: u64 = 30;
 const BACKEND_POLL_S_MAX: u64 = 10;
@@ -44,7 +51,11 @@ pub struct Rebuilder {
 impl Rebuilder {
     /// A rebuilder that has not connected yet.
     pub fn new(primary: PrimaryConnector, partitions: Partitions) -> Self {
-        let rebuilder = |partition| PartitionRebuilder::new(partition, partitions, primary.clone());
+        let builders = ViewBuilders::new(&primary);
+        let rebuilder = |partition| PartitionRebuilder {
+            builders: builders.clone(),
+            ..PartitionRebuilder::new(partition, partitions, primary.clone())
+        };
         Self { partitions: partitions.all().map(rebuilder).collect(), primary }
     }
 
@@ -100,6 +111,8 @@ pub(crate) struct PartitionRebuilder {
     partitions: Partitions,
     primary: PrimaryConnector,
     projections: Projections,
+    builders: ViewBuilders,
+    progress: Option<Progress>,
     /// Generations that passed their check, with the position up to which they were checked. They go live next.
     checked: HashMap<(String, i16), i64>,
     /// The last deleted row of each retired generation.
@@ -110,9 +123,18 @@ pub(crate) struct PartitionRebuilder {
 impl PartitionRebuilder {
     /// The connection on which the rebuilder writes is shared by all `partitions`.
     pub(crate) fn new(partition: i16, partitions: Partitions, primary: PrimaryConnector) -> Self {
-        let projections = Projections::new(partition, primary.confirmed(partition..partition + 1));
-        let limit = StepTimeout::new(STEP_S_MIN, STEP_S_MAX);
-        Self { partition, partitions, primary, projections, checked: HashMap::new(), discarded: HashMap::new(), limit }
+        let confirmed = primary.confirmed(partition..partition + 1);
+        Self {
+            partition,
+            partitions,
+            projections: Projections::new(partition, confirmed, Purpose::Rebuild),
+            builders: ViewBuilders::new(&primary),
+            primary,
+            progress: None,
+            checked: HashMap::new(),
+            discarded: HashMap::new(),
+            limit: StepTimeout::new(STEP_S_MIN, STEP_S_MAX),
+        }
     }
 
     pub(crate) fn partition(&self) -> i16 {
@@ -122,6 +144,7 @@ impl PartitionRebuilder {
     /// Drops all cached state: whether the last transaction was committed is unknown, or the primary is another server.
     pub(crate) fn reset(&mut self) {
         self.projections.invalidate_caches();
+        self.builders.reset();
         self.checked.clear();
         self.discarded.clear();
     }
@@ -155,11 +178,9 @@ impl PartitionRebuilder {
         self.limit = limit;
         let (outcome, to_check) = result?;
         self.limit.reset();
-        for built in to_check {
-            if let Err(error) = self.check(built).await {
-                *connection = None;
-                return Err(error);
-            }
+        if let Err(error) = self.check_all(to_check).await {
+            *connection = None;
+            return Err(error);
         }
         Ok(outcome)
     }
@@ -178,6 +199,8 @@ impl PartitionRebuilder {
 
     async fn build_or_discard(&mut self, connection: &mut PgConnection) -> Result<(StepOutcome, Vec<Checkpoint>)> {
         if !generation::has_pending_work(connection, self.partition).await? {
+            self.projections.drop_caches();
+            self.builders.reset();
             return Ok((StepOutcome::Idle, vec![]));
         }
         let mut building = generation::read_checkpoints(connection, self.partition, "building").await?;
@@ -196,6 +219,10 @@ impl PartitionRebuilder {
         }
         let mut batch = self.projections.read(connection, from.position).await?;
         self.projections.prefetch_after(slice::from_ref(&batch));
+        if checked.is_none() && batch.can_be_applied() {
+            building.retain(|next| next.position == batch.after);
+            return self.build(connection, building, batch).await;
+        }
         let mut transaction = connection.begin().await?;
         let mut claimed = generation::claim(&mut transaction, self.partition, "building").await?;
         claimed.retain(|next| next.position == batch.after && !self.projections.is_paused(next));
@@ -225,31 +252,61 @@ impl PartitionRebuilder {
         Ok((StepOutcome::Built, to_check))
     }
 
+    /// Moves these generations by a batch. They are to be checked if the batch was the last one.
+    async fn build(
+        &mut self,
+        connection: &mut PgConnection,
+        building: Vec<Checkpoint>,
+        batch: EventBatch,
+    ) -> Result<(StepOutcome, Vec<Checkpoint>)> {
+        let (from, events, is_last) = (batch.after, batch.len() as i64, batch.is_last);
+        let keys: Vec<_> = building.iter().map(Checkpoint::key).collect();
+        if !self.builders.advance(&mut self.projections, building, batch).await? {
+            return Ok((self.discard(connection).await?, vec![]));
+        }
+        Progress::log(&mut self.progress, self.partition, from, from + events);
+        if !is_last {
+            return Ok((StepOutcome::Built, vec![]));
+        }
+        let mut built = generation::read_checkpoints(connection, self.partition, "building").await?;
+        built.retain(|next| next.position == from + events && keys.contains(&next.key()));
+        Ok((StepOutcome::Built, built))
+    }
+
     fn is_checked(&self, checkpoint: &Checkpoint) -> bool {
         self.checked.get(&checkpoint.key()).is_some_and(|position| checkpoint.position >= *position)
     }
 
-    /// Compares a generation with the log in one snapshot, while others write. A generation that fails never goes live.
-    async fn check(&mut self, built: Checkpoint) -> Result<()> {
-        let Some(projection) = self.projections.projection(&built) else { return Ok(()) };
+    /// Compares generations with the log, while others write. A generation that fails never goes live.
+    async fn check_all(&mut self, built: Vec<Checkpoint>) -> Result<()> {
+        let checks: Vec<_> = built.iter().map(|built| self.check(built).boxed()).collect();
+        let passed: Vec<bool> = stream::iter(checks).buffered(CHECKS_MAX).try_collect().await?;
+        let passed = built.into_iter().zip(passed).filter(|(_, passed)| *passed);
+        self.checked.extend(passed.map(|(built, _)| (built.key(), built.position)));
+        Ok(())
+    }
+
+    /// Compares a generation with the log in one snapshot, and returns whether it passed.
+    async fn check(&self, built: &Checkpoint) -> Result<bool> {
+        let Some(projection) = self.projections.projection(built) else { return Ok(false) };
         // Custom plans: the same statements read all rows or those of a few accounts.
         let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "1min")];
         let mut connection = self.primary.with_options(|connect| connect.options(options)).connect().await?;
         let backend: i32 = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let mismatch = tokio::select! {
-            mismatch = consistency::compare(&mut snapshot, &built, projection) => mismatch?,
+            mismatch = consistency::compare(&mut snapshot, built, projection) => mismatch?,
             error = backend_disappeared(&self.primary, backend) => return Err(error),
         };
         snapshot.commit().await?;
         match mismatch {
-            None => drop(self.checked.insert(built.key(), built.position)),
+            None => Ok(true),
             Some(flaw) => {
                 tracing::error!(view = built.name, flaw, "rebuilt view failed its check and does not go live");
                 generation::mark_failed(&mut connection, &built.name, built.view, &flaw).await?;
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     /// Brings a checked generation to the position of the live one and replaces it, in one short transaction. Both checkpoints
@@ -312,6 +369,30 @@ impl PartitionRebuilder {
             None => drop(self.discarded.remove(&retired.key())),
         }
         Ok(StepOutcome::Discarded)
+    }
+}
+
+/// The progress since the last log line.
+struct Progress {
+    logged_at: Instant,
+    /// The position at that time.
+    position: i64,
+}
+
+impl Progress {
+    /// Logs how fast the batch up to `to` and those before it were projected, at intervals. `from` is the position before the batch.
+    fn log(progress: &mut Option<Self>, partition: i16, from: i64, to: i64) {
+        // Another rebuild begins at a lower position.
+        let last = progress.get_or_insert_with(|| Self { logged_at: Instant::now(), position: from });
+        if from < last.position {
+            *last = Self { logged_at: Instant::now(), position: from };
+        }
+        let elapsed = last.logged_at.elapsed();
+        if elapsed >= Duration::from_secs(PROGRESS_S) {
+            let events_per_second = ((to - last.position) as f64 / elapsed.as_secs_f64()).round();
+            tracing::info!(partition, position = to, events_per_second, "rebuild in progress");
+            *last = Self { logged_at: Instant::now(), position: to };
+        }
     }
 }
 

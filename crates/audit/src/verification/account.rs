@@ -112,7 +112,7 @@ impl AccountCheck {
         let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
             .map_err(|error| format!("position {position}: {error}"))?;
         self.events = version;
-        self.fold = AccountRow::evolve(self.fold.take(), &DecodedEvent { recorded, event });
+        self.fold = AccountRow::evolve(self.fold.take(), &DecodedEvent { recorded, event, place: None });
         self.compare_view(version, position)
     }
 

@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::log_fold::LogFold;
+use super::{checked_events::CheckedEvent, log_fold::LogFold};
 use passbook_bank::{AccountReceipt, Counterparty, HoldReceipt, Receipt, RecordedFact, TransferReceipt};
 use passbook_domain::{Event, EventType, reversal::Effect};
-use passbook_event_store::{EventWithHash, Position, RecordedEvent};
+use passbook_event_store::{Position, RecordedEvent};
 
 /// A claim about the last event that a command recorded of one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,12 +78,12 @@ impl Claim {
     }
 
     /// Whether the event at the position of the claim, which is the last event of the fold, is as the receipt says.
-    pub(super) fn matches(&self, hasher: &RandomState, fold: &LogFold, linked: &EventWithHash) -> bool {
-        self.expected_hash(hasher, fold, linked) == Some(self.hash)
+    pub(super) fn matches(&self, hasher: &RandomState, fold: &LogFold, checked: &CheckedEvent) -> bool {
+        self.expected_hash(hasher, fold, checked) == Some(self.hash)
     }
 
-    fn expected_hash(&self, hasher: &RandomState, fold: &LogFold, linked: &EventWithHash) -> Option<u64> {
-        let event = &linked.event;
+    fn expected_hash(&self, hasher: &RandomState, fold: &LogFold, checked: &CheckedEvent) -> Option<u64> {
+        let event = &checked.decoded.recorded;
         let (version, account) = fold.opened_account(event.stream_id)?;
         let mut receipt = AccountReceipt {
             account_id: event.stream_id,
@@ -96,7 +96,7 @@ impl Claim {
             events: fold.preceding().command_events(event, usize::from(self.events))?,
             hold: None,
         };
-        let facts = facts(&Event::decode(&event.event_type, event.schema_version, &event.data).ok()?);
+        let facts = facts(&checked.decoded.event);
         let hold = match facts {
             Facts::Own => {
                 receipt.hold = fold.hold();
@@ -105,7 +105,7 @@ impl Claim {
             Facts::Sent { .. } | Facts::Received { .. } | Facts::Reversed { .. } => fold.hold(),
         };
         let batch_id = match self.is_of_batch {
-            true => Some(batch_id(&linked.metadata)?),
+            true => Some(batch_id(&checked.metadata)?),
             false => None,
         };
         Some(hash(hasher, &facts, (&receipt, hold), batch_id))

@@ -14,13 +14,14 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
+    checked_events::CheckedEvent,
     claims::{Claim, batch_id, claims_of, event_count},
     log_fold::LogFold,
     report::{Error, Finding},
 };
 use passbook_bank::Receipt;
 use passbook_event_store::{
-    EventWithHash, Partitions,
+    Partitions,
     scan::{RecordedKey, keys_of_other_partitions},
 };
 
@@ -86,9 +87,9 @@ impl ForeignReceipts {
     }
 
     /// Counts an event, if it is that of a batch with a key.
-    pub(super) fn count(&mut self, linked: &EventWithHash) {
+    pub(super) fn count(&mut self, checked: &CheckedEvent) {
         if !self.batches.0.is_empty()
-            && let Some((_, found)) = batch_id(&linked.metadata).and_then(|id| self.batches.0.get_mut(&id))
+            && let Some((_, found)) = batch_id(&checked.metadata).and_then(|id| self.batches.0.get_mut(&id))
         {
             *found += 1;
         }
@@ -108,11 +109,11 @@ impl PartitionClaims {
         &mut self,
         connection: &mut PgConnection,
         fold: &LogFold,
-        linked: &EventWithHash,
+        checked: &CheckedEvent,
     ) -> Result<(), Error> {
-        let position = linked.event.position;
+        let position = checked.decoded.recorded.position;
         while let Some(foreign) = self.claims.next_if(|foreign| foreign.claim.position <= position) {
-            if foreign.claim.position != position || !foreign.claim.matches(&self.hasher, fold, linked) {
+            if foreign.claim.position != position || !foreign.claim.matches(&self.hasher, fold, checked) {
                 return Err(self.finding(connection, fold, foreign, "does not match its events").await?.into());
             }
         }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     acceptance::{check_acceptance, check_status},
+    checked_events::{CheckedEvent, Undecodable},
     claims::Preceding,
     hold_arithmetic::HoldArithmetic,
     pinned_head::PinnedHead,
@@ -15,9 +16,8 @@ use super::{
 };
 use passbook_bank::HoldReceipt;
 use passbook_domain::{Account, Event, OpenedAccount};
-use passbook_event_store::{
-    EventWithHash, Hash, Partitions, Position, RecordedEvent, hash_chain, log::Head, scan::RecordedSnapshot,
-};
+use passbook_event_store::{Hash, Partitions, Position, RecordedEvent, log::Head, scan::RecordedSnapshot};
+use passbook_read_model::AccountTable;
 
 /// The state of a partition after the events so far.
 pub(super) struct LogFold {
@@ -26,7 +26,7 @@ pub(super) struct LogFold {
     position: i64,
     hash: Hash,
     recorded_at: DateTime<Utc>,
-    accounts: HashMap<Uuid, AccountEntry>,
+    accounts: AccountTable<AccountEntry>,
     money: BTreeMap<&'static str, Money>,
     /// Snapshots whose version was not reached yet, by stream.
     snapshots: HashMap<Uuid, RecordedSnapshot>,
@@ -59,7 +59,7 @@ impl LogFold {
             position: 0,
             hash: [0; 32],
             recorded_at: DateTime::UNIX_EPOCH,
-            accounts: HashMap::new(),
+            accounts: AccountTable::default(),
             money: BTreeMap::new(),
             snapshots: snapshots.into_iter().map(|snapshot| (snapshot.stream_id, snapshot)).collect(),
             snapshots_compared: 0,
@@ -106,27 +106,22 @@ impl LogFold {
         Some((entry.version, entry.account.opened().ok()?))
     }
 
-    /// Checks and folds the next event.
-    pub(super) fn apply(&mut self, linked: &EventWithHash) -> Result<Event, Finding> {
-        let recorded = &linked.event;
+    /// The position of the last event.
+    pub(super) fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Checks and folds the next event, and sets the place of its account.
+    pub(super) fn apply(&mut self, checked: &mut CheckedEvent) -> Result<(), Finding> {
+        let place = self.accounts.place_or_default(checked.decoded.recorded.stream_id);
+        checked.decoded.place = Some(place);
+        let (recorded, event) = (&checked.decoded.recorded, &checked.decoded.event);
         let position = self.position + 1;
         let (partitions, partition) = (self.partitions, self.partition);
         let finding = |message: String| Finding::in_partition(partitions, partition, position, message);
-        if recorded.position != position {
-            return Err(finding("the event is missing from the log".to_owned()));
-        }
-        if recorded.recorded_at < self.recorded_at {
-            return Err(finding("the event's time is earlier than that of the previous event".to_owned()));
-        }
-        let hash = hash_chain::hash(&self.hash, linked.hashed_fields(self.partition));
-        if linked.hash != hash {
-            let message = "the event's hash does not match its content and the previous event: an event was changed, moved or \
-                           inserted";
-            return Err(finding(message.to_owned()));
-        }
-        let event = Event::decode(&recorded.event_type, recorded.schema_version, &recorded.data)
-            .map_err(|error| finding(error.to_string()))?;
-        self.evolve(recorded, &event).map_err(finding)?;
+        let hash = checked.hashes.computed;
+        self.check_link(recorded, &checked.hashes.recorded, &hash)?;
+        self.evolve(place, recorded, event).map_err(finding)?;
         self.compare_snapshot(recorded).map_err(finding)?;
         if let Some(pinned) = self.pinned_head.take_if(|pinned| pinned.position == position)
             && !pinned.matches(&hash)
@@ -135,13 +130,39 @@ impl LogFold {
         }
         self.preceding.advance(recorded);
         (self.position, self.hash, self.recorded_at) = (position, hash, recorded.recorded_at);
-        Ok(event)
+        Ok(())
+    }
+
+    /// The finding of an event that cannot be decoded: it may also be in the wrong place.
+    pub(super) fn undecodable(&self, Undecodable { event, computed, error }: &Undecodable) -> Finding {
+        match self.check_link(&event.event, &event.hash, computed) {
+            Err(finding) => finding,
+            Ok(()) => self.finding(self.position + 1, error.to_string()),
+        }
+    }
+
+    /// Checks that an event follows the last one.
+    fn check_link(&self, recorded: &RecordedEvent, hash: &[u8], computed: &Hash) -> Result<(), Finding> {
+        let position = self.position + 1;
+        let finding = |message: &str| Err(self.finding(position, message.to_owned()));
+        if recorded.position != position {
+            return finding("the event is missing from the log");
+        }
+        if recorded.recorded_at < self.recorded_at {
+            return finding("the event's time is earlier than that of the previous event");
+        }
+        if hash != computed {
+            return finding(
+                "the event's hash does not match its content and the previous event: an event was changed, moved or inserted",
+            );
+        }
+        Ok(())
     }
 
     /// Applies `event` to its account, if the account's state allows it.
-    fn evolve(&mut self, recorded: &RecordedEvent, event: &Event) -> Result<(), String> {
+    fn evolve(&mut self, place: u32, recorded: &RecordedEvent, event: &Event) -> Result<(), String> {
         let account_id = recorded.stream_id;
-        let entry = self.accounts.entry(account_id).or_default();
+        let entry = self.accounts.at_mut(place);
         if recorded.version != entry.version + 1 {
             let (version, previous) = (recorded.version, entry.version);
             return Err(format!("account {account_id} has version {version} directly after version {previous}"));
@@ -201,7 +222,7 @@ impl LogFold {
                 format!("account {account_id} has a snapshot of version {version}, which does not exist"),
             );
         }
-        for entry in self.accounts.values() {
+        for (_, entry) in self.accounts.iter() {
             if let Ok(account) = entry.account.opened() {
                 self.money.entry(account.currency.code()).or_default().balances += i128::from(account.balance);
             }

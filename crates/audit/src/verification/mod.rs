@@ -3,6 +3,7 @@
 
 mod acceptance;
 pub(crate) mod account;
+mod checked_events;
 mod claims;
 mod foreign_receipts;
 mod hold_arithmetic;
@@ -11,6 +12,7 @@ mod pinned_head;
 mod receipts;
 mod report;
 mod reversals;
+mod snapshot;
 mod transfers;
 pub(crate) mod unfinished;
 mod verifier;

@@ -5,7 +5,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::RandomState,
-    rc::Rc,
+    sync::Arc,
 };
 
 use chrono::{DateTime, Utc};
@@ -13,12 +13,13 @@ use futures_util::{TryStreamExt, stream::BoxStream};
 use uuid::Uuid;
 
 use super::{
+    checked_events::CheckedEvent,
     claims::{Claim, batch_id, claims_of, event_count},
     log_fold::LogFold,
     report::{Error, Finding},
 };
 use passbook_bank::{ATOMIC_COMMANDS_MAX, Receipt, RecordedOutcome, RecordedRefusal};
-use passbook_event_store::{EventWithHash, RecordedEvent, scan::RecordedKey};
+use passbook_event_store::{RecordedEvent, scan::RecordedKey};
 
 /// More keys than one batch can record. They would have to be kept in memory at once.
 const KEYS_OF_BATCH_MAX: usize = 10_000;
@@ -32,9 +33,9 @@ pub(super) struct Receipts<'a> {
     is_started: bool,
     hasher: RandomState,
     /// The claims of the keys of the current batch about later events of this partition, in the order of their positions.
-    due: VecDeque<(Claim, Rc<KeyName>)>,
+    due: VecDeque<(Claim, Arc<KeyName>)>,
     /// How many events the receipts of client batches name, and how many have the id of the batch.
-    batches: HashMap<Uuid, (u32, u32, Rc<KeyName>)>,
+    batches: HashMap<Uuid, (u32, u32, Arc<KeyName>)>,
     /// A key of the current batch that contains the position of the batch's last event.
     positioned: Option<(i64, String)>,
     /// The position and the time of the event before the current one.
@@ -64,8 +65,8 @@ impl<'a> Receipts<'a> {
     }
 
     /// Compares the claims about an event.
-    pub(super) async fn compare(&mut self, fold: &LogFold, linked: &EventWithHash) -> Result<(), Error> {
-        let event = &linked.event;
+    pub(super) async fn compare(&mut self, fold: &LogFold, checked: &CheckedEvent) -> Result<(), Error> {
+        let event = &checked.decoded.recorded;
         if self.last.is_none_or(|(_, recorded_at)| recorded_at != event.recorded_at) {
             self.finish_batch(fold)?;
             self.read_keys_before(fold, Some(event.recorded_at)).await?;
@@ -73,7 +74,7 @@ impl<'a> Receipts<'a> {
         }
         self.last = Some((event.position, event.recorded_at));
         if !self.batches.is_empty()
-            && let Some((_, found, _)) = batch_id(&linked.metadata).and_then(|id| self.batches.get_mut(&id))
+            && let Some((_, found, _)) = batch_id(&checked.metadata).and_then(|id| self.batches.get_mut(&id))
         {
             *found += 1;
         }
@@ -81,7 +82,7 @@ impl<'a> Receipts<'a> {
             if claim.position != event.position {
                 return Err(mismatch(fold, event.position, &key).into());
             }
-            if !claim.matches(&self.hasher, fold, linked) {
+            if !claim.matches(&self.hasher, fold, checked) {
                 return Err(mismatch(fold, claim.command_position(), &key).into());
             }
         }
@@ -145,13 +146,13 @@ impl<'a> Receipts<'a> {
                 (None, _) => {}
             }
             let here = claims_here(&self.hasher, fold, &key);
-            let key = Rc::new(KeyName::from(key));
+            let key = Arc::new(KeyName::from(key));
             let Some(here) = here else { return Err(mismatch(fold, event.position, &key).into()) };
             self.compared += u64::from(!here.claims.is_empty());
             if let Some(batch_id) = here.batch_id {
-                self.batches.insert(batch_id, (event_count(&here.claims), 0, Rc::clone(&key)));
+                self.batches.insert(batch_id, (event_count(&here.claims), 0, Arc::clone(&key)));
             }
-            due.extend(here.claims.into_iter().map(|claim| (claim, Rc::clone(&key))));
+            due.extend(here.claims.into_iter().map(|claim| (claim, Arc::clone(&key))));
             keys += 1;
             if keys > KEYS_OF_BATCH_MAX || due.len() > CLAIMS_OF_BATCH_MAX {
                 let message = "the idempotency keys with the time of this event are more than one batch can record";

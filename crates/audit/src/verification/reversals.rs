@@ -15,7 +15,8 @@ use passbook_domain::{
     event::MovementReversed,
     reversal::{Effect, MovementKind, RecordedMovement},
 };
-use passbook_event_store::{RecordedEvent, StreamVersion, log::Reversal, reader, reversals};
+use passbook_event_store::{StreamVersion, log::Reversal, reader, reversals};
+use passbook_read_model::DecodedEvent;
 
 /// How many rows are read at once.
 const PAGE_ROWS: i64 = 2_000;
@@ -30,7 +31,7 @@ impl Reversals {
         &mut self,
         connection: &mut PgConnection,
         fold: &LogFold,
-        (recorded, event): (&RecordedEvent, &Event),
+        DecodedEvent { recorded, event, .. }: &DecodedEvent,
     ) -> Result<(), Error> {
         let Event::MovementReversed(reversed) = event else { return Ok(()) };
         let movement = StreamVersion { stream_id: recorded.stream_id, version: reversed.reverses_version };

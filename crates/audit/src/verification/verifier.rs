@@ -2,18 +2,19 @@
 //! and with the keys of transfers and batches over partitions, not with events. It finds changes that a superuser made to the tables, and
 //! reports the position of the first one.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, PgConnection, query_scalar, raw_sql};
+use sqlx::PgConnection;
 
 use super::{
-    foreign_receipts::ForeignReceipts,
+    checked_events::{CheckedEvent, CheckedEvents},
+    foreign_receipts::{ForeignReceipts, PartitionClaims},
     log_fold::LogFold,
     pinned_head::PinnedHead,
     receipts::Receipts,
     report::{Error, Finding, Money, Report},
     reversals::Reversals,
+    snapshot::Snapshot,
     transfers::Transfers,
     views::ViewChecks,
 };
@@ -24,10 +25,6 @@ use passbook_event_store::{
     log::{self, Head},
     scan,
 };
-use passbook_read_model::DecodedEvent;
-
-/// How many events are read between two reports of the progress.
-const PROGRESS_EVENTS: i64 = 10_000;
 
 /// Verifies the log, the snapshots, the receipts, the views and the balances. `pinned_heads` must be part of the log. `progress`
 /// gets the number of events read and the number of all events.
@@ -45,7 +42,7 @@ pub async fn verify(
     let mut snapshot = Snapshot::open(primary).await?;
     let mut heads = Vec::new();
     for partition in partitions.all() {
-        heads.push(log::head(&mut snapshot.views, partition).await?);
+        heads.push(log::head(&mut snapshot.lookups, partition).await?);
     }
     let events: i64 = heads.iter().map(|head| head.position).sum();
     let mut verifier = Verifier {
@@ -61,7 +58,7 @@ pub async fn verify(
         verifier.report.partitions.push(LogHead::new(partitions, partition, head));
     }
     let Verifier { transfers, foreign_receipts, mut report, .. } = verifier;
-    if let Some(finding) = transfers.find_unmatched(&mut snapshot.log, partitions).await? {
+    if let Some(finding) = transfers.find_unmatched(&mut snapshot.lookups, partitions).await? {
         return Err(finding.into());
     }
     if let Some(finding) = foreign_receipts.find_unnamed(events) {
@@ -117,64 +114,82 @@ impl<P: Fn(i64)> Verifier<P> {
         head: &Head,
         pinned_head: Option<PinnedHead>,
     ) -> Result<(), Error> {
-        let Snapshot { log, keys, views } = snapshot;
-        let snapshots = scan::snapshots(views, partition, STATE_VERSION).await?;
+        let snapshots = scan::snapshots(&mut snapshot.lookups, partition, STATE_VERSION).await?;
         let mut fold = LogFold::new(self.partitions, partition, snapshots, pinned_head);
-        let mut view_checks = ViewChecks::load(views, partition).await?;
-        let mut receipts = Receipts::new(scan::keys(keys, partition));
-        let mut claims = self.foreign_receipts.take(partition);
-        let mut reversals = Reversals::default();
-        let read_before = self.report.events;
-
-        view_checks.compare_at(0, views, &fold).await?;
-        let mut events = scan::events(log, partition);
-        while let Some(linked) = events.try_next().await? {
-            let position = linked.event.position;
-            let event = fold.apply(&linked)?;
-            receipts.compare(&fold, &linked).await?;
-            claims.compare(views, &fold, &linked).await?;
-            self.foreign_receipts.count(&linked);
-            self.transfers.add(linked.event.stream_id, &event);
-            reversals.check(views, &fold, (&linked.event, &event)).await?;
-            let decoded = DecodedEvent { recorded: linked.event, event };
-            view_checks.fold(&decoded);
-            view_checks.compare_at(position, views, &fold).await?;
-            if position % PROGRESS_EVENTS == 0 {
-                (self.progress)(read_before + position);
-            }
-        }
+        let view_checks = ViewChecks::start(snapshot, partition).await?;
+        let events = CheckedEvents::read(snapshot.join().await?, partition);
+        let Snapshot { keys, lookups, .. } = snapshot;
+        let mut checks = PartitionChecks {
+            receipts: Receipts::new(scan::keys(keys, partition)),
+            claims: self.foreign_receipts.take(partition),
+            reversals: Reversals::default(),
+        };
+        let verified = self.verify_events(&mut fold, events, &mut checks, (lookups, &view_checks)).await;
+        // A view that does not match at an earlier position comes first.
+        let beyond_the_log = view_checks.finish(&fold).await?;
+        verified?;
+        let PartitionChecks { receipts, claims, reversals } = checks;
         fold.finish(head)?;
         self.report.receipts += receipts.finish(&fold).await?;
-        claims.finish(views, &fold).await?;
-        reversals.finish(views, &fold, head.position).await?;
-        view_checks.finish(&fold)?;
-        (self.progress)(read_before + head.position);
+        claims.finish(lookups, &fold).await?;
+        reversals.finish(lookups, &fold, head.position).await?;
+        beyond_the_log.map_or(Ok(()), Err)?;
+        (self.progress)(self.report.events + head.position);
         fold.add_to(&mut self.report);
         Ok(())
     }
-}
 
-/// Three connections that share one snapshot of the database, because each of them streams rows.
-struct Snapshot {
-    log: PgConnection,
-    keys: PgConnection,
-    views: PgConnection,
-}
-
-impl Snapshot {
-    async fn open(primary: &PrimaryConnector) -> sqlx::Result<Self> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let mut log = primary.connect().await?;
-        raw_sql(begin).execute(&mut log).await?;
-        let id: String = query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut log).await?;
-        let join = async || {
-            let mut connection = primary.connect().await?;
-            raw_sql(begin).execute(&mut connection).await?;
-            // The statement takes no parameters. The id comes from the server and contains only hex digits and dashes.
-            raw_sql(AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{id}'"))).execute(&mut connection).await?;
-            Ok::<_, sqlx::Error>(connection)
-        };
-        let (keys, views) = (join().await?, join().await?);
-        Ok(Self { log, keys, views })
+    /// Verifies the events in order, and passes those that are consistent on to the views.
+    async fn verify_events(
+        &mut self,
+        fold: &mut LogFold,
+        mut events: CheckedEvents,
+        checks: &mut PartitionChecks<'_>,
+        (lookups, view_checks): (&mut PgConnection, &ViewChecks),
+    ) -> Result<(), Error> {
+        while let Some(mut chunk) = events.next().await? {
+            let mut verified = 0;
+            let mut result = Ok(());
+            for checked in &mut chunk.events {
+                result = self.verify_event(fold, checked, checks, lookups).await;
+                if result.is_err() {
+                    break;
+                }
+                verified += 1;
+            }
+            let chunk = Arc::new(chunk);
+            let goes_on = view_checks.fold(&chunk, verified).await;
+            result?;
+            if let Some(undecodable) = &chunk.undecodable {
+                return Err(fold.undecodable(undecodable).into());
+            }
+            if !goes_on {
+                return Ok(());
+            }
+            (self.progress)(self.report.events + fold.position());
+        }
+        Ok(())
     }
+
+    async fn verify_event(
+        &mut self,
+        fold: &mut LogFold,
+        checked: &mut CheckedEvent,
+        checks: &mut PartitionChecks<'_>,
+        lookups: &mut PgConnection,
+    ) -> Result<(), Error> {
+        fold.apply(checked)?;
+        checks.receipts.compare(fold, checked).await?;
+        checks.claims.compare(lookups, fold, checked).await?;
+        self.foreign_receipts.count(checked);
+        self.transfers.add(checked.decoded.recorded.stream_id, &checked.decoded.event);
+        checks.reversals.check(lookups, fold, &checked.decoded).await
+    }
+}
+
+/// The checks of a partition besides the fold of its accounts and the views.
+struct PartitionChecks<'a> {
+    receipts: Receipts<'a>,
+    claims: PartitionClaims,
+    reversals: Reversals,
 }

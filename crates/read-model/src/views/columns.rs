@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+/// How many rows one statement writes.
+pub(crate) const WRITTEN_ROWS_MAX: usize = 10_000;
+
 /// The JSON text of a value.
 ///
 /// # Panics

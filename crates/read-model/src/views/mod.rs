@@ -1,6 +1,6 @@
 //! The views: tables that projections fill and queries read, one folder each, and the list of all of them.
 
-mod account_cache;
+pub(crate) mod account_cache;
 pub mod accounts;
 pub mod bank_totals;
 mod columns;
@@ -11,19 +11,19 @@ pub mod transactions;
 use std::sync::LazyLock;
 
 use self::{
-    accounts::projection::Accounts, bank_totals::projection::BankTotals, daily_balances::projection::DailyBalances,
-    holds::projection::Holds, transactions::projection::Transactions,
+    account_cache::Purpose, accounts::projection::Accounts, bank_totals::projection::BankTotals,
+    daily_balances::projection::DailyBalances, holds::projection::Holds, transactions::projection::Transactions,
 };
-use crate::projection::{Check, Projection};
+use crate::projection::{Check, Detail, Projection};
 
 /// The projections of all views.
-pub(crate) fn projections() -> Vec<Box<dyn Projection>> {
+pub(crate) fn projections(purpose: Purpose) -> Vec<Box<dyn Projection>> {
     vec![
-        Box::<Accounts>::default(),
-        Box::<Transactions>::default(),
-        Box::<DailyBalances>::default(),
-        Box::<BankTotals>::default(),
-        Box::<Holds>::default(),
+        Box::new(Accounts::new(purpose)),
+        Box::new(Transactions::new(purpose)),
+        Box::new(DailyBalances::new(purpose)),
+        Box::new(BankTotals::new(purpose)),
+        Box::new(Holds::new(purpose)),
     ]
 }
 
@@ -31,8 +31,8 @@ pub(crate) fn projections() -> Vec<Box<dyn Projection>> {
 pub type Shape = (&'static str, i16);
 
 /// An empty check for each view, in the shape that this release writes.
-pub fn checks() -> Vec<(Shape, Box<dyn Check>)> {
-    projections().iter().map(|view| ((view.name(), view.schema_version()), view.check())).collect()
+pub fn checks(detail: Detail) -> Vec<(Shape, Box<dyn Check>)> {
+    projections(Purpose::Live).iter().map(|view| ((view.name(), view.schema_version()), view.check(detail))).collect()
 }
 
 /// The views of this release with the newest shape that it can write. It does not touch rows of a newer shape.
@@ -53,7 +53,7 @@ impl KnownViews {
 pub(crate) fn known_views() -> &'static KnownViews {
     static KNOWN: LazyLock<KnownViews> = LazyLock::new(|| {
         let (names, schema_versions) =
-            projections().iter().map(|view| (view.name().to_owned(), view.schema_version())).unzip();
+            projections(Purpose::Live).iter().map(|view| (view.name().to_owned(), view.schema_version())).unzip();
         KnownViews { names, schema_versions }
     });
     &KNOWN

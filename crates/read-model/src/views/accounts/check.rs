@@ -7,14 +7,19 @@ use uuid::Uuid;
 use super::row::{AccountRow, Columns};
 use crate::{
     decoded_event::DecodedEvent,
-    projection::{Check, Mismatch, ViewGeneration},
+    projection::{Check, Detail, Mismatch, ViewGeneration},
     row_set_hash::ExpectedRows,
 };
 use passbook_domain::{Holds, Limits, Metadata, Usage};
 
 /// The row of each account that follows from its events.
-#[derive(Default)]
 pub(super) struct AccountsCheck(ExpectedRows<Option<AccountRow>>);
+
+impl AccountsCheck {
+    pub(super) fn new(detail: Detail) -> Self {
+        Self(ExpectedRows::new(detail))
+    }
+}
 
 impl Check for AccountsCheck {
     fn fold(&mut self, decoded: &DecodedEvent) {

@@ -1,9 +1,6 @@
 //! Projects events into the view of accounts: folds events into rows and writes each changed row once per batch.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    num::NonZeroUsize,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgConnection, Result, query, query_file, query_scalar, types::Json};
@@ -15,10 +12,10 @@ use super::{
 };
 use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
-    projection::{Check, Projection, RowKey, ViewGeneration},
+    projection::{Check, Detail, Projection, RowKey, ViewGeneration},
     views::{
-        account_cache::AccountCache,
-        columns::{json, json_unless_default, sparse},
+        account_cache::{AccountCache, CachedAccounts, PRELOADED_ACCOUNTS_MAX, Purpose},
+        columns::{WRITTEN_ROWS_MAX, json, json_unless_default, sparse},
     },
 };
 use passbook_domain::{Holds, Limits, Usage};
@@ -27,8 +24,8 @@ use passbook_event_store::locked_read::{rows_max, slices_by_bytes};
 /// How many rows without holds one statement reads while the checkpoints are locked. Only an owner of the longest name makes a row
 /// longer.
 const LOCKED_ROWS_MAX: usize = rows_max(512);
-/// Limit of rows cached between batches.
-const CACHED_ROWS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
+/// Limit of rows cached between batches; some 330 bytes each.
+const CACHED_ROWS_MAX: CachedAccounts = CachedAccounts::new(50_000, 150_000);
 
 /// The projection of the view of accounts.
 pub(crate) struct Accounts {
@@ -36,9 +33,25 @@ pub(crate) struct Accounts {
     rows: AccountCache<Option<AccountRow>>,
 }
 
-impl Default for Accounts {
-    fn default() -> Self {
-        Self { rows: AccountCache::new(CACHED_ROWS_MAX) }
+impl Accounts {
+    pub(in crate::views) fn new(purpose: Purpose) -> Self {
+        Self { rows: AccountCache::new(CACHED_ROWS_MAX.of(purpose)) }
+    }
+
+    /// Caches the rows of the accounts of a batch. Each statement reads up to `rows_max` rows.
+    async fn load(
+        &mut self,
+        connection: &mut PgConnection,
+        view: ViewGeneration,
+        events: &[DecodedEvent],
+        rows_max: usize,
+    ) -> Result<()> {
+        let missing = self.rows.missing(events, |_| true);
+        for ids in missing.chunks(rows_max) {
+            let rows = read_rows(connection, view, ids).await?;
+            self.rows.extend(rows.into_iter().map(|row| (row.account_id, Some(row))));
+        }
+        Ok(())
     }
 }
 
@@ -51,6 +64,15 @@ impl Projection for Accounts {
         SCHEMA_VERSION
     }
 
+    fn preload<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        events: &'a [DecodedEvent],
+    ) -> BoxFuture<'a, Result<()>> {
+        self.load(connection, view, events, PRELOADED_ACCOUNTS_MAX).boxed()
+    }
+
     fn apply<'a>(
         &'a mut self,
         connection: &'a mut PgConnection,
@@ -58,11 +80,7 @@ impl Projection for Accounts {
         events: &'a [DecodedEvent],
     ) -> BoxFuture<'a, Result<()>> {
         async move {
-            let missing = self.rows.missing(events, |_| true);
-            if !missing.is_empty() {
-                let rows = read_rows(connection, view, &missing).await?;
-                self.rows.extend(rows.into_iter().map(|row| (row.account_id, Some(row))));
-            }
+            self.load(connection, view, events, LOCKED_ROWS_MAX).await?;
             for decoded in events {
                 let row = self.rows.state_mut(decoded.recorded.stream_id);
                 *row = AccountRow::evolve(row.take(), decoded);
@@ -73,14 +91,17 @@ impl Projection for Accounts {
             }
             // Sorted by id, so that two writers take the row locks in the same order.
             let mut changed: BTreeMap<Uuid, bool> = BTreeMap::new();
-            for DecodedEvent { recorded, event } in events {
+            for DecodedEvent { recorded, event, .. } in events {
                 *changed.entry(recorded.stream_id).or_default() |= event.own_hold().is_some();
             }
             let row = |(account_id, has_new_holds): (&Uuid, &bool)| {
                 Some(ChangedRow { row: self.rows.peek(account_id)?.as_ref()?, has_new_holds: *has_new_holds })
             };
             let rows: Vec<ChangedRow<'_>> = changed.iter().filter_map(row).collect();
-            upsert(connection, view, &rows).await
+            for rows in rows.chunks(WRITTEN_ROWS_MAX) {
+                upsert(connection, view, rows).await?;
+            }
+            Ok(())
         }
         .boxed()
     }
@@ -149,8 +170,8 @@ impl Projection for Accounts {
         .boxed()
     }
 
-    fn check(&self) -> Box<dyn Check> {
-        Box::<AccountsCheck>::default()
+    fn check(&self, detail: Detail) -> Box<dyn Check> {
+        Box::new(AccountsCheck::new(detail))
     }
 }
 
@@ -165,27 +186,25 @@ struct ChangedRow<'a> {
 async fn read_rows(connection: &mut PgConnection, view: ViewGeneration, ids: &[Uuid]) -> Result<Vec<AccountRow>> {
     let mut rows = Vec::with_capacity(ids.len());
     let mut with_holds = Vec::new();
-    for ids in ids.chunks(LOCKED_ROWS_MAX) {
-        let read = query_file!("src/views/accounts/by_id.sql", view.partition, view.generation, ids);
-        for row in read.fetch_all(&mut *connection).await? {
-            with_holds.extend(row.holds_bytes.map(|bytes| (row.account_id, bytes)));
-            rows.push(Columns {
-                account_id: row.account_id,
-                owner: row.owner,
-                currency: row.currency,
-                status: row.status,
-                balance: row.balance,
-                limits: row.limits,
-                usage: row.usage,
-                holds: None,
-                metadata: None,
-                version: row.version,
-                transaction_count: row.transaction_count,
-                opened_at: row.opened_at,
-                last_activity_at: row.last_activity_at,
-                closed_at: row.closed_at,
-            });
-        }
+    let read = query_file!("src/views/accounts/by_id.sql", view.partition, view.generation, ids);
+    for row in read.fetch_all(&mut *connection).await? {
+        with_holds.extend(row.holds_bytes.map(|bytes| (row.account_id, bytes)));
+        rows.push(Columns {
+            account_id: row.account_id,
+            owner: row.owner,
+            currency: row.currency,
+            status: row.status,
+            balance: row.balance,
+            limits: row.limits,
+            usage: row.usage,
+            holds: None,
+            metadata: None,
+            version: row.version,
+            transaction_count: row.transaction_count,
+            opened_at: row.opened_at,
+            last_activity_at: row.last_activity_at,
+            closed_at: row.closed_at,
+        });
     }
     let mut holds = read_holds(connection, view, &with_holds).await?;
     rows.into_iter().map(|columns| Columns { holds: holds.remove(&columns.account_id), ..columns }.row()).collect()

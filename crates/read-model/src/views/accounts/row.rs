@@ -35,7 +35,7 @@ pub struct AccountRow {
 impl AccountRow {
     /// Folds one more event into the row. Returns `None` for an event before the opening.
     pub fn evolve(row: Option<Self>, decoded: &DecodedEvent) -> Option<Self> {
-        let DecodedEvent { recorded, event } = decoded;
+        let DecodedEvent { recorded, event, .. } = decoded;
         let mut row = match row {
             Some(row) => Self { state: row.state.evolve(event, recorded.recorded_at), ..row },
             None => Self::opened(decoded)?,
@@ -49,7 +49,7 @@ impl AccountRow {
         Some(row)
     }
 
-    fn opened(DecodedEvent { recorded, event }: &DecodedEvent) -> Option<Self> {
+    fn opened(DecodedEvent { recorded, event, .. }: &DecodedEvent) -> Option<Self> {
         let (Event::AccountOpened(opened), Account::Opened(state)) =
             (event, Account::default().evolve(event, recorded.recorded_at))
         else {

@@ -1,31 +1,32 @@
 //! Compares the bank's totals with the log.
 
-use std::collections::{BTreeMap, HashMap};
-
-use futures_util::{FutureExt, future::BoxFuture};
-use sqlx::{PgConnection, Result, query};
-use uuid::Uuid;
+use std::collections::BTreeMap;
 
 use super::view::{AccountsByStatus, CurrencyTotal, opening_currency};
 use crate::{
+    account_table::FoldedAccounts,
     decoded_event::DecodedEvent,
     money_sum::MoneySum,
     projection::{Check, Mismatch, ViewGeneration},
 };
+use futures_util::{FutureExt, future::BoxFuture};
 use passbook_domain::Currency;
+use sqlx::{PgConnection, Result, query};
+use uuid::Uuid;
 
 /// The total of each currency that follows from the events, with the position of its last event.
 #[derive(Default)]
 pub(super) struct BankTotalsCheck {
-    currencies: HashMap<Uuid, Currency>,
+    currencies: FoldedAccounts<Option<Currency>>,
     totals: BTreeMap<&'static str, (CurrencyTotal, i64)>,
 }
 
 impl Check for BankTotalsCheck {
-    fn fold(&mut self, DecodedEvent { recorded, event }: &DecodedEvent) {
-        self.currencies.extend(opening_currency(event).map(|currency| (recorded.stream_id, currency)));
+    fn fold(&mut self, DecodedEvent { recorded, event, place }: &DecodedEvent) {
+        let currency = self.currencies.get_or_default(recorded.stream_id, *place);
+        *currency = opening_currency(event).or(*currency);
         // In a log that passes verification no event precedes the opening of its account.
-        let Some(currency) = self.currencies.get(&recorded.stream_id) else { return };
+        let Some(currency) = currency else { return };
         let (total, position) = self.totals.entry(currency.code()).or_default();
         total.add(event);
         *position = recorded.position;

@@ -1,6 +1,6 @@
 //! Projects events into the bank's totals: the changes that a batch makes to each currency are written once.
 
-use std::{collections::BTreeMap, num::NonZeroUsize};
+use std::collections::BTreeMap;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgConnection, Result, query, query_file};
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
-    projection::{Check, Projection, RowKey, ViewGeneration},
-    views::account_cache::AccountCache,
+    projection::{Check, Detail, Projection, RowKey, ViewGeneration},
+    views::account_cache::{AccountCache, CachedAccounts, Purpose},
 };
 use passbook_domain::{Currency, EventType};
 use passbook_event_store::{
@@ -23,8 +23,8 @@ use passbook_event_store::{
 
 /// Where the log records the currency of an account.
 const CURRENCY: Member<'static> = Member { event_type: EventType::AccountOpened.name(), name: "currency" };
-/// Limit of accounts cached between batches.
-const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(200_000).expect("is not zero");
+/// Limit of accounts cached between batches; some 30 bytes each.
+const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(200_000, 1_000_000);
 
 /// The projection of the bank's totals.
 pub(crate) struct BankTotals {
@@ -32,9 +32,9 @@ pub(crate) struct BankTotals {
     currencies: AccountCache<Option<Currency>>,
 }
 
-impl Default for BankTotals {
-    fn default() -> Self {
-        Self { currencies: AccountCache::new(CACHED_ACCOUNTS_MAX) }
+impl BankTotals {
+    pub(in crate::views) fn new(purpose: Purpose) -> Self {
+        Self { currencies: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)) }
     }
 }
 
@@ -47,7 +47,7 @@ impl Projection for BankTotals {
         SCHEMA_VERSION
     }
 
-    fn apply<'a>(
+    fn preload<'a>(
         &'a mut self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
@@ -55,11 +55,22 @@ impl Projection for BankTotals {
     ) -> BoxFuture<'a, Result<()>> {
         async move {
             let missing = self.currencies.missing(events, |_| true);
-            if !missing.is_empty() {
-                self.currencies.extend(read_currencies(connection, view.partition, &missing).await?);
-            }
+            self.currencies.extend(read_currencies(connection, view.partition, &missing).await?);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        events: &'a [DecodedEvent],
+    ) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.preload(connection, view, events).await?;
             let mut changes: BTreeMap<&str, CurrencyTotal> = BTreeMap::new();
-            for DecodedEvent { recorded, event } in events {
+            for DecodedEvent { recorded, event, .. } in events {
                 let currency = self.currencies.state_mut(recorded.stream_id);
                 *currency = opening_currency(event).or(*currency);
                 let Some(currency) = currency else {
@@ -129,7 +140,7 @@ impl Projection for BankTotals {
         .boxed()
     }
 
-    fn check(&self) -> Box<dyn Check> {
+    fn check(&self, _: Detail) -> Box<dyn Check> {
         Box::<BankTotalsCheck>::default()
     }
 }

@@ -8,13 +8,18 @@ use super::view::{AccountDay, DailyBalance};
 use crate::{
     decoded_event::DecodedEvent,
     money_sum::MoneySum,
-    projection::{Check, Mismatch, ViewGeneration},
+    projection::{Check, Detail, Mismatch, ViewGeneration},
     row_set_hash::ExpectedRows,
 };
 
 /// The days of each account that follow from its events. The last day can still change; the days before it are final.
-#[derive(Default)]
 pub(super) struct DailyBalancesCheck(ExpectedRows<Option<DailyBalance>>);
+
+impl DailyBalancesCheck {
+    pub(super) fn new(detail: Detail) -> Self {
+        Self(ExpectedRows::new(detail))
+    }
+}
 
 impl Check for DailyBalancesCheck {
     fn fold(&mut self, decoded: &DecodedEvent) {

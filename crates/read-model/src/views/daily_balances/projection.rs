@@ -1,7 +1,7 @@
 //! Projects events into the view of daily balances: folds them into the last day of each account, and writes each changed day once
 //! per batch.
 
-use std::{collections::BTreeMap, num::NonZeroUsize};
+use std::collections::BTreeMap;
 
 use chrono::{Datelike, NaiveDate};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -15,15 +15,18 @@ use super::{
 use crate::{
     decoded_event::DecodedEvent,
     money_sum::MoneySum,
-    projection::{Check, Projection, RowKey, ViewGeneration},
-    views::account_cache::AccountCache,
+    projection::{Check, Detail, Projection, RowKey, ViewGeneration},
+    views::{
+        account_cache::{AccountCache, CachedAccounts, PRELOADED_ACCOUNTS_MAX, Purpose},
+        columns::WRITTEN_ROWS_MAX,
+    },
 };
 use passbook_event_store::locked_read::rows_max;
 
 /// How many last days one statement reads while the checkpoints are locked.
 const LOCKED_DAYS_MAX: usize = rows_max(160);
-/// Limit of accounts cached between batches.
-const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
+/// Limit of accounts cached between batches; some 120 bytes each.
+const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(50_000, 250_000);
 
 /// The projection of the view of daily balances.
 pub(crate) struct DailyBalances {
@@ -31,9 +34,25 @@ pub(crate) struct DailyBalances {
     last_days: AccountCache<Option<DailyBalance>>,
 }
 
-impl Default for DailyBalances {
-    fn default() -> Self {
-        Self { last_days: AccountCache::new(CACHED_ACCOUNTS_MAX) }
+impl DailyBalances {
+    pub(in crate::views) fn new(purpose: Purpose) -> Self {
+        Self { last_days: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)) }
+    }
+
+    /// Caches the last days of the accounts of a batch. Each statement reads up to `days_max` days.
+    async fn load(
+        &mut self,
+        connection: &mut PgConnection,
+        view: ViewGeneration,
+        events: &[DecodedEvent],
+        days_max: usize,
+    ) -> Result<()> {
+        let missing = self.last_days.missing(events, |event| event.balance_change() != 0);
+        for ids in missing.chunks(days_max) {
+            let days = read_last_days(connection, view, ids).await?;
+            self.last_days.extend(days.iter().map(|row| (row.account_id, Some(row.day()))));
+        }
+        Ok(())
     }
 }
 
@@ -46,6 +65,15 @@ impl Projection for DailyBalances {
         1
     }
 
+    fn preload<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        events: &'a [DecodedEvent],
+    ) -> BoxFuture<'a, Result<()>> {
+        self.load(connection, view, events, PRELOADED_ACCOUNTS_MAX).boxed()
+    }
+
     fn apply<'a>(
         &'a mut self,
         connection: &'a mut PgConnection,
@@ -53,11 +81,7 @@ impl Projection for DailyBalances {
         events: &'a [DecodedEvent],
     ) -> BoxFuture<'a, Result<()>> {
         async move {
-            let missing = self.last_days.missing(events, |event| event.balance_change() != 0);
-            if !missing.is_empty() {
-                let days = read_last_days(connection, view, &missing).await?;
-                self.last_days.extend(days.iter().map(|row| (row.account_id, Some(row.day()))));
-            }
+            self.load(connection, view, events, LOCKED_DAYS_MAX).await?;
             let mut days = BTreeMap::new();
             for decoded in events.iter().filter(|decoded| decoded.event.balance_change() != 0) {
                 let account_id = decoded.recorded.stream_id;
@@ -67,7 +91,12 @@ impl Projection for DailyBalances {
                     days.insert((account_id, day.date), day);
                 }
             }
-            upsert(connection, view, &days).await
+            let days: Vec<(Uuid, DailyBalance)> =
+                days.into_iter().map(|((account_id, _), day)| (account_id, day)).collect();
+            for days in days.chunks(WRITTEN_ROWS_MAX) {
+                upsert(connection, view, days).await?;
+            }
+            Ok(())
         }
         .boxed()
     }
@@ -136,41 +165,31 @@ impl Projection for DailyBalances {
         .boxed()
     }
 
-    fn check(&self) -> Box<dyn Check> {
-        Box::<DailyBalancesCheck>::default()
+    fn check(&self, detail: Detail) -> Box<dyn Check> {
+        Box::new(DailyBalancesCheck::new(detail))
     }
 }
 
 async fn read_last_days(connection: &mut PgConnection, view: ViewGeneration, ids: &[Uuid]) -> Result<Vec<AccountDay>> {
-    let mut days = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(LOCKED_DAYS_MAX) {
-        let read =
-            query_file_as!(AccountDay, "src/views/daily_balances/last.sql", view.partition, view.generation, ids);
-        days.extend(read.fetch_all(&mut *connection).await?);
-    }
-    Ok(days)
+    query_file_as!(AccountDay, "src/views/daily_balances/last.sql", view.partition, view.generation, ids)
+        .fetch_all(connection)
+        .await
 }
 
 /// Writes rows in the order of their keys, so that two writers take the row locks in the same order.
-async fn upsert(
-    connection: &mut PgConnection,
-    view: ViewGeneration,
-    days: &BTreeMap<(Uuid, NaiveDate), DailyBalance>,
-) -> Result<()> {
-    if days.is_empty() {
-        return Ok(());
-    }
+async fn upsert(connection: &mut PgConnection, view: ViewGeneration, days: &[(Uuid, DailyBalance)]) -> Result<()> {
+    let rows = || days.iter().map(|(_, day)| day);
     query_file!(
         "src/views/daily_balances/upsert.sql",
         view.partition,
         view.generation,
-        &days.keys().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
-        &days.values().map(|day| day.date).collect::<Vec<_>>(),
-        &days.values().map(|day| day.opening).collect::<Vec<_>>(),
-        &texts(days.values().map(|day| day.money_in)),
-        &texts(days.values().map(|day| day.money_out)),
-        &days.values().map(|day| day.closing).collect::<Vec<_>>(),
-        &days.values().map(|day| day.count).collect::<Vec<_>>(),
+        &days.iter().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
+        &rows().map(|day| day.date).collect::<Vec<_>>(),
+        &rows().map(|day| day.opening).collect::<Vec<_>>(),
+        &texts(rows().map(|day| day.money_in)),
+        &texts(rows().map(|day| day.money_out)),
+        &rows().map(|day| day.closing).collect::<Vec<_>>(),
+        &rows().map(|day| day.count).collect::<Vec<_>>(),
     )
     .execute(connection)
     .await?;

@@ -7,14 +7,19 @@ use uuid::Uuid;
 use super::row::{AccountHolds, Columns, HoldRow, HoldTexts};
 use crate::{
     decoded_event::DecodedEvent,
-    projection::{Check, Mismatch, ViewGeneration},
+    projection::{Check, Detail, Mismatch, ViewGeneration},
     row_set_hash::ExpectedRows,
 };
 use passbook_domain::{HoldStatus, Metadata};
 
 /// The holds of each account that follow from its events.
-#[derive(Default)]
 pub(super) struct HoldsCheck(ExpectedRows<AccountHolds>);
+
+impl HoldsCheck {
+    pub(super) fn new(detail: Detail) -> Self {
+        Self(ExpectedRows::new(detail))
+    }
+}
 
 /// A part of a row. The texts are final when the hold is placed, and the rest is final when its end is recorded.
 #[derive(Hash)]

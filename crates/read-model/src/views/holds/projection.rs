@@ -1,9 +1,6 @@
 //! Projects events into the view of holds: writes each changed hold once per batch, and adds what a batch changes to the totals.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    num::NonZeroUsize,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgConnection, Result, query, query_file, query_file_as, types::Json};
@@ -16,8 +13,12 @@ use super::{
 use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
     money_sum::MoneySum,
-    projection::{Check, Projection, RowKey, ViewGeneration},
-    views::{account_cache::AccountCache, bank_totals::read_currencies, columns::json_unless_default},
+    projection::{Check, Detail, Projection, RowKey, ViewGeneration},
+    views::{
+        account_cache::{AccountCache, CachedAccounts, Purpose},
+        bank_totals::read_currencies,
+        columns::{WRITTEN_ROWS_MAX, json_unless_default},
+    },
 };
 use passbook_domain::{Metadata, holds::ACTIVE_HOLDS_MAX};
 use passbook_event_store::locked_read::rows_max;
@@ -26,20 +27,20 @@ use passbook_event_store::locked_read::rows_max;
 const LOCKED_HOLDS_MAX: usize = rows_max(160);
 /// The holds of how many accounts one statement looks up.
 const LOOKED_UP_ACCOUNTS_MAX: usize = 16;
-/// Limit of accounts cached between batches.
-const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(50_000).expect("is not zero");
+/// Limit of accounts cached between batches; some 60 bytes each without holds.
+const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(50_000, 150_000);
 
-/// The rows to be written by account and version, with the texts of those that are new.
-type Rows = BTreeMap<(Uuid, i64), (HoldRow, Option<HoldTexts>)>;
+/// A row to be written by account and version, with the texts if it is new.
+type ChangedRow = ((Uuid, i64), (HoldRow, Option<HoldTexts>));
 
 /// The projection of the view of holds.
 pub(crate) struct Holds {
     accounts: AccountCache<AccountHolds>,
 }
 
-impl Default for Holds {
-    fn default() -> Self {
-        Self { accounts: AccountCache::new(CACHED_ACCOUNTS_MAX) }
+impl Holds {
+    pub(in crate::views) fn new(purpose: Purpose) -> Self {
+        Self { accounts: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)) }
     }
 }
 
@@ -52,7 +53,7 @@ impl Projection for Holds {
         1
     }
 
-    fn apply<'a>(
+    fn preload<'a>(
         &'a mut self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
@@ -60,10 +61,21 @@ impl Projection for Holds {
     ) -> BoxFuture<'a, Result<()>> {
         async move {
             let missing = self.accounts.missing(events, |event| event.own_hold().is_some());
-            if !missing.is_empty() {
-                self.accounts.extend(read_states(connection, view, &missing).await?);
-            }
-            let mut rows = Rows::new();
+            self.accounts.extend(read_states(connection, view, &missing).await?);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn apply<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        events: &'a [DecodedEvent],
+    ) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.preload(connection, view, events).await?;
+            let mut rows: BTreeMap<(Uuid, i64), (HoldRow, Option<HoldTexts>)> = BTreeMap::new();
             let mut totals: BTreeMap<&str, MoneySum> = BTreeMap::new();
             for decoded in events {
                 let account_id = decoded.recorded.stream_id;
@@ -80,7 +92,10 @@ impl Projection for Holds {
             if rows.is_empty() {
                 return Ok(());
             }
-            upsert(connection, view, &rows).await?;
+            let rows: Vec<_> = rows.into_iter().collect();
+            for rows in rows.chunks(WRITTEN_ROWS_MAX) {
+                upsert(connection, view, rows).await?;
+            }
             add_totals(connection, view, &totals).await
         }
         .boxed()
@@ -150,8 +165,8 @@ impl Projection for Holds {
         .boxed()
     }
 
-    fn check(&self) -> Box<dyn Check> {
-        Box::<HoldsCheck>::default()
+    fn check(&self, detail: Detail) -> Box<dyn Check> {
+        Box::new(HoldsCheck::new(detail))
     }
 }
 
@@ -208,20 +223,20 @@ async fn read_active(
 }
 
 /// Writes rows in the order of their keys, so that two writers take the row locks in the same order.
-async fn upsert(connection: &mut PgConnection, view: ViewGeneration, rows: &Rows) -> Result<()> {
-    let holds = || rows.values().map(|(row, _)| row.hold);
-    let texts = || rows.values().map(|(_, texts)| texts.as_ref());
+async fn upsert(connection: &mut PgConnection, view: ViewGeneration, rows: &[ChangedRow]) -> Result<()> {
+    let holds = || rows.iter().map(|(_, (row, _))| row.hold);
+    let texts = || rows.iter().map(|(_, (_, texts))| texts.as_ref());
     let reference = |texts: Option<&HoldTexts>| texts.and_then(|texts| texts.reference.clone());
     let metadata = |texts: Option<&HoldTexts>| texts.and_then(|texts| json_unless_default(&texts.metadata));
     query_file!(
         "src/views/holds/upsert.sql",
         view.partition,
         view.generation,
-        &rows.keys().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
-        &rows.keys().map(|(_, version)| *version).collect::<Vec<_>>(),
+        &rows.iter().map(|((account_id, _), _)| *account_id).collect::<Vec<_>>(),
+        &rows.iter().map(|((_, version), _)| *version).collect::<Vec<_>>(),
         &holds().map(|hold| hold.hold_id).collect::<Vec<_>>(),
-        &rows.values().map(|(row, _)| row.currency.code()).collect::<Vec<_>>() as _,
-        &rows.values().map(|(row, _)| row.status.as_str()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|(_, (row, _))| row.currency.code()).collect::<Vec<_>>() as _,
+        &rows.iter().map(|(_, (row, _))| row.status.as_str()).collect::<Vec<_>>() as _,
         &holds().map(|hold| hold.amount.minor_units()).collect::<Vec<_>>(),
         &holds().map(|hold| hold.captured).collect::<Vec<_>>(),
         &holds().map(|hold| hold.placed_at).collect::<Vec<_>>(),

@@ -75,7 +75,10 @@ impl AccountHolds {
     ///
     /// # Errors
     /// The event belongs to a hold that was not placed, or whose end is recorded.
-    pub(super) fn evolve(&mut self, DecodedEvent { recorded, event }: &DecodedEvent) -> sqlx::Result<Option<Change>> {
+    pub(super) fn evolve(
+        &mut self,
+        DecodedEvent { recorded, event, .. }: &DecodedEvent,
+    ) -> sqlx::Result<Option<Change>> {
         if let Event::AccountOpened(opened) = event {
             self.currency = Some(opened.currency);
         }

@@ -10,14 +10,19 @@ use super::{
 };
 use crate::{
     decoded_event::DecodedEvent,
-    projection::{Check, Mismatch, ViewGeneration},
+    projection::{Check, Detail, Mismatch, ViewGeneration},
     row_set_hash::ExpectedRows,
 };
 use passbook_domain::{Event, Metadata};
 
 /// The rows of each account that follow from its events, and what was reversed of each movement.
-#[derive(Default)]
 pub(super) struct TransactionsCheck(ExpectedRows<AccountState>);
+
+impl TransactionsCheck {
+    pub(super) fn new(detail: Detail) -> Self {
+        Self(ExpectedRows::new(detail))
+    }
+}
 
 /// A row: the transaction, and the state of the account after it.
 #[derive(Hash)]
@@ -32,7 +37,7 @@ struct HistoryRow<'a> {
 
 impl Check for TransactionsCheck {
     fn fold(&mut self, decoded: &DecodedEvent) {
-        let DecodedEvent { recorded, event } = decoded;
+        let DecodedEvent { recorded, event, .. } = decoded;
         self.0.fold(decoded, |state| {
             let entry = Entry::from_event(event);
             let holds = state.evolve(decoded, &entry);

@@ -1,9 +1,6 @@
 //! Projects events into the view of transactions: writes one row per event, with the state of the account after it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    num::NonZeroUsize,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{PgConnection, Result, query, query_file, query_scalar, types::Json};
@@ -15,10 +12,10 @@ use super::{
 };
 use crate::{
     decoded_event::DecodedEvent,
-    projection::{Check, Projection, RowKey, ViewGeneration},
+    projection::{Check, Detail, Projection, RowKey, ViewGeneration},
     views::{
-        account_cache::AccountCache,
-        columns::{json_unless_default, sparse},
+        account_cache::{AccountCache, CachedAccounts, PRELOADED_ACCOUNTS_MAX, Purpose},
+        columns::{WRITTEN_ROWS_MAX, json_unless_default, sparse},
     },
 };
 use passbook_domain::{Channel, Event, Holds, Status};
@@ -29,8 +26,8 @@ use passbook_event_store::{
 
 /// How many states without holds one statement reads while the checkpoints are locked.
 const LOCKED_STATES_MAX: usize = rows_max(128);
-/// Limit of accounts cached between batches.
-const CACHED_ACCOUNTS_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("is not zero");
+/// Limit of accounts cached between batches; some 90 bytes each.
+const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(100_000, 500_000);
 
 /// Rows are inserted before the end of a batch once their holds have this many bytes: an event of a hold can have 30 KB of them.
 const INSERT_HOLDS_BYTES_MAX: usize = 16 << 20;
@@ -46,9 +43,24 @@ pub(crate) struct Transactions {
     accounts: AccountCache<AccountState>,
 }
 
-impl Default for Transactions {
-    fn default() -> Self {
-        Self { accounts: AccountCache::new(CACHED_ACCOUNTS_MAX) }
+impl Transactions {
+    pub(in crate::views) fn new(purpose: Purpose) -> Self {
+        Self { accounts: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)) }
+    }
+
+    /// Caches the states of the accounts of a batch. Each statement reads up to `states_max` states.
+    async fn load(
+        &mut self,
+        connection: &mut PgConnection,
+        view: ViewGeneration,
+        events: &[DecodedEvent],
+        states_max: usize,
+    ) -> Result<()> {
+        let missing = self.accounts.missing(events, |_| true);
+        for ids in missing.chunks(states_max) {
+            self.accounts.extend(read_states(connection, view, ids).await?);
+        }
+        Ok(())
     }
 }
 
@@ -70,6 +82,15 @@ impl Projection for Transactions {
         SCHEMA_VERSION
     }
 
+    fn preload<'a>(
+        &'a mut self,
+        connection: &'a mut PgConnection,
+        view: ViewGeneration,
+        events: &'a [DecodedEvent],
+    ) -> BoxFuture<'a, Result<()>> {
+        self.load(connection, view, events, PRELOADED_ACCOUNTS_MAX).boxed()
+    }
+
     fn apply<'a>(
         &'a mut self,
         connection: &'a mut PgConnection,
@@ -77,10 +98,7 @@ impl Projection for Transactions {
         events: &'a [DecodedEvent],
     ) -> BoxFuture<'a, Result<()>> {
         async move {
-            let missing = self.accounts.missing(events, |_| true);
-            if !missing.is_empty() {
-                self.accounts.extend(read_states(connection, view, &missing).await?);
-            }
+            self.load(connection, view, events, LOCKED_STATES_MAX).await?;
             let (mut rows, mut holds_bytes) = (Vec::with_capacity(events.len()), 0);
             for decoded in events {
                 let state = self.accounts.state_mut(decoded.recorded.stream_id);
@@ -189,8 +207,8 @@ impl Projection for Transactions {
         .boxed()
     }
 
-    fn check(&self) -> Box<dyn Check> {
-        Box::<TransactionsCheck>::default()
+    fn check(&self, detail: Detail) -> Box<dyn Check> {
+        Box::new(TransactionsCheck::new(detail))
     }
 }
 
@@ -202,24 +220,19 @@ async fn read_states(
 ) -> Result<HashMap<Uuid, AccountState>> {
     let mut states: HashMap<Uuid, AccountState> = HashMap::with_capacity(ids.len());
     let mut with_holds = Vec::new();
-    for ids in ids.chunks(LOCKED_STATES_MAX) {
-        let read = query_file!("src/views/transactions/last.sql", view.partition, view.generation, ids);
-        for row in read.fetch_all(&mut *connection).await? {
-            let state = RowState {
-                balance: row.balance_after,
-                transaction_count: row.transaction_count.unwrap_or_default(),
-                status: row.status.as_deref().and_then(Status::from_name).unwrap_or(Status::Open).as_str(),
-                overdraft: row.overdraft.unwrap_or_default(),
-                holds_version: row.holds_version,
-            };
-            let stream_id = row.account_id;
-            with_holds.extend(
-                row.holds_version
-                    .zip(row.holds_bytes)
-                    .map(|(version, bytes)| (StreamVersion { stream_id, version }, bytes)),
-            );
-            states.insert(stream_id, AccountState { row: state, holds: Holds::default() });
-        }
+    let read = query_file!("src/views/transactions/last.sql", view.partition, view.generation, ids);
+    for row in read.fetch_all(&mut *connection).await? {
+        let state = RowState {
+            balance: row.balance_after,
+            transaction_count: row.transaction_count.unwrap_or_default(),
+            status: row.status.as_deref().and_then(Status::from_name).unwrap_or(Status::Open).as_str(),
+            overdraft: row.overdraft.unwrap_or_default(),
+            holds_version: row.holds_version,
+        };
+        let stream_id = row.account_id;
+        let held = row.holds_version.zip(row.holds_bytes);
+        with_holds.extend(held.map(|(version, bytes)| (StreamVersion { stream_id, version }, bytes)));
+        states.insert(stream_id, AccountState { row: state, holds: Holds::default() });
     }
     for rows in slices_by_bytes(&with_holds, |(_, bytes)| i64::from(*bytes)) {
         let read = query_file!(
@@ -241,10 +254,14 @@ async fn read_states(
 
 /// Inserts rows in the order of their keys, so that neighbours in the index follow each other. This saves a seventh of the time.
 async fn insert(connection: &mut PgConnection, view: ViewGeneration, rows: &mut [Row<'_>]) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
     rows.sort_unstable_by_key(|row| (row.decoded.recorded.stream_id, row.decoded.recorded.version));
+    for rows in rows.chunks(WRITTEN_ROWS_MAX) {
+        insert_sorted(connection, view, rows).await?;
+    }
+    Ok(())
+}
+
+async fn insert_sorted(connection: &mut PgConnection, view: ViewGeneration, rows: &[Row<'_>]) -> Result<()> {
     let has_state = view.schema_version >= HISTORY_VERSION;
     let is_complete = view.schema_version >= SCHEMA_VERSION;
     let channel = |row: &Row<'_>| row.entry.details.channel.filter(|_| is_complete).map(Channel::as_str);
@@ -284,7 +301,7 @@ async fn insert(connection: &mut PgConnection, view: ViewGeneration, rows: &mut 
 /// order.
 async fn add_reversed(connection: &mut PgConnection, view: ViewGeneration, events: &[DecodedEvent]) -> Result<()> {
     let mut amounts: BTreeMap<(Uuid, i64), i64> = BTreeMap::new();
-    for DecodedEvent { recorded, event } in events {
+    for DecodedEvent { recorded, event, .. } in events {
         if let Event::MovementReversed(reversed) = event {
             *amounts.entry((recorded.stream_id, reversed.reverses_version)).or_default() +=
                 reversed.amount.minor_units();

@@ -129,7 +129,7 @@ impl<'a> Details<'a> {
 impl AccountState {
     /// Folds one more event, whose entry is `entry`. Returns the holds for the row of the event, if it changes them.
     pub(super) fn evolve(&mut self, decoded: &DecodedEvent, entry: &Entry<'_>) -> Option<String> {
-        let DecodedEvent { recorded, event } = decoded;
+        let DecodedEvent { recorded, event, .. } = decoded;
         let row = &mut self.row;
         row.balance += entry.balance_change;
         row.transaction_count += i64::from(entry.moves_money());
