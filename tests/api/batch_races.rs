@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use passbook_audit::verification;
-use passbook_testkit::{ApiClient, App, Response, Rng, audit::audit, spawn_app_with};
+use passbook_testkit::{ApiClient, App, Response, Rng, audit::audit, eventually, spawn_app_with};
 use serde_json::{Value, json};
 use sqlx::query_scalar;
 use uuid::Uuid;
@@ -37,12 +37,18 @@ impl Fixture {
         Self { app, _peer: peer, clients, accounts }
     }
 
-    /// Sends one batch each, at once and alternately to both instances, each under a key of its own.
+    /// Sends one batch each, at once and alternately to both instances, each under a key of its own. A batch that the database of a
+    /// busy machine did not execute in time is sent again, as its response says.
     async fn send_all(&self, name: &str, batches: &[Vec<Value>]) -> Vec<Response> {
         let send = |(number, commands): (usize, &Vec<Value>)| {
             let client = self.clients[number % 2].with_key(&format!("{name}-{number}"));
             let commands = commands.clone();
-            async move { client.batch("atomic", &commands).await }
+            async move {
+                eventually("a final response", async || {
+                    Some(client.batch("atomic", &commands).await).filter(|response| response.status != 503)
+                })
+                .await
+            }
         };
         join_all(batches.iter().enumerate().map(send)).await
     }
