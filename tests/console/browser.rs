@@ -75,7 +75,7 @@ impl Browser {
         }
         let downloads = profile.path().join("downloads");
         let preferences = json!({"download.default_directory": downloads, "intl.accept_languages": "en-GB"});
-        let driver = Driver::start(json!({"args": arguments, "prefs": preferences})).await;
+        let driver = Driver::start(json!({"args": arguments, "prefs": preferences}), profile.path()).await;
         let browser = Self { driver, base: base.to_owned(), profile, _slot: slot };
         browser.set_viewport(1360, 900).await;
         browser

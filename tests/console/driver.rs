@@ -2,13 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use passbook_testkit::folder::temporary_root;
 use serde_json::{Value, json};
 
 /// The timeout of one WebDriver command.
@@ -26,11 +26,11 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts chromedriver and a browser with these Chromium options.
-    pub async fn start(options: Value) -> Self {
+    /// Starts chromedriver and a browser with these Chromium options. Both put their temporary files into this folder.
+    pub async fn start(options: Value, temporary: &Path) -> Self {
         let mut command = Command::new("chromedriver");
         // A time zone that always differs from UTC, so that tests notice times shown in the wrong zone.
-        command.arg("--port=0").env("TZ", "Europe/Berlin").env("TMPDIR", temporary_root());
+        command.arg("--port=0").env("TZ", "Europe/Berlin").env("TMPDIR", temporary);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command
             .spawn()
