@@ -39,8 +39,8 @@ impl Phases<'_> {
         let queries = self.rows().filter(|row| row.is_query());
         let mut figures: Vec<Figure> =
             queries.map(|row| self.row_figure(row, ", p50", Unit::Milliseconds, half)).collect();
-        let with_latencies = self.rows().filter(|row| row.load.p99_ms.is_finite());
-        figures.extend(with_latencies.map(|row| self.row_figure(row, ", p99", Unit::Milliseconds, tail)));
+        let commands = self.rows().filter(|row| !row.is_query() && row.load.p99_ms.is_finite());
+        figures.extend(commands.map(|row| self.row_figure(row, ", p99", Unit::Milliseconds, tail)));
         let starts = self.each(|phase| (Some(median(&phase.starts_ms)), Some(phase.bulk.hashed_per_second)));
         figures.push(Figure::new("start to ready", Unit::Milliseconds, starts));
         figures
@@ -56,7 +56,8 @@ impl Phases<'_> {
                 self.row_figure(row, ": CPU of Passbook", Unit::Microseconds, service),
             ]
         };
-        let mut figures: Vec<Figure> = self.rows().flat_map(cpu).collect();
+        // A few requests of a query need less processor time than can be measured.
+        let mut figures: Vec<Figure> = self.rows().filter(|row| !row.is_query()).flat_map(cpu).collect();
         figures.extend(self.rebuilds().flat_map(|rebuild| {
             let name = |process: &str| format!("rebuild of {}, an event: CPU of {process}", rebuild.projection);
             let postgres = |rebuild: &Rebuild| Some(rebuild.cpu.as_ref()?.postgres_us);
