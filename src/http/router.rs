@@ -4,9 +4,9 @@ use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request, State},
     http::HeaderMap,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -83,15 +83,9 @@ fn api() -> OpenApiRouter<AppState> {
 /// The API, its document and its pages, with the layers around them.
 pub fn router(app: AppState) -> Router {
     let (api, document) = api().split_for_parts();
-    // From the outermost layer to the innermost. They are one layer, because a router boxes each of its layers and clones it for
-    // each request.
+    // From the outermost layer to the innermost.
     let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(EncoderBudget::new(), compression::compress))
-        .layer(from_fn(security_headers::security_headers))
-        .layer(from_fn_with_state(app.trusted_proxies.clone(), request_context::request_context))
-        .option_layer(app.rate_limiter.is_some().then(|| from_fn_with_state(app.clone(), rate_limit::enforce)))
-        .layer(from_fn_with_state(app.access.clone(), origin_guard::reject_cross_site))
-        .layer(from_fn(response_budget::enforce))
+        .layer(from_fn_with_state((app.clone(), EncoderBudget::new()), middleware))
         .layer(CatchPanicLayer::custom(panic_response))
         .layer(BodyLimitLayer::new(batches::body_bytes_max))
         // axum's own limit rejects a body only after it has arrived, even if its Content-Length is too large.
@@ -111,12 +105,32 @@ pub fn router(app: AppState) -> Router {
         .with_state(app)
 }
 
+/// The middleware of every route, from the outermost to the innermost. It is one layer, because a router boxes each of its layers and
+/// clones it for each request.
+async fn middleware(
+    State((app, encoders)): State<(AppState, EncoderBudget)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let handle = |request| response_budget::enforce(request, |request| next.run(request));
+    let guard = |request| origin_guard::reject_cross_site(&app.access, request, handle);
+    let limit = |request| rate_limit::enforce(&app, request, guard);
+    let record = |request| request_context::request_context(&app.trusted_proxies, request, limit);
+    let secure = |request| security_headers::security_headers(request, record);
+    compression::compress(&encoders, request, secure).await
+}
+
+/// The middleware of a response that is 503 in any case.
+async fn overloaded_middleware(State(proxies): State<TrustedProxies>, request: Request, next: Next) -> Response {
+    let record = |request| request_context::request_context(&proxies, request, |request| next.run(request));
+    security_headers::security_headers(request, record).await
+}
+
 /// Answers 503 to every request, for connections beyond the limit.
 pub fn overloaded_router(proxies: TrustedProxies) -> Router {
     Router::new()
         .fallback(|| async { Problem::from_code(ErrorCode::Overloaded) })
-        .layer(from_fn_with_state(proxies, request_context::request_context))
-        .layer(from_fn(security_headers::security_headers))
+        .layer(from_fn_with_state(proxies, overloaded_middleware))
 }
 
 /// The OpenAPI document as `passbook openapi` prints it, for services with and without access control.

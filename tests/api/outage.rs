@@ -13,7 +13,7 @@ use passbook_testkit::{
         Flow::{Discard, Hold, Pass},
         ProxyConnection,
     },
-    spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
+    spawn_app, spawn_app_in_one_partition, spawn_app_in_one_partition_behind_proxy,
 };
 use serde_json::json;
 use sqlx::{Connection, query_scalar};
@@ -293,4 +293,25 @@ async fn instance_frozen_with_the_log_head_lock_does_not_block_others() {
     let (response, ()) = tokio::join!(client.deposit(account, 1), peer_commands);
     response.expect(201);
     assert_eq!(audit(&app).await.event_payloads(account).len(), 3);
+}
+
+#[tokio::test]
+async fn reads_of_an_account_outlive_terminated_connections() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(5).await;
+    client.get_account(account, "1").await.expect(200);
+    let path = format!("/v1/accounts/{account}");
+    for _ in 0..10 {
+        // The loader of accounts keeps its connection for a while after a read.
+        client.get(&path).await.expect(200);
+        app.sabotage(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name = 'passbook queries'",
+        )
+        .await;
+        for seen in join_all((0..8).map(|_| client.get(&path))).await {
+            assert_eq!(seen.expect(200).body["balance"], 5);
+        }
+    }
 }

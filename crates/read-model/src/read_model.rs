@@ -75,11 +75,9 @@ pub enum Error {
 impl ReadModel {
     /// Sends queries through `router`. `progress` has one entry per partition, in order.
     pub fn new(router: QueryRouter, partitions: Partitions, progress: Vec<Progress>) -> Self {
-        let handle = |(partition, progress)| PartitionHandle {
-            progress,
-            accounts: AccountLoader::start(router.clone(), partitions, partition),
-        };
-        let handles = partitions.all().zip(progress).map(handle).collect();
+        let loaders = AccountLoader::start_all(&router, partitions);
+        let handles = loaders.into_iter().zip(progress);
+        let handles = handles.map(|(accounts, progress)| PartitionHandle { progress, accounts }).collect();
         let statement_pages = Arc::new(Semaphore::new(STATEMENT_PAGES_AT_ONCE_MAX));
         Self { router, partitions, handles, statement_pages, last_readiness: Arc::default() }
     }

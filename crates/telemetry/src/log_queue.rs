@@ -6,6 +6,8 @@
 use std::{
     io::{BufWriter, Result, Write, stderr},
     sync::OnceLock,
+    thread,
+    time::Duration,
 };
 
 use tracing::Metadata;
@@ -18,6 +20,9 @@ pub const SECURITY_TARGET: &str = "passbook::security";
 const BUFFERED_LINES_MAX: usize = 16_384;
 /// How many bytes of log lines go into one write.
 const BATCHED_BYTES_MAX: usize = 64 * 1024;
+/// The pause of the writing thread after it has written all lines that wait. Meanwhile lines gather in the queue, so under load one
+/// write serves many of them, and a request need not wake the thread. A line that comes alone is written at once.
+const PAUSE_MS: u64 = 2;
 
 /// The counter of the queue of this process.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
@@ -54,8 +59,7 @@ impl LogQueue<WholeLines> {
 
 impl<W: Write + Clone + Send + 'static> LogQueue<W> {
     fn new(output: W) -> (Self, WorkerGuard) {
-        // The writer flushes whenever no line waits, so under load many lines share one write.
-        let batched = BufWriter::with_capacity(BATCHED_BYTES_MAX, output.clone());
+        let batched = Batched(BufWriter::with_capacity(BATCHED_BYTES_MAX, output.clone()));
         let builder = NonBlockingBuilder::default().buffered_lines_limit(BUFFERED_LINES_MAX).lossy(true);
         let (queue, guard) = builder.finish(batched);
         (Self { queue, output }, guard)
@@ -87,6 +91,21 @@ impl<W: Write> Write for LineWriter<W> {
             Self::Queue(queue) => queue.flush(),
             Self::Output(output) => output.flush(),
         }
+    }
+}
+
+/// Buffers lines until no further line waits: the writing thread then flushes.
+struct Batched<W: Write>(BufWriter<W>);
+
+impl<W: Write> Write for Batched<W> {
+    fn write(&mut self, line: &[u8]) -> Result<usize> {
+        self.0.write(line)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.0.flush()?;
+        thread::sleep(Duration::from_millis(PAUSE_MS));
+        Ok(())
     }
 }
 

@@ -129,11 +129,11 @@ pub fn require_visible(
     view: Positioned<Option<AccountView>>,
 ) -> Result<Positioned<AccountView>, Problem> {
     let Positioned { value, position, generation } = view;
-    let not_found = Problem::at_position(ErrorCode::AccountNotFound, &position);
+    let not_found = |position| Problem::at_position(ErrorCode::AccountNotFound, position);
     match value {
         Some(value) if caller.sees(&value.owner) => Ok(Positioned { value, position, generation }),
-        Some(_) => Err(not_found.with_audit_reason(OTHER_OWNER)),
-        None => Err(not_found),
+        Some(_) => Err(not_found(&position).with_audit_reason(OTHER_OWNER)),
+        None => Err(not_found(&position)),
     }
 }
 

@@ -9,6 +9,7 @@
 //! [`StaticContent`]: crate::http::static_content::StaticContent
 
 use std::{
+    future::Future,
     io::Write,
     mem,
     pin::Pin,
@@ -19,9 +20,8 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderValue, StatusCode, header},
-    middleware::Next,
     response::Response,
 };
 use flate2::{Compression, write::GzEncoder};
@@ -50,10 +50,14 @@ impl EncoderBudget {
 }
 
 /// Compresses a response under `/v1/` if its client accepts it and an encoder is free.
-pub async fn compress(State(budget): State<EncoderBudget>, request: Request, next: Next) -> Response {
+pub async fn compress<F: Future<Output = Response>>(
+    budget: &EncoderBudget,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let is_api = request.uri().path().starts_with("/v1/");
     let is_accepted = accepts_gzip(request.headers());
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     if !is_api || !is_compressible(&response) {
         return response;
     }
@@ -137,7 +141,13 @@ impl HttpBody for GzipBody {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::to_bytes, middleware::from_fn_with_state, routing::get};
+    use axum::{
+        Router,
+        body::to_bytes,
+        extract::State,
+        middleware::{Next, from_fn_with_state},
+        routing::get,
+    };
     use tower::ServiceExt;
 
     use super::*;
@@ -148,7 +158,10 @@ mod tests {
             .route("/v1/data", get(async || "a".repeat(100_000)))
             .route("/data", get(async || "a".repeat(100_000)));
         let budget = EncoderBudget(Arc::new(Semaphore::new(1)));
-        let service = routes.layer(from_fn_with_state(budget, compress));
+        let layer = async |State(budget): State<EncoderBudget>, request: Request, next: Next| {
+            compress(&budget, request, |request| next.run(request)).await
+        };
+        let service = routes.layer(from_fn_with_state(budget, layer));
         let fetch = async |path: &str| {
             let request = Request::builder().uri(path).header("accept-encoding", "gzip").body(Body::empty());
             service.clone().oneshot(request.expect("a request")).await.expect("a response")

@@ -4,12 +4,11 @@
 //! connects directly, or through its own host name that resolves to this address (DNS rebinding). With access control on, the
 //! guard is not needed, because a foreign page has no token.
 
-use std::net::IpAddr;
+use std::{future::Future, net::IpAddr};
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, Method, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 
@@ -24,7 +23,11 @@ const FORWARDED: &str = "Without access control on a loopback address, only prog
 const CROSS_SITE: &str = "Without access control, requests from pages of other web sites are rejected.";
 
 /// Rejects a request with a foreign host, through a proxy, or from a page of another site.
-pub async fn reject_cross_site(State(access): State<Access>, request: Request, next: Next) -> Response {
+pub async fn reject_cross_site<F: Future<Output = Response>>(
+    access: &Access,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let reason = match access {
         Access::Tokens(_) => None,
         Access::Off => cross_site_request(&request),
@@ -34,7 +37,7 @@ pub async fn reject_cross_site(State(access): State<Access>, request: Request, n
     };
     match reason {
         Some(reason) => Problem::forbidden(reason, None).into_response(),
-        None => next.run(request).await,
+        None => next(request).await,
     }
 }
 

@@ -1,11 +1,10 @@
 //! Takes each request from the bucket of its caller, and adds the `RateLimit` headers to the response.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, Request},
     http::{header, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 
@@ -23,20 +22,24 @@ use crate::http::{
 use passbook_auth::{Access, Caller};
 
 /// Rejects requests beyond the limit. Probes are never limited.
-pub async fn enforce(State(app): State<AppState>, request: Request, next: Next) -> Response {
+pub async fn enforce<F: Future<Output = Response>>(
+    app: &AppState,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let Some(limiter) = app.rate_limiter.as_ref().filter(|_| !is_probe(request.uri().path())) else {
-        return next.run(request).await;
+        return next(request).await;
     };
     let (mut parts, body) = request.into_parts();
-    let Some(key) = bucket_key(&mut parts, &app).await else {
+    let Some(key) = bucket_key(&mut parts, app).await else {
         return Problem::from_code(ErrorCode::InternalError).into_response();
     };
-    let taken = match is_slowed_down(&parts) && is_accepted(&key, &app) {
-        true => Ok(wait_and_take(&app, limiter, &key).await),
+    let taken = match is_slowed_down(&parts) && is_accepted(&key, app) {
+        true => Ok(wait_and_take(app, limiter, &key).await),
         false => limiter.take(&key),
     };
     let (limit, mut response) = match taken {
-        Ok(remaining) => (remaining_header(remaining), next.run(Request::from_parts(parts, body)).await),
+        Ok(remaining) => (remaining_header(remaining), next(Request::from_parts(parts, body)).await),
         Err(wait) => {
             let seconds = whole_seconds(wait);
             let detail = "The caller sent too many requests. Retry after the seconds in the header Retry-After.";

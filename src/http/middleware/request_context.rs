@@ -9,9 +9,8 @@ use std::{
 };
 
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{HeaderValue, Method, StatusCode, Version, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use tokio::time::timeout;
@@ -43,11 +42,15 @@ struct RequestContext {
 }
 
 /// Wraps every route and every fallback.
-pub async fn request_context(State(proxies): State<TrustedProxies>, mut request: Request, next: Next) -> Response {
-    let context = RequestContext::begin(&proxies, &mut request);
+pub async fn request_context<F: Future<Output = Response>>(
+    proxies: &TrustedProxies,
+    mut request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
+    let context = RequestContext::begin(proxies, &mut request);
     let ambiguity = ambiguous_framing(&request);
     let response = match ambiguity {
-        None => within_read_timeout(&context.request.method, next.run(request)).instrument(context.span.clone()).await,
+        None => within_read_timeout(&context.request.method, next(request)).instrument(context.span.clone()).await,
         Some(detail) => Problem::new(ErrorCode::MalformedRequest, detail).into_response(),
     };
     let problem = problem_of(&response);

@@ -1,14 +1,15 @@
 //! Bounds the memory of large responses that their clients have not read yet, over all connections. One client cannot use all of
 //! it up.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
-    Extension,
     body::{Body, Bytes, HttpBody, to_bytes},
     extract::Request,
     http::header,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 
@@ -90,10 +91,13 @@ pub struct ReservedBody;
 
 /// Answers 503 in place of a large response if the budget or the client's share of it is used up. Receipts of single commands are
 /// small, those of a batch are reserved before it is executed, and all responses share the bytes of static content.
-pub async fn enforce(Extension(budget): Extension<ConnectionBudget>, request: Request, next: Next) -> Response {
+pub async fn enforce<F: Future<Output = Response>>(request: Request, next: impl FnOnce(Request) -> F) -> Response {
+    let Some(budget) = request.extensions().get::<ConnectionBudget>().cloned() else {
+        return Problem::from_code(ErrorCode::InternalError).into_response();
+    };
     let address = request.extensions().get::<ClientIp>().copied();
     let caller = request.extensions().get::<CallerSlot>().cloned().unwrap_or_default();
-    let response = next.run(request).await;
+    let response = next(request).await;
     // The event stream bounds its own memory.
     let is_stream = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
     let is_shared = response.extensions().get::<SharedBody>().is_some();
@@ -131,7 +135,11 @@ async fn shrink_to_fit(response: Response) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, middleware, routing::get};
+    use axum::{
+        Extension, Router,
+        middleware::{Next, from_fn},
+        routing::get,
+    };
     use futures_util::stream;
     use tower::ServiceExt;
 
@@ -167,7 +175,8 @@ mod tests {
         let shared = || async { (Extension(SharedBody), Bytes::from_static(&[0; 1_000_000])) };
         let routes = Router::new().route("/v1/pages", get(pages)).route("/pages", get(pages));
         let routes = routes.route("/v1/small", get(small)).route("/shared", get(shared));
-        let service = routes.layer(middleware::from_fn(enforce));
+        let layer = async |request: Request, next: Next| enforce(request, |request| next.run(request)).await;
+        let service = routes.layer(from_fn(layer));
         let budget = ResponseBudget::new();
         let connections: Vec<ConnectionBudget> = (0..=PAGES).map(|_| budget.for_connection()).collect();
         let get_status = async |budget: &ConnectionBudget, address: [u8; 4], path: &str| {

@@ -1,9 +1,10 @@
 //! Security headers for every response: nosniff, Referrer-Policy, Content-Security-Policy, Cache-Control.
 
+use std::future::Future;
+
 use axum::{
     extract::Request,
     http::{HeaderName, HeaderValue, header},
-    middleware::Next,
     response::Response,
 };
 
@@ -17,7 +18,10 @@ const CSP_CONSOLE: &str = "default-src 'none'; script-src 'self'; style-src 'sel
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Adds each header that the response does not have yet.
-pub async fn security_headers(request: Request, next: Next) -> Response {
+pub async fn security_headers<F: Future<Output = Response>>(
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let path = request.uri().path();
     let is_data = path.starts_with("/v1/");
     let policy = match path {
@@ -26,7 +30,7 @@ pub async fn security_headers(request: Request, next: Next) -> Response {
         path if path.starts_with("/swagger-ui") => CSP_SWAGGER_UI,
         _ => CSP_DATA,
     };
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     let mut add = |name: HeaderName, value: &'static str| {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     };
