@@ -25,8 +25,9 @@ const REFERENCE_BYTES: usize = 33_000;
 /// The queue of a subscriber holds 1 024 chunks. These events have 20 MB more than that, which no buffer of a socket holds.
 const SLOW_EVENTS: i64 = 2_700;
 const INSERTED_EVENTS: i64 = 300;
-/// Through a buffer of 4 KiB, the megabytes that the sender's socket holds would take a minute.
-const RECEIVE_BYTES: u32 = 64 * 1024;
+/// The kernel limits it further. With a buffer of a few packets each of them waits for a delayed acknowledgement, and to read the
+/// rest of the stream takes a minute.
+const RECEIVE_BYTES: u32 = 1 << 20;
 
 /// Subscribes over a socket with a limited receive buffer and reads nothing after the status line.
 async fn subscribe_without_reading(app: &App) -> TcpStream {

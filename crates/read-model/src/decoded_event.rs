@@ -9,8 +9,11 @@ use passbook_event_store::{RecordedEvent, StreamVersion, reader};
 /// Limit of events per transaction of the live views. A row that changes often within a batch is written once.
 pub(crate) const BATCH_EVENTS_MAX: i64 = 20_000;
 /// Limit of events per transaction of a rebuild. Its rows are written in the order of their keys, so a larger batch finds more of them
-/// in each page. The events of two batches are in memory at once, some 300 bytes each.
+/// in each page. The events of two batches are in memory at once, some 300 bytes each. Partitions share this limit: each of them may
+/// have a batch in memory.
 pub(crate) const REBUILD_EVENTS_MAX: i64 = 100_000;
+/// No further events join a batch after so many bytes of their data, because metadata and references can make events large.
+const BATCH_BYTES_MAX: usize = 32 << 20;
 
 /// A recorded event and its decoded content.
 #[derive(Debug)]
@@ -34,24 +37,32 @@ impl TryFrom<RecordedEvent> for DecodedEvent {
     }
 }
 
-/// Reads the next batch of up to `limit` events after `position`. A missing position is an error: no event is ever skipped.
+/// Limit of events per transaction of a rebuild: a multiple of [`BATCH_EVENTS_MAX`].
+pub(crate) fn rebuild_events(partitions: usize) -> i64 {
+    (REBUILD_EVENTS_MAX / partitions as i64 / BATCH_EVENTS_MAX).max(1) * BATCH_EVENTS_MAX
+}
+
+/// Reads the next batch of up to `limit` events after `position`, in parts of [`BATCH_EVENTS_MAX`]. If they are large, it ends behind a
+/// whole part. A missing position is an error: no event is ever skipped.
 pub(crate) async fn read_batch(
     connection: &mut PgConnection,
     partition: i16,
     position: i64,
     limit: i64,
 ) -> Result<Vec<DecodedEvent>> {
-    let mut batch = Vec::new();
+    let (mut batch, mut bytes) = (Vec::new(), 0);
     // Read and decoded in parts, so that the texts of the whole batch are not in memory at once.
     while (batch.len() as i64) < limit {
         let (after, part) = (position + batch.len() as i64, (limit - batch.len() as i64).min(BATCH_EVENTS_MAX));
-        let events = decode(after, reader::events_after(connection, partition, after, part).await?)?;
+        let events = reader::events_after(connection, partition, after, part).await?;
+        bytes += events.iter().map(|event| event.data.len()).sum::<usize>();
+        let events = decode(after, events)?;
         let is_last = (events.len() as i64) < part;
         match batch.is_empty() {
             true => batch = events,
             false => batch.extend(events),
         }
-        if is_last {
+        if is_last || bytes > BATCH_BYTES_MAX {
             break;
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::{
-    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, REBUILD_EVENTS_MAX, read_batch, read_locked_batch},
+    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, read_batch, read_locked_batch, rebuild_events},
     generation::{self, Checkpoint},
     prefetch::Prefetcher,
     projection::{Projection, ViewGeneration},
@@ -99,14 +99,14 @@ impl ProjectionState {
         Self { projection, cached: None, written: None, failure: None }
     }
 
-    /// Reads what the batch needs and the cache does not have, in a few large statements. It must not hold locks. A reason in the rows
-    /// is left to the fold, which stores it.
+    /// Reads what the batch needs and the cache does not have, in a few large statements. A failure of the view itself is left to the
+    /// fold, which meets it again and stores it. Returns whether all was read: otherwise the caller rolls its savepoint back.
     pub(crate) async fn preload(
         &mut self,
         connection: &mut PgConnection,
         view: ViewGeneration,
         batch: &EventBatch,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let checkpoint = Some((view.generation, batch.after));
         if self.cached != checkpoint {
             self.projection.clear_cache();
@@ -117,7 +117,7 @@ impl ProjectionState {
             Err(error) if is_of_view(&error) => {}
             Err(error) => return Err(error),
         }
-        Ok(())
+        Ok(self.cached.is_some())
     }
 
     /// Drops the cache, and pauses the view.
@@ -148,7 +148,7 @@ impl Projections {
     pub(crate) fn new(partition: i16, primary: PrimaryConnector, purpose: Purpose) -> Self {
         let batch_events = match purpose {
             Purpose::Live => BATCH_EVENTS_MAX,
-            Purpose::Rebuild => REBUILD_EVENTS_MAX,
+            Purpose::Rebuild { partitions } => rebuild_events(partitions),
         };
         let states = projections(purpose).into_iter().map(ProjectionState::new).collect();
         let prefetcher = Prefetcher::new(partition, primary, batch_events);
@@ -245,7 +245,8 @@ impl Projections {
             Err(error @ sqlx::Error::Decode(_)) => (vec![], Some(error)),
             Err(error) => return Err(error),
         };
-        let is_last = (events.len() as i64) < self.batch_events;
+        // A batch ends early, behind a whole part, if its events are large.
+        let is_last = events.is_empty() || events.len() as i64 % BATCH_EVENTS_MAX != 0;
         Ok(EventBatch { after: position, events, failure, is_last })
     }
 

@@ -124,10 +124,11 @@ impl PartitionRebuilder {
     /// The connection on which the rebuilder writes is shared by all `partitions`.
     pub(crate) fn new(partition: i16, partitions: Partitions, primary: PrimaryConnector) -> Self {
         let confirmed = primary.confirmed(partition..partition + 1);
+        let purpose = Purpose::Rebuild { partitions: partitions.all().count() };
         Self {
             partition,
             partitions,
-            projections: Projections::new(partition, confirmed, Purpose::Rebuild),
+            projections: Projections::new(partition, confirmed, purpose),
             builders: ViewBuilders::new(&primary),
             primary,
             progress: None,

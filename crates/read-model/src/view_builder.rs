@@ -137,7 +137,11 @@ impl Job {
         };
         // The checkpoint is locked before the view waits for its turn, so that no other instance reads the same events in vain.
         let turn = Arc::clone(&self.builders.turns).acquire_owned().await;
-        self.state.preload(&mut transaction, claimed.view, &self.batch).await?;
+        let mut reads = transaction.begin().await?;
+        match self.state.preload(&mut reads, claimed.view, &self.batch).await? {
+            true => reads.commit().await?,
+            false => reads.rollback().await?,
+        }
         let states = slice::from_mut(&mut self.state);
         let (moved, _) = write(states, &mut transaction, &[&claimed], &self.batch.events).await?;
         transaction.commit().await?;

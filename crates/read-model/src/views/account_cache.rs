@@ -36,7 +36,7 @@ impl CachedAccounts {
     pub(super) fn of(self, purpose: Purpose) -> usize {
         match purpose {
             Purpose::Live => self.live.get(),
-            Purpose::Rebuild => self.rebuild.get(),
+            Purpose::Rebuild { partitions } => (self.rebuild.get() / partitions.max(1)).max(self.live.get()),
         }
     }
 }
@@ -46,8 +46,8 @@ impl CachedAccounts {
 pub(crate) enum Purpose {
     /// The live views, in every process that serves.
     Live,
-    /// Generations that are being built.
-    Rebuild,
+    /// Generations that are being built, in as many partitions, which share the memory.
+    Rebuild { partitions: usize },
 }
 
 /// The cache of one projection. `S::default()` is the state of an account before its first event. When it is full, a new account
