@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, query_as, query_scalar};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use crate::{
     App, eventually,
     hold_audit::check_hold_views,
-    log::{Event, Log, read},
+    log::{Event, Log, read, read_in_snapshot},
 };
 
 /// The state of an account, folded from its events.
@@ -38,7 +38,9 @@ pub async fn audit(app: &App) -> Log {
 
 /// Like [`audit`], for the database of another test bed.
 pub async fn audit_database(connection: &mut PgConnection) -> Log {
-    let log = read(connection).await;
+    // The service can record expiries meanwhile, so log and views are read in one snapshot.
+    begin_with_complete_views(connection).await;
+    let log = read_in_snapshot(connection).await;
     check_order(&log);
     assert_eq!(expected_hashes(&log.events).last(), log.events.last().map(|event| event.hash.clone()).as_ref());
     for (event, expected) in log.events.iter().zip(expected_hashes(&log.events)) {
@@ -70,7 +72,29 @@ pub async fn audit_database(connection: &mut PgConnection) -> Log {
         "the balances equal deposits minus withdrawals"
     );
     check_views(connection, &log, &accounts).await;
+    query("COMMIT").execute(connection).await.unwrap();
     log
+}
+
+/// Begins a transaction with a snapshot in which the views have read the whole log.
+async fn begin_with_complete_views(connection: &mut PgConnection) {
+    let connection = tokio::sync::Mutex::new(connection);
+    eventually("views that have read the whole log", async || {
+        let mut connection = connection.lock().await;
+        query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut **connection).await.unwrap();
+        let behind = "SELECT count(*)
+                      FROM (SELECT DISTINCT name FROM projection) AS view
+                      CROSS JOIN log_head AS head
+                      LEFT JOIN projection ON projection.partition = head.partition AND projection.name = view.name
+                          AND state = 'live' AND projection.position >= head.position
+                      WHERE projection.name IS NULL";
+        let behind: i64 = query_scalar(behind).fetch_one(&mut **connection).await.unwrap();
+        if behind > 0 {
+            query("ROLLBACK").execute(&mut **connection).await.unwrap();
+        }
+        (behind == 0).then_some(())
+    })
+    .await;
 }
 
 /// Each sent transfer was received with the same amount, also in another partition, and so was each reversal of a transfer.
@@ -203,24 +227,6 @@ pub async fn audit_views(app: &App) {
 
 /// Waits until the views have read the log, then compares every row with the fold.
 async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeMap<Uuid, AccountFold>) {
-    let connection = tokio::sync::Mutex::new(connection);
-    eventually("views that have read the whole log", async || {
-        let mut connection = connection.lock().await;
-        let behind = "SELECT count(*)
-                      FROM (SELECT DISTINCT name FROM projection) AS view
-                      CROSS JOIN unnest($1::smallint[], $2::bigint[]) AS head(partition, position)
-                      LEFT JOIN projection ON projection.partition = head.partition AND projection.name = view.name
-                          AND state = 'live' AND projection.position >= head.position
-                      WHERE projection.name IS NULL";
-        let (partitions, positions): (Vec<_>, Vec<_>) =
-            log.heads.iter().map(|head| (head.partition, head.position)).unzip();
-        let behind = query_scalar(behind).bind(partitions).bind(positions);
-        let behind: i64 = behind.fetch_one(&mut **connection).await.unwrap();
-        (behind == 0).then_some(true)
-    })
-    .await;
-    let connection = connection.into_inner();
-
     let views: Vec<(Uuid, String, String, String, i64, i64, i64)> = query_as(
         "SELECT account_id, owner, currency, status, balance, version, transaction_count
          FROM account_view JOIN projection USING (partition, generation)

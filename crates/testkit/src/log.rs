@@ -78,6 +78,13 @@ impl Event {
 pub async fn read(connection: &mut PgConnection) -> Log {
     use sqlx::Connection;
     let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    let log = read_in_snapshot(&mut snapshot).await;
+    snapshot.commit().await.unwrap();
+    log
+}
+
+/// Reads the log in the transaction of the caller, which has one snapshot.
+pub(crate) async fn read_in_snapshot(snapshot: &mut PgConnection) -> Log {
     let heads: Vec<Head> = query_as("SELECT partition, position, hash, recorded_at FROM log_head ORDER BY partition")
         .fetch_all(&mut *snapshot)
         .await
@@ -97,7 +104,6 @@ pub async fn read(connection: &mut PgConnection) -> Log {
     .await
     .unwrap();
     let keys = query_scalar("SELECT count(*) FROM idempotency_key").fetch_one(&mut *snapshot).await.unwrap();
-    snapshot.commit().await.unwrap();
     if heads.len() > 1 {
         events.sort_by_key(|event| (event.recorded_at, event.partition));
     }
