@@ -109,3 +109,14 @@ pub(crate) fn event_of_newer_release(error: &sqlx::Error) -> Option<StreamVersio
 pub(crate) fn cannot_apply(reason: String) -> sqlx::Error {
     sqlx::Error::Decode(reason.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BATCH_EVENTS_MAX, REBUILD_EVENTS_MAX, rebuild_events};
+
+    #[test]
+    fn partitions_share_the_events_of_a_rebuild_in_whole_parts() {
+        assert_eq!(rebuild_events(1), REBUILD_EVENTS_MAX);
+        assert_eq!([2, 4, 64].map(rebuild_events), [40_000, 20_000, BATCH_EVENTS_MAX]);
+    }
+}
