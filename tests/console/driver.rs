@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 const COMMAND_S_MAX: u64 = 120;
 /// The timeout of a script in the page.
 const SCRIPT_MS_MAX: u64 = 110_000;
+/// How often chromedriver is started. It exits if the port that it chose on IPv4 is taken on IPv6.
+const STARTS_MAX: usize = 5;
 /// The JSON member that holds an element's ID (WebDriver, section 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -32,10 +34,8 @@ impl Driver {
         // A time zone that always differs from UTC, so that tests notice times shown in the wrong zone.
         command.arg("--port=0").env("TZ", "Europe/Berlin").env("TMPDIR", temporary);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command
-            .spawn()
-            .expect("this test needs Chromium and its driver: `scripts/install-deps --test` installs them");
-        let base = format!("http://127.0.0.1:{}", port(&mut child));
+        let (child, port) = (0..STARTS_MAX).find_map(|_| start_process(&mut command)).expect("chromedriver starts");
+        let base = format!("http://127.0.0.1:{port}");
         let http = passbook_testkit::http_client().timeout(Duration::from_secs(COMMAND_S_MAX)).build().unwrap();
         let mut driver = Self { child, http, session: base };
         let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": {"script": SCRIPT_MS_MAX}}}});
@@ -81,14 +81,25 @@ impl Driver {
     }
 }
 
-/// The port that chromedriver chose and printed in one of its first lines.
-fn port(driver: &mut Child) -> u16 {
-    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let line = lines.find(|line| line.contains("started successfully on port")).expect("chromedriver prints its port");
+/// Starts chromedriver and returns it with the port that it chose and printed in one of its first lines. If it exits before
+/// that, its output is shown and the result is `None`.
+fn start_process(command: &mut Command) -> Option<(Child, u16)> {
+    let mut child =
+        command.spawn().expect("this test needs Chromium and its driver: `scripts/install-deps --test` installs them");
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let started = lines.by_ref().inspect(|line| println!("chromedriver: {line}")).find_map(|line| port(&line));
+    let Some(port) = started else {
+        child.wait().unwrap();
+        return None;
+    };
     // Read the rest of the output: if the pipe closed, chromedriver would stop.
     thread::spawn(move || lines.for_each(drop));
-    let digits: String = line.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap()
+    Some((child, port))
+}
+
+/// The port in the line `ChromeDriver was started successfully on port 40123.`
+fn port(line: &str) -> Option<u16> {
+    line.rsplit_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
 }
 
 impl Drop for Driver {

@@ -351,16 +351,17 @@ async fn search_finds_an_owner_whose_name_looks_like_an_account_id() {
 async fn partitioned_log_is_shown_as_one_bank() {
     let app = spawn_app_with(&["--partitions=3"]).await;
     create_ada_and_ben(&app).await;
-    for n in 1..=12 {
+    // Seven accounts: the feed starts seven events before the end of each partition, so it shows them however they are spread.
+    for n in 1..=5 {
         app.client().open(json!({"currency": "USD", "initial_deposit": n})).await.expect(201);
     }
     let browser = Browser::start(&app.url()).await;
     browser.open("").await;
     browser.wait_for_text("Live").await;
-    for n in 1..=12 {
+    for n in 1..=5 {
         browser.wait_for_text_in("tbody", &format!("+$0.{n:02}")).await;
     }
-    browser.wait_for_text_in(".tile:nth-child(4) .value", "14").await;
+    browser.wait_for_text_in(".tile:nth-child(4) .value", "7").await;
     let other = browser.open_another().await;
     other.open(&format!("accounts/{ADA}")).await;
     wait_for_balance(&other, "€100.00").await;
@@ -376,7 +377,7 @@ async fn partitioned_log_is_shown_as_one_bank() {
     other
         .wait_until(
             "the events applied from all partitions",
-            "document.querySelector('tbody tr td:nth-child(4)').innerText === '16'",
+            "document.querySelector('tbody tr td:nth-child(4)').innerText === '9'",
         )
         .await;
     other
