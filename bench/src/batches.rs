@@ -28,8 +28,8 @@ const WORKLOADS: [Workload; 4] = [
 /// The accounts of the import, behind those of the other rows, which may have many holds.
 const IMPORT_ACCOUNTS: Range<u32> = ACCOUNTS + 1..ACCOUNTS + 1 + 100_000;
 const SHORT_IMPORT_ACCOUNTS: Range<u32> = ACCOUNTS + 1..ACCOUNTS + 1 + 100;
-const DEPOSITS_PER_ACCOUNT: u32 = 3;
-const IMPORT_NAME: &str = "import of 300 000 deposits, 100 000 accounts";
+const DEPOSITS_PER_ACCOUNT: u32 = 20;
+const IMPORT_NAME: &str = "import of 2 000 000 deposits, 100 000 accounts";
 /// Two deposits in a row are to accounts that are this far apart. A prime number, so that every account has its turn.
 const ACCOUNT_STEP: u32 = 7_919;
 
@@ -95,13 +95,13 @@ fn deposit_accounts(accounts: Range<u32>) -> impl Iterator<Item = u32> {
 mod tests {
     use std::collections::HashMap;
 
-    use super::{IMPORT_ACCOUNTS, deposit_accounts};
+    use super::{DEPOSITS_PER_ACCOUNT, IMPORT_ACCOUNTS, deposit_accounts};
 
     #[test]
-    fn the_import_has_three_deposits_to_each_account() {
+    fn the_import_has_as_many_deposits_to_each_account() {
         let mut deposits: HashMap<u32, u32> = HashMap::new();
         deposit_accounts(IMPORT_ACCOUNTS).for_each(|account| *deposits.entry(account).or_default() += 1);
-        assert!(IMPORT_ACCOUNTS.into_iter().all(|account| deposits.get(&account) == Some(&3)));
+        assert!(IMPORT_ACCOUNTS.into_iter().all(|account| deposits.get(&account) == Some(&DEPOSITS_PER_ACCOUNT)));
         assert_eq!(deposits.len(), IMPORT_ACCOUNTS.len());
     }
 }

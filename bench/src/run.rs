@@ -34,7 +34,7 @@ const WARM_UP_SECONDS_MAX: u32 = 5;
 /// an import. Before and after these rows, pgbench appends one event per transaction to a bare table,
 /// and selects by key. It also measures deposits at constant rates with the projections' lag, a
 /// rebuild of the views, and restarts on the existing data. It writes tables, a chart and JSON into a
-/// folder. A run takes about 32 times --seconds, --long-seconds, and half a minute for the import. The
+/// folder. A run takes about 32 times --seconds, --long-seconds, and two minutes for the import. The
 /// exit code is 1 if any response of Passbook was an error.
 /// PASSBOOK_* settings in the environment are forwarded and reported, except settings that select
 /// another database or enable authentication or a rate limit.
