@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::{
@@ -144,30 +144,46 @@ impl Hold {
 }
 
 /// The holds of an account whose end is not recorded, in the order of their placement: at most [`ACTIVE_HOLDS_MAX`], active or
-/// over. Cloning it is cheap.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Holds(Arc<Vec<Hold>>);
+/// over. Cloning it is cheap. Most accounts have none, and need no allocation for them: an empty list is always `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "Vec<Hold>")]
+pub struct Holds(Option<Arc<Vec<Hold>>>);
+
+impl From<Vec<Hold>> for Holds {
+    fn from(holds: Vec<Hold>) -> Self {
+        Self((!holds.is_empty()).then(|| Arc::new(holds)))
+    }
+}
+
+impl Serialize for Holds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.all().serialize(serializer)
+    }
+}
 
 impl Holds {
     /// Whether there is no hold.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
+    }
+
+    fn all(&self) -> &[Hold] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// The hold with this id, active or over.
     pub fn get(&self, hold_id: Uuid) -> Option<&Hold> {
-        self.0.iter().find(|hold| hold.hold_id == hold_id)
+        self.all().iter().find(|hold| hold.hold_id == hold_id)
     }
 
     /// The holds that count at `now`.
     pub fn active(&self, now: DateTime<Utc>) -> impl Iterator<Item = &Hold> {
-        self.0.iter().filter(move |hold| hold.is_active(now))
+        self.all().iter().filter(move |hold| hold.is_active(now))
     }
 
     /// The holds that are over at `now` without a recorded expiry.
     pub fn over(&self, now: DateTime<Utc>) -> impl Iterator<Item = &Hold> {
-        self.0.iter().filter(move |hold| !hold.is_active(now))
+        self.all().iter().filter(move |hold| !hold.is_active(now))
     }
 
     /// The sum that active holds set aside at `now`, in minor units.
@@ -191,13 +207,13 @@ impl Holds {
     }
 
     pub(crate) fn place(&mut self, hold: Hold) {
-        Arc::make_mut(&mut self.0).push(hold);
+        Arc::make_mut(self.0.get_or_insert_default()).push(hold);
     }
 
     /// Applies an event of the hold with this id. Returns the hold before, and what the event releases, in minor units.
     pub(crate) fn apply(&mut self, hold_id: Uuid, event: &Event) -> Option<(Hold, i64)> {
-        let index = self.0.iter().position(|hold| hold.hold_id == hold_id)?;
-        let holds = Arc::make_mut(&mut self.0);
+        let index = self.all().iter().position(|hold| hold.hold_id == hold_id)?;
+        let holds = Arc::make_mut(self.0.as_mut()?);
         let before = *holds.get(index)?;
         let (after, status) = before.evolve(event);
         match (status, holds.get_mut(index)) {
@@ -207,6 +223,9 @@ impl Holds {
             }
             (HoldStatus::Active | HoldStatus::Captured | HoldStatus::Voided | HoldStatus::Expired, _) => {
                 holds.remove(index);
+                if holds.is_empty() {
+                    self.0 = None;
+                }
                 Some((before, after.remaining()))
             }
         }
