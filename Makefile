@@ -58,6 +58,7 @@ test-partitions: ## Run the whole API test suite on a log with several partition
 chaos: ## Inject faults for half an hour and check that no command is lost or applied twice (PASSBOOK_CHAOS_SEED, …_ROUNDS, …)
 	@scripts/install-deps --test
 	PASSBOOK_CHAOS_ROUNDS=$${PASSBOOK_CHAOS_ROUNDS:-12} PASSBOOK_CHAOS_TIMES=$${PASSBOOK_CHAOS_TIMES:-2} \
+	PASSBOOK_CHAOS_CLUSTER_FAULTS=$${PASSBOOK_CHAOS_CLUSTER_FAULTS:-all} \
 	PASSBOOK_CHAOS_PARALLEL_FAULTS=$${PASSBOOK_CHAOS_PARALLEL_FAULTS:-2} PASSBOOK_CHAOS_FREEZE_MS=$${PASSBOOK_CHAOS_FREEZE_MS:-5000} \
 	cargo test --workspace --test chaos -- --nocapture
 

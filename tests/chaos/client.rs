@@ -23,6 +23,8 @@ pub struct CommandRecord {
     pub attempts: u64,
     /// Whether the outcome of an attempt before the last one is unknown.
     pub had_unknown_attempt: bool,
+    /// The name of the instance that answered a command of its own request, and when.
+    pub answered: Option<(&'static str, Instant)>,
     /// Whether the command was sent once more after its outcome, and got a replay.
     pub is_replayed: bool,
     /// The result of each attempt, for failure messages.
@@ -74,7 +76,15 @@ impl Client {
     /// A record of a command that was not sent.
     pub fn unsent(command: Command) -> CommandRecord {
         let outcome = Outcome::Rejected("not sent yet".to_owned());
-        CommandRecord { command, outcome, attempts: 0, had_unknown_attempt: false, history: vec![], is_replayed: false }
+        CommandRecord {
+            command,
+            outcome,
+            attempts: 0,
+            had_unknown_attempt: false,
+            answered: None,
+            is_replayed: false,
+            history: vec![],
+        }
     }
 
     /// Sends a command until its outcome is definite. Does not retry a command without a key after an attempt that may have
@@ -92,6 +102,7 @@ impl Client {
                         "{name} replays {record:?}, but no earlier attempt can have recorded it"
                     );
                     record.history.push(format!("{name}: definite"));
+                    record.answered = Some((name, Instant::now()));
                     record.outcome = outcome;
                     return;
                 }

@@ -19,6 +19,7 @@ mod fault;
 mod instance;
 mod invariants;
 mod late_attempt;
+mod patroni;
 mod postgres;
 mod probe;
 mod report;
@@ -65,6 +66,11 @@ async fn guarantees_hold_for_instances_behind_a_load_balancer() {
         Settings::read(),
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guarantees_hold_for_instances_with_a_patroni_cluster() {
+    patroni::run(Settings::read()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use std::{env, path::PathBuf, str::FromStr, time::Duration};
 
 use uuid::Uuid;
 
-use crate::fault::Fault;
+use crate::{fault::Fault, patroni::fault::ClusterFault};
 
 /// All names begin with `PASSBOOK_CHAOS_`.
 #[derive(Clone, Debug)]
@@ -23,6 +23,11 @@ pub struct Settings {
     pub freeze: Duration,
     /// `PARTITIONS`: the number of partitions of the log. Default: 1.
     pub partitions: i16,
+    /// `CLUSTER_FAULTS`: the kinds of fault of the Patroni cluster in the order of their injection, as names separated by commas, or
+    /// `all`. Default: a switchover and the loss of the primary.
+    pub cluster_faults: Vec<ClusterFault>,
+    /// `SYNCHRONOUS_MODE`: that setting of Patroni. Default: that of `ops/patroni.yml`.
+    pub synchronous_mode: Option<String>,
     /// `PREVIOUS`: the binary of the release to upgrade from. Default: the current one.
     pub previous: Option<PathBuf>,
 }
@@ -37,6 +42,8 @@ impl Settings {
             parallel_faults: read("PARALLEL_FAULTS").unwrap_or(1),
             freeze: Duration::from_millis(read("FREEZE_MS").unwrap_or(2_800)),
             partitions: read("PARTITIONS").unwrap_or(1),
+            cluster_faults: cluster_faults(read("CLUSTER_FAULTS")),
+            synchronous_mode: read("SYNCHRONOUS_MODE"),
             previous: read("PREVIOUS"),
         }
     }
@@ -44,6 +51,17 @@ impl Settings {
     pub fn includes(&self, fault: Fault) -> bool {
         self.faults.as_ref().is_none_or(|faults| faults.split(',').any(|name| name == format!("{fault:?}")))
     }
+}
+
+fn cluster_faults(names: Option<String>) -> Vec<ClusterFault> {
+    let Some(names) = names else { return vec![ClusterFault::Switchover, ClusterFault::KillPrimary] };
+    if names == "all" {
+        return ClusterFault::ALL.to_vec();
+    }
+    let of_name = |name: &str| ClusterFault::ALL.iter().copied().find(|fault| format!("{fault:?}") == name);
+    let fault =
+        |name: &str| of_name(name).unwrap_or_else(|| panic!("no fault of the Patroni cluster is called {name}"));
+    names.split(',').map(fault).collect()
 }
 
 fn read<T: FromStr>(name: &str) -> Option<T> {

@@ -205,34 +205,43 @@ impl Testbed {
     /// Waits until every view has read the log, and the expiry of each hold is recorded that is over or soon will be. Then nothing is
     /// recorded unless a client sends a command.
     pub async fn wait_for_expiries(&self) {
-        eventually("recorded expiries of holds", async || {
-            let mut database = self.postgres.connect().await.ok()?;
-            let pending: bool = query_scalar(
-                "SELECT EXISTS (
-                     SELECT FROM projection JOIN log_head USING (partition)
-                     WHERE state = 'live' AND projection.position <> log_head.position
-                 ) OR EXISTS (
-                     SELECT FROM account_hold JOIN projection USING (partition, generation)
-                     WHERE name = 'holds' AND state = 'live' AND status = 'active' AND expires_at < now() + interval '1 hour'
-                 )",
-            )
-            .fetch_one(&mut database)
-            .await
-            .ok()?;
-            (!pending).then_some(())
-        })
-        .await;
+        wait_for_expiries(async || self.postgres.connect().await.ok()).await;
     }
 
     /// Runs `passbook verify`.
     pub async fn verify(&self) -> Exited {
-        let url = self.postgres.database_url();
-        spawn_blocking(move || {
-            Passbook::without_settings().set("PASSBOOK_DATABASE_URL", url).argument("verify").wait_for_exit()
-        })
-        .await
-        .unwrap()
+        verify(self.postgres.database_url()).await
     }
+}
+
+/// Waits like [`Testbed::wait_for_expiries`], on connections that `connect` opens.
+pub async fn wait_for_expiries(connect: impl AsyncFn() -> Option<PgConnection>) {
+    eventually("recorded expiries of holds", async || {
+        let mut database = connect().await?;
+        let pending: bool = query_scalar(
+            "SELECT EXISTS (
+                 SELECT FROM projection JOIN log_head USING (partition)
+                 WHERE state = 'live' AND projection.position <> log_head.position
+             ) OR EXISTS (
+                 SELECT FROM account_hold JOIN projection USING (partition, generation)
+                 WHERE name = 'holds' AND state = 'live' AND status = 'active' AND expires_at < now() + interval '1 hour'
+             )",
+        )
+        .fetch_one(&mut database)
+        .await
+        .ok()?;
+        (!pending).then_some(())
+    })
+    .await;
+}
+
+/// Runs `passbook verify` on a database.
+pub async fn verify(url: String) -> Exited {
+    spawn_blocking(move || {
+        Passbook::without_settings().set("PASSBOOK_DATABASE_URL", url).argument("verify").wait_for_exit()
+    })
+    .await
+    .unwrap()
 }
 
 /// Starts the Postgres that several instances share.
@@ -245,7 +254,7 @@ async fn postgres_in(folder: &Folder) -> (Postgres, EmbeddedPostgres) {
 }
 
 /// Adds the settings that all instances share.
-fn prepared(passbook: Passbook) -> Passbook {
+pub fn prepared(passbook: Passbook) -> Passbook {
     let partitions = Settings::read().partitions.to_string();
     let passbook = passbook.set("PASSBOOK_LISTEN", "127.0.0.1:0").set("PASSBOOK_PARTITIONS", partitions);
     passbook.set("PASSBOOK_LOG", "warn").set("PASSBOOK_SNAPSHOT_EVERY", "10")

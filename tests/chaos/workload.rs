@@ -43,15 +43,20 @@ pub struct Workload {
 
 impl Workload {
     pub fn start(testbed: &Testbed, accounts: &Arc<Accounts>, round: u64, rng: &mut Rng) -> Self {
-        let instances = testbed.all_instances();
+        let balancer_url = testbed.balancer.as_ref().map(|balancer| Arc::clone(&balancer.url));
+        let client = Client { balancer_url, ..Client::new(&testbed.all_instances(), rng.fork()) };
+        Self::with_clients(&client, accounts, round, rng)
+    }
+
+    /// Starts clients that send where `client` sends.
+    pub fn with_clients(client: &Client, accounts: &Arc<Accounts>, round: u64, rng: &mut Rng) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let mut clients = JoinSet::new();
         // Releases before 0.3 record no rejections, and have neither holds nor reversals and limits.
         let mix = if Settings::read().previous.is_none() { Mix::All } else { Mix::OfPreviousRelease };
         for client_number in 0..CLIENTS {
             let (accounts, is_over) = (Arc::clone(accounts), Arc::clone(&is_over));
-            let mut client = Client::new(&instances, rng.fork());
-            client.balancer_url = testbed.balancer.as_ref().map(|balancer| Arc::clone(&balancer.url));
+            let mut client = Client { rng: rng.fork(), ..client.clone() };
             clients.spawn(async move {
                 let mut records = Vec::new();
                 for command_number in 0.. {

@@ -6,9 +6,10 @@
 
 mod crash;
 mod fatal_errors;
-mod nats;
 mod nats_operator;
 mod outages;
 mod publishing;
 mod testbed;
 mod tls_auth;
+
+use passbook_testkit::nats;

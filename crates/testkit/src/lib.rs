@@ -18,6 +18,7 @@ pub mod hold_audit;
 pub mod line_exchange;
 pub mod log;
 mod migrated_folder;
+pub mod nats;
 pub mod partition_view;
 pub mod position_tracker;
 pub mod postgres_server;

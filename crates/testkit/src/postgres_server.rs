@@ -190,14 +190,19 @@ fn launch(folder: &Path, port: u16, settings: &[(&str, String)]) -> Child {
     postgres.spawn().unwrap()
 }
 
-fn program(name: &str) -> Command {
+/// The folder that contains this program of Postgres.
+pub fn bin_folder(name: &str) -> PathBuf {
     let found = Command::new("pg_config").arg("--bindir").output().ok();
     let configured = found.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     let folders =
         fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
     let chosen = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
     let folder = chosen.into_iter().chain(configured).chain(folders).find(|folder| folder.join(name).is_file());
-    let mut command = Command::new(folder.expect("Postgres is not installed: run `scripts/install-deps`").join(name));
+    folder.expect("Postgres is not installed: run `scripts/install-deps`")
+}
+
+fn program(name: &str) -> Command {
+    let mut command = Command::new(bin_folder(name).join(name));
     if let Some(user) = user() {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
@@ -206,7 +211,7 @@ fn program(name: &str) -> Command {
 }
 
 /// The user that runs Postgres if the test runs as root.
-fn user() -> Option<User> {
+pub fn user() -> Option<User> {
     geteuid().is_root().then(|| ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).unwrap()).unwrap())
 }
 
@@ -227,7 +232,8 @@ fn home(folder: &Folder, name: &str) -> PathBuf {
     home
 }
 
-fn chown_to_postgres(path: &Path) {
+/// Gives a file or folder to the user that runs Postgres.
+pub fn chown_to_postgres(path: &Path) {
     if let Some(user) = user() {
         chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -16,9 +16,10 @@ use async_nats::{
         stream::{Config, DiscardPolicy, Stream},
     },
 };
-use passbook_testkit::folder::temporary_root;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+
+use crate::{folder::temporary_root, repository_root};
 
 /// The stream of the first partition.
 pub const STREAM: &str = "passbook-0";
@@ -28,6 +29,7 @@ const START_S_MAX: u64 = 60;
 /// The number of servers of a cluster.
 pub const SERVERS: usize = 3;
 
+/// One server or several. They are killed on drop.
 pub struct Nats {
     servers: Vec<Server>,
     access: Access,
@@ -104,20 +106,24 @@ impl Nats {
         self.kill_one(0);
     }
 
+    /// Restarts one server with the same files, without waiting for it.
     pub fn restart_one(&mut self, number: usize) {
         self.servers[number].restart();
     }
 
+    /// Sends SIGKILL to one server.
     pub fn kill_one(&mut self, number: usize) {
         self.servers[number].kill();
     }
 
+    /// The URLs of the servers, separated by commas.
     pub fn url(&self) -> String {
         let login = self.access.user.map(|(user, password)| format!("{user}:{password}@")).unwrap_or_default();
         let url = |server: &Server| format!("{}://{login}127.0.0.1:{}", self.access.scheme, server.port);
         self.servers.iter().map(url).collect::<Vec<_>>().join(",")
     }
 
+    /// Connects, with retries until the servers respond.
     pub async fn client(&self) -> Client {
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         loop {
@@ -139,6 +145,7 @@ impl Nats {
         }
     }
 
+    /// Connects to JetStream.
     pub async fn jetstream(&self) -> Context {
         jetstream::new(self.client().await)
     }
@@ -163,6 +170,7 @@ impl Nats {
         self.last_sequence_of(0).await
     }
 
+    /// The last sequence of a partition's stream. `None` if there is no stream.
     pub async fn last_sequence_of(&self, partition: i16) -> Option<u64> {
         let stream = self.jetstream().await.get_stream(format!("passbook-{partition}")).await.ok()?;
         Some(stream.cached_info().state.last_sequence)
@@ -229,7 +237,7 @@ fn free_ports(count: usize) -> Vec<u16> {
 
 /// The binary that `scripts/install-deps --test` installs, or the one on the path.
 fn program() -> PathBuf {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats-server");
+    let installed = repository_root().join("target/tools/nats-server");
     if installed.exists() { installed } else { "nats-server".into() }
 }
 
