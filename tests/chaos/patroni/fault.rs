@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::cluster::Cluster;
+use super::{cluster::Cluster, node::Node};
+use crate::postgres::FrozenProcess;
 
 /// How long processes stay suspended at least: longer than Patroni's `ttl`.
 const FREEZE_S_MIN: u64 = 30;
@@ -38,30 +39,13 @@ impl ClusterFault {
 
     /// Injects the fault, waits with `until_written` until writes succeed again, and ends the fault.
     pub async fn inject(self, cluster: &Cluster, until_written: impl AsyncFnOnce()) {
-        let thaws_at = Instant::now() + Duration::from_secs(FREEZE_S_MIN);
         match self {
             Switchover => cluster.switch_over().await,
-            KillPrimary | KillStandby => {
-                let node =
-                    if self == KillPrimary { cluster.leader().await } else { cluster.synchronous_standby().await };
-                node.kill();
-                until_written().await;
-                sleep(Duration::from_secs(AFTER_RECOVERY_S)).await;
-                node.start();
-            }
-            FreezePrimary | FreezePostgres | FreezeStandby => {
-                let frozen = match self {
-                    FreezePostgres => cluster.leader().await.freeze_postgres(),
-                    FreezeStandby => cluster.synchronous_standby().await.freeze(),
-                    Switchover | KillPrimary | FreezePrimary | KillStandby | StopEtcd => {
-                        cluster.leader().await.freeze()
-                    }
-                };
-                until_written().await;
-                sleep(Duration::from_secs(AFTER_RECOVERY_S)).await;
-                sleep_until(thaws_at).await;
-                drop(frozen);
-            }
+            KillPrimary => keep_down(cluster.leader().await, until_written).await,
+            KillStandby => keep_down(cluster.synchronous_standby().await, until_written).await,
+            FreezePrimary => keep_frozen(cluster.leader().await.freeze(), until_written).await,
+            FreezePostgres => keep_frozen(cluster.leader().await.freeze_postgres(), until_written).await,
+            FreezeStandby => keep_frozen(cluster.synchronous_standby().await.freeze(), until_written).await,
             StopEtcd => {
                 cluster.etcd.kill();
                 sleep(Duration::from_secs(ETCD_S)).await;
@@ -69,4 +53,19 @@ impl ClusterFault {
             }
         }
     }
+}
+
+async fn keep_down(node: &Node, until_written: impl AsyncFnOnce()) {
+    node.kill();
+    until_written().await;
+    sleep(Duration::from_secs(AFTER_RECOVERY_S)).await;
+    node.start();
+}
+
+async fn keep_frozen(frozen: Vec<FrozenProcess>, until_written: impl AsyncFnOnce()) {
+    let thaws_at = Instant::now() + Duration::from_secs(FREEZE_S_MIN);
+    until_written().await;
+    sleep(Duration::from_secs(AFTER_RECOVERY_S)).await;
+    sleep_until(thaws_at).await;
+    drop(frozen);
 }
