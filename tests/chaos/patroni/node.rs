@@ -42,7 +42,7 @@ impl Node {
         let node = Self { name, postgres: free_address(), patroni: free_address(), folder, process: Mutex::default() };
         let delivered = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/patroni.yml")).unwrap();
         let bin = bin_folder("postgres");
-        let mode = synchronous_mode.unwrap_or("true");
+        let mode = synchronous_mode.unwrap_or("quorum");
         let replacements = [
             ("name: node1", format!("name: {}", node.name)),
             ("10.0.0.1:8008", node.patroni.clone()),
@@ -53,7 +53,7 @@ impl Node {
             ("/var/lib/postgresql/.pgpass-patroni", node.folder.join("pgpass").display().to_string()),
             ("/usr/lib/postgresql/15/bin", bin.display().to_string()),
             ("/var/run/postgresql", node.folder.display().to_string()),
-            ("synchronous_mode: true", format!("synchronous_mode: {mode}")),
+            ("synchronous_mode: quorum", format!("synchronous_mode: {mode}")),
         ];
         let configuration = replacements.iter().fold(delivered, |text, (old, new)| {
             assert!(text.contains(old), "ops/patroni.yml lacks {old}");
