@@ -104,6 +104,21 @@ fn a_postgres_that_is_too_old_is_named() {
 }
 
 #[test]
+fn postgres_in_the_data_home_is_used_for_data_of_its_version() {
+    let folder = Folder::migrated();
+    fs::write(folder.data().join("postgres/PG_VERSION"), "99\n").unwrap();
+    // As `scripts/install-deps` lays it out.
+    let (home, bin) = (folder.join("share"), folder.join("share/passbook-postgres/99/bin"));
+    script(
+        &bin.join("postgres"),
+        "[ \"$1\" = --version ] && echo 'postgres (PostgreSQL) 99.1' && exit; echo 'FATAL:  this is 99' >&2; exit 1",
+    );
+    script(&bin.join("initdb"), "exit 1");
+    let ended = Passbook::in_folder(&folder).set("XDG_DATA_HOME", home).wait_for_exit();
+    assert_error(&ended, &["Postgres did not start", "this is 99"]);
+}
+
+#[test]
 fn an_initdb_failure_is_quoted_and_leaves_no_partial_data() {
     let folder = Folder::empty();
     let bin = folder.join("bin");

@@ -6,25 +6,31 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::data_home;
 use super::error::Error;
 use super::program::command;
 
 /// The oldest major version that Passbook is tested with.
 const MAJOR_MIN: u32 = 15;
 
+/// The folder of Postgres versions that no package manager installed.
+const UNPACKAGED: &str = "passbook-postgres";
+
 /// The programs of one installed Postgres.
 #[derive(Clone, Debug)]
 pub struct Binaries {
-    bin: PathBuf,
+    /// Their folder.
+    pub bin: PathBuf,
+    /// Their major version.
     pub major: u32,
 }
 
 impl Binaries {
-    pub fn postgres(&self) -> PathBuf {
+    pub(super) fn postgres(&self) -> PathBuf {
         self.bin.join("postgres")
     }
 
-    pub fn initdb(&self) -> PathBuf {
+    pub(super) fn initdb(&self) -> PathBuf {
         self.bin.join("initdb")
     }
 
@@ -38,12 +44,20 @@ impl Binaries {
     }
 }
 
+/// Returns the Postgres that creates the data of a new folder. See [`Settings::bin`](crate::Settings::bin).
+///
+/// # Errors
+/// No Postgres was found, or every one is older than version 15.
+pub fn installed(configured: Option<&Path>) -> Result<Binaries, Error> {
+    find(configured).map(|mut found| found.swap_remove(0))
+}
+
 /// Finds every usable Postgres, the preferred one first. The result is not empty. If the operator configured a folder, only that
 /// folder is searched.
 ///
 /// # Errors
 /// No Postgres was found, or every one is older than version 15.
-pub fn find(configured: Option<&Path>) -> Result<Vec<Binaries>, Error> {
+pub(super) fn find(configured: Option<&Path>) -> Result<Vec<Binaries>, Error> {
     let folders = configured.map_or_else(usual_folders, |bin| vec![bin.to_owned()]);
     let mut seen = HashSet::new();
     let found: Vec<Binaries> = folders
@@ -65,9 +79,12 @@ pub fn find(configured: Option<&Path>) -> Result<Vec<Binaries>, Error> {
 fn usual_folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = pg_config_bindir().into_iter().collect();
     folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-    folders.extend(newest_first("/usr/lib/postgresql", ""));
-    folders.extend(newest_first("/opt/homebrew/opt", "postgresql@"));
-    folders.extend(newest_first("/usr/local/opt", "postgresql@"));
+    folders.extend(newest_first(Path::new("/usr/lib/postgresql"), ""));
+    folders.extend(newest_first(Path::new("/opt/homebrew/opt"), "postgresql@"));
+    folders.extend(newest_first(Path::new("/usr/local/opt"), "postgresql@"));
+    // `scripts/install-deps` puts binaries here if the package manager has no usable Postgres: for one user, and for root.
+    folders.extend(newest_first(&data_home().join(UNPACKAGED), ""));
+    folders.extend(newest_first(&Path::new("/usr/local/lib").join(UNPACKAGED), ""));
     folders
 }
 
@@ -78,7 +95,7 @@ fn pg_config_bindir() -> Option<PathBuf> {
 }
 
 /// Returns the folders `<parent>/<prefix><major>/bin`, the highest major version first.
-fn newest_first(parent: &str, prefix: &str) -> Vec<PathBuf> {
+fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     let mut majors: Vec<u32> = fs::read_dir(parent)
         .into_iter()
         .flatten()
@@ -86,7 +103,7 @@ fn newest_first(parent: &str, prefix: &str) -> Vec<PathBuf> {
         .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok())
         .collect();
     majors.sort_unstable_by(|a, b| b.cmp(a));
-    majors.into_iter().map(|major| Path::new(parent).join(format!("{prefix}{major}")).join("bin")).collect()
+    majors.into_iter().map(|major| parent.join(format!("{prefix}{major}")).join("bin")).collect()
 }
 
 /// Parses the major version from `postgres (PostgreSQL) 17.2 (Debian 17.2-1)` or `postgres (PostgreSQL) 18beta1`.

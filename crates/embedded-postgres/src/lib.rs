@@ -24,6 +24,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 use server::SUPERUSER;
 use supervisor::Supervisor;
 
+pub use binaries::{Binaries, installed};
 pub use error::Error;
 pub use machine::{Machine, free_disk};
 pub use server::Settings;
@@ -116,8 +117,13 @@ pub fn default_data_dir() -> PathBuf {
     if getuid().is_root() {
         return PathBuf::from("/var/lib/passbook");
     }
+    data_home().join("passbook")
+}
+
+/// The folder for the data of this user's programs.
+fn data_home() -> PathBuf {
     let data_home = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    data_home.unwrap_or_else(|| home().join(".local/share")).join("passbook")
+    data_home.unwrap_or_else(|| home().join(".local/share"))
 }
 
 fn home() -> PathBuf {
