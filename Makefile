@@ -4,7 +4,7 @@
 PROFILE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help run release test test-partitions chaos fuzz lint bench bench-grow bench-scale replay prepare openapi
+.PHONY: help run release test test-partitions test-server chaos fuzz lint bench bench-grow bench-scale replay prepare openapi
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -54,6 +54,12 @@ PARTITIONS ?= 4
 test-partitions: ## Run the whole API test suite on a log with several partitions (PARTITIONS=16)
 	@scripts/install-deps --test
 	PASSBOOK_TEST_PARTITIONS=$(PARTITIONS) cargo test --workspace --test api
+
+test-server: ## Run the tests that need only a database on another server (PASSBOOK_TEST_DATABASE_URL=postgres://…)
+	@test -n "$$PASSBOOK_TEST_DATABASE_URL" || { echo "make test-server requires PASSBOOK_TEST_DATABASE_URL" >&2; exit 2; }
+	@scripts/install-deps --test-server
+	cargo test --workspace --no-run
+	cargo test --workspace --test server
 
 chaos: ## Inject faults for half an hour and check that no command is lost or applied twice (PASSBOOK_CHAOS_SEED, …_ROUNDS, …)
 	@scripts/install-deps --test

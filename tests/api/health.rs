@@ -82,14 +82,7 @@ async fn clock_that_differs_from_the_database_refuses_commands() {
 async fn service_without_database_is_alive_and_unready() {
     let app = spawn_app().await;
     get_until(200, &app.client(), "/readyz").await;
-    app.sabotage(
-        "BEGIN;
-         UPDATE pg_database SET datallowconn = false WHERE datname = current_database();
-         COMMIT;
-         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-         WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    )
-    .await;
+    app.refuse_connections().await;
     for _ in 0..3 {
         app.client().get("/readyz").await.expect_problem(503, "storage_unavailable");
         app.client().get("/livez").await.expect(200);

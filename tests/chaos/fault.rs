@@ -34,7 +34,7 @@ pub enum Fault {
     KillPostmaster,
     /// SIGKILL to one Postgres backend, which makes Postgres restart all of them.
     KillBackend,
-    /// SIGTERM to one Postgres backend, as `pg_terminate_backend` sends it.
+    /// `pg_terminate_backend` for one Postgres backend.
     TerminateBackend,
     /// SIGQUIT to the postmaster, as `pg_ctl stop -m immediate` sends it.
     StopPostgres,
@@ -101,6 +101,11 @@ impl Fault {
     pub fn is_message_fault(self) -> bool {
         matches!(self, LoseResponse | BlackHole | LateWrite | LateWriteAfterFence)
     }
+
+    /// Whether the fault ends or suspends a process of Postgres.
+    pub fn needs_server_process(self) -> bool {
+        matches!(self, KillBoth | KillPostmaster | KillBackend | StopPostgres | FreezeBackend)
+    }
 }
 
 /// The writes that commit.
@@ -119,7 +124,7 @@ pub async fn inject(fault: Fault, testbed: &Testbed, rng: &mut Rng, freeze: Dura
         KillBoth => kill_passbook(testbed, rng, true).await,
         KillPostmaster => signal(testbed.postgres.postmaster(), Signal::SIGKILL),
         StopPostgres => signal(testbed.postgres.postmaster(), Signal::SIGQUIT),
-        TerminateBackend => signal(backend(testbed, rng).await, Signal::SIGTERM),
+        TerminateBackend => testbed.postgres.terminate_backend(random_application(rng)).await,
         KillBackend => signal(backend(testbed, rng).await, Signal::SIGKILL),
         FreezePassbook => {
             let instance = rng.pick(&testbed.instances).lock().await;
@@ -199,14 +204,12 @@ async fn kill_passbook(testbed: &Testbed, rng: &mut Rng, with_postgres: bool) ->
 
 /// A random Postgres backend that serves an instance.
 async fn backend(testbed: &Testbed, rng: &mut Rng) -> Option<Pid> {
-    let application = *rng.pick(&[
-        "passbook writer",
-        "passbook projector",
-        "passbook writer",
-        "passbook projector",
-        "passbook queries",
-    ]);
-    testbed.postgres.backend(application).await
+    testbed.postgres.backend(random_application(rng)).await
+}
+
+/// The `application_name` of a random use of the database, most often a write.
+fn random_application(rng: &mut Rng) -> &'static str {
+    *rng.pick(&["passbook writer", "passbook projector", "passbook writer", "passbook projector", "passbook queries"])
 }
 
 /// Injects `LateWriteAfterFence` while only one instance runs. No other instance then moves the log head, so only the

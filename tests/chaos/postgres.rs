@@ -2,62 +2,83 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use passbook_testkit::cluster::TestDatabase;
+
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions, query_scalar};
+use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions, query, query_scalar};
 use tokio::time::timeout;
 
 /// A server that does not respond within this time counts as down.
 const RESPONSE_S_MAX: u64 = 2;
 
-/// A Postgres server in a Passbook data folder.
-pub struct Postgres {
-    data: PathBuf,
+/// The Postgres of a testbed.
+pub enum Postgres {
+    /// A server in a Passbook data folder.
+    InFolder(PathBuf),
+    /// A database of the server that the run was given. Its processes cannot be reached.
+    Given(TestDatabase),
 }
 
 /// A process that is suspended (SIGSTOP) until this is dropped.
 pub struct FrozenProcess(Pid);
 
 impl Postgres {
-    pub fn in_folder(data: PathBuf) -> Self {
-        Self { data }
-    }
-
-    /// The path of its Unix socket.
-    pub fn socket(&self) -> PathBuf {
-        self.data.join("run/.s.PGSQL.5432")
+    /// Whether faults can end and suspend the processes of the server.
+    pub fn has_processes(&self) -> bool {
+        match self {
+            Self::InFolder(_) => true,
+            Self::Given(_) => false,
+        }
     }
 
     pub fn database_url(&self) -> String {
-        format!("postgres://passbook@localhost/passbook?host={}", self.data.join("run").display())
+        match self {
+            Self::InFolder(data) => {
+                format!("postgres://passbook@localhost/passbook?host={}", data.join("run").display())
+            }
+            Self::Given(database) => database.url(),
+        }
     }
 
-    /// Connects as the superuser, without any proxy in between.
+    /// Connects as the owner, without any proxy in between.
     pub async fn connect(&self) -> sqlx::Result<PgConnection> {
         let options: PgConnectOptions = self.database_url().parse()?;
         timeout(Duration::from_secs(RESPONSE_S_MAX), options.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 
     pub fn postmaster(&self) -> Option<Pid> {
-        let file = fs::read_to_string(self.data.join("postgres/postmaster.pid")).ok()?;
+        let Self::InFolder(data) = self else { return None };
+        let file = fs::read_to_string(data.join("postgres/postmaster.pid")).ok()?;
         let pid = file.lines().next()?.trim().parse().ok()?;
         is_postgres(pid).then(|| Pid::from_raw(pid))
     }
 
-    /// A random backend of the connections with this `application_name`.
+    /// The process of a random connection with this `application_name`.
     pub async fn backend(&self, application_name: &str) -> Option<Pid> {
-        let query = async {
-            let mut connection = self.connect().await.ok()?;
-            query_scalar("SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY random() LIMIT 1")
-                .bind(application_name)
-                .fetch_optional(&mut connection)
-                .await
-                .ok()?
-        };
-        let pid = timeout(Duration::from_secs(RESPONSE_S_MAX), query).await.ok()??;
+        let pid = self.random_backend(application_name).await.filter(|_| self.has_processes())?;
         is_postgres(pid).then(|| Pid::from_raw(pid))
+    }
+
+    /// Ends a random connection with this `application_name`. Returns whether there was one.
+    pub async fn terminate_backend(&self, application_name: &str) -> bool {
+        let Some(pid) = self.random_backend(application_name).await else { return false };
+        let Ok(mut connection) = self.connect().await else { return false };
+        query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut connection).await.is_ok()
+    }
+
+    async fn random_backend(&self, application_name: &str) -> Option<i32> {
+        let random = async {
+            let mut connection = self.connect().await.ok()?;
+            let pid = query_scalar(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1
+                 ORDER BY random() LIMIT 1",
+            );
+            pid.bind(application_name).fetch_optional(&mut connection).await.ok()?
+        };
+        timeout(Duration::from_secs(RESPONSE_S_MAX), random).await.ok()?
     }
 }
 

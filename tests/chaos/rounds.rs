@@ -43,6 +43,11 @@ const INJECT_S_MAX: u64 = 30;
 pub async fn run(name: &str, testbed: Testbed, kinds: &[Fault], settings: Settings) {
     println!("chaos test with {name}: {settings:?}");
     let kinds: Vec<Fault> = kinds.iter().copied().filter(|fault| settings.includes(*fault)).collect();
+    let (kinds, left_out): (Vec<Fault>, Vec<Fault>) =
+        kinds.into_iter().partition(|fault| testbed.postgres.has_processes() || !fault.needs_server_process());
+    if !left_out.is_empty() {
+        println!("chaos test with {name}: left out, because they need the processes of Postgres: {left_out:?}");
+    }
     let testbed = Arc::new(testbed);
     let on_failure = FailureReport { name: name.to_owned(), seed: settings.seed, testbed: Arc::clone(&testbed) };
     let mut rounds = Rounds {

@@ -10,9 +10,13 @@ use std::{
 
 use passbook_embedded_postgres::{self as embedded, EmbeddedPostgres};
 use passbook_testkit::{
+    cluster::TestDatabase,
+    endpoint::Endpoint,
     eventually,
     fault_proxy::FaultProxy,
     folder::Folder,
+    given_server::given_url,
+    own_server::chosen_programs,
     process::{Exited, Passbook},
 };
 use sqlx::{PgConnection, query_scalar};
@@ -45,7 +49,7 @@ pub struct Testbed {
     /// The clock of the last instance.
     pub clock: Option<Arc<Clock>>,
     pub postgres: Postgres,
-    /// The shared Postgres. `None` if an instance runs the embedded one.
+    /// The shared Postgres. `None` if an instance runs the embedded one, or the run was given a server.
     external: Option<EmbeddedPostgres>,
     pub disk: Option<Disk>,
     pub folder: Folder,
@@ -72,8 +76,7 @@ impl Testbed {
     /// Three instances with a shared Postgres behind a load balancer, which receives all commands. Each start uses the
     /// binary that `program` names at that time, or the current one if it is `None`.
     pub async fn behind_balancer(program: Arc<Mutex<Option<PathBuf>>>) -> Self {
-        let folder = spawn_blocking(Folder::migrated).await.unwrap();
-        let (postgres, external) = postgres_in(&folder).await;
+        let (folder, postgres, external) = shared_postgres().await;
         let addresses = [(); 3].map(|()| free_address());
         let balancer = Balancer::start(&folder, &addresses).await;
         let instances = ["first", "second", "third"].into_iter().zip(addresses).map(|(name, address)| {
@@ -91,11 +94,8 @@ impl Testbed {
             };
             Arc::new(Instance::new(name, command))
         });
-        let testbed = Self {
-            balancer: Some(balancer),
-            external: Some(external),
-            ..Self::minimal(instances.collect(), postgres, folder)
-        };
+        let testbed =
+            Self { balancer: Some(balancer), external, ..Self::minimal(instances.collect(), postgres, folder) };
         testbed.restore().await;
         testbed
     }
@@ -103,16 +103,15 @@ impl Testbed {
     /// Two permanent instances and a transient one with a shared Postgres. Each permanent instance has its own proxy, and
     /// the second one has its own clock.
     pub async fn with_shared_postgres() -> Self {
-        let folder = spawn_blocking(Folder::migrated).await.unwrap();
-        let (postgres, external) = postgres_in(&folder).await;
+        let (folder, postgres, external) = shared_postgres().await;
         let mut proxies = Vec::new();
         for _ in 0..2 {
-            proxies.push(FaultProxy::start(postgres.socket()).await);
+            proxies.push(FaultProxy::start(Endpoint::of(&postgres.database_url())).await);
         }
         let clock = Arc::new(Clock::in_file(folder.join("clock")));
-        let [first, second] = [&proxies[0], &proxies[1]].map(|proxy| proxy.database_url("passbook"));
-        let second_clock = Arc::clone(&clock);
         let direct = postgres.database_url();
+        let [first, second] = [&proxies[0], &proxies[1]].map(|proxy| proxy.database_url(&direct));
+        let second_clock = Arc::clone(&clock);
         let instances = vec![
             Instance::new("first", move || prepared(Passbook::with_database(&first))),
             Instance::new("second", move || second_clock.apply_to(prepared(Passbook::with_database(&second)))),
@@ -123,7 +122,7 @@ impl Testbed {
             transient: Some(Arc::new(transient)),
             proxies,
             clock: Some(clock),
-            external: Some(external),
+            external,
             ..Self::minimal(instances.into_iter().map(Arc::new).collect(), postgres, folder)
         };
         testbed.restore().await;
@@ -131,7 +130,7 @@ impl Testbed {
     }
 
     async fn on_embedded_postgres(folder: Folder, data: PathBuf, disk: Option<Disk>) -> Self {
-        let postgres = Postgres::in_folder(data.clone());
+        let postgres = Postgres::InFolder(data.clone());
         let command = move || prepared(Passbook::without_settings().set("PASSBOOK_DATA_DIR", &data));
         let testbed = Self { disk, ..Self::minimal(vec![Arc::new(Instance::new("only", command))], postgres, folder) };
         testbed.restore().await;
@@ -156,7 +155,7 @@ impl Testbed {
 
     /// Whether Postgres runs embedded, and so exits with its instance.
     pub fn has_embedded_postgres(&self) -> bool {
-        self.external.is_none()
+        self.external.is_none() && self.postgres.has_processes()
     }
 
     /// Ends every fault, and waits until all instances and Postgres respond.
@@ -244,13 +243,18 @@ pub async fn verify(url: String) -> Exited {
     .unwrap()
 }
 
-/// Starts the Postgres that several instances share.
-async fn postgres_in(folder: &Folder) -> (Postgres, EmbeddedPostgres) {
+/// Starts the Postgres that several instances share, or creates a database of the server that the run was given.
+async fn shared_postgres() -> (Folder, Postgres, Option<EmbeddedPostgres>) {
+    if given_url().is_some() {
+        return (Folder::empty(), Postgres::Given(TestDatabase::create().await), None);
+    }
+    let folder = spawn_blocking(Folder::migrated).await.unwrap();
     let parameters = [("max_connections", "200"), ("shared_buffers", "64MB")];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let settings = embedded::Settings { data_dir: folder.data(), bin: None, parameters };
+    let settings = embedded::Settings { data_dir: folder.data(), bin: chosen_programs(), parameters };
     let external = EmbeddedPostgres::start(&settings).await.unwrap();
-    (Postgres::in_folder(folder.data()), external)
+    let postgres = Postgres::InFolder(folder.data());
+    (folder, postgres, Some(external))
 }
 
 /// Adds the settings that all instances share.

@@ -1,11 +1,11 @@
-//! One Postgres cluster for the whole test run, and a database for each test, cloned from a migrated template.
+//! One Postgres for the whole test program, and a database for each test, cloned from a migrated template. The program starts the
+//! Postgres itself, unless the run was given one (see [`given_server`](crate::given_server)).
 
 use std::{
     fs, mem,
-    path::{Path, PathBuf},
-    process,
+    path::PathBuf,
     sync::{
-        LazyLock,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
         mpsc::{Sender, channel},
     },
@@ -13,77 +13,86 @@ use std::{
 };
 
 use passbook_database::Database;
-use passbook_embedded_postgres::{EmbeddedPostgres, Error, Settings};
 use sha2::{Digest, Sha256};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query, query_scalar, raw_sql,
-};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_scalar, raw_sql};
 use tokio::{runtime::Builder, sync::Mutex};
 
-use crate::{config::config, folder::temporary_root, repository_root};
+use crate::{
+    config::config,
+    endpoint::url_of_database,
+    given_server::{GivenServer, clone_statement, connect, given_url, refuse_connections},
+    own_server::OwnServer,
+    repository_root,
+};
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
 /// Postgres clones a template only while no other session uses it, so clones are serialized.
 static CLONING: Mutex<()> = Mutex::const_new(());
 static CLONES: AtomicU32 = AtomicU32::new(0);
 
-/// The Postgres of this run. It ends with this process, also if the process is killed.
+/// The Postgres of this run.
 struct Cluster {
-    options: PgConnectOptions,
-    socket_dir: PathBuf,
+    server: Server,
+    /// The name of the migrated database.
     template: String,
     /// Receives the names of databases to drop.
     to_drop: Sender<String>,
 }
 
+/// The server of the tests' databases.
+#[derive(Clone)]
+enum Server {
+    /// The program has started it.
+    Own(Arc<OwnServer>),
+    /// The run was given it.
+    Given(GivenServer),
+}
+
 /// The database of one test. It is dropped with the last app that uses it.
 pub struct TestDatabase {
     name: String,
+    is_distributed: bool,
 }
 
 impl TestDatabase {
     /// Creates a database with the schema and no rows.
     pub async fn create() -> Self {
-        Self::clone_of(&CLUSTER.template).await
+        let database = Self { name: new_name(), is_distributed: CLUSTER.server.is_citus() };
+        let _lock = CLONING.lock().await;
+        CLUSTER.server.clone_database(&database.name, &CLUSTER.template).await;
+        database
     }
 
     /// Creates a database from a dump.
     pub async fn restore(dump: &'static str) -> Self {
-        let database = Self::clone_of("template0").await;
+        let database = Self { name: new_name(), is_distributed: false };
+        let mut admin = connect(CLUSTER.server.url()).await.unwrap();
+        execute(&mut admin, clone_statement(&database.name, "template0")).await;
+        admin.close().await.unwrap();
         let mut connection = database.connect().await;
         raw_sql(dump).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         database
     }
 
-    async fn clone_of(template: &str) -> Self {
-        let name = format!("test_{}", CLONES.fetch_add(1, Ordering::Relaxed));
-        let _lock = CLONING.lock().await;
-        let mut admin = CLUSTER.options.clone().database("postgres").connect().await.unwrap();
-        // Copying the files takes half as long as writing every page to the WAL.
-        execute(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")).await;
-        admin.close().await.unwrap();
-        Self { name }
-    }
-
     /// The URL of the database.
     pub fn url(&self) -> String {
-        url(&CLUSTER.socket_dir, &self.name)
+        url_of_database(CLUSTER.server.url(), &self.name)
     }
 
-    /// The name of the database in the cluster.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Whether the tables are distributed over the nodes of a Citus cluster. They have no triggers then.
+    pub fn is_distributed(&self) -> bool {
+        self.is_distributed
     }
 
-    /// The socket on which Postgres listens.
-    pub fn socket(&self) -> PathBuf {
-        CLUSTER.socket_dir.join(".s.PGSQL.5432")
+    /// Refuses connections to the database from now on, and ends those that exist.
+    pub async fn refuse_connections(&self) {
+        refuse_connections(CLUSTER.server.url(), &self.name).await;
     }
 
-    /// Connects as the superuser.
+    /// Connects as the owner of the database.
     pub async fn connect(&self) -> PgConnection {
-        CLUSTER.options.clone().database(&self.name).connect().await.unwrap()
+        connect(&self.url()).await.unwrap()
     }
 }
 
@@ -102,69 +111,93 @@ impl Cluster {
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let (postgres, data_dir) = start_postgres().await;
-                let options = postgres.connect_options();
-                let socket_dir = options.get_socket().cloned().unwrap_or_else(|| data_dir.join("run"));
-                let mut admin = options.clone().database("postgres").connect().await.unwrap();
-                let template = prepare(&mut admin, &socket_dir).await;
-                started.send(Cluster { options, socket_dir, template, to_drop }).unwrap();
+                let server = Server::start().await;
+                let mut admin = connect(server.url()).await.unwrap();
+                let template = server.prepare(&mut admin).await;
+                started.send(Self { server: server.clone(), template, to_drop }).unwrap();
                 while let Ok(name) = names.recv() {
                     // Best effort: the next run drops databases that remain.
-                    let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                    let _ = query(AssertSqlSafe(drop)).execute(&mut admin).await;
+                    server.drop_database(&mut admin, &name).await;
                 }
-                postgres.stop().await;
             });
         });
         cluster.recv().expect("Postgres starts")
     }
 }
 
-/// Starts Postgres in the data folder that runs share, or in a folder of this process if another run uses the shared
-/// one.
-async fn start_postgres() -> (EmbeddedPostgres, PathBuf) {
-    let shared = temporary_root().join(format!("passbook-tests-{}-api", nix::unistd::getuid()));
-    remove_abandoned(&shared);
-    match EmbeddedPostgres::start(&settings(&shared)).await {
-        Err(Error::InUse(_)) => {
-            let own = PathBuf::from(format!("{}-{}", shared.display(), process::id()));
-            (EmbeddedPostgres::start(&settings(&own)).await.unwrap(), own)
+impl Server {
+    async fn start() -> Self {
+        match given_url() {
+            None => Self::Own(Arc::new(OwnServer::start().await)),
+            Some(url) => Self::Given(GivenServer::inspect(url).await.unwrap()),
         }
-        started => (started.unwrap(), shared),
+    }
+
+    /// The URL of a database that no test uses.
+    fn url(&self) -> &str {
+        match self {
+            Self::Own(server) => &server.url,
+            Self::Given(server) => &server.url,
+        }
+    }
+
+    /// What the names of the tests' databases begin with.
+    fn prefix(&self) -> &str {
+        match self {
+            Self::Own(_) => "test_",
+            Self::Given(server) => &server.prefix,
+        }
+    }
+
+    fn is_citus(&self) -> bool {
+        match self {
+            Self::Own(_) => false,
+            Self::Given(server) => server.is_citus(),
+        }
+    }
+
+    /// Drops the databases of earlier runs, and provides the template.
+    async fn prepare(&self, admin: &mut PgConnection) -> String {
+        match self {
+            Self::Own(server) => prepare_own(admin, &server.url).await,
+            Self::Given(server) => {
+                server.begin_run(admin).await;
+                server.drop_leftovers().await;
+                let name = format!("{}template", server.prefix);
+                server.create_template(&name).await;
+                name
+            }
+        }
+    }
+
+    async fn clone_database(&self, name: &str, template: &str) {
+        match self {
+            Self::Own(server) => {
+                let mut admin = connect(&server.url).await.unwrap();
+                execute(&mut admin, clone_statement(name, template)).await;
+                admin.close().await.unwrap();
+            }
+            Self::Given(server) => server.clone_database(name, template).await,
+        }
+    }
+
+    async fn drop_database(&self, admin: &mut PgConnection, name: &str) {
+        match self {
+            Self::Own(_) => {
+                let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                let _ = query(AssertSqlSafe(drop)).execute(admin).await;
+            }
+            Self::Given(server) => server.drop_database(name).await,
+        }
     }
 }
 
-fn settings(data_dir: &Path) -> Settings {
-    let parameters = [
-        ("fsync", "off"),
-        ("full_page_writes", "off"),
-        ("max_connections", "400"),
-        ("max_wal_size", "2GB"),
-        // Several test programs run at a time, each with a server of its own.
-        ("shared_buffers", "256MB"),
-    ];
-    Settings {
-        data_dir: data_dir.to_owned(),
-        bin: None,
-        parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-    }
-}
-
-/// Removes the folders of earlier runs whose process has ended.
-fn remove_abandoned(shared: &Path) {
-    let prefix = format!("{}-", shared.display());
-    for entry in fs::read_dir(temporary_root()).unwrap().flatten() {
-        let path = entry.path();
-        let pid = path.to_str().and_then(|path| path.strip_prefix(&prefix)?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // Another run may remove it at the same time.
-            let _ = fs::remove_dir_all(path);
-        }
-    }
+fn new_name() -> String {
+    format!("{}{}", CLUSTER.server.prefix(), CLONES.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Drops databases of earlier runs, and creates the template unless one with the current migrations exists.
-async fn prepare(admin: &mut PgConnection, socket_dir: &Path) -> String {
+async fn prepare_own(admin: &mut PgConnection, server_url: &str) -> String {
     let template = format!("template_{}", hash_of_migrations());
     let found: Vec<String> = query_scalar("SELECT datname::text FROM pg_database WHERE datname ~ '^(test|template)_'")
         .fetch_all(&mut *admin)
@@ -176,10 +209,11 @@ async fn prepare(admin: &mut PgConnection, socket_dir: &Path) -> String {
     if !found.contains(&template) {
         // It gets its final name only after all migrations have succeeded.
         execute(admin, "CREATE DATABASE template_unfinished".to_owned()).await;
-        let database = Database::open(&config(&url(socket_dir, "template_unfinished"), &[]).database()).await.unwrap();
+        let url = url_of_database(server_url, "template_unfinished");
+        let database = Database::open(&config(&url, &[]).database()).await.unwrap();
         database.migrate().await.unwrap();
         database.close().await;
-        execute(admin, "ALTER DATABASE template_unfinished WITH ALLOW_CONNECTIONS false".to_owned()).await;
+        refuse_connections(server_url, "template_unfinished").await;
         execute(admin, format!("ALTER DATABASE template_unfinished RENAME TO {template}")).await;
     }
     template
@@ -195,10 +229,6 @@ fn hash_of_migrations() -> String {
         digest.update(fs::read(file).unwrap());
     }
     hex::encode(&digest.finalize()[..8])
-}
-
-fn url(socket_dir: &Path, database: &str) -> String {
-    format!("postgres://passbook@localhost:5432/{database}?host={}&sslmode=disable", socket_dir.display())
 }
 
 async fn execute(connection: &mut PgConnection, sql: String) {

@@ -20,7 +20,9 @@ use nix::{
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, postgres::PgConnectOptions, query, query_scalar};
 
-use crate::{folder::Folder, tls::Identity};
+use passbook_embedded_postgres::installed;
+
+use crate::{folder::Folder, own_server::chosen_programs, tls::Identity};
 
 const START_S_MAX: u64 = 60;
 /// Both servers use this port: their sockets are in different folders.
@@ -190,19 +192,13 @@ fn launch(folder: &Path, port: u16, settings: &[(&str, String)]) -> Child {
     postgres.spawn().unwrap()
 }
 
-/// The folder that contains this program of Postgres.
-pub fn bin_folder(name: &str) -> PathBuf {
-    let found = Command::new("pg_config").arg("--bindir").output().ok();
-    let configured = found.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    let folders =
-        fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
-    let chosen = std::env::var_os("PASSBOOK_PG_BIN").map(PathBuf::from);
-    let folder = chosen.into_iter().chain(configured).chain(folders).find(|folder| folder.join(name).is_file());
-    folder.expect("Postgres is not installed: run `scripts/install-deps`")
+/// The folder of the programs of Postgres.
+pub fn bin_folder() -> PathBuf {
+    installed(chosen_programs().as_deref()).expect("Postgres is installed: run `scripts/install-deps`").bin
 }
 
 fn program(name: &str) -> Command {
-    let mut command = Command::new(bin_folder(name).join(name));
+    let mut command = Command::new(bin_folder().join(name));
     if let Some(user) = user() {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }

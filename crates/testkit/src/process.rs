@@ -28,7 +28,10 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| env::current_exe().unwrap().ancestors().nth(2).unwrap().join("passbook"), PathBuf::from)
 }
 
-/// A command line of the binary. It inherits no setting from the environment of the test.
+/// The variable that chooses the Postgres of this machine. A test of the binary inherits no other setting.
+const PG_BIN: &str = "PASSBOOK_PG_BIN";
+
+/// A command line of the binary.
 pub struct Passbook(Command);
 
 impl Passbook {
@@ -45,7 +48,8 @@ impl Passbook {
     /// The binary without arguments and settings.
     pub fn without_settings() -> Self {
         let mut command = Command::new(binary());
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PASSBOOK_")) {
+        let is_setting = |name: &OsStr| name.to_string_lossy().starts_with("PASSBOOK_") && name != PG_BIN;
+        for (name, _) in env::vars_os().filter(|(name, _)| is_setting(name)) {
             command.env_remove(name);
         }
         command

@@ -41,7 +41,7 @@ impl Node {
         chown_to_postgres(&folder);
         let node = Self { name, postgres: free_address(), patroni: free_address(), folder, process: Mutex::default() };
         let delivered = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/patroni.yml")).unwrap();
-        let bin = bin_folder("postgres");
+        let bin = bin_folder();
         let mode = synchronous_mode.unwrap_or("quorum");
         let replacements = [
             ("name: node1", format!("name: {}", node.name)),

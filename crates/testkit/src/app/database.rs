@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, query, raw_sql};
 use super::App;
 
 impl App {
-    /// Connects to the database as the superuser. In a test of one partition the tables of positions show only that
+    /// Connects to the database as its owner. In a test of one partition the tables of positions show only that
     /// one.
     pub async fn database(&self) -> PgConnection {
         let mut connection = self.database.connect().await;
@@ -38,8 +38,12 @@ impl App {
         connection.close().await.unwrap();
     }
 
-    /// Executes SQL with the trigger disabled that makes events immutable.
+    /// Executes SQL with the trigger disabled that makes events immutable. Distributed tables have no trigger.
     pub async fn tamper(&self, sql: &str) {
+        if self.database.is_distributed() {
+            self.execute(sql).await;
+            return;
+        }
         let sql = format!(
             "ALTER TABLE event DISABLE TRIGGER event_immutable; {sql}; ALTER TABLE event ENABLE ALWAYS TRIGGER event_immutable"
         );
@@ -67,6 +71,11 @@ impl App {
         raw_sql("SET default_transaction_read_only = off").execute(&mut connection).await.unwrap();
         raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// Refuses connections to the database from now on, and ends those that exist.
+    pub async fn refuse_connections(&self) {
+        self.database.refuse_connections().await;
     }
 
     /// Appends `count` deposits to the account that was opened first, each with a reference of this size. The events

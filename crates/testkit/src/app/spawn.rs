@@ -8,6 +8,7 @@ use super::App;
 use crate::{
     cluster::TestDatabase,
     config::{config, with_partitions},
+    endpoint::Endpoint,
     fault_proxy::FaultProxy,
 };
 
@@ -61,7 +62,7 @@ pub async fn spawn_app_from_dump(dump: &'static str, flags: &[&str]) -> App {
 /// Starts an app that reaches its database through a proxy.
 pub async fn spawn_app_behind_proxy(flags: &[&str]) -> (App, FaultProxy) {
     let database = Arc::new(TestDatabase::create().await);
-    let proxy = FaultProxy::start(database.socket()).await;
-    let config = config(&proxy.database_url(database.name()), &with_partitions(flags));
+    let proxy = FaultProxy::start(Endpoint::of(&database.url())).await;
+    let config = config(&proxy.database_url(&database.url()), &with_partitions(flags));
     (App::start(config, database).await, proxy)
 }

@@ -12,9 +12,8 @@ use bytes::BytesMut;
 use tokio::{
     io::{self, AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpStream, UnixStream,
+        TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
-        unix,
     },
     sync::watch,
     time::{sleep, timeout},
@@ -26,6 +25,7 @@ use super::{
     protocol::{WriteDetector, application_name, is_ready_for_query, next_message},
     rule::{Fault, FaultRule, Flow, RequestMatch},
 };
+use crate::endpoint::{FromServer, ToServer};
 
 /// A delayed request is delivered after this time even if its sender has not closed the connection.
 const DELAY_S_MAX: u64 = 20;
@@ -125,11 +125,10 @@ impl ProxyConnection {
             // Connect only then: Postgres closes a connection on which no startup message arrives.
             _ = self.wait_while_held(proxy, REQUESTS) => {}
         }
-        let Ok(server) = UnixStream::connect(&proxy.socket).await else { return };
+        let Ok((mut from_server, mut to_server)) = proxy.server.connect().await else { return };
         // Forward small responses at once.
         let _ = client.set_nodelay(true);
         let (from_client, to_client) = client.into_split();
-        let (mut from_server, mut to_server) = server.into_split();
         if to_server.write_all(&startup).await.is_err() {
             return;
         }
@@ -146,7 +145,7 @@ impl ProxyConnection {
     }
 
     /// Forwards requests until the client closes the connection. Then the server learns of it, too.
-    async fn forward_requests(&self, proxy: &ProxyState, mut from: OwnedReadHalf, mut to: unix::OwnedWriteHalf) {
+    async fn forward_requests(&self, proxy: &ProxyState, mut from: OwnedReadHalf, mut to: ToServer) {
         let mut unread = BytesMut::new();
         let mut detector = WriteDetector::default();
         while let Ok(1..) = from.read_buf(&mut unread).await {
@@ -170,7 +169,7 @@ impl ProxyConnection {
     }
 
     /// Forwards responses until the server closes the connection.
-    async fn forward_responses(&self, proxy: &ProxyState, from: &mut unix::OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn forward_responses(&self, proxy: &ProxyState, from: &mut FromServer, mut to: OwnedWriteHalf) {
         let mut unread = BytesMut::new();
         loop {
             let is_ended = !matches!(from.read_buf(&mut unread).await, Ok(1..));

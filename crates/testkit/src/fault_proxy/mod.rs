@@ -10,7 +10,6 @@ mod rule;
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -24,7 +23,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::eventually;
+use crate::{
+    endpoint::{Endpoint, url_at},
+    eventually,
+};
 
 pub use connection::ProxyConnection;
 pub use protocol::Write;
@@ -38,7 +40,7 @@ pub struct FaultProxy {
 }
 
 struct ProxyState {
-    socket: PathBuf,
+    server: Endpoint,
     is_accepting: AtomicBool,
     frozen: watch::Sender<bool>,
     /// The rule for the connections with this `application_name`.
@@ -47,12 +49,12 @@ struct ProxyState {
 }
 
 impl FaultProxy {
-    /// Starts a proxy for the Postgres that listens on `socket`.
-    pub async fn start(socket: PathBuf) -> Self {
+    /// Starts a proxy for this Postgres.
+    pub async fn start(server: Endpoint) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(ProxyState {
-            socket,
+            server,
             is_accepting: AtomicBool::new(true),
             frozen: watch::Sender::new(false),
             rule: Mutex::default(),
@@ -67,9 +69,9 @@ impl FaultProxy {
         self.address
     }
 
-    /// The URL of this database through the proxy.
-    pub fn database_url(&self, database: &str) -> String {
-        format!("postgres://passbook@{}/{database}?sslmode=disable", self.address)
+    /// The URL through the proxy of the database that `url` names.
+    pub fn database_url(&self, url: &str) -> String {
+        url_at(url, self.address)
     }
 
     /// Every open connection, oldest first.

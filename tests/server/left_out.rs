@@ -1,0 +1,72 @@
+//! The tests that a run on a given server leaves out, each with its reason.
+
+/// Where a test cannot run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// On every given server.
+    Given,
+    /// On a Citus cluster.
+    Citus,
+}
+
+/// Tests of one suite that are left out for the same reason.
+pub struct LeftOut {
+    pub suite: &'static str,
+    pub on: Where,
+    /// Each one begins with one of these. An empty list means the whole suite.
+    pub tests: &'static [&'static str],
+    pub reason: &'static str,
+}
+
+pub const LEFT_OUT: &[LeftOut] = &[
+    LeftOut {
+        suite: "api",
+        on: Where::Given,
+        tests: &["citus::every_table_and_function_is_distributed_by_partition_once"],
+        reason: "they change the role passbook_service, which all databases of the server share",
+    },
+    LeftOut {
+        suite: "api",
+        on: Where::Citus,
+        tests: &["citus::log_with_events_is_not_distributed"],
+        reason: "they replace Citus's functions by others",
+    },
+    LeftOut {
+        suite: "api",
+        on: Where::Citus,
+        tests: &["citus::schema_has_no_sequences_foreign_keys_or_needed_triggers"],
+        reason: "they read the schema before its tables are distributed",
+    },
+    LeftOut {
+        suite: "api",
+        on: Where::Citus,
+        tests: &["new_views::", "previous_release::", "upgraded_views::"],
+        reason: "they restore the tables of an earlier release, which are not distributed",
+    },
+    LeftOut {
+        suite: "chaos",
+        on: Where::Given,
+        tests: &[
+            "guarantees_hold_for_an_instance_whose_disk_is_full",
+            "guarantees_hold_for_an_instance_with_embedded_postgres",
+        ],
+        reason: "they are about the embedded Postgres",
+    },
+    LeftOut {
+        suite: "cli, console, readme, relay",
+        on: Where::Given,
+        tests: &[],
+        reason: "their servers crash, restart, become standbys or are copied as files",
+    },
+    LeftOut { suite: "benchmarks", on: Where::Given, tests: &[], reason: "they measure a server on this machine" },
+];
+
+/// The tests of this suite to leave out.
+pub fn left_out_of(suite: &str, is_citus: bool) -> Vec<&'static str> {
+    let applies = |left_out: &&LeftOut| match left_out.on {
+        Where::Given => true,
+        Where::Citus => is_citus,
+    };
+    let of_suite = LEFT_OUT.iter().filter(|left_out| left_out.suite == suite).filter(applies);
+    of_suite.flat_map(|left_out| left_out.tests).copied().collect()
+}
