@@ -209,7 +209,7 @@ async fn backend(testbed: &Testbed, rng: &mut Rng) -> Option<Pid> {
 
 /// The `application_name` of a random use of the database, most often a write.
 fn random_application(rng: &mut Rng) -> &'static str {
-    *rng.pick(&["passbook writer", "passbook projector", "passbook writer", "passbook projector", "passbook queries"])
+    rng.pick(&["passbook writer", "passbook projector", "passbook writer", "passbook projector", "passbook queries"])
 }
 
 /// Injects `LateWriteAfterFence` while only one instance runs. No other instance then moves the log head, so only the
