@@ -10,7 +10,7 @@ use std::{
     thread::available_parallelism,
 };
 
-use left_out::{LEFT_OUT, Where, left_out_of};
+use left_out::{LEFT_OUT, left_out_of};
 use passbook_testkit::given_server::{Engine, GivenServer, VARIABLE, connect, given_url};
 
 const SUITES: [&str; 2] = ["api", "chaos"];
@@ -44,7 +44,7 @@ async fn run(url: String) -> Result<bool, String> {
     let mut found = Vec::new();
     for suite in SUITES {
         let names = list(suite)?;
-        let left_out = left_out_of(suite, server.is_citus());
+        let left_out = left_out_of(suite, &server);
         let unknown: Vec<_> =
             left_out.iter().filter(|prefix| !names.iter().any(|name| name.starts_with(**prefix))).collect();
         if !unknown.is_empty() {
@@ -123,7 +123,7 @@ fn report(server: &GivenServer, found: &[(&str, usize, usize)]) {
         println!("  {suite}: {run} of {of} tests were run");
     }
     println!("left out:");
-    for left_out in LEFT_OUT.iter().filter(|left_out| left_out.on == Where::Given || server.is_citus()) {
+    for left_out in LEFT_OUT.iter().filter(|left_out| left_out.on.applies(server)) {
         println!("  {}: {}", left_out.suite, left_out.reason);
         for test in left_out.tests {
             println!("    {test}");

@@ -50,6 +50,8 @@ pub struct GivenServer {
     pub url: String,
     /// What it is.
     pub engine: Engine,
+    /// Whether the user of the URL is a superuser.
+    pub is_superuser: bool,
     /// The names of the databases of its runs begin with this, and those of no other database. It contains the object id of the
     /// database with the lock, so that runs with another lock use other names.
     pub prefix: String,
@@ -66,11 +68,23 @@ impl GivenServer {
     /// # Errors
     /// The server cannot be reached, or the user may not create databases.
     pub async fn inspect(url: String) -> Result<Self, String> {
-        let (engine, prefix, is_able) = read(&url).await.map_err(|error| format!("{VARIABLE}: {error}"))?;
+        let (server, is_able) = Self::read(url).await.map_err(|error| format!("{VARIABLE}: {error}"))?;
         match is_able {
-            true => Ok(Self { url, engine, prefix }),
+            true => Ok(server),
             false => Err(format!("the user of {VARIABLE} requires the attributes CREATEDB and CREATEROLE")),
         }
+    }
+
+    /// Also returns whether the user may create databases and roles.
+    async fn read(url: String) -> sqlx::Result<(Self, bool)> {
+        let mut connection = connect(&url).await?;
+        let engine = read_engine(&mut connection).await?;
+        let rest = query_as(
+            "SELECT format('passbook_test_%s_', pg_database.oid), rolsuper, rolsuper OR (rolcreatedb AND rolcreaterole)
+             FROM pg_database, pg_roles WHERE datname = current_database() AND rolname = current_user",
+        );
+        let (prefix, is_superuser, is_able) = rest.fetch_one(&mut connection).await?;
+        Ok((Self { url, engine, is_superuser, prefix }, is_able))
     }
 
     /// Waits until no other run uses the server. The run ends with the connection.
@@ -208,18 +222,6 @@ pub fn clone_statement(name: &str, template: &str) -> String {
 /// Connects to the database of this URL.
 pub async fn connect(url: &str) -> sqlx::Result<PgConnection> {
     url.parse::<PgConnectOptions>()?.connect().await
-}
-
-/// The engine, the prefix, and whether the user may create databases and roles.
-async fn read(url: &str) -> sqlx::Result<(Engine, String, bool)> {
-    let mut connection = connect(url).await?;
-    let engine = read_engine(&mut connection).await?;
-    let rest = query_as(
-        "SELECT format('passbook_test_%s_', pg_database.oid), rolsuper OR (rolcreatedb AND rolcreaterole)
-         FROM pg_database, pg_roles WHERE datname = current_database() AND rolname = current_user",
-    );
-    let (prefix, is_able) = rest.fetch_one(&mut connection).await?;
-    Ok((engine, prefix, is_able))
 }
 
 async fn read_engine(connection: &mut PgConnection) -> sqlx::Result<Engine> {
