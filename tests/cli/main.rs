@@ -19,6 +19,7 @@ mod otlp_collector;
 mod overload;
 mod package_upgrade;
 mod rebuild;
+mod role_errors;
 mod roles;
 mod standby;
 mod startup;

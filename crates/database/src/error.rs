@@ -54,7 +54,7 @@ impl Error {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Refused(_) | Self::TimedOut(_) => true,
-            Self::Schema(schema::Error::Unreadable(_)) => true,
+            Self::Schema(schema::Error::Unreadable(error)) => StorageFailure::of(error) != StorageFailure::Refused,
             Self::Unusable(error) => error.as_database_error().is_none(),
             Self::Embedded(_)
             | Self::InvalidUrl

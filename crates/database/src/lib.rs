@@ -6,6 +6,7 @@ mod connect_options;
 pub mod doctor;
 mod error;
 mod key_index;
+mod rights;
 mod schema;
 
 use std::time::Duration;

@@ -1,19 +1,23 @@
 //! The schema and its rights. The owner of the tables migrates; the running service takes the role `passbook_service`, which can
 //! append events and update views but cannot change or delete events.
 
-use super::key_index;
 use sqlx::{
-    Connection, PgConnection,
+    PgConnection,
     migrate::{Migrate, MigrateError, Migrator},
     query_scalar, raw_sql,
+};
+
+use crate::{
+    key_index,
+    rights::{
+        can_use_schema, current_user, grant, is_denied, is_granted, no_usage, owns, why_no_role, why_not_granted,
+        why_not_owner,
+    },
 };
 
 /// The migrations of this release. Missing ones are ignored: a newer release may have applied further migrations, which are
 /// compatible with this release. [`lock`] takes the lock.
 static MIGRATOR: Migrator = Migrator { ignore_missing: true, locking: false, ..sqlx::migrate!("../../migrations") };
-
-/// The statements that create the service role and grant its rights.
-const GRANTS: &str = include_str!("grants.sql");
 
 /// The session setting that gives a connection the rights of the service role.
 pub(super) const AS_SERVICE: (&str, &str) = ("role", "passbook_service");
@@ -29,44 +33,83 @@ pub enum Error {
     )]
     NotOwner { user: String },
     #[error(
+        "the database user {user} may not create tables in the schema {schema}: run `GRANT CREATE ON SCHEMA {schema} TO {user};` \
+         as the owner of the schema or as a superuser, and `passbook migrate` again"
+    )]
+    NoCreate { user: String, schema: String },
+    #[error(
+        "no schema in the search_path of the database user {user} exists: create a schema that {user} owns, or correct the \
+         search_path, and run `passbook migrate` again"
+    )]
+    NoSchema { user: String },
+    #[error(
+        "the database has none of Passbook's tables: run `passbook migrate` with a PASSBOOK_DATABASE_URL whose user may create \
+         them"
+    )]
+    Missing,
+    #[error(
         "the database schema has version {found}, but this release needs {needed}: run `passbook migrate` with a \
          PASSBOOK_DATABASE_URL whose user owns the tables"
     )]
     Outdated { found: i64, needed: i64 },
     #[error(
-        "the role passbook_service does not exist or is not granted, and the database user {user} cannot change that: run \
-         `CREATE ROLE passbook_service; GRANT passbook_service TO {user};` as a superuser, and `passbook migrate` again"
+        "the role passbook_service does not exist, and the database user {user} cannot create it: run \
+         `CREATE ROLE passbook_service; GRANT passbook_service TO {user};` as a superuser, and `passbook migrate` as the owner of \
+         the tables"
     )]
     NoRole { user: String },
     #[error(
-        "the database user {user} cannot take the role passbook_service: run `passbook migrate` as the owner of the tables, \
-         and then `GRANT passbook_service TO {user};`"
+        "the database user {user} cannot take the role passbook_service: run `GRANT passbook_service TO {user};` as a superuser \
+         or as a role that may grant it, and try again"
     )]
     NotGranted { user: String },
+    #[error(
+        "the database user {user} was granted the role passbook_service without the right to take it: run \
+         `GRANT passbook_service TO {user} WITH SET TRUE;` as a superuser or as a role that may grant it, and try again"
+    )]
+    NotSettable { user: String },
+    #[error(
+        "the role passbook_service lacks rights on Passbook's tables in this database: run `passbook migrate` with a \
+         PASSBOOK_DATABASE_URL whose user owns the tables"
+    )]
+    NoRights,
+    #[error(
+        "the role passbook_service may not use the schema {schema}, and the database user {user} cannot change that: run \
+         `GRANT USAGE ON SCHEMA {schema} TO passbook_service;` as the owner of the schema, and `passbook migrate` again"
+    )]
+    NoUsage { user: String, schema: String },
+    #[error("the rights of the role passbook_service could not be granted: {0}")]
+    NotGrantable(#[source] sqlx::Error),
     #[error("the version of the database schema could not be read: {0}")]
     Unreadable(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// Whether the user cannot take the role of the service.
+    pub(super) fn is_about_role(&self) -> bool {
+        matches!(self, Self::NoRole { .. } | Self::NotGranted { .. } | Self::NotSettable { .. })
+    }
 }
 
 /// Applies the missing migrations and grants the service role its rights. A lock serializes instances that start together: the
 /// others wait until the first has finished, however long its migrations take.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
     if !owns(connection).await? {
-        return Err(Error::NotOwner { user: current_user(connection).await? });
+        return Err(why_not_owner(connection).await?);
     }
     lock(connection).await?;
     // After an error the caller closes the connection, which releases the lock.
     MIGRATOR.run(&mut *connection).await?;
     let granted = grant(connection).await;
     connection.unlock().await?;
-    match granted {
-        // insufficient_privilege, or invalid_parameter_value: the role does not exist
-        Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42501" | "22023")) => {
-            Err(Error::NoRole { user: current_user(connection).await? })
-        }
-        // After the lock is released: the build waits for the statements of instances that wait for the lock.
-        Ok(()) => Ok(key_index::build(connection).await?),
-        Err(error) => Err(error.into()),
+    if let Err(error) = granted {
+        return Err(why_not_granted(connection, error).await?);
     }
+    if !can_use_schema(connection).await? {
+        return Err(no_usage(connection).await?);
+    }
+    // After the lock is released: the build waits for the statements of instances that wait for the lock.
+    Ok(key_index::build(connection).await?)
 }
 
 /// Takes the advisory lock that sqlx uses for migrations. `lock_timeout` ends each attempt, so that the wait can be logged; it
@@ -92,23 +135,33 @@ pub(super) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
         let is_complete = version(connection).await? >= needed()
             && is_granted(connection).await?
             && key_index::is_built(connection).await?;
-        return if is_complete { Ok(()) } else { migrate(connection).await };
+        if !is_complete {
+            return migrate(connection).await;
+        }
     }
-    check(connection).await
+    match check(connection).await {
+        // The owner may grant itself the role.
+        Err(error) if error.is_about_role() && owns(connection).await? => migrate(connection).await,
+        checked => checked,
+    }
 }
 
 /// Takes the service role and checks that the schema exists and is new enough.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     let needed = needed();
     if !is_migrated(connection).await? {
-        return Err(Error::Outdated { found: 0, needed });
+        return Err(Error::Missing);
     }
-    if raw_sql("SET ROLE passbook_service").execute(&mut *connection).await.is_err() {
-        return Err(Error::NotGranted { user: current_user(connection).await? });
+    match raw_sql("SET ROLE passbook_service").execute(&mut *connection).await {
+        Err(error) if is_denied(&error) => return Err(why_no_role(connection).await?),
+        taken => drop(taken?),
     }
-    match version(connection).await? {
-        found if found < needed => Err(Error::Outdated { found, needed }),
-        _ => Ok(()),
+    match version(connection).await {
+        Err(error) if is_denied(&error) => Err(Error::NoRights),
+        Err(error) => Err(error.into()),
+        Ok(found) if found < needed => Err(Error::Outdated { found, needed }),
+        Ok(_) if !is_granted(connection).await? => Err(Error::NoRights),
+        Ok(_) => Ok(()),
     }
 }
 
@@ -138,6 +191,7 @@ pub(super) async fn state(connection: &mut PgConnection) -> Result<State, Error>
     let version = match &problem {
         None => Some(version(connection).await?),
         Some(Error::Outdated { found, .. }) => Some(*found),
+        Some(Error::Missing) => Some(0),
         Some(_) => None,
     };
     Ok(State { version, needed: needed(), user, is_owner, is_complete, problem })
@@ -146,14 +200,6 @@ pub(super) async fn state(connection: &mut PgConnection) -> Result<State, Error>
 /// The version of the last migration of this release.
 fn needed() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
-}
-
-/// Grants in one transaction behind a lock: concurrent grants fail when they update the same catalog rows.
-async fn grant(connection: &mut PgConnection) -> sqlx::Result<()> {
-    let mut transaction = connection.begin().await?;
-    raw_sql("LOCK TABLE _sqlx_migrations IN SHARE ROW EXCLUSIVE MODE").execute(&mut *transaction).await?;
-    raw_sql(GRANTS).execute(&mut *transaction).await?;
-    transaction.commit().await
 }
 
 /// The version of the last applied migration; 0 in an empty database.
@@ -167,56 +213,4 @@ async fn version(connection: &mut PgConnection) -> sqlx::Result<i64> {
 /// Whether this database was ever migrated.
 async fn is_migrated(connection: &mut PgConnection) -> sqlx::Result<bool> {
     query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(connection).await
-}
-
-/// Whether the service role exists and has all its rights. A dump of a database does not contain the role, and an interrupted
-/// migration may not have granted the rights.
-async fn is_granted(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let (names, rights): (Vec<_>, Vec<_>) = granted().unzip();
-    query_scalar(
-        "SELECT EXISTS (
-             SELECT FROM pg_roles AS service
-             WHERE rolname = 'passbook_service' AND NOT EXISTS (
-                 SELECT FROM unnest($1::text[], $2::text[]) AS granted(name, rights)
-                 WHERE NOT coalesce(
-                     CASE rights
-                         WHEN 'EXECUTE' THEN has_function_privilege(service.oid, to_regproc(name), rights)
-                         ELSE has_table_privilege(service.oid, to_regclass(name), rights)
-                     END,
-                     true
-                 )
-             )
-         )",
-    )
-    .bind(names)
-    .bind(rights)
-    .fetch_one(connection)
-    .await
-}
-
-/// Returns each pair of a table or function and a right in [`GRANTS`].
-fn granted() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let grants = GRANTS.lines().filter_map(|line| line.strip_prefix("GRANT ")?.strip_suffix(" TO passbook_service;"));
-    let grants = grants.filter_map(|grant| grant.split_once(" ON "));
-    grants.flat_map(|(rights, names)| {
-        let names = names.trim_start_matches("FUNCTION ").split(", ");
-        names.flat_map(move |name| rights.split(", ").map(move |right| (name, right)))
-    })
-}
-
-/// Whether this user owns the tables or, if there are none, can create them.
-async fn owns(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    query_scalar(
-        "SELECT coalesce(
-             (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('log_head')),
-             has_schema_privilege(current_schema(), 'CREATE'),
-             false
-         )",
-    )
-    .fetch_one(connection)
-    .await
-}
-
-async fn current_user(connection: &mut PgConnection) -> sqlx::Result<String> {
-    query_scalar("SELECT current_user::text").fetch_one(connection).await
 }

@@ -2,7 +2,7 @@
 //! user, which Postgres requires.
 
 use std::{
-    fs,
+    fs::{self, File},
     net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, chown},
@@ -159,6 +159,31 @@ impl PostgresServer {
         }
     }
 
+    /// Writes a dump of the database `passbook` with `pg_dump -Fc`.
+    pub fn dump(&self, file: &Path) {
+        let dumped = program("pg_dump").arg("-Fc").arg(self.url()).stdin(Stdio::null()).output().unwrap();
+        assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
+        fs::write(file, dumped.stdout).unwrap();
+    }
+
+    /// Restores a dump into the database `passbook`, and returns the errors of `pg_restore`.
+    pub fn restore(&self, dump: &Path, options: &[&str]) -> String {
+        let mut restore = program("pg_restore");
+        restore.args(options).arg("-d").arg(self.url()).stdin(File::open(dump).unwrap());
+        String::from_utf8(restore.output().unwrap().stderr).unwrap()
+    }
+
+    /// The major version of the server.
+    pub async fn major(&self) -> i32 {
+        let version = "SELECT current_setting('server_version_num')::int / 10000";
+        query_scalar(version).fetch_one(&mut self.connect().await).await.unwrap()
+    }
+
+    /// The URL of the database `passbook` for another user.
+    pub fn url_of(&self, user: &str) -> String {
+        self.url().replace("postgres://passbook@", &format!("postgres://{user}@"))
+    }
+
     /// Sends SIGKILL to the postmaster. Its backends exit when they notice.
     pub fn kill(&mut self) {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL).unwrap();
@@ -187,7 +212,7 @@ fn launch(folder: &Path, port: u16, settings: &[(&str, String)]) -> Child {
     for (name, value) in settings {
         postgres.arg("-c").arg(format!("{name}={value}"));
     }
-    let log = fs::File::create(folder.join("log")).unwrap();
+    let log = File::create(folder.join("log")).unwrap();
     postgres.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     postgres.spawn().unwrap()
 }

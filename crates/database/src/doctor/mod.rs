@@ -53,17 +53,17 @@ async fn local_server(connection: &mut PgConnection) -> sqlx::Result<Option<u32>
 
 fn schema_findings(state: schema::State) -> [Finding; 3] {
     let schema::State { version, needed, user, is_owner, is_complete, problem } = state;
-    let role = match (is_owner, &problem) {
+    let has_role = !problem.as_ref().is_some_and(schema::Error::is_about_role);
+    let role = match (is_owner, has_role) {
         (true, _) => format!("{user} owns the tables"),
-        (false, Some(schema::Error::NotGranted { .. })) => format!("{user} lacks passbook_service"),
-        (false, _) => format!("{user} has passbook_service"),
+        (false, false) => format!("{user} lacks passbook_service"),
+        (false, true) => format!("{user} has passbook_service"),
     };
     let why = |found: bool, good: &str| match &problem {
         Some(error) if !found => error.to_string(),
         Some(_) | None => good.to_owned(),
     };
     let is_new_enough = version.is_some_and(|version| version >= needed);
-    let has_role = !matches!(problem, Some(schema::Error::NotGranted { .. }));
     let verdict = |good: bool| if good { Verdict::Good } else { Verdict::Remark };
     [
         Finding {
