@@ -73,6 +73,7 @@ mod rebuild;
 mod refusals;
 mod repartition;
 mod request_metadata;
+mod retired_generations;
 mod reversals;
 mod selective_filters;
 mod snapshots;

@@ -121,19 +121,14 @@ impl Projection for BankTotals {
         connection: &'a mut PgConnection,
         view: ViewGeneration,
         after: RowKey,
-        limit: i64,
+        _limit: i64,
     ) -> BoxFuture<'a, Result<Option<RowKey>>> {
         async move {
-            // One row per currency: a single slice deletes them all.
+            // One row per currency, so one slice deletes them all.
             let deleted = query!(
-                "DELETE FROM bank_total
-                 WHERE partition = $1 AND generation = $2 AND currency IN (
-                     SELECT currency FROM bank_total WHERE partition = $1 AND generation = $2
-                     ORDER BY currency LIMIT $3
-                 )",
+                "DELETE FROM bank_total WHERE partition = $1 AND generation = $2",
                 view.partition,
-                view.generation,
-                limit
+                view.generation
             );
             Ok((deleted.execute(connection).await?.rows_affected() > 0).then_some(after))
         }
