@@ -106,7 +106,8 @@ async fn migrate(wanted: Migrate) -> Result<(), String> {
     let database = Database::open(&config.database()).await.map_err(|error| error.to_string())?;
     let mut migrated = database.migrate().await;
     if distribute && migrated.is_ok() {
-        migrated = database.distribute().await;
+        let partitions = config.partitions.and_then(|count| Partitions::new(count.into()));
+        migrated = database.distribute(partitions).await;
     }
     database.close().await;
     migrated.map_err(|error| error.to_string())

@@ -136,7 +136,8 @@ pub enum Subcommands {
 /// The options of `migrate`.
 #[derive(Args, Clone, Debug)]
 pub struct Migrate {
-    /// Distribute the tables over the nodes of a Citus cluster, by partition. The log must not hold any event.
+    /// Distribute the tables over the nodes of a Citus cluster, by partition. The log must not hold any event. With --partitions,
+    /// the number of shards follows from it; without, there are 64.
     #[arg(long)]
     pub distribute: bool,
 

@@ -199,7 +199,7 @@ async fn start_tasks(
 
     let settings = bank::Settings {
         partitions,
-        is_distributed: database.is_distributed().await?,
+        is_distributed: database.is_distributed(),
         command_timeout: Duration::from_millis(config.command_timeout_ms.get().into()),
         snapshot_every: config.snapshot_every.get().into(),
         cache_accounts: config.cache_accounts.get() as usize,

@@ -61,7 +61,8 @@ const RECORDING_FUNCTIONS: &str = "
         INSERT INTO citus_stub.calls VALUES (format('%s by %s colocated with %s', t, c, colocate_with));
         INSERT INTO pg_dist_partition VALUES (t);
     $$;
-    CREATE FUNCTION create_distributed_function(f regprocedure, a text, colocate_with text) RETURNS void LANGUAGE sql AS $$
+    CREATE FUNCTION create_distributed_function(f regprocedure, a text, colocate_with text, force_delegation boolean)
+    RETURNS void LANGUAGE sql AS $$
         INSERT INTO citus_stub.calls VALUES (format('%s by %s colocated with %s', f::oid::regproc, a, colocate_with));
         INSERT INTO pg_dist_object VALUES ('pg_proc'::regclass, f, 0);
     $$";
@@ -70,12 +71,12 @@ const RECORDING_FUNCTIONS: &str = "
 async fn every_table_and_function_is_distributed_by_partition_once() {
     let (database, config) = empty_database(&["--partitions=4"]).await;
     let service_database = Database::open(&config.database()).await.unwrap();
-    let error = service_database.distribute().await.expect_err("Citus is not installed").to_string();
+    let error = service_database.distribute(None).await.expect_err("Citus is not installed").to_string();
     assert!(error.contains("CREATE EXTENSION citus"), "{error}");
     let mut connection = database.connect().await;
     raw_sql(RECORDING_FUNCTIONS).execute(&mut connection).await.unwrap();
     for _ in 0..2 {
-        service_database.distribute().await.unwrap();
+        service_database.distribute(None).await.unwrap();
     }
     let calls = texts(&mut connection, "SELECT call FROM citus_stub.calls").await;
     let tables = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
@@ -91,6 +92,10 @@ async fn every_table_and_function_is_distributed_by_partition_once() {
         "version_at",
         "position_at",
         "lock_head_and_read_since",
+        "settle_moment",
+        "delete_old_keys",
+        "live_versions_at",
+        "positions_at",
     ];
     expected.extend(functions.map(|function| format!("{function} by p_partition colocated with log_head")));
     assert_eq!(calls, expected);
@@ -105,7 +110,7 @@ async fn every_table_and_function_is_distributed_by_partition_once() {
     let later = "DELETE FROM citus_stub.calls; CREATE TABLE later_view (partition smallint PRIMARY KEY);
                  DELETE FROM pg_dist_object WHERE objid = 'version_at'::regproc";
     raw_sql(later).execute(&mut connection).await.unwrap();
-    service_database.distribute().await.unwrap();
+    service_database.distribute(None).await.unwrap();
     let calls = texts(&mut connection, "SELECT call FROM citus_stub.calls").await;
     assert_eq!(
         calls,
@@ -121,7 +126,7 @@ async fn log_with_events_is_not_distributed() {
     let error = Database::open(&app.config().database())
         .await
         .unwrap()
-        .distribute()
+        .distribute(None)
         .await
         .expect_err("the log has events")
         .to_string();

@@ -1,25 +1,34 @@
 //! Distributes the tables over the nodes of a Citus cluster. One node stores the rows of a partition in all tables. A statement
 //! that names one partition therefore runs on one node. The service sends the same statements with and without Citus.
 
-use sqlx::{Connection, PgConnection, query, query_scalar, raw_sql};
+use std::collections::BTreeSet;
 
-use passbook_event_store::PARTITIONS_MAX;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_scalar, raw_sql};
 
-/// As many shards as there can be partitions, so that partitions need not share a shard.
-const SHARDS: &str = "SET LOCAL citus.shard_count = 64";
+use passbook_event_store::{PARTITIONS_MAX, Partitions};
 
-/// Citus connects to the nodes as the current user, so the service role must be able to log in there. The role has no password:
-/// the nodes of a cluster admit each other by their own rules, and all other clients need a password.
-const ALLOW_LOGIN: &str = "ALTER ROLE passbook_service LOGIN";
+/// The most shards of a table, and their number if the number of partitions is not known.
+const SHARDS_MAX: i64 = PARTITIONS_MAX as i64;
 
-/// Functions that Citus runs on the node of the partition in their first argument.
-const FUNCTIONS: [&str; 6] = [
+/// One transaction distributes tables and functions. Only in this mode Citus sends both over the same connections.
+const ONE_CONNECTION: &str = "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'";
+
+/// The rights and settings of the service role at the nodes.
+const NODE_ROLE: &str = include_str!("node_role.sql");
+
+/// The functions that name one partition in their first argument. Citus runs a call on the node of that partition, in a transaction
+/// as well (`force_delegation`).
+const FUNCTIONS: [&str; 10] = [
     "append_batch",
     "append_batch_with_reversals",
     "take_turn",
     "version_at",
     "position_at",
     "lock_head_and_read_since",
+    "settle_moment",
+    "delete_old_keys",
+    "live_versions_at",
+    "positions_at",
 ];
 
 /// The tables were not distributed.
@@ -35,32 +44,42 @@ pub enum Error {
     )]
     NotEmpty,
     #[error(
-        "the role passbook_service cannot log in at the nodes: run `ALTER ROLE passbook_service LOGIN` as a superuser"
+        "the role passbook_service needs a login and settings at the nodes, which this user cannot give it: run `passbook migrate \
+         --distribute` as a superuser"
     )]
-    NoLogin,
+    NoNodeRole,
     #[error("the tables could not be distributed, and nothing was changed: {0}")]
     Storage(#[from] sqlx::Error),
 }
 
 /// Distributes all tables in one transaction. Tables that are distributed already stay as they are, and tables of later
 /// migrations are placed beside them.
-pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Error> {
+///
+/// `partitions` is the number of partitions of the log, if it is known. It decides the number of shards.
+pub(super) async fn distribute(connection: &mut PgConnection, partitions: Option<Partitions>) -> Result<(), Error> {
     if !query_scalar("SELECT to_regproc('create_distributed_table') IS NOT NULL").fetch_one(&mut *connection).await? {
         return Err(Error::NoCitus);
     }
     let mut transaction = connection.begin().await?;
+    raw_sql(ONE_CONNECTION).execute(&mut *transaction).await?;
     let is_first =
         query_scalar("SELECT NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('log_head'))");
     if is_first.fetch_one(&mut *transaction).await? {
         if has_events(&mut transaction).await? {
             return Err(Error::NotEmpty);
         }
-        raw_sql(SHARDS).execute(&mut *transaction).await?;
+        let shards = match partitions {
+            Some(partitions) => {
+                shard_count(&hashes(&mut transaction, partitions).await?, nodes(&mut transaction).await?)
+            }
+            None => SHARDS_MAX,
+        };
+        raw_sql(AssertSqlSafe(format!("SET LOCAL citus.shard_count = {shards}"))).execute(&mut *transaction).await?;
         // Citus does not distribute tables with triggers. This trigger rejects changes of events, which the service role has
         // no right to make anyway.
         raw_sql("DROP TRIGGER IF EXISTS event_immutable ON event").execute(&mut *transaction).await?;
     }
-    allow_login(&mut transaction).await?;
+    prepare_role(&mut transaction).await?;
     for table in undistributed_tables(&mut transaction).await? {
         let colocate_with = if table == "log_head" { "none" } else { "log_head" };
         query("SELECT create_distributed_table($1::regclass, 'partition', colocate_with => $2)")
@@ -70,8 +89,11 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
             .await?;
     }
     for function in FUNCTIONS {
+        use_custom_plans(&mut transaction, function).await?;
         query(
-            "SELECT create_distributed_function($1::regproc::regprocedure, 'p_partition', colocate_with => 'log_head')
+            "SELECT create_distributed_function(
+                 $1::regproc::regprocedure, 'p_partition', colocate_with => 'log_head', force_delegation => true
+             )
              WHERE NOT EXISTS (
                  SELECT
                  FROM pg_dist_object
@@ -89,26 +111,80 @@ pub(super) async fn distribute(connection: &mut PgConnection) -> Result<(), Erro
 }
 
 /// Whether the tables lie on the nodes of a cluster.
-pub(super) async fn is_distributed(connection: &mut PgConnection) -> Result<bool, Error> {
+pub(super) async fn is_distributed(connection: &mut PgConnection) -> sqlx::Result<bool> {
     // The catalogue is missing without the extension, and the parser would refuse its name.
     if !query_scalar("SELECT to_regclass('pg_dist_partition') IS NOT NULL").fetch_one(&mut *connection).await? {
         return Ok(false);
     }
     let is_distributed =
         query_scalar("SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('log_head'))");
-    Ok(is_distributed.fetch_one(connection).await?)
+    is_distributed.fetch_one(connection).await
 }
 
-async fn allow_login(connection: &mut PgConnection) -> Result<(), Error> {
-    let can_login = query_scalar("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'passbook_service'");
-    if can_login.fetch_one(&mut *connection).await? {
+/// The hash by which Citus finds the shard of each partition.
+async fn hashes(connection: &mut PgConnection, partitions: Partitions) -> sqlx::Result<Vec<i32>> {
+    let hashes = query_scalar("SELECT hashint2(number::smallint) FROM generate_series(0, $1 - 1) AS number");
+    hashes.bind(i32::from(partitions.count())).fetch_all(connection).await
+}
+
+/// The number of nodes that may have shards.
+async fn nodes(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    let nodes = query_scalar(
+        "SELECT count(*) FROM pg_dist_node WHERE isactive AND shouldhaveshards AND noderole::text = 'primary'",
+    );
+    let nodes: i64 = nodes.fetch_one(connection).await?;
+    Ok(nodes.max(1))
+}
+
+/// Chooses how many shards a table has: the least number that spreads the partitions evenly over the nodes, and over as many shards
+/// as possible. Many statements of Citus take time for each shard, also for those without rows.
+///
+/// Citus divides the range of hashes into equal parts, and gives them to the nodes in turn.
+fn shard_count(hashes: &[i32], nodes: i64) -> i64 {
+    let cost = |shards: i64| {
+        let part = (1_i64 << 32) / shards;
+        let shard = |hash: &i32| ((i64::from(*hash) - i64::from(i32::MIN)) / part).min(shards - 1);
+        let used: BTreeSet<i64> = hashes.iter().map(shard).collect();
+        let on_node = |node: i64| hashes.iter().filter(|hash| shard(hash) % nodes == node).count();
+        ((0..nodes).map(on_node).max(), hashes.len() - used.len(), shards)
+    };
+    (nodes.min(SHARDS_MAX)..=SHARDS_MAX).min_by_key(|shards| cost(*shards)).unwrap_or(SHARDS_MAX)
+}
+
+async fn prepare_role(connection: &mut PgConnection) -> Result<(), Error> {
+    let is_prepared = query_scalar(
+        "SELECT rolcanlogin AND EXISTS (
+             SELECT FROM pg_db_role_setting
+             JOIN pg_database ON pg_database.oid = setdatabase
+             WHERE setrole = pg_roles.oid AND datname = current_database() AND setconfig @> ARRAY['enable_seqscan=off']
+         )
+         FROM pg_roles
+         WHERE rolname = 'passbook_service'",
+    );
+    if is_prepared.fetch_one(&mut *connection).await? {
         return Ok(());
     }
-    match raw_sql(ALLOW_LOGIN).execute(connection).await {
+    match raw_sql(NODE_ROLE).execute(connection).await {
         // insufficient_privilege
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Err(Error::NoLogin),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Err(Error::NoNodeRole),
         altered => Ok(altered.map(drop)?),
     }
+}
+
+/// Removes the setting of a function that forces generic plans: Citus refuses them in statements that name the partition by a
+/// parameter. The migrations set it for a single server.
+async fn use_custom_plans(connection: &mut PgConnection, function: &str) -> sqlx::Result<()> {
+    let has_setting = query_scalar(
+        "SELECT EXISTS (
+             SELECT FROM pg_proc
+             WHERE oid = $1::regproc AND proconfig && ARRAY['plan_cache_mode=force_generic_plan']
+         )",
+    );
+    if has_setting.bind(function).fetch_one(&mut *connection).await? {
+        let reset = format!("ALTER FUNCTION {function} RESET plan_cache_mode");
+        raw_sql(AssertSqlSafe(reset)).execute(connection).await?;
+    }
+    Ok(())
 }
 
 async fn has_events(connection: &mut PgConnection) -> sqlx::Result<bool> {
@@ -134,4 +210,29 @@ async fn undistributed_tables(connection: &mut PgConnection) -> sqlx::Result<Vec
     )
     .fetch_all(connection)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shard_count;
+
+    /// `hashint2` of the numbers from 0.
+    const HASHES: [i32; 8] = [
+        -272_711_505,
+        -1_905_060_026,
+        1_134_484_726,
+        -28_094_569,
+        -1_011_077_333,
+        -1_330_264_708,
+        566_031_088,
+        -978_793_473,
+    ];
+
+    #[test]
+    fn shards_spread_the_partitions_over_the_nodes_and_over_shards() {
+        assert_eq!(shard_count(&HASHES[..2], 2), 3);
+        assert_eq!(shard_count(&HASHES[..4], 2), 13);
+        assert_eq!(shard_count(&HASHES, 2), 15);
+        assert_eq!(shard_count(&HASHES, 1), 15);
+    }
 }

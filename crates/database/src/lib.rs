@@ -9,7 +9,10 @@ mod key_index;
 mod rights;
 mod schema;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use secrecy::SecretString;
 use sqlx::{
@@ -38,14 +41,16 @@ const TCP_USER_TIMEOUT: &str = "10s";
 /// How long a query waits for a connection of its pool.
 const ACQUIRE_MS_MAX: u64 = 2_000;
 
-/// Plans each statement once per connection, always through the indexes. A plan made while the tables are empty would otherwise
-/// scan them later.
-const GENERIC_PLANS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+/// Plans each statement once per connection.
+const GENERIC_PLANS: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+/// Citus needs the value of the partition to plan a statement. It keeps the plans of the simplest statements for all values.
+const PLANS_AS_NEEDED: (&str, &str) = ("plan_cache_mode", "auto");
+/// Plans through the indexes. A plan made while the tables are empty would otherwise scan them later.
+const BY_INDEX: (&str, &str) = ("enable_seqscan", "off");
 
 /// Makes the planner read each view through the index that has the order of the query, whatever it knows about the table. Each
-/// query has such an index and a `LIMIT`, and any other plan would read all rows first. Citus refuses generic plans.
-const INDEX_PLANS: [(&str, &str); 3] =
-    [("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("enable_sort", "off")];
+/// query has such an index and a `LIMIT`, and any other plan would read all rows first.
+const INDEX_PLANS: [(&str, &str); 3] = [BY_INDEX, ("enable_bitmapscan", "off"), ("enable_sort", "off")];
 
 /// The session settings of queries.
 const QUERY_SESSION: [(&str, &str); 2] = [schema::AS_SERVICE, ("statement_timeout", QUERY_TIMEOUT)];
@@ -57,6 +62,8 @@ pub struct Database {
     replica: Option<PgConnectOptions>,
     /// `None` if the server was configured by URL.
     embedded: Option<EmbeddedPostgres>,
+    /// Whether the partitions lie on the nodes of a Citus cluster, as the last connection found it.
+    is_distributed: AtomicBool,
 }
 
 impl Database {
@@ -95,17 +102,21 @@ impl Database {
             Some(urls) => connector(&urls)?,
             None => PrimaryConnector::new(vec![with_session_settings(embedded::connect_options(&data_dir(settings)))]),
         };
-        Ok(Self { primary, replica: None, embedded: None })
+        Ok(Self::at(primary))
+    }
+
+    fn at(primary: PrimaryConnector) -> Self {
+        Self { primary, replica: None, embedded: None, is_distributed: AtomicBool::new(false) }
     }
 
     fn with_embedded(embedded: EmbeddedPostgres, settings: &Settings) -> Result<Self, Error> {
         let primary = PrimaryConnector::new(vec![with_session_settings(embedded.connect_options())]);
-        Ok(Self { primary, replica: replica(settings)?, embedded: Some(embedded) })
+        Ok(Self { replica: replica(settings)?, embedded: Some(embedded), ..Self::at(primary) })
     }
 
     async fn connect_configured(urls: &SecretString, settings: &Settings) -> Result<Self, Error> {
-        let database = Self { primary: connector(urls)?, replica: replica(settings)?, embedded: None };
-        let connection = connect(&database.primary).await?;
+        let database = Self { replica: replica(settings)?, ..Self::at(connector(urls)?) };
+        let connection = database.connect(&database.primary).await?;
         let version = connection.server_version_num().unwrap_or_default();
         if version < 150_000 {
             return Err(Error::TooOld((version / 10_000).to_string()));
@@ -122,20 +133,21 @@ impl Database {
         self.with_connection(schema::migrate).await
     }
 
-    /// Distributes the tables over the nodes of a Citus cluster by partition. The user must own the tables.
+    /// Distributes the tables over the nodes of a Citus cluster by partition. The user must own the tables. `partitions` is the
+    /// number of partitions that the log has or will have, if it is known.
     ///
     /// # Errors
     /// Citus is not installed, the log contains events, or a statement fails. No table is then distributed.
-    pub async fn distribute(&self) -> Result<(), Error> {
-        self.with_connection(citus::distribute).await
+    pub async fn distribute(&self, partitions: Option<Partitions>) -> Result<(), Error> {
+        self.with_connection(async |connection: &mut PgConnection| citus::distribute(connection, partitions).await)
+            .await?;
+        self.is_distributed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Whether the partitions lie on several servers.
-    ///
-    /// # Errors
-    /// The server cannot be reached, or the catalogue cannot be read.
-    pub async fn is_distributed(&self) -> Result<bool, Error> {
-        self.with_connection(citus::is_distributed).await
+    /// Whether the partitions lie on the nodes of a Citus cluster.
+    pub fn is_distributed(&self) -> bool {
+        self.is_distributed.load(Ordering::Relaxed)
     }
 
     /// Makes sure that this release can serve the schema: the owner of the tables migrates it, other users check it.
@@ -166,10 +178,26 @@ impl Database {
     where
         Error: From<E>,
     {
-        let mut connection = connect(&self.primary).await?;
+        let mut connection = self.connect(&self.primary).await?;
         let value = work(&mut connection).await?;
         close(connection).await;
         Ok(value)
+    }
+
+    /// Connects, and notes whether the log is distributed: the settings of other connections depend on it.
+    async fn connect(&self, primary: &PrimaryConnector) -> Result<PgConnection, Error> {
+        let connecting = async {
+            let mut connection = primary.connect().await?;
+            let is_distributed = citus::is_distributed(&mut connection).await?;
+            self.is_distributed.store(is_distributed, Ordering::Relaxed);
+            Ok(connection)
+        };
+        with_timeout(Duration::from_millis(CONNECT_MS_MAX), connecting).await.map_err(Error::no_connection)
+    }
+
+    /// How connections that repeat a few statements plan them.
+    fn repeated_plans(&self) -> [(&'static str, &'static str); 2] {
+        [if self.is_distributed() { PLANS_AS_NEEDED } else { GENERIC_PLANS }, BY_INDEX]
     }
 
     /// Runs `work` on a new connection with the rights of the service role.
@@ -180,7 +208,7 @@ impl Database {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, Error> {
-        let mut connection = connect(&self.writer()).await?;
+        let mut connection = self.connect(&self.writer()).await?;
         let value = work(&mut connection).await.map_err(Error::Unusable)?;
         close(connection).await;
         Ok(value)
@@ -189,8 +217,8 @@ impl Database {
     /// Connections for executors. Commits are durable even if the server's default is not.
     pub fn writer(&self) -> PrimaryConnector {
         let settings = [schema::AS_SERVICE, ("synchronous_commit", "on"), ("tcp_user_timeout", TCP_USER_TIMEOUT)];
-        self.primary
-            .with_options(|server| server.application_name("passbook writer").options(GENERIC_PLANS).options(settings))
+        let plans = self.repeated_plans();
+        self.primary.with_options(|server| server.application_name("passbook writer").options(plans).options(settings))
     }
 
     /// Connections for the deletion of old idempotency keys.
@@ -202,9 +230,11 @@ impl Database {
     /// Connections for projectors. Commits are asynchronous, because a projector can repeat what a crash loses.
     pub fn projector(&self) -> PrimaryConnector {
         let settings = [schema::AS_SERVICE, ("synchronous_commit", "off"), ("tcp_user_timeout", TCP_USER_TIMEOUT)];
-        self.primary.with_options(|server| {
-            server.application_name("passbook projector").options(GENERIC_PLANS).options(settings)
-        })
+        let plans = self.repeated_plans();
+        let projector = self
+            .primary
+            .with_options(|server| server.application_name("passbook projector").options(plans).options(settings));
+        projector.distributed(self.is_distributed())
     }
 
     /// Connections for scans of the whole log, without time limits. Disabled sorts make the planner read the log in the order of
@@ -237,9 +267,10 @@ impl Database {
     /// A pool for pages of the event log. It is separate from [`Self::queries`], so that many clients that read the log do not
     /// delay queries. Its connections show only events that the standbys have.
     pub fn log_pages(&self, partitions: Partitions) -> PgPool {
-        let connector = self.primary.with_options(|server| {
-            server.application_name("passbook log pages").options(GENERIC_PLANS).options(QUERY_SESSION)
-        });
+        let plans = self.repeated_plans();
+        let connector = self
+            .primary
+            .with_options(|server| server.application_name("passbook log pages").options(plans).options(QUERY_SESSION));
         connector.confirmed(0..partitions.count()).pool(pool_options(LOG_PAGE_CONNECTIONS_MAX))
     }
 
@@ -254,9 +285,9 @@ impl Database {
     }
 
     fn follower(&self, application_name: &str) -> PrimaryConnector {
-        self.primary.with_options(|server| {
-            server.application_name(application_name).options(GENERIC_PLANS).options(QUERY_SESSION)
-        })
+        let plans = self.repeated_plans();
+        self.primary
+            .with_options(|server| server.application_name(application_name).options(plans).options(QUERY_SESSION))
     }
 
     fn pool(&self, connections_max: u32, change: impl Fn(PgConnectOptions) -> PgConnectOptions) -> PgPool {
@@ -270,10 +301,6 @@ impl Database {
             embedded.stop().await;
         }
     }
-}
-
-async fn connect(primary: &PrimaryConnector) -> Result<PgConnection, Error> {
-    with_timeout(Duration::from_millis(CONNECT_MS_MAX), primary.connect()).await.map_err(Error::no_connection)
 }
 
 /// Best effort: the connection is closed either way.

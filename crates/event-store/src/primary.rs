@@ -42,6 +42,8 @@ pub struct PrimaryConnector {
     watch_started: Arc<Once>,
     /// The partitions whose rows each new connection confirms.
     confirmed: Option<Range<i16>>,
+    /// Whether the partitions lie on the nodes of a Citus cluster.
+    is_distributed: bool,
 }
 
 impl PrimaryConnector {
@@ -52,6 +54,7 @@ impl PrimaryConnector {
             primary: Arc::new(watch::Sender::new(0)),
             watch_started: Arc::new(Once::new()),
             confirmed: None,
+            is_distributed: false,
         }
     }
 
@@ -66,6 +69,18 @@ impl PrimaryConnector {
     #[must_use]
     pub fn confirmed(&self, partitions: Range<i16>) -> Self {
         Self { confirmed: Some(partitions), ..self.clone() }
+    }
+
+    /// Returns a connector that knows whether the partitions lie on the nodes of a Citus cluster.
+    #[must_use]
+    pub fn distributed(&self, is_distributed: bool) -> Self {
+        Self { is_distributed, ..self.clone() }
+    }
+
+    /// Whether the partitions lie on the nodes of a Citus cluster. It plans some statements for every shard, and others take their
+    /// place.
+    pub fn is_distributed(&self) -> bool {
+        self.is_distributed
     }
 
     /// Connects to the server that accepts writes. With several servers, all are tried at once, so that one that does not
@@ -160,7 +175,13 @@ async fn watch_primary(servers: Vec<PgConnectOptions>, primary: Weak<watch::Send
         sleep(Duration::from_millis(WATCH_INTERVAL_MS)).await;
         let Some(primary) = primary.upgrade() else { return };
         let watch_started = Arc::new(Once::new());
-        let connector = PrimaryConnector { servers: servers.clone(), primary, watch_started, confirmed: None };
+        let connector = PrimaryConnector {
+            servers: servers.clone(),
+            primary,
+            watch_started,
+            confirmed: None,
+            is_distributed: false,
+        };
         if let Ok(connection) = with_timeout(Duration::from_millis(FIND_MS_MAX), connector.connect()).await {
             // Best effort: the connection is closed either way.
             let _ = connection.close().await;
