@@ -3,8 +3,10 @@
 //! A copied event keeps its id, stream, version, time and bytes. It gets a new position and a new hash, because it may come to
 //! another partition. The table `copy_progress` stores how far each source partition is copied.
 
-use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Result, query, query_as, query_file, query_file_as};
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::{PgConnection, Result, query, query_as, query_file, query_file_as, query_scalar};
 use uuid::Uuid;
 
 use super::{
@@ -225,6 +227,11 @@ pub async fn read_keys(
 /// # Errors
 /// A database error.
 pub async fn write_keys(connection: &mut PgConnection, partition: i16, keys: &[(Key, DateTime<Utc>)]) -> Result<()> {
+    // The position of a key is found once for each time: the keys of a batch share their time.
+    let times: BTreeSet<DateTime<Utc>> = keys.iter().map(|(_, recorded_at)| *recorded_at).collect();
+    let after: Vec<_> = times.iter().map(|time| *time + TimeDelta::microseconds(1)).collect();
+    let positions = query_scalar!(r#"SELECT positions_at($1, $2) AS "positions!""#, partition, &after);
+    let positions: BTreeMap<_, _> = times.into_iter().zip(positions.fetch_one(&mut *connection).await?).collect();
     query_file!(
         "src/write_imported_keys.sql",
         partition,
@@ -232,7 +239,8 @@ pub async fn write_keys(connection: &mut PgConnection, partition: i16, keys: &[(
         &keys.iter().map(|(key, _)| &*key.id.key).collect::<Vec<_>>() as _,
         &keys.iter().map(|(key, _)| &key.fingerprint[..]).collect::<Vec<_>>() as _,
         &keys.iter().map(|(key, _)| &*key.receipt).collect::<Vec<_>>() as _,
-        &keys.iter().map(|(_, recorded_at)| *recorded_at).collect::<Vec<_>>()
+        &keys.iter().map(|(_, recorded_at)| *recorded_at).collect::<Vec<_>>(),
+        &keys.iter().filter_map(|(_, recorded_at)| positions.get(recorded_at).copied()).collect::<Vec<_>>()
     )
     .execute(connection)
     .await?;

@@ -144,12 +144,10 @@ pub async fn lock_head(connection: &mut PgConnection, partition: i16) -> Result<
 /// # Errors
 /// A database error.
 pub async fn mark_moved(connection: &mut PgConnection, partition: i16) -> Result<()> {
-    query!(
-        "UPDATE log_head SET fence = fence + 1, moved_at = coalesce(moved_at, clock_timestamp()) WHERE partition = $1",
-        partition
-    )
-    .execute(connection)
-    .await?;
+    query!("UPDATE log_head SET fence = fence + 1 WHERE partition = $1", partition).execute(&mut *connection).await?;
+    query!("UPDATE log_head SET moved_at = statement_timestamp() WHERE partition = $1 AND moved_at IS NULL", partition)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

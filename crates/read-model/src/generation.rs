@@ -57,27 +57,30 @@ pub(crate) async fn has_pending_work(connection: &mut PgConnection, partition: i
 /// Registers views that are new to this log, and new generations of views whose shape has changed in this release. They start at
 /// position 0: as `building`, or as `live` on an empty log.
 pub(crate) async fn register_views(connection: &mut PgConnection, partition: i16) -> Result<()> {
+    let registered =
+        query!("SELECT name, generation, schema_version, state FROM projection WHERE partition = $1", partition)
+            .fetch_all(&mut *connection)
+            .await?;
     for (name, schema_version) in known_views().names.iter().zip(&known_views().schema_versions) {
+        let generations = || registered.iter().filter(|row| row.name == *name);
+        if generations().any(|row| row.schema_version >= *schema_version) {
+            continue;
+        }
+        let generation = generations().map(|row| row.generation).max().unwrap_or(0) + 1;
+        let has_live = generations().any(|row| row.state == "live");
+        let head = query_scalar!("SELECT position FROM log_head WHERE partition = $1", partition);
+        let Some(head) = head.fetch_optional(&mut *connection).await? else { return Ok(()) };
+        let state = if head == 0 && !has_live { "live" } else { "building" };
+        // Another instance may have registered the view since.
         query!(
             "INSERT INTO projection (partition, name, generation, schema_version, state, position)
-             SELECT
-                 $1,
-                 $2,
-                 (SELECT coalesce(max(generation), 0) + 1 FROM projection WHERE partition = $1 AND name = $2),
-                 $3,
-                 CASE WHEN position = 0 AND NOT EXISTS (
-                     SELECT FROM projection WHERE partition = $1 AND name = $2 AND state = 'live'
-                 ) THEN 'live' ELSE 'building' END,
-                 0
-             FROM log_head
-             WHERE partition = $1
-               AND NOT EXISTS (
-                   SELECT FROM projection WHERE partition = $1 AND name = $2 AND schema_version >= $3
-               )
+             VALUES ($1, $2, $3, $4, $5, 0)
              ON CONFLICT DO NOTHING",
             partition,
             name,
-            schema_version
+            generation,
+            schema_version,
+            state
         )
         .execute(&mut *connection)
         .await?;

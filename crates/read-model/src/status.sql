@@ -11,8 +11,8 @@ SELECT
         greatest(extract(epoch FROM clock_timestamp() - next.recorded_at), 0), 0
     )::float8 AS "lag_seconds!"
 FROM projection
-JOIN log_head ON log_head.partition = projection.partition
+JOIN log_head ON log_head.partition = $1
 LEFT JOIN event AS next
-    ON next.partition = projection.partition AND next.position = projection.position + 1
+    ON next.partition = $1 AND next.position = projection.position + 1
 WHERE projection.partition = $1
 ORDER BY projection.name, projection.generation

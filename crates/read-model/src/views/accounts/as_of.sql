@@ -1,11 +1,12 @@
--- The state comes from the history's row at that moment; owner, currency and opening never change.
+-- The state comes from the history's row of version $4 or the last one before it; owner, currency and opening never change. $5 is
+-- the checkpoint at which the version was read.
 SELECT
-    least(projection.position, accounts.position) AS "position!",
+    least(projection.position, accounts.position, $5::bigint) AS "position!",
     -- Increases when either view is rebuilt, because the result depends on both.
     (projection.generation + accounts.generation - 1)::smallint AS "generation!",
     projection.schema_version,
     -- The holds count as they did at the named time, or when the named version was recorded.
-    coalesce($3, moment.recorded_at) AS "now?",
+    coalesce($3::timestamptz, moment.recorded_at) AS "now?",
     account.account_id AS "account_id?",
     account.owner AS "owner?",
     account.currency AS "currency?",
@@ -22,22 +23,21 @@ SELECT
     CASE moment.status WHEN 'closed' THEN moment.recorded_at END AS "closed_at?"
 FROM projection
 JOIN projection AS accounts
-    ON accounts.partition = projection.partition AND accounts.name = 'accounts' AND accounts.state = 'live'
+    ON accounts.partition = $1 AND accounts.name = 'accounts' AND accounts.state = 'live'
 LEFT JOIN LATERAL (
     SELECT entry.*
     FROM account_transaction AS entry
-    WHERE entry.partition = projection.partition
+    WHERE entry.partition = $1
       AND entry.generation = projection.generation
       AND entry.account_id = $2
-      AND entry.version <= CASE WHEN $3::timestamptz IS NULL THEN $4::bigint
-          ELSE version_at($1, projection.generation, $2, $3) END
+      AND entry.version <= $4::bigint
     ORDER BY entry.version DESC
     LIMIT 1
 ) AS moment ON true
 LEFT JOIN LATERAL (
     SELECT entry.holds
     FROM account_transaction AS entry
-    WHERE entry.partition = projection.partition
+    WHERE entry.partition = $1
       AND entry.generation = projection.generation
       AND entry.account_id = $2
       AND entry.version = moment.holds_version
@@ -46,7 +46,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT account_view.*
     FROM account_view
-    WHERE account_view.partition = accounts.partition
+    WHERE account_view.partition = $1
       AND account_view.generation = accounts.generation
       AND account_view.account_id = moment.account_id
     LIMIT 1

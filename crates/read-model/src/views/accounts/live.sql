@@ -18,12 +18,12 @@ SELECT
     view.last_activity_at AS "last_activity_at?",
     view.closed_at AS "closed_at?"
 FROM projection
-JOIN log_head ON log_head.partition = projection.partition
+JOIN log_head ON log_head.partition = $1
 CROSS JOIN unnest($2::uuid[]) AS wanted(account_id)
 LEFT JOIN LATERAL (
     SELECT account_view.*
     FROM account_view
-    WHERE account_view.partition = projection.partition
+    WHERE account_view.partition = $1
       AND account_view.generation = projection.generation
       AND account_view.account_id = wanted.account_id
     LIMIT 1

@@ -21,7 +21,7 @@ SELECT
     view.is_match AS "is_match?",
     view.is_scan_end AS "is_scan_end?"
 FROM projection
-JOIN log_head ON log_head.partition = projection.partition
+JOIN log_head ON log_head.partition = $1
 LEFT JOIN LATERAL (
     SELECT scanned.*, matched.is_match, scanned.number = $7 AS is_scan_end
     FROM (
@@ -29,7 +29,7 @@ LEFT JOIN LATERAL (
             account_view.*,
             row_number() OVER (ORDER BY account_view.status DESC, account_view.opened_at DESC, account_view.account_id DESC) AS number
         FROM account_view
-        WHERE account_view.partition = projection.partition
+        WHERE account_view.partition = $1
           AND account_view.generation = projection.generation
           AND account_view.generation > 0
           AND account_view.status <> 'open'

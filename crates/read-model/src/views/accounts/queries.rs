@@ -11,6 +11,7 @@ use crate::{
     finality::Moment,
     positioned::Positioned,
     read_model::{Error, ReadModel},
+    views::transactions::versions::{LiveVersions, live_versions_at},
 };
 use passbook_domain::{Holds, Limits, Metadata, Usage};
 use passbook_event_store::Position;
@@ -75,15 +76,21 @@ impl ReadModel {
         moment: Moment,
         min_position: Option<&Position>,
     ) -> Result<Positioned<Option<AccountView>>, Error> {
-        let (time, version) = match moment {
-            Moment::Time(time) => (Some(time), None),
-            Moment::Version(version) => (None, Some(version)),
-        };
         let partition = self.partitions.partition_of(account_id);
         self.query_at_least(partition, min_position, |pool| async move {
-            let rows = query_file_as!(Row, "src/views/accounts/as_of.sql", partition, account_id, time, version)
-                .fetch_all(&pool)
-                .await?;
+            let (time, version, read_at) = match moment {
+                Moment::Version(version) => (None, version, None),
+                Moment::Time(time) => match live_versions_at(&pool, partition, account_id, &[time]).await? {
+                    None => return Ok(None),
+                    Some(LiveVersions { position, versions }) => {
+                        (Some(time), versions.first().copied().unwrap_or_default(), position)
+                    }
+                },
+            };
+            let rows =
+                query_file_as!(Row, "src/views/accounts/as_of.sql", partition, account_id, time, version, read_at)
+                    .fetch_all(&pool)
+                    .await?;
             let account = Row::positioned(rows, self.partitions, partition)?;
             Ok(account.map(|account| account.into_single().map(|account| account.map(ReadAccount::view))))
         })

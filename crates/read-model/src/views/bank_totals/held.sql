@@ -6,18 +6,18 @@ SELECT
     total.currency AS "currency?",
     total.held::text AS "held?: MoneySum"
 FROM projection
-JOIN log_head ON log_head.partition = projection.partition
+JOIN log_head ON log_head.partition = $1
 LEFT JOIN LATERAL (
     SELECT part.currency, sum(part.held) AS held
     FROM (
         SELECT held_total.currency, held_total.held
         FROM held_total
-        WHERE held_total.partition = projection.partition
+        WHERE held_total.partition = $1
           AND held_total.generation = projection.generation
         UNION ALL
         SELECT account_hold.currency, (account_hold.captured - account_hold.amount)::numeric AS held
         FROM account_hold
-        WHERE account_hold.partition = projection.partition
+        WHERE account_hold.partition = $1
           AND account_hold.generation = projection.generation
           AND account_hold.status = 'active'
           AND account_hold.amount > 0

@@ -10,5 +10,5 @@ SELECT
     bank_total.transferred::text AS "transferred?: MoneySum"
 FROM projection
 LEFT JOIN bank_total
-    ON bank_total.partition = projection.partition AND bank_total.generation = projection.generation
+    ON bank_total.partition = $1 AND bank_total.generation = projection.generation
 WHERE projection.partition = $1 AND projection.name = 'bank_totals' AND projection.state = 'live'

@@ -11,7 +11,7 @@ FROM projection
 LEFT JOIN LATERAL (
     SELECT daily_balance.*
     FROM daily_balance
-    WHERE daily_balance.partition = projection.partition
+    WHERE daily_balance.partition = $1
       AND daily_balance.generation = projection.generation
       AND daily_balance.account_id = $2
       AND daily_balance.day >= coalesce($3, '-infinity'::date)

@@ -14,11 +14,11 @@ SELECT
     view.reference AS "reference?",
     view.metadata AS "metadata?: Json<Metadata>"
 FROM projection
-JOIN log_head ON log_head.partition = projection.partition
+JOIN log_head ON log_head.partition = $1
 LEFT JOIN LATERAL (
     SELECT account_hold.*
     FROM account_hold
-    WHERE account_hold.partition = projection.partition
+    WHERE account_hold.partition = $1
       AND account_hold.generation = projection.generation
       AND account_hold.account_id = $2
       AND account_hold.version < $3

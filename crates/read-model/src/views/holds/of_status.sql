@@ -15,14 +15,14 @@ SELECT
     view.reference AS "reference?",
     view.metadata AS "metadata?: Json<Metadata>"
 FROM projection
-JOIN log_head ON log_head.partition = projection.partition
+JOIN log_head ON log_head.partition = $1
 LEFT JOIN LATERAL (
     SELECT hold.*
     FROM (
         (
             SELECT account_hold.*
             FROM account_hold
-            WHERE account_hold.partition = projection.partition
+            WHERE account_hold.partition = $1
               AND account_hold.generation = projection.generation
               AND account_hold.generation > 0
               AND account_hold.status = $5
@@ -36,7 +36,7 @@ LEFT JOIN LATERAL (
         (
             SELECT account_hold.*
             FROM account_hold
-            WHERE account_hold.partition = projection.partition
+            WHERE account_hold.partition = $1
               AND account_hold.generation = projection.generation
               AND account_hold.generation > 0
               AND account_hold.status = 'active'

@@ -1,9 +1,10 @@
--- Scans at most $8 versions below $3, the newest first. A version is one row, so the scan is a range of the key.
+-- Scans at most $8 versions below $3, the newest first, of those after version $4 up to $5 (null: the newest). A version is one
+-- row, so the scan is a range of the key. $9 is the checkpoint at which $4 and $5 were read.
 SELECT
-    projection.position,
+    least(projection.position, $9::bigint) AS "position!",
     projection.generation,
-    scan.above AS "scanned_above!",
-    scan.above > period.above AS "has_unscanned!",
+    greatest($4::bigint, least($3::bigint - 1, coalesce($5::bigint, newest.version, 0)) - $8::bigint) AS "scanned_above!",
+    least($3::bigint - 1, coalesce($5::bigint, newest.version, 0)) - $8::bigint > $4::bigint AS "has_unscanned!",
     view.version AS "version?",
     view.kind AS "kind?",
     view.amount AS "amount?",
@@ -19,35 +20,23 @@ SELECT
     view.recorded_at AS "recorded_at?",
     view.event_id AS "event_id?"
 FROM projection
-CROSS JOIN LATERAL (
-    -- Times never decrease with the version, so a range of times is a range of versions.
-    SELECT
-        CASE WHEN $4::timestamptz IS NULL THEN 0
-            ELSE version_at($1, projection.generation, $2, $4 - interval '1 microsecond') END AS above,
-        least($3::bigint - 1, CASE WHEN $5::timestamptz IS NULL THEN coalesce((
-            SELECT newest.version
-            FROM account_transaction AS newest
-            WHERE newest.partition = projection.partition
-              AND newest.generation = projection.generation
-              AND newest.account_id = $2
-            ORDER BY newest.version DESC
-            LIMIT 1
-        ), 0) ELSE version_at($1, projection.generation, $2, $5 - interval '1 microsecond') END) AS last
-    -- LIMIT keeps the planner from inlining the subquery, which would call version_at at each use.
+LEFT JOIN LATERAL (
+    SELECT entry.version
+    FROM account_transaction AS entry
+    WHERE entry.partition = $1
+      AND entry.generation = projection.generation
+      AND entry.account_id = $2
+    ORDER BY entry.version DESC
     LIMIT 1
-) AS period
-CROSS JOIN LATERAL (
-    SELECT greatest(period.above, period.last - $8::bigint) AS above
-    LIMIT 1
-) AS scan
+) AS newest ON $5::bigint IS NULL
 LEFT JOIN LATERAL (
     SELECT movement.*
     FROM account_transaction AS movement
-    WHERE movement.partition = projection.partition
+    WHERE movement.partition = $1
       AND movement.generation = projection.generation
       AND movement.account_id = $2
-      AND movement.version > scan.above
-      AND movement.version <= period.last
+      AND movement.version > greatest($4::bigint, least($3::bigint - 1, coalesce($5::bigint, newest.version, 0)) - $8::bigint)
+      AND movement.version <= least($3::bigint - 1, coalesce($5::bigint, newest.version, 0))
       AND movement.amount > 0
       AND ($6::text IS NULL OR movement.kind = $6)
     ORDER BY movement.version DESC
@@ -57,7 +46,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT movement.counterparty_account_id
     FROM account_transaction AS movement
-    WHERE movement.partition = projection.partition
+    WHERE movement.partition = $1
       AND movement.generation = projection.generation
       AND movement.account_id = $2
       AND movement.version = view.reverses_version
@@ -66,7 +55,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT reversed_movement.reversed
     FROM reversed_movement
-    WHERE reversed_movement.partition = projection.partition
+    WHERE reversed_movement.partition = $1
       AND reversed_movement.generation = projection.generation
       AND reversed_movement.account_id = $2
       AND reversed_movement.version = view.version

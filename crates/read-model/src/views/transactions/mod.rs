@@ -7,6 +7,7 @@ mod row;
 pub mod statement;
 mod statement_check;
 mod transfer;
+pub(super) mod versions;
 mod view;
 
 pub use statement_check::Totals;

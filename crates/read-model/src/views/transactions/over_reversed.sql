@@ -4,7 +4,7 @@ FROM reversed_movement
 LEFT JOIN LATERAL (
     SELECT movement.amount
     FROM account_transaction AS movement
-    WHERE movement.partition = reversed_movement.partition
+    WHERE movement.partition = $1
       AND movement.generation = reversed_movement.generation
       AND movement.account_id = reversed_movement.account_id
       AND movement.version = reversed_movement.version

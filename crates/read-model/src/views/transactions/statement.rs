@@ -1,7 +1,7 @@
 //! The statement of an account over a period. Balances and versions are read by one SQL statement; the lines are then read page by
 //! page. A statement can therefore have any length, and a slow client does not occupy a connection.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use sqlx::{query_file_as, types::Json};
@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{
     statement_check::{RunningBalance, Totals},
-    view::{Columns, TransactionView},
+    versions::{LiveVersions, live_versions_at},
+    view::{Columns, TransactionView, last_moment_before},
 };
 use crate::{
     positioned::Positioned,
@@ -77,17 +78,26 @@ impl ReadModel {
     ) -> Result<Positioned<Option<Statement>>, Error> {
         let partition = self.partitions.partition_of(account_id);
         self.query_at_least(partition, min_position, |pool| async move {
+            let times = [period.from, period.to].map(|day| last_moment_before(start_of(day)));
+            let Some(LiveVersions { position, versions }) =
+                live_versions_at(&pool, partition, account_id, &times).await?
+            else {
+                return Ok(None);
+            };
+            let [before, last] = versions[..] else { return Ok(None) };
             let row = query_file_as!(
                 Row,
                 "src/views/transactions/statement.sql",
                 partition,
                 account_id,
-                start_of(period.from),
-                start_of(period.to)
+                before,
+                last,
+                position
             )
             .fetch_optional(&pool)
             .await?;
-            Ok(row.and_then(|row| row.statement(period, |position| self.partitions.position_in(partition, position))))
+            let position = |position| self.partitions.position_in(partition, position);
+            Ok(row.and_then(|row| row.statement(period, before..last, position)))
         })
         .await
     }
@@ -153,8 +163,6 @@ struct Row {
     generation: i16,
     account_id: Option<Uuid>,
     currency: Option<String>,
-    before: i64,
-    last: i64,
     opening_balance: i64,
     closing_balance: i64,
 }
@@ -164,6 +172,7 @@ impl Row {
     fn statement(
         self,
         period: Period,
+        versions: Range<i64>,
         position: impl FnOnce(i64) -> Position,
     ) -> Option<Positioned<Option<Statement>>> {
         let value = match (self.account_id, self.currency) {
@@ -175,8 +184,8 @@ impl Row {
                 period,
                 opening_balance: self.opening_balance,
                 closing_balance: self.closing_balance,
-                before: self.before,
-                last: self.last,
+                before: versions.start,
+                last: versions.end,
             }),
         };
         Some(Positioned { value, position: position(self.position), generation: self.generation })

@@ -1,28 +1,18 @@
--- The versions within the period and the balances at its start and end, read at one moment.
+-- The balances after the last versions before the period ($3) and within it ($4). $5 is the checkpoint at which they were read.
 SELECT
-    projection.position AS "position!",
+    least(projection.position, $5::bigint) AS "position!",
     projection.generation,
     opening.account_id AS "account_id?",
     account.currency AS "currency?",
-    period.before AS "before!",
-    period.last AS "last!",
     coalesce(before.balance_after, 0) AS "opening_balance!",
     coalesce(last.balance_after, 0) AS "closing_balance!"
 FROM projection
 JOIN projection AS accounts
-    ON accounts.partition = projection.partition AND accounts.name = 'accounts' AND accounts.state = 'live'
-CROSS JOIN LATERAL (
-    -- Times are stored in microseconds: the last moment before a day is its start minus one microsecond.
-    SELECT
-        version_at($1, projection.generation, $2, $3::timestamptz - interval '1 microsecond') AS before,
-        version_at($1, projection.generation, $2, $4::timestamptz - interval '1 microsecond') AS last
-    -- LIMIT keeps the planner from inlining the subquery, which would call version_at at each use.
-    LIMIT 1
-) AS period
+    ON accounts.partition = $1 AND accounts.name = 'accounts' AND accounts.state = 'live'
 LEFT JOIN LATERAL (
     SELECT entry.account_id
     FROM account_transaction AS entry
-    WHERE entry.partition = projection.partition
+    WHERE entry.partition = $1
       AND entry.generation = projection.generation
       AND entry.account_id = $2
       AND entry.version = 1
@@ -31,25 +21,25 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT entry.balance_after
     FROM account_transaction AS entry
-    WHERE entry.partition = projection.partition
+    WHERE entry.partition = $1
       AND entry.generation = projection.generation
       AND entry.account_id = $2
-      AND entry.version = period.before
+      AND entry.version = $3::bigint
     LIMIT 1
 ) AS before ON true
 LEFT JOIN LATERAL (
     SELECT entry.balance_after
     FROM account_transaction AS entry
-    WHERE entry.partition = projection.partition
+    WHERE entry.partition = $1
       AND entry.generation = projection.generation
       AND entry.account_id = $2
-      AND entry.version = period.last
+      AND entry.version = $4::bigint
     LIMIT 1
 ) AS last ON true
 LEFT JOIN LATERAL (
     SELECT account_view.currency
     FROM account_view
-    WHERE account_view.partition = accounts.partition
+    WHERE account_view.partition = $1
       AND account_view.generation = accounts.generation
       AND account_view.account_id = opening.account_id
     LIMIT 1

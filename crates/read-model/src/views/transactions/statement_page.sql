@@ -19,7 +19,7 @@ FROM projection
 CROSS JOIN LATERAL (
     SELECT movement.*
     FROM account_transaction AS movement
-    WHERE movement.partition = projection.partition
+    WHERE movement.partition = $1
       AND movement.generation = projection.generation
       AND movement.account_id = $2
       AND movement.version > $3
@@ -31,7 +31,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT movement.counterparty_account_id
     FROM account_transaction AS movement
-    WHERE movement.partition = projection.partition
+    WHERE movement.partition = $1
       AND movement.generation = projection.generation
       AND movement.account_id = $2
       AND movement.version = entry.reverses_version

@@ -11,11 +11,11 @@ SELECT
     sent.recorded_at AS "recorded_at?"
 FROM projection
 JOIN projection AS accounts
-    ON accounts.partition = projection.partition AND accounts.name = 'accounts' AND accounts.state = 'live'
+    ON accounts.partition = $1 AND accounts.name = 'accounts' AND accounts.state = 'live'
 LEFT JOIN LATERAL (
     SELECT movement.*
     FROM account_transaction AS movement
-    WHERE movement.partition = projection.partition
+    WHERE movement.partition = $1
       AND movement.generation = projection.generation
       AND movement.transfer_id = $2
       AND movement.kind = 'transfer_out'
@@ -24,7 +24,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT reversed_movement.reversed
     FROM reversed_movement
-    WHERE reversed_movement.partition = projection.partition
+    WHERE reversed_movement.partition = $1
       AND reversed_movement.generation = projection.generation
       AND reversed_movement.account_id = sent.account_id
       AND reversed_movement.version = sent.version
@@ -33,7 +33,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT account_view.currency
     FROM account_view
-    WHERE account_view.partition = accounts.partition
+    WHERE account_view.partition = $1
       AND account_view.generation = accounts.generation
       AND account_view.account_id = sent.account_id
     LIMIT 1

@@ -1,11 +1,12 @@
 //! A transaction as queries return it, and pages of an account's transactions.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::{query_file_as, types::Json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::versions::{LiveVersions, live_versions_at};
 use crate::{
     positioned::{Page, Positioned},
     read_model::{Error, ReadModel},
@@ -171,17 +172,27 @@ impl ReadModel {
     ) -> Result<Positioned<Page<TransactionView, i64>>, Error> {
         let partition = self.partitions.partition_of(account_id);
         self.query_at_least(partition, min_position, |pool| async move {
+            // Times never decrease with the version, so a range of times is a range of versions.
+            let times: Vec<_> = filter.from.into_iter().chain(filter.to).map(last_moment_before).collect();
+            let Some(LiveVersions { position, versions }) =
+                live_versions_at(&pool, partition, account_id, &times).await?
+            else {
+                return Ok(None);
+            };
+            let above = filter.from.and(versions.first().copied()).unwrap_or_default();
+            let last = filter.to.and(versions.last().copied());
             let rows = query_file_as!(
                 Row,
                 "src/views/transactions/list.sql",
                 partition,
                 account_id,
                 filter.end(before),
-                filter.from,
-                filter.to,
+                above,
+                last,
                 filter.kind.map(Kind::as_str),
                 limit + 1,
-                SCAN_ROWS_MAX
+                SCAN_ROWS_MAX,
+                position
             )
             .fetch_all(&pool)
             .await?;
@@ -192,6 +203,11 @@ impl ReadModel {
         })
         .await
     }
+}
+
+/// Times are recorded in microseconds.
+pub(super) fn last_moment_before(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(time)
 }
 
 /// The page of a scan that found up to `limit + 1` rows. `unscanned` is the version below which rows are not scanned, if any.
