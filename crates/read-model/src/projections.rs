@@ -18,7 +18,7 @@ use crate::{
     generation::{self, Checkpoint},
     prefetch::Prefetcher,
     projection::{Projection, ViewGeneration},
-    views::{account_cache::Purpose, projections},
+    views::{RowWrites, account_cache::Purpose, projections},
 };
 use passbook_event_store::{PrimaryConnector, StorageFailure, sqlstate, with_timeout};
 use passbook_telemetry::metrics::METRICS;
@@ -138,6 +138,7 @@ impl ProjectionState {
 pub(crate) struct Projections {
     partition: i16,
     purpose: Purpose,
+    writes: RowWrites,
     /// The most events of a batch.
     batch_events: i64,
     states: Vec<ProjectionState>,
@@ -150,9 +151,10 @@ impl Projections {
             Purpose::Live => BATCH_EVENTS_MAX,
             Purpose::Rebuild { partitions } => rebuild_events(partitions),
         };
-        let states = projections(purpose).into_iter().map(ProjectionState::new).collect();
+        let writes = RowWrites::of(&primary);
+        let states = projections(purpose, writes).into_iter().map(ProjectionState::new).collect();
         let prefetcher = Prefetcher::new(partition, primary, batch_events);
-        Self { partition, purpose, batch_events, states, prefetcher }
+        Self { partition, purpose, writes, batch_events, states, prefetcher }
     }
 
     /// Takes the state of a view, to move it in a task of its own. [`Self::put_back`] returns it; otherwise the cache is lost.
@@ -161,7 +163,7 @@ impl Projections {
         match place {
             Some(place) => Some(self.states.swap_remove(place)),
             None => {
-                let mut projections = projections(self.purpose).into_iter();
+                let mut projections = projections(self.purpose, self.writes).into_iter();
                 projections.find(|projection| projection.name() == name).map(ProjectionState::new)
             }
         }
@@ -201,7 +203,7 @@ impl Projections {
 
     /// Marks all caches as invalid: whether the last transaction was committed is unknown, or the database is another one.
     pub(crate) fn invalidate_caches(&mut self) {
-        let mut new = projections(self.purpose);
+        let mut new = projections(self.purpose, self.writes);
         // A task that moved a view may not have returned its state.
         new.retain(|projection| self.states.iter().all(|state| state.projection.name() != projection.name()));
         self.states.extend(new.into_iter().map(ProjectionState::new));

@@ -34,9 +34,14 @@ const POLL_MS_MAX: u64 = 250;
 const PAUSE_US_PER_EVENT: u64 = 100;
 const PAUSE_MS_MIN: u64 = 5;
 const PAUSE_MS_MAX: u64 = 100;
+/// The same on the nodes of a Citus cluster, where each statement is planned twice, by the coordinator and by the node: a batch
+/// costs some 20 ms of CPU time even if it has a single event.
+const DISTRIBUTED_PAUSE_MS_MIN: u64 = 25;
+const DISTRIBUTED_PAUSE_MS_MAX: u64 = 400;
 /// Interval at which the projector checks whether another instance still moves the views. It is longer than a batch of the other
 /// instance and its pause, else both would take over from each other.
 const WATCH_MS: u64 = 300;
+const DISTRIBUTED_WATCH_MS: u64 = 1_000;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
 /// Time limit for opening a connection.
@@ -149,7 +154,8 @@ impl Projector {
                 let _ = timeout(self.pause, woken).await;
             }
             BatchOutcome::Idle if self.watched.is_some() => {
-                let _ = timeout(Duration::from_millis(WATCH_MS), shutdown.cancelled()).await;
+                let watch_ms = if self.primary.is_distributed() { DISTRIBUTED_WATCH_MS } else { WATCH_MS };
+                let _ = timeout(Duration::from_millis(watch_ms), shutdown.cancelled()).await;
             }
             BatchOutcome::Idle => {
                 let woken = async {
@@ -260,7 +266,8 @@ impl Projector {
     async fn project(&mut self, connection: &mut PgConnection, takes_over: bool) -> Result<BatchOutcome> {
         let _timer = METRICS.projection_duration.start_timer();
         let mut batches = self.read_batches(connection).await?;
-        self.pause = pause_after(batches.iter().map(EventBatch::len).max().unwrap_or_default(), self.partitions);
+        let events = batches.iter().map(EventBatch::len).max().unwrap_or_default();
+        self.pause = pause_after(events, self.partitions, self.primary.is_distributed());
         let mut transaction = connection.begin().await?;
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
         if checkpoints.is_empty() || self.projections.moved_by_other_instance(&checkpoints) && !takes_over {
@@ -321,10 +328,14 @@ impl Projector {
 }
 
 /// The pause after a batch of so many events.
-fn pause_after(events: usize, partitions: Partitions) -> Duration {
+fn pause_after(events: usize, partitions: Partitions, is_distributed: bool) -> Duration {
+    let (min, max) = match is_distributed {
+        true => (DISTRIBUTED_PAUSE_MS_MIN, DISTRIBUTED_PAUSE_MS_MAX),
+        false => (PAUSE_MS_MIN, PAUSE_MS_MAX),
+    };
     let partitions = u32::from(partitions.count().unsigned_abs());
-    let of_one = Duration::from_micros(PAUSE_US_PER_EVENT * events as u64).max(Duration::from_millis(PAUSE_MS_MIN));
-    (of_one * partitions).min(Duration::from_millis(PAUSE_MS_MAX))
+    let of_one = Duration::from_micros(PAUSE_US_PER_EVENT * events as u64).max(Duration::from_millis(min));
+    (of_one * partitions).min(Duration::from_millis(max))
 }
 
 /// Completes at the next append of this process. Never completes after the executors have ended.
@@ -340,13 +351,14 @@ mod tests {
 
     #[test]
     fn pause_grows_with_the_batch_between_its_limits() {
-        let pauses = [0, 50, 600, 1_000, 20_000].map(|events| pause_after(events, Partitions::ONE).as_millis());
+        let pauses = [0, 50, 600, 1_000, 20_000].map(|events| pause_after(events, Partitions::ONE, false).as_millis());
         assert_eq!(pauses, [5, 5, 60, 100, 100]);
     }
 
     #[test]
     fn pause_grows_with_the_number_of_partitions() {
         let of_16 = Partitions::new(16).expect("a valid count");
-        assert_eq!([0, 20_000].map(|events| pause_after(events, of_16).as_millis()), [80, 100]);
+        assert_eq!([0, 20_000].map(|events| pause_after(events, of_16, false).as_millis()), [80, 100]);
+        assert_eq!([0, 20_000].map(|events| pause_after(events, of_16, true).as_millis()), [400, 400]);
     }
 }

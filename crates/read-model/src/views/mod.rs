@@ -15,15 +15,32 @@ use self::{
     daily_balances::projection::DailyBalances, holds::projection::Holds, transactions::projection::Transactions,
 };
 use crate::projection::{Check, Detail, Projection};
+use passbook_event_store::PrimaryConnector;
+
+/// How projections write rows that may exist already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowWrites {
+    /// One statement inserts or updates them.
+    Upsert,
+    /// One statement updates those that exist, and another one inserts the rest. Citus plans an upsert of many rows for every
+    /// shard, and an update of many rows of one partition for one.
+    UpdateThenInsert,
+}
+
+impl RowWrites {
+    pub(crate) fn of(primary: &PrimaryConnector) -> Self {
+        if primary.is_distributed() { Self::UpdateThenInsert } else { Self::Upsert }
+    }
+}
 
 /// The projections of all views.
-pub(crate) fn projections(purpose: Purpose) -> Vec<Box<dyn Projection>> {
+pub(crate) fn projections(purpose: Purpose, writes: RowWrites) -> Vec<Box<dyn Projection>> {
     vec![
-        Box::new(Accounts::new(purpose)),
-        Box::new(Transactions::new(purpose)),
-        Box::new(DailyBalances::new(purpose)),
-        Box::new(BankTotals::new(purpose)),
-        Box::new(Holds::new(purpose)),
+        Box::new(Accounts::new(purpose, writes)),
+        Box::new(Transactions::new(purpose, writes)),
+        Box::new(DailyBalances::new(purpose, writes)),
+        Box::new(BankTotals::new(purpose, writes)),
+        Box::new(Holds::new(purpose, writes)),
     ]
 }
 
@@ -32,7 +49,10 @@ pub type Shape = (&'static str, i16);
 
 /// An empty check for each view, in the shape that this release writes.
 pub fn checks(detail: Detail) -> Vec<(Shape, Box<dyn Check>)> {
-    projections(Purpose::Live).iter().map(|view| ((view.name(), view.schema_version()), view.check(detail))).collect()
+    projections(Purpose::Live, RowWrites::Upsert)
+        .iter()
+        .map(|view| ((view.name(), view.schema_version()), view.check(detail)))
+        .collect()
 }
 
 /// The views of this release with the newest shape that it can write. It does not touch rows of a newer shape.
@@ -52,8 +72,10 @@ impl KnownViews {
 /// The views of this release, as two lists that a statement can unnest.
 pub(crate) fn known_views() -> &'static KnownViews {
     static KNOWN: LazyLock<KnownViews> = LazyLock::new(|| {
-        let (names, schema_versions) =
-            projections(Purpose::Live).iter().map(|view| (view.name().to_owned(), view.schema_version())).unzip();
+        let (names, schema_versions) = projections(Purpose::Live, RowWrites::Upsert)
+            .iter()
+            .map(|view| (view.name().to_owned(), view.schema_version()))
+            .unzip();
         KnownViews { names, schema_versions }
     });
     &KNOWN

@@ -14,6 +14,7 @@ use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
     projection::{Check, Detail, Projection, RowKey, ViewGeneration},
     views::{
+        RowWrites,
         account_cache::{AccountCache, CachedAccounts, PRELOADED_ACCOUNTS_MAX, Purpose},
         columns::{WRITTEN_ROWS_MAX, json, json_unless_default, sparse},
     },
@@ -31,11 +32,12 @@ const CACHED_ROWS_MAX: CachedAccounts = CachedAccounts::new(50_000, 150_000);
 pub(crate) struct Accounts {
     /// The row of each account; `None` before its opening.
     rows: AccountCache<Option<AccountRow>>,
+    writes: RowWrites,
 }
 
 impl Accounts {
-    pub(in crate::views) fn new(purpose: Purpose) -> Self {
-        Self { rows: AccountCache::new(CACHED_ROWS_MAX.of(purpose)) }
+    pub(in crate::views) fn new(purpose: Purpose, writes: RowWrites) -> Self {
+        Self { rows: AccountCache::new(CACHED_ROWS_MAX.of(purpose)), writes }
     }
 
     /// Caches the rows of the accounts of a batch. Each statement reads up to `rows_max` rows.
@@ -99,7 +101,7 @@ impl Projection for Accounts {
             };
             let rows: Vec<ChangedRow<'_>> = changed.iter().filter_map(row).collect();
             for rows in rows.chunks(WRITTEN_ROWS_MAX) {
-                upsert(connection, view, rows).await?;
+                upsert(connection, self.writes, view, rows).await?;
             }
             Ok(())
         }
@@ -226,31 +228,49 @@ async fn read_holds(
 }
 
 /// Writes rows in the order of their ids.
-async fn upsert(connection: &mut PgConnection, view: ViewGeneration, changed: &[ChangedRow<'_>]) -> Result<()> {
+async fn upsert(
+    connection: &mut PgConnection,
+    writes: RowWrites,
+    view: ViewGeneration,
+    changed: &[ChangedRow<'_>],
+) -> Result<()> {
     let rows: Vec<&AccountRow> = changed.iter().map(|changed| changed.row).collect();
     let has_usage = view.schema_version >= SCHEMA_VERSION;
     let usage = |row: &&AccountRow| if has_usage { json_unless_default(&row.state.usage) } else { None };
     let holds = |changed: &ChangedRow<'_>| changed.has_new_holds.then(|| json(&changed.row.state.holds));
-    query_file!(
-        "src/views/accounts/upsert.sql",
-        view.partition,
-        view.generation,
-        &rows.iter().map(|row| row.account_id).collect::<Vec<_>>(),
-        &rows.iter().map(|row| &*row.state.owner).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.state.currency.code()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.state.status.as_str()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|row| row.state.balance).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.state.version).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.transaction_count).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.opened_at).collect::<Vec<_>>(),
-        &rows.iter().map(|row| row.last_activity_at).collect::<Vec<_>>(),
-        &sparse(rows.iter().map(|row| row.closed_at)) as _,
-        &sparse(rows.iter().map(|row| json_unless_default(&row.state.limits))) as _,
-        &sparse(rows.iter().map(usage)) as _,
-        &sparse(rows.iter().map(|row| json_unless_default(&row.metadata))) as _,
-        &sparse(changed.iter().map(holds)) as _,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    macro_rules! statement {
+        ($file:literal $(, $updated:expr)*) => {
+            query_file!(
+                $file,
+                view.partition,
+                view.generation,
+                &rows.iter().map(|row| row.account_id).collect::<Vec<_>>(),
+                &rows.iter().map(|row| &*row.state.owner).collect::<Vec<_>>() as _,
+                &rows.iter().map(|row| row.state.currency.code()).collect::<Vec<_>>() as _,
+                &rows.iter().map(|row| row.state.status.as_str()).collect::<Vec<_>>() as _,
+                &rows.iter().map(|row| row.state.balance).collect::<Vec<_>>(),
+                &rows.iter().map(|row| row.state.version).collect::<Vec<_>>(),
+                &rows.iter().map(|row| row.transaction_count).collect::<Vec<_>>(),
+                &rows.iter().map(|row| row.opened_at).collect::<Vec<_>>(),
+                &rows.iter().map(|row| row.last_activity_at).collect::<Vec<_>>(),
+                &sparse(rows.iter().map(|row| row.closed_at)) as _,
+                &sparse(rows.iter().map(|row| json_unless_default(&row.state.limits))) as _,
+                &sparse(rows.iter().map(usage)) as _,
+                &sparse(rows.iter().map(|row| json_unless_default(&row.metadata))) as _,
+                &sparse(changed.iter().map(holds)) as _,
+                $($updated,)*
+            )
+        };
+    }
+    match writes {
+        RowWrites::Upsert => statement!("src/views/accounts/upsert.sql").execute(connection).await.map(drop),
+        RowWrites::UpdateThenInsert => {
+            let updated = statement!("src/views/accounts/update.sql").fetch_all(&mut *connection).await?;
+            if updated.len() == rows.len() {
+                return Ok(());
+            }
+            let updated: Vec<Uuid> = updated.into_iter().map(|row| row.account_id).collect();
+            statement!("src/views/accounts/insert.sql", &updated).execute(connection).await.map(drop)
+        }
+    }
 }

@@ -13,7 +13,10 @@ use super::{
 use crate::{
     decoded_event::{DecodedEvent, cannot_apply},
     projection::{Check, Detail, Projection, RowKey, ViewGeneration},
-    views::account_cache::{AccountCache, CachedAccounts, Purpose},
+    views::{
+        RowWrites,
+        account_cache::{AccountCache, CachedAccounts, Purpose},
+    },
 };
 use passbook_domain::{Currency, EventType};
 use passbook_event_store::{
@@ -30,11 +33,12 @@ const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(200_000, 1_000_0
 pub(crate) struct BankTotals {
     /// The currency of each account, which never changes; `None` before its opening.
     currencies: AccountCache<Option<Currency>>,
+    writes: RowWrites,
 }
 
 impl BankTotals {
-    pub(in crate::views) fn new(purpose: Purpose) -> Self {
-        Self { currencies: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)) }
+    pub(in crate::views) fn new(purpose: Purpose, writes: RowWrites) -> Self {
+        Self { currencies: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)), writes }
     }
 }
 
@@ -79,7 +83,7 @@ impl Projection for BankTotals {
                 };
                 changes.entry(currency.code()).or_default().add(event);
             }
-            add(connection, view, &changes).await
+            add(connection, self.writes, view, &changes).await
         }
         .boxed()
     }
@@ -159,22 +163,36 @@ pub(in crate::views) async fn read_currencies(
 /// Adds the changes in the order of the keys, so that two writers take the row locks in the same order.
 async fn add(
     connection: &mut PgConnection,
+    writes: RowWrites,
     view: ViewGeneration,
     changes: &BTreeMap<&str, CurrencyTotal>,
 ) -> Result<()> {
-    query_file!(
-        "src/views/bank_totals/add.sql",
-        view.partition,
-        view.generation,
-        &changes.keys().copied().collect::<Vec<_>>() as _,
-        &changes.values().map(|total| total.accounts.open).collect::<Vec<_>>(),
-        &changes.values().map(|total| total.accounts.frozen).collect::<Vec<_>>(),
-        &changes.values().map(|total| total.accounts.closed).collect::<Vec<_>>(),
-        &changes.values().map(|total| total.money.to_string()).collect::<Vec<_>>(),
-        &changes.values().map(|total| total.event_count).collect::<Vec<_>>(),
-        &changes.values().map(|total| total.transferred.to_string()).collect::<Vec<_>>(),
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    macro_rules! statement {
+        ($file:literal $(, $updated:expr)*) => {
+            query_file!(
+                $file,
+                view.partition,
+                view.generation,
+                &changes.keys().copied().collect::<Vec<_>>() as _,
+                &changes.values().map(|total| total.accounts.open).collect::<Vec<_>>(),
+                &changes.values().map(|total| total.accounts.frozen).collect::<Vec<_>>(),
+                &changes.values().map(|total| total.accounts.closed).collect::<Vec<_>>(),
+                &changes.values().map(|total| total.money.to_string()).collect::<Vec<_>>(),
+                &changes.values().map(|total| total.event_count).collect::<Vec<_>>(),
+                &changes.values().map(|total| total.transferred.to_string()).collect::<Vec<_>>(),
+                $($updated,)*
+            )
+        };
+    }
+    match writes {
+        RowWrites::Upsert => statement!("src/views/bank_totals/add.sql").execute(connection).await.map(drop),
+        RowWrites::UpdateThenInsert => {
+            let updated = statement!("src/views/bank_totals/add_existing.sql").fetch_all(&mut *connection).await?;
+            if updated.len() == changes.len() {
+                return Ok(());
+            }
+            let updated: Vec<String> = updated.into_iter().map(|row| row.currency).collect();
+            statement!("src/views/bank_totals/insert.sql", &updated).execute(connection).await.map(drop)
+        }
+    }
 }

@@ -17,6 +17,7 @@ use crate::{
     money_sum::MoneySum,
     projection::{Check, Detail, Projection, RowKey, ViewGeneration},
     views::{
+        RowWrites,
         account_cache::{AccountCache, CachedAccounts, PRELOADED_ACCOUNTS_MAX, Purpose},
         columns::WRITTEN_ROWS_MAX,
     },
@@ -32,11 +33,12 @@ const CACHED_ACCOUNTS_MAX: CachedAccounts = CachedAccounts::new(50_000, 250_000)
 pub(crate) struct DailyBalances {
     /// The last day of each account; `None` if no money has moved yet.
     last_days: AccountCache<Option<DailyBalance>>,
+    writes: RowWrites,
 }
 
 impl DailyBalances {
-    pub(in crate::views) fn new(purpose: Purpose) -> Self {
-        Self { last_days: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)) }
+    pub(in crate::views) fn new(purpose: Purpose, writes: RowWrites) -> Self {
+        Self { last_days: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)), writes }
     }
 
     /// Caches the last days of the accounts of a batch. Each statement reads up to `days_max` days.
@@ -94,7 +96,7 @@ impl Projection for DailyBalances {
             let days: Vec<(Uuid, DailyBalance)> =
                 days.into_iter().map(|((account_id, _), day)| (account_id, day)).collect();
             for days in days.chunks(WRITTEN_ROWS_MAX) {
-                upsert(connection, view, days).await?;
+                upsert(connection, self.writes, view, days).await?;
             }
             Ok(())
         }
@@ -177,23 +179,42 @@ async fn read_last_days(connection: &mut PgConnection, view: ViewGeneration, ids
 }
 
 /// Writes rows in the order of their keys, so that two writers take the row locks in the same order.
-async fn upsert(connection: &mut PgConnection, view: ViewGeneration, days: &[(Uuid, DailyBalance)]) -> Result<()> {
+async fn upsert(
+    connection: &mut PgConnection,
+    writes: RowWrites,
+    view: ViewGeneration,
+    days: &[(Uuid, DailyBalance)],
+) -> Result<()> {
     let rows = || days.iter().map(|(_, day)| day);
-    query_file!(
-        "src/views/daily_balances/upsert.sql",
-        view.partition,
-        view.generation,
-        &days.iter().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
-        &rows().map(|day| day.date).collect::<Vec<_>>(),
-        &rows().map(|day| day.opening).collect::<Vec<_>>(),
-        &texts(rows().map(|day| day.money_in)),
-        &texts(rows().map(|day| day.money_out)),
-        &rows().map(|day| day.closing).collect::<Vec<_>>(),
-        &rows().map(|day| day.count).collect::<Vec<_>>(),
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    macro_rules! statement {
+        ($file:literal $(, $updated:expr)*) => {
+            query_file!(
+                $file,
+                view.partition,
+                view.generation,
+                &days.iter().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
+                &rows().map(|day| day.date).collect::<Vec<_>>(),
+                &rows().map(|day| day.opening).collect::<Vec<_>>(),
+                &texts(rows().map(|day| day.money_in)),
+                &texts(rows().map(|day| day.money_out)),
+                &rows().map(|day| day.closing).collect::<Vec<_>>(),
+                &rows().map(|day| day.count).collect::<Vec<_>>(),
+                $($updated,)*
+            )
+        };
+    }
+    match writes {
+        RowWrites::Upsert => statement!("src/views/daily_balances/upsert.sql").execute(connection).await.map(drop),
+        RowWrites::UpdateThenInsert => {
+            let updated = statement!("src/views/daily_balances/update.sql").fetch_all(&mut *connection).await?;
+            if updated.len() == days.len() {
+                return Ok(());
+            }
+            let (ids, days): (Vec<Uuid>, Vec<NaiveDate>) =
+                updated.into_iter().map(|row| (row.account_id, row.day)).unzip();
+            statement!("src/views/daily_balances/insert.sql", &ids, &days).execute(connection).await.map(drop)
+        }
+    }
 }
 
 fn texts(sums: impl Iterator<Item = MoneySum>) -> Vec<String> {

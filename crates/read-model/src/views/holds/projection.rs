@@ -15,6 +15,7 @@ use crate::{
     money_sum::MoneySum,
     projection::{Check, Detail, Projection, RowKey, ViewGeneration},
     views::{
+        RowWrites,
         account_cache::{AccountCache, CachedAccounts, Purpose},
         bank_totals::read_currencies,
         columns::{WRITTEN_ROWS_MAX, json_unless_default},
@@ -36,11 +37,12 @@ type ChangedRow = ((Uuid, i64), (HoldRow, Option<HoldTexts>));
 /// The projection of the view of holds.
 pub(crate) struct Holds {
     accounts: AccountCache<AccountHolds>,
+    writes: RowWrites,
 }
 
 impl Holds {
-    pub(in crate::views) fn new(purpose: Purpose) -> Self {
-        Self { accounts: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)) }
+    pub(in crate::views) fn new(purpose: Purpose, writes: RowWrites) -> Self {
+        Self { accounts: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)), writes }
     }
 }
 
@@ -94,9 +96,9 @@ impl Projection for Holds {
             }
             let rows: Vec<_> = rows.into_iter().collect();
             for rows in rows.chunks(WRITTEN_ROWS_MAX) {
-                upsert(connection, view, rows).await?;
+                upsert(connection, self.writes, view, rows).await?;
             }
-            add_totals(connection, view, &totals).await
+            add_totals(connection, self.writes, view, &totals).await
         }
         .boxed()
     }
@@ -223,45 +225,78 @@ async fn read_active(
 }
 
 /// Writes rows in the order of their keys, so that two writers take the row locks in the same order.
-async fn upsert(connection: &mut PgConnection, view: ViewGeneration, rows: &[ChangedRow]) -> Result<()> {
+async fn upsert(
+    connection: &mut PgConnection,
+    writes: RowWrites,
+    view: ViewGeneration,
+    rows: &[ChangedRow],
+) -> Result<()> {
     let holds = || rows.iter().map(|(_, (row, _))| row.hold);
     let texts = || rows.iter().map(|(_, (_, texts))| texts.as_ref());
     let reference = |texts: Option<&HoldTexts>| texts.and_then(|texts| texts.reference.clone());
     let metadata = |texts: Option<&HoldTexts>| texts.and_then(|texts| json_unless_default(&texts.metadata));
-    query_file!(
-        "src/views/holds/upsert.sql",
-        view.partition,
-        view.generation,
-        &rows.iter().map(|((account_id, _), _)| *account_id).collect::<Vec<_>>(),
-        &rows.iter().map(|((_, version), _)| *version).collect::<Vec<_>>(),
-        &holds().map(|hold| hold.hold_id).collect::<Vec<_>>(),
-        &rows.iter().map(|(_, (row, _))| row.currency.code()).collect::<Vec<_>>() as _,
-        &rows.iter().map(|(_, (row, _))| row.status.as_str()).collect::<Vec<_>>() as _,
-        &holds().map(|hold| hold.amount.minor_units()).collect::<Vec<_>>(),
-        &holds().map(|hold| hold.captured).collect::<Vec<_>>(),
-        &holds().map(|hold| hold.placed_at).collect::<Vec<_>>(),
-        &holds().map(|hold| hold.expires_at).collect::<Vec<_>>(),
-        &texts().map(reference).collect::<Vec<_>>() as _,
-        &texts().map(metadata).collect::<Vec<_>>() as _,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    macro_rules! statement {
+        ($file:literal $(, $updated:expr)*) => {
+            query_file!(
+                $file,
+                view.partition,
+                view.generation,
+                &rows.iter().map(|((account_id, _), _)| *account_id).collect::<Vec<_>>(),
+                &rows.iter().map(|((_, version), _)| *version).collect::<Vec<_>>(),
+                &holds().map(|hold| hold.hold_id).collect::<Vec<_>>(),
+                &rows.iter().map(|(_, (row, _))| row.currency.code()).collect::<Vec<_>>() as _,
+                &rows.iter().map(|(_, (row, _))| row.status.as_str()).collect::<Vec<_>>() as _,
+                &holds().map(|hold| hold.amount.minor_units()).collect::<Vec<_>>(),
+                &holds().map(|hold| hold.captured).collect::<Vec<_>>(),
+                &holds().map(|hold| hold.placed_at).collect::<Vec<_>>(),
+                &holds().map(|hold| hold.expires_at).collect::<Vec<_>>(),
+                &texts().map(reference).collect::<Vec<_>>() as _,
+                &texts().map(metadata).collect::<Vec<_>>() as _,
+                $($updated,)*
+            )
+        };
+    }
+    match writes {
+        RowWrites::Upsert => statement!("src/views/holds/upsert.sql").execute(connection).await.map(drop),
+        RowWrites::UpdateThenInsert => {
+            let updated = statement!("src/views/holds/update.sql").fetch_all(&mut *connection).await?;
+            if updated.len() == rows.len() {
+                return Ok(());
+            }
+            let (ids, versions): (Vec<Uuid>, Vec<i64>) =
+                updated.into_iter().map(|row| (row.account_id, row.version)).unzip();
+            statement!("src/views/holds/insert.sql", &ids, &versions).execute(connection).await.map(drop)
+        }
+    }
 }
 
 async fn add_totals(
     connection: &mut PgConnection,
+    writes: RowWrites,
     view: ViewGeneration,
     totals: &BTreeMap<&str, MoneySum>,
 ) -> Result<()> {
-    query_file!(
-        "src/views/holds/add_total.sql",
-        view.partition,
-        view.generation,
-        &totals.keys().copied().collect::<Vec<_>>() as _,
-        &totals.values().map(ToString::to_string).collect::<Vec<_>>(),
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    macro_rules! statement {
+        ($file:literal $(, $updated:expr)*) => {
+            query_file!(
+                $file,
+                view.partition,
+                view.generation,
+                &totals.keys().copied().collect::<Vec<_>>() as _,
+                &totals.values().map(ToString::to_string).collect::<Vec<_>>(),
+                $($updated,)*
+            )
+        };
+    }
+    match writes {
+        RowWrites::Upsert => statement!("src/views/holds/add_total.sql").execute(connection).await.map(drop),
+        RowWrites::UpdateThenInsert => {
+            let updated = statement!("src/views/holds/add_to_total.sql").fetch_all(&mut *connection).await?;
+            if updated.len() == totals.len() {
+                return Ok(());
+            }
+            let updated: Vec<String> = updated.into_iter().map(|row| row.currency).collect();
+            statement!("src/views/holds/insert_total.sql", &updated).execute(connection).await.map(drop)
+        }
+    }
 }

@@ -14,6 +14,7 @@ use crate::{
     decoded_event::DecodedEvent,
     projection::{Check, Detail, Projection, RowKey, ViewGeneration},
     views::{
+        RowWrites,
         account_cache::{AccountCache, CachedAccounts, PRELOADED_ACCOUNTS_MAX, Purpose},
         columns::{WRITTEN_ROWS_MAX, json_unless_default, sparse},
     },
@@ -41,11 +42,12 @@ const SCHEMA_VERSION: i16 = 3;
 /// The projection of the view of transactions.
 pub(crate) struct Transactions {
     accounts: AccountCache<AccountState>,
+    writes: RowWrites,
 }
 
 impl Transactions {
-    pub(in crate::views) fn new(purpose: Purpose) -> Self {
-        Self { accounts: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)) }
+    pub(in crate::views) fn new(purpose: Purpose, writes: RowWrites) -> Self {
+        Self { accounts: AccountCache::new(CACHED_ACCOUNTS_MAX.of(purpose)), writes }
     }
 
     /// Caches the states of the accounts of a batch. Each statement reads up to `states_max` states.
@@ -116,7 +118,7 @@ impl Projection for Transactions {
                 }
             }
             insert(connection, view, &mut rows).await?;
-            add_reversed(connection, view, events).await
+            add_reversed(connection, self.writes, view, events).await
         }
         .boxed()
     }
@@ -299,7 +301,12 @@ async fn insert_sorted(connection: &mut PgConnection, view: ViewGeneration, rows
 
 /// Adds what the events reverse to their originals, in the order of the keys, so that two writers take the row locks in the same
 /// order.
-async fn add_reversed(connection: &mut PgConnection, view: ViewGeneration, events: &[DecodedEvent]) -> Result<()> {
+async fn add_reversed(
+    connection: &mut PgConnection,
+    writes: RowWrites,
+    view: ViewGeneration,
+    events: &[DecodedEvent],
+) -> Result<()> {
     let mut amounts: BTreeMap<(Uuid, i64), i64> = BTreeMap::new();
     for DecodedEvent { recorded, event, .. } in events {
         if let Event::MovementReversed(reversed) = event {
@@ -310,15 +317,32 @@ async fn add_reversed(connection: &mut PgConnection, view: ViewGeneration, event
     if amounts.is_empty() {
         return Ok(());
     }
-    query_file!(
-        "src/views/transactions/add_reversed.sql",
-        view.partition,
-        view.generation,
-        &amounts.keys().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
-        &amounts.keys().map(|(_, version)| *version).collect::<Vec<_>>(),
-        &amounts.values().copied().collect::<Vec<_>>(),
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    macro_rules! statement {
+        ($file:literal $(, $updated:expr)*) => {
+            query_file!(
+                $file,
+                view.partition,
+                view.generation,
+                &amounts.keys().map(|(account_id, _)| *account_id).collect::<Vec<_>>(),
+                &amounts.keys().map(|(_, version)| *version).collect::<Vec<_>>(),
+                &amounts.values().copied().collect::<Vec<_>>(),
+                $($updated,)*
+            )
+        };
+    }
+    match writes {
+        RowWrites::Upsert => statement!("src/views/transactions/add_reversed.sql").execute(connection).await.map(drop),
+        RowWrites::UpdateThenInsert => {
+            let updated = statement!("src/views/transactions/add_to_reversed.sql").fetch_all(&mut *connection).await?;
+            if updated.len() == amounts.len() {
+                return Ok(());
+            }
+            let (ids, versions): (Vec<Uuid>, Vec<i64>) =
+                updated.into_iter().map(|row| (row.account_id, row.version)).unzip();
+            statement!("src/views/transactions/insert_reversed.sql", &ids, &versions)
+                .execute(connection)
+                .await
+                .map(drop)
+        }
+    }
 }
