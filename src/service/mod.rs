@@ -193,9 +193,10 @@ async fn start_tasks(
     let rebuilder = Rebuilder::new(database.projector(), partitions);
     projections.spawn("rebuilder", rebuilder.run(projections.token()));
 
-    let reader = EventReader::new(database.log_pages(partitions), partitions);
+    let followed = database.feed().confirmed(0..partitions.count());
+    let reader = EventReader::new(database.log_pages(partitions), followed.clone(), partitions);
     let new_events = appended.iter().map(|appended| appended.subscribe()).collect();
-    let feed = Feed::new(reader, database.feed().confirmed(0..partitions.count()), new_events, http_tasks.token());
+    let feed = Feed::new(reader, followed, new_events, http_tasks.token());
 
     let settings = bank::Settings {
         partitions,
@@ -205,7 +206,8 @@ async fn start_tasks(
         cache_accounts: config.cache_accounts.get() as usize,
         clock_skew_max: Duration::from_millis(config.clock_skew_ms_max.get().into()),
     };
-    let (bank, executors) = Bank::start(settings, database.writer(), appended, unsupported_event, bank_tasks.token());
+    let (bank, executors) =
+        Bank::start(settings, database.writer().recording_timeline(), appended, unsupported_event, bank_tasks.token());
     executors.into_iter().for_each(|executor| bank_tasks.add("executor", executor));
     if let Some(retention_days) = NonZeroU16::new(config.idempotency_retention_days) {
         let deletion = KeyDeletion::new(database.key_deletion(), partitions, retention_days);

@@ -67,7 +67,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let appended = partitions.all().map(|_| watch::channel(0).1).collect();
-    let reader = EventReader::new(database.log_pages(partitions), partitions);
+    let reader = EventReader::new(database.log_pages(partitions), database.feed(), partitions);
     let feed = Feed::new(reader, database.feed(), appended, shutdown.clone());
     let audit = Audit::new(queries, partitions);
     let services = Services {

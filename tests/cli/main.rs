@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod access_control;
+mod balancer_without_server;
 mod copy;
 mod crash_recovery;
 mod doctor;
+mod former_primary;
 mod freeze;
 mod generated_clients;
 mod graceful_shutdown;
@@ -18,6 +20,7 @@ mod openapi_conformance;
 mod otlp_collector;
 mod overload;
 mod package_upgrade;
+mod pgbouncer;
 mod rebuild;
 mod role_errors;
 mod roles;

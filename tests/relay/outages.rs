@@ -159,3 +159,57 @@ async fn after_a_failover_the_relay_resumes_at_the_new_primary() {
     let ended = stop(relay).await;
     assert_eq!(count_lines(&ended.stderr, "publishing resumed"), 1, "{}", ended.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_primary_neither_ends_the_relay_nor_is_published() {
+    let (nats, folder) = (Nats::start().await, Folder::empty());
+    let former = PostgresServer::start(&folder).await;
+    let primary = former.standby(&folder).await;
+    let start = async |url: String| {
+        let starting = Passbook::with_database(&url);
+        spawn_blocking(|| starting.start()).await.unwrap()
+    };
+    let relay_of = |url: &str| {
+        let relay = Passbook::with_database(url).argument("relay").argument("nats");
+        relay.set("PASSBOOK_RELAY_NATS_URL", nats.url()).set("PASSBOOK_RELAY_LISTEN", "127.0.0.1:0")
+    };
+    let service = start(former.url()).await;
+    service.client.open_account().await;
+    stop(service).await;
+    let has_opening = async || primary.query_bool("SELECT position = 1 FROM log_head").await;
+    eventually("the opening at the standby", has_opening).await;
+    primary.promote();
+    // The new primary and the stream contain an event that the former primary does not have.
+    let service = start(primary.url()).await;
+    service.client.deposit_ok("published").await;
+    let relay = relay_of(&primary.url());
+    let relay = spawn_blocking(|| relay.start()).await.unwrap();
+    eventually("the deposit", async || nats.last_sequence().await == Some(2)).await;
+    stop(relay).await;
+    stop(service).await;
+
+    // Only the former primary answers. It may not end the relay, and its own events may not be published.
+    primary.freeze();
+    let service = start(former.url()).await;
+    for key in ["former-1", "former-2"] {
+        service.client.deposit_ok(key).await;
+    }
+    stop(service).await;
+    let relay = relay_of(&format!("{},{}", former.url(), primary.url()));
+    let relay = spawn_blocking(|| relay.start()).await.unwrap();
+    let is_waiting = async || relay.process.stderr().contains("does not answer and may be the primary");
+    eventually("the relay to wait for the primary", is_waiting).await;
+    assert_eq!(nats.last_sequence().await, Some(2), "an event of the former primary was published");
+
+    primary.thaw();
+    let service = start(primary.url()).await;
+    service.client.deposit_ok("after").await;
+    eventually("the next deposit", async || nats.last_sequence().await == Some(3)).await;
+    for (position, message) in (1..).zip(nats.messages(0).await) {
+        let event: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+        let id = event["id"].as_str().unwrap();
+        let is_in_log = format!("SELECT id = '{id}' FROM event WHERE partition = 0 AND position = {position}");
+        assert!(primary.query_bool(&is_in_log).await, "the message at {position} is not in the log");
+    }
+    stop(relay).await;
+}

@@ -30,7 +30,7 @@ use super::{
 use passbook_event_store::{
     Partitions,
     log::{self, ReadSize},
-    unknown_outcome, with_timeout,
+    reader, unknown_outcome, with_timeout,
 };
 use passbook_telemetry::metrics::{METRICS, phase};
 
@@ -99,6 +99,8 @@ pub(super) struct Appender {
     gate: UnsupportedEventGate,
     /// The last known heads. The cached accounts are the folds up to them.
     heads: HeadsByPartition,
+    /// The heads that responses of this process rest on. A log without one of them has lost an acknowledged event.
+    acknowledged: HeadsByPartition,
     /// When the heads were read.
     heads_seen_at: HashMap<i16, Instant>,
     /// The recorded keys of the batches of clients that were prepared last.
@@ -128,6 +130,7 @@ impl Appender {
             cache,
             gate,
             heads: HeadsByPartition::new(),
+            acknowledged: HeadsByPartition::new(),
             heads_seen_at: HashMap::new(),
             batch_keys: RecordedKeys::new(),
             locked_batches: 0,
@@ -152,6 +155,31 @@ impl Appender {
     pub(super) fn force_locked_path(&mut self) {
         self.locked_batches = LOCKED_BATCHES_AFTER_CONFLICT;
         self.confirmed.clear();
+    }
+
+    /// Checks on a new connection that the log contains the events that this process has acknowledged. After a restore, or a failover
+    /// to a standby that did not have them, it does not: that is logged, and the cached accounts are discarded.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub(super) async fn check_history(&mut self, connection: &mut PgConnection) -> Result<(), StorageError> {
+        let mut lost = Vec::new();
+        for (partition, acknowledged) in self.acknowledged.iter().filter(|(_, head)| head.position > 0) {
+            let reading = reader::hash_at(connection, *partition, acknowledged.position);
+            let found = with_timeout(STATEMENT_TIMEOUT, reading).await?;
+            if found.as_deref() != Some(&acknowledged.hash[..]) {
+                let head = with_timeout(STATEMENT_TIMEOUT, log::head(connection, *partition)).await?;
+                lost.push((*partition, acknowledged.position, head.position));
+            }
+        }
+        for (partition, position, head) in lost {
+            METRICS.lost_heads.inc();
+            tracing::error!(partition, position, head, "log has another history; acknowledged events are missing");
+            self.acknowledged.remove(&partition);
+            self.heads.remove(&partition);
+            self.cache.clear();
+        }
+        Ok(())
     }
 
     fn takes_locked_path(&self, batch: &[Pending]) -> bool {
@@ -431,6 +459,7 @@ impl Appender {
             self.heads.clear();
         }
         self.heads_seen_at.extend(heads.keys().map(|partition| (*partition, Instant::now())));
+        self.acknowledged.extend(heads.iter().map(|(partition, head)| (*partition, head.clone())));
         self.heads.extend(heads);
         AppendOutcome::Committed(CommittedBatch { results: decided.results, events })
     }

@@ -31,7 +31,7 @@ use super::{
     unsupported_event::UnsupportedEventGate,
 };
 use passbook_domain::{AccountCommand, Command};
-use passbook_event_store::{Partitions, PrimaryConnector, timestamp, with_timeout};
+use passbook_event_store::{FailoverWatch, Partitions, PrimaryConnector, log_if_unreachable, timestamp, with_timeout};
 use passbook_telemetry::metrics::{METRICS, phase};
 use passbook_telemetry::trace::{self, TARGET};
 
@@ -79,6 +79,7 @@ pub(super) struct Executor {
     /// Accounts that are folded beside this executor.
     rebuilds: StateRebuilds,
     connection: Option<PgConnection>,
+    failovers: FailoverWatch,
     appender: Appender,
     /// An append of unknown outcome. It must be resolved before the next append is sent.
     unknown: Option<UnknownAppend>,
@@ -136,7 +137,8 @@ impl Executor {
         let appender = Appender::new(partitions, scope, snapshot_every, cache, gate);
         let availability = Availability::new(outage);
         let rebuilds = StateRebuilds::new(shared.rebuilds.clone());
-        Self { shared, queue, rebuilds, connection: None, appender, unknown: None, availability, clock }
+        let failovers = shared.primary.failover_watch();
+        Self { shared, queue, rebuilds, connection: None, failovers, appender, unknown: None, availability, clock }
     }
 
     /// Runs until shutdown, or until the last handle to the bank is dropped. It answers all accepted commands before it ends.
@@ -158,8 +160,9 @@ impl Executor {
         }
     }
 
-    /// Waits for commands; `None` after shutdown, when the queue is empty. While the database is unavailable, or the log contains
-    /// an event of a newer release, it sends probes. Without them an outage would not end while no client sends a command.
+    /// Waits for commands; `None` after shutdown, when the queue is empty. It sends probes while the database is unavailable, while the
+    /// log contains an event of a newer release, and after a failover. Otherwise an outage would not end, and a lost event would not be
+    /// noticed, while no client sends a command.
     async fn next_batch(&mut self) -> Option<Vec<Pending>> {
         loop {
             let is_failing = self.availability.is_failing();
@@ -170,6 +173,7 @@ impl Executor {
                 () = self.shared.shutdown.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 () = sleep(RETRY_MAX), if is_failing => self.probe().await,
                 () = self.shared.gate.tripped(), if !is_failing => self.probe().await,
+                () = self.failovers.failover(), if !is_failing => self.probe().await,
             }
         }
     }
@@ -230,6 +234,11 @@ impl Executor {
     /// only if all calls on it succeeded. Commands that wait behind a slow step are rejected.
     async fn attempt(&mut self, part: &mut Part) -> Result<AppendOutcome, StorageError> {
         let accepts_more = mem::take(&mut part.accepts_more);
+        if self.failovers.has_failed_over() {
+            // The former primary may still accept writes.
+            self.connection = None;
+            self.appender.force_locked_path();
+        }
         let mut waiting = WaitingCommands::new(&mut self.queue);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -239,7 +248,9 @@ impl Executor {
                 let connecting = with_timeout(limit, self.shared.primary.connect());
                 // No data was sent, so no error here can mean that Postgres rejects it: the batch must not be split.
                 let unavailable = |error: sqlx::Error| StorageError { kind: Kind::Unavailable, ..error.into() };
-                waiting.run_while_rejecting(connecting).await.map_err(unavailable)?
+                let mut connection = waiting.run_while_rejecting(connecting).await.map_err(unavailable)?;
+                waiting.run_while_rejecting(self.appender.check_history(&mut connection)).await?;
+                connection
             }
         };
         if let Some(unknown) = &self.unknown {
@@ -294,7 +305,9 @@ impl Executor {
     /// Pauses and returns the part for another attempt, or answers its commands if they have waited long enough. During an
     /// outage it also rejects the commands in the queue.
     async fn back_off(&mut self, mut part: Part, error: StorageError) -> Option<Part> {
-        tracing::warn!(failure = error.failure.as_str(), reason = error.reason, "append failed; retrying");
+        if !log_if_unreachable(error.failure, &error.reason) {
+            tracing::warn!(failure = error.failure.as_str(), reason = error.reason, "append failed; retrying");
+        }
         if self.availability.is_outage() {
             self.queue.reject_all(error.outage);
         }

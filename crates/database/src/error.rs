@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::{citus, schema};
+use super::{citus, pooler, schema};
 use passbook_event_store::StorageFailure;
 
 /// The database cannot be used.
@@ -30,6 +30,8 @@ pub enum Error {
     Refused(#[source] sqlx::Error),
     #[error("the database of PASSBOOK_DATABASE_URL does not answer in time: {0}")]
     TimedOut(#[source] sqlx::Error),
+    #[error(transparent)]
+    Pooler(#[from] pooler::Error),
     #[error("a database statement failed: {0}")]
     Unusable(#[source] sqlx::Error),
     #[error("the database server is Postgres {0}, but Passbook needs 15 or later: upgrade the server")]
@@ -43,11 +45,19 @@ pub enum Error {
 impl Error {
     /// A connection that could not be opened.
     pub(super) fn no_connection(error: sqlx::Error) -> Self {
+        if let Some(error) = pooler::Error::of(&error) {
+            return Self::Pooler(error);
+        }
         match StorageFailure::of(&error) {
             StorageFailure::Unreachable => Self::Unreachable(error),
             StorageFailure::Refused => Self::Refused(error),
             StorageFailure::TimedOut => Self::TimedOut(error),
         }
+    }
+
+    /// Replaces an error that a connection pooler caused by a sentence that says what to set.
+    pub(super) fn explained(self) -> Self {
+        pooler::Error::of(&self).map_or(self, Self::Pooler)
     }
 
     /// Whether the database may be available again later without any action of the operator.
@@ -61,6 +71,7 @@ impl Error {
             | Self::InvalidReadUrl
             | Self::TwoUrls
             | Self::UrlFile { .. }
+            | Self::Pooler(_)
             | Self::TooOld(_)
             | Self::Schema(_)
             | Self::Citus(_) => false,

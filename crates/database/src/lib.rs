@@ -6,6 +6,7 @@ mod connect_options;
 pub mod doctor;
 mod error;
 mod key_index;
+mod pooler;
 mod rights;
 mod schema;
 
@@ -179,7 +180,7 @@ impl Database {
         Error: From<E>,
     {
         let mut connection = self.connect(&self.primary).await?;
-        let value = work(&mut connection).await?;
+        let value = work(&mut connection).await.map_err(|error| Error::from(error).explained())?;
         close(connection).await;
         Ok(value)
     }
@@ -209,7 +210,7 @@ impl Database {
         work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, Error> {
         let mut connection = self.connect(&self.writer()).await?;
-        let value = work(&mut connection).await.map_err(Error::Unusable)?;
+        let value = work(&mut connection).await.map_err(|error| Error::Unusable(error).explained())?;
         close(connection).await;
         Ok(value)
     }
@@ -240,12 +241,7 @@ impl Database {
     /// Connections for scans of the whole log, without time limits. Disabled sorts make the planner read the log in the order of
     /// its primary key, so that the first rows come at once.
     pub fn auditor(&self) -> PrimaryConnector {
-        let settings = [
-            schema::AS_SERVICE,
-            ("idle_in_transaction_session_timeout", "0"),
-            ("enable_sort", "off"),
-            ("work_mem", "64MB"),
-        ];
+        let settings = [schema::AS_SERVICE, ("enable_sort", "off"), ("work_mem", "64MB")];
         self.primary.with_options(|server| {
             server.application_name("passbook auditor").disable_statement_logging().options(settings)
         })

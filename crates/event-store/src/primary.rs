@@ -1,61 +1,103 @@
 //! Connects to the server that accepts writes. Several servers may be configured. One of them is the primary; a failover makes
-//! another one the primary.
+//! another one the primary. Once a timeline has taken writes, no connection goes back to an older one.
 
 use std::{
+    collections::HashSet,
+    future::pending,
     io,
     ops::Range,
-    sync::{Arc, Once, Weak},
+    sync::{Arc, Mutex, Once, PoisonError},
     time::{Duration, Instant},
 };
 
 use super::{
     confirmation::confirm,
-    session::{check_session, checked_pool_options},
+    failure::StorageFailure,
+    outage_log::{log_if_unreachable, log_reached},
+    primary_search::{Candidate, Search, Seen, search},
+    server::{self, Identity, judge},
 };
-use futures_util::future::select_ok;
-use passbook_telemetry::supervision;
-use sqlx::{
-    Connection, PgConnection, PgPool, Result,
-    postgres::{PgConnectOptions, PgPoolOptions},
-    query_scalar,
-};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use passbook_telemetry::metrics::METRICS;
+use sqlx::{PgConnection, Result, postgres::PgConnectOptions};
+use tokio::{sync::watch, time::timeout};
 
-/// How long a connection attempt may take. A connection that opens within this time after a failover may lead to the former
-/// primary, because its attempt may have started before.
-const CONNECTING_MAX: Duration = Duration::from_secs(2);
-/// How often the primary is searched for while nothing is written.
-const WATCH_INTERVAL_MS: u64 = 2_000;
-/// The time limit of one such search.
-const FIND_MS_MAX: u64 = 5_000;
+/// How long a new connection waits for the other servers after the first one that can be the primary.
+const ANSWER_GRACE: Duration = Duration::from_millis(200);
+/// The time limit of a search that waits for every server, and how long it waits after the first one.
+pub(super) const FIND_MS_MAX: u64 = 5_000;
+pub(super) const FIND_GRACE: Duration = Duration::from_secs(2);
+/// How long recording a timeline may take.
+const RECORD_MAX: Duration = Duration::from_millis(500);
 
 /// Connects to the configured server that accepts writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PrimaryConnector {
-    servers: Vec<PgConnectOptions>,
-    /// The index of the server that accepted writes last. All clones share it.
-    primary: Arc<watch::Sender<usize>>,
-    /// Starts [`watch_primary`] once for all clones.
-    watch_started: Arc<Once>,
+    pub(super) servers: Vec<PgConnectOptions>,
+    /// All clones share it.
+    pub(super) shared: Arc<Shared>,
     /// The partitions whose rows each new connection confirms.
-    confirmed: Option<Range<i16>>,
+    pub(super) confirmed: Option<Range<i16>>,
+    /// Whether a new timeline is recorded in the database.
+    records_timeline: bool,
     /// Whether the partitions lie on the nodes of a Citus cluster.
     is_distributed: bool,
+}
+
+/// What the clones of a connector share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) primary: watch::Sender<Primary>,
+    /// The former primaries that were reported, by index and timeline.
+    reported: Mutex<HashSet<(usize, i64)>>,
+    /// Starts the task that watches for failovers once for all clones.
+    pub(super) watch_started: Once,
+}
+
+/// The server that accepted writes last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Primary {
+    /// Its index in the list of servers.
+    pub(super) index: usize,
+    /// `None` before the first connection, and for a server without timelines.
+    pub(super) identity: Option<Identity>,
+    /// Whether a connection was opened.
+    pub(super) is_found: bool,
+    /// The time of the last failover.
+    pub(super) since: Option<Instant>,
+}
+
+/// The primary, as a search found it.
+pub(super) struct Found {
+    pub(super) connection: PgConnection,
+    pub(super) identity: Option<Identity>,
+    /// Former primaries that accept writes.
+    pub(super) former: Vec<Candidate>,
+    all_answered: bool,
+}
+
+/// A connection to the primary, after every server was asked.
+#[derive(Debug)]
+pub struct VerifiedPrimary {
+    /// The connection.
+    pub connection: PgConnection,
+    /// Whether every configured server has answered. One that has not may be the primary.
+    pub all_answered: bool,
 }
 
 impl PrimaryConnector {
     /// Creates a connector to one server or to several. `servers` must not be empty.
     pub fn new(servers: Vec<PgConnectOptions>) -> Self {
-        Self {
-            servers,
-            primary: Arc::new(watch::Sender::new(0)),
-            watch_started: Arc::new(Once::new()),
-            confirmed: None,
-            is_distributed: false,
-        }
+        let shared = Shared {
+            primary: watch::Sender::new(Primary::default()),
+            reported: Mutex::default(),
+            watch_started: Once::new(),
+        };
+        Self::sharing(Arc::new(shared), servers)
+    }
+
+    /// Creates a connector that shares the primary with others.
+    pub(super) fn sharing(shared: Arc<Shared>, servers: Vec<PgConnectOptions>) -> Self {
+        Self { servers, shared, confirmed: None, records_timeline: false, is_distributed: false }
     }
 
     /// Returns a connector to the same servers with changed connection options.
@@ -71,6 +113,12 @@ impl PrimaryConnector {
         Self { confirmed: Some(partitions), ..self.clone() }
     }
 
+    /// Returns a connector that records the timeline of each new primary in the database. For connections that write the log.
+    #[must_use]
+    pub fn recording_timeline(&self) -> Self {
+        Self { records_timeline: true, ..self.clone() }
+    }
+
     /// Returns a connector that knows whether the partitions lie on the nodes of a Citus cluster.
     #[must_use]
     pub fn distributed(&self, is_distributed: bool) -> Self {
@@ -83,124 +131,149 @@ impl PrimaryConnector {
         self.is_distributed
     }
 
-    /// Connects to the server that accepts writes. With several servers, all are tried at once, so that one that does not
-    /// respond causes no delay.
+    /// Connects to the server that accepts writes and has the highest timeline. All servers are asked at once, and one that does
+    /// not respond causes little delay.
     ///
     /// # Errors
-    /// No server can be reached, none accepts writes, or a session setting is not the requested one.
+    /// No server can be reached, none is the primary, or a session setting is not the requested one.
     pub async fn connect(&self) -> Result<PgConnection> {
-        let mut connection = self.connect_to_primary().await?;
+        let found = self.find(ANSWER_GRACE).await;
+        match &found {
+            Ok(_) => log_reached(),
+            Err(error) => {
+                log_if_unreachable(StorageFailure::of(error), error);
+            }
+        }
+        self.confirm(found?.connection).await
+    }
+
+    /// Connects as [`Self::connect`], but waits longer for the answer of every server. For a reader that found another history of
+    /// the log: a former primary may have shown it.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], and if the search takes too long.
+    pub async fn connect_verified(&self) -> Result<VerifiedPrimary> {
+        let found = with_timeout(Duration::from_millis(FIND_MS_MAX), self.find(FIND_GRACE)).await?;
+        Ok(VerifiedPrimary { connection: self.confirm(found.connection).await?, all_answered: found.all_answered })
+    }
+
+    async fn confirm(&self, mut connection: PgConnection) -> Result<PgConnection> {
         if let Some(partitions) = &self.confirmed {
             confirm(&mut connection, partitions.clone()).await?;
         }
         Ok(connection)
     }
 
-    async fn connect_to_primary(&self) -> Result<PgConnection> {
-        let [only] = &self.servers[..] else {
-            let attempts = self.servers.iter().enumerate();
-            let attempts = attempts.map(|(index, server)| Box::pin(connect_if_writable(index, server)));
-            let ((index, connection), _) = select_ok(attempts).await?;
-            self.primary.send_if_modified(|primary| std::mem::replace(primary, index) != index);
-            return Ok(connection);
-        };
-        connect_checked(only).await
+    /// Searches for the primary, and makes it the one that all clones use.
+    pub(super) async fn find(&self, grace: Duration) -> Result<Found> {
+        let known = *self.shared.primary.borrow();
+        // The first connection of a process does not know yet which timeline took writes.
+        let grace = if known.is_found { grace } else { FIND_GRACE };
+        // A single server may be replaced by a restored one of another cluster.
+        let identity = known.identity.filter(|_| self.servers.len() > 1);
+        let Search { primary, former, is_complete } =
+            search(&self.servers, Seen { index: known.index, identity }, grace).await;
+        let mut primary = primary?;
+        self.advance(primary.index, primary.identity)?;
+        if self.records_timeline {
+            record(&mut primary).await?;
+        }
+        let Candidate { connection, identity, .. } = primary;
+        Ok(Found { connection, identity, former, all_answered: is_complete })
+    }
+
+    /// Makes a server the primary of all clones, unless another connection found a higher timeline meanwhile.
+    fn advance(&self, index: usize, identity: Option<Identity>) -> Result<()> {
+        let mut judged = Ok(());
+        self.shared.primary.send_if_modified(|primary| {
+            judged = judge(identity, None, primary.identity);
+            if judged.is_err() {
+                return false;
+            }
+            let is_other_timeline = identity.is_some() && primary.identity.is_some_and(|known| Some(known) != identity);
+            let is_other_server = primary.index != index;
+            let is_failover = is_other_server || is_other_timeline;
+            let was_found = primary.is_found;
+            let since = if is_failover { Some(Instant::now()) } else { primary.since };
+            *primary = Primary { index, identity: identity.or(primary.identity), is_found: true, since };
+            let (server, timeline) = (index + 1, identity.map(|identity| identity.timeline));
+            match is_other_server && was_found {
+                true => tracing::warn!(server, timeline, "another server accepts writes; connecting to it"),
+                false if is_other_timeline => {
+                    tracing::warn!(server, timeline, "primary has a new timeline; connecting again")
+                }
+                false => {}
+            }
+            is_failover
+        });
+        Ok(judged?)
+    }
+
+    /// Logs the former primaries that accept writes, once for each server and timeline. Records there that a newer timeline took
+    /// writes: a process that starts while only such a server answers then does not write to it.
+    pub(super) async fn report_former(&self, former: Vec<Candidate>, newest: Option<Identity>) {
+        METRICS.former_primaries.set(former.len() as i64);
+        for mut candidate in former {
+            let Some((identity, newest)) = candidate.identity.zip(newest) else { continue };
+            let is_first = {
+                let mut reported = self.shared.reported.lock().unwrap_or_else(PoisonError::into_inner);
+                reported.insert((candidate.index, identity.timeline))
+            };
+            if is_first {
+                let (server, timeline) = (candidate.index + 1, identity.timeline);
+                tracing::error!(
+                    server,
+                    timeline,
+                    newer = newest.timeline,
+                    "former primary accepts writes; it is not used"
+                );
+            }
+            if candidate.recorded != Some(newest) {
+                let recorded = with_timeout(RECORD_MAX, server::record(&mut candidate.connection, newest)).await;
+                if let Err(error) = recorded {
+                    tracing::debug!(%error, "newer timeline could not be recorded at a former primary");
+                }
+            }
+        }
     }
 
     /// Watches for failovers. A task that keeps a connection for long must replace it after a failover, even if the former
     /// primary still responds.
     pub fn failover_watch(&self) -> FailoverWatch {
-        FailoverWatch(self.primary.subscribe())
-    }
-
-    /// Creates a pool of connections to the primary. After a failover the pool drops its old connections, even if the former
-    /// primary still responds.
-    ///
-    /// With several servers it spawns tasks, so it must be called within a Tokio runtime.
-    pub fn pool(&self, options: PgPoolOptions) -> PgPool {
-        let primary = self.servers[*self.primary.borrow()].clone();
-        let options = checked_pool_options(options, &primary, self.confirmed.clone());
-        if self.servers.len() == 1 {
-            return options.connect_lazy_with(primary);
-        }
-        let watch = watch_primary(self.servers.clone(), Arc::downgrade(&self.primary));
-        let watch_task = || drop(supervision::spawn("primary watch", watch));
-        self.watch_started.call_once(watch_task);
-        let (retargeted, last_retarget) = watch::channel(None::<Instant>);
-        let options = options.before_acquire(move |_, connection| {
-            let leads_to_primary =
-                last_retarget.borrow().is_none_or(|at| connection.age + CONNECTING_MAX < at.elapsed());
-            Box::pin(async move { Ok(leads_to_primary) })
-        });
-        let pool = options.connect_lazy_with(primary);
-        let retarget = retarget_pool(self.servers.clone(), self.primary.subscribe(), pool.clone(), retargeted);
-        supervision::spawn("pool retarget", retarget);
-        pool
+        FailoverWatch(self.shared.primary.subscribe())
     }
 }
 
 /// Reports whether a failover happened since the last check.
-pub struct FailoverWatch(watch::Receiver<usize>);
+pub struct FailoverWatch(watch::Receiver<Primary>);
 
 impl FailoverWatch {
-    /// Whether another server became the primary since the last call.
+    /// Whether another server or another timeline took writes since the last call.
     pub fn has_failed_over(&mut self) -> bool {
         let has_failed_over = self.0.has_changed().unwrap_or(false);
         self.0.mark_unchanged();
         has_failed_over
     }
-}
 
-/// Connects, and checks the session settings.
-async fn connect_checked(server: &PgConnectOptions) -> Result<PgConnection> {
-    let mut connection = PgConnection::connect_with(server).await?;
-    check_session(&mut connection, server).await?;
-    Ok(connection)
-}
-
-async fn connect_if_writable(index: usize, server: &PgConnectOptions) -> Result<(usize, PgConnection)> {
-    let mut connection = connect_checked(server).await?;
-    let is_read_only = query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "is_read_only!""#);
-    if is_read_only.fetch_one(&mut connection).await? {
-        let message = "no server that responds accepts writes";
-        return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, message).into());
-    }
-    Ok((index, connection))
-}
-
-/// Searches for the primary at intervals, because an instance that only reads would not notice a failover. Ends when the last
-/// connector is dropped.
-async fn watch_primary(servers: Vec<PgConnectOptions>, primary: Weak<watch::Sender<usize>>) {
-    loop {
-        sleep(Duration::from_millis(WATCH_INTERVAL_MS)).await;
-        let Some(primary) = primary.upgrade() else { return };
-        let watch_started = Arc::new(Once::new());
-        let connector = PrimaryConnector {
-            servers: servers.clone(),
-            primary,
-            watch_started,
-            confirmed: None,
-            is_distributed: false,
-        };
-        if let Ok(connection) = with_timeout(Duration::from_millis(FIND_MS_MAX), connector.connect()).await {
-            // Best effort: the connection is closed either way.
-            let _ = connection.close().await;
+    /// Waits for the next failover. The next call of [`Self::has_failed_over`] still reports it.
+    pub async fn failover(&mut self) {
+        match self.0.changed().await {
+            Ok(()) => self.0.mark_changed(),
+            Err(_) => pending().await,
         }
     }
 }
 
-/// Points the pool to each new primary. Ends when the last connector is dropped.
-async fn retarget_pool(
-    servers: Vec<PgConnectOptions>,
-    mut primary: watch::Receiver<usize>,
-    pool: PgPool,
-    retargeted: watch::Sender<Option<Instant>>,
-) {
-    while primary.changed().await.is_ok() {
-        let index = *primary.borrow_and_update();
-        tracing::warn!(server = index + 1, "another server accepts writes; connecting to it");
-        pool.set_connect_options(servers[index].clone());
-        retargeted.send_replace(Some(Instant::now()));
+/// Records the timeline of the primary in its database, if it is new there. Best effort: a server that cannot write says so to the
+/// next command.
+async fn record(primary: &mut Candidate) -> Result<()> {
+    let Some(identity) = primary.identity.filter(|_| primary.recorded != primary.identity) else { return Ok(()) };
+    match with_timeout(RECORD_MAX, server::record(&mut primary.connection, identity)).await {
+        Err(error @ sqlx::Error::Database(_)) => {
+            tracing::debug!(%error, "timeline could not be recorded");
+            Ok(())
+        }
+        recorded => recorded,
     }
 }
 

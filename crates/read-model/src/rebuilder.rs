@@ -7,7 +7,7 @@
 use std::{collections::HashMap, slice, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
-use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, query, query_scalar};
+use sqlx::{Connection, PgConnection, Postgres, Result, Transaction, query, query_scalar, raw_sql};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use crate::{
     view_builder::ViewBuilders,
     views::account_cache::Purpose,
 };
-use passbook_event_store::{Partitions, PrimaryConnector, StorageFailure, sqlstate, with_timeout};
+use passbook_event_store::{Partitions, PrimaryConnector, StorageFailure, log_if_unreachable, sqlstate, with_timeout};
 
 /// Limit of rows of a retired generation that one transaction deletes.
 const SLICE_ROWS_MAX: i64 = 5_000;
@@ -152,8 +152,11 @@ impl PartitionRebuilder {
 
     async fn reset_after_error(&mut self, error: &sqlx::Error) {
         self.reset();
-        let (failure, sqlstate) = (StorageFailure::of(error).as_str(), sqlstate(error));
-        tracing::warn!(failure, sqlstate = &*sqlstate, %error, partition = self.partition, "rebuild step failed; retrying");
+        let (failure, sqlstate) = (StorageFailure::of(error), sqlstate(error));
+        if !log_if_unreachable(failure, error) {
+            let failure = failure.as_str();
+            tracing::warn!(failure, sqlstate = &*sqlstate, %error, partition = self.partition, "rebuild step failed; retrying");
+        }
         // Best effort: the reason is in the log, too.
         let _ = with_timeout(Duration::from_millis(RETRY_MS), self.store_failure(&error.to_string())).await;
     }
@@ -291,10 +294,11 @@ impl PartitionRebuilder {
     async fn check(&self, built: &Checkpoint) -> Result<bool> {
         let Some(projection) = self.projections.projection(built) else { return Ok(false) };
         // Custom plans: the same statements read all rows or those of a few accounts.
-        let options = [("plan_cache_mode", "force_custom_plan"), ("idle_in_transaction_session_timeout", "1min")];
+        let options = [("plan_cache_mode", "force_custom_plan")];
         let mut connection = self.primary.with_options(|connect| connect.options(options)).connect().await?;
         let backend: i32 = query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
         let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        raw_sql("SET LOCAL idle_in_transaction_session_timeout = '1min'").execute(&mut *snapshot).await?;
         let mismatch = tokio::select! {
             mismatch = consistency::compare(&mut snapshot, built, projection) => mismatch?,
             error = backend_disappeared(&self.primary, backend) => return Err(error),

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use passbook_event_store::{EventWithHash, reader, with_timeout};
+use passbook_event_store::{EventWithHash, PrimaryConnector, VerifiedPrimary, reader, with_timeout};
 use passbook_telemetry::supervision;
 
 /// The time limit of each statement of the relay. After it, the database server counts as unavailable.
@@ -51,8 +51,18 @@ pub enum HistoryMismatch {
 /// Why the log could not be read from a position.
 #[derive(Debug)]
 pub(super) enum ReadError {
-    History(HistoryMismatch),
+    /// The log does not contain the event with the expected hash; the hash is `None` if it is unknown.
+    History(HistoryMismatch, Option<Vec<u8>>),
     Storage(sqlx::Error),
+}
+
+impl HistoryMismatch {
+    /// The position of the event that the log does not contain.
+    pub(super) fn position(self) -> i64 {
+        match self {
+            Self::BeyondHead(position) | Self::DifferentEvent(position) => position,
+        }
+    }
 }
 
 impl From<sqlx::Error> for ReadError {
@@ -76,11 +86,51 @@ pub(super) async fn locate(
     }
     let reading = async { reader::hash_at(&mut *pool.acquire().await?, partition, position).await };
     let hash = with_timeout(STATEMENT_MAX, reading).await?;
-    let hash = hash.ok_or(ReadError::History(HistoryMismatch::BeyondHead(position)))?;
-    match expected_hash.is_none_or(|expected| expected == hash) {
-        true => Ok(LogPosition { position, hash }),
-        false => Err(ReadError::History(HistoryMismatch::DifferentEvent(position))),
+    match mismatch(position, hash.as_deref(), expected_hash) {
+        None => Ok(LogPosition { position, hash: hash.unwrap_or_default() }),
+        Some(mismatch) => Err(ReadError::History(mismatch, expected_hash.map(<[u8]>::to_vec))),
     }
+}
+
+fn mismatch(position: i64, found: Option<&[u8]>, expected: Option<&[u8]>) -> Option<HistoryMismatch> {
+    match found {
+        None => Some(HistoryMismatch::BeyondHead(position)),
+        Some(found) if expected.is_some_and(|expected| expected != found) => {
+            Some(HistoryMismatch::DifferentEvent(position))
+        }
+        Some(_) => None,
+    }
+}
+
+/// What the primary says about a mismatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The log of the primary has another history.
+    Confirmed,
+    /// The log of the primary contains the event: another server answered before.
+    Refuted,
+    /// The log that was found has another history, but a server did not answer, and may be the primary.
+    Unknown,
+}
+
+/// Reads an event again over a new connection, after every server was asked which one is the primary.
+///
+/// # Errors
+/// The primary cannot be reached.
+pub(super) async fn read_again(
+    primary: &PrimaryConnector,
+    partition: i16,
+    (position, expected): (i64, Option<&[u8]>),
+) -> sqlx::Result<Verdict> {
+    let VerifiedPrimary { mut connection, all_answered } = primary.connect_verified().await?;
+    let found = with_timeout(STATEMENT_MAX, reader::hash_at(&mut connection, partition, position)).await?;
+    // Best effort: the connection is closed either way.
+    let _ = connection.close().await;
+    Ok(match mismatch(position, found.as_deref(), expected) {
+        None => Verdict::Refuted,
+        Some(_) if all_answered => Verdict::Confirmed,
+        Some(_) => Verdict::Unknown,
+    })
 }
 
 /// Reads the page after the event `after`. The same statement reads that event again, which detects another history.
@@ -91,10 +141,12 @@ async fn read_page(pool: &PgPool, partition: i16, after: &LogPosition) -> Page {
     let mut events = with_timeout(STATEMENT_MAX, reading).await?;
     if after.position > 0 {
         if events.is_empty() {
-            return Err(ReadError::History(HistoryMismatch::BeyondHead(after.position)));
+            let expected = Some(after.hash.clone());
+            return Err(ReadError::History(HistoryMismatch::BeyondHead(after.position), expected));
         }
         if LogPosition::from(&events.remove(0)) != *after {
-            return Err(ReadError::History(HistoryMismatch::DifferentEvent(after.position)));
+            let expected = Some(after.hash.clone());
+            return Err(ReadError::History(HistoryMismatch::DifferentEvent(after.position), expected));
         }
     }
     Ok(events)

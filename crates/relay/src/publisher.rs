@@ -15,7 +15,7 @@ use super::{
     in_flight::InFlight,
     jetstream::{JetStream, PublishReply, Replies, StreamTail},
     lag,
-    log_reader::{self, LogPosition, ReadError},
+    log_reader::{self, LogPosition, ReadError, Verdict},
     outage::OutageState,
     settings::Settings,
 };
@@ -43,8 +43,9 @@ pub(super) struct Publisher {
     partition: i16,
     stream_name: String,
     database: PgPool,
-    /// The pool's task that finds a new primary after a failover runs while this value exists.
-    _primary: PrimaryConnector,
+    /// Finds the primary again if the pool shows another history. The pool's task that finds a new primary after a failover runs
+    /// while this value exists.
+    primary: PrimaryConnector,
     shutdown: CancellationToken,
     /// The stream's last position; `None` until it was read from the server.
     published: watch::Sender<Option<i64>>,
@@ -74,7 +75,7 @@ impl Publisher {
             settings,
             partition,
             database: primary.pool(connections),
-            _primary: primary,
+            primary,
             shutdown,
             published: watch::Sender::new(None),
             saved: 0,
@@ -154,7 +155,10 @@ impl Publisher {
                 reply = replies.next(), if !is_idle => self.handle_reply(reply?, in_flight)?,
                 page = pages.recv(), if has_room => {
                     let page = page.ok_or_else(|| AttemptError::Outage("the log reader ended".to_owned()))?;
-                    let page = page.map_err(|error| self.read_error(error))?;
+                    let page = match page {
+                        Ok(page) => page,
+                        Err(error) => return Err(self.read_error(error).await),
+                    };
                     publish_page(stream, &page, in_flight, replies).await?;
                     if is_idle {
                         in_flight.replied_at = Instant::now();
@@ -207,10 +211,14 @@ impl Publisher {
         // The last message was removed, so only the event of the checkpoint can show whether the log has another history.
         if let (None, Some(event)) = (&hash, saved.event.filter(|_| last >= saved.position)) {
             let located = log_reader::locate(&self.database, self.partition, event.position, Some(&event.hash)).await;
-            located.map_err(|error| self.read_error(error))?;
+            if let Err(error) = located {
+                return Err(self.read_error(error).await);
+            }
         }
-        let located = log_reader::locate(&self.database, self.partition, last, hash.as_deref()).await;
-        located.map_err(|error| self.read_error(error))
+        match log_reader::locate(&self.database, self.partition, last, hash.as_deref()).await {
+            Ok(located) => Ok(located),
+            Err(error) => Err(self.read_error(error).await),
+        }
     }
 
     /// The error for a stream that ends before `position`, the position of its checkpoint. It becomes fatal after a delay.
@@ -261,12 +269,24 @@ impl Publisher {
         Ok(())
     }
 
-    fn read_error(&self, error: ReadError) -> AttemptError {
-        match error {
-            ReadError::History(mismatch) => {
+    /// The error of a failed read. Another history is fatal only if the primary confirms it: a former primary may have answered.
+    async fn read_error(&self, error: ReadError) -> AttemptError {
+        let (mismatch, expected) = match error {
+            ReadError::History(mismatch, expected) => (mismatch, expected),
+            ReadError::Storage(error) => return database_outage(error),
+        };
+        let event = (mismatch.position(), expected.as_deref());
+        match log_reader::read_again(&self.primary, self.partition, event).await {
+            Ok(Verdict::Confirmed) => {
                 FatalError::DifferentHistory { stream: self.stream_name.clone(), mismatch }.into()
             }
-            ReadError::Storage(error) => database_outage(error),
+            Ok(Verdict::Refuted) => AttemptError::outage("a former primary has another history", mismatch),
+            Ok(Verdict::Unknown) => AttemptError::outage(
+                "the log and the stream have different histories, but a server of PASSBOOK_DATABASE_URL does not answer and may \
+                 be the primary: start it, or remove it from the list",
+                mismatch,
+            ),
+            Err(error) => database_outage(error),
         }
     }
 }

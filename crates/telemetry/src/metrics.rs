@@ -83,6 +83,10 @@ pub struct Metrics {
     dropped_log_lines: IntCounter,
     /// Panics of request handlers and connections.
     pub request_panics: IntCounter,
+    /// How often the log did not contain an event that this process had acknowledged.
+    pub lost_heads: IntCounter,
+    /// Servers that accept writes although another one has a newer timeline.
+    pub former_primaries: IntGauge,
     /// Restarts of the embedded Postgres.
     pub postgres_restarts: IntCounter,
     /// Messages that the relay published, by `stream`.
@@ -183,6 +187,12 @@ impl Metrics {
             dropped_log_lines: register
                 .counter("log_lines_dropped_total", "Log lines dropped because standard error was read too slowly."),
             request_panics: register.counter("request_panics_total", "Panics of request handlers and connections."),
+            lost_heads: register.counter(
+                "lost_heads_total",
+                "How often the log did not contain an event that this process had acknowledged.",
+            ),
+            former_primaries: register
+                .gauge("former_primaries", "Servers that accept writes although another one has a newer timeline."),
             postgres_restarts: register.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),
             relay_published: register.counters(
                 "relay_published_total",

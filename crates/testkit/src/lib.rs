@@ -23,6 +23,7 @@ mod migrated_folder;
 pub mod nats;
 pub mod own_server;
 pub mod partition_view;
+pub mod pgbouncer;
 pub mod position_tracker;
 pub mod postgres_server;
 pub mod process;

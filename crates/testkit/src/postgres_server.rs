@@ -32,6 +32,7 @@ const PORT: u16 = 5432;
 pub struct PostgresServer {
     folder: PathBuf,
     port: u16,
+    settings: Vec<(&'static str, String)>,
     child: Child,
 }
 
@@ -45,6 +46,11 @@ impl PostgresServer {
     pub async fn with_tcp(folder: &Folder) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self::initialize(folder, port, &[("listen_addresses", "127.0.0.1".to_owned())]).await
+    }
+
+    /// The address for TCP connections.
+    pub fn tcp_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// The URL for a TCP connection.
@@ -65,7 +71,7 @@ impl PostgresServer {
         Self::initialize(folder, port, &settings).await
     }
 
-    async fn initialize(folder: &Folder, port: u16, settings: &[(&str, String)]) -> Self {
+    async fn initialize(folder: &Folder, port: u16, settings: &[(&'static str, String)]) -> Self {
         let home = home(folder, "one");
         let data = home.join("data");
         run(program("initdb").arg("-D").arg(&data).args([
@@ -90,8 +96,50 @@ impl PostgresServer {
         Self::serve(home, PORT, &[]).await
     }
 
-    async fn serve(folder: PathBuf, port: u16, settings: &[(&str, String)]) -> Self {
-        let server = Self { child: launch(&folder, port, settings), folder, port };
+    /// Copies the data of this server into its folder, for [`restore`](Self::restore).
+    pub fn back_up(&self) {
+        let backup = self.folder.join("backup");
+        let mut copy = program("pg_basebackup");
+        copy.arg("-h").arg(&self.folder).args(["-U", "passbook", "-X", "stream", "-c", "fast", "-D"]);
+        run(copy.arg(backup));
+    }
+
+    /// Restores the backup at the same address up to a point that `pg_create_restore_point` named, with the WAL of the old data.
+    /// The server must be stopped.
+    pub async fn restore(&mut self, point: &str) {
+        let [data, old, backup] = ["data", "old", "backup"].map(|name| self.folder.join(name));
+        fs::rename(&data, &old).unwrap();
+        fs::rename(&backup, &data).unwrap();
+        let settings = format!(
+            "restore_command = 'cp {}/pg_wal/%f %p'\nrecovery_target_name = '{point}'\nrecovery_target_action = 'promote'\n",
+            old.display()
+        );
+        for (name, text) in [("postgresql.auto.conf", settings.as_str()), ("recovery.signal", "")] {
+            fs::write(data.join(name), text).unwrap();
+            chown_to_postgres(&data.join(name));
+        }
+        self.recover().await;
+        while self.query_bool("SELECT pg_is_in_recovery()").await {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Stops the server from accepting connections, as a frozen machine does: attempts get no answer. Open connections go on.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Ends [`freeze`](Self::freeze).
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    async fn serve(folder: PathBuf, port: u16, settings: &[(&'static str, String)]) -> Self {
+        let server = Self { child: launch(&folder, port, settings), folder, port, settings: settings.to_vec() };
         server.wait_until_it_accepts_connections().await;
         server
     }
@@ -104,7 +152,7 @@ impl PostgresServer {
 
     /// Starts the server again after [`crash`](Self::crash).
     pub async fn recover(&mut self) {
-        self.child = launch(&self.folder, self.port, &[]);
+        self.child = launch(&self.folder, self.port, &self.settings);
         self.wait_until_it_accepts_connections().await;
     }
 
@@ -125,6 +173,11 @@ impl PostgresServer {
     /// The URL for a TLS connection that verifies the certificate and the host name.
     pub fn tls_url(&self) -> String {
         format!("postgres://passbook@127.0.0.1:{}/passbook?sslmode=verify-full", self.port)
+    }
+
+    /// The folder of the Unix socket, and its port.
+    pub(crate) fn socket(&self) -> (&Path, u16) {
+        (&self.folder, self.port)
     }
 
     fn options(&self, database: &str) -> PgConnectOptions {
@@ -200,6 +253,8 @@ impl Drop for PostgresServer {
     fn drop(&mut self) {
         // SIGQUIT is an immediate shutdown: the data is not needed any more.
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGQUIT);
+        // A frozen server does not handle the signal before.
+        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGCONT);
         let _ = self.child.wait();
     }
 }
@@ -224,11 +279,22 @@ pub fn bin_folder() -> PathBuf {
 
 fn program(name: &str) -> Command {
     let mut command = Command::new(bin_folder().join(name));
+    as_server_user(&mut command);
+    command
+}
+
+/// Makes a command run as the user that runs Postgres.
+pub(crate) fn as_server_user(command: &mut Command) {
     if let Some(user) = user() {
         command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
     }
     command.current_dir("/tmp");
-    command
+}
+
+/// Lets the user that runs Postgres read a file.
+pub(crate) fn make_readable(file: &Path) {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    chown_to_postgres(file);
 }
 
 /// The user that runs Postgres if the test runs as root.

@@ -28,12 +28,22 @@ pub enum Error {
 
 impl Error {
     /// The log fields `failure` and `sqlstate` of an error that is not the caller's.
-    pub(crate) fn storage_failure(&self) -> (&'static str, Cow<'_, str>) {
+    pub(crate) fn storage_failure(&self) -> (StorageFailure, Cow<'_, str>) {
         match self {
-            Self::Storage(error) => (StorageFailure::of(error).as_str(), sqlstate(error)),
+            Self::Storage(error) => (StorageFailure::of(error), sqlstate(error)),
             Self::Busy | Self::VerificationUnfinished { .. } | Self::InvalidCursorPosition(_) => {
-                (StorageFailure::Refused.as_str(), Cow::default())
+                (StorageFailure::Refused, Cow::default())
             }
+        }
+    }
+}
+
+impl InvalidCursorPosition {
+    /// Whether a former primary may have shown another history than the primary has.
+    pub(crate) fn may_be_of_former_primary(&self) -> bool {
+        match self {
+            Self::BeyondHead(_) | Self::OtherHistory(_) => true,
+            Self::OtherPartitions(_) => false,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Pages of recorded events: of the whole log, optionally filtered, and of one account.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 };
 use passbook_domain::EventType;
 use passbook_event_store::{
-    EventWithHash, Partitions, log,
+    EventWithHash, Partitions, PrimaryConnector, log,
     reader::{self, TypeFilter},
     with_timeout,
 };
@@ -23,11 +24,16 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many events are scanned for one page of a frequent type, in all partitions together; more only if the page has more. Such a
 /// page may be short although more events follow.
 const SCAN_EVENTS_MAX: i64 = 10_000;
+/// How many reads are repeated at the same time, each on a connection of its own.
+const REPEATED_READS_MAX: usize = 2;
 
 /// Reads pages of recorded events. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventReader {
     pool: PgPool,
+    /// Finds the primary again if the pool shows another history than a cursor.
+    primary: PrimaryConnector,
+    repeated_reads: Arc<Semaphore>,
     partitions: Partitions,
 }
 
@@ -49,6 +55,12 @@ pub(super) struct PartitionPage {
     pub(super) is_last: bool,
 }
 
+/// A connection to the primary, over which a read is repeated.
+struct RepeatedRead<'a> {
+    connection: PgConnection,
+    _permit: SemaphorePermit<'a>,
+}
+
 /// The part of a partition to read.
 #[derive(Clone, Copy)]
 pub(super) struct PartitionRange {
@@ -59,9 +71,9 @@ pub(super) struct PartitionRange {
 }
 
 impl EventReader {
-    /// Reads through `pool`.
-    pub fn new(pool: PgPool, partitions: Partitions) -> Self {
-        Self { pool, partitions }
+    /// Reads through `pool`. Before a cursor is refused, it is read again over a new connection of `primary`.
+    pub fn new(pool: PgPool, primary: PrimaryConnector, partitions: Partitions) -> Self {
+        Self { pool, primary, repeated_reads: Arc::new(Semaphore::new(REPEATED_READS_MAX)), partitions }
     }
 
     /// How many partitions the log has.
@@ -77,14 +89,38 @@ impl EventReader {
         let other_partitions = InvalidCursorPosition::OtherPartitions(self.partitions.count());
         let after = after.per_partition(self.partitions).ok_or(other_partitions)?;
         with_page_timeout(async {
-            let mut connection = self.pool.acquire().await?;
-            let mut cursors = Vec::new();
-            for (partition, after) in self.partitions.all().zip(after) {
-                cursors.push(self.start_in_partition(&mut connection, partition, after, filter.since).await?);
+            let first = self.cursors(&mut *self.pool.acquire().await?, &after, filter).await;
+            match self.connect_if_in_doubt(&first).await? {
+                None => first,
+                Some(mut repeated) => self.cursors(&mut repeated.connection, &after, filter).await,
             }
-            Ok(Cursor::new(cursors))
         })
         .await
+    }
+
+    async fn cursors(
+        &self,
+        connection: &mut PgConnection,
+        after: &[PartitionCursorParam],
+        filter: &EventFilter,
+    ) -> Result<Cursor, Error> {
+        let mut cursors = Vec::new();
+        for (partition, after) in self.partitions.all().zip(after) {
+            cursors.push(self.start_in_partition(connection, partition, *after, filter.since).await?);
+        }
+        Ok(Cursor::new(cursors))
+    }
+
+    /// Connects to the primary again if the log had another history than a cursor: the pool may still have led to a former primary.
+    /// `None` if there is no doubt.
+    async fn connect_if_in_doubt<T>(&self, first: &Result<T, Error>) -> Result<Option<RepeatedRead<'_>>, Error> {
+        let Err(Error::InvalidCursorPosition(error)) = first else { return Ok(None) };
+        if !error.may_be_of_former_primary() {
+            return Ok(None);
+        }
+        let Ok(permit) = self.repeated_reads.acquire().await else { return Ok(None) };
+        let connection = self.primary.connect_verified().await?.connection;
+        Ok(Some(RepeatedRead { connection, _permit: permit }))
     }
 
     async fn start_in_partition(
@@ -110,42 +146,55 @@ impl EventReader {
     /// The log no longer contains the events of `after`, or the database failed.
     pub async fn page(&self, after: &Cursor, filter: &EventFilter, limit: i64) -> Result<LogPage, Error> {
         with_page_timeout(async {
-            let mut connection = self.pool.acquire().await?;
-            let mut page = LogPage { events: vec![], next: after.clone(), is_last: true };
-            let mut left = limit;
-            let mut unfinished = self.rotated_partitions(after);
-            let mut share = (limit / i64::from(self.partitions.count())).max(1);
-            while left > 0 && !unfinished.is_empty() {
-                let mut still_unfinished = Vec::new();
-                for partition in unfinished {
-                    let range = PartitionRange { partition, after: page.next.at(partition), limit: share.min(left) };
-                    let is_last = range.limit > 0 && {
-                        let read = self.partition_page(&mut connection, range, filter).await?;
-                        left -= read.events.len() as i64;
-                        page.events.extend(read.events);
-                        page.next.advance(partition, read.next);
-                        read.is_last
-                    };
-                    if !is_last {
-                        still_unfinished.push(partition);
-                    }
-                }
-                page.is_last = still_unfinished.is_empty();
-                // A page of one type gets no second round, because it may have scanned its maximum already.
-                if share >= left || filter.event_type.is_some() {
-                    break;
-                }
-                (unfinished, share) = (still_unfinished, left);
+            let first = self.read_page(&mut *self.pool.acquire().await?, after, filter, limit).await;
+            match self.connect_if_in_doubt(&first).await? {
+                None => first,
+                Some(mut repeated) => self.read_page(&mut repeated.connection, after, filter, limit).await,
             }
-            if self.partitions.is_partitioned() {
-                // Times never decrease along a partition, so the stable sort keeps the order within it.
-                page.events.sort_by_key(|event| (event.recorded_at, event.partition));
-            }
-            // If `since` is in the future, the page starts at the head, and events before `since` may follow.
-            page.events.retain(|event| filter.since.is_none_or(|since| event.recorded_at >= since));
-            Ok(page)
         })
         .await
+    }
+
+    async fn read_page(
+        &self,
+        connection: &mut PgConnection,
+        after: &Cursor,
+        filter: &EventFilter,
+        limit: i64,
+    ) -> Result<LogPage, Error> {
+        let mut page = LogPage { events: vec![], next: after.clone(), is_last: true };
+        let mut left = limit;
+        let mut unfinished = self.rotated_partitions(after);
+        let mut share = (limit / i64::from(self.partitions.count())).max(1);
+        while left > 0 && !unfinished.is_empty() {
+            let mut still_unfinished = Vec::new();
+            for partition in unfinished {
+                let range = PartitionRange { partition, after: page.next.at(partition), limit: share.min(left) };
+                let is_last = range.limit > 0 && {
+                    let read = self.partition_page(connection, range, filter).await?;
+                    left -= read.events.len() as i64;
+                    page.events.extend(read.events);
+                    page.next.advance(partition, read.next);
+                    read.is_last
+                };
+                if !is_last {
+                    still_unfinished.push(partition);
+                }
+            }
+            page.is_last = still_unfinished.is_empty();
+            // A page of one type gets no second round, because it may have scanned its maximum already.
+            if share >= left || filter.event_type.is_some() {
+                break;
+            }
+            (unfinished, share) = (still_unfinished, left);
+        }
+        if self.partitions.is_partitioned() {
+            // Times never decrease along a partition, so the stable sort keeps the order within it.
+            page.events.sort_by_key(|event| (event.recorded_at, event.partition));
+        }
+        // If `since` is in the future, the page starts at the head, and events before `since` may follow.
+        page.events.retain(|event| filter.since.is_none_or(|since| event.recorded_at >= since));
+        Ok(page)
     }
 
     /// All partitions, beginning with another one for each page, so that short pages do not favour one partition.

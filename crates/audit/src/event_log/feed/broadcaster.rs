@@ -23,7 +23,7 @@ use crate::event_log::{
     error::Error,
     reader::{PartitionRange, read_range},
 };
-use passbook_event_store::{FailoverWatch, Partitions, PrimaryConnector, log, with_timeout};
+use passbook_event_store::{FailoverWatch, Partitions, PrimaryConnector, log, log_if_unreachable, with_timeout};
 use passbook_telemetry::supervision;
 
 /// How many chunks a subscriber may be behind the newest one.
@@ -98,6 +98,8 @@ struct PollingTask {
     chunks: broadcast::Sender<Arc<Chunk>>,
     connection: Option<PgConnection>,
     failovers: FailoverWatch,
+    /// Whether the last poll found another history, which a former primary may have shown.
+    is_in_doubt: bool,
     /// The last events that were broadcast; `None` before the first poll.
     cursor: Option<Cursor>,
     appended: Vec<watch::Receiver<i64>>,
@@ -106,7 +108,7 @@ struct PollingTask {
 impl PollingTask {
     fn new(broadcaster: Arc<Broadcaster>, chunks: broadcast::Sender<Arc<Chunk>>) -> Self {
         let (appended, failovers) = (broadcaster.appended.clone(), broadcaster.primary.failover_watch());
-        Self { broadcaster, chunks, connection: None, failovers, cursor: None, appended }
+        Self { broadcaster, chunks, connection: None, failovers, is_in_doubt: false, cursor: None, appended }
     }
 
     /// Runs until there are no subscribers, the feed is shut down, or the log was replaced by another history. Dropping the
@@ -131,6 +133,7 @@ impl PollingTask {
                 self.connection = None;
             }
             let polled = with_timeout(READ_TIMEOUT, async { Ok(self.poll().await) }).await;
+            let was_in_doubt = std::mem::take(&mut self.is_in_doubt);
             match polled.unwrap_or_else(|timed_out| Err(timed_out.into())) {
                 Ok(true) => {
                     interval_ms = POLL_MS_MIN;
@@ -140,13 +143,21 @@ impl PollingTask {
                     let is_woken = wait_for_append(&mut self.appended, Duration::from_millis(interval_ms)).await;
                     interval_ms = if is_woken { POLL_MS_MIN } else { (interval_ms * 2).min(POLL_MS_MAX) };
                 }
+                Err(Error::InvalidCursorPosition(error)) if !was_in_doubt => {
+                    tracing::debug!(%error, "event feed found another history; reading again at the primary");
+                    self.connection = None;
+                    self.is_in_doubt = true;
+                }
                 Err(Error::InvalidCursorPosition(error)) => {
                     tracing::warn!(%error, "log was replaced by another history; ending the subscribers of the event feed");
                     return;
                 }
                 Err(error) => {
                     let (failure, sqlstate) = error.storage_failure();
-                    tracing::warn!(failure, sqlstate = &*sqlstate, %error, "event feed could not read the log; retrying");
+                    if !log_if_unreachable(failure, &error) {
+                        let failure = failure.as_str();
+                        tracing::warn!(failure, sqlstate = &*sqlstate, %error, "event feed could not read the log; retrying");
+                    }
                     self.connection = None;
                     sleep(Duration::from_millis(RETRY_MS)).await;
                 }
@@ -158,6 +169,10 @@ impl PollingTask {
     async fn poll(&mut self) -> Result<bool, Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
+            None if self.is_in_doubt => {
+                let verified = self.broadcaster.primary.connect_verified().await?;
+                self.connection.insert(verified.connection)
+            }
             None => self.connection.insert(self.broadcaster.primary.connect().await?),
         };
         let partitions = self.broadcaster.partitions;
