@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use sqlx::{Connection, PgConnection, Result};
+use sqlx::{Connection, PgConnection, Result, raw_sql};
 use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ use passbook_telemetry::supervision;
 const BUILDERS_MAX: usize = 2;
 /// When the server ends the transaction of a process that is frozen. It waits for its turn in the transaction, and its lock keeps
 /// nothing but other builders of the same generation from working.
-const IDLE_IN_TRANSACTION: (&str, &str) = ("idle_in_transaction_session_timeout", "1min");
+const IDLE_IN_TRANSACTION: &str = "SET LOCAL idle_in_transaction_session_timeout = '1min'";
 
 /// The connections of the tasks. Clones share them.
 #[derive(Clone)]
@@ -45,11 +45,7 @@ struct Job {
 
 impl ViewBuilders {
     pub(crate) fn new(primary: &PrimaryConnector) -> Self {
-        Self {
-            primary: primary.with_options(|connect| connect.options([IDLE_IN_TRANSACTION])),
-            idle: Arc::default(),
-            turns: Arc::new(Semaphore::new(BUILDERS_MAX)),
-        }
+        Self { primary: primary.clone(), idle: Arc::default(), turns: Arc::new(Semaphore::new(BUILDERS_MAX)) }
     }
 
     /// Closes the connections, because nothing is being built or the primary may have changed.
@@ -129,6 +125,7 @@ impl Job {
     async fn advance(&mut self) -> Result<bool> {
         let mut connection = self.builders.connection().await?;
         let mut transaction = connection.begin().await?;
+        raw_sql(IDLE_IN_TRANSACTION).execute(&mut *transaction).await?;
         let Some(claimed) = generation::claim_building(&mut transaction, &self.checkpoint).await? else {
             // Another instance builds.
             transaction.rollback().await?;

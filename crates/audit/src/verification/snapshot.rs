@@ -3,7 +3,9 @@
 use passbook_event_store::PrimaryConnector;
 use sqlx::{AssertSqlSafe, PgConnection, query_scalar, raw_sql};
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The transaction may be idle for long, while other connections with its snapshot are read.
+const BEGIN: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0";
 
 /// A snapshot of the database. It exists as long as `lookups` is in its transaction.
 pub(super) struct Snapshot {
