@@ -7,7 +7,7 @@ use super::{
 use passbook_audit as audit;
 use passbook_bank::{self as bank, Refusal};
 use passbook_domain::Rejection;
-use passbook_event_store::{StorageFailure, sqlstate};
+use passbook_event_store::{StorageFailure, log_query_if_unreachable, sqlstate};
 use passbook_read_model as read_model;
 
 impl From<bank::Error> for Problem {
@@ -96,7 +96,10 @@ impl From<read_model::Error> for Problem {
                 tracing::error!(%reason, "view is inconsistent");
                 Self::from_code(ErrorCode::InternalError)
             }
-            read_model::Error::Storage(error) => query_failed(StorageFailure::of(&error), &sqlstate(&error), &error),
+            read_model::Error::Storage(error) => {
+                let is_logged = log_query_if_unreachable(&error);
+                query_failed(StorageFailure::of(&error), &sqlstate(&error), &error, is_logged)
+            }
         }
     }
 }
@@ -107,13 +110,18 @@ impl From<audit::Error> for Problem {
             audit::Error::Busy => Self::from_code(ErrorCode::Overloaded),
             audit::Error::VerificationUnfinished { .. } => Self::new(ErrorCode::Overloaded, error.to_string()),
             audit::Error::InvalidCursorPosition(error) => Self::invalid_parameter("after", error.to_string()),
-            audit::Error::Storage(error) => query_failed(StorageFailure::of(&error), &sqlstate(&error), &error),
+            audit::Error::Storage(error) => {
+                let is_logged = log_query_if_unreachable(&error);
+                query_failed(StorageFailure::of(&error), &sqlstate(&error), &error, is_logged)
+            }
         }
     }
 }
 
-fn query_failed(failure: StorageFailure, sqlstate: &str, error: &impl std::fmt::Display) -> Problem {
-    tracing::error!(failure = failure.as_str(), sqlstate, %error, "query failed");
+fn query_failed(failure: StorageFailure, sqlstate: &str, error: &impl std::fmt::Display, is_logged: bool) -> Problem {
+    if !is_logged {
+        tracing::error!(failure = failure.as_str(), sqlstate, %error, "query failed");
+    }
     storage_unavailable(failure.sentence())
 }
 

@@ -21,7 +21,8 @@ use crate::{
     views::{account_cache::Purpose, known_views},
 };
 use passbook_event_store::{
-    FailoverWatch, Partitions, PrimaryConnector, StorageFailure, StreamVersion, sqlstate, timestamp, with_timeout,
+    FailoverWatch, Partitions, PrimaryConnector, StorageFailure, StreamVersion, log_if_unreachable, sqlstate,
+    timestamp, with_timeout,
 };
 use passbook_telemetry::metrics::METRICS;
 
@@ -175,8 +176,11 @@ impl Projector {
     /// Logs the failure of a step and stores it in the checkpoints.
     async fn report_failure(&mut self, error: &sqlx::Error) {
         self.projections.invalidate_caches();
-        let (failure, sqlstate) = (StorageFailure::of(error).as_str(), sqlstate(error));
-        tracing::error!(failure, sqlstate = &*sqlstate, %error, partition = self.partition, "projector batch failed; retrying");
+        let (failure, sqlstate) = (StorageFailure::of(error), sqlstate(error));
+        if !log_if_unreachable(failure, error) {
+            let failure = failure.as_str();
+            tracing::error!(failure, sqlstate = &*sqlstate, %error, partition = self.partition, "projector batch failed; retrying");
+        }
         if let Some(event) = event_of_newer_release(error) {
             self.newer_event.send_replace(Some(event));
         }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::render::{Chunk, Continuation, Rendered, render_page};
 use crate::event_log::{cursor::Cursor, error::Error, reader::EventReader, record::EventFilter};
+use passbook_event_store::log_if_unreachable;
 use passbook_telemetry::metrics::METRICS;
 
 /// How many events of the log are read at once.
@@ -136,7 +137,10 @@ impl Subscriber {
             Err(Error::InvalidCursorPosition(_)) => Step::End,
             Err(error) => {
                 let (failure, sqlstate) = error.storage_failure();
-                tracing::warn!(failure, sqlstate = &*sqlstate, %error, "feed subscriber could not read the log; retrying");
+                if !log_if_unreachable(failure, &error) {
+                    let failure = failure.as_str();
+                    tracing::warn!(failure, sqlstate = &*sqlstate, %error, "feed subscriber could not read the log; retrying");
+                }
                 sleep(Duration::from_millis(RETRY_MS)).await;
                 Step::Nothing
             }
