@@ -79,6 +79,7 @@ mod selective_filters;
 mod snapshots;
 mod statement;
 mod statement_consistency;
+mod statement_formats;
 mod statement_stream;
 mod tampering;
 mod transaction_view;

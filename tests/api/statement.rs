@@ -1,6 +1,6 @@
 //! Account statements: content, formats and refusals.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use passbook_testkit::{ApiClient, App, Response, log::Event, spawn_app, spawn_app_in_one_partition};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,45 +13,79 @@ pub fn path(account: Uuid, query: &str) -> String {
     format!("/v1/accounts/{account}/statement?{query}")
 }
 
-/// The rows of a CSV response as objects by column name.
-pub fn rows(response: &Response) -> Vec<Value> {
+const CSV_COLUMNS: [&str; 10] = [
+    "Date (UTC)",
+    "Transaction",
+    "Amount",
+    "Balance",
+    "Reference",
+    "Counterparty",
+    "Transfer",
+    "Hold",
+    "Version",
+    "Event",
+];
+
+/// The rows of a CSV response, without the byte order mark.
+pub fn rows(response: &Response) -> Vec<Vec<String>> {
     assert!(response.header("content-type").unwrap().starts_with("text/csv"));
-    let mut reader = csv::Reader::from_reader(&*response.bytes);
-    let names = reader.headers().unwrap().clone();
-    let rows = reader.records().map(|row| {
-        let row = row.unwrap();
-        names.iter().zip(row.iter()).map(|(name, cell)| (name.to_owned(), json!(cell))).collect()
-    });
-    rows.map(Value::Object).collect()
+    let bytes = response.bytes.strip_prefix("\u{feff}".as_bytes()).expect("a byte order mark");
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(bytes);
+    reader.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
 }
 
 /// Converts a JSON statement into the rows of its CSV form.
-pub fn as_rows(body: &Value) -> Vec<Value> {
-    let columns = [
-        "kind",
-        "version",
-        "amount",
-        "balance_after",
-        "transfer_id",
-        "counterparty_account_id",
-        "reference",
-        "recorded_at",
-        "event_id",
-    ];
-    let row = |cells: Value| {
-        let cell = |column: &&str| match &cells[*column] {
-            Value::Null => json!(""),
-            Value::String(text) => json!(text),
-            other => json!(other.to_string()),
-        };
-        Value::Object(columns.iter().map(|column| ((*column).to_owned(), cell(column))).collect())
-    };
-    let mut rows = vec![row(json!({"kind": "opening_balance", "balance_after": body["opening_balance"]}))];
-    rows.extend(body["lines"].as_array().unwrap().iter().cloned().map(row));
-    rows.push(row(json!({"kind": "total_in", "amount": body["total_in"]})));
-    rows.push(row(json!({"kind": "total_out", "amount": body["total_out"]})));
-    rows.push(row(json!({"kind": "closing_balance", "balance_after": body["closing_balance"]})));
+pub fn as_rows(body: &Value) -> Vec<Vec<String>> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let money = |minor_units: &Value| major_units(&text(minor_units), &text(&body["currency"]));
+    let row = |cells: [String; 4]| cells.into_iter().chain(vec![String::new(); 6]).collect::<Vec<_>>();
+    let day = |value: &Value| value.as_str().unwrap().parse::<NaiveDate>().unwrap();
+    let last_day = day(&body["to"]).pred_opt().unwrap().max(day(&body["from"])).to_string();
+    let about = [("Account", "account_id"), ("Owner", "owner"), ("Currency", "currency"), ("From", "from"), ("Before", "to")];
+    let mut rows: Vec<Vec<String>> =
+        about.map(|(name, member)| row([name.to_owned(), text(&body[member]), "".into(), "".into()])).into();
+    rows.push(row(Default::default()));
+    rows.push(CSV_COLUMNS.map(str::to_owned).into());
+    rows.push(row([text(&body["from"]), "Opening balance".into(), "".into(), money(&body["opening_balance"])]));
+    for line in body["lines"].as_array().unwrap() {
+        let kind = text(&line["kind"]);
+        let is_debit = ["withdrawal", "transfer_out", "capture", "reversal_out"].contains(&&*kind);
+        let amount = format!("{}{}", if is_debit { "-" } else { "" }, money(&line["amount"]));
+        let label = kind.replace('_', " ");
+        let optional = |member: &str| line[member].as_str().unwrap_or_default().to_owned();
+        rows.push(vec![
+            text(&line["recorded_at"])[..19].replace('T', " "),
+            format!("{}{}", label[..1].to_uppercase(), &label[1..]),
+            amount,
+            money(&line["balance_after"]),
+            optional("reference"),
+            optional("counterparty_account_id"),
+            optional("transfer_id"),
+            optional("hold_id"),
+            text(&line["version"]),
+            text(&line["event_id"]),
+        ]);
+    }
+    let out = money(&body["total_out"]);
+    let out = if out.bytes().any(|digit| digit.is_ascii_digit() && digit != b'0') { format!("-{out}") } else { out };
+    rows.push(row(["".into(), "Money in".into(), money(&body["total_in"]), "".into()]));
+    rows.push(row(["".into(), "Money out".into(), out, "".into()]));
+    rows.push(row([last_day, "Closing balance".into(), "".into(), money(&body["closing_balance"])]));
     rows
+}
+
+/// The digits of minor units with the decimal point of the currency.
+pub fn major_units(minor_units: &str, currency: &str) -> String {
+    let digits = match currency {
+        "JPY" => return minor_units.to_owned(),
+        "KWD" => 3,
+        "CLF" => 4,
+        _ => 2,
+    };
+    let (sign, magnitude) = minor_units.strip_prefix('-').map_or(("", minor_units), |magnitude| ("-", magnitude));
+    let padded = format!("{magnitude:0>width$}", width = digits + 1);
+    let (whole, fraction) = padded.split_at(padded.len() - digits);
+    format!("{sign}{whole}.{fraction}")
 }
 
 /// Asserts the `Vary` header, so that no cache confuses the formats.
@@ -86,6 +120,7 @@ async fn statement_lists_every_movement_oldest_first() {
     for (member, value) in [
         ("account_id", json!(account)),
         ("currency", json!("EUR")),
+        ("owner", json!("anonymous")),
         ("from", json!("0001-01-01")),
         ("to", json!("9999-12-31")),
         ("position", json!("10")),
@@ -206,10 +241,8 @@ async fn csv_is_a_file_with_the_same_rows() {
     let file = format!("attachment; filename=\"statement-{account}-2020-01-01-2199-01-01.csv\"");
     assert_eq!(csv.header("content-disposition"), Some(&*file));
     let text = String::from_utf8(csv.bytes).unwrap();
-    let header =
-        "kind,version,amount,balance_after,transfer_id,counterparty_account_id,reference,recorded_at,event_id\r\n";
-    assert!(text.starts_with(&format!("{header}opening_balance,,,0,,,,,\r\n")), "{text}");
-    assert!(text.ends_with("\r\nclosing_balance,,,158,,,,,\r\n"), "{text}");
+    assert!(text.starts_with(&format!("\u{feff}Account,{account},,,,,,,,\r\nOwner,")), "{text}");
+    assert!(text.ends_with("Closing balance,,1.58,,,,,,\r\n"), "{text}");
 }
 
 #[tokio::test]
@@ -225,9 +258,9 @@ async fn csv_keeps_texts_and_defuses_formulas() {
     }
     let csv =
         client.with_header("accept", "text/csv").get(&path(account, &format!("{ALL_DAYS}&min_position=18"))).await;
-    let cells: Vec<Value> = rows(&csv.expect(200))[1..18].iter().map(|row| row["reference"].clone()).collect();
+    let cells: Vec<String> = rows(&csv.expect(200))[8..25].iter().map(|row| row[4].clone()).collect();
     let defused = formulas.map(|formula| format!("'{formula}"));
-    let expected: Vec<Value> = harmless.map(String::from).iter().chain(&defused).map(|text| json!(text)).collect();
+    let expected: Vec<String> = harmless.map(String::from).into_iter().chain(defused).collect();
     assert_eq!(cells, expected);
 }
 
@@ -237,7 +270,7 @@ async fn format_is_negotiated_by_accept() {
     let account = app.client().open_with_balance(1).await;
     let path = path(account, &format!("{ALL_DAYS}&min_position=1"));
     let get = async |accept| app.client().with_header("accept", accept).get(&path).await;
-    for accept in ["*/*", "application/json", "text/csv;q=0.4, application/json;q=0.5", "text/html, */*;q=0.8", ""] {
+    for accept in ["*/*", "application/json", "text/csv;q=0.4, application/json;q=0.5", "image/png, */*;q=0.8", ""] {
         assert_eq!(get(accept).await.expect(200).header("content-type"), Some("application/json"), "{accept}");
     }
     for accept in
@@ -246,12 +279,12 @@ async fn format_is_negotiated_by_accept() {
         let kind = get(accept).await.expect(200).header("content-type").unwrap().to_owned();
         assert!(kind.starts_with("text/csv"), "{accept}");
     }
-    for accept in ["text/html", "application/pdf, image/*", "text/csv;q=0, application/*;q=0"] {
+    for accept in ["text/plain", "application/pdf, image/*", "text/*;q=0, application/*;q=0"] {
         get(accept).await.expect_problem(406, "not_acceptable");
     }
     // An invalid query is refused before the format is negotiated.
     app.client()
-        .with_header("accept", "text/html")
+        .with_header("accept", "text/plain")
         .get(&format!("/v1/accounts/{account}/statement"))
         .await
         .expect_problem(400, "invalid_parameter");

@@ -94,7 +94,7 @@ async fn account_lifecycle_from_opening_to_closing() {
     browser.wait_until("the totals of the previous period are hidden", "!document.querySelector('.totals')").await;
     browser.click_text("Download CSV").await;
     let statement = browser.download("csv").await;
-    assert!(statement.contains("salary") && statement.contains("closing_balance"), "{statement}");
+    assert!(statement.contains("salary") && statement.contains("Closing balance"), "{statement}");
 
     // The historical view, by version and by time.
     browser.wait_for_text_in("section[aria-labelledby=events]", "✓ Verified").await;

@@ -22,14 +22,18 @@ pub fn digits(currency: Currency) -> u16 {
 
 /// An amount in major units with its currency, such as `125.50 EUR`, `-0.05 EUR` or `500 JPY`.
 pub fn in_major_units(minor_units: i64, currency: Currency) -> String {
+    format!("{} {}", decimal(minor_units.into(), currency), currency.code())
+}
+
+/// An amount or a sum in major units, such as `125.50`, `-0.05` or `500`, with the digits of its currency.
+pub fn decimal(minor_units: i128, currency: Currency) -> String {
     let (sign, magnitude) = (if minor_units < 0 { "-" } else { "" }, minor_units.unsigned_abs());
-    let code = currency.code();
     match digits(currency) {
-        0 => format!("{sign}{magnitude} {code}"),
+        0 => format!("{sign}{magnitude}"),
         digits => {
-            let unit = 10_u64.pow(digits.into());
+            let unit = 10_u128.pow(digits.into());
             let (whole, fraction) = (magnitude / unit, magnitude % unit);
-            format!("{sign}{whole}.{fraction:0width$} {code}", width = digits.into())
+            format!("{sign}{whole}.{fraction:0width$}", width = digits.into())
         }
     }
 }

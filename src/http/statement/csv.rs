@@ -1,78 +1,102 @@
-//! A statement as CSV (RFC 4180) that is safe to open in a spreadsheet.
+//! A statement as CSV for spreadsheets: amounts in major units, UTF-8 with a byte order mark, and no text that is executed.
 
 use std::borrow::Cow;
 
 use csv::{Terminator, WriterBuilder};
 use uuid::Uuid;
 
-use super::body::StatementFormat;
-use passbook_event_store::timestamp;
-use passbook_read_model::transactions::{Totals, TransactionView, statement::Statement};
+use super::{
+    body::{StatementFormat, Unrepresentable},
+    content::{Content, kind_label},
+};
+use passbook_read_model::transactions::{Totals, TransactionView};
 
-const COLUMNS: [&str; 9] = [
-    "kind",
-    "version",
-    "amount",
-    "balance_after",
-    "transfer_id",
-    "counterparty_account_id",
-    "reference",
-    "recorded_at",
-    "event_id",
+/// Spreadsheets take a file that starts with it for UTF-8.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+const COLUMNS: [&str; 10] = [
+    "Date (UTC)",
+    "Transaction",
+    "Amount",
+    "Balance",
+    "Reference",
+    "Counterparty",
+    "Transfer",
+    "Hold",
+    "Version",
+    "Event",
 ];
-const KIND: usize = 0;
+const DATE: usize = 0;
+const TRANSACTION: usize = 1;
 const AMOUNT: usize = 2;
-const BALANCE_AFTER: usize = 3;
+const BALANCE: usize = 3;
 
 /// Writes a statement as CSV.
-pub(super) struct Csv(pub(super) Statement);
+pub(super) struct Csv(pub(super) Content);
 
 type Row<'a> = [Cow<'a, str>; COLUMNS.len()];
 
 impl StatementFormat for Csv {
-    fn content_type(&self) -> &'static str {
-        "text/csv; charset=utf-8; header=present"
-    }
-
-    fn write_head(&mut self, bytes: &mut Vec<u8>) {
-        let opening = summary("opening_balance", BALANCE_AFTER, self.0.opening_balance);
-        write([COLUMNS.map(Cow::from), opening], bytes);
-    }
-
-    fn write_lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>) {
-        write(lines.iter().map(row), bytes);
-    }
-
-    fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) {
-        let rows = [
-            summary("total_in", AMOUNT, total_in),
-            summary("total_out", AMOUNT, total_out),
-            summary("closing_balance", BALANCE_AFTER, self.0.closing_balance),
+    fn write_head(&mut self, bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
+        let Self(content) = self;
+        let period = content.statement.period;
+        bytes.extend(BYTE_ORDER_MARK.as_bytes());
+        let about = [
+            ("Account", content.statement.account_id.to_string()),
+            ("Owner", defused(&content.owner).into_owned()),
+            ("Currency", content.currency.code().to_owned()),
+            ("From", period.from.to_string()),
+            ("Before", period.to.to_string()),
         ];
-        write(rows, bytes);
+        write(about.map(|(name, value)| row([(DATE, name.into()), (TRANSACTION, value.into())])), bytes);
+        let opening = self.balance(period.from.to_string(), "Opening balance", content.statement.opening_balance);
+        write([Row::default(), COLUMNS.map(Cow::from), opening], bytes);
+        Ok(())
+    }
+
+    fn write_lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
+        write(lines.iter().map(|line| self.line(line)), bytes);
+        Ok(())
+    }
+
+    fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
+        let Self(content) = self;
+        let total = |name: &'static str, sum| row([(TRANSACTION, name.into()), (AMOUNT, content.decimal(sum).into())]);
+        let day = content.last_day().to_string();
+        let closing = self.balance(day, "Closing balance", content.statement.closing_balance);
+        write([total("Money in", total_in), total("Money out", -total_out), closing], bytes);
+        Ok(())
     }
 }
 
-fn summary(kind: &str, column: usize, minor_units: impl ToString) -> Row<'_> {
-    let mut row = Row::default();
-    row[KIND] = kind.into();
-    row[column] = minor_units.to_string().into();
-    row
+impl Csv {
+    fn balance(&self, day: String, name: &'static str, minor_units: i64) -> Row<'static> {
+        row([(DATE, day.into()), (TRANSACTION, name.into()), (BALANCE, self.0.decimal(minor_units).into())])
+    }
+
+    fn line<'a>(&self, line: &'a TransactionView) -> Row<'a> {
+        let id = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default().into();
+        [
+            line.recorded_at.format("%Y-%m-%d %H:%M:%S").to_string().into(),
+            kind_label(line).into(),
+            self.0.decimal(line.balance_change()).into(),
+            self.0.decimal(line.balance_after).into(),
+            line.reference.as_deref().map(defused).unwrap_or_default(),
+            id(line.counterparty_account_id),
+            id(line.transfer_id),
+            id(line.hold_id),
+            line.version.to_string().into(),
+            line.event_id.to_string().into(),
+        ]
+    }
 }
 
-fn row(line: &TransactionView) -> Row<'_> {
-    let id = |id: Option<Uuid>| id.map(|id| id.to_string()).unwrap_or_default().into();
-    [
-        Cow::from(&line.kind),
-        line.version.to_string().into(),
-        line.amount.to_string().into(),
-        line.balance_after.to_string().into(),
-        id(line.transfer_id),
-        id(line.counterparty_account_id),
-        line.reference.as_deref().map(defused).unwrap_or_default(),
-        timestamp::format(&line.recorded_at).into(),
-        line.event_id.to_string().into(),
-    ]
+/// A row with these cells.
+fn row<'a, const CELLS: usize>(cells: [(usize, Cow<'a, str>); CELLS]) -> Row<'a> {
+    let mut row = Row::default();
+    for (column, text) in cells {
+        row[column] = text;
+    }
+    row
 }
 
 fn write<'a>(rows: impl IntoIterator<Item = Row<'a>>, bytes: &mut Vec<u8>) {

@@ -5,7 +5,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::body::StatementFormat;
+use super::{
+    body::{StatementFormat, Unrepresentable},
+    content::Content,
+};
 use passbook_event_store::Position;
 use passbook_read_model::{
     MoneySum,
@@ -17,8 +20,7 @@ use passbook_read_model::{
 
 /// Writes a statement as JSON.
 pub(super) struct Json {
-    statement: Statement,
-    position: Position,
+    content: Content,
     has_lines: bool,
 }
 
@@ -32,6 +34,9 @@ pub struct StatementSchema {
     /// Its currency (ISO 4217).
     #[schema(example = "EUR")]
     currency: String,
+    /// The customer who owns the account.
+    #[schema(example = "customer-17")]
+    owner: String,
     /// The first day, in UTC.
     from: NaiveDate,
     /// The day after the last, in UTC.
@@ -60,6 +65,7 @@ pub struct StatementSchema {
 struct Head<'a> {
     account_id: Uuid,
     currency: &'a str,
+    owner: &'a str,
     from: NaiveDate,
     to: NaiveDate,
     opening_balance: i64,
@@ -75,26 +81,24 @@ struct End {
 }
 
 impl Json {
-    pub(super) fn new(statement: Statement, position: Position) -> Self {
-        Self { statement, position, has_lines: false }
+    pub(super) fn new(content: Content) -> Self {
+        Self { content, has_lines: false }
     }
 }
 
 impl StatementFormat for Json {
-    fn content_type(&self) -> &'static str {
-        "application/json"
-    }
-
-    fn write_head(&mut self, bytes: &mut Vec<u8>) {
-        let Statement { account_id, currency, period: Period { from, to }, opening_balance, .. } = &self.statement;
+    fn write_head(&mut self, bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
+        let Content { statement, owner, .. } = &self.content;
+        let Statement { account_id, currency, period: Period { from, to }, opening_balance, .. } = statement;
         let (account_id, from, to, opening_balance) = (*account_id, *from, *to, *opening_balance);
-        write(&Head { account_id, currency, from, to, opening_balance }, bytes);
+        write(&Head { account_id, currency, owner, from, to, opening_balance }, bytes);
         // Removes the closing brace, because further members follow.
         bytes.pop();
         bytes.extend(b",\"lines\":[");
+        Ok(())
     }
 
-    fn write_lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>) {
+    fn write_lines(&mut self, lines: &[TransactionView], bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
         for line in lines {
             if self.has_lines {
                 bytes.push(b',');
@@ -102,20 +106,22 @@ impl StatementFormat for Json {
             self.has_lines = true;
             write(line, bytes);
         }
+        Ok(())
     }
 
-    fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) {
+    fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
         let end = End {
             total_in: MoneySum(total_in),
             total_out: MoneySum(total_out),
-            closing_balance: self.statement.closing_balance,
-            position: self.position.clone(),
+            closing_balance: self.content.statement.closing_balance,
+            position: self.content.position.clone(),
         };
         bytes.push(b']');
         let start = bytes.len();
         write(&end, bytes);
         // Replaces the opening brace, because the members belong to the same object.
         bytes[start] = b',';
+        Ok(())
     }
 }
 

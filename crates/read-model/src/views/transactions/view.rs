@@ -125,6 +125,17 @@ pub struct TransactionView {
     pub event_id: Uuid,
 }
 
+impl TransactionView {
+    /// The change of the balance, in minor units.
+    pub fn balance_change(&self) -> i64 {
+        match Kind::direction(&self.kind) {
+            Some(Direction::In) => self.amount,
+            Some(Direction::Out) => -self.amount,
+            None => 0,
+        }
+    }
+}
+
 /// Which transactions of an account a list contains.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Filter {
