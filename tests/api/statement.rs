@@ -41,7 +41,8 @@ pub fn as_rows(body: &Value) -> Vec<Vec<String>> {
     let row = |cells: [String; 4]| cells.into_iter().chain(vec![String::new(); 6]).collect::<Vec<_>>();
     let day = |value: &Value| value.as_str().unwrap().parse::<NaiveDate>().unwrap();
     let last_day = day(&body["to"]).pred_opt().unwrap().max(day(&body["from"])).to_string();
-    let about = [("Account", "account_id"), ("Owner", "owner"), ("Currency", "currency"), ("From", "from"), ("Before", "to")];
+    let about =
+        [("Account", "account_id"), ("Owner", "owner"), ("Currency", "currency"), ("From", "from"), ("Before", "to")];
     let mut rows: Vec<Vec<String>> =
         about.map(|(name, member)| row([name.to_owned(), text(&body[member]), "".into(), "".into()])).into();
     rows.push(row(Default::default()));

@@ -58,7 +58,8 @@ async fn assert_formats(client: &ApiClient, account: Uuid, query: &str) {
     let currency = statement["currency"].as_str().unwrap();
     let money = |minor_units: i64| number(&json!(major_units(&minor_units.to_string(), currency)));
     let lines = statement["lines"].as_array().unwrap();
-    let is_debit = |kind: &Value| ["withdrawal", "transfer_out", "capture", "reversal_out"].contains(&kind.as_str().unwrap());
+    let is_debit =
+        |kind: &Value| ["withdrawal", "transfer_out", "capture", "reversal_out"].contains(&kind.as_str().unwrap());
     let signed = |line: &Value| {
         let amount = line["amount"].as_i64().unwrap();
         money(if is_debit(&line["kind"]) { -amount } else { amount })
@@ -99,7 +100,8 @@ async fn assert_formats(client: &ApiClient, account: Uuid, query: &str) {
 /// An account with movements of every kind, an active hold and a freeze.
 async fn account_with_every_kind(app: &App, currency: &str) -> (ApiClient, Uuid) {
     let client = app.client();
-    let open = |balance: i64| client.open(json!({"currency": currency, "initial_deposit": balance, "owner": "ada & co"}));
+    let open =
+        |balance: i64| client.open(json!({"currency": currency, "initial_deposit": balance, "owner": "ada & co"}));
     let (other, account) = (open(5_000).await.expect(201).id(), open(1_234_567).await.expect(201).id());
     for (number, reference) in REFERENCES.iter().enumerate() {
         let body = json!({"amount": number + 1, "reference": reference});
@@ -119,10 +121,7 @@ async fn account_with_every_kind(app: &App, currency: &str) -> (ApiClient, Uuid)
     let hold_id = placed.text("/hold_id").to_owned();
     let capture = json!({"amount": 40, "final": false});
     client.command(&format!("/v1/accounts/{account}/holds/{hold_id}/capture"), capture).await.expect(201);
-    client
-        .command(&format!("/v1/accounts/{account}/transactions/2/reversal"), json!({"amount": 1}))
-        .await
-        .expect(201);
+    client.command(&format!("/v1/accounts/{account}/transactions/2/reversal"), json!({"amount": 1})).await.expect(201);
     app.wait_until_projected().await;
     (client, account)
 }
@@ -177,8 +176,9 @@ async fn format_is_a_parameter_or_a_media_type() {
         for response in [named, accepted] {
             let found = response.header("content-type").unwrap();
             assert_eq!(found.split(';').next().unwrap(), media_type);
-            let file = extension
-                .map(|extension| format!("attachment; filename=\"statement-{account}-0001-01-01-9999-12-31.{extension}\""));
+            let file = extension.map(|extension| {
+                format!("attachment; filename=\"statement-{account}-0001-01-01-9999-12-31.{extension}\"")
+            });
             assert_eq!(response.header("content-disposition"), file.as_deref());
         }
     }

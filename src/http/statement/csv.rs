@@ -58,7 +58,11 @@ impl StatementFormat for Csv {
         Ok(())
     }
 
-    fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
+    fn write_end(
+        &mut self,
+        Totals { total_in, total_out }: Totals,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Unrepresentable> {
         let Self(content) = self;
         let total = |name: &'static str, sum| row([(TRANSACTION, name.into()), (AMOUNT, content.decimal(sum).into())]);
         let day = content.last_day().to_string();

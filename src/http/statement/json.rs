@@ -109,7 +109,11 @@ impl StatementFormat for Json {
         Ok(())
     }
 
-    fn write_end(&mut self, Totals { total_in, total_out }: Totals, bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
+    fn write_end(
+        &mut self,
+        Totals { total_in, total_out }: Totals,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Unrepresentable> {
         let end = End {
             total_in: MoneySum(total_in),
             total_out: MoneySum(total_out),

@@ -144,10 +144,17 @@ pub async fn get_statement(
         true => available_balance(&app, &statement, &account, &position).await?,
         false => 0,
     };
-    let currency = Currency::from_code(&statement.currency).ok_or_else(|| Problem::from_code(ErrorCode::InternalError))?;
+    let currency =
+        Currency::from_code(&statement.currency).ok_or_else(|| Problem::from_code(ErrorCode::InternalError))?;
     let lines = app.read_model.lines(&statement);
-    let content =
-        Content { statement, currency, owner: account.owner, available_balance, position, created_at: timestamp::now() };
+    let content = Content {
+        statement,
+        currency,
+        owner: account.owner,
+        available_balance,
+        position,
+        created_at: timestamp::now(),
+    };
     statement_response(content, lines, format).await
 }
 

@@ -119,8 +119,7 @@ fn reference(text: &str) -> &str {
 /// The lines of the field 86: the reference, the other account and the transfer. Of a reference that is too long, the end is missing.
 fn information(transaction: &TransactionView, text: &str) -> Vec<String> {
     let ids = [("CPTY", transaction.counterparty_account_id), ("TRF", transaction.transfer_id)];
-    let ids: String =
-        ids.iter().filter_map(|(name, id)| Some(format!("/{name}/{}", id.as_ref()?.simple()))).collect();
+    let ids: String = ids.iter().filter_map(|(name, id)| Some(format!("/{name}/{}", id.as_ref()?.simple()))).collect();
     let length = text.len().min(TEXT_LINES_MAX * TEXT_CHARS_MAX - ids.len());
     let mut text = format!("{}{ids}", &text[..length]);
     if text.is_empty() {

@@ -21,7 +21,9 @@ impl StatementFormat for Ofx {
         let Self(content) = self;
         let mut xml = Xml(bytes);
         xml.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-        xml.raw("<?OFX OFXHEADER=\"200\" VERSION=\"220\" SECURITY=\"NONE\" OLDFILEUID=\"NONE\" NEWFILEUID=\"NONE\"?>\n");
+        xml.raw(
+            "<?OFX OFXHEADER=\"200\" VERSION=\"220\" SECURITY=\"NONE\" OLDFILEUID=\"NONE\" NEWFILEUID=\"NONE\"?>\n",
+        );
         xml.open("OFX");
         xml.open("SIGNONMSGSRSV1");
         xml.open("SONRS");

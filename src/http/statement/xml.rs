@@ -50,9 +50,7 @@ impl Xml<'_> {
 
 /// The text with a replacement for each character that XML 1.0 cannot contain (section 2.2).
 fn representable(text: &str) -> Cow<'_, str> {
-    let is_forbidden = |character: char| {
-        matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
-    };
+    let is_forbidden = |character: char| matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
     match text.contains(is_forbidden) {
         true => text.replace(is_forbidden, "\u{fffd}").into(),
         false => text.into(),
