@@ -102,7 +102,8 @@ async fn account_with_every_kind(app: &App, currency: &str) -> (ApiClient, Uuid)
     let client = app.client();
     let open =
         |balance: i64| client.open(json!({"currency": currency, "initial_deposit": balance, "owner": "ada & co"}));
-    let (other, account) = (open(5_000).await.expect(201).id(), open(1_234_567).await.expect(201).id());
+    let (other, account) =
+        (open(5_000).await.expect(201).uuid("/account_id"), open(1_234_567).await.expect(201).uuid("/account_id"));
     for (number, reference) in REFERENCES.iter().enumerate() {
         let body = json!({"amount": number + 1, "reference": reference});
         client.command(&format!("/v1/accounts/{account}/deposits"), body).await.expect(201);

@@ -209,7 +209,10 @@ async fn backend(testbed: &Testbed, rng: &mut Rng) -> Option<Pid> {
 
 /// The `application_name` of a random use of the database, most often a write.
 fn random_application(rng: &mut Rng) -> &'static str {
-    rng.pick(&["passbook writer", "passbook projector", "passbook writer", "passbook projector", "passbook queries"])
+    let applications =
+        ["passbook writer", "passbook projector", "passbook writer", "passbook projector", "passbook queries"];
+    let picked: &&str = rng.pick(&applications);
+    picked
 }
 
 /// Injects `LateWriteAfterFence` while only one instance runs. No other instance then moves the log head, so only the

@@ -162,7 +162,7 @@ async fn a_dump_is_restored_into_a_fresh_server_without_errors() {
     old.postgres.dump(&dump);
 
     let new = Server::start(&["CREATE ROLE bank LOGIN"]).await;
-    assert_eq!(new.postgres.restore(&dump, &["--no-owner", "--no-privileges"]), "");
+    assert_eq!(new.postgres.restore_dump(&dump, &["--no-owner", "--no-privileges"]), "");
     // Before the migration there is neither the role nor any right.
     assert_error(&new.run("bank", "serve"), "run `CREATE ROLE passbook_service; GRANT passbook_service TO bank;`");
     new.migrate("passbook");
@@ -182,7 +182,7 @@ async fn migrate_completes_a_restore_that_had_no_role_to_grant_to() {
     old.postgres.dump(&dump);
 
     let new = Server::start(&[]).await;
-    let errors = new.postgres.restore(&dump, &[]);
+    let errors = new.postgres.restore_dump(&dump, &[]);
     assert!(errors.contains("role \"passbook_service\" does not exist"), "{errors}");
     new.migrate("passbook");
     new.command("passbook", "serve").start().client.open_account().await;

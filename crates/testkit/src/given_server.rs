@@ -117,7 +117,7 @@ impl GivenServer {
         let database = Database::open(&config(&url_of_database(&self.url, name), &[]).database()).await.unwrap();
         database.migrate().await.unwrap();
         if self.is_citus() {
-            database.distribute().await.unwrap();
+            database.distribute(None).await.unwrap();
         }
         database.close().await;
         for url in self.node_urls() {

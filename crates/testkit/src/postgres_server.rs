@@ -220,7 +220,7 @@ impl PostgresServer {
     }
 
     /// Restores a dump into the database `passbook`, and returns the errors of `pg_restore`.
-    pub fn restore(&self, dump: &Path, options: &[&str]) -> String {
+    pub fn restore_dump(&self, dump: &Path, options: &[&str]) -> String {
         let mut restore = program("pg_restore");
         restore.args(options).arg("-d").arg(self.url()).stdin(File::open(dump).unwrap());
         String::from_utf8(restore.output().unwrap().stderr).unwrap()

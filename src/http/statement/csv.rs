@@ -37,7 +37,7 @@ type Row<'a> = [Cow<'a, str>; COLUMNS.len()];
 
 impl StatementFormat for Csv {
     fn write_head(&mut self, bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
-        let Self(content) = self;
+        let Self(content) = &*self;
         let period = content.statement.period;
         bytes.extend(BYTE_ORDER_MARK.as_bytes());
         let about = [
@@ -63,7 +63,7 @@ impl StatementFormat for Csv {
         Totals { total_in, total_out }: Totals,
         bytes: &mut Vec<u8>,
     ) -> Result<(), Unrepresentable> {
-        let Self(content) = self;
+        let Self(content) = &*self;
         let total = |name: &'static str, sum| row([(TRANSACTION, name.into()), (AMOUNT, content.decimal(sum).into())]);
         let day = content.last_day().to_string();
         let closing = self.balance(day, "Closing balance", content.statement.closing_balance);

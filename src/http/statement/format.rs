@@ -9,7 +9,6 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = StatementFormat)]
-#[expect(missing_docs, reason = "each variant is named like the format")]
 pub enum Format {
     Json,
     Csv,

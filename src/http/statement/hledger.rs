@@ -12,7 +12,7 @@ pub(super) struct Hledger(pub(super) Content);
 
 impl StatementFormat for Hledger {
     fn write_head(&mut self, bytes: &mut Vec<u8>) -> Result<(), Unrepresentable> {
-        let Self(content) = self;
+        let Self(content) = &*self;
         let period = content.statement.period;
         let opening = content.statement.opening_balance;
         let sample = match money::digits(content.currency) {
@@ -63,7 +63,7 @@ impl Hledger {
     }
 
     fn transaction(&self, line: &TransactionView) -> String {
-        let Self(content) = self;
+        let Self(content) = &*self;
         let reference = line.reference.as_deref().map(description).filter(|reference| !reference.is_empty());
         let transfer = line.transfer_id.map(|id| format!(", transfer:{id}")).unwrap_or_default();
         format!(
