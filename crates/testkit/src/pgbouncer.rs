@@ -37,10 +37,13 @@ impl PgBouncer {
         let file = folder.join(&format!("pgbouncer-{port}.ini"));
         fs::write(&file, configuration).unwrap();
         make_readable(&file);
-        let mut command = Command::new(program());
+        // The user that runs Postgres may not be able to enter the folder of the project.
+        let copy = folder.join(&format!("pgbouncer-{port}"));
+        fs::copy(program(), &copy).expect("PgBouncer is not installed: run `scripts/install-deps --test`");
+        let mut command = Command::new(copy);
         as_server_user(&mut command);
         command.arg("-q").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("PgBouncer is not installed: run `scripts/install-deps --test`");
+        let child = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "PgBouncer does not start");
@@ -66,5 +69,5 @@ impl Drop for PgBouncer {
 fn program() -> PathBuf {
     let installed = repository_root().join("target/tools/pgbouncer");
     let candidates = [installed, Path::new("/usr/sbin/pgbouncer").to_path_buf()];
-    candidates.into_iter().find(|path| path.exists()).unwrap_or_else(|| "pgbouncer".into())
+    candidates.into_iter().find(|path| path.exists()).unwrap_or_default()
 }

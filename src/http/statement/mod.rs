@@ -55,7 +55,7 @@ pub struct StatementQuery {
     #[param(example = "2026-02-01", format = Date, required = true, nullable = false)]
     to: Option<String>,
     /// The format. Without it, the header `Accept` decides.
-    #[param(value_type = Option<Format>, nullable = false)]
+    #[param(inline, value_type = Option<Format>, nullable = false)]
     format: Option<String>,
     /// Wait until the view has read up to this position (a `Passbook-Position`), at most 2 s.
     #[param(value_type = Option<PositionText>, nullable = false)]
