@@ -163,8 +163,8 @@ fn tree_of(tokens: &[Token]) -> Result<Statement, ParserError> {
     parser.parse_statement().and_then(|tree| parser.expect_token(&Token::EOF).map(|_| tree))
 }
 
-/// The same statement with `WHERE true` before `ON CONFLICT`. Without it the parser takes the `ON` after the last column of a SELECT
-/// without FROM for the name of that column.
+/// The same statement with `WHERE true` before `ON CONFLICT`. Without it the parser takes `ON` for the name of the last column, if
+/// the SELECT has no FROM.
 fn with_condition(tokens: &[Token]) -> Vec<Token> {
     let words: Vec<String> = tokens.iter().map(plpgsql::word).collect();
     let is_conflict = |at: &usize| {
