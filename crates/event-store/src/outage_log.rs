@@ -53,10 +53,12 @@ impl Outage {
 }
 
 /// Logs that the database cannot be reached, once for each outage. Returns `false` for a failure of another kind, which the
-/// caller logs.
+/// caller logs. A timeout during an outage is a part of it.
 pub fn log_if_unreachable(failure: StorageFailure, error: &dyn Display) -> bool {
-    if failure != StorageFailure::Unreachable {
-        return false;
+    match failure {
+        StorageFailure::Unreachable => {}
+        StorageFailure::TimedOut if lasts() => {}
+        StorageFailure::TimedOut | StorageFailure::Refused => return false,
     }
     let text = error.to_string();
     let error = explanation(&text).unwrap_or(&text);
@@ -71,9 +73,13 @@ pub fn log_if_unreachable(failure: StorageFailure, error: &dyn Display) -> bool 
 /// database by itself: without an outage, other queries may use all of its connections.
 pub fn log_query_if_unreachable(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::PoolTimedOut => OUTAGE.lock().unwrap_or_else(PoisonError::into_inner).lasts(Instant::now()),
+        sqlx::Error::PoolTimedOut => lasts(),
         error => log_if_unreachable(StorageFailure::of(error), error),
     }
+}
+
+fn lasts() -> bool {
+    OUTAGE.lock().unwrap_or_else(PoisonError::into_inner).lasts(Instant::now())
 }
 
 /// Logs the end of an outage whose beginning was logged.

@@ -96,8 +96,8 @@ pub(crate) async fn recorded(connection: &mut PgConnection) -> Result<Option<Ide
     let row = query!("SELECT system_identifier, timeline FROM server_timeline WHERE partition = 0");
     match row.fetch_optional(connection).await {
         Ok(row) => Ok(row.map(|row| Identity { system_identifier: row.system_identifier, timeline: row.timeline })),
-        // The database is not migrated yet, or this user may not read the table.
-        Err(sqlx::Error::Database(_)) => Ok(None),
+        // undefined_table: the database is not migrated yet; insufficient_privilege: this user may not read it.
+        Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P01" | "42501")) => Ok(None),
         Err(error) => Err(error),
     }
 }
