@@ -4,7 +4,7 @@
 PROFILE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help run release test test-partitions test-server chaos fuzz lint bench bench-grow bench-scale replay prepare openapi
+.PHONY: help run release test test-partitions test-core test-server chaos fuzz lint bench bench-grow bench-scale replay prepare openapi
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -24,7 +24,8 @@ test: ## Run every test, against a real Postgres (JOBS=1: one suite after the ot
 
 # The suites of `make test`, the longest first, and the chaos tests beside the API tests, which leave them the most processor time.
 # Two run at a time, because they wait more than they compute.
-SUITES = suite-api suite-chaos suite-cli suite-console suite-partitions suite-benchmarks suite-relay suite-units suite-readme
+SUITES = suite-api suite-chaos suite-cli suite-console suite-partitions suite-benchmarks suite-newest-postgres suite-relay suite-units \
+	suite-readme
 JOBS ?= 2
 # Prints the output of a suite when it ends (GNU make 4).
 OUTPUT_SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -33,6 +34,22 @@ OUTPUT_SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
 THREADS ?= $(shell echo $$(($(PROCESSORS) * 2)))
 suite-chaos: THREADS = $(PROCESSORS)
+
+# The API tests that `make test` repeats on the newest Postgres that scripts/postgres-binaries.txt pins: what the versions of Postgres
+# may do differently. These are plans, roles, locks, errors of lost connections, and every kind of command and view.
+CORE = account_view:: as_of:: batch_atomic:: citus:: daily_balances:: event_log:: hash_chain:: hold_races:: holds:: idempotency:: \
+	key_retention:: locked_reads:: new_views:: outage:: overview:: previous_release:: reversals:: selective_filters:: snapshots:: \
+	statement:: tampering::service_ transaction_view:: transfers:: two_instances:: upgraded_views::
+CORE_CLI = roles:: startup::
+# Where scripts/install-deps has put it.
+NEWEST_POSTGRES = $(if $(filter 0,$(shell id -u)),/usr/local/lib,$(or $(XDG_DATA_HOME),$(HOME)/.local/share))/passbook-postgres/18/bin
+
+suite-newest-postgres:
+	PASSBOOK_PG_BIN=$(NEWEST_POSTGRES) $(MAKE) --no-print-directory suite-core
+
+suite-core:
+	cargo test --workspace --test api -- --test-threads=$(THREADS) $(CORE)
+	cargo test --workspace --test cli -- --test-threads=$(THREADS) $(CORE_CLI)
 
 suite-partitions:
 	PASSBOOK_TEST_PARTITIONS=4 cargo test --workspace --test api -- --test-threads=$(THREADS) $(OVER_PARTITIONS)
@@ -54,6 +71,11 @@ PARTITIONS ?= 4
 test-partitions: ## Run the whole API test suite on a log with several partitions (PARTITIONS=16)
 	@scripts/install-deps --test
 	PASSBOOK_TEST_PARTITIONS=$(PARTITIONS) cargo test --workspace --test api
+
+test-core: ## Run a selection of the tests on the Postgres in a folder (PASSBOOK_PG_BIN=/usr/lib/postgresql/17/bin)
+	@scripts/install-deps
+	cargo test --workspace --no-run
+	@$(MAKE) --no-print-directory suite-core
 
 test-server: ## Run the tests that need only a database on another server (PASSBOOK_TEST_DATABASE_URL=postgres://…)
 	@test -n "$$PASSBOOK_TEST_DATABASE_URL" || { echo "make test-server requires PASSBOOK_TEST_DATABASE_URL" >&2; exit 2; }
