@@ -63,7 +63,7 @@ fn bench_run_executes_every_row_in_its_short_form() {
         "batches of 100 transfers, each",
         "deposits, 100 accounts with 200 holds each",
         "deposits, second instance, with tokens",
-        "import of 300 000 deposits, 100 000 accounts",
+        "import of 2 000 000 deposits, 100 000 accounts",
     ];
     assert_every_row_was_measured(list(&json, "rows"), &names);
     assert!(list(&json, "steady").len() >= 2, "{json}");

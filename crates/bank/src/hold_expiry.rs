@@ -21,7 +21,7 @@ use super::{
     command::{AccountAccess, CommandContext, Error},
 };
 use passbook_domain::{AccountCommand, Command, holds::ACTIVE_HOLDS_MAX};
-use passbook_event_store::Partitions;
+use passbook_event_store::{Partitions, in_words};
 use passbook_telemetry::metrics::METRICS;
 
 /// How many expiries one slice records.
@@ -76,7 +76,7 @@ impl<D: DueHolds> HoldExpiry<D> {
             if let Err(reason) = self.sweep(partition).await
                 && self.warnings.is_due()
             {
-                tracing::warn!(partition, reason, "expiry of holds cannot be recorded; retrying");
+                tracing::warn!(partition, reason = in_words(&reason), "expiry of holds cannot be recorded; retrying");
             }
             sleep(Duration::from_secs(SWEEP_INTERVAL_S)).await;
         }

@@ -111,7 +111,9 @@ pub(crate) async fn why_not_granted(connection: &mut PgConnection, error: sqlx::
     }
     match raw_sql("SET ROLE passbook_service").execute(&mut *connection).await {
         Err(error) if is_denied(&error) => return why_no_role(connection).await,
-        taken => drop(taken?),
+        taken => {
+            taken?;
+        }
     }
     raw_sql("RESET ROLE").execute(&mut *connection).await?;
     match can_use_schema(connection).await? {

@@ -154,7 +154,9 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     }
     match raw_sql("SET ROLE passbook_service").execute(&mut *connection).await {
         Err(error) if is_denied(&error) => return Err(why_no_role(connection).await?),
-        taken => drop(taken?),
+        taken => {
+            taken?;
+        }
     }
     match version(connection).await {
         Err(error) if is_denied(&error) => Err(Error::NoRights),

@@ -35,7 +35,7 @@ pub mod unknown_outcome;
 pub use event::{EventWithHash, NewEvent, RecordedEvent, StreamVersion};
 pub use failure::{StorageFailure, sqlstate};
 pub use hash_chain::Hash;
-pub use outage_log::{log_if_unreachable, log_query_if_unreachable};
+pub use outage_log::{in_words, log_if_unreachable, log_query_if_unreachable};
 pub use partition::{PARTITIONS_MAX, Partitions};
 pub use position::{InvalidPosition, Position, partition_number};
 pub use primary::{FailoverWatch, PrimaryConnector, VerifiedPrimary, with_timeout};

@@ -61,7 +61,7 @@ pub fn log_if_unreachable(failure: StorageFailure, error: &dyn Display) -> bool 
         StorageFailure::TimedOut | StorageFailure::Refused => return false,
     }
     let text = error.to_string();
-    let error = explanation(&text).unwrap_or(&text);
+    let error = in_words(&text);
     match OUTAGE.lock().unwrap_or_else(PoisonError::into_inner).begin(Instant::now()) {
         true => tracing::warn!(error, "database cannot be reached; retrying"),
         false => tracing::debug!(error, "database cannot be reached; retrying"),
@@ -95,6 +95,11 @@ pub(crate) fn explained(error: sqlx::Error) -> sqlx::Error {
         Some(sentence) => std::io::Error::new(std::io::ErrorKind::ConnectionAborted, sentence).into(),
         None => error,
     }
+}
+
+/// The text of an error, or a sentence if it does not say what has happened.
+pub fn in_words(error: &str) -> &str {
+    explanation(error).unwrap_or(error)
 }
 
 /// A sentence for a connection that was closed before the server's first byte. sqlx takes the missing byte for a zero.

@@ -63,7 +63,7 @@ impl Hledger {
     }
 
     fn transaction(&self, line: &TransactionView) -> String {
-        let Self(content) = &*self;
+        let Self(content) = self;
         let reference = line.reference.as_deref().map(description).filter(|reference| !reference.is_empty());
         let transfer = line.transfer_id.map(|id| format!(", transfer:{id}")).unwrap_or_default();
         format!(
