@@ -35,7 +35,7 @@ impl Error {
             let name = parameter.rsplit(": ").next().unwrap_or(parameter);
             return Some(Self::StartupParameter(name.trim().to_owned()));
         }
-        let is_of_statement = |end: &str| message.contains("prepared statement") && message.ends_with(end);
+        let is_of_statement = |end: &str| message.contains("prepared statement") && message.contains(end);
         (is_of_statement("already exists") || is_of_statement("does not exist")).then_some(Self::PreparedStatements)
     }
 }
@@ -54,7 +54,7 @@ mod tests {
             ),
             ("unsupported startup parameter: options", refused("options")),
             ("unsupported startup parameter in options: jit", refused("jit")),
-            ("prepared statement \"sqlx_s_1\" already exists", Some(Error::PreparedStatements)),
+            ("prepared statement \"sqlx_s_1\" already exists at line 412", Some(Error::PreparedStatements)),
             ("prepared statement \"sqlx_s_2\" does not exist", Some(Error::PreparedStatements)),
             ("relation \"log_head\" does not exist", None),
         ] {
