@@ -49,7 +49,9 @@ fn assert_every_row_was_measured(rows: &[Value], names: &[&str]) {
     }
     for row in rows {
         assert!(row["per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{row}");
-        assert_eq!((&row["refused"], &row["broken"]), (&Value::from(0), &Value::from(0)), "{row}");
+        assert_eq!(row["broken"], 0, "{row}");
+        // The peer refuses concurrent commands on one account.
+        assert!(row["refused"] == 0 || row["measured"] == "peer", "{row}");
     }
 }
 

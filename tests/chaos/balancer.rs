@@ -3,17 +3,16 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
 
-use passbook_testkit::{eventually, folder::Folder};
+use passbook_testkit::{eventually, folder::Folder, ports::free_port};
 
 /// A local address with a free port. Another process may take the port before the caller binds it.
 pub fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_port())
 }
 
 pub struct Balancer {

@@ -2,13 +2,12 @@
 
 use std::{
     fs,
-    net::TcpListener,
     process::{Child, Command, Stdio},
 };
 
 use nix::sys::signal::Signal;
 use passbook_testkit::{
-    eventually, folder::Folder, postgres_server::PostgresServer, process::Passbook, repository_root,
+    eventually, folder::Folder, ports::free_port, postgres_server::PostgresServer, process::Passbook, repository_root,
 };
 use serde_json::Value;
 
@@ -23,7 +22,7 @@ struct Balancer {
 
 impl Balancer {
     fn start(folder: &Folder, server: &PostgresServer) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let address = format!("127.0.0.1:{}", free_port());
         let configuration = format!(
             "defaults\n    mode tcp\n    timeout connect 1s\n    timeout client 1h\n    timeout server 1h\n\
              listen postgres\n    bind {address}\n    \

@@ -74,9 +74,11 @@ async fn has_metric(client: &Client, line: &str) -> bool {
     text.lines().any(|found| found == line)
 }
 
-/// How many log lines have this message.
-fn count(service: &Running, message: &str) -> usize {
-    service.process.stderr().lines().filter(|line| line.contains(message)).count()
+/// How many log lines have this message. Lines are written a moment after what they report.
+async fn count(service: &Running, message: &str) -> usize {
+    let count = || service.process.stderr().lines().filter(|line| line.contains(message)).count();
+    eventually("a log line", async || (count() > 0).then_some(())).await;
+    count()
 }
 
 #[tokio::test]
@@ -93,7 +95,12 @@ async fn no_connection_goes_back_to_a_former_primary() {
     assert_eq!(position(&servers.former).await, written, "the former primary took a write");
 
     eventually("the metric", async || has_metric(client, "passbook_former_primaries 1").await.then_some(())).await;
-    assert_eq!(count(&servers.service, "former primary accepts writes"), 1, "{}", servers.service.process.stderr());
+    assert_eq!(
+        count(&servers.service, "former primary accepts writes").await,
+        1,
+        "{}",
+        servers.service.process.stderr()
+    );
 }
 
 #[tokio::test]
@@ -164,7 +171,7 @@ async fn a_promoted_standby_without_an_acknowledged_event_is_reported() {
 
     let line = "passbook_lost_heads_total 1";
     eventually("the metric", async || has_metric(&service.client, line).await.then_some(())).await;
-    assert_eq!(count(&service, "log has another history; acknowledged events are missing"), 1);
+    assert_eq!(count(&service, "log has another history; acknowledged events are missing").await, 1);
     service.client.deposit_with_retry("after").await;
     assert_eq!(position(&primary).await, 2);
 }
@@ -186,7 +193,7 @@ async fn a_restore_under_a_running_service_is_reported_and_heals() {
     // No command is needed: the service notices the restore by itself.
     let line = "passbook_lost_heads_total 1";
     eventually("the metric", async || has_metric(client, line).await.then_some(())).await;
-    assert_eq!(count(&service, "log has another history; acknowledged events are missing"), 1);
+    assert_eq!(count(&service, "log has another history; acknowledged events are missing").await, 1);
     client.deposit_with_retry("after").await;
     assert_eq!(position(&server).await, 3);
     eventually("the view", async || {

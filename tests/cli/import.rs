@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{PipeWriter, Write, pipe},
-    net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,6 +12,7 @@ use flate2::{Compression, write::GzEncoder};
 use nix::sys::signal::Signal;
 use passbook_testkit::{
     folder::Folder,
+    ports::free_port,
     process::{Exited, Passbook, Process, Running},
 };
 use serde_json::{Value, json};
@@ -218,7 +218,7 @@ async fn an_import_that_was_killed_continues_and_executes_each_line_once() {
 #[tokio::test]
 async fn an_import_survives_a_kill_and_a_restart_of_the_service() {
     let folder = Folder::migrated();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = format!("127.0.0.1:{}", free_port());
     let service = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", &address).start();
     let text = open() + &deposits(30_000);
     let (process, mut pipe) = import_from_pipe(service.client.base_url());

@@ -1,8 +1,6 @@
 //! Outages of NATS, of the database or of the service: the relay waits, logs the outage once, and resumes.
 
-use std::net::TcpListener;
-
-use passbook_testkit::{folder::Folder, postgres_server::PostgresServer, process::Passbook};
+use passbook_testkit::{folder::Folder, ports::free_port, postgres_server::PostgresServer, process::Passbook};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -80,10 +78,7 @@ async fn events_published_before_the_relay_started_do_not_count_as_lag() {
 #[tokio::test]
 async fn one_reachable_server_of_several_is_enough() {
     let testbed = Testbed::new().await;
-    let unreachable = (0..7).map(|_| {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        format!("nats://{free},")
-    });
+    let unreachable = (0..7).map(|_| format!("nats://127.0.0.1:{},", free_port()));
     let relay = testbed
         .relay_command()
         .set("PASSBOOK_RELAY_NATS_URL", unreachable.chain([testbed.nats.url()]).collect::<String>());

@@ -24,6 +24,7 @@ pub mod nats;
 pub mod own_server;
 pub mod partition_view;
 pub mod pgbouncer;
+pub mod ports;
 pub mod position_tracker;
 pub mod postgres_server;
 pub mod process;

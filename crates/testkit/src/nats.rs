@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -19,7 +18,7 @@ use async_nats::{
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::{folder::temporary_root, repository_root};
+use crate::{folder::temporary_root, ports::free_port, repository_root};
 
 /// The stream of the first partition.
 pub const STREAM: &str = "passbook-0";
@@ -68,12 +67,13 @@ impl Nats {
     /// Starts one server with access control.
     pub async fn with_access(arguments: &[&str], access: Access) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self::launch(vec![Server::new(free_ports(1)[0], arguments)], access).await
+        Self::launch(vec![Server::new(free_port(), arguments)], access).await
     }
 
     /// Starts a cluster of three servers.
     pub async fn cluster() -> Self {
-        let (ports, routes) = (free_ports(SERVERS * 2), |port: &u16| format!("nats://127.0.0.1:{port}"));
+        let ports: Vec<u16> = (0..2 * SERVERS).map(|_| free_port()).collect();
+        let routes = |port: &u16| format!("nats://127.0.0.1:{port}");
         let (ports, routes) = (&ports[..SERVERS], ports[SERVERS..].iter().map(routes).collect::<Vec<_>>());
         let servers = routes.iter().zip(ports).enumerate().map(|(number, (route, port))| {
             let all = routes.join(",");
@@ -227,12 +227,6 @@ impl Server {
             sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-/// This many distinct free ports.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 /// The binary that `scripts/install-deps --test` installs, or the one on the path.

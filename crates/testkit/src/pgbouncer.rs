@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     folder::Folder,
+    ports::free_port,
     postgres_server::{PostgresServer, as_server_user, make_readable},
     repository_root,
 };
@@ -26,7 +27,7 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts PgBouncer with these lines of its configuration. All clients log in to the database `passbook` as the role `login`.
     pub fn start(folder: &Folder, server: &PostgresServer, login: &str, settings: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let (socket_folder, server_port) = server.socket();
         let configuration = format!(
             "[databases]\npassbook = host={} port={server_port} dbname=passbook user={login}\n[pgbouncer]\n\

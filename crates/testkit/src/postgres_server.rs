@@ -3,7 +3,6 @@
 
 use std::{
     fs::{self, File},
-    net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
@@ -22,7 +21,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, postgres::PgConnectOptio
 
 use passbook_embedded_postgres::installed;
 
-use crate::{folder::Folder, own_server::chosen_programs, tls::Identity};
+use crate::{folder::Folder, own_server::chosen_programs, ports::free_port, tls::Identity};
 
 const START_S_MAX: u64 = 60;
 /// Both servers use this port: their sockets are in different folders.
@@ -44,7 +43,7 @@ impl PostgresServer {
 
     /// Starts a server that also accepts TCP connections.
     pub async fn with_tcp(folder: &Folder) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         Self::initialize(folder, port, &[("listen_addresses", "127.0.0.1".to_owned())]).await
     }
 
@@ -60,7 +59,7 @@ impl PostgresServer {
 
     /// Starts a server that also accepts TLS connections.
     pub async fn with_tls(folder: &Folder, identity: &Identity) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let [certificate, key] = [identity.certificate(), identity.key()].map(|file| private_copy(&file, folder));
         let settings = [
             ("listen_addresses", "127.0.0.1".to_owned()),
