@@ -9,7 +9,7 @@ use std::{
 
 use super::failure::StorageFailure;
 
-/// An outage that begins earlier after the one before has no log line.
+/// An outage that begins earlier after the end of the one before has no log line.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 static OUTAGE: Mutex<Outage> = Mutex::new(Outage { since: None, failed_at: None, logged_at: None });
@@ -48,7 +48,11 @@ impl Outage {
     /// Records an open connection. Returns the duration of the outage that it ends, if its beginning was logged.
     fn end(&mut self, now: Instant) -> Option<Duration> {
         let since = self.since.take()?;
-        (self.logged_at == Some(since)).then(|| now - since)
+        let is_logged = self.logged_at == Some(since);
+        is_logged.then(|| {
+            self.logged_at = Some(now);
+            now - since
+        })
     }
 }
 
@@ -123,10 +127,12 @@ mod tests {
         assert!(outage.lasts(at(19)) && !outage.lasts(at(40)));
         assert_eq!(outage.end(at(21)), Some(Duration::from_secs(21)));
         assert_eq!(outage.end(at(22)), None, "there is no outage");
-        assert!(outage.begin(at(30)));
-        assert_eq!(outage.end(at(31)), Some(Duration::from_secs(1)));
-        assert!(!outage.begin(at(32)), "too soon");
-        assert_eq!(outage.end(at(33)), None, "its beginning was not logged");
+        assert!(!outage.begin(at(23)), "a connection that was tried before the end");
+        assert_eq!(outage.end(at(24)), None, "its beginning was not logged");
+        assert!(outage.begin(at(35)));
+        assert_eq!(outage.end(at(36)), Some(Duration::from_secs(1)));
+        assert!(!outage.begin(at(37)), "too soon");
+        assert_eq!(outage.end(at(38)), None, "its beginning was not logged");
     }
 
     #[test]

@@ -63,8 +63,9 @@ impl ReadModel {
                         StorageFailure::Refused
                     }
                 };
-                // One line for each outage, because load balancers probe all the time.
-                let is_known = matches!(&*last, Some((_, Err(known))) if *known == failure);
+                // One line for each outage, because load balancers probe all the time. During one, probes fail in two ways.
+                let is_refusal = |failure: StorageFailure| failure == StorageFailure::Refused;
+                let is_known = matches!(&*last, Some((_, Err(known))) if is_refusal(*known) == is_refusal(failure));
                 match is_known {
                     false => tracing::warn!(failure = failure.as_str(), %error, "readiness probe failed"),
                     true => tracing::debug!(failure = failure.as_str(), %error, "readiness probe failed again"),
