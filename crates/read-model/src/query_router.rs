@@ -13,7 +13,7 @@ use sqlx::{PgPool, Result, query};
 use tokio::time::interval;
 use tokio_util::task::AbortOnDropHandle;
 
-use passbook_event_store::{Partitions, StorageFailure, sqlstate, with_timeout};
+use passbook_event_store::{Partitions, StorageFailure, in_words, sqlstate, with_timeout};
 use passbook_telemetry::{metrics::METRICS, supervision};
 
 /// Limit of the replica's lag in milliseconds, above which queries use the primary.
@@ -126,8 +126,9 @@ impl QueryRouter {
             && let Some(replica) = &self.replica
             && replica.is_usable.swap(false, Ordering::Relaxed)
         {
-            let (failure, sqlstate) = (StorageFailure::of(error).as_str(), sqlstate(error));
-            tracing::warn!(failure, sqlstate = &*sqlstate, %error, "replica query failed; queries use the primary");
+            let (failure, sqlstate, text) = (StorageFailure::of(error).as_str(), sqlstate(error), error.to_string());
+            let error = in_words(&text);
+            tracing::warn!(failure, sqlstate = &*sqlstate, error, "replica query failed; queries use the primary");
         }
         self.fall_back("away")
     }

@@ -14,7 +14,7 @@ use crate::{
     status::{ProjectionStatus, RebuildStart, merge_partitions},
     views::known_views,
 };
-use passbook_event_store::{Position, StorageFailure, reader, with_timeout};
+use passbook_event_store::{Position, StorageFailure, in_words, reader, with_timeout};
 
 impl ReadModel {
     /// The numbers of idle and of used connections in the pool of the primary.
@@ -66,9 +66,12 @@ impl ReadModel {
                 // One line for each outage, because load balancers probe all the time. During one, probes fail in two ways.
                 let is_refusal = |failure: StorageFailure| failure == StorageFailure::Refused;
                 let is_known = matches!(&*last, Some((_, Err(known))) if is_refusal(*known) == is_refusal(failure));
+                let (text, failure_name) = (error.to_string(), failure.as_str());
                 match is_known {
-                    false => tracing::warn!(failure = failure.as_str(), %error, "readiness probe failed"),
-                    true => tracing::debug!(failure = failure.as_str(), %error, "readiness probe failed again"),
+                    false => tracing::warn!(failure = failure_name, error = in_words(&text), "readiness probe failed"),
+                    true => {
+                        tracing::debug!(failure = failure_name, error = in_words(&text), "readiness probe failed again")
+                    }
                 }
                 Err(failure)
             }
