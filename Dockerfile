@@ -22,6 +22,8 @@ COPY --from=planner /build/recipe.json recipe.json
 RUN cargo chef cook --release --package passbook --bin passbook --recipe-path recipe.json
 COPY . .
 ENV SQLX_OFFLINE=true
+# The commit and its date, which `passbook --version` prints: `git log -1 --format='%h %cs'`.
+ARG PASSBOOK_BUILD_COMMIT=
 RUN cargo build --release --locked --package passbook --bin passbook
 
 FROM debian:bookworm-slim

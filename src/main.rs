@@ -1,12 +1,16 @@
 //! The command line: parses the settings, runs a subcommand, and serves until a signal stops the process.
 
 mod import;
+mod progress;
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{env, io::Write, process::ExitCode, time::Duration};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::CommandFactory;
 use nix::sys::resource::{Resource, setrlimit};
-use passbook::config::{Cli, Config, Doctor, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token, Verify};
+use passbook::config::{
+    self, Cli, Completions, Config, DatabaseArgs, Doctor, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token,
+    Verify,
+};
 use passbook::http;
 use passbook::service::{self, Service};
 use passbook_audit::verification::{self, InvalidPinnedHead, PinnedHead};
@@ -22,8 +26,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use progress::Progress;
+
 /// The interval between two polls of `passbook copy --follow`.
 const FOLLOW_MS: u64 = 250;
+
+/// The exit code of a wrong command line, as `clap` has it.
+const USAGE_ERROR: u8 = 2;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,7 +41,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> ExitCode {
     // For the libraries that use the crypto provider of the process. No other provider is installed before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let outcome = match Cli::subcommand() {
+    let subcommand = match config::parse(env::args_os()) {
+        Ok(subcommand) => subcommand,
+        Err(reason) => {
+            telemetry::report_failure(&reason);
+            return ExitCode::from(USAGE_ERROR);
+        }
+    };
+    let outcome = match subcommand {
         Subcommands::Serve(config) => serve(config).await,
         Subcommands::Migrate(config) => migrate(config).await,
         Subcommands::Verify(wanted) => verify(wanted).await,
@@ -43,12 +59,13 @@ async fn main() -> ExitCode {
         // Its exit code also says whether commands were refused.
         Subcommands::Import(wanted) => return import::run(wanted).await,
         Subcommands::Relay(Relay::Nats(wanted)) => relay(*wanted).await,
+        Subcommands::Completions(wanted) => completions(wanted),
         Subcommands::Openapi => print(&http::openapi_json()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("passbook: {message}");
+            telemetry::report_failure(&message);
             ExitCode::FAILURE
         }
     }
@@ -56,7 +73,10 @@ async fn main() -> ExitCode {
 
 async fn serve(config: Config) -> Result<(), String> {
     disable_core_dumps()?;
-    let telemetry = telemetry::start(&config.log())?;
+    let telemetry = telemetry::start(&config.log.settings())?;
+    for warning in config::unknown_variables(env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!(warning, "unknown setting");
+    }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
 
@@ -65,7 +85,7 @@ async fn serve(config: Config) -> Result<(), String> {
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    service::announce_start(&config, service.address(), telemetry.is_json);
+    service::announce_start(&config, &service, telemetry.is_json);
     print(&format!("listening on http://{}\n", service.address()))?;
 
     let failure = tokio::select! {
@@ -101,25 +121,24 @@ fn disable_core_dumps() -> Result<(), String> {
 }
 
 async fn migrate(wanted: Migrate) -> Result<(), String> {
-    let Migrate { distribute, config } = wanted;
-    let _telemetry = telemetry::start(&config.log())?;
-    let database = Database::open(&config.database()).await.map_err(|error| error.to_string())?;
+    let Migrate { distribute, database, partitions, log } = wanted;
+    let _telemetry = telemetry::start(&log.settings())?;
+    let database = Database::open(&database.settings()).await.map_err(|error| error.to_string())?;
     let mut migrated = database.migrate().await;
     if distribute && migrated.is_ok() {
-        let partitions = config.partitions.and_then(|count| Partitions::new(count.into()));
-        migrated = database.distribute(partitions).await;
+        migrated = database.distribute(partitions.get()).await;
     }
     database.close().await;
     migrated.map_err(|error| error.to_string())
 }
 
 async fn verify(wanted: Verify) -> Result<(), String> {
-    let Verify { expect_head, json, config } = wanted;
+    let Verify { expect_head, json, database, log } = wanted;
     let pinned_heads = expect_head.iter().flat_map(|list| list.split(',')).map(str::parse).collect();
     let pinned_heads: Vec<PinnedHead> =
         Result::map_err(pinned_heads, |error: InvalidPinnedHead| format!("--expect-head: {error}"))?;
-    let _telemetry = telemetry::start(&config.log())?;
-    let database = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
+    let _telemetry = telemetry::start(&log.settings())?;
+    let database = Database::open_existing(&database.settings()).await.map_err(|error| error.to_string())?;
     let outcome = verify_log(&database, &pinned_heads, json).await;
     database.close().await;
     outcome
@@ -128,13 +147,10 @@ async fn verify(wanted: Verify) -> Result<(), String> {
 async fn verify_log(database: &Database, pinned_heads: &[PinnedHead], json: bool) -> Result<(), String> {
     database.check_schema().await.map_err(|error| error.to_string())?;
     let partitions = service::partitions_of(database).await.map_err(|error| error.to_string())?;
-    let bar = ProgressBar::new(0).with_style(bar_style("verifying"));
-    let outcome = verification::verify(&database.auditor(), partitions, pinned_heads, |read, of| {
-        bar.set_length(of.unsigned_abs());
-        bar.set_position(read.unsigned_abs());
-    })
-    .await;
-    bar.finish_and_clear();
+    let progress = Progress::of("verifying");
+    let outcome =
+        verification::verify(&database.auditor(), partitions, pinned_heads, |read, of| progress.show(read, of)).await;
+    progress.end();
     match (outcome, json) {
         (Ok(report), false) => print(&format!("{report}\n")),
         (Ok(report), true) => print(&report.to_json()),
@@ -147,10 +163,10 @@ async fn verify_log(database: &Database, pinned_heads: &[PinnedHead], json: bool
 }
 
 async fn doctor(wanted: Doctor) -> Result<(), String> {
-    let Doctor { json, config } = wanted;
-    let _telemetry = telemetry::start(&config.log())?;
-    let database = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
-    let report = service::examine(&database, &config).await;
+    let Doctor { json, database, clock, log } = wanted;
+    let _telemetry = telemetry::start(&log.settings())?;
+    let database = Database::open_existing(&database.settings()).await.map_err(|error| error.to_string())?;
+    let report = service::examine(&database, clock).await;
     database.close().await;
     let report = report.map_err(|error| error.to_string())?;
     print(&if json { report.to_json() } else { format!("{report}\n") })?;
@@ -161,10 +177,10 @@ async fn doctor(wanted: Doctor) -> Result<(), String> {
 }
 
 async fn rebuild(wanted: Rebuild) -> Result<(), String> {
-    let Rebuild { projection, verify, resume, config } = wanted;
-    let _telemetry = telemetry::start(&config.log())?;
+    let Rebuild { projection, verify, resume, database, log } = wanted;
+    let _telemetry = telemetry::start(&log.settings())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let database = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
+    let database = Database::open_existing(&database.settings()).await.map_err(|error| error.to_string())?;
     let outcome = tokio::select! {
         outcome = build(&database, &projection, verify, resume) => outcome,
         _ = interrupt.recv() => Err(format!("interrupted: `passbook rebuild {projection} --resume` continues")),
@@ -175,28 +191,24 @@ async fn rebuild(wanted: Rebuild) -> Result<(), String> {
 
 async fn build(database: &Database, name: &str, verify: bool, resume: bool) -> Result<(), String> {
     database.check_schema().await.map_err(|error| error.to_string())?;
-    let bar = ProgressBar::new(0).with_style(bar_style("rebuilding"));
+    let progress = Progress::of("rebuilding");
     let connect = database.projector();
     let partitions = service::partitions_of(database).await.map_err(|error| error.to_string())?;
     let options = Options { name, check_all: verify, resume };
-    let built = rebuild_command::rebuild(connect, partitions, options, |read, of| {
-        bar.set_length(of.unsigned_abs());
-        bar.set_position(read.unsigned_abs());
-    })
-    .await;
-    bar.finish_and_clear();
+    let built = rebuild_command::rebuild(connect, partitions, options, |read, of| progress.show(read, of)).await;
+    progress.end();
     let built = built.map_err(|error| error.to_string())?;
     print(&format!("{name} is rebuilt: generation {} is live at position {}\n", built.generation, built.position))
 }
 
-async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
-    let passbook::config::Copy { to, follow, config } = wanted;
-    let _telemetry = telemetry::start(&config.log())?;
+async fn copy(wanted: config::Copy) -> Result<(), String> {
+    let config::Copy { to, follow, database, partitions, log } = wanted;
+    let _telemetry = telemetry::start(&log.settings())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let partitions = config.partitions.and_then(|count| Partitions::new(count.into()));
-    let partitions = partitions.ok_or("--partitions is required: it sets the number of partitions of the new log")?;
-    let new = Config { database_url: Some(to), database_url_file: None, ..config.clone() };
-    let source = Database::open_existing(&config.database()).await.map_err(|error| error.to_string())?;
+    let partitions =
+        partitions.get().ok_or("--partitions is required: it sets the number of partitions of the new log")?;
+    let new = DatabaseArgs { database_url: Some(to), database_url_file: None, ..database.clone() };
+    let source = Database::open_existing(&database.settings()).await.map_err(|error| error.to_string())?;
     let outcome = tokio::select! {
         outcome = copy_into(&source, &new, partitions, follow) => outcome,
         failed = telemetry::supervision::failed() => Err(service::TaskEnded::from(failed).to_string()),
@@ -213,19 +225,16 @@ async fn copy(wanted: passbook::config::Copy) -> Result<(), String> {
     outcome
 }
 
-async fn copy_into(source: &Database, new: &Config, partitions: Partitions, follow: bool) -> Result<(), String> {
+async fn copy_into(source: &Database, new: &DatabaseArgs, partitions: Partitions, follow: bool) -> Result<(), String> {
     source.check_schema().await.map_err(|error| error.to_string())?;
-    let target = Database::open(&new.database()).await.map_err(|error| format!("--to: {error}"))?;
+    let target = Database::open(&new.settings()).await.map_err(|error| format!("--to: {error}"))?;
     target.ensure_schema().await.map_err(|error| format!("--to: {error}"))?;
     let from = service::partitions_of(source).await.map_err(|error| error.to_string())?;
     let opened = Repartition::open(&source.writer(), &target.writer(), from, partitions).await;
     let mut repartition = opened.map_err(|error| error.to_string())?;
     let projectors = ProjectorSet::start(&target.projector(), partitions).await.map_err(|error| error.to_string())?;
-    let bar = ProgressBar::new(0).with_style(bar_style("copying"));
-    let on_progress = |copied: i64, total: i64| {
-        bar.set_length(total.unsigned_abs());
-        bar.set_position(copied.unsigned_abs());
-    };
+    let progress = Progress::of("copying");
+    let on_progress = |copied: i64, total: i64| progress.show(copied, total);
     if follow {
         // Ctrl-C ends this loop: `copy` drops the future.
         loop {
@@ -235,7 +244,7 @@ async fn copy_into(source: &Database, new: &Config, partitions: Partitions, foll
     }
     let copied = repartition.finish(on_progress).await;
     let CopiedLog { events, position } = copied.map_err(|error| error.to_string())?;
-    bar.finish_and_clear();
+    progress.end();
     projectors.finish().await;
     print(&format!(
         "copied {events} events, up to position {position}: start the service on the new log, and never serve the old log again\n"
@@ -244,7 +253,7 @@ async fn copy_into(source: &Database, new: &Config, partitions: Partitions, foll
 
 async fn relay(wanted: RelayNats) -> Result<(), String> {
     disable_core_dumps()?;
-    let _telemetry = telemetry::start(&wanted.config.log())?;
+    let _telemetry = telemetry::start(&wanted.log.settings())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let shutdown = CancellationToken::new();
@@ -262,23 +271,24 @@ async fn relay(wanted: RelayNats) -> Result<(), String> {
 }
 
 fn token(wanted: &Token) -> Result<(), String> {
-    let Token { sub, scope, expires_in_seconds, key, config } = wanted;
-    let key = key.clone().unwrap_or_else(|| database::data_dir(&config.database()).join(development::KEY_FILE));
+    let Token { sub, scope, expires_in_seconds, key, folder, provider } = wanted;
+    let key = key.clone().unwrap_or_else(|| database::data_dir(folder.data_dir.as_deref()).join(development::KEY_FILE));
     let claims = development::TokenClaims {
         subject: sub,
         scope,
         valid_s: expires_in_seconds.get(),
-        issuer: config.auth_issuer.as_deref(),
-        audience: config.auth_audience.as_deref(),
+        issuer: provider.auth_issuer.as_deref(),
+        audience: provider.auth_audience.as_deref(),
     };
     let (token, jwks_file) = development::token(&key, &claims).map_err(|error| error.to_string())?;
     eprintln!("a service with PASSBOOK_AUTH_JWKS_FILE={} accepts this token:", jwks_file.display());
     print(&format!("{token}\n"))
 }
 
-fn bar_style(activity: &str) -> ProgressStyle {
-    let template = format!("{activity} {{wide_bar}} {{human_pos}} of {{human_len}} events, {{per_sec}}, {{eta}} left");
-    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+fn completions(wanted: Completions) -> Result<(), String> {
+    let mut script = vec![];
+    clap_complete::generate(wanted.shell, &mut Cli::command(), "passbook", &mut script);
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// Prints to standard output. A closed pipe is not an error.

@@ -3,52 +3,48 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use secrecy::SecretString;
 
-use super::Config;
+use super::{ClockArgs, Config, DataDirArgs, DatabaseArgs, LogArgs, PartitionArgs, ProviderArgs};
+
+const TRY_SERVE: &str = "\
+Try it:
+  curl http://127.0.0.1:8080/v1/accounts \\
+    -H 'Content-Type: application/json' -d '{\"currency\": \"EUR\"}'";
+const TRY_COPY: &str = "\
+Try it:
+  passbook copy --to postgres://user:password@host/new --partitions 16 --follow";
+const TRY_TOKEN: &str = "\
+Try it:
+  TOKEN=$(passbook token --sub alice --scope \"accounts:read accounts:write\")
+  PASSBOOK_AUTH_JWKS_FILE=<the printed file> passbook serve
+  curl http://127.0.0.1:8080/v1/accounts -H \"authorization: Bearer $TOKEN\"";
+const TRY_IMPORT: &str = "\
+Try it:
+  printf '%s\\n' '{\"command\": \"open\", \"currency\": \"EUR\"}' > commands.ndjson
+  passbook import commands.ndjson
+  generate | passbook import - --key-prefix payroll-2026-11";
 
 /// An event-sourced bank in one binary: HTTP commands in, immutable events in Postgres, balances out.
 #[derive(Clone, Debug, Parser)]
-#[command(version, about, long_about = None)]
+#[command(version = env!("PASSBOOK_VERSION"), about, long_about = None)]
 #[command(after_help = "Without a subcommand, `serve` runs. `passbook serve --help` lists every setting.")]
 pub struct Cli {
-    /// The subcommand; `serve` if none is given.
+    /// The subcommand.
     #[command(subcommand)]
-    command: Option<Subcommands>,
-}
-
-impl Cli {
-    /// The subcommand of this process's command line.
-    pub fn subcommand() -> Subcommands {
-        match Self::parse().command {
-            Some(subcommand) => subcommand,
-            // Parsed again, so that the settings are read from the environment.
-            None => Subcommands::Serve(Serving::parse_from(["passbook"]).config),
-        }
-    }
-}
-
-/// The settings of `serve`, for a command line without a subcommand.
-#[derive(Parser)]
-struct Serving {
-    #[command(flatten)]
-    config: Config,
+    pub command: Subcommands,
 }
 
 /// The subcommands of the binary.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Subcommands {
-    /// Serve the bank over HTTP
+    /// Serve the bank over HTTP.
     ///
-    /// Without PASSBOOK_DATABASE_URL the command starts an embedded Postgres with its data in
-    /// PASSBOOK_DATA_DIR, so nothing else needs to run. It migrates the database and prints
-    /// `listening on http://…` once it is ready. It stops on Ctrl-C or SIGTERM, after it has
-    /// answered the accepted requests.
-    ///
-    /// Try it:
-    ///   curl http://127.0.0.1:8080/v1/accounts \
-    ///     -H 'Content-Type: application/json' -d '{"currency": "EUR"}'
-    #[command(verbatim_doc_comment)]
+    /// Without PASSBOOK_DATABASE_URL the command starts an embedded Postgres with its data in PASSBOOK_DATA_DIR, so nothing else
+    /// needs to run. It migrates the database and prints `listening on http://…` once it is ready. It stops on Ctrl-C or SIGTERM,
+    /// after it has answered the accepted requests.
+    #[command(after_long_help = TRY_SERVE)]
     Serve(Config),
     /// Migrate the database, then exit.
     ///
@@ -65,68 +61,54 @@ pub enum Subcommands {
     /// A database superuser can rewrite the whole log with matching hashes. To detect that, save a position and its hash
     /// (`GET /v1/log/head`) and pass them later with --expect-head.
     Verify(Verify),
-    /// Check the database, its server and its settings
+    /// Check the database, its server and its settings.
     ///
-    /// Prints a table: what was found, what Passbook recommends for the server's machine, and why.
-    /// Checks the version of Postgres, the schema, the rights, the clock, the free disk, and the
-    /// settings for durability, memory and the write-ahead log. Changes nothing, and may run beside
-    /// the service.
+    /// Prints a table: what was found, what Passbook recommends for the server's machine, and why. Checks the version of Postgres,
+    /// the schema, the rights, the clock, the free disk, and the settings for durability, memory and the write-ahead log. Changes
+    /// nothing, and may run beside the service.
     ///
-    /// The exit code is 1 if a setting is unsafe: a crash could lose or damage data (fsync,
-    /// full_page_writes, synchronous_commit). Everything else is a remark, and the exit code is 0.
-    #[command(verbatim_doc_comment)]
+    /// The exit code is 1 if a setting is unsafe: a crash could lose or damage data (fsync, full_page_writes, synchronous_commit).
+    /// Everything else is a remark, and the exit code is 0.
     Doctor(Doctor),
     /// Rebuild a view from the log, beside the live one.
     ///
     /// Builds the next generation of the view while the service runs, checks it, and makes it live in one short transaction.
     /// Works without a running service, too. After Ctrl-C, --resume or the next `serve` continues the rebuild.
     Rebuild(Rebuild),
-    /// Copy the log into a new one with more partitions, while the service runs
+    /// Copy the log into a new one with more partitions, while the service runs.
     ///
-    /// Events, idempotency keys and receipts stay the same, except for their positions and hashes.
-    /// The new log needs a database of its own, and a multiple of the old log's partitions. With
-    /// --follow the command copies new events until Ctrl-C. Then stop the service and run the
-    /// command without --follow: it copies the rest and verifies that nothing is missing. An
-    /// interrupted copy continues where it stopped.
-    ///
-    /// Try it:
-    ///   passbook copy --to postgres://user:password@host/new --partitions 16 --follow
-    #[command(verbatim_doc_comment)]
+    /// Events, idempotency keys and receipts stay the same, except for their positions and hashes. The new log needs a database of
+    /// its own, and a multiple of the old log's partitions. With --follow the command copies new events until Ctrl-C. Then stop the
+    /// service and run the command without --follow: it copies the rest and verifies that nothing is missing. An interrupted copy
+    /// continues where it stopped.
+    #[command(after_long_help = TRY_COPY)]
     Copy(Copy),
-    /// Sign a development token, to try access control without a provider
+    /// Sign a development token, to try access control without a provider.
     ///
-    /// The private key is created on first use: `development.key` in the data folder, or the file
-    /// that --key names. The public key is written beside it (`development.jwks.json`). The token is
-    /// printed to standard output.
-    ///
-    /// Try it:
-    ///   TOKEN=$(passbook token --sub alice --scope "accounts:read accounts:write")
-    ///   PASSBOOK_AUTH_JWKS_FILE=<the printed file> passbook serve
-    ///   curl http://127.0.0.1:8080/v1/accounts -H "authorization: Bearer $TOKEN"
-    #[command(verbatim_doc_comment)]
+    /// The private key is created on first use: `development.key` in the data folder, or the file that --key names. The public key
+    /// is written beside it (`development.jwks.json`). The token is printed to standard output.
+    #[command(after_long_help = TRY_TOKEN)]
     Token(Token),
-    /// Send a file of commands to a running service, each exactly once
+    /// Send a file of commands to a running service, each exactly once.
     ///
-    /// The file has one command a line (NDJSON), as `POST /v1/batches` accepts them; it can be
-    /// compressed with gzip. Each command is executed by itself, in the order of the file.
+    /// The file has one command a line (NDJSON), as `POST /v1/batches` accepts them; it can be compressed with gzip. Each command is
+    /// executed by itself, in the order of the file.
     ///
-    /// After an interruption, run the same command again: commands that are done are not executed
-    /// twice. Each line has an idempotency key for this, its own (`idempotency_key`) or one that is
-    /// derived from the file's name, the line's number and the line's text. So correct a refused
-    /// line in its place, add lines at the end, and never insert, remove or move lines.
+    /// After an interruption, run the same command again: commands that are done are not executed twice. Each line has an
+    /// idempotency key for this, its own (`idempotency_key`) or one that is derived from the file's name, the line's number and the
+    /// line's text. So correct a refused line in its place, add lines at the end, and never insert, remove or move lines.
     ///
-    /// Prints a summary. The exit code is 0 if all commands succeeded, 1 if some were refused, and
-    /// 2 if the import ended before the last line.
-    ///
-    /// Try it:
-    ///   printf '%s\n' '{"command": "open", "currency": "EUR"}' > commands.ndjson
-    ///   passbook import commands.ndjson
-    ///   generate | passbook import - --key-prefix payroll-2026-11
-    #[command(verbatim_doc_comment)]
+    /// Prints a summary. The exit code is 0 if all commands succeeded, 1 if some were refused, and 2 if the import ended before the
+    /// last line.
+    #[command(after_long_help = TRY_IMPORT)]
     Import(Import),
     /// Publish the log to other services.
     #[command(subcommand)]
     Relay(Relay),
+    /// Print the completions of a shell.
+    ///
+    /// For example: `passbook completions bash > /etc/bash_completion.d/passbook`.
+    Completions(Completions),
     /// Print the OpenAPI document, from which clients can be generated.
     ///
     /// Needs no database: `passbook openapi > openapi.json`.
@@ -141,9 +123,17 @@ pub struct Migrate {
     #[arg(long)]
     pub distribute: bool,
 
-    /// The settings, among them the database of the log.
+    /// The database of the log.
     #[command(flatten)]
-    pub config: Config,
+    pub database: DatabaseArgs,
+
+    /// The partitions of a new log.
+    #[command(flatten)]
+    pub partitions: PartitionArgs,
+
+    /// The log lines.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The options of `verify`.
@@ -158,9 +148,13 @@ pub struct Verify {
     #[arg(long)]
     pub json: bool,
 
-    /// The settings, among them the database of the log.
+    /// The database of the log.
     #[command(flatten)]
-    pub config: Config,
+    pub database: DatabaseArgs,
+
+    /// The log lines.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The options of `doctor`.
@@ -170,9 +164,17 @@ pub struct Doctor {
     #[arg(long)]
     pub json: bool,
 
-    /// The settings, among them the database.
+    /// The database.
     #[command(flatten)]
-    pub config: Config,
+    pub database: DatabaseArgs,
+
+    /// The limit of its clock.
+    #[command(flatten)]
+    pub clock: ClockArgs,
+
+    /// The log lines.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The destinations of the log.
@@ -210,9 +212,13 @@ pub struct RelayNats {
     #[arg(long)]
     pub refill: bool,
 
-    /// The settings, among them the database of the log.
+    /// The database of the log.
     #[command(flatten)]
-    pub config: Config,
+    pub database: DatabaseArgs,
+
+    /// The log lines.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The options of `rebuild`.
@@ -229,9 +235,13 @@ pub struct Rebuild {
     #[arg(long)]
     pub resume: bool,
 
-    /// The settings, among them the database of the log.
+    /// The database of the log.
     #[command(flatten)]
-    pub config: Config,
+    pub database: DatabaseArgs,
+
+    /// The log lines.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The options of `copy`.
@@ -245,9 +255,17 @@ pub struct Copy {
     #[arg(long)]
     pub follow: bool,
 
-    /// The settings: the database of the old log, and with --partitions the number of partitions of the new one.
+    /// The database of the old log.
     #[command(flatten)]
-    pub config: Config,
+    pub database: DatabaseArgs,
+
+    /// The partitions of the new log.
+    #[command(flatten)]
+    pub partitions: PartitionArgs,
+
+    /// The log lines.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The options of `import`.
@@ -298,7 +316,18 @@ pub struct Token {
     #[arg(long)]
     pub key: Option<PathBuf>,
 
-    /// The settings, among them the data folder, and the issuer and audience of the token.
+    /// The data folder.
     #[command(flatten)]
-    pub config: Config,
+    pub folder: DataDirArgs,
+
+    /// The issuer and the audience of the token.
+    #[command(flatten)]
+    pub provider: ProviderArgs,
+}
+
+/// The options of `completions`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Completions {
+    /// The shell.
+    pub shell: Shell,
 }

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
+use super::Error;
 use crate::config::{Auth, Config};
 use crate::http;
 use passbook_auth::{self as auth, Access, TokenVerifier};
@@ -12,7 +13,7 @@ const RATE_LIMIT_PER_SECOND: u32 = 1_000;
 /// Whether a setting turns access control on. An incomplete setting counts: the start then fails with an error, and never
 /// leaves the service open.
 pub fn is_controlled(config: &Config) -> bool {
-    config.auth_issuer.is_some() || config.auth_jwks_file.is_some() || config.auth_audience.is_some()
+    config.provider.auth_issuer.is_some() || config.auth_jwks_file.is_some() || config.provider.auth_audience.is_some()
 }
 
 /// The access control of the service.
@@ -26,12 +27,28 @@ pub async fn access(config: &Config) -> Result<Access, auth::Error> {
             None => Access::Loopback,
         });
     }
-    let settings = auth::Settings {
-        issuer: config.auth_issuer.clone(),
-        audience: config.auth_audience.clone(),
+    Ok(Access::Tokens(Arc::new(TokenVerifier::new(settings(config)).await?)))
+}
+
+/// Checks the settings without reading keys.
+///
+/// # Errors
+/// They are incomplete, unsafe, or contradict each other.
+pub fn check(config: &Config) -> Result<(), Error> {
+    match (config.auth, is_controlled(config)) {
+        (Some(Auth::Off), true) => Err(Error::ContradictoryAuth),
+        (None, true) => Ok(settings(config).check()?),
+        (None, false) if !config.listen.ip().is_loopback() => Err(Error::OpenToNetwork(config.listen)),
+        (None | Some(Auth::Off), false) => Ok(()),
+    }
+}
+
+fn settings(config: &Config) -> auth::Settings {
+    auth::Settings {
+        issuer: config.provider.auth_issuer.clone(),
+        audience: config.provider.auth_audience.clone(),
         jwks_file: config.auth_jwks_file.clone(),
-    };
-    Ok(Access::Tokens(Arc::new(TokenVerifier::new(settings).await?)))
+    }
 }
 
 /// The rate limit of each caller; `None`: no limit.

@@ -1,6 +1,6 @@
 //! `passbook doctor`: what the database reports about itself, and how far its clock differs from that of this machine.
 
-use crate::config::Config;
+use crate::config::ClockArgs;
 use passbook_bank::clock_skew;
 use passbook_database::{
     self as database, Database,
@@ -11,10 +11,10 @@ use passbook_database::{
 ///
 /// # Errors
 /// The database cannot be reached or read.
-pub async fn examine(database: &Database, config: &Config) -> Result<Report, database::Error> {
+pub async fn examine(database: &Database, clock: ClockArgs) -> Result<Report, database::Error> {
     let mut report = database.examine().await?;
     let skew_ms = clock_skew(&database.writer()).await.ok().map(|skew| skew.num_milliseconds());
-    report.push(clock_finding(skew_ms, config.clock_skew_ms_max.get().into()));
+    report.push(clock_finding(skew_ms, clock.clock_skew_ms_max.get().into()));
     Ok(report)
 }
 

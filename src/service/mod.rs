@@ -45,6 +45,7 @@ const SHUTDOWN_MS_MAX: u64 = 25_000;
 #[derive(Debug)]
 pub struct Service {
     address: SocketAddr,
+    partitions: Partitions,
     tasks: Tasks,
     database: Database,
     /// Makes `/readyz` answer 503, so that load balancers send new requests to other instances.
@@ -63,6 +64,7 @@ struct Tasks {
     _bank_handle: Bank,
     /// Ends at the log's head.
     projections: TaskGroup,
+    partitions: Partitions,
 }
 
 /// Why the service did not start.
@@ -79,6 +81,8 @@ pub enum Error {
          PASSBOOK_AUTH_JWKS_FILE turns it on: set only one of them"
     )]
     ContradictoryAuth,
+    #[error("{0}")]
+    Settings(String),
     #[error(transparent)]
     Auth(#[from] auth::Error),
     #[error("another program listens on {address}: stop it, or choose another address with PASSBOOK_LISTEN")]
@@ -109,7 +113,8 @@ impl Service {
     /// # Errors
     /// A setting, the address or the database prevents the start.
     pub async fn start(config: &Config) -> Result<Self, Error> {
-        let listener = listen(config).await?;
+        check_settings(config)?;
+        let listener = listen(config.listen).await?;
         let access = access::access(config).await?;
         let database = Database::open(&config.database()).await?;
         let address = listener.local_addr().unwrap_or(config.listen);
@@ -120,7 +125,7 @@ impl Service {
                     tracing::warn!("access control is off; every client has every permission");
                 }
                 let shutdown_delay = Duration::from_millis(config.shutdown_delay_ms.into());
-                Ok(Self { address, tasks, database, draining, shutdown_delay })
+                Ok(Self { address, partitions: tasks.partitions, tasks, database, draining, shutdown_delay })
             }
             Err(error) => {
                 database.close().await;
@@ -204,7 +209,7 @@ async fn start_tasks(
         command_timeout: Duration::from_millis(config.command_timeout_ms.get().into()),
         snapshot_every: config.snapshot_every.get().into(),
         cache_accounts: config.cache_accounts.get() as usize,
-        clock_skew_max: Duration::from_millis(config.clock_skew_ms_max.get().into()),
+        clock_skew_max: Duration::from_millis(config.clock.clock_skew_ms_max.get().into()),
     };
     let (bank, executors) =
         Bank::start(settings, database.writer().recording_timeline(), appended, unsupported_event, bank_tasks.token());
@@ -233,15 +238,16 @@ async fn start_tasks(
     };
     let server = http::serve(listener, http::AppState::new(services), http_tasks.token());
     http_tasks.spawn("http server", server);
-    Ok(Tasks { http: http_tasks, bank: bank_tasks, _bank_handle: bank, projections })
+    Ok(Tasks { http: http_tasks, bank: bank_tasks, _bank_handle: bank, projections, partitions })
 }
 
 /// Announces the addresses, the data folder and the access mode on standard error: as one log line if the log is JSON, else as lines
 /// for people.
-pub fn announce_start(config: &Config, address: SocketAddr, log_is_json: bool) {
-    let data = match config.database_url.is_some() || config.database_url_file.is_some() {
+pub fn announce_start(config: &Config, service: &Service, log_is_json: bool) {
+    let (address, partitions) = (service.address, service.partitions.count());
+    let data = match config.database.database_url.is_some() || config.database.database_url_file.is_some() {
         true => "in the Postgres of PASSBOOK_DATABASE_URL".to_owned(),
-        false => database::data_dir(&config.database()).display().to_string(),
+        false => database::data_dir(config.database.folder.data_dir.as_deref()).display().to_string(),
     };
     let access = match (access::is_controlled(config), config.auth) {
         (true, _) => "bearer tokens",
@@ -254,7 +260,8 @@ pub fn announce_start(config: &Config, address: SocketAddr, log_is_json: bool) {
     let [console, api, swagger_ui, readiness] =
         ["/", "/v1/accounts", "/swagger-ui/", "/readyz"].map(|path| format!("{base}{path}"));
     if log_is_json {
-        tracing::info!(console, api, swagger_ui, readiness, data, access, "service is running");
+        let version = env!("PASSBOOK_VERSION");
+        tracing::info!(version, console, api, swagger_ui, readiness, partitions, data, access, "service is running");
         return;
     }
     eprintln!(
@@ -275,7 +282,7 @@ pub fn announce_start(config: &Config, address: SocketAddr, log_is_json: bool) {
 
 /// The number of partitions of the log; an empty database gets a log with the configured number.
 async fn ensure_partitions(config: &Config, database: &Database) -> Result<Partitions, Error> {
-    let asked = config.partitions.and_then(|count| Partitions::new(i16::from(count)));
+    let asked = config.partitions.get();
     let new = asked.unwrap_or(Partitions::ONE);
     let (found, is_incomplete_copy, moved_at) = database
         .with_service_role(async |connection| {
@@ -304,14 +311,19 @@ pub async fn partitions_of(database: &Database) -> Result<Partitions, Error> {
     Ok(found.unwrap_or(Partitions::ONE))
 }
 
-/// Binds the address before the database starts, so that an address in use is reported at once.
-async fn listen(config: &Config) -> Result<TcpListener, Error> {
-    let address = config.listen;
-    match (config.auth, access::is_controlled(config)) {
-        (Some(Auth::Off), true) => return Err(Error::ContradictoryAuth),
-        (None, false) if !address.ip().is_loopback() => return Err(Error::OpenToNetwork(address)),
-        (None, true | false) | (Some(Auth::Off), false) => {}
+/// Checks all settings before anything is started, and reports all of their faults.
+fn check_settings(config: &Config) -> Result<(), Error> {
+    let checks = [access::check(config), database::check(&config.database()).map_err(Error::from)];
+    let mut faults: Vec<Error> = checks.into_iter().filter_map(Result::err).collect();
+    match faults.len() {
+        0 => Ok(()),
+        1 => Err(faults.remove(0)),
+        _ => Err(Error::Settings(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))),
     }
+}
+
+/// Binds the address before the database starts, so that an address in use is reported at once.
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         std::io::ErrorKind::AddrInUse => Error::AddressInUse { address },
         _ => Error::Listen { address, source },

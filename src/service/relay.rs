@@ -48,7 +48,7 @@ pub async fn run_relay(
 }
 
 async fn publish(command: RelayNats, shutdown: CancellationToken) -> Result<(), String> {
-    let database = Database::lazy(&command.config.database()).map_err(|error| error.to_string())?;
+    let database = Database::lazy(&command.database.settings()).map_err(|error| error.to_string())?;
     let Some(partitions) = shutdown.run_until_cancelled(wait_for_log(&database)).await else { return Ok(()) };
     let settings = relay::Settings {
         url: command.relay_nats_url,

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
+use passbook::config::{Config, PartitionArgs};
 use passbook::service::{Error, Service};
 use passbook_audit::verification;
 use passbook_event_store::Partitions;
@@ -264,7 +265,7 @@ async fn start_refuses_another_number_of_partitions() {
     let account = open_in(&app.client(), 3, 5).await;
     app.stop().await;
     for (partitions, is_accepted) in [(Some(1), false), (Some(8), false), (Some(4), true), (None, true)] {
-        let config = passbook::config::Config { partitions, ..app.config().clone() };
+        let config = Config { partitions: PartitionArgs { partitions }, ..app.config().clone() };
         match Service::start(&config).await {
             Ok(service) => {
                 assert!(is_accepted, "{partitions:?}");
@@ -284,7 +285,9 @@ async fn start_refuses_another_number_of_partitions() {
 #[tokio::test]
 async fn first_of_two_concurrent_starts_fixes_the_partitions() {
     let (_database, config) = empty_database(&[]).await;
-    let start = async |partitions| Service::start(&passbook::config::Config { partitions, ..config.clone() }).await;
+    let start = async |partitions| {
+        Service::start(&Config { partitions: PartitionArgs { partitions }, ..config.clone() }).await
+    };
     let (two, eight) = tokio::join!(start(Some(2)), start(Some(8)));
     assert_eq!(two.is_ok(), eight.is_err(), "exactly one start succeeds: {two:?} {eight:?}");
     for service in [two, eight].into_iter().flatten() {

@@ -74,7 +74,27 @@ fn the_help_does_not_show_a_password_from_the_environment() {
 #[test]
 fn the_version_is_printed() {
     let ended = Passbook::without_settings().argument("--version").wait_for_exit();
-    assert_eq!(ended.stdout, [format!("passbook {}", env!("CARGO_PKG_VERSION"))]);
+    assert_eq!(ended.stdout, [format!("passbook {} (development)", env!("CARGO_PKG_VERSION"))]);
+}
+
+#[test]
+fn the_help_of_a_subcommand_lists_only_its_own_settings() {
+    let verify = help(Some("verify"));
+    assert!(verify.contains("PASSBOOK_DATABASE_URL") && verify.contains("PASSBOOK_LOG"), "{verify}");
+    for other in ["PASSBOOK_LISTEN", "PASSBOOK_CACHE_ACCOUNTS", "PASSBOOK_AUTH_ISSUER", "PASSBOOK_PARTITIONS"] {
+        assert!(!verify.contains(other), "{other}: {verify}");
+    }
+    assert!(!help(Some("token")).contains("PASSBOOK_DATABASE_URL"));
+}
+
+#[test]
+fn completions_of_each_shell_name_the_commands() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let ended = Passbook::without_settings().argument("completions").argument(shell).wait_for_exit();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        let script = ended.stdout.join("\n");
+        assert!(script.contains("verify") && script.contains("expect-head"), "{script}");
+    }
 }
 
 #[test]

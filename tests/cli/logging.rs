@@ -29,8 +29,9 @@ async fn log_of(level: &str) -> (Vec<Value>, String) {
     assert_eq!(service.client.post(&withdrawals, "key-8471", &body).await.unwrap().status(), 422);
     assert_eq!(service.client.get("/v1/accounts?owner=customer-4711").await.status(), 200);
     assert_eq!(service.client.get("/nowhere").await.status(), 404);
-    assert_eq!(service.client.get("/livez").await.status(), 200);
-    assert_eq!(service.client.get("/readyz").await.status(), 200);
+    for unlogged in ["/livez", "/readyz", "/", "/console/main.js", "/openapi.json", "/swagger-ui/"] {
+        assert_eq!(service.client.get(unlogged).await.status(), 200, "{unlogged}");
+    }
 
     let ended = service.stop(Signal::SIGTERM);
     let lines = json_lines(&ended.stderr);
@@ -52,6 +53,8 @@ async fn each_request_is_logged_as_one_line_without_private_data() {
     assert_eq!(lines[0]["request_id"], "the-opening");
     let codes: Vec<_> = lines.iter().map(|line| &line["code"]).collect();
     assert_eq!(codes, [&json!(null), &json!("insufficient_funds"), &json!(null), &json!("not_found")], "{stderr}");
+    assert!(lines[0]["account_id"].is_null() && lines[1]["account_id"].is_string(), "{stderr}");
+    assert!(lines.iter().all(|line| line["caller"].is_null()), "there is no access control: {stderr}");
     for line in &lines {
         assert!(line["duration_ms"].as_f64().is_some_and(|duration| duration > 0.0), "{line}");
         assert!(line["timestamp"].is_string() && line["level"] == "INFO", "{line}");

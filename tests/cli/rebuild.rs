@@ -36,7 +36,8 @@ async fn a_rebuild_that_cannot_run_is_refused_with_one_sentence() {
     let folder = Folder::migrated();
     let service = Passbook::in_folder(&folder).start();
     service.client.open_account().await;
-    assert!(rebuild(&folder, &["customers"]).error_message().contains("no projection"));
+    let unknown = rebuild(&folder, &["customers"]).error_message();
+    assert!(unknown.contains("no projection \"customers\"") && unknown.contains("accounts, "), "{unknown}");
     assert!(rebuild(&folder, &["accounts", "--resume"]).error_message().contains("no rebuild of accounts"));
 
     // Simulate a rebuild that another process has begun.

@@ -13,6 +13,7 @@ use passbook_testkit::{
     folder::Folder,
     process::{Exited, Passbook},
 };
+use serde_json::Value;
 
 #[track_caller]
 fn assert_error(exited: &Exited, parts: &[&str]) {
@@ -209,9 +210,59 @@ fn an_invalid_log_filter_is_quoted() {
 }
 
 #[test]
-fn an_invalid_setting_is_reported_with_its_flag() {
+fn all_invalid_settings_are_reported_as_they_were_given() {
     let folder = Folder::empty();
-    let ended = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "8080").wait_for_exit();
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_LISTEN", "8080").set("PASSBOOK_PARTITIONS", "65");
+    let service = service.argument("serve").argument("--log-format").argument("xml").argument("--auth=on");
+    let ended = service.wait_for_exit();
     assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-    assert!(ended.stderr.contains("--listen") && ended.stderr.contains("8080"), "{ended:?}");
+    for part in [
+        "'8080' for PASSBOOK_LISTEN: invalid socket address",
+        "'65' for PASSBOOK_PARTITIONS: 65 is not in 1..=64",
+        "'xml' for --log-format: possible values: text, json",
+        "'on' for --auth: possible values: off",
+    ] {
+        assert!(ended.stderr.contains(part), "{part} is missing: {}", ended.stderr);
+    }
+    assert!(!folder.data().exists(), "settings are checked before the database is started");
+}
+
+#[test]
+fn contradictory_settings_are_all_reported_before_anything_starts() {
+    let folder = Folder::empty();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = Passbook::in_folder(&folder)
+        .set("PASSBOOK_LISTEN", &taken.local_addr().unwrap().to_string())
+        .set("PASSBOOK_AUTH_ISSUER", "https://id.example")
+        .set("PASSBOOK_READ_DATABASE_URL", "mysql://replica");
+    let ended = service.wait_for_exit();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    for part in ["PASSBOOK_AUTH_AUDIENCE", "PASSBOOK_READ_DATABASE_URL"] {
+        assert!(ended.stderr.contains(part), "{part} is missing: {}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("another program listens"), "{ended:?}");
+    assert!(!folder.data().exists());
+}
+
+#[test]
+fn with_json_logs_a_failed_start_prints_only_json() {
+    let folder = Folder::empty();
+    for (setting, value, reason) in
+        [("PASSBOOK_LISTEN", "8080", "PASSBOOK_LISTEN"), ("PASSBOOK_PG_BIN", "/nowhere", "/nowhere")]
+    {
+        let ended =
+            Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set(setting, value).wait_for_exit();
+        let last = ended.stderr.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).last().unwrap();
+        assert!(last["reason"].as_str().unwrap().contains(reason), "{ended:?}");
+        assert!(ended.stdout.is_empty(), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_setting_is_a_warning_with_the_nearest_name() {
+    let folder = Folder::empty();
+    let service = Passbook::in_folder(&folder).set("PASSBOOK_LISTN", "x").set("PASSBOOK_PG_BIN", "/nowhere");
+    let ended = service.wait_for_exit();
+    assert!(ended.stderr.contains("PASSBOOK_LISTN is not a setting; is PASSBOOK_LISTEN meant?"), "{ended:?}");
+    assert!(!ended.stderr.contains("PASSBOOK_PG_BIN is"), "{ended:?}");
 }

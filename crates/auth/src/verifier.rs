@@ -34,6 +34,21 @@ pub struct Settings {
     pub jwks_file: Option<PathBuf>,
 }
 
+impl Settings {
+    /// Checks the settings without reading a file or reaching a provider.
+    ///
+    /// # Errors
+    /// They are unsafe or incomplete.
+    pub fn check(&self) -> Result<(), Error> {
+        match (&self.jwks_file, &self.issuer) {
+            (_, Some(_)) if self.audience.is_none() => Err(Error::NoAudience),
+            (None, Some(issuer)) if secure_url(issuer).is_none() => Err(Error::InsecureUrl(issuer.clone())),
+            (None, None) => Err(Error::NoSource),
+            (Some(_), _) | (None, Some(_)) => Ok(()),
+        }
+    }
+}
+
 /// Verifies tokens with the keys of one source. Share it: it caches keys and verified tokens.
 pub struct TokenVerifier {
     keys: Arc<JwksCache>,
@@ -74,13 +89,10 @@ impl TokenVerifier {
     /// Unsafe or incomplete settings, or a file that holds no keys.
     pub async fn new(settings: Settings) -> Result<Self, Error> {
         ring_provider::install();
+        settings.check()?;
         let Settings { issuer, audience, jwks_file } = settings;
-        if issuer.is_some() && audience.is_none() {
-            return Err(Error::NoAudience);
-        }
         let source = match (jwks_file, &issuer) {
             (Some(path), _) => JwksSource::File(path),
-            (None, Some(issuer)) if secure_url(issuer).is_none() => return Err(Error::InsecureUrl(issuer.clone())),
             (None, Some(issuer)) => JwksSource::Provider(HttpClient::new()?, issuer.clone()),
             (None, None) => return Err(Error::NoSource),
         };

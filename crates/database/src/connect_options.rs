@@ -1,6 +1,10 @@
 //! Turns the operator's settings into connection options, and adds the options that every connection needs.
 
-use std::{fs, path::PathBuf, str::FromStr};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
@@ -24,13 +28,17 @@ pub struct Settings {
     pub pg_bin: Option<PathBuf>,
 }
 
-/// Returns the data folder of the embedded Postgres.
-pub fn data_dir(settings: &Settings) -> PathBuf {
-    settings.data_dir.clone().unwrap_or_else(embedded::default_data_dir)
+/// The data folder of the embedded Postgres, if the settings name `data_dir`.
+pub fn data_dir(data_dir: Option<&Path>) -> PathBuf {
+    data_dir.map_or_else(embedded::default_data_dir, Path::to_owned)
 }
 
 pub(super) fn embedded_settings(settings: &Settings) -> embedded::Settings {
-    embedded::Settings { data_dir: data_dir(settings), bin: settings.pg_bin.clone(), parameters: vec![] }
+    embedded::Settings {
+        data_dir: data_dir(settings.data_dir.as_deref()),
+        bin: settings.pg_bin.clone(),
+        parameters: vec![],
+    }
 }
 
 /// Creates a connector from a URL, or from several separated by commas.
@@ -42,6 +50,17 @@ pub(super) fn connector(urls: &SecretString) -> Result<PrimaryConnector, Error> 
 pub(super) fn replica(settings: &Settings) -> Result<Option<PgConnectOptions>, Error> {
     let replica = settings.read_url.as_ref().map(|url| parse(url.expose_secret()).map(with_session_settings));
     replica.map(|replica| replica.ok_or(Error::InvalidReadUrl)).transpose()
+}
+
+/// Checks the URLs without connecting.
+///
+/// # Errors
+/// One of them is missing, given twice or not a URL of Postgres.
+pub fn check(settings: &Settings) -> Result<(), Error> {
+    if let Some(urls) = url(settings)? {
+        connector(&urls)?;
+    }
+    replica(settings).map(drop)
 }
 
 /// Returns the URL from the environment or from the file. A file protects the password better than the environment, which

@@ -25,7 +25,7 @@ use self::connect_options::{connector, embedded_settings, replica, url, with_ses
 use passbook_embedded_postgres::{self as embedded, EmbeddedPostgres};
 use passbook_event_store::{Partitions, PrimaryConnector, checked_pool_options, with_timeout};
 
-pub use connect_options::{Settings, data_dir};
+pub use connect_options::{Settings, check, data_dir};
 pub use error::Error;
 
 /// The time limit of the first connection.
@@ -101,7 +101,9 @@ impl Database {
     pub fn lazy(settings: &Settings) -> Result<Self, Error> {
         let primary = match url(settings)? {
             Some(urls) => connector(&urls)?,
-            None => PrimaryConnector::new(vec![with_session_settings(embedded::connect_options(&data_dir(settings)))]),
+            None => PrimaryConnector::new(vec![with_session_settings(embedded::connect_options(&data_dir(
+                settings.data_dir.as_deref(),
+            )))]),
         };
         Ok(Self::at(primary))
     }

@@ -40,8 +40,8 @@ pub struct Rebuilt {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant explains it")]
 pub enum Error {
-    #[error("There is no projection {0:?}.")]
-    Unknown(String),
+    #[error("There is no projection {name:?}. There are {}.", known.join(", "))]
+    Unknown { name: String, known: &'static [String] },
     #[error(
         "A rebuild of {0} is already in progress. A running service continues it by itself; without a service, use --resume."
     )]
@@ -67,7 +67,9 @@ pub async fn rebuild(
     progress: impl Fn(i64, i64),
 ) -> Result<Rebuilt, Error> {
     let Options { name, check_all, resume } = options;
-    let schema_version = known_views().schema_version(name).ok_or_else(|| Error::Unknown(name.to_owned()))?;
+    let views = known_views();
+    let unknown = || Error::Unknown { name: name.to_owned(), known: &views.names };
+    let schema_version = views.schema_version(name).ok_or_else(unknown)?;
     let mut connection = primary.connect().await?;
     let started = match resume {
         false => {

@@ -1,6 +1,7 @@
 //! Logs on standard error, traces to an OpenTelemetry collector, Prometheus metrics, and the supervision of background tasks.
 //! Standard output belongs to the commands.
 
+mod failure;
 mod log_queue;
 pub mod metrics;
 pub mod supervision;
@@ -14,6 +15,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util:
 
 use log_queue::LogQueue;
 
+pub use failure::report_failure;
 pub use log_queue::SECURITY_TARGET;
 
 /// The log level and the format of log lines.
@@ -65,5 +67,6 @@ pub fn start(settings: &LogSettings) -> Result<Telemetry, String> {
             tracing_subscriber::registry().with(lines).with(trace::layer(traces)).init();
         }
     }
+    failure::report_as_json(is_json);
     Ok(Telemetry { is_json, _lines: lines, traces })
 }

@@ -30,5 +30,5 @@ pub(crate) fn with_partitions<'a>(flags: &[&'a str]) -> Vec<&'a str> {
 
 /// The number of partitions that a configuration names; by default one.
 pub(crate) fn partitions_of(config: &Config) -> Partitions {
-    config.partitions.map_or(Partitions::ONE, |count| Partitions::new(i16::from(count)).unwrap())
+    config.partitions.get().unwrap_or(Partitions::ONE)
 }

@@ -15,6 +15,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 
 use crate::{folder::Folder, service_client::Client};
 
@@ -248,16 +249,21 @@ pub struct Exited {
 }
 
 impl Exited {
-    /// The error message of a failed command. Asserts that it is one line, and the exit code 1.
+    /// The reason of a failed command. Asserts that it is one line, that standard error has nothing but log lines, and the exit code 1.
     #[track_caller]
-    pub fn error_message(&self) -> &str {
+    pub fn error_message(&self) -> String {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         assert!(self.stdout.is_empty(), "{self:?}");
-        // Log lines are JSON objects here, so they begin with a brace.
-        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with('{')).collect();
-        match lines[..] {
-            [line] => line.strip_prefix("passbook: ").unwrap_or_else(|| panic!("{self:?}")),
-            _ => panic!("the error message is not one line: {self:?}"),
+        let lines = self.stderr.lines().map(|line| serde_json::from_str::<Value>(line));
+        let lines: Vec<Value> = lines.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        let reasons: Vec<&str> = lines
+            .iter()
+            .filter(|line| line["message"] == "process failed")
+            .map(|line| line["reason"].as_str().unwrap())
+            .collect();
+        match reasons[..] {
+            [reason] if !reason.contains('\n') => reason.to_owned(),
+            _ => panic!("the reason is not one line: {self:?}"),
         }
     }
 }

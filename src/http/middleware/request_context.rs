@@ -15,6 +15,7 @@ use axum::{
 };
 use tokio::time::timeout;
 use tracing::{Instrument, Span, field::Empty};
+use uuid::Uuid;
 
 use super::{problem_log::ProblemLog, rate_limit::is_probe};
 use crate::http::{
@@ -27,6 +28,7 @@ use crate::http::{
     header_names::{RATELIMIT, RATELIMIT_POLICY, X_REQUEST_ID},
     problem::Problem,
 };
+use passbook_auth::ANONYMOUS;
 use passbook_telemetry::metrics::METRICS;
 use passbook_telemetry::trace::{self, TARGET};
 
@@ -107,18 +109,31 @@ impl RequestContext {
         let status = response.status();
         let route = self.route.as_ref().map_or("none", MatchedPath::as_str);
         let duration = self.started.elapsed();
-        let ProblemLog { id, method, path, .. } = &self.request;
+        let ProblemLog { id, method, path, caller, .. } = &self.request;
         let labels = &[method_label(method), route, status.as_str()];
         METRICS.requests.with_label_values(labels).observe(duration.as_secs_f64());
         self.span.record("http.response.status_code", status.as_u16());
         let (status, duration_ms) = (status.as_u16(), duration.as_micros() as f64 / 1_000.0);
-        // Probes and rejected floods would hide everything else.
-        if is_probe(path) || response.status() == StatusCode::TOO_MANY_REQUESTS {
-            tracing::debug!(request_id = &**id, %method, route, status, code, duration_ms, "request");
+        let caller = caller.subject().filter(|subject| *subject != ANONYMOUS);
+        let (request_id, account_id) = (&**id, account_of(path));
+        // Probes, files and rejected floods would hide everything else.
+        if is_probe(path) || is_file(path) || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            tracing::debug!(request_id, %method, route, status, code, caller, account_id, duration_ms, "request");
         } else {
-            tracing::info!(request_id = &**id, %method, route, status, code, duration_ms, "request");
+            tracing::info!(request_id, %method, route, status, code, caller, account_id, duration_ms, "request");
         }
     }
+}
+
+/// The account of a path such as `/v1/accounts/{account_id}/deposits`; `None` if it has none.
+fn account_of(path: &str) -> Option<&str> {
+    let account_id = path.strip_prefix("/v1/accounts/")?.split('/').next()?;
+    Uuid::parse_str(account_id).is_ok().then_some(account_id)
+}
+
+/// Whether the path is that of a file: of the console, of Swagger UI, or the OpenAPI document.
+fn is_file(path: &str) -> bool {
+    path == "/" || path == "/openapi.json" || path.starts_with("/console/") || path.starts_with("/swagger-ui")
 }
 
 /// The span of a sampled request, with the attributes of <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>.

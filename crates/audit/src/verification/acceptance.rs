@@ -4,8 +4,11 @@
 use chrono::{DateTime, Utc};
 
 use passbook_domain::{
-    Account, Amount, Event, LimitName, OpenedAccount, Status, holds::ACTIVE_HOLDS_MAX, limits::LimitUsage,
-    money::MINOR_UNITS_MAX, reversal::Effect,
+    Account, Amount, Event, LimitName, OpenedAccount, Status,
+    holds::ACTIVE_HOLDS_MAX,
+    limits::LimitUsage,
+    money::{MINOR_UNITS_MAX, in_major_units},
+    reversal::Effect,
 };
 
 /// The amount that an event takes from an account.
@@ -58,9 +61,11 @@ pub(super) fn check_acceptance(
 ) -> Result<(), String> {
     let (balance, overdraft) = (account.balance, account.limits.overdraft);
     if balance < -MINOR_UNITS_MAX || i128::from(balance) + i128::from(overdraft) > i128::from(MINOR_UNITS_MAX) {
+        let [balance, overdraft] = [balance, overdraft].map(|amount| in_major_units(amount, account.currency));
         return Err(format!("has the invalid balance {balance} with an overdraft of {overdraft}"));
     }
     if matches!(event, Event::AccountClosed(_)) && (balance != 0 || !account.holds.is_empty()) {
+        let balance = in_major_units(balance, account.currency);
         return Err(format!("is closed with a balance of {balance} or with holds"));
     }
     if matches!(event, Event::HoldPlaced(_)) && account.holds.active(recorded_at).count() > ACTIVE_HOLDS_MAX {
@@ -74,7 +79,9 @@ fn check_taken(account: &OpenedAccount, event: &Event, recorded_at: DateTime<Utc
     let Some(Taken { amount, is_limited }) = taken(event) else { return Ok(()) };
     let available = account.available(recorded_at);
     if available < 0 {
-        return Err(format!("has {available} available after an accepted debit or hold of {}", amount.minor_units()));
+        let [available, amount] =
+            [available, amount.minor_units()].map(|amount| in_major_units(amount, account.currency));
+        return Err(format!("has {available} available after an accepted debit or hold of {amount}"));
     }
     if is_limited {
         for limit in LimitName::ALL {

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, error, fmt};
 use serde::Serialize;
 
 use crate::event_log::LogHead;
-use passbook_domain::{Event, reversal::Effect};
+use passbook_domain::{
+    Event,
+    money::{Currency, decimal},
+    reversal::Effect,
+};
 use passbook_event_store::Partitions;
 
 /// Why the log could not be verified.
@@ -104,7 +108,8 @@ impl fmt::Display for Report {
             writeln!(f, "  partitions {}, both sides of every transfer compared", self.partitions.len())?;
         }
         writeln!(f, "  compared   all rows of the views, {} snapshots, {} receipts", self.snapshots, self.receipts)?;
-        for (currency, Money { paid_in, paid_out, balances }) in &self.money {
+        for (currency, money) in &self.money {
+            let [paid_in, paid_out, balances] = money.in_major_units(currency);
             writeln!(f, "  {currency}        {paid_in} paid in - {paid_out} paid out = {balances} in balances")?;
         }
         write!(f, "  duration   {:.1} s, {rate:.0} events/s", self.seconds)?;
@@ -129,6 +134,13 @@ pub struct Money {
 }
 
 impl Money {
+    /// The money paid in, paid out and in balances, in major units of a currency (ISO 4217).
+    pub(super) fn in_major_units(&self, currency: &str) -> [String; 3] {
+        let currency = Currency::from_code(currency);
+        [self.paid_in, self.paid_out, self.balances]
+            .map(|sum| currency.map_or_else(|| sum.to_string(), |currency| decimal(sum, currency)))
+    }
+
     /// Adds the deposit or withdrawal of an event. Transfers stay inside the bank.
     pub(super) fn add_event(&mut self, event: &Event) {
         match event {

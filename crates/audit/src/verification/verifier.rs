@@ -12,7 +12,7 @@ use super::{
     log_fold::LogFold,
     pinned_head::PinnedHead,
     receipts::Receipts,
-    report::{Error, Finding, Money, Report},
+    report::{Error, Finding, Report},
     reversals::Reversals,
     snapshot::Snapshot,
     transfers::Transfers,
@@ -85,7 +85,8 @@ fn check_partitions_exist(pinned_heads: &[PinnedHead], partitions: Partitions) -
 fn check_money(report: &Report, events: i64) -> Result<(), Finding> {
     match report.money.iter().find(|(_, money)| !money.is_balanced()) {
         None => Ok(()),
-        Some((currency, Money { balances, paid_in, paid_out })) => {
+        Some((currency, money)) => {
+            let [paid_in, paid_out, balances] = money.in_major_units(currency);
             let message = format!(
                 "the sum of all {currency} balances is {balances}, but {paid_in} was paid in and {paid_out} paid out"
             );

@@ -58,7 +58,8 @@ impl App {
 
     /// Starts another instance on the same database, without a proxy.
     pub async fn spawn_peer(&self) -> Self {
-        let config = Config { database_url: Some(self.database.url().into()), ..self.config.clone() };
+        let mut config = self.config.clone();
+        config.database.database_url = Some(self.database.url().into());
         let peer = Self::start(config, Arc::clone(&self.database)).await;
         Self { tracker: self.tracker.clone(), view: self.view, ..peer }
     }
