@@ -1,7 +1,12 @@
 //! Each setting is defined once, by the command line. `.env.example` must show the same settings with the same help.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::{collections::HashSet, fmt::Write, fs, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write,
+    fs,
+    path::Path,
+};
 
 use clap::{Arg, Command, CommandFactory, Parser};
 use passbook::config::Cli;
@@ -85,13 +90,21 @@ fn every_setting_has_a_unique_help_text_of_one_line() {
 }
 
 #[test]
-fn migrate_has_the_same_settings_as_serve() {
-    let command = Cli::command();
-    let variables = |name| {
-        let arguments = command.find_subcommand(name).unwrap().get_arguments();
-        arguments.filter_map(|arg| arg.get_env().map(ToOwned::to_owned)).collect::<Vec<_>>()
-    };
-    assert_eq!(variables("migrate"), variables("serve"));
+fn a_setting_of_several_subcommands_is_the_same_in_each() {
+    fn subcommands(command: &Command) -> Vec<&Command> {
+        command.get_subcommands().flat_map(|command| [vec![command], subcommands(command)].concat()).collect()
+    }
+    let (command, mut shared) = (Cli::command(), 0);
+    let settings: HashMap<_, _> = settings().into_iter().map(|setting| (variable(&setting), setting)).collect();
+    for subcommand in subcommands(&command) {
+        for arg in subcommand.get_arguments().filter(|arg| arg.get_env().is_some()) {
+            let Some(setting) = settings.get(&variable(arg)) else { continue };
+            assert_eq!(arg.get_help(), setting.get_help(), "{} of {}", arg.get_id(), subcommand.get_name());
+            assert_eq!(arg.get_default_values(), setting.get_default_values(), "{}", arg.get_id());
+            shared += 1;
+        }
+    }
+    assert!(shared > settings.len(), "the subcommands share no settings");
 }
 
 #[test]

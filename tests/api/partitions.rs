@@ -285,9 +285,8 @@ async fn start_refuses_another_number_of_partitions() {
 #[tokio::test]
 async fn first_of_two_concurrent_starts_fixes_the_partitions() {
     let (_database, config) = empty_database(&[]).await;
-    let start = async |partitions| {
-        Service::start(&Config { partitions: PartitionArgs { partitions }, ..config.clone() }).await
-    };
+    let start =
+        async |partitions| Service::start(&Config { partitions: PartitionArgs { partitions }, ..config.clone() }).await;
     let (two, eight) = tokio::join!(start(Some(2)), start(Some(8)));
     assert_eq!(two.is_ok(), eight.is_err(), "exactly one start succeeds: {two:?} {eight:?}");
     for service in [two, eight].into_iter().flatten() {

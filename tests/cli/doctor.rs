@@ -81,7 +81,7 @@ async fn doctor_exits_with_1_for_settings_that_lose_commits() {
 
     let table = doctor(Passbook::with_database(&url));
     assert_eq!(table.status.code(), Some(1), "{table:?}");
-    assert!(table.stderr.contains("passbook: a crash can lose data: fsync, synchronous_commit"), "{table:?}");
+    assert!(table.stderr.contains("a crash can lose data: fsync, synchronous_commit"), "{table:?}");
 }
 
 #[tokio::test]

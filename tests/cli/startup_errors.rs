@@ -250,8 +250,7 @@ fn with_json_logs_a_failed_start_prints_only_json() {
     for (setting, value, reason) in
         [("PASSBOOK_LISTEN", "8080", "PASSBOOK_LISTEN"), ("PASSBOOK_PG_BIN", "/nowhere", "/nowhere")]
     {
-        let ended =
-            Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set(setting, value).wait_for_exit();
+        let ended = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set(setting, value).wait_for_exit();
         let last = ended.stderr.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).last().unwrap();
         assert!(last["reason"].as_str().unwrap().contains(reason), "{ended:?}");
         assert!(ended.stdout.is_empty(), "{ended:?}");

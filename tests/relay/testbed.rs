@@ -174,13 +174,7 @@ pub async fn kill(relay: Running) {
 /// Waits until a relay exits by itself. Returns its error message.
 pub async fn wait_for_error(relay: Running) -> String {
     let exited = spawn_blocking(move || relay.process.wait_for_exit()).await.unwrap();
-    assert_eq!(exited.status.code(), Some(1), "{exited:?}");
-    // Log lines are JSON objects here, so they begin with a brace.
-    let lines: Vec<&str> = exited.stderr.lines().filter(|line| !line.starts_with('{')).collect();
-    match lines[..] {
-        [line] => line.strip_prefix("passbook: ").unwrap().to_owned(),
-        _ => panic!("the error message is not one line: {exited:?}"),
-    }
+    exited.reason()
 }
 
 /// Polls a condition until it is true.

@@ -249,20 +249,25 @@ pub struct Exited {
 }
 
 impl Exited {
-    /// The reason of a failed command. Asserts that it is one line, that standard error has nothing but log lines, and the exit code 1.
+    /// The reason of a command that failed before it printed anything.
     #[track_caller]
     pub fn error_message(&self) -> String {
-        assert_eq!(self.status.code(), Some(1), "{self:?}");
         assert!(self.stdout.is_empty(), "{self:?}");
-        let lines = self.stderr.lines().map(|line| serde_json::from_str::<Value>(line));
-        let lines: Vec<Value> = lines.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}: {self:?}"));
-        let reasons: Vec<&str> = lines
-            .iter()
-            .filter(|line| line["message"] == "process failed")
-            .map(|line| line["reason"].as_str().unwrap())
-            .collect();
-        match reasons[..] {
-            [reason] if !reason.contains('\n') => reason.to_owned(),
+        self.reason()
+    }
+
+    /// The reason of a failed command. Asserts that it is one line, and the exit code 1. Standard error is a pipe here, so that lines are
+    /// JSON; a command without a log prints text.
+    #[track_caller]
+    pub fn reason(&self) -> String {
+        assert_eq!(self.status.code(), Some(1), "{self:?}");
+        let reason = |line: &str| match serde_json::from_str::<Value>(line) {
+            Ok(line) => (line["message"] == "process failed").then(|| line["reason"].as_str().unwrap().to_owned()),
+            Err(_) => Some(line.strip_prefix("passbook: ").unwrap_or_else(|| panic!("{self:?}")).to_owned()),
+        };
+        let reasons: Vec<String> = self.stderr.lines().filter_map(reason).collect();
+        match &reasons[..] {
+            [reason] if !reason.contains('\n') => reason.clone(),
             _ => panic!("the reason is not one line: {self:?}"),
         }
     }
