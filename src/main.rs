@@ -1,5 +1,6 @@
 //! The command line: parses the settings, runs a subcommand, and serves until a signal stops the process.
 
+mod export;
 mod import;
 mod progress;
 
@@ -8,8 +9,8 @@ use std::{env, io::Write, process::ExitCode, time::Duration};
 use clap::CommandFactory;
 use nix::sys::resource::{Resource, setrlimit};
 use passbook::config::{
-    self, Cli, Completions, Config, DatabaseArgs, Doctor, Migrate, Rebuild, Relay, RelayNats, Subcommands, Token,
-    Verify,
+    self, Cli, Completions, Config, DatabaseArgs, Doctor, Export, Migrate, Rebuild, Relay, RelayNats, Subcommands,
+    Token, Verify,
 };
 use passbook::http;
 use passbook::service::{self, Service};
@@ -58,6 +59,7 @@ async fn main() -> ExitCode {
         Subcommands::Token(wanted) => token(&wanted),
         // Its exit code also says whether commands were refused.
         Subcommands::Import(wanted) => return import::run(wanted).await,
+        Subcommands::Export(Export::Journal(wanted)) => export::journal(wanted).await,
         Subcommands::Relay(Relay::Nats(wanted)) => relay(*wanted).await,
         Subcommands::Completions(wanted) => completions(wanted),
         Subcommands::Openapi => print(&http::openapi_json()),

@@ -2,11 +2,13 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
+use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use secrecy::SecretString;
 
 use super::{ClockArgs, Config, DataDirArgs, DatabaseArgs, LogArgs, PartitionArgs, ProviderArgs};
+use crate::{http::calendar_date, journal::JournalFormat};
 
 const TRY_SERVE: &str = "\
 Try it:
@@ -20,6 +22,10 @@ Try it:
   TOKEN=$(passbook token --sub alice --scope \"accounts:read accounts:write\")
   PASSBOOK_AUTH_JWKS_FILE=<the printed file> passbook serve
   curl http://127.0.0.1:8080/v1/accounts -H \"authorization: Bearer $TOKEN\"";
+const TRY_EXPORT: &str = "\
+Try it:
+  passbook export journal --format hledger --output books.journal
+  hledger --file books.journal balance";
 const TRY_IMPORT: &str = "\
 Try it:
   printf '%s\\n' '{\"command\": \"open\", \"currency\": \"EUR\"}' > commands.ndjson
@@ -102,6 +108,9 @@ pub enum Subcommands {
     /// last line.
     #[command(after_long_help = TRY_IMPORT)]
     Import(Import),
+    /// Write the books for other programs.
+    #[command(subcommand)]
+    Export(Export),
     /// Publish the log to other services.
     #[command(subcommand)]
     Relay(Relay),
@@ -155,6 +164,50 @@ pub struct Verify {
     /// The log lines.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// What `export` writes.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Export {
+    /// Write the journal: every movement of money with its balanced postings.
+    ///
+    /// Reads the log with and without a running service. Without --to, the journal ends at the last event of now. That of a period
+    /// that is over is final. A file gets its name when it is complete; until then it ends in `.part`.
+    #[command(after_long_help = TRY_EXPORT)]
+    Journal(ExportJournal),
+}
+
+/// The options of `export journal`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportJournal {
+    /// The format: `jsonl` has one JSON object a line and amounts in minor units, `hledger` amounts in major units.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: JournalFormat,
+
+    /// The first day, in UTC. Default: the day of the first event.
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub from: Option<NaiveDate>,
+
+    /// The day after the last, in UTC. Default: all events up to now.
+    #[arg(long, value_name = "DAY", value_parser = day)]
+    pub to: Option<NaiveDate>,
+
+    /// The file to write; `-` is standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// The database of the log.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    /// The log lines.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Parses a day such as `2026-01-31`, as the API does.
+fn day(text: &str) -> Result<NaiveDate, String> {
+    calendar_date(text).ok_or_else(|| "it must be a day in UTC such as 2026-01-31".to_owned())
 }
 
 /// The options of `doctor`.

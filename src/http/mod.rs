@@ -6,6 +6,7 @@
 mod account_status;
 mod accounts;
 mod batches;
+mod books;
 mod commands;
 mod connection;
 mod connection_timeouts;
@@ -45,7 +46,7 @@ mod transfers;
 mod unread_body;
 mod verification;
 
-pub use extract::client_ip::TrustedProxies;
+pub use extract::{client_ip::TrustedProxies, parameters::calendar_date};
 pub use metrics::serve_metrics;
 pub use rate_limiter::RateLimiter;
 pub use router::{BODY_BYTES_MAX, openapi_json};

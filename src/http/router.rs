@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    account_status, accounts, batches, console, currencies, daily_balances,
+    account_status, accounts, batches, books, console, currencies, daily_balances,
     error_code::ErrorCode,
     event_stream, events,
     extract::client_ip::TrustedProxies,
@@ -65,6 +65,8 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(daily_balances::list_daily_balances))
         .routes(routes!(transfers::get_transfer))
         .routes(routes!(overview::get_overview))
+        .routes(routes!(books::trial_balance::get_trial_balance))
+        .routes(routes!(books::journal::get_journal))
         .routes(routes!(currencies::list_currencies))
         .routes(routes!(projections::list_projections))
         .routes(routes!(projections::rebuild_projection))

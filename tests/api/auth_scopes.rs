@@ -81,6 +81,8 @@ const TABLE: &[Row] = &[
     row("get /v1/accounts/{account_id}/statement", "accounts:read", 200, UNKNOWN),
     row("get /v1/accounts/{account_id}/daily-balances", "accounts:read", 200, UNKNOWN),
     row("get /v1/overview", "accounts:read:any", 200, Others::Same),
+    row("get /v1/books/trial-balance", "accounts:read:any", 200, Others::Same),
+    row("get /v1/books/journal", "accounts:read:any", 200, Others::Same),
     row("get /v1/transfers/{transfer_id}", "accounts:read", 200, Others::NotFound("not_found")),
     row("get /v1/projections", "operations", 200, Others::Same),
     row("post /v1/projections/{name}/rebuild", "operations", 202, Others::Same),
@@ -128,7 +130,8 @@ impl Fixture {
             .replace("{hold_id}", &self.hold.to_string())
             .replace("{version}", "1")
             .replace("{name}", "accounts");
-        let path = if path.ends_with("/statement") { path + "?from=2020-01-01&to=2200-01-01" } else { path };
+        let has_period = path.ends_with("/statement") || path.ends_with("/journal");
+        let path = if has_period { path + "?from=2020-01-01&to=2200-01-01" } else { path };
         if method == "get" {
             return client.get_without_stream_body(&path).await;
         }

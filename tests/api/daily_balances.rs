@@ -37,7 +37,7 @@ async fn january() -> January {
              WHEN position <= 4 THEN '2026-01-02T23:59:59.999999Z'
              WHEN position <= 8 THEN '2026-01-03T00:00:00Z'
              ELSE '2026-01-31T12:00:00Z' END)::timestamptz;
-         TRUNCATE projection, account_view, account_transaction, reversed_movement, account_hold, held_total, daily_balance, bank_total;
+         TRUNCATE projection, account_view, account_transaction, reversed_movement, account_hold, held_total, daily_balance, bank_total, ledger_total;
          COMMIT",
     )
     .await;

@@ -294,6 +294,7 @@ async fn save(app: &App) {
          CREATE TABLE saved.account_transaction AS TABLE account_transaction;
          CREATE TABLE saved.daily_balance AS TABLE daily_balance;
          CREATE TABLE saved.bank_total AS TABLE bank_total;
+         CREATE TABLE saved.ledger_total AS TABLE ledger_total;
          CREATE TABLE saved.log_head AS TABLE log_head;
          CREATE TABLE saved.idempotency_key AS TABLE idempotency_key;
          CREATE TABLE saved.snapshot AS TABLE snapshot;
@@ -308,13 +309,14 @@ async fn restore(app: &App) {
     app.tamper(
         "BEGIN;
          TRUNCATE projection, event, account_view, account_transaction, reversed_movement, account_hold, held_total, daily_balance,
-         bank_total, log_head, idempotency_key, snapshot;
+         bank_total, ledger_total, log_head, idempotency_key, snapshot;
          INSERT INTO projection TABLE saved.projection;
          INSERT INTO event TABLE saved.event;
          INSERT INTO account_view TABLE saved.account_view;
          INSERT INTO account_transaction TABLE saved.account_transaction;
          INSERT INTO daily_balance TABLE saved.daily_balance;
          INSERT INTO bank_total TABLE saved.bank_total;
+         INSERT INTO ledger_total TABLE saved.ledger_total;
          INSERT INTO log_head TABLE saved.log_head;
          INSERT INTO idempotency_key TABLE saved.idempotency_key;
          INSERT INTO snapshot TABLE saved.snapshot;

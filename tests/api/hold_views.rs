@@ -223,7 +223,7 @@ async fn reads_are_never_earlier_than_the_head_of_the_log() {
 async fn rebuilt_views_equal_the_live_views_and_the_log() {
     let (mut app, _) = app_with_history(5).await;
     let client = app.client();
-    for view in ["accounts", "transactions", "daily_balances", "bank_totals", "holds"] {
+    for view in ["accounts", "transactions", "daily_balances", "bank_totals", "holds", "ledger_totals"] {
         client.post(&format!("/v1/projections/{view}/rebuild?verify=true"), "").await.expect(202);
         eventually("the rebuilt view", async || {
             let views = client.get("/v1/projections").await.expect(200);

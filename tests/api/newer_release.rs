@@ -113,6 +113,7 @@ async fn projector_stops_commands(unreadable: &str, readable: &str) {
          DELETE FROM account_transaction;
          DELETE FROM daily_balance;
          DELETE FROM bank_total;
+         DELETE FROM ledger_total;
          INSERT INTO account_view
          SELECT partition, 1, stream_id, data->>'owner', data->>'currency', 'open', (data->>'initial_deposit')::bigint, 1, 1,
                 recorded_at, recorded_at, NULL
@@ -130,7 +131,7 @@ async fn projector_stops_commands(unreadable: &str, readable: &str) {
         assert_eq!((view["state"].as_str(), view["position"].as_str()), (Some("stopped"), Some("1")), "{view}");
     }
 
-    app.tamper(&format!("{readable}; DELETE FROM account_view; DELETE FROM daily_balance; DELETE FROM bank_total; UPDATE projection SET position = 0")).await;
+    app.tamper(&format!("{readable}; DELETE FROM account_view; DELETE FROM daily_balance; DELETE FROM bank_total; DELETE FROM ledger_total; UPDATE projection SET position = 0")).await;
     wait_until_ready(&app).await;
     client.with_key("two").deposit(other, 1).await.expect(201);
     audit(&app).await;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 /// More events than three chunks have.
 const EVENTS: i64 = 3_001;
-const VIEWS: [&str; 5] = ["accounts", "transactions", "daily_balances", "bank_totals", "holds"];
+const VIEWS: [&str; 6] = ["accounts", "transactions", "daily_balances", "bank_totals", "holds", "ledger_totals"];
 
 /// An app with a log of [`EVENTS`] events, all projected: an opening, and deposits with one hold before them.
 async fn app_with_long_history() -> (App, Uuid) {
@@ -72,6 +72,7 @@ async fn verification_finds_a_fault_of_each_view() {
         ("account_transaction", "balance_after", EVENTS),
         ("daily_balance", "closing", EVENTS),
         ("bank_total", "event_count", EVENTS),
+        ("ledger_total", "debit", EVENTS),
         ("account_hold", "amount", 2),
     ] {
         app.tamper(&format!("UPDATE {table} SET {column} = {column} + 1")).await;

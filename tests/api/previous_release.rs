@@ -89,6 +89,15 @@ pub fn reads() -> Vec<Read> {
             |page| members(&page["data"][0], ["opening", "in", "out", "closing", "count"]),
             json!([0, "10503", "1500", 9_003, 6]),
         ),
+        (
+            "/v1/books/trial-balance".to_owned(),
+            |books| {
+                let lines = books["data"].as_array().unwrap().iter();
+                let lines = lines.filter(|line| line["ledger_account"].as_str().unwrap().starts_with("liabilities"));
+                lines.map(|line| members(line, ["currency", "balance"])).collect()
+            },
+            json!([["EUR", "-10203"], ["EUR", "0"], ["JPY", "0"]]),
+        ),
         (account(OPEN, "/holds"), |page| page["data"].clone(), json!([])),
         (
             account(OPEN, "/limits"),
@@ -199,7 +208,7 @@ async fn views_are_rebuilt(release: &Release) {
     let mut app = spawn_app_from_dump(release.dump, release.flags).await;
     app.stop().await;
     app.sabotage(
-        "TRUNCATE account_view, account_transaction, reversed_movement, account_hold, held_total, daily_balance, bank_total;
+        "TRUNCATE account_view, account_transaction, reversed_movement, account_hold, held_total, daily_balance, bank_total, ledger_total;
          DELETE FROM projection",
     )
     .await;

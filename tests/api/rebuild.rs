@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, query_scalar, raw_sql};
 use uuid::Uuid;
 
-const VIEWS: [&str; 5] = ["accounts", "transactions", "daily_balances", "bank_totals", "holds"];
+const VIEWS: [&str; 6] = ["accounts", "transactions", "daily_balances", "bank_totals", "holds", "ledger_totals"];
 
 async fn rebuild(client: &ApiClient, view: &str) -> Response {
     client.post(&format!("/v1/projections/{view}/rebuild"), "").await
@@ -32,7 +32,7 @@ async fn wait_for_generation(app: &App, view: &str, generation: i64) {
 /// Locks the view tables against writes until the returned connection is closed.
 async fn lock_views(app: &App) -> PgConnection {
     let mut connection = app.database().await;
-    raw_sql("BEGIN; LOCK TABLE account_view, account_transaction, account_hold, held_total, daily_balance, bank_total IN SHARE MODE")
+    raw_sql("BEGIN; LOCK TABLE account_view, account_transaction, account_hold, held_total, daily_balance, bank_total, ledger_total IN SHARE MODE")
         .execute(&mut connection)
         .await
         .unwrap();

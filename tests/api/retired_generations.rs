@@ -14,7 +14,8 @@ const NEVER_ANALYSED: &str = "
     ALTER TABLE account_hold SET (autovacuum_enabled = off);
     ALTER TABLE held_total SET (autovacuum_enabled = off);
     ALTER TABLE daily_balance SET (autovacuum_enabled = off);
-    ALTER TABLE bank_total SET (autovacuum_enabled = off)";
+    ALTER TABLE bank_total SET (autovacuum_enabled = off);
+    ALTER TABLE ledger_total SET (autovacuum_enabled = off)";
 
 /// Rows of generation 99 of each view.
 const RETIRED_ROWS: &str = "
@@ -40,11 +41,13 @@ const RETIRED_ROWS: &str = "
     FROM generate_series(1, 8000);
     INSERT INTO bank_total (partition, generation, currency, open, frozen, closed, money, event_count)
     SELECT 0, 99, n::text, 0, 0, 0, 0, 0 FROM generate_series(1, 8000) AS n;
+    INSERT INTO ledger_total (partition, generation, day, currency, ledger_account, debit, credit, event_count)
+    SELECT 0, 99, '2026-01-01'::date + n, 'EUR', 'assets:cash:atm', 0, 0, 0 FROM generate_series(1, 8000) AS n;
     INSERT INTO projection (partition, name, generation, schema_version, state, position)
     SELECT 0, name, 99, 1, 'retired', 0
-    FROM unnest('{accounts,transactions,holds,daily_balances,bank_totals}'::text[]) AS name";
+    FROM unnest('{accounts,transactions,holds,daily_balances,bank_totals,ledger_totals}'::text[]) AS name";
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "account_view",
     "account_transaction",
     "reversed_movement",
@@ -52,6 +55,7 @@ const TABLES: [&str; 7] = [
     "held_total",
     "daily_balance",
     "bank_total",
+    "ledger_total",
 ];
 
 async fn is_gone(app: &App) -> bool {

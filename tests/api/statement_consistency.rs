@@ -101,7 +101,7 @@ async fn spread_over_days(app: &App, log: &Log, steps: &[Step]) {
         "UPDATE event SET recorded_at = moved.at FROM (VALUES {moved}) AS moved (position, at)
          WHERE event.position = moved.position;
          UPDATE projection SET position = 0;
-         TRUNCATE account_view, account_transaction, reversed_movement, account_hold, held_total, daily_balance, bank_total"
+         TRUNCATE account_view, account_transaction, reversed_movement, account_hold, held_total, daily_balance, bank_total, ledger_total"
     ))
     .await;
 }

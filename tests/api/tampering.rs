@@ -161,6 +161,21 @@ async fn changed_rows_of_views_are_found() {
         assert_finding(verify(&app, None).await, 6, "EUR");
     }
 
+    let (app, _, _) = app_with_history().await;
+    for (change, back) in [
+        ("debit = debit + 1", "debit = debit - 1"),
+        ("credit = credit + 1", "credit = credit - 1"),
+        ("event_count = event_count + 1", "event_count = event_count - 1"),
+        ("day = day - 1", "day = day + 1"),
+        ("ledger_account = ledger_account || '?'", "ledger_account = rtrim(ledger_account, '?')"),
+    ] {
+        app.tamper(&format!("UPDATE ledger_total SET {change}")).await;
+        assert_finding(verify(&app, None).await, 6, "ledger totals");
+        app.tamper(&format!("UPDATE ledger_total SET {back}")).await;
+    }
+    app.tamper("DELETE FROM ledger_total WHERE credit = 0").await;
+    assert_finding(verify(&app, None).await, 6, "ledger totals");
+
     let (app, first, _) = app_with_history().await;
     app.tamper(&format!("DELETE FROM account_view WHERE account_id = '{first}'")).await;
     assert_finding(verify(&app, None).await, 4, "missing");

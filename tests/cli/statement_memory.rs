@@ -12,7 +12,7 @@ const GROWTH_KB_MAX: u64 = 12 * 1024;
 const LINE_BYTES: i64 = 200;
 
 /// The peak memory of a process in kilobytes.
-fn peak_kb(process: u32) -> u64 {
+pub fn peak_kb(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()

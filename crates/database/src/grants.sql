@@ -43,6 +43,6 @@ GRANT SELECT, INSERT ON log_layout TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON copy_progress TO passbook_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON snapshot, projection TO passbook_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON account_view, account_transaction, reversed_movement, account_hold, held_total,
-    daily_balance, bank_total TO passbook_service;
+    daily_balance, bank_total, ledger_total TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON relay TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON server_timeline TO passbook_service;

@@ -3,6 +3,7 @@
 //! The crate is pure: no I/O, no clock, no random numbers. Times, ids and the caller come in as data.
 
 pub mod account;
+pub mod books;
 pub mod command;
 mod decode;
 pub mod event;

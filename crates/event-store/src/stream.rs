@@ -105,6 +105,39 @@ pub async fn find_member(
     Ok(found)
 }
 
+/// The type of an event and a member of its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeAndMember {
+    /// The name of the event type.
+    pub event_type: String,
+    /// The member as text; `None` if the data have no such member.
+    pub member: Option<String>,
+}
+
+/// Reads the types of these events, and of each the member `name` of its data, as a text of at most 64 characters. Missing events are
+/// left out.
+///
+/// # Errors
+/// A database error.
+pub async fn find_type_and_member(
+    connection: &mut PgConnection,
+    partition: i16,
+    events: &[StreamVersion],
+    name: &str,
+) -> Result<Vec<(StreamVersion, TypeAndMember)>> {
+    let mut found = Vec::new();
+    for events in events.chunks(FOUND_MEMBERS_MAX) {
+        let ids: Vec<Uuid> = events.iter().map(|event| event.stream_id).collect();
+        let versions: Vec<i64> = events.iter().map(|event| event.version).collect();
+        let rows = query_file!("src/find_type_and_member.sql", partition, &ids, &versions, name);
+        found.extend(rows.fetch_all(&mut *connection).await?.into_iter().map(|row| {
+            let event = StreamVersion { stream_id: row.stream_id, version: row.version };
+            (event, TypeAndMember { event_type: row.event_type, member: row.member })
+        }));
+    }
+    Ok(found)
+}
+
 /// An event of a stream.
 #[derive(Debug)]
 pub struct StreamEvent {

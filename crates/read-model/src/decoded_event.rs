@@ -79,7 +79,8 @@ pub(crate) async fn read_locked_batch(
     decode(position, reader::locked_events_after(connection, partition, position).await?)
 }
 
-fn decode(position: i64, events: Vec<RecordedEvent>) -> Result<Vec<DecodedEvent>> {
+/// Decodes the events after `position`, which must have no gaps.
+pub(crate) fn decode(position: i64, events: Vec<RecordedEvent>) -> Result<Vec<DecodedEvent>> {
     (position + 1..)
         .zip(events)
         .map(|(expected, recorded)| match recorded.position == expected {

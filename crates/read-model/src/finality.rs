@@ -28,8 +28,13 @@ pub enum Moment {
 impl Moment {
     /// The last moment before `time`. Times are recorded in microseconds.
     pub fn before(time: DateTime<Utc>) -> Self {
-        Moment::Time(time.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(time))
+        Moment::Time(last_moment_before(time))
     }
+}
+
+/// The last moment before `time`. Times are recorded in microseconds.
+pub(crate) fn last_moment_before(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(time)
 }
 
 /// Whether an answer for a moment can be final.
@@ -96,5 +101,32 @@ impl ReadModel {
             Finality::Settled(position) | Finality::BeyondLastVersion(position) => Some(position),
             Finality::Future => min_position,
         })
+    }
+
+    /// As [`Self::settled_before`], for an answer over all partitions.
+    ///
+    /// # Errors
+    /// As [`Self::finality`].
+    pub async fn settled_in_all_before(
+        &self,
+        end: DateTime<Utc>,
+        min_position: Option<Position>,
+    ) -> Result<Option<Position>, Error> {
+        self.check_position(min_position.as_ref())?;
+        let moment = last_moment_before(end);
+        let settled = with_timeout(Duration::from_millis(QUERY_MS_MAX), async {
+            let mut connection = self.router.primary().acquire().await?;
+            let mut settled = min_position;
+            for partition in self.partitions.all() {
+                let Settled::At(position) = moment::settle(&mut connection, partition, moment).await? else { continue };
+                let position = self.partitions.position_in(partition, position);
+                settled = Some(match settled {
+                    Some(minimum) => minimum.merge(position),
+                    None => position,
+                });
+            }
+            Ok(settled)
+        });
+        Ok(settled.await?)
     }
 }

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    journal::Journal,
     positioned::Positioned,
     query_router::{QueryRouter, REPLICA_WAIT_MS_MAX},
     status::LastReadiness,
@@ -36,6 +37,7 @@ pub struct ReadModel {
     pub(crate) partitions: Partitions,
     handles: Arc<[PartitionHandle]>,
     pub(crate) statement_pages: Arc<Semaphore>,
+    pub(crate) journal: Journal,
     pub(crate) last_readiness: Arc<LastReadiness>,
 }
 
@@ -79,7 +81,8 @@ impl ReadModel {
         let handles = loaders.into_iter().zip(progress);
         let handles = handles.map(|(accounts, progress)| PartitionHandle { progress, accounts }).collect();
         let statement_pages = Arc::new(Semaphore::new(STATEMENT_PAGES_AT_ONCE_MAX));
-        Self { router, partitions, handles, statement_pages, last_readiness: Arc::default() }
+        let journal = Journal::new(router.primary().clone(), partitions);
+        Self { router, partitions, handles, statement_pages, journal, last_readiness: Arc::default() }
     }
 
     /// Whether the projectors of all partitions are running.

@@ -9,7 +9,9 @@ use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use crate::{
-    App, eventually,
+    App,
+    books_audit::check_ledger,
+    eventually,
     hold_audit::check_hold_views,
     log::{Event, Log, read, read_in_snapshot},
 };
@@ -256,6 +258,7 @@ async fn check_views(connection: &mut PgConnection, log: &Log, accounts: &BTreeM
     assert_eq!(movements, expected_movements(&log.events), "account_transaction equals the fold");
     check_days(&mut *connection, &log.events).await;
     check_totals(&mut *connection, accounts).await;
+    check_ledger(&mut *connection, &log.events).await;
     check_hold_views(connection, &log.events, accounts).await;
 }
 

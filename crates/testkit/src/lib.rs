@@ -8,6 +8,7 @@ pub mod api_client;
 pub mod app;
 pub mod audit;
 pub mod auth_app;
+pub mod books_audit;
 pub mod cluster;
 pub mod config;
 pub mod contract;

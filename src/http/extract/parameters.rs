@@ -247,6 +247,18 @@ pub fn date(field: &'static str, text: Option<&str>) -> Result<Option<NaiveDate>
         .map_err(|field| Problem::invalid_parameter(field, format!("{field} must be a day in UTC such as 2026-01-31.")))
 }
 
+/// A day in UTC that the request must name.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is missing, or the text is not such a day.
+pub fn required_day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
+    let missing = || {
+        let detail = format!("The parameter {field} is missing. Send a day in UTC such as 2026-01-31.");
+        Problem::invalid_parameter(field, detail)
+    };
+    date(field, text)?.ok_or_else(missing)
+}
+
 /// A date as `YYYY-MM-DD` from the year 1 on. chrono alone would also accept signs and years that Postgres cannot store.
 pub fn calendar_date(text: &str) -> Option<NaiveDate> {
     let is_expected =

@@ -10,6 +10,7 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     super::{
         accounts::{AccountQuery, AccountsQuery},
+        books::{journal::JournalQuery, trial_balance::TrialBalanceQuery},
         commands::{
             accounts::{OpenAccount, Reason, SetLimits},
             holds::{CaptureHoldBody, PlaceHoldBody, VoidHoldBody},
@@ -54,12 +55,13 @@ const FIELDS: [&str; 21] = [
     "Amount",
     "",
 ];
-const PARAMETERS: [&str; 16] = [
+const PARAMETERS: [&str; 17] = [
     "after",
     "after_version",
     "as_of",
     "as_of_version",
     "currency",
+    "date",
     "dry_run",
     "from",
     "kind",
@@ -275,11 +277,12 @@ proptest! {
             accepts::<TransactionsQuery>(&uri), accepts::<HoldsQuery>(&uri), accepts::<StatementQuery>(&uri), accepts::<DailyBalancesQuery>(&uri),
             accepts::<AccountEventsQuery>(&uri), accepts::<EventsQuery>(&uri), accepts::<StreamQuery>(&uri),
             accepts::<RebuildQuery>(&uri), accepts::<NoParameters>(&uri),
+            accepts::<TrialBalanceQuery>(&uri), accepts::<JournalQuery>(&uri),
         ];
         let has_unknown_name = parts.iter().any(|(name, value)| {
             let is_plain = !name.contains(['%', '+']) && !value.contains('&') && !name.is_empty();
             is_plain && !PARAMETERS.contains(&&**name)
         });
-        prop_assert!(!has_unknown_name || accepted == [false; 13], "{uri}: {accepted:?}");
+        prop_assert!(!has_unknown_name || accepted == [false; 15], "{uri}: {accepted:?}");
     }
 }

@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 
+pub(super) use crate::hledger::on_one_line;
+use crate::journal::label;
 use passbook_domain::money::{self, Currency};
 use passbook_event_store::Position;
 use passbook_read_model::transactions::{TransactionView, statement::Statement};
@@ -38,15 +40,7 @@ impl Content {
 
 /// The kind of a transaction in English.
 pub(super) fn kind_label(line: &TransactionView) -> String {
-    let text = line.kind.replace('_', " ");
-    let mut characters = text.chars();
-    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
-}
-
-/// The text on one line: control characters and line ends are blanks.
-pub(super) fn on_one_line(text: &str) -> String {
-    let is_break = |character: char| character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
-    text.replace(is_break, " ")
+    label(&line.kind)
 }
 
 /// The parts of a text with at most `length` characters each.

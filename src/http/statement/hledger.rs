@@ -2,9 +2,9 @@
 
 use super::{
     body::{StatementFormat, Unrepresentable},
-    content::{Content, kind_label, on_one_line},
+    content::{Content, kind_label},
 };
-use passbook_domain::money;
+use crate::hledger::{self, description, on_one_line};
 use passbook_read_model::transactions::{Totals, TransactionView};
 
 /// Writes a statement as a journal.
@@ -15,16 +15,13 @@ impl StatementFormat for Hledger {
         let Self(content) = &*self;
         let period = content.statement.period;
         let opening = content.statement.opening_balance;
-        let sample = match money::digits(content.currency) {
-            0 => "1000.".to_owned(),
-            digits => format!("1000.{}", "0".repeat(digits.into())),
-        };
         let text = format!(
             "; Statement of account {account}, owner {owner}, from {from}, before {to}\n\
-             decimal-mark .\n\
-             commodity {sample} {currency}\n\n\
+             {head}{commodity}\n\
              {from} * opening balance\n    {name}  {opening} {currency} = {opening} {currency}\n    \
              equity:opening balances\n\n",
+            head = hledger::HEAD,
+            commodity = hledger::commodity(content.currency),
             account = content.statement.account_id,
             owner = on_one_line(&content.owner),
             from = period.from,
@@ -90,9 +87,4 @@ fn other_account(line: &TransactionView) -> String {
         (None, true) => "equity:withdrawals".to_owned(),
         (None, false) => "equity:deposits".to_owned(),
     }
-}
-
-/// A description. A semicolon would begin a comment.
-fn description(text: &str) -> String {
-    on_one_line(text).replace(';', ",").trim().to_owned()
 }

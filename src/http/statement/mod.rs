@@ -17,7 +17,6 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use chrono::NaiveDate;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -27,7 +26,7 @@ use super::{
     extract::{
         caller::require_visible,
         content_negotiation::preferred,
-        parameters::{PathId, QueryParameters, date, min_position, require_ordered},
+        parameters::{PathId, QueryParameters, min_position, require_ordered, required_day},
     },
     openapi::PositionText,
     problem::Problem,
@@ -82,14 +81,6 @@ impl StatementQuery {
             Problem::invalid_parameter("format", format!("The parameter format must be one of {names}."))
         })
     }
-}
-
-fn required_day(field: &'static str, text: Option<&str>) -> Result<NaiveDate, Problem> {
-    let missing = || {
-        let detail = format!("The parameter {field} is missing. Send a day in UTC such as 2026-01-31.");
-        Problem::invalid_parameter(field, detail)
-    };
-    date(field, text)?.ok_or_else(missing)
 }
 
 /// Get an account's statement

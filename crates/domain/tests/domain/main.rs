@@ -3,6 +3,7 @@
 
 mod account_snapshots;
 mod amounts;
+mod books;
 mod event_decoding;
 mod event_samples;
 mod fixtures;

@@ -6,13 +6,15 @@ pub mod bank_totals;
 mod columns;
 pub mod daily_balances;
 pub mod holds;
+pub mod ledger_totals;
 pub mod transactions;
 
 use std::sync::LazyLock;
 
 use self::{
     account_cache::Purpose, accounts::projection::Accounts, bank_totals::projection::BankTotals,
-    daily_balances::projection::DailyBalances, holds::projection::Holds, transactions::projection::Transactions,
+    daily_balances::projection::DailyBalances, holds::projection::Holds, ledger_totals::projection::LedgerTotals,
+    transactions::projection::Transactions,
 };
 use crate::projection::{Check, Detail, Projection};
 use passbook_event_store::PrimaryConnector;
@@ -41,6 +43,7 @@ pub(crate) fn projections(purpose: Purpose, writes: RowWrites) -> Vec<Box<dyn Pr
         Box::new(DailyBalances::new(purpose, writes)),
         Box::new(BankTotals::new(purpose, writes)),
         Box::new(Holds::new(purpose, writes)),
+        Box::new(LedgerTotals::new(purpose, writes)),
     ]
 }
 

@@ -4,5 +4,6 @@ mod check;
 pub(crate) mod projection;
 mod view;
 
-pub(super) use projection::read_currencies;
+pub(crate) use projection::read_currencies;
+pub(super) use view::opening_currency;
 pub use view::{AccountsByStatus, Totals};

@@ -146,7 +146,7 @@ impl Projection for BankTotals {
 
 /// Reads the currencies of accounts from their openings in the log, because the view has no rows per account. The rest of an opening
 /// is not read: it can be long.
-pub(in crate::views) async fn read_currencies(
+pub(crate) async fn read_currencies(
     connection: &mut PgConnection,
     partition: i16,
     ids: &[Uuid],

@@ -112,7 +112,7 @@ impl CurrencyTotal {
 }
 
 /// The currency of an account, if `event` is its opening. Other events do not contain it.
-pub(super) fn opening_currency(event: &Event) -> Option<Currency> {
+pub(in crate::views) fn opening_currency(event: &Event) -> Option<Currency> {
     match event {
         Event::AccountOpened(opened) => Some(opened.currency),
         Event::MoneyDeposited(_)

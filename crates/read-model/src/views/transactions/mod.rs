@@ -10,6 +10,7 @@ mod transfer;
 pub(super) mod versions;
 mod view;
 
+pub(crate) use row::{Details, kind};
 pub use statement_check::Totals;
 pub use transfer::TransferView;
 pub use view::{Filter, Kind, TransactionView};

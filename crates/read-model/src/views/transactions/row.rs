@@ -16,13 +16,13 @@ pub(super) struct Entry<'a> {
 
 /// What an event says about its movement. Events that move no money have none, except that events of a hold name it.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Details<'a> {
-    pub(super) transfer_id: Option<Uuid>,
-    pub(super) counterparty: Option<Uuid>,
-    pub(super) hold_id: Option<Uuid>,
-    pub(super) reverses_version: Option<i64>,
-    pub(super) reference: Option<&'a str>,
-    pub(super) channel: Option<Channel>,
+pub(crate) struct Details<'a> {
+    pub(crate) transfer_id: Option<Uuid>,
+    pub(crate) counterparty: Option<Uuid>,
+    pub(crate) hold_id: Option<Uuid>,
+    pub(crate) reverses_version: Option<i64>,
+    pub(crate) reference: Option<&'a str>,
+    pub(crate) channel: Option<Channel>,
     pub(super) metadata: Option<&'a Metadata>,
 }
 
@@ -60,7 +60,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn kind(event: &Event) -> &'static str {
+/// Why an event moves money, or what else it does.
+pub(crate) fn kind(event: &Event) -> &'static str {
     match event {
         Event::AccountOpened(opened) if opened.initial_deposit == 0 => "opening",
         Event::AccountOpened(_) => Kind::OpeningDeposit.as_str(),
@@ -83,7 +84,7 @@ fn kind(event: &Event) -> &'static str {
 }
 
 impl<'a> Details<'a> {
-    fn from_event(event: &'a Event) -> Self {
+    pub(crate) fn from_event(event: &'a Event) -> Self {
         let none = Self::default();
         match event {
             // The metadata of the opening is that of the account.

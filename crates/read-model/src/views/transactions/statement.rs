@@ -10,9 +10,10 @@ use uuid::Uuid;
 use super::{
     statement_check::{RunningBalance, Totals},
     versions::{LiveVersions, live_versions_at},
-    view::{Columns, TransactionView, last_moment_before},
+    view::{Columns, TransactionView},
 };
 use crate::{
+    finality::last_moment_before,
     positioned::Positioned,
     query_router::QUERY_MS_MAX,
     read_model::{Error, ReadModel},

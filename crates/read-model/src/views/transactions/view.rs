@@ -1,6 +1,6 @@
 //! A transaction as queries return it, and pages of an account's transactions.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::{query_file_as, types::Json};
 use utoipa::ToSchema;
@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::versions::{LiveVersions, live_versions_at};
 use crate::{
+    finality::last_moment_before,
     positioned::{Page, Positioned},
     read_model::{Error, ReadModel},
 };
@@ -214,11 +215,6 @@ impl ReadModel {
         })
         .await
     }
-}
-
-/// Times are recorded in microseconds.
-pub(super) fn last_moment_before(time: DateTime<Utc>) -> DateTime<Utc> {
-    time.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(time)
 }
 
 /// The page of a scan that found up to `limit + 1` rows. `unscanned` is the version below which rows are not scanned, if any.
