@@ -38,8 +38,8 @@ suite-chaos: THREADS = $(PROCESSORS)
 # The API tests that `make test` repeats on the newest Postgres that scripts/postgres-binaries.txt pins: what the versions of Postgres
 # may do differently. These are plans, roles, locks, errors of lost connections, and every kind of command and view.
 CORE = account_view:: as_of:: batch_atomic:: citus:: daily_balances:: event_log:: hash_chain:: hold_races:: holds:: idempotency:: \
-	key_retention:: locked_reads:: new_views:: outage:: overview:: previous_release:: reversals:: selective_filters:: snapshots:: \
-	statement:: tampering::service_ transaction_view:: transfers:: two_instances:: upgraded_views::
+	journal:: key_retention:: locked_reads:: new_views:: outage:: overview:: previous_release:: reversals:: selective_filters:: snapshots:: \
+	statement:: tampering::service_ transaction_view:: transfers:: trial_balance:: two_instances:: upgraded_views::
 CORE_CLI = roles:: startup::
 # Where scripts/install-deps has put it.
 NEWEST_POSTGRES = $(if $(filter 0,$(shell id -u)),/usr/local/lib,$(or $(XDG_DATA_HOME),$(HOME)/.local/share))/passbook-postgres/18/bin
@@ -64,8 +64,8 @@ suite-%:
 
 # The API tests that `make test` repeats on a log with several partitions: those that involve several accounts.
 OVER_PARTITIONS = account_view:: batch_access:: batch_atomic:: batch_each:: batch_equivalence:: batch_failures:: batch_input:: \
-	batch_outages:: batch_races:: batch_stream:: batch_tampering:: hold_expiry:: hold_moments:: hold_races:: idempotency:: \
-	many_expiries:: money_races:: outage:: races:: transfers:: two_instances::
+	batch_outages:: batch_races:: batch_stream:: batch_tampering:: hold_expiry:: hold_moments:: hold_races:: idempotency:: journal:: \
+	many_expiries:: money_races:: outage:: races:: transfers:: trial_balance:: two_instances::
 PARTITIONS ?= 4
 
 test-partitions: ## Run the whole API test suite on a log with several partitions (PARTITIONS=16)

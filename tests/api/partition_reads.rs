@@ -63,7 +63,7 @@ async fn lists_and_totals_cover_all_partitions() {
     assert_eq!((&overview.body["accounts"], &overview.body["money"]), (&expected, &json!({"EUR": "110"})));
     assert_eq!(overview.position(), app.latest_position());
     let views = client.get("/v1/projections?min_position=12").await.expect(200);
-    assert_eq!(views.data().len(), 5, "one row for each view");
+    assert_eq!(views.data().len(), 6, "one row for each view");
     for view in views.data() {
         assert_eq!((&view["state"], &view["position"]), (&json!("live"), &json!(app.latest_position())));
     }

@@ -121,13 +121,13 @@ async fn trial_balance_of_a_past_day_never_changes() {
         }
         let account = *history.accounts.keys().next().unwrap();
         client.set_limits(account, json!({})).await.expect(200);
-        client.deposit(account, 17).await.expect(201);
+        let deposited = client.deposit(account, 17).await.expect(201);
         let yesterday = (Utc::now() - TimeDelta::days(1)).date_naive();
         for (day, before) in samples.into_iter().zip(&before) {
             assert_eq!(&trial_balance(&client, &format!("date={day}")).await.body, before, "{day}");
         }
         let [now, today, later] = ["", "date=9999-12-31", "date=2100-01-01"];
-        let minimum = format!("min_position={}", app.latest_position());
+        let minimum = format!("min_position={}", deposited.position());
         for query in [now, today, later] {
             let balance = trial_balance(&client, &format!("{query}&{minimum}")).await.body;
             assert_eq!(sums(&balance), sums_until(&app.log().await.events, None), "{query}");
