@@ -17,7 +17,7 @@ fn help(subcommand: Option<&str>) -> String {
 #[test]
 fn the_help_names_the_commands() {
     let help = help(None);
-    for part in ["serve", "migrate", "doctor", "import", "openapi", "Without a subcommand, `serve` runs"] {
+    for part in ["serve", "migrate", "doctor", "import", "export", "openapi", "Without a subcommand, `serve` runs"] {
         assert!(help.contains(part), "{part} is missing: {help}");
     }
 }

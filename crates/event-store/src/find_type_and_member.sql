@@ -5,7 +5,7 @@ SELECT
     found.member AS "member?"
 FROM unnest($2::uuid[], $3::bigint[]) AS wanted(stream_id, version)
 CROSS JOIN LATERAL (
-    SELECT event.type, left(event.data ->> $4::text, 64) AS member
+    SELECT event.type, left(event.data ->> $4::text, 32) AS member
     FROM event
     WHERE event.partition = $1
         AND event.stream_id = wanted.stream_id

@@ -114,7 +114,7 @@ pub struct TypeAndMember {
     pub member: Option<String>,
 }
 
-/// Reads the types of these events, and of each the member `name` of its data, as a text of at most 64 characters. Missing events are
+/// Reads the types of these events, and of each the member `name` of its data, as a text of at most 32 characters. Missing events are
 /// left out.
 ///
 /// # Errors
