@@ -1,39 +1,28 @@
 //! The journal of the books: every movement of money with its balanced postings, read from the log in bounded pages. No view is
 //! needed, so the journal can be read from any log, and a slow client does not occupy a connection.
 
-use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+mod entry;
 
-use chrono::{DateTime, NaiveDate, Utc};
-use serde::Serialize;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use chrono::{NaiveDate, NaiveTime};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Semaphore;
-use utoipa::ToSchema;
-use uuid::Uuid;
 
+use self::entry::entries_of;
 use crate::{
-    decoded_event::{DecodedEvent, cannot_apply, decode},
+    decoded_event::{cannot_apply, decode},
     finality::last_moment_before,
     query_router::QUERY_MS_MAX,
     read_model::{Error, ReadModel},
-    views::{
-        bank_totals::read_currencies,
-        ledger_totals::{originals::read_originals, projection::reversed_movement},
-        transactions::{Details, Kind, kind},
-    },
-};
-use passbook_domain::{
-    Channel, Currency,
-    books::{self, Posting},
 };
 use passbook_event_store::{
-    Partitions, Position, StreamVersion, log,
+    Partitions, Position, log,
     moment::{self, Settled},
-    reader, timestamp, with_timeout,
+    reader, with_timeout,
 };
+
+pub use self::entry::{JournalEntry, JournalPosting};
 
 /// The most entries of a page, and the most events of one read in a log with one partition.
 const PAGE_ENTRIES_MAX: usize = 256;
@@ -77,73 +66,6 @@ struct Part {
     last: i64,
     /// Entries that were read and wait for their turn.
     entries: VecDeque<JournalEntry>,
-}
-
-/// A movement of money as the books have it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct JournalEntry {
-    /// The day in UTC on which the event was recorded.
-    pub date: NaiveDate,
-    /// When the event was recorded.
-    #[serde(with = "timestamp")]
-    pub recorded_at: DateTime<Utc>,
-    /// The position of the event in the log.
-    #[schema(value_type = String)]
-    pub position: Position,
-    /// The event that moved the money.
-    pub event_id: Uuid,
-    /// The customer's account.
-    pub account_id: Uuid,
-    /// The version of the account after the event.
-    #[schema(example = 2, minimum = 1)]
-    pub version: i64,
-    /// Why money moved.
-    #[schema(value_type = Kind)]
-    pub kind: &'static str,
-    /// The currency (ISO 4217).
-    #[schema(value_type = String, example = "EUR", pattern = "^[A-Z]{3}$")]
-    pub currency: Currency,
-    /// One debit and one credit of the same amount.
-    #[schema(value_type = Vec<JournalPosting>)]
-    pub postings: [JournalPosting; 2],
-    /// The transfer that the event is a side of.
-    #[schema(required = true)]
-    pub transfer_id: Option<Uuid>,
-    /// The other account of the transfer; `null` for the reversal of one.
-    #[schema(required = true)]
-    pub counterparty_account_id: Option<Uuid>,
-    /// The hold that was captured. That of a received transfer is the sender's.
-    #[schema(required = true)]
-    pub hold_id: Option<Uuid>,
-    /// The version of the transaction of this account that a reversal pays back.
-    #[schema(required = true, example = json!(null))]
-    pub reverses_version: Option<i64>,
-    /// The text that the caller supplied.
-    #[schema(required = true, example = "invoice 2026-17")]
-    pub reference: Option<String>,
-    /// Where the money was deposited or withdrawn.
-    #[schema(required = true, example = json!(null))]
-    pub channel: Option<Channel>,
-}
-
-/// One side of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct JournalPosting {
-    /// The ledger account.
-    #[schema(example = "assets:cash:branch")]
-    pub ledger_account: &'static str,
-    /// The debited amount in minor units; 0 for a credit.
-    #[schema(example = 500, minimum = 0, maximum = 9007199254740991i64)]
-    pub debit: i64,
-    /// The credited amount in minor units; 0 for a debit.
-    #[schema(example = 0, minimum = 0, maximum = 9007199254740991i64)]
-    pub credit: i64,
-}
-
-impl From<Posting> for JournalPosting {
-    fn from(posting: Posting) -> Self {
-        Self { ledger_account: posting.account.name(), debit: posting.debit(), credit: posting.credit() }
-    }
 }
 
 impl ReadModel {
@@ -225,7 +147,7 @@ impl Journal {
 
 /// The position before the first event of a period, and that of the last one.
 async fn bounds(connection: &mut PgConnection, partition: i16, period: JournalPeriod) -> sqlx::Result<(i64, i64)> {
-    let start = |day: NaiveDate| day.and_time(chrono::NaiveTime::MIN).and_utc();
+    let start = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
     let last = match period.to {
         Some(to) => match moment::settle(connection, partition, last_moment_before(start(to))).await? {
             Settled::At(position) => position,
@@ -275,50 +197,4 @@ impl JournalEntries {
         // The times of a partition never decrease. Of equal ones, the lower partition goes first.
         parts.min_by_key(|part| part.entries.front().map(|entry| entry.recorded_at))
     }
-}
-
-/// The entries of the events that move money.
-async fn entries_of(
-    connection: &mut PgConnection,
-    partitions: Partitions,
-    partition: i16,
-    events: &[DecodedEvent],
-) -> sqlx::Result<Vec<JournalEntry>> {
-    let events: Vec<&DecodedEvent> = events.iter().filter(|decoded| decoded.event.balance_change() != 0).collect();
-    let accounts: BTreeSet<Uuid> = events.iter().map(|decoded| decoded.recorded.stream_id).collect();
-    let accounts: Vec<Uuid> = accounts.into_iter().collect();
-    let currencies: HashMap<Uuid, Option<Currency>> =
-        read_currencies(connection, partition, &accounts).await?.into_iter().collect();
-    let reversed: BTreeSet<StreamVersion> = events.iter().filter_map(|decoded| reversed_movement(decoded)).collect();
-    let reversed: Vec<StreamVersion> = reversed.into_iter().collect();
-    let originals = read_originals(connection, partition, &reversed).await?;
-    let entry = |decoded: &DecodedEvent| {
-        let DecodedEvent { recorded, event, .. } = decoded;
-        let failed = |reason: &str| cannot_apply(format!("the event at position {} {reason}", recorded.position));
-        let currency = currencies.get(&recorded.stream_id).copied().flatten();
-        let currency = currency.ok_or_else(|| failed("has no opening before it"))?;
-        let original = reversed_movement(decoded).and_then(|movement| originals.get(&movement).copied());
-        let postings =
-            books::postings(event, original).map_err(|error| failed(&format!("cannot be posted: {error}")))?;
-        let postings = postings.ok_or_else(|| failed("moves no money"))?;
-        let details = Details::from_event(event);
-        Ok(JournalEntry {
-            date: recorded.recorded_at.date_naive(),
-            recorded_at: recorded.recorded_at,
-            position: partitions.position_in(partition, recorded.position),
-            event_id: recorded.id,
-            account_id: recorded.stream_id,
-            version: recorded.version,
-            kind: kind(event),
-            currency,
-            postings: postings.map(JournalPosting::from),
-            transfer_id: details.transfer_id,
-            counterparty_account_id: details.counterparty,
-            hold_id: details.hold_id,
-            reverses_version: details.reverses_version,
-            reference: details.reference.map(ToOwned::to_owned),
-            channel: details.channel,
-        })
-    };
-    events.into_iter().map(entry).collect()
 }
