@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
         conditions::{etag, none_match},
         cursor,
         parameters::{PathId, QueryParameters, currency, limit, min_position, owner, time},
+        search::{MetadataParameters, QueryWithMetadata, balance_range, search_text, sort},
     },
     openapi::PositionText,
     problem::Problem,
@@ -26,11 +27,11 @@ use super::{
 };
 use passbook_auth::{Caller, Scope};
 use passbook_bank::AccountReceipt;
-use passbook_domain::Status;
+use passbook_domain::{Metadata, Status};
 use passbook_event_store::Position;
 use passbook_read_model::{
     Finality, Moment, Positioned,
-    accounts::{AccountView, Filter},
+    accounts::{AccountView, Filter, SORTED_ACCOUNTS_MAX, Sort},
 };
 
 /// The query parameters of an account.
@@ -78,6 +79,19 @@ pub struct AccountsQuery {
     /// Only accounts in this currency (ISO 4217).
     #[param(example = "EUR", pattern = "^[A-Z]{3}$", nullable = false)]
     currency: Option<String>,
+    /// Only accounts whose owner begins with this text, or whose id contains it, from four hexadecimal digits on. Upper and lower case
+    /// do not differ, and hyphens of an id do not count.
+    #[param(example = "customer-1", min_length = 1, max_length = 255, pattern = r"^[^\u0000]*$", nullable = false)]
+    q: Option<String>,
+    /// Only accounts with at least this balance, in minor units. Needs `currency`.
+    #[param(example = 0, minimum = -9007199254740991i64, maximum = 9007199254740991i64, nullable = false)]
+    min_balance: Option<i64>,
+    /// Only accounts with at most this balance, in minor units. Needs `currency`.
+    #[param(example = 1000000, minimum = -9007199254740991i64, maximum = 9007199254740991i64, nullable = false)]
+    max_balance: Option<i64>,
+    /// The order of the list, in place of the newest opening first. Needs `currency` and filters that at most 10 000 accounts match.
+    #[param(inline, value_type = Option<SortOrder>, nullable = false)]
+    sort: Option<String>,
     /// The most rows of the page, from 1 to 1000; default: 100.
     #[param(minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<i64>,
@@ -89,16 +103,43 @@ pub struct AccountsQuery {
     min_position: Option<String>,
 }
 
+/// The orders of a list of accounts. `-`: the greatest value first.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only the derive reads it")]
+pub enum SortOrder {
+    /// By balance.
+    #[schema(rename = "balance")]
+    Balance,
+    /// By balance, descending.
+    #[schema(rename = "-balance")]
+    BalanceDescending,
+    /// By the time of the last event.
+    #[schema(rename = "last_activity_at")]
+    LastActivity,
+    /// By the time of the last event, descending.
+    #[schema(rename = "-last_activity_at")]
+    LastActivityDescending,
+}
+
 impl AccountsQuery {
-    fn filter(self, caller: &Caller) -> Result<Filter, Problem> {
+    fn filter(self, caller: &Caller, metadata: Metadata) -> Result<(Filter, Option<Sort>), Problem> {
+        let Self { min_balance, max_balance, .. } = self;
+        let sort = self.sort.as_deref().map(sort).transpose()?;
         let currency = self.currency.as_deref().map(currency).transpose()?.map(|currency| currency.code().to_owned());
+        balance_range(min_balance, max_balance)?;
+        if currency.is_none() && (sort.is_some() || min_balance.is_some() || max_balance.is_some()) {
+            let detail = "currency must be sent with sort, min_balance and max_balance, because balances of different \
+                currencies cannot be compared.";
+            return Err(Problem::invalid_parameter("currency", detail));
+        }
+        let text = self.q.map(search_text).transpose()?;
         let owner = listed_owner(caller, self.owner.map(owner).transpose()?)?;
-        Ok(Filter { owner, status: self.status, currency })
+        Ok((Filter { owner, status: self.status, currency, text, min_balance, max_balance, metadata }, sort))
     }
 }
 
 /// The owner whose accounts are listed; `None`: all accounts, which only a caller with the scope for any account may list.
-fn listed_owner(caller: &Caller, requested: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn listed_owner(caller: &Caller, requested: Option<String>) -> Result<Option<String>, Problem> {
     match requested {
         Some(owner) if *owner == **caller.subject() => Ok(Some(owner)),
         Some(owner) => {
@@ -206,10 +247,17 @@ async fn account_as_of(
 
 /// List accounts
 ///
-/// The accounts that match all filters, newest opening first. Without the scope `accounts:read:any`, only the caller's own
-/// accounts. With filters, a page can be short or empty although more pages follow: only `next: null` ends the list.
+/// The accounts that match all filters, newest opening first or sorted. Without the scope `accounts:read:any`, only the caller's own
+/// accounts. `metadata.<key>=<value>` selects accounts that were opened with this pair. With filters, a page can be short or empty
+/// although more pages follow: only `next: null` ends the list. While a client reads the pages of a sorted list, an account whose value
+/// changes can be in two pages or in none; all others are in exactly one.
 #[utoipa::path(
-    get, path = "/v1/accounts", tag = "Queries", security(("bearer" = ["accounts:read"])), params(AccountsQuery),
+    get, path = "/v1/accounts", tag = "Queries", security(("bearer" = ["accounts:read"])),
+    params(
+        AccountsQuery,
+        ("metadata" = inline(MetadataParameters), Query, style = Form, explode,
+            description = "Only accounts with this metadata: a parameter `metadata.<key>` for each pair."),
+    ),
     responses(
         (status = 200, description = "A page of accounts.", body = AccountPage),
     ),
@@ -217,13 +265,26 @@ async fn account_as_of(
 pub async fn list_accounts(
     State(app): State<AppState>,
     caller: Caller,
-    QueryParameters(query): QueryParameters<AccountsQuery>,
+    QueryWithMetadata { parameters: query, metadata }: QueryWithMetadata<AccountsQuery>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::AccountsRead)?;
     let limit = limit(query.limit)?;
-    let after = query.after.as_deref().map(cursor::parse_account).transpose()?;
     let minimum = min_position(query.min_position.as_deref())?;
-    let filter = query.filter(&caller)?;
-    let view = app.read_model.accounts(&filter, after, limit, minimum.as_ref()).await?;
-    Ok(json_view(view.map(|page| Page::of(page, cursor::after_account))))
+    let after = query.after.clone();
+    let (filter, sort) = query.filter(&caller, metadata)?;
+    let Some(sort) = sort else {
+        let after = after.as_deref().map(cursor::parse_account).transpose()?;
+        let view = app.read_model.accounts(&filter, after, limit, minimum.as_ref()).await?;
+        return Ok(json_view(view.map(|page| Page::of(page, cursor::after_account))));
+    };
+    let after = after.as_deref().map(|cursor| cursor::parse_sorted(sort, cursor)).transpose()?;
+    let Positioned { value, position, generation } =
+        app.read_model.sorted_accounts(&filter, sort, (after, limit), minimum.as_ref()).await?;
+    let Some(page) = value else {
+        let detail =
+            format!("More accounts match than can be sorted ({SORTED_ACCOUNTS_MAX}). Send more filters, or no sort.");
+        return Err(Problem::invalid_parameter("sort", detail));
+    };
+    let page = Page::of(page, |key| cursor::after_sorted(sort, key));
+    Ok(json_view(Positioned { value: page, position, generation }))
 }

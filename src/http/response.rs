@@ -16,7 +16,11 @@ use passbook_audit::EventRecord;
 use passbook_bank::{AccountReceipt, CommandOutcome, TransferReceipt};
 use passbook_event_store::Position;
 use passbook_read_model::{
-    Positioned, accounts::AccountView, daily_balances::DailyBalance, holds::HoldView, transactions::TransactionView,
+    Positioned,
+    accounts::AccountView,
+    daily_balances::DailyBalance,
+    holds::HoldView,
+    transactions::{AccountTransactionView, TransactionView},
 };
 
 /// The receipt of a command.
@@ -94,6 +98,7 @@ page_schemas! {
     AccountPage of AccountView,
     HoldPage of HoldView,
     TransactionPage of TransactionView,
+    AccountTransactionPage of AccountTransactionView,
     DailyBalancePage of DailyBalance,
     AccountEventPage of EventRecord,
 }

@@ -61,6 +61,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(accounts::get_account))
         .routes(routes!(holds::get_hold))
         .routes(routes!(transactions::list_transactions))
+        .routes(routes!(transactions::search_transactions))
         .routes(routes!(statement::get_statement))
         .routes(routes!(daily_balances::list_daily_balances))
         .routes(routes!(transfers::get_transfer))

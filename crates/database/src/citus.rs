@@ -18,7 +18,7 @@ const NODE_ROLE: &str = include_str!("node_role.sql");
 
 /// The functions that name one partition in their first argument. Citus runs a call on the node of that partition, in a transaction
 /// as well (`force_delegation`).
-const FUNCTIONS: [&str; 10] = [
+const FUNCTIONS: [&str; 13] = [
     "append_batch",
     "append_batch_with_reversals",
     "take_turn",
@@ -29,7 +29,13 @@ const FUNCTIONS: [&str; 10] = [
     "delete_old_keys",
     "live_versions_at",
     "positions_at",
+    "accounts_with_id_part",
+    "accounts_with_metadata",
+    "versions_at_position",
 ];
+
+/// The functions that read no table. Indexes and statements of every node call them.
+const PURE_FUNCTIONS: [&str; 1] = ["fold_case"];
 
 /// The tables were not distributed.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +86,7 @@ pub(super) async fn distribute(connection: &mut PgConnection, partitions: Option
         raw_sql("DROP TRIGGER IF EXISTS event_immutable ON event").execute(&mut *transaction).await?;
     }
     prepare_role(&mut transaction).await?;
+    share_functions(&mut transaction).await?;
     for table in undistributed_tables(&mut transaction).await? {
         let colocate_with = if table == "log_head" { "none" } else { "log_head" };
         query("SELECT create_distributed_table($1::regclass, 'partition', colocate_with => $2)")
@@ -107,6 +114,20 @@ pub(super) async fn distribute(connection: &mut PgConnection, partitions: Option
         .await?;
     }
     transaction.commit().await?;
+    Ok(())
+}
+
+/// Creates the functions at every node that indexes call there.
+pub(super) async fn share_functions(connection: &mut PgConnection) -> sqlx::Result<()> {
+    for function in PURE_FUNCTIONS {
+        query(
+            "SELECT create_distributed_function($1::regproc::regprocedure)
+             WHERE NOT EXISTS (SELECT FROM pg_dist_object WHERE classid = 'pg_proc'::regclass AND objid = $1::regproc)",
+        )
+        .bind(function)
+        .execute(&mut *connection)
+        .await?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ mod citus;
 mod connect_options;
 pub mod doctor;
 mod error;
-mod key_index;
+mod late_indexes;
 mod pooler;
 mod rights;
 mod schema;

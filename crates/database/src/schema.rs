@@ -8,7 +8,7 @@ use sqlx::{
 };
 
 use crate::{
-    key_index,
+    citus, late_indexes,
     rights::{
         can_use_schema, current_user, grant, is_denied, is_granted, no_usage, owns, why_no_role, why_not_granted,
         why_not_owner,
@@ -108,8 +108,11 @@ pub(super) async fn migrate(connection: &mut PgConnection) -> Result<(), Error> 
     if !can_use_schema(connection).await? {
         return Err(no_usage(connection).await?);
     }
-    // After the lock is released: the build waits for the statements of instances that wait for the lock.
-    Ok(key_index::build(connection).await?)
+    if citus::is_distributed(connection).await? {
+        citus::share_functions(connection).await?;
+    }
+    // After the lock is released: the builds wait for the statements of instances that wait for the lock.
+    Ok(late_indexes::build(connection).await?)
 }
 
 /// Takes the advisory lock that sqlx uses for migrations. `lock_timeout` ends each attempt, so that the wait can be logged; it
@@ -134,7 +137,7 @@ pub(super) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
     if owns(connection).await? {
         let is_complete = version(connection).await? >= needed()
             && is_granted(connection).await?
-            && key_index::is_built(connection).await?;
+            && late_indexes::are_built(connection).await?;
         if !is_complete {
             return migrate(connection).await;
         }
@@ -188,7 +191,7 @@ pub(super) struct State {
 pub(super) async fn state(connection: &mut PgConnection) -> Result<State, Error> {
     let user = current_user(connection).await?;
     let is_owner = owns(connection).await?;
-    let is_complete = is_granted(connection).await? && key_index::is_built(connection).await?;
+    let is_complete = is_granted(connection).await? && late_indexes::are_built(connection).await?;
     let problem = check(connection).await.err();
     let version = match &problem {
         None => Some(version(connection).await?),

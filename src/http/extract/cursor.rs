@@ -6,7 +6,10 @@ use uuid::Uuid;
 use super::parameters::calendar_date;
 use crate::http::problem::Problem;
 use passbook_audit::{CursorParam, InvalidCursor};
-use passbook_read_model::accounts::PageKey;
+use passbook_read_model::{
+    accounts::{PageKey, Sort, SortBy, SortKey},
+    transactions::LogKey,
+};
 
 /// The cursor after an account in the list of accounts.
 pub fn after_account((opened_at, account_id): PageKey) -> String {
@@ -19,12 +22,62 @@ pub fn after_account((opened_at, account_id): PageKey) -> String {
 /// 400 `invalid_parameter` if it is not a cursor of this list.
 pub fn parse_account(cursor: &str) -> Result<PageKey, Problem> {
     let parse = || {
-        // Digits only: with a sign, the time could be earlier than the first time of Postgres.
-        let is_hex = |text: &&str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let digits = cursor.strip_prefix('a').filter(is_hex).filter(|digits| digits.len() == 48)?;
-        let (micros, account_id) = digits.split_at(16);
+        let (micros, account_id) = hex_digits(cursor.strip_prefix('a')?, 48)?.split_at(16);
         let opened_at = DateTime::<Utc>::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)?;
         Some((opened_at, Uuid::try_parse(account_id).ok()?))
+    };
+    parse().ok_or_else(not_of_this_list)
+}
+
+/// The digits of a cursor. Without signs: a negative time could be earlier than the first time of Postgres.
+fn hex_digits(text: &str, length: usize) -> Option<&str> {
+    Some(text).filter(|text| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The cursor after an account in a sorted list of accounts.
+pub fn after_sorted(sort: Sort, (key, account_id): SortKey) -> String {
+    format!("{}{:016x}{}", sort_letter(sort), key.cast_unsigned(), account_id.simple())
+}
+
+/// Parses a cursor of a list of accounts in this order.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is not a cursor of this list.
+pub fn parse_sorted(sort: Sort, cursor: &str) -> Result<SortKey, Problem> {
+    let parse = || {
+        let (key, account_id) = hex_digits(cursor.strip_prefix(sort_letter(sort))?, 48)?.split_at(16);
+        Some((u64::from_str_radix(key, 16).ok()?.cast_signed(), Uuid::try_parse(account_id).ok()?))
+    };
+    parse().ok_or_else(not_of_this_list)
+}
+
+fn sort_letter(sort: Sort) -> char {
+    match (sort.by, sort.is_descending) {
+        (SortBy::Balance, false) => 'b',
+        (SortBy::Balance, true) => 'B',
+        (SortBy::LastActivity, false) => 'l',
+        (SortBy::LastActivity, true) => 'L',
+    }
+}
+
+/// The cursor after a transaction in the list of the transactions of all accounts.
+pub fn after_log_key(LogKey { recorded_at, partition, position }: LogKey) -> String {
+    format!("t{:016x}{partition:04x}{position:016x}", recorded_at.timestamp_micros())
+}
+
+/// Parses a cursor of the list of the transactions of all accounts.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is not a cursor of this list.
+pub fn parse_log_key(cursor: &str) -> Result<LogKey, Problem> {
+    let parse = || {
+        let (micros, rest) = hex_digits(cursor.strip_prefix('t')?, 36)?.split_at(16);
+        let (partition, position) = rest.split_at(4);
+        Some(LogKey {
+            recorded_at: DateTime::<Utc>::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)?,
+            partition: i16::from_str_radix(partition, 16).ok()?,
+            position: i64::from_str_radix(position, 16).ok()?,
+        })
     };
     parse().ok_or_else(not_of_this_list)
 }
@@ -95,6 +148,18 @@ mod tests {
         let account = (DateTime::from_timestamp_micros(1_700_000_000_123_456).expect("a time"), Uuid::now_v7());
         assert_eq!(parse_account(&after_account(account)).ok(), Some(account));
         assert_eq!(parse_transaction(&after_transaction(17)).ok(), Some(17));
+        let [up, down] = [false, true].map(|is_descending| Sort { by: SortBy::Balance, is_descending });
+        let latest = Sort { by: SortBy::LastActivity, is_descending: true };
+        let key = (-17, Uuid::now_v7());
+        assert_eq!(parse_sorted(down, &after_sorted(down, key)).ok(), Some(key));
+        for other in [up, latest] {
+            assert!(parse_sorted(other, &after_sorted(down, key)).is_err(), "{other:?}");
+        }
+        let place = LogKey { recorded_at: account.0, partition: 17, position: 4_711 };
+        assert_eq!(parse_log_key(&after_log_key(place)).ok(), Some(place));
+        for invalid in ["", "t", &after_account(account), &format!("t{}", "f".repeat(36))] {
+            assert!(parse_log_key(invalid).is_err(), "{invalid}");
+        }
         assert_eq!(parse_hold(&after_hold(17)).ok(), Some(17));
         for invalid in ["", "h", "h-1", "h+1", "h99999999999999999999", "v3"] {
             assert!(parse_hold(invalid).is_err(), "{invalid}");

@@ -12,3 +12,4 @@ pub mod metadata;
 pub mod nested_path;
 pub mod parameters;
 pub mod preferences;
+pub mod search;

@@ -113,16 +113,48 @@ impl Freshness {
 /// An [`ErrorCode::InvalidParameter`] that names the parameter.
 pub fn parse_query<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, Problem> {
     let query = uri.query().unwrap_or_default();
+    require_utf8(query)?;
+    parse_text(query)
+}
+
+/// The names and values of a query string.
+///
+/// # Errors
+/// An [`ErrorCode::InvalidParameter`] that names the parameter whose bytes are not UTF-8.
+pub(super) fn decoded_pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
+    require_utf8(query)?;
+    serde_urlencoded::from_str(query).map_err(invalid_query)
+}
+
+/// Parses the names and values of a query as [`parse_query`] does.
+///
+/// # Errors
+/// An [`ErrorCode::InvalidParameter`] that names the parameter.
+pub(super) fn parse_pairs<Q: DeserializeOwned>(pairs: &[(String, String)]) -> Result<Q, Problem> {
+    let query = serde_urlencoded::to_string(pairs)
+        .map_err(|error| Problem::new(ErrorCode::InvalidParameter, format!("The query is invalid: {error}.")))?;
+    parse_text(&query)
+}
+
+fn require_utf8(query: &str) -> Result<(), Problem> {
     if percent_decode_str(query).decode_utf8().is_err() {
         return Err(Problem::invalid_parameter(parameter_that_is_not_utf8(query), "The query must be UTF-8."));
     }
+    Ok(())
+}
+
+fn parse_text<Q: DeserializeOwned>(query: &str) -> Result<Q, Problem> {
     serde_urlencoded::from_str(query).map_err(|error| {
         let detail = |name: &str, error| format!("The query parameter {name} is invalid: {error}.");
         match invalid_parameter::<Q>(query) {
             Some((name, error)) => Problem::invalid_parameter(name.clone(), detail(&name, error)),
-            None => Problem::new(ErrorCode::InvalidParameter, format!("The query is invalid: {error}.")),
+            None => invalid_query(error),
         }
     })
+}
+
+fn invalid_query(error: value::Error) -> Problem {
+    Problem::new(ErrorCode::InvalidParameter, format!("The query is invalid: {error}."))
 }
 
 fn parameter_that_is_not_utf8(query: &str) -> String {
@@ -291,6 +323,17 @@ pub fn channel(name: &str) -> Result<Channel, Problem> {
 /// 400 `invalid_parameter` if the text is too long or contains NUL.
 pub fn text(field: &'static str, text: Option<String>) -> Result<Option<String>, Problem> {
     text.map(|text| bounded_text(field, text, TEXT_CHARS_MAX)).transpose()
+}
+
+/// The beginning of a reference that a list is filtered by.
+///
+/// # Errors
+/// 400 `invalid_parameter` if the text is empty, too long or contains NUL.
+pub fn reference(text: String) -> Result<String, Problem> {
+    if text.is_empty() {
+        return Err(Problem::invalid_parameter("reference", "reference must not be empty."));
+    }
+    bounded_text("reference", text, TEXT_CHARS_MAX)
 }
 
 /// The customer that an account belongs to.

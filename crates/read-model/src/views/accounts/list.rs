@@ -1,5 +1,6 @@
 //! Pages of accounts. Each page scans one index for a limited number of rows, so that a filter that few accounts match costs no
-//! more than one that many match. The page then ends where the scan ended, and the next page continues there.
+//! more than one that many match. The page then ends where the scan ended, and the next page continues there. If an index of searches
+//! finds few accounts for the filter, the page is read from those instead.
 
 use std::cmp::Reverse;
 
@@ -7,7 +8,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgPool, query_file_as, types::Json};
 use uuid::Uuid;
 
-use super::view::{AccountView, ReadAccount, Row};
+use super::{
+    filter::{Candidates, Filter, Index},
+    view::{AccountView, ReadAccount, Row},
+};
 use crate::{
     positioned::{Page, Positioned},
     read_model::{Error, ReadModel},
@@ -19,31 +23,8 @@ use passbook_event_store::{Partitions, Position};
 /// the limit of each partition is the size of the page. Each row can be a random read of up to 1 ms, and a query may take 5 s.
 const SCAN_ROWS_MAX: i64 = 4_000;
 
-/// Which accounts a list contains.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Accounts of this owner.
-    pub owner: Option<String>,
-    /// Accounts in this status.
-    pub status: Option<Status>,
-    /// Accounts in this currency.
-    pub currency: Option<String>,
-}
-
 /// The key of the last account of a page: when it was opened, and its id. The next page starts after it.
 pub type PageKey = (DateTime<Utc>, Uuid);
-
-/// The index that a page is read from. The other conditions of the filter are compared with each row.
-enum Index<'a> {
-    /// All accounts, the newest opening first.
-    Opened,
-    /// The accounts of one owner.
-    Owner(&'a str),
-    /// The accounts in one status other than open. Most accounts are open; these are in no such index.
-    NotOpen(Status),
-    /// The accounts in one currency.
-    Currency(&'a str),
-}
 
 /// The scan of one page, the same in each partition.
 struct PageRequest<'a> {
@@ -63,18 +44,6 @@ struct Scan {
     end: Option<PageKey>,
 }
 
-impl Filter {
-    /// The index with the fewest rows for most banks.
-    fn index(&self) -> Index<'_> {
-        match (&self.owner, self.status, &self.currency) {
-            (Some(owner), _, _) => Index::Owner(owner),
-            (None, Some(status @ (Status::Frozen | Status::Closed)), _) => Index::NotOpen(status),
-            (None, Some(Status::Open) | None, Some(currency)) => Index::Currency(currency),
-            (None, Some(Status::Open) | None, None) => Index::Opened,
-        }
-    }
-}
-
 impl ReadModel {
     /// A page of accounts, the newest first. With several partitions it merges the newest accounts of each.
     ///
@@ -90,7 +59,18 @@ impl ReadModel {
         let scan_rows = (SCAN_ROWS_MAX / i64::from(self.partitions.count())).max(limit + 1);
         let request = &PageRequest { filter, after, limit, scan_rows };
         let scans = self.query_all_partitions(min_position, |partition, pool| async move {
-            ListRow::scan(request.read(&pool, partition).await?, self.partitions, partition)
+            let scan = ListRow::scan(request.read(&pool, partition).await?, self.partitions, partition)?;
+            if scan.as_ref().is_none_or(|scan| scan.value.end.is_none()) {
+                return Ok(scan);
+            }
+            // The scan has not found enough accounts. Few may match.
+            match filter.candidates(&pool, partition, scan_rows).await? {
+                Some(candidates) => {
+                    let found = request.read_among(&pool, partition, &candidates).await?;
+                    ListRow::scan(found, self.partitions, partition)
+                }
+                None => Ok(scan),
+            }
         });
         Ok(scans.await?.map(|scans| merge(scans, limit)))
     }
@@ -106,7 +86,21 @@ impl PageRequest<'_> {
         macro_rules! read {
             ($file:literal $(, $key:expr)?) => {
                 query_file_as!(
-                    ListRow, $file, partition, status, currency, opened_at, account_id, limit + 1, *scan_rows $(, $key)?
+                    ListRow,
+                    $file,
+                    partition,
+                    status,
+                    currency,
+                    opened_at,
+                    account_id,
+                    limit + 1,
+                    *scan_rows,
+                    filter.min_balance,
+                    filter.max_balance,
+                    filter.owner_beginning(),
+                    filter.id_part(),
+                    filter.pairs()
+                    $(, $key)?
                 )
                 .fetch_all(pool)
                 .await
@@ -118,6 +112,32 @@ impl PageRequest<'_> {
             Index::NotOpen(status) => read!("src/views/accounts/of_status.sql", status.as_str()),
             Index::Currency(currency) => read!("src/views/accounts/of_currency.sql", currency),
         }
+    }
+
+    /// Reads the page from these accounts alone.
+    async fn read_among(&self, pool: &PgPool, partition: i16, candidates: &Candidates) -> sqlx::Result<Vec<ListRow>> {
+        let Self { filter, after, limit, .. } = self;
+        let (opened_at, account_id) = after.unzip();
+        query_file_as!(
+            ListRow,
+            "src/views/accounts/among.sql",
+            partition,
+            filter.status.map(Status::as_str),
+            filter.currency.as_deref(),
+            opened_at,
+            account_id,
+            limit + 1,
+            candidates.position,
+            filter.min_balance,
+            filter.max_balance,
+            filter.owner_beginning(),
+            filter.id_part(),
+            filter.pairs(),
+            &candidates.ids,
+            filter.owner.as_deref()
+        )
+        .fetch_all(pool)
+        .await
     }
 }
 

@@ -37,7 +37,17 @@ LEFT JOIN LATERAL (
         LIMIT $7
     ) AS scanned
     CROSS JOIN LATERAL (
-        SELECT ($2::text IS NULL OR scanned.status = $2) AND ($3::text IS NULL OR scanned.currency = $3) AS is_match
+        SELECT
+            ($2::text IS NULL OR scanned.status = $2)
+            AND ($3::text IS NULL OR scanned.currency = $3)
+            AND ($8::bigint IS NULL OR scanned.balance >= $8)
+            AND ($9::bigint IS NULL OR scanned.balance <= $9)
+            AND (
+                $10::text IS NULL
+                OR starts_with(fold_case(scanned.owner), fold_case($10))
+                OR strpos(replace(scanned.account_id::text, '-', ''), $11) > 0
+            )
+            AND ($12::text IS NULL OR scanned.metadata::jsonb @> $12::jsonb) AS is_match
     ) AS matched
     WHERE matched.is_match OR scanned.number = $7
     ORDER BY scanned.opened_at DESC, scanned.account_id DESC

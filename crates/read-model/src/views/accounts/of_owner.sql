@@ -33,14 +33,24 @@ LEFT JOIN LATERAL (
           AND account_view.generation = projection.generation
           AND account_view.generation > 0
           -- The range has one value of the key. Written as a range, it fits no other index.
-          AND account_view.owner >= $8
+          AND account_view.owner >= $13
           AND (account_view.owner, account_view.opened_at, account_view.account_id)
-              < ($8, coalesce($4, 'infinity'::timestamptz), coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+              < ($13, coalesce($4, 'infinity'::timestamptz), coalesce($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
         ORDER BY account_view.owner DESC, account_view.opened_at DESC, account_view.account_id DESC
         LIMIT $7
     ) AS scanned
     CROSS JOIN LATERAL (
-        SELECT ($2::text IS NULL OR scanned.status = $2) AND ($3::text IS NULL OR scanned.currency = $3) AS is_match
+        SELECT
+            ($2::text IS NULL OR scanned.status = $2)
+            AND ($3::text IS NULL OR scanned.currency = $3)
+            AND ($8::bigint IS NULL OR scanned.balance >= $8)
+            AND ($9::bigint IS NULL OR scanned.balance <= $9)
+            AND (
+                $10::text IS NULL
+                OR starts_with(fold_case(scanned.owner), fold_case($10))
+                OR strpos(replace(scanned.account_id::text, '-', ''), $11) > 0
+            )
+            AND ($12::text IS NULL OR scanned.metadata::jsonb @> $12::jsonb) AS is_match
     ) AS matched
     WHERE matched.is_match OR scanned.number = $7
     ORDER BY scanned.owner DESC, scanned.opened_at DESC, scanned.account_id DESC

@@ -39,6 +39,9 @@ LEFT JOIN LATERAL (
       AND movement.version <= least($3::bigint - 1, coalesce($5::bigint, newest.version, 0))
       AND movement.amount > 0
       AND ($6::text IS NULL OR movement.kind = $6)
+      AND ($10::text IS NULL OR starts_with(fold_case(movement.reference), fold_case($10)))
+      AND ($11::bigint IS NULL OR movement.amount >= $11)
+      AND ($12::bigint IS NULL OR movement.amount <= $12)
     ORDER BY movement.version DESC
     LIMIT $7
 ) AS view ON true

@@ -4,6 +4,7 @@
 mod check;
 pub(crate) mod projection;
 mod row;
+mod search;
 pub mod statement;
 mod statement_check;
 mod transfer;
@@ -11,6 +12,7 @@ pub(super) mod versions;
 mod view;
 
 pub(crate) use row::{Details, kind};
+pub use search::{AccountTransactionView, LogKey, SearchFilter};
 pub use statement_check::Totals;
 pub use transfer::TransferView;
 pub use view::{Filter, Kind, TransactionView};

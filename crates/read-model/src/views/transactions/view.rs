@@ -138,7 +138,7 @@ impl TransactionView {
 }
 
 /// Which transactions of an account a list contains.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Transactions recorded at this time or later.
     pub from: Option<DateTime<Utc>>,
@@ -146,6 +146,12 @@ pub struct Filter {
     pub to: Option<DateTime<Utc>>,
     /// Transactions of this kind.
     pub kind: Option<Kind>,
+    /// Transactions whose reference begins with this text, in any case.
+    pub reference: Option<String>,
+    /// Transactions of at least this amount, in minor units.
+    pub min_amount: Option<i64>,
+    /// Transactions of at most this amount, in minor units.
+    pub max_amount: Option<i64>,
 }
 
 impl Filter {
@@ -177,7 +183,7 @@ impl ReadModel {
     pub async fn transactions(
         &self,
         account_id: Uuid,
-        filter: Filter,
+        filter: &Filter,
         before: Option<i64>,
         limit: i64,
         min_position: Option<&Position>,
@@ -204,7 +210,10 @@ impl ReadModel {
                 filter.kind.map(Kind::as_str),
                 limit + 1,
                 SCAN_ROWS_MAX,
-                position
+                position,
+                filter.reference.as_deref(),
+                filter.min_amount,
+                filter.max_amount
             )
             .fetch_all(&pool)
             .await?;
