@@ -78,6 +78,7 @@ const TABLE: &[Row] = &[
     row("get /v1/accounts/{account_id}/holds/{hold_id}", "accounts:read", 200, UNKNOWN),
     row("get /v1/accounts/{account_id}/limits", "accounts:read", 200, UNKNOWN),
     row("get /v1/accounts/{account_id}/transactions", "accounts:read", 200, UNKNOWN),
+    row("get /v1/transactions", "accounts:read", 200, Others::Same),
     row("get /v1/accounts/{account_id}/statement", "accounts:read", 200, UNKNOWN),
     row("get /v1/accounts/{account_id}/daily-balances", "accounts:read", 200, UNKNOWN),
     row("get /v1/overview", "accounts:read:any", 200, Others::Same),

@@ -25,7 +25,25 @@ async fn invalid_query_parameters_of_reads_are_refused() {
                    from=-026-01-31 from=%2B026-01-31 to=12026-01-31 to=20260131 from=2026-02-01&to=2026-01-31 \
                    from=2026-01-31&from=2026-01-31 to=%00 to=\u{661}026-01-31 kind=deposit after=d after=d2026-02-30 \
                    after=d-026-01-31 after=d2026-01-31x date=2026-01-31";
+    let long = "ä".repeat(501);
+    let for_search = format!(
+        "sort=&currency=EUR sort=name&currency=EUR sort=--balance&currency=EUR sort=Balance&currency=EUR min_balance=x&currency=EUR \
+         min_balance=1.0&currency=EUR min_balance=9007199254740992&currency=EUR max_balance=-9007199254740992&currency=EUR \
+         min_balance=2&max_balance=1&currency=EUR q= q=%00 q={long} metadata.=17 metadata.a=1&metadata.a=1 metadata.a=%00 \
+         metadata.{long}=1 metadata.a={long} metadata=17 metadata metadata[a]=1 q=a&q=b reference=a"
+    );
+    let amounts = format!(
+        "min_amount=-1 min_amount=x max_amount=9007199254740992 min_amount=2&max_amount=1 reference= reference=%00 \
+         reference={long} reference=a&reference=b"
+    );
+    let for_all =
+        "kind=deposit q=a owner= currency= from=2026-02-01T00:00:00Z&to=2026-01-31T00:00:00Z status=open sort=balance";
     for (path, queries) in [
+        ("/v1/accounts", &*for_search),
+        (&*movements, &*amounts),
+        ("/v1/transactions", &*amounts),
+        ("/v1/transactions", for_lists),
+        ("/v1/transactions", for_all),
         (&*days, for_lists),
         (&days, for_days),
         ("/v1/accounts", for_lists),
@@ -38,11 +56,20 @@ async fn invalid_query_parameters_of_reads_are_refused() {
         for query in queries.split(' ') {
             let response = fixture.client.get(&format!("{path}?{query}")).await;
             assert_eq!(response.status, 400, "{path}?{query}: {}", response.body);
-            let refused = response.expect_problem(400, "invalid_parameter");
             let name = query.split('=').next().unwrap();
+            let code = if name == "currency" { "invalid_currency" } else { "invalid_parameter" };
+            let refused = response.expect_problem(400, code);
             assert_eq!(refused.text("/errors/0/field"), name, "{path}?{query}");
         }
     }
+    for query in ["sort=balance", "min_balance=0", "max_balance=-5", "sort=-last_activity_at&q=a"] {
+        let refused =
+            fixture.client.get(&format!("/v1/accounts?{query}")).await.expect_problem(400, "invalid_parameter");
+        assert_eq!(refused.text("/errors/0/field"), "currency", "{query}");
+    }
+    let many: Vec<String> = (0..21).map(|n| format!("metadata.{n}=x")).collect();
+    let refused = fixture.client.get(&format!("/v1/accounts?{}", many.join("&"))).await;
+    assert_eq!(refused.expect_problem(400, "invalid_parameter").text("/errors/0/field"), "metadata");
     fixture.client.get("/v1/accounts?currency=eur").await.expect_problem(400, "invalid_currency");
     fixture.expect_nothing_recorded().await;
 }
@@ -59,11 +86,25 @@ async fn cursor_is_valid_only_in_its_own_list() {
     for path in [accounts, movements] {
         fixture.client.get(&format!("{path}?after=d2026-01-31")).await.expect_problem(400, "invalid_parameter");
     }
-    for (path, another) in [(accounts, movements), (movements, accounts), (movements, days)] {
-        let page = fixture.client.get(&format!("{path}?limit=1&min_position={}", deposited.position())).await;
+    let (sorted, all) = ("/v1/accounts?currency=EUR&sort=balance", "/v1/transactions");
+    for (path, another) in [
+        (accounts, movements),
+        (movements, accounts),
+        (movements, days),
+        (accounts, sorted),
+        (sorted, accounts),
+        (sorted, "/v1/accounts?currency=EUR&sort=-balance"),
+        (sorted, "/v1/accounts?currency=EUR&sort=last_activity_at"),
+        (all, movements),
+        (movements, all),
+        (all, accounts),
+    ] {
+        let [path, another] =
+            [path, another].map(|path| if path.contains('?') { format!("{path}&") } else { format!("{path}?") });
+        let page = fixture.client.get(&format!("{path}limit=1&min_position={}", deposited.position())).await;
         let page = page.expect(200);
         let next = page.text("/next");
-        fixture.client.get(&format!("{path}?after={next}")).await.expect(200);
-        fixture.client.get(&format!("{another}?after={next}")).await.expect_problem(400, "invalid_parameter");
+        fixture.client.get(&format!("{path}after={next}")).await.expect(200);
+        fixture.client.get(&format!("{another}after={next}")).await.expect_problem(400, "invalid_parameter");
     }
 }

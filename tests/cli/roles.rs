@@ -60,30 +60,32 @@ async fn serve_repairs_grants_after_an_interrupted_migrate() {
     assert!(Passbook::with_database(&own).argument("migrate").wait_for_exit().status.success());
     postgres.execute("own", "REVOKE ALL ON log_layout, relay FROM passbook_service").await;
     postgres.execute("own", "REVOKE ALL ON FUNCTION delete_old_keys FROM passbook_service").await;
-    postgres.execute("own", "DROP INDEX idempotency_key_recorded_at").await;
+    postgres.execute("own", "DROP INDEX idempotency_key_recorded_at, account_view_id_trigrams").await;
     let service = Passbook::with_database(&own).start();
     service.client.open_account().await;
     let mut superuser = PgConnection::connect(&own).await.unwrap();
     let is_repaired = "SELECT has_function_privilege('passbook_service', 'delete_old_keys'::regproc, 'EXECUTE')
-                           AND (SELECT indisvalid FROM pg_index WHERE indexrelid = 'idempotency_key_recorded_at'::regclass)";
+                           AND (SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid IN
+                               ('idempotency_key_recorded_at'::regclass, 'account_view_id_trigrams'::regclass))";
     assert!(sqlx::query_scalar::<_, bool>(is_repaired).fetch_one(&mut superuser).await.unwrap());
 }
 
 #[tokio::test]
-async fn an_index_whose_build_was_interrupted_is_built_again() {
+async fn indexes_whose_build_was_interrupted_are_built_again() {
     let postgres = ExternalPostgres::start("CREATE DATABASE own").await;
     let own = postgres.url("passbook", "own");
     assert!(Passbook::with_database(&own).argument("migrate").wait_for_exit().status.success());
-    postgres
-        .execute(
-            "own",
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idempotency_key_recorded_at'::regclass",
-        )
-        .await;
-    assert!(Passbook::with_database(&own).argument("migrate").wait_for_exit().status.success());
+    let late = "SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid = ANY (ARRAY[
+                    'idempotency_key_recorded_at', 'account_view_owner_folded', 'account_view_metadata',
+                    'account_view_id_trigrams', 'account_transaction_reference_folded'
+                ]::regclass[])";
     let mut superuser = PgConnection::connect(&own).await.unwrap();
-    let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'idempotency_key_recorded_at'::regclass";
-    assert!(sqlx::query_scalar::<_, bool>(valid).fetch_one(&mut superuser).await.unwrap());
+    assert_eq!(sqlx::query_scalar::<_, i64>(late).fetch_one(&mut superuser).await.unwrap(), 5);
+    let interrupted =
+        late.replace("SELECT count(*) FROM pg_index WHERE", "UPDATE pg_index SET indisvalid = false WHERE");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(interrupted)).execute(&mut superuser).await.unwrap();
+    assert!(Passbook::with_database(&own).argument("migrate").wait_for_exit().status.success());
+    assert_eq!(sqlx::query_scalar::<_, i64>(late).fetch_one(&mut superuser).await.unwrap(), 5);
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ fn codes_of(operation_id: &str) -> &'static [&'static [ErrorCode]] {
             &[TransactionNotFound, NotReversible, AlreadyReversed, ExceedsReversible],
         ],
         "getAccount" => &[VIEW, &[AccountNotFound, VersionNotFound]],
-        "listAccounts" => &[VIEW, &[InvalidCurrency]],
+        "listAccounts" | "searchTransactions" => &[VIEW, &[InvalidCurrency]],
         "listTransactions" | "listDailyBalances" | "listHolds" | "getLimits" => &[VIEW, &[AccountNotFound]],
         "getHold" => &[VIEW, &[AccountNotFound, HoldNotFound]],
         "getStatement" => &[VIEW, &[AccountNotFound, NotAcceptable]],

@@ -103,6 +103,10 @@ const UNPARSED: &[&str] = &[
     "ALTER TABLE account_view ALTER holds SET COMPRESSION lz4",
     // DROP INDEX CONCURRENTLY. `passbook migrate` sends it after the migrations.
     "DROP INDEX CONCURRENTLY IF EXISTS idempotency_key_recorded_at",
+    "DROP INDEX CONCURRENTLY IF EXISTS account_view_",
+    "DROP INDEX CONCURRENTLY IF EXISTS account_transaction_reference_folded",
+    // A name in braces. The migration chooses the collation of the function.
+    "CREATE INDEX CONCURRENTLY account_view_id_trigrams",
     // FETCH FIRST (…) ROWS WITH TIES. `passbook copy` reads the keys of one partition.
     "SELECT caller, key, fingerprint, receipt::text AS \"receipt!\", recorded_at FROM ( SELECT *, sum(bytes)",
 ];

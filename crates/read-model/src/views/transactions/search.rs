@@ -20,8 +20,9 @@ use passbook_domain::Metadata;
 use passbook_event_store::{Partitions, Position};
 
 /// Limit of rows that are scanned for one page, in all partitions together. If a page has more rows than the share of a partition,
-/// the limit of each partition is the size of the page.
-const SCAN_ROWS_MAX: i64 = 4_000;
+/// the limit of each partition is the size of the page. Each row is looked up in the log and in the view, each a random read of up to
+/// 1 ms, and a query may take 5 s.
+const SCAN_ROWS_MAX: i64 = 2_000;
 /// Limit of accounts of an owner in one partition whose histories are merged.
 const MERGED_ACCOUNTS_MAX: i64 = 50;
 
