@@ -98,6 +98,7 @@ pub fn reads() -> Vec<Read> {
             },
             json!([["EUR", "-10203"], ["EUR", "0"], ["JPY", "0"]]),
         ),
+        (
             "/v1/accounts?q=CUSTOMER-1&currency=EUR&sort=-balance".to_owned(),
             |page| page["data"].as_array().unwrap().iter().map(|row| members(row, ["owner", "available"])).collect(),
             json!([["customer-17", 9_003], ["customer-18", 1_200]]),
