@@ -346,8 +346,9 @@ impl Appender {
         let mut is_alone = true;
         for partition in self.partitions_of_batch(batch) {
             if self.scope.is_spanning() {
-                let locking = log::lock_head(&mut transaction, partition);
-                heads.insert(partition, with_timeout(STATEMENT_TIMEOUT, locking).await?);
+                // Not `lock_head`: the node of the partition must take all locks, in their order.
+                let locking = log::lock_head_and_read_since(&mut transaction, partition, None, 0);
+                heads.insert(partition, with_timeout(STATEMENT_TIMEOUT, locking).await?.0);
                 continue;
             }
             let known = self.heads.get(&partition);

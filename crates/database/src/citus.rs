@@ -16,9 +16,12 @@ const ONE_CONNECTION: &str = "SET LOCAL citus.multi_shard_modify_mode TO 'sequen
 /// The rights and settings of the service role at the nodes.
 const NODE_ROLE: &str = include_str!("node_role.sql");
 
+/// The append as it runs on the node of a partition, and what keeps shards from moving meanwhile.
+const NODE_FUNCTIONS: &str = include_str!("node_functions.sql");
+
 /// The functions that name one partition in their first argument. Citus runs a call on the node of that partition, in a transaction
 /// as well (`force_delegation`).
-const FUNCTIONS: [&str; 13] = [
+const FUNCTIONS: [&str; 15] = [
     "append_batch",
     "append_batch_with_reversals",
     "take_turn",
@@ -32,6 +35,8 @@ const FUNCTIONS: [&str; 13] = [
     "accounts_with_id_part",
     "accounts_with_metadata",
     "versions_at_position",
+    "keep_shards",
+    "shard_of",
 ];
 
 /// The functions that read no table. Indexes and statements of every node call them.
@@ -95,6 +100,7 @@ pub(super) async fn distribute(connection: &mut PgConnection, partitions: Option
             .execute(&mut *transaction)
             .await?;
     }
+    raw_sql(NODE_FUNCTIONS).execute(&mut *transaction).await?;
     for function in FUNCTIONS {
         use_custom_plans(&mut transaction, function).await?;
         query(

@@ -37,12 +37,12 @@ const PAUSE_MS_MIN: u64 = 5;
 const PAUSE_MS_MAX: u64 = 100;
 /// The same on the nodes of a Citus cluster, where each statement is planned twice, by the coordinator and by the node: a batch
 /// costs some 20 ms of CPU time even if it has a single event.
-const DISTRIBUTED_PAUSE_MS_MIN: u64 = 25;
-const DISTRIBUTED_PAUSE_MS_MAX: u64 = 400;
+const DISTRIBUTED_PAUSE_MS_MIN: u64 = 100;
+const DISTRIBUTED_PAUSE_MS_MAX: u64 = 800;
 /// Interval at which the projector checks whether another instance still moves the views. It is longer than a batch of the other
 /// instance and its pause, else both would take over from each other.
 const WATCH_MS: u64 = 300;
-const DISTRIBUTED_WATCH_MS: u64 = 1_000;
+const DISTRIBUTED_WATCH_MS: u64 = 2_000;
 /// Pause after a failure.
 const RETRY_MS: u64 = 250;
 /// Time limit for opening a connection.
@@ -363,6 +363,6 @@ mod tests {
     fn pause_grows_with_the_number_of_partitions() {
         let of_16 = Partitions::new(16).expect("a valid count");
         assert_eq!([0, 20_000].map(|events| pause_after(events, of_16, false).as_millis()), [80, 100]);
-        assert_eq!([0, 20_000].map(|events| pause_after(events, of_16, true).as_millis()), [400, 400]);
+        assert_eq!([0, 20_000].map(|events| pause_after(events, of_16, true).as_millis()), [800, 800]);
     }
 }

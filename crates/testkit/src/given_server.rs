@@ -8,7 +8,11 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query, query_as, query_scalar,
 };
 
-use crate::{config::config, endpoint::url_of_database, eventually};
+use crate::{
+    config::{config, partitions},
+    endpoint::url_of_database,
+    eventually,
+};
 
 /// The environment variable with the URL of an existing database of the server.
 pub const VARIABLE: &str = "PASSBOOK_TEST_DATABASE_URL";
@@ -117,7 +121,8 @@ impl GivenServer {
         let database = Database::open(&config(&url_of_database(&self.url, name), &[]).database()).await.unwrap();
         database.migrate().await.unwrap();
         if self.is_citus() {
-            database.distribute(None).await.unwrap();
+            // Few shards: many statements of Citus take time for each of them.
+            database.distribute(Some(partitions())).await.unwrap();
         }
         database.close().await;
         for url in self.node_urls() {

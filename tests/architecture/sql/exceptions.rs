@@ -169,6 +169,9 @@ pub const EXCEPTIONS: &[Exception] = &[
         rule: Rule::NoDdlWhileServing,
         because: "`passbook migrate` and the first start of an embedded server.",
         places: &[
+            "crates/database/src/node_functions.sql: CREATE OR REPLACE FUNCTION",
+            "crates/database/src/node_functions.sql: GRANT EXECUTE ON FUNCTION keep_",
+            "crates/database/src/node_functions.sql: REVOKE ALL ON FUNCTION keep_",
             "crates/database/src/citus.rs: DROP TRIGGER IF EXISTS event_immutable",
             "crates/database/src/grants.sql",
             "crates/database/src/node_role.sql: ALTER ROLE passbook_service LOGIN",

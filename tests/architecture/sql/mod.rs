@@ -123,6 +123,12 @@ impl Collector {
     fn add_service(&mut self) {
         for path in sources("sql") {
             for tokens in split(&fs::read_to_string(&path).unwrap()) {
+                let mut functions = BTreeMap::new();
+                change_functions(&tokens, &mut functions);
+                for Function { body, .. } in functions.values() {
+                    let statements = plpgsql::statements(body).into_iter();
+                    statements.for_each(|tokens| self.add(&name(&path), Origin::Function, tokens));
+                }
                 self.add(&name(&path), Origin::Service, tokens);
             }
         }
