@@ -255,7 +255,7 @@ async fn account_as_of(
     get, path = "/v1/accounts", tag = "Queries", security(("bearer" = ["accounts:read"])),
     params(
         AccountsQuery,
-        ("metadata" = inline(MetadataParameters), Query, style = Form, explode,
+        ("metadata" = inline(Option<MetadataParameters>), Query, style = Form, explode, nullable = false,
             description = "Only accounts with this metadata: a parameter `metadata.<key>` for each pair."),
     ),
     responses(

@@ -25,12 +25,12 @@ async fn invalid_query_parameters_of_reads_are_refused() {
                    from=-026-01-31 from=%2B026-01-31 to=12026-01-31 to=20260131 from=2026-02-01&to=2026-01-31 \
                    from=2026-01-31&from=2026-01-31 to=%00 to=\u{661}026-01-31 kind=deposit after=d after=d2026-02-30 \
                    after=d-026-01-31 after=d2026-01-31x date=2026-01-31";
-    let long = "ä".repeat(501);
+    let (long, key) = ("ä".repeat(501), "x".repeat(41));
     let for_search = format!(
         "sort=&currency=EUR sort=name&currency=EUR sort=--balance&currency=EUR sort=Balance&currency=EUR min_balance=x&currency=EUR \
          min_balance=1.0&currency=EUR min_balance=9007199254740992&currency=EUR max_balance=-9007199254740992&currency=EUR \
          min_balance=2&max_balance=1&currency=EUR q= q=%00 q={long} metadata.=17 metadata.a=1&metadata.a=1 metadata.a=%00 \
-         metadata.{long}=1 metadata.a={long} metadata=17 metadata metadata[a]=1 q=a&q=b reference=a"
+         metadata.{key}=1 metadata.a={long} metadata=17 metadata metadata[a]=1 q=a&q=b reference=a"
     );
     let amounts = format!(
         "min_amount=-1 min_amount=x max_amount=9007199254740992 min_amount=2&max_amount=1 reference= reference=%00 \

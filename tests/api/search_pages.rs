@@ -48,14 +48,15 @@ async fn rare_accounts_are_found_through_the_indexes_of_searches() {
     let account = client.open(body).await.expect(201).account_id();
     app.wait_until_projected().await;
     let digits = account.simple().to_string();
-    let searches = ["q=ZOË".to_owned(), format!("q={}", &digits[20..]), "metadata.branch=17".to_owned()];
+    let part = &digits[14..31];
+    let searches = ["q=ZOË".to_owned(), format!("q={part}"), format!("q={account}"), "metadata.branch=17".to_owned()];
     // Statements that are planned on an empty view must use the indexes later, too.
-    for search in searches.iter().cycle().take(30) {
+    for search in searches.iter().cycle().take(40) {
         client.get(&format!("/v1/accounts?{search}")).await.expect(200);
     }
     insert_accounts(&app, MANY_ROWS).await;
     // The planner chooses among bitmap scans by what it knows about the table. Autovacuum collects this within a minute.
-    app.sabotage("ANALYZE account_view").await;
+    app.sabotage("VACUUM ANALYZE account_view").await;
     for search in &searches {
         let page = client.get(&format!("/v1/accounts?{search}")).await.expect(200);
         assert_eq!(ids(page.data()), [account], "{search}");
@@ -65,7 +66,7 @@ async fn rare_accounts_are_found_through_the_indexes_of_searches() {
     }
     let read = rows_read(app, "account_view").await;
     // Each unsorted search scans 4 000 of the newer accounts first.
-    assert!(read < 3 * 4_000 + 2_000, "{read} rows were read");
+    assert!(read < 4 * 4_000 + 2_000, "{read} rows were read");
 }
 
 #[tokio::test]
@@ -75,7 +76,7 @@ async fn parts_of_ids_are_found_page_by_page_without_pg_trgm() {
     app.wait_until_projected().await;
     app.sabotage("DROP EXTENSION pg_trgm CASCADE").await;
     insert_accounts(&app, MANY_ROWS).await;
-    let path = format!("/v1/accounts?q={account}");
+    let path = format!("/v1/accounts?q={}", &account.simple().to_string()[..31]);
     let first = app.client().get(&path).await.expect(200);
     assert_eq!((first.data().len(), first.body["next"].is_string()), (0, true));
     assert_eq!(ids(&all(&app.client(), &path).await), [account]);

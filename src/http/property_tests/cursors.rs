@@ -13,6 +13,10 @@ use super::{
     bytes, mutated,
 };
 use passbook_event_store::Position;
+use passbook_read_model::{
+    accounts::{Sort, SortBy},
+    transactions::LogKey,
+};
 
 fn any_text() -> impl Strategy<Value = String> {
     "\\PC{0,60}"
@@ -25,6 +29,25 @@ fn time() -> impl Strategy<Value = DateTime<Utc>> {
 
 fn account_key() -> impl Strategy<Value = (DateTime<Utc>, Uuid)> {
     (time(), any::<u128>()).prop_map(|(time, id)| (time, Uuid::from_u128(id)))
+}
+
+fn sort() -> impl Strategy<Value = Sort> {
+    (any::<bool>(), any::<bool>()).prop_map(|(is_balance, is_descending)| Sort {
+        by: if is_balance { SortBy::Balance } else { SortBy::LastActivity },
+        is_descending,
+    })
+}
+
+fn sort_key() -> impl Strategy<Value = (i64, Uuid)> {
+    (any::<i64>(), any::<u128>()).prop_map(|(key, id)| (key, Uuid::from_u128(id)))
+}
+
+fn log_key() -> impl Strategy<Value = LogKey> {
+    (time(), 0..=i16::MAX, 0..=i64::MAX).prop_map(|(recorded_at, partition, position)| LogKey {
+        recorded_at,
+        partition,
+        position,
+    })
 }
 
 fn valid_day() -> impl Strategy<Value = NaiveDate> {
@@ -51,6 +74,33 @@ proptest! {
     #[test]
     fn arbitrary_account_cursors_are_parsed_back(key in account_key()) {
         prop_assert_eq!(parse_account(&after_account(key)).ok(), Some(key));
+    }
+
+    #[test]
+    fn arbitrary_cursors_of_sorted_accounts_are_parsed_back(sort in sort(), key in sort_key()) {
+        prop_assert_eq!(parse_sorted(sort, &after_sorted(sort, key)).ok(), Some(key));
+    }
+
+    #[test]
+    fn arbitrary_cursors_of_all_transactions_are_parsed_back(key in log_key()) {
+        prop_assert_eq!(parse_log_key(&after_log_key(key)).ok(), Some(key));
+    }
+
+    #[test]
+    fn arbitrary_text_is_a_unique_cursor_of_a_search_or_rejected(
+        sort in sort(),
+        text in prop_oneof![
+            any_text(),
+            mutated((sort(), sort_key()).prop_map(|(sort, key)| after_sorted(sort, key))),
+            mutated(log_key().prop_map(after_log_key)),
+        ]
+    ) {
+        if let Ok(key) = parse_sorted(sort, &text) {
+            prop_assert!(after_sorted(sort, key).eq_ignore_ascii_case(&text), "{text}");
+        }
+        if let Ok(key) = parse_log_key(&text) {
+            prop_assert_eq!(after_log_key(key), text.to_ascii_lowercase());
+        }
     }
 
     #[test]

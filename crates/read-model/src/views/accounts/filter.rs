@@ -10,6 +10,12 @@ use passbook_domain::{Metadata, Status};
 /// The greatest text with a given beginning ends with this character.
 pub(crate) const LAST_CHARACTER: &str = "\u{10ffff}";
 
+/// The digits of a whole id.
+const ID_DIGITS: usize = 32;
+/// The most digits that are looked up in the index of parts of ids. More have more trigrams, and the first digits of ids are in many
+/// of them.
+const INDEXED_DIGITS_MAX: usize = 8;
+
 /// Which accounts a list contains: those that match all of its conditions.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -140,13 +146,16 @@ impl Candidates {
 }
 
 async fn with_id_part(pool: &PgPool, partition: i16, part: &str, count_max: i64) -> Result<Option<Candidates>> {
+    if part.len() == ID_DIGITS {
+        return Ok(Some(Candidates { position: i64::MAX, ids: Uuid::try_parse(part).into_iter().collect() }));
+    }
     if !is_usable(pool, "account_view_id_trigrams").await? {
         return Ok(None);
     }
     let row = query!(
         r#"SELECT view_position AS "position!", account_ids AS "ids!" FROM accounts_with_id_part($1, $2, $3)"#,
         partition,
-        part,
+        &part[part.len().saturating_sub(INDEXED_DIGITS_MAX)..],
         count_max.saturating_add(1)
     );
     let row = row.fetch_optional(pool).await?;

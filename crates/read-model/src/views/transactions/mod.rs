@@ -2,6 +2,7 @@
 //! are the account's transactions; all rows together are its history.
 
 mod check;
+mod found;
 pub(crate) mod projection;
 mod row;
 mod search;
@@ -11,8 +12,9 @@ mod transfer;
 pub(super) mod versions;
 mod view;
 
+pub use found::{AccountTransactionView, LogKey};
 pub(crate) use row::{Details, kind};
-pub use search::{AccountTransactionView, LogKey, SearchFilter};
+pub use search::SearchFilter;
 pub use statement_check::Totals;
 pub use transfer::TransferView;
 pub use view::{Filter, Kind, TransactionView};

@@ -5,19 +5,17 @@
 //! the owner's accounts, if those are few; else the log, which has the order of this list.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 use sqlx::{PgPool, query, query_file, query_file_as, types::Json};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::view::{Columns, TransactionView};
+use super::found::{AccountTransactionView, LogKey, Row, Scan};
 use crate::{
     positioned::{Page, Positioned},
     read_model::{Error, ReadModel},
     views::accounts::filter::{LAST_CHARACTER, is_usable},
 };
 use passbook_domain::Metadata;
-use passbook_event_store::{Partitions, Position};
+use passbook_event_store::Position;
 
 /// Limit of rows that are scanned for one page, in all partitions together. If a page has more rows than the share of a partition,
 /// the limit of each partition is the size of the page. Each row is looked up in the log and in the view, each a random read of up to
@@ -25,17 +23,6 @@ use passbook_event_store::{Partitions, Position};
 const SCAN_ROWS_MAX: i64 = 2_000;
 /// Limit of accounts of an owner in one partition whose histories are merged.
 const MERGED_ACCOUNTS_MAX: i64 = 50;
-
-/// A transaction with its account.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = AccountTransaction)]
-pub struct AccountTransactionView {
-    /// The account whose balance changed.
-    pub account_id: Uuid,
-    /// The transaction.
-    #[serde(flatten)]
-    pub transaction: TransactionView,
-}
 
 /// Which transactions of all accounts a list contains: those that match all of its conditions.
 #[derive(Clone, Debug, Default)]
@@ -54,18 +41,6 @@ pub struct SearchFilter {
     pub from: Option<DateTime<Utc>>,
     /// Transactions recorded before this time.
     pub to: Option<DateTime<Utc>>,
-}
-
-/// The place of a transaction in the list: its time, its partition, and the position of its event there. The next page has the
-/// transactions below it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogKey {
-    /// When the event was recorded.
-    pub recorded_at: DateTime<Utc>,
-    /// The partition of the account.
-    pub partition: i16,
-    /// The position of the event in the partition.
-    pub position: i64,
 }
 
 /// One page, the same in each partition.
@@ -87,13 +62,6 @@ struct Bounds {
 struct Found<T> {
     position: i64,
     keys: Vec<T>,
-}
-
-/// The transactions found by the scan of one partition.
-struct Scan {
-    found: Vec<(LogKey, AccountTransactionView)>,
-    /// The last row scanned, if the scan ended at its limit.
-    end: Option<LogKey>,
 }
 
 impl ReadModel {
@@ -305,70 +273,4 @@ fn merge(scans: Vec<Scan>, limit: i64) -> Page<AccountTransactionView, LogKey> {
     };
     found.truncate(limit);
     Page { rows: found.into_iter().map(|(_, row)| row).collect(), next }
-}
-
-/// A row of the view with its checkpoint and its event. If no row matches, only the checkpoint is present.
-struct Row {
-    position: i64,
-    generation: i16,
-    event_position: Option<i64>,
-    account_id: Option<Uuid>,
-    version: Option<i64>,
-    kind: Option<String>,
-    amount: Option<i64>,
-    balance_after: Option<i64>,
-    transfer_id: Option<Uuid>,
-    counterparty_account_id: Option<Uuid>,
-    hold_id: Option<Uuid>,
-    reverses_version: Option<i64>,
-    reversed: i64,
-    reference: Option<String>,
-    channel: Option<String>,
-    metadata: Option<Json<Metadata>>,
-    recorded_at: Option<DateTime<Utc>>,
-    event_id: Option<Uuid>,
-    /// Whether the row matches the filter. Otherwise it is here as the end of the scan.
-    is_match: Option<bool>,
-    /// Whether it is the last row that the scan may read, of all accounts or of one.
-    is_scan_end: Option<bool>,
-}
-
-impl Row {
-    /// The scan that returned these rows; `None` if no generation is live.
-    fn scan(rows: Vec<Self>, partitions: Partitions, partition: i16) -> Option<Positioned<Scan>> {
-        let first = rows.first()?;
-        let (position, generation) = (partitions.position_in(partition, first.position), first.generation);
-        // The newest end: the scans of several accounts can end at different times.
-        let end = rows.iter().find(|row| row.is_scan_end == Some(true)).and_then(|row| row.key(partition));
-        let found = rows.into_iter().filter_map(|row| row.key(partition).zip(row.view())).collect();
-        Some(Positioned { value: Scan { found, end }, position, generation })
-    }
-
-    fn key(&self, partition: i16) -> Option<LogKey> {
-        Some(LogKey { recorded_at: self.recorded_at?, partition, position: self.event_position? })
-    }
-
-    /// The transaction; `None` if the row is only the end of the scan, or no row.
-    fn view(self) -> Option<AccountTransactionView> {
-        if self.is_match != Some(true) {
-            return None;
-        }
-        let columns = Columns {
-            version: self.version?,
-            kind: self.kind?,
-            amount: self.amount?,
-            balance_after: self.balance_after?,
-            transfer_id: self.transfer_id,
-            counterparty_account_id: self.counterparty_account_id,
-            hold_id: self.hold_id,
-            reverses_version: self.reverses_version,
-            reversed: Some(self.reversed),
-            reference: self.reference,
-            channel: self.channel,
-            metadata: self.metadata,
-            recorded_at: self.recorded_at?,
-            event_id: self.event_id?,
-        };
-        Some(AccountTransactionView { account_id: self.account_id?, transaction: columns.view() })
-    }
 }
