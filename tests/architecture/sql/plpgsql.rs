@@ -63,6 +63,11 @@ pub fn word(token: &Token) -> String {
     }
 }
 
+/// The expression that computes the text of a statement. Its values follow after USING.
+fn dynamic(tokens: &[Token]) -> Vec<Token> {
+    select(tokens.split(|token| word(token) == "USING").next().unwrap_or_default())
+}
+
 /// The SQL of a part; `None` if it has none.
 fn sql(part: Part) -> Option<Vec<Token>> {
     let tokens = match part {
@@ -83,9 +88,13 @@ fn sql(part: Part) -> Option<Vec<Token>> {
     let words: Vec<String> = tokens.iter().filter(|token| !is_space(token)).map(word).collect();
     let second = words.get(1).map(String::as_str);
     match (words[0].as_str(), second) {
+        ("RETURN", Some("QUERY")) if words.get(2).is_some_and(|word| word == "EXECUTE") => {
+            Some(dynamic(after(&tokens, 3)))
+        }
         ("RETURN", Some("QUERY")) => Some(after(&tokens, 2).to_vec()),
+        ("EXECUTE", _) => Some(dynamic(after(&tokens, 1))),
         ("RETURN", None | Some("NEXT")) => None,
-        ("RETURN" | "PERFORM" | "EXECUTE", _) => Some(select(after(&tokens, 1))),
+        ("RETURN" | "PERFORM", _) => Some(select(after(&tokens, 1))),
         ("SELECT" | "INSERT" | "UPDATE" | "DELETE" | "WITH", _) => Some(without_into(&tokens)),
         ("ALTER" | "CREATE" | "DROP" | "GRANT" | "REVOKE" | "TRUNCATE" | "LOCK" | "SET" | "NOTIFY", _) => Some(tokens),
         ("RAISE" | "NULL" | "GET" | "END" | "EXIT" | "CONTINUE", _) => None,
