@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
-        mpsc::{Sender, channel},
+        mpsc::{SyncSender, channel, sync_channel},
     },
     thread,
 };
@@ -28,6 +28,9 @@ use crate::{
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
 /// Postgres clones a template only while no other session uses it, so clones are serialized.
 static CLONING: Mutex<()> = Mutex::const_new(());
+/// How many databases wait to be dropped. A test whose database finds no place waits: on a cluster each one costs a process, and
+/// creating them is faster than dropping them.
+const TO_DROP_MAX: usize = 8;
 static CLONES: AtomicU32 = AtomicU32::new(0);
 
 /// The Postgres of this run.
@@ -36,7 +39,7 @@ struct Cluster {
     /// The name of the migrated database.
     template: String,
     /// Receives the names of databases to drop.
-    to_drop: Sender<String>,
+    to_drop: SyncSender<String>,
 }
 
 /// The server of the tests' databases.
@@ -107,7 +110,7 @@ impl Cluster {
     /// Starts Postgres on a thread and a runtime that outlive those of each test.
     fn start() -> Self {
         let (started, cluster) = channel();
-        let (to_drop, names) = channel::<String>();
+        let (to_drop, names) = sync_channel::<String>(TO_DROP_MAX);
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {

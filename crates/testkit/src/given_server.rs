@@ -3,6 +3,7 @@
 
 use std::env;
 
+use futures_util::future::join_all;
 use passbook_database::Database;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, query, query_as, query_scalar,
@@ -165,12 +166,13 @@ impl GivenServer {
 
     /// Drops a database on every node. The next run drops it if this fails.
     pub async fn drop_database(&self, name: &str) {
-        for url in self.node_urls() {
+        let dropping = self.node_urls().into_iter().map(|url| async move {
             if let Ok(mut connection) = connect(&url).await {
                 let _ = drop_database(&mut connection, name).await;
                 let _ = connection.close().await;
             }
-        }
+        });
+        join_all(dropping).await;
     }
 
     /// Whether tables are distributed over nodes.
