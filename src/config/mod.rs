@@ -81,6 +81,10 @@ pub struct Config {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
+    /// The client id of the console at the issuer. With it users sign in to the console; without it they paste a token.
+    #[arg(long, env = "PASSBOOK_AUTH_CLIENT_ID")]
+    pub auth_client_id: Option<String>,
+
     /// A JWKS file with the keys of accepted tokens, in place of the keys that the issuer publishes.
     #[arg(long, env = "PASSBOOK_AUTH_JWKS_FILE")]
     pub auth_jwks_file: Option<PathBuf>,

@@ -9,7 +9,12 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-use axum::{body::Bytes, http::HeaderMap, response::Response};
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, header},
+    response::Response,
+};
 use rust_embed::{EmbeddedFile, RustEmbed};
 use serde::Serialize;
 
@@ -18,6 +23,7 @@ use super::{
     error_code::ErrorCode,
     extract::parameters::PathText,
     problem::Problem,
+    state::AppState,
     static_content::{StaticContent, content_type},
 };
 
@@ -44,9 +50,22 @@ static CURRENCIES: LazyLock<StaticContent> = LazyLock::new(|| {
     StaticContent::json(&listed.collect::<Vec<_>>())
 });
 
+/// The document of a service without a sign-in.
+static NO_SIGN_IN: LazyLock<StaticContent> = LazyLock::new(|| StaticContent::json(&()));
+
 /// The page. The part of its URL after `#` selects the view, and browsers do not send it.
-pub async fn index(headers: HeaderMap) -> Result<Response, Problem> {
-    embedded("index.html", &headers)
+pub async fn index(State(app): State<AppState>, headers: HeaderMap) -> Result<Response, Problem> {
+    let mut response = embedded("index.html", &headers)?;
+    if let Some(sign_in) = &app.sign_in {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, sign_in.policy.clone());
+    }
+    Ok(response)
+}
+
+/// Where and as which client users sign in; `null` if they paste a token.
+pub async fn sign_in(State(app): State<AppState>, headers: HeaderMap) -> Result<Response, Problem> {
+    let document = app.sign_in.as_ref().map_or(&*NO_SIGN_IN, |sign_in| &sign_in.document);
+    document.response(&headers)
 }
 
 /// A script, style or image of the page.

@@ -102,6 +102,7 @@ pub fn router(app: AppState) -> Router {
         .route("/problems/{code}", get(problem_page))
         .route("/", get(console::index))
         .route("/console/currencies.json", get(console::currencies))
+        .route("/console/sign-in.json", get(console::sign_in))
         .route("/console/{*file}", get(console::file))
         .fallback(|| async { Problem::from_code(ErrorCode::NotFound) })
         .layer(layers)

@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{extract::client_ip::TrustedProxies, rate_limiter::RateLimiter};
+use super::{extract::client_ip::TrustedProxies, rate_limiter::RateLimiter, sign_in::SignIn};
 use passbook_audit::{Audit, feed::Feed};
 use passbook_auth::Access;
 use passbook_bank::Bank;
@@ -22,6 +22,8 @@ pub struct Services {
     pub feed: Feed,
     /// How callers are authenticated.
     pub access: Access,
+    /// How users sign in to the console; `None`: they paste a token.
+    pub sign_in: Option<SignIn>,
     /// Limits the requests of each caller; `None`: no limit.
     pub rate_limiter: Option<RateLimiter>,
     /// The proxies whose `X-Forwarded-For` is trusted.

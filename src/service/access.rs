@@ -13,7 +13,10 @@ const RATE_LIMIT_PER_SECOND: u32 = 1_000;
 /// Whether a setting turns access control on. An incomplete setting counts: the start then fails with an error, and never
 /// leaves the service open.
 pub fn is_controlled(config: &Config) -> bool {
-    config.provider.auth_issuer.is_some() || config.auth_jwks_file.is_some() || config.provider.auth_audience.is_some()
+    config.provider.auth_issuer.is_some()
+        || config.auth_jwks_file.is_some()
+        || config.provider.auth_audience.is_some()
+        || config.auth_client_id.is_some()
 }
 
 /// The access control of the service.
@@ -49,6 +52,17 @@ fn settings(config: &Config) -> auth::Settings {
         audience: config.provider.auth_audience.clone(),
         jwks_file: config.auth_jwks_file.clone(),
     }
+}
+
+/// The sign-in of the console.
+///
+/// # Errors
+/// A client id without a provider, or with one that has no secure URL.
+pub fn sign_in(config: &Config) -> Result<Option<http::SignIn>, Error> {
+    let Some(client_id) = &config.auth_client_id else { return Ok(None) };
+    let issuer = config.provider.auth_issuer.as_deref().ok_or(Error::ClientIdWithoutIssuer)?;
+    let sign_in = http::SignIn::new(issuer, client_id, config.provider.auth_audience.as_deref());
+    sign_in.map(Some).ok_or(Error::ClientIdWithoutIssuer)
 }
 
 /// The rate limit of each caller; `None`: no limit.

@@ -83,6 +83,11 @@ pub enum Error {
     ContradictoryAuth,
     #[error("{0}")]
     Settings(String),
+    #[error(
+        "PASSBOOK_AUTH_CLIENT_ID lets users sign in to the console with an OpenID Connect provider: set PASSBOOK_AUTH_ISSUER to its \
+         URL, which starts with https:// (or http:// on a loopback address)"
+    )]
+    ClientIdWithoutIssuer,
     #[error(transparent)]
     Auth(#[from] auth::Error),
     #[error("another program listens on {address}: stop it, or choose another address with PASSBOOK_LISTEN")]
@@ -230,6 +235,7 @@ async fn start_tasks(
         audit: Audit::new(queries, partitions),
         feed,
         access,
+        sign_in: access::sign_in(config)?,
         rate_limiter: access::rate_limiter(config),
         trusted_proxies: http::TrustedProxies::new(&config.trusted_proxies),
         idle_timeout: Duration::from_millis(config.idle_timeout_ms.get().into()),
@@ -313,7 +319,11 @@ pub async fn partitions_of(database: &Database) -> Result<Partitions, Error> {
 
 /// Checks all settings before anything is started, and reports all of their faults.
 fn check_settings(config: &Config) -> Result<(), Error> {
-    let checks = [access::check(config), database::check(&config.database()).map_err(Error::from)];
+    let checks = [
+        access::check(config),
+        access::sign_in(config).map(drop),
+        database::check(&config.database()).map_err(Error::from),
+    ];
     let mut faults: Vec<Error> = checks.into_iter().filter_map(Result::err).collect();
     match faults.len() {
         0 => Ok(()),

@@ -110,6 +110,8 @@ async fn incomplete_auth_settings_fail_the_start() {
         (&["--auth-audience=passbook"], "PASSBOOK_AUTH_JWKS_FILE"),
         (&["--auth-issuer=http://id.example", "--auth-audience=passbook"], "https://"),
         (&["--auth-issuer=id.example", "--auth-audience=passbook"], "https://"),
+        (&["--auth-client-id=console"], "PASSBOOK_AUTH_ISSUER"),
+        (&["--auth-client-id=console", "--auth-jwks-file=/nowhere", "--auth-issuer=me"], "PASSBOOK_AUTH_CLIENT_ID"),
         (&["--auth-jwks-file=/nowhere"], "/nowhere"),
         (&["--auth-jwks-file=/dev/null"], "not a JWKS document"),
         (&["--auth-jwks-file=/nowhere", "--auth=off"], "PASSBOOK_AUTH=off"),

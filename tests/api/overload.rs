@@ -76,6 +76,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         audit,
         feed,
         access: Access::Off,
+        sign_in: None,
         rate_limiter: None,
         trusted_proxies: TrustedProxies::default(),
         idle_timeout: Duration::from_secs(75),

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 
 use crate::browser::Browser;
 
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'sha256-jD4Z05YhQfBMFoOUheyIV7okH1fw2NqLo3kx8vPGIDs='; connect-src 'self'; img-src 'self' data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// The size of all files together, compressed with gzip.
-const CONSOLE_BYTES_MAX: usize = 150 * 1024;
+const CONSOLE_BYTES_MAX: usize = 180 * 1024;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

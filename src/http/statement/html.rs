@@ -108,3 +108,18 @@ impl Html {
 fn write(bytes: &mut Vec<u8>, markup: &Markup) {
     bytes.extend(markup.0.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn policies_permit_the_style_of_the_page() {
+        let hash = format!("'sha256-{}'", STANDARD.encode(Sha256::digest(STYLE)));
+        let policies = include_str!("../middleware/security_headers.rs");
+        assert_eq!(policies.matches(&hash).count(), 2, "the policies of statements and console need {hash}");
+    }
+}
