@@ -2,43 +2,56 @@
 
 import { AccountLink, Field, ListFooter, Money, OwnerLink, Status, Time, html, inputProps, useCurrencies, useEffect, usePages, useRef, useState } from './components.js';
 import { read } from './api.js';
+import { ExportButton, moneyCell, timeCell } from './export.js';
 import { AmountField, Form, useForm } from './form.js';
-import { navigate } from './route.js';
+import { permissions } from './permissions.js';
+import { ACCOUNT_ID, navigate } from './route.js';
 
 const PAGE_ROWS = 100;
-export const ACCOUNT_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 export function Accounts({ query }) {
   const { owner, status, currency } = query;
-  const list = usePages(
-    (after, signal) => read('/v1/accounts', { owner, status, currency, after, limit: PAGE_ROWS }, { signal }),
-    [owner, status, currency],
-  );
-  return html`<h1 tabindex="-1">Accounts</h1>
+  const currencies = useCurrencies();
+  const loadPage = (after, limit, signal) => read('/v1/accounts', { owner, status, currency, after, limit }, { signal });
+  const list = usePages((after, signal) => loadPage(after, PAGE_ROWS, signal), [owner, status, currency]);
+  return html`<h1 tabindex="-1">${permissions.readAny() ? 'Accounts' : 'My accounts'}</h1>
     <${SearchForm} query=${query} />
-    <details class="card" open=${query.open === 'yes'}><summary>Open an account</summary><${OpenAccountForm} /></details>
+    ${permissions.open() && html`<details class="card" open=${query.open === 'yes'}><summary>Open an account</summary><${OpenAccountForm} /></details>`}
     <section class="card" aria-labelledby="list">
-      <h2 id="list">${owner ? html`Accounts of <span class="id">${owner}</span>` : 'Newest accounts first'}</h2>
-      <div class="table-scroll" tabindex="0" role="group" aria-label="Accounts">
-        <table>
-          <caption class="visually-hidden">Accounts, newest first</caption>
-          <thead><tr><th scope="col">Account</th><th scope="col">Owner</th><th scope="col" class="end">Balance</th><th scope="col">Status</th><th scope="col">Opened</th><th scope="col">Last activity</th></tr></thead>
-          <tbody>${list.rows.map((account) => html`<${AccountRow} key=${account.account_id} account=${account} />`)}</tbody>
-        </table>
-      </div>
-      ${!list.isLoading && !list.error && !list.next && list.rows.length === 0 && html`<p class="muted">No accounts match.</p>`}
-      <${ListFooter} list=${list} itemsLabel="accounts" autoLoad />
+      <div class="heading"><h2 id="list">${owner ? html`Accounts of <span class="id">${owner}</span>` : 'Newest accounts first'}</h2>
+        <${ExportButton} loadPage=${loadPage} columns=${accountColumns(currencies)} name="accounts" /></div>
+      <${AccountTable} list=${list} />
     </section>`;
 }
 
+/** The columns of an export of accounts. */
+export const accountColumns = (currencies) => [
+  ['Account', (row) => row.account_id], ['Owner', (row) => row.owner], ['Currency', (row) => row.currency],
+  ...['balance', 'available', 'held', 'overdraft'].map((name) => [name[0].toUpperCase() + name.slice(1), (row) => moneyCell(row[name], currencies?.get(row.currency))]),
+  ['Status', (row) => row.status], ['Opened (UTC)', (row) => timeCell(row.opened_at)], ['Last activity (UTC)', (row) => timeCell(row.last_activity_at)],
+];
+
+export function AccountTable({ list }) {
+  return html`<div class=${`table-scroll${list.isOutdated ? ' stale' : ''}`} tabindex="0" role="group" aria-label="Accounts">
+      <table class="stacked" role="table">
+        <caption class="visually-hidden">Accounts, newest first</caption>
+        <thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">Account</th><th scope="col" role="columnheader">Owner</th><th scope="col" role="columnheader" class="end">Balance</th><th scope="col" role="columnheader">Status</th><th scope="col" role="columnheader">Opened</th><th scope="col" role="columnheader">Last activity</th></tr></thead>
+        <tbody role="rowgroup">${list.rows.map((account) => html`<${AccountRow} key=${account.account_id} account=${account} />`)}</tbody>
+      </table>
+    </div>
+    ${!list.isLoading && !list.error && !list.next && list.rows.length === 0 && html`<p class="muted">No accounts match.</p>`}
+    <${ListFooter} list=${list} itemsLabel="accounts" autoLoad />`;
+}
+
+/** On a phone each row is a block of two columns, so the roles of the table are written out. */
 function AccountRow({ account }) {
-  return html`<tr>
-    <th scope="row"><${AccountLink} id=${account.account_id} /></th>
-    <td class="name"><${OwnerLink} owner=${account.owner} /></td>
-    <td class="end"><${Money} minor=${account.balance} currency=${account.currency} /></td>
-    <td><${Status} status=${account.status} /></td>
-    <td><${Time} at=${account.opened_at} /></td>
-    <td><${Time} at=${account.last_activity_at} /></td>
+  return html`<tr role="row">
+    <th scope="row" role="rowheader"><${AccountLink} id=${account.account_id} /></th>
+    <td class="name" role="cell"><${OwnerLink} owner=${account.owner} /></td>
+    <td class="end" role="cell"><${Money} minor=${account.balance} currency=${account.currency} /></td>
+    <td role="cell"><${Status} status=${account.status} /></td>
+    <td role="cell" class="wide"><${Time} at=${account.opened_at} /></td>
+    <td role="cell" class="wide"><${Time} at=${account.last_activity_at} /></td>
   </tr>`;
 }
 
@@ -79,7 +92,7 @@ function OpenAccountForm() {
   const currency = list?.get(code);
   const form = useForm({
     fieldOf: { invalid_amount: 'initial_deposit', invalid_currency: 'currency' },
-    async submit({ owner, initial_deposit: deposit }, { readAmount, send }) {
+    async submit({ owner = '', initial_deposit: deposit }, { readAmount, send }) {
       const minor = deposit.trim() === '' ? 0 : readAmount('initial_deposit', deposit, currency, true);
       const body = { currency: code, ...(owner.trim() && { owner: owner.trim() }), ...(minor > 0 && { initial_deposit: minor }) };
       const receipt = await send({ path: '/v1/accounts', body, label: `Open account in ${code}` });
@@ -88,9 +101,9 @@ function OpenAccountForm() {
   });
   return html`<${Form} form=${form} button="Open account">
     <div class="row">
-      <${Field} id="open-owner" label="Owner" error=${form.errors.owner} hint="Customer ID without personal data. Leave empty to open the account for yourself.">
+      ${permissions.openForOthers() && html`<${Field} id="open-owner" label="Owner" error=${form.errors.owner} hint="Customer ID without personal data. Leave empty to open the account for yourself.">
         <input ...${inputProps('open-owner', form.errors.owner, true)} name="owner" maxlength="255" autocomplete="off" spellcheck="false" />
-      </${Field}>
+      </${Field}>`}
       <${Field} id="open-currency" label="Currency" error=${form.errors.currency} hint="Cannot be changed later">
         <select ...${inputProps('open-currency', form.errors.currency, true)} name="currency" value=${code} onChange=${(event) => setCode(event.target.value)}>
           ${[...(list?.values() ?? [])].filter(({ withdrawn }) => !withdrawn).map(({ code: each, name }) => html`<option value=${each} selected=${each === code}>${each} – ${name}</option>`)}

@@ -1,6 +1,7 @@
 // The API client: every request of the console goes through this file, with the caller's token and no other privilege.
 
 import { maxPosition } from './position.js';
+import { forget, renew } from './sign_in.js';
 
 const TOKEN_STORAGE_KEY = 'passbook.token';
 /** Tries per read. The server waits 2 s for a view that lags; after `rate_limited` the client waits before the next try. */
@@ -9,17 +10,16 @@ const READ_MS_MAX = 30_000;
 
 /** An unsuccessful response, with the fields of its problem document. */
 export class ApiError extends Error {
-  constructor(status, problem = {}, retryAfterS = 1) {
+  /** @param {{retryAfterS?: number, scope?: string}} [headers] `scope` is the scope that the token lacks */
+  constructor(status, problem = {}, { retryAfterS = 1, scope } = {}) {
     super(problem.detail || problem.title || `The service responded with status ${status}.`);
-    this.status = status;
-    this.code = problem.code;
-    this.title = problem.title;
-    this.detail = problem.detail;
-    this.fields = problem.errors ?? [];
-    this.balance = problem.balance;
-    this.available = problem.available;
+    const { code, title, errors: fields = [], balance, available, limit, maximum, used, remaining, reversible, index } = problem;
+    Object.assign(this, { status, code, title, fields, balance, available, limit, maximum, used, remaining, reversible, index });
+    this.accountId = problem.account_id;
+    this.resetsAt = problem.resets_at;
     this.requestId = problem.request_id;
     this.retryAfterS = retryAfterS;
+    this.scope = scope;
   }
 }
 
@@ -28,20 +28,32 @@ export class ApiError extends Error {
 let token = sessionStorage.getItem(TOKEN_STORAGE_KEY) ?? '';
 let tokenPrompt = null;
 let isDeclined = false;
+/** How often the caller has changed. */
 let callerChanges = 0;
 const listeners = new Set();
+
+/** The claims of the token, not verified; `null` without a token or if it is no JWT. */
+function claims() {
+  try {
+    const payload = token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0))));
+  } catch {
+    return null;
+  }
+}
 
 export const access = {
   /** Whether a token is stored. */
   hasToken: () => token !== '',
   /** The subject claim of the token. It is not verified here: only the service verifies tokens. */
-  subject() {
-    try {
-      const claims = token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
-      return String(JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(claims), (c) => c.charCodeAt(0)))).sub);
-    } catch {
-      return '';
-    }
+  subject: () => String(claims()?.sub ?? ''),
+  /**
+   * The scopes of the token: a set, or `null` if they are unknown, without a token or with one that is no JWT. Like the subject
+   * they only decide what the pages show.
+   */
+  scopes() {
+    const all = claims();
+    return all && new Set([all.scope, all.scp].flat().filter((text) => typeof text === 'string').flatMap((text) => text.split(' ')));
   },
   /** How often the caller of this tab has changed. Pages are remounted on a change, so no caller sees another's data. */
   callerChanges: () => callerChanges,
@@ -62,10 +74,11 @@ export const access = {
     closePrompt(false);
   },
   removeToken() {
+    forget();
     token = '';
     sessionStorage.removeItem(TOKEN_STORAGE_KEY);
     callerChanges++;
-    openPrompt('The token was removed.');
+    openPrompt('');
   },
   /** Opens the token prompt without a preceding 401 response. */
   prompt: () => openPrompt(''),
@@ -92,6 +105,17 @@ function closePrompt(hasToken) {
   listeners.forEach((listener) => listener());
 }
 
+let renewal;
+
+/** Replaces a refused token if the identity provider gives a new one without the user. Resolves to whether it did. */
+function renewToken() {
+  renewal ??= renew().then((renewed) => {
+    if (renewed) access.setToken(renewed);
+    return renewed !== null;
+  }).finally(() => (renewal = undefined));
+  return renewal;
+}
+
 // ---- Requests
 
 /**
@@ -103,6 +127,7 @@ function closePrompt(hasToken) {
  * @param {() => void} [options.onSend] called before each attempt; if it throws, the attempt is not sent
  */
 export async function request(path, { headers = {}, signal, timeoutMs, onSend, ...options } = {}) {
+  let isRenewed = false;
   for (;;) {
     onSend?.();
     const sent = token;
@@ -111,7 +136,9 @@ export async function request(path, { headers = {}, signal, timeoutMs, onSend, .
     const response = await fetch(path, { ...options, headers: { ...headers, ...authorization }, cache: 'no-store', signal: AbortSignal.any(signals) });
     if (response.status !== 401) return response;
     if (token !== sent) continue;
-    if (options.method === 'POST') isDeclined = false;
+    // A renewed token that is refused too is not renewed again.
+    if (sent && !isRenewed && (isRenewed = await renewToken())) continue;
+    if (options.method && options.method !== 'GET') isDeclined = false;
     const error = await toApiError(response);
     if (isDeclined || !(await openPrompt(error.message))) throw error;
   }
@@ -120,7 +147,8 @@ export async function request(path, { headers = {}, signal, timeoutMs, onSend, .
 /** Converts an unsuccessful response into an `ApiError`. */
 export async function toApiError(response) {
   const problem = await response.text().then(parse).catch(() => ({}));
-  return new ApiError(response.status, problem, Number(response.headers.get('retry-after')) || 1);
+  const scope = response.headers.get('www-authenticate')?.match(/scope="([^"]+)"/)?.[1];
+  return new ApiError(response.status, problem, { retryAfterS: Number(response.headers.get('retry-after')) || 1, scope });
 }
 
 /** A path with query parameters; empty ones are omitted. */

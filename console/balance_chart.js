@@ -10,10 +10,6 @@ import { isDebit } from './labels.js';
 
 const POINTS_MAX = 1000;
 const DAY_MS = 86_400_000;
-/** The flat line after the last transaction takes at most this share of the time before it. */
-const TRAILING_SHARE = 0.15;
-/** The length of that line if all points have the same time. */
-const TRAILING_MS_MIN = 1_000;
 /** Increments of the money axis in minor units: 1, 2 and 5 times the powers of ten. */
 const AXIS_INCREMENTS = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 
@@ -61,9 +57,7 @@ async function dailyPoints({ account_id: id, balance, last_activity_at: at }, is
 /** The uPlot columns: time in seconds, the balance, and the balance again at each increase and at each decrease. */
 function toColumns(points, end) {
   const last = points.at(-1);
-  // The trailing line is short, so that a long time without transactions does not compress the rest of the chart.
-  const until = last && Math.min(end, last.time + ((last.time - points[0].time) * TRAILING_SHARE || TRAILING_MS_MIN));
-  const all = last && until > last.time ? [...points, { time: until, balance: last.balance, change: 0 }] : points;
+  const all = last && end > last.time ? [...points, { time: end, balance: last.balance, change: 0 }] : points;
   return [
     all.map(({ time }) => time / 1000),
     all.map(({ balance }) => balance),

@@ -44,7 +44,7 @@ export const results = {
 
 function trackResult({ command, outcome }) {
   results.dismiss(command.key);
-  const add = (error) => setEntries([...entries, { key: command.key, label: command.label, subject: command.subject, error }]);
+  const add = (error) => setEntries([...entries, { key: command.key, label: command.label, subject: command.subject, context: { ...command.context, ownLabel: 'The account' }, error }]);
   // The page shows a command that waits for its original caller from the outbox itself.
   outcome.then(({ receipt }) => (recordWrite(receipt.position), add())).catch((error) => error instanceof OriginalCallerRequired || add(error));
 }

@@ -5,6 +5,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from './vendor/hook
 import htm from './vendor/htm.js';
 import { currencies } from './api.js';
 import { formatMoney } from './money.js';
+import { describe } from './problems.js';
 
 export const html = htm.bind(h);
 export { Fragment, render, useCallback, useEffect, useMemo, useRef, useState };
@@ -21,6 +22,7 @@ export function Time({ at, clock }) {
 }
 
 export const formatTime = (at) => DATE_TIME.format(new Date(at));
+export const formatClock = (at) => CLOCK.format(new Date(at));
 export const formatNumber = (value) => NUMBER.format(value);
 
 /** An amount in minor units; an ellipsis until the currency list is loaded. */
@@ -41,54 +43,84 @@ export function Status({ status }) {
 }
 
 /** A link to an account that shows the short ID, with the full ID as tooltip. */
-export function AccountLink({ id }) {
-  return html`<a href=${`#/accounts/${id}`} title=${id} class="id">${shortId(id)}</a>`;
+export function AccountLink({ id, full }) {
+  return html`<a href=${`#/accounts/${id}`} title=${id} class=${full ? 'id break' : 'id'}>${full ? id : shortId(id)}</a>`;
 }
 
-/** A link to the list of all accounts of an owner. */
+/** The metadata of an account, a hold or a transaction. */
+export function Metadata({ pairs }) {
+  const entries = Object.entries(pairs ?? {});
+  if (entries.length === 0) return null;
+  return html`<p class="metadata">${entries.map(([key, value]) => html`<span key=${key} class="chip"><span class="muted">${key}</span> ${value}</span> `)}</p>`;
+}
+
+/** A link to the page of an owner with all their accounts. */
 export function OwnerLink({ owner, children }) {
-  return html`<a href=${`#/accounts?owner=${encodeURIComponent(owner)}`}>${children ?? owner}</a>`;
+  return html`<a href=${`#/owners/${encodeURIComponent(owner)}`}>${children ?? owner}</a>`;
 }
 
 /** The last 12 characters: IDs start with their creation time, so only the end differs between accounts. */
 export const shortId = (id) => `…${id.slice(-12)}`;
 
 /** An error with an optional retry button. */
-export function ErrorNotice({ error, retry }) {
+export function ErrorNotice({ error, retry, currency }) {
   if (!error) return null;
-  return html`<div class="notice bad" role="alert">
-    ${error.title && html`<strong>${error.title}. </strong>`}${errorText(error)}
+  return html`<div class="notice bad" role="alert">${describe(error, { currency })}
     ${retry && html` <button type="button" class="secondary" onClick=${retry}>Try again</button>`}
   </div>`;
 }
 
-/** The text of an error for people: the API's message, or that the service did not respond. */
-export function errorText(error) {
-  if (error.title || error.status) return toSentence(error.message);
-  return 'The service is not responding.';
+/**
+ * Says that figures which are still shown could not be read again, and since when. The page repeats the request by itself.
+ * @param {{resource: {data: any, error: Error | null, loadedAt: number}}} props of `useLoad`
+ */
+export function StaleNotice({ resource: { data, error, loadedAt } }) {
+  if (!error || data === undefined) return null;
+  return html`<p class="notice warn" role="alert"><strong>Not up to date:</strong> these figures are from ${CLOCK.format(loadedAt)}. ${describe(error)} This page tries again by itself.</p>`;
 }
 
-export const toSentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.') : '');
+/** Whether a later attempt can succeed without a change by the user: no response, a failure of the service, or too many requests. */
+const isTransient = ({ status }) => !status || status >= 500 || status === 429;
+
+/** The pause before a failed request of a page is repeated. */
+const RETRY_MS = 3_000;
 
 /**
- * Loads data when a dependency changes or `reload` is called. The previous data stay visible until the new data arrive.
+ * Loads data when a dependency changes or `reload` is called. The previous data stay visible until the new data arrive. A request
+ * without a response is repeated. `loadedAt` is the time of the data.
  * @param {(signal: AbortSignal) => Promise<any>} load
  */
 export function useLoad(load, dependencies) {
-  const [state, setState] = useState({ data: undefined, error: null, isLoading: true });
+  const [state, setState] = useState({ data: undefined, error: null, isLoading: true, loadedAt: undefined });
   const [loads, setLoads] = useState(0);
   useEffect(() => {
     const control = new AbortController();
     const set = (next) => !control.signal.aborted && setState(next);
     set((before) => ({ ...before, isLoading: true }));
     load(control.signal).then(
-      (data) => set({ data, error: null, isLoading: false }),
+      (data) => set({ data, error: null, isLoading: false, loadedAt: Date.now() }),
       (error) => set((before) => ({ ...before, error, isLoading: false })),
     );
     return () => control.abort();
   }, [...dependencies, loads]);
   const reload = useCallback(() => setLoads((count) => count + 1), []);
+  useRetry(state.error, reload);
   return { ...state, reload };
+}
+
+/** Renders the component again when `source` changes. */
+export function useChanges(source) {
+  const [, setChanges] = useState(0);
+  useEffect(() => source.onChange(() => setChanges((count) => count + 1)), []);
+}
+
+/** Calls `retry` after a pause if a request failed for a reason that can pass. */
+function useRetry(error, retry) {
+  useEffect(() => {
+    if (!error || !isTransient(error)) return undefined;
+    const timer = setTimeout(retry, RETRY_MS);
+    return () => clearTimeout(timer);
+  }, [error]);
 }
 
 /** Calls `tick` every `ms` milliseconds while the browser tab is visible. */
@@ -104,30 +136,34 @@ export function useInterval(ms, tick) {
 /** A list loads on scroll up to this many rows. Beyond it, each page needs a click. */
 const AUTO_LOAD_ROWS_MAX = 1000;
 
-/** A list that is loaded page by page: `loadPage(after, signal)` resolves to `{data, next}`. */
+/**
+ * A list that is loaded page by page: `loadPage(after, signal)` resolves to `{data, next}`. While the first page of other
+ * dependencies is loading, the rows are outdated; if it fails, they are removed.
+ */
 export function usePages(loadPage, dependencies) {
-  const [state, setState] = useState({ rows: [], next: null, error: null, isLoading: true });
+  const [state, setState] = useState({ rows: [], next: null, error: null, isLoading: true, isOutdated: false });
   const control = useRef(null);
-  const loadMore = async (after) => {
+  const loadMore = async (after, isOther = false) => {
     control.current?.abort();
     const own = (control.current = new AbortController());
-    setState((before) => ({ ...before, isLoading: true, error: null }));
+    setState((before) => ({ ...before, isLoading: true, error: null, isOutdated: isOther || before.isOutdated }));
     try {
       const { data, next } = await loadPage(after, own.signal);
       if (own.signal.aborted) return;
       setState((before) => {
         // The list was reset while this page was loading, so the page does not continue it.
         if (after !== undefined && before.next !== after) return { ...before, isLoading: false };
-        return { rows: after === undefined ? data : [...before.rows, ...data], next, error: null, isLoading: false };
+        return { rows: after === undefined ? data : [...before.rows, ...data], next, error: null, isLoading: false, isOutdated: false };
       });
     } catch (error) {
-      if (!own.signal.aborted) setState((before) => ({ ...before, error, failed: after, isLoading: false }));
+      if (!own.signal.aborted) setState((before) => ({ ...before, ...(before.isOutdated && { rows: [], next: null, isOutdated: false }), error, failed: after, isLoading: false }));
     }
   };
   useEffect(() => {
-    loadMore();
+    loadMore(undefined, true);
     return () => control.current?.abort();
   }, dependencies);
+  useRetry(state.error, () => loadMore(state.failed));
   /** Prepends new rows and keeps the loaded ones, so that the reader's scroll position is preserved. */
   const refresh = async (keyOf) => {
     if (state.rows.length === 0) return loadMore();
@@ -138,11 +174,11 @@ export function usePages(loadPage, dependencies) {
       const known = new Set(before.rows.map(keyOf));
       const fresh = data.filter((row) => !known.has(keyOf(row)));
       const overlaps = fresh.length < data.length;
-      return overlaps ? { ...before, rows: [...fresh, ...before.rows] } : { rows: data, next, error: null, isLoading: false };
+      return overlaps ? { ...before, rows: [...fresh, ...before.rows] } : { rows: data, next, error: null, isLoading: false, isOutdated: false };
     });
     return undefined;
   };
-  return { ...state, loadMore: () => loadMore(state.next), retry: () => loadMore(state.failed), refresh };
+  return { ...state, reload: () => loadMore(), loadMore: () => loadMore(state.next), retry: () => loadMore(state.failed), refresh };
 }
 
 /** The footer of a paged list: a button for the next page. With `autoLoad`, scrolling to it loads the page too. */
@@ -166,6 +202,23 @@ export function ListFooter({ list, itemsLabel, autoLoad = false }) {
     </button>`}
     ${!list.next && !list.isLoading && !list.error && list.rows.length > 0 && html`<p class="muted">End of list</p>`}
   </div>`;
+}
+
+/** A panel over the page, opened by the address of the page and closed by its button, Escape or a click beside it. */
+export function Drawer({ id, title, close, children }) {
+  const dialog = useRef(null);
+  useEffect(() => {
+    const opener = document.activeElement;
+    dialog.current.showModal();
+    return () => opener?.isConnected && opener.focus();
+  }, []);
+  const onClick = (event) => event.target === dialog.current && close();
+  return html`<dialog ref=${dialog} class="drawer" aria-labelledby=${`${id}-title`} onCancel=${(event) => (event.preventDefault(), close())} onClick=${onClick}>
+    <div class="drawer-content">
+      <div class="heading"><h2 id=${`${id}-title`}>${title}</h2><button type="button" class="secondary no-print" onClick=${close}>Close</button></div>
+      ${children}
+    </div>
+  </dialog>`;
 }
 
 /** A labelled form field with an optional hint, and a note or an error below it. */

@@ -16,3 +16,13 @@ export function exclusiveEnd(at) {
   if (next < 1_000_000) return `${second}.${String(next).padStart(6, '0')}Z`;
   return new Date(Date.parse(`${second}Z`) + 1000).toISOString();
 }
+
+/** The first moment of a day of the reader's time zone, from the value of a date input. */
+export const dayStart = (date) => new Date(`${date}T00:00:00`).toISOString();
+
+/** The first moment of the next day: the exclusive upper bound of a day that is included. */
+export function nextDay(date) {
+  const start = new Date(`${date}T00:00:00`);
+  start.setDate(start.getDate() + 1);
+  return start.toISOString();
+}

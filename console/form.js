@@ -1,15 +1,16 @@
-// Forms that send a command. While the command is being sent, the form is disabled. An error is shown beside its field in the
-// API's own text. Input is kept until the command has succeeded.
+// Forms that send a command. While the command is being sent, the form is disabled. An error is shown beside its field. Input is
+// kept until the command has succeeded.
 
-import { Field, Money, errorText, html, inputProps, toSentence, useEffect, useRef, useState } from './components.js';
+import { Field, Money, html, inputProps, useEffect, useRef, useState } from './components.js';
 import { send } from './command_results.js';
 import { formatMoney, readMoney } from './money.js';
+import { describe, toSentence } from './problems.js';
 
 /** A click this soon after a success counts as the second half of a double click. */
 const DOUBLE_CLICK_MS = 600;
 
 /** An invalid field that is found before the command is sent. */
-class FieldError extends Error {
+export class FieldError extends Error {
   constructor(field, message) {
     super(message);
     this.field = field;
@@ -22,9 +23,9 @@ class FieldError extends Error {
  * @param {(values: object, helpers: {readAmount: Function, send: Function}) => Promise<any>} form.submit reads the values, sends
  *   the command and resolves to the success message
  * @param {Record<string, string>} [form.fieldOf] maps error codes to the field that caused them
- * @param {(error: Error) => string} [form.explain] an additional sentence for an error
+ * @param {() => import('./problems.js').Context} [form.context] what the texts of errors need to know
  */
-export function useForm({ submit, fieldOf = {}, explain = () => '' }) {
+export function useForm({ submit, fieldOf = {}, context = () => ({}) }) {
   const [errors, setErrors] = useState({});
   const [outcome, setOutcome] = useState(null);
   const [isBusy, setBusy] = useState(false);
@@ -46,7 +47,7 @@ export function useForm({ submit, fieldOf = {}, explain = () => '' }) {
 
   const showError = (error, names) => {
     const field = error.field ?? error.fields?.map(({ field }) => field).find((name) => names.includes(name)) ?? fieldOf[error.code];
-    const text = error.field ? error.message : [error.title && `${error.title}:`, errorText(error), explain(error)].filter(Boolean).join(' ');
+    const text = error.field ? error.message : describe(error, context());
     const target = names.includes(field) ? field : 'form';
     setErrors({ [target]: text });
     focusNext.current = target;
@@ -62,7 +63,7 @@ export function useForm({ submit, fieldOf = {}, explain = () => '' }) {
     setBusy(true);
     try {
       // The previous success message stays until the next command is sent.
-      const result = await submit(values, { readAmount, send: (command) => (setOutcome(null), send(command, () => isUnmounted.current)) });
+      const result = await submit(values, { readAmount, send: (command) => (setOutcome(null), send({ ...command, context: context() }, () => isUnmounted.current)) });
       doneAt.current = performance.now();
       element.current?.reset();
       focusNext.current = 'form';
@@ -95,8 +96,8 @@ export function Form({ form, button, danger, children }) {
 }
 
 /** An amount field. It shows the amount as it will be sent, and offers the alternatives if the input is ambiguous. */
-export function AmountField({ id, name = 'amount', label = 'Amount', hint, form, currency, zero }) {
-  const [text, setText] = useState('');
+export function AmountField({ id, name = 'amount', label = 'Amount', hint, initial = '', form, currency, zero }) {
+  const [text, setText] = useState(initial);
   const input = useRef(null);
   const amount = currency && text.trim() !== '' ? readMoney(text, currency, zero) : {};
   useEffect(() => void (form.outcome && setText('')), [form.outcome]);
@@ -111,7 +112,7 @@ export function AmountField({ id, name = 'amount', label = 'Amount', hint, form,
       : amount.minor !== undefined && html`<p class="muted">Entered: <${Money} minor=${amount.minor} currency=${currency.code} /></p>`;
   const error = form.errors[name];
   return html`<${Field} id=${id} label=${currency ? `${label} (${currency.code})` : label} error=${amount.question ? undefined : error} note=${note} hint=${hint}>
-    <input ref=${input} ...${inputProps(id, error, hint)} name=${name} inputmode="decimal" autocomplete="off" class="amount"
+    <input ref=${input} ...${inputProps(id, error, hint)} name=${name} inputmode="decimal" autocomplete="off" class="amount" defaultValue=${initial}
       onInput=${(event) => (setText(event.target.value), form.clearErrors())} />
   </${Field}>`;
 }

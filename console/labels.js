@@ -1,5 +1,7 @@
 // Labels and descriptions for event types and transaction kinds.
 
+import { formatMoney } from './money.js';
+
 const EVENT_LABELS = {
   AccountOpened: 'Opened',
   MoneyDeposited: 'Deposit',
@@ -16,7 +18,7 @@ const EVENT_LABELS = {
   AccountClosed: 'Closed',
 };
 
-const TRANSACTION_LABELS = {
+export const TRANSACTION_LABELS = {
   opening_deposit: 'Opening deposit',
   deposit: 'Deposit',
   withdrawal: 'Withdrawal',
@@ -46,11 +48,24 @@ export function amountOf({ type, data }) {
   return null;
 }
 
-/** The rest of an event as text: owner, reversed movement, reference, reason or channel. */
-export function eventDetails({ type, data }) {
+const LIMIT_LABELS = { overdraft: 'overdraft', per_movement: 'single movement', out_per_day: 'out per day', out_per_month: 'out per month' };
+
+/**
+ * The rest of an event as text: owner, reversed movement, limits, reference, reason or channel.
+ * @param {{code: string, digits: number}} [currency] the account's, for amounts
+ */
+export function eventDetails({ type, data }, currency) {
   if (type === 'AccountOpened') return `for ${data.owner}, in ${data.currency}`;
-  const reversed = type === 'MovementReversed' && `of movement ${data.reverses_version}`;
-  return [reversed, data.reference ?? data.reason, data.channel && `(${data.channel})`].filter(Boolean).join(' ');
+  if (type === 'LimitsSet') return limitDetails(data, currency);
+  const reversed = type === 'MovementReversed' && `of transaction ${data.reverses_version}`;
+  const ended = type === 'HoldReleased' && data.cause;
+  return [reversed, ended, data.reference ?? data.reason, data.channel && `(${data.channel})`].filter(Boolean).join(' ');
+}
+
+function limitDetails(limits, currency) {
+  if (!currency) return '';
+  const set = Object.keys(LIMIT_LABELS).filter((name) => limits[name] !== undefined && limits[name] !== null && !(name === 'overdraft' && limits[name] === 0));
+  return set.length === 0 ? 'none' : set.map((name) => `${LIMIT_LABELS[name]} ${formatMoney(limits[name], currency)}`).join(', ');
 }
 
 /** The other account of a transfer. */

@@ -1,24 +1,33 @@
 // The page frame: navigation, the current caller, pending commands and the token dialog.
 
-import { Fragment, errorText, html, render, useEffect, useRef, useState } from './components.js';
+import { Fragment, html, render, useChanges, useEffect, useRef } from './components.js';
 import { access } from './api.js';
 import { outbox, results } from './command_results.js';
-import { navigate, useRoute } from './route.js';
+import { Owner } from './owner.js';
+import { permissions } from './permissions.js';
+import { describe } from './problems.js';
+import { ACCOUNT_ID, navigate, setTitle, useRoute } from './route.js';
 import { Overview } from './overview.js';
-import { ACCOUNT_ID, Accounts } from './accounts.js';
+import { Accounts } from './accounts.js';
 import { Account } from './account.js';
+import { Batches } from './batches.js';
 import { Operations } from './operations.js';
+import { returnFromProvider } from './sign_in.js';
+import { Caller, SignInDialog } from './sign_in_dialog.js';
 
 function Page({ route }) {
   const [section, id] = route.path;
-  if (section === undefined) return html`<${Overview} />`;
+  // A customer may not see the whole bank, but their own accounts.
+  if (section === undefined) return permissions.readAny() ? html`<${Overview} />` : html`<${Accounts} query=${route.query} />`;
   if (section === 'accounts' && ACCOUNT_ID.test(id)) return html`<${Account} key=${id} id=${id} query=${route.query} />`;
   if (section === 'accounts' && id === undefined) return html`<${Accounts} query=${route.query} />`;
+  if (section === 'owners' && id !== undefined) return html`<${Owner} key=${id} owner=${id} />`;
+  if (section === 'batch') return html`<${Batches} />`;
   if (section === 'operations') return html`<${Operations} />`;
   return html`<h1 tabindex="-1">Page not found</h1><p><a href="#/">Go to the overview</a></p>`;
 }
 
-const TITLES = { accounts: 'Accounts', operations: 'Operations' };
+const TITLES = { accounts: 'Accounts', batch: 'Batch', operations: 'Operations' };
 
 function Console() {
   const route = useRoute();
@@ -27,7 +36,8 @@ function Console() {
   const path = route.path.join('/');
   const isFirst = useRef(true);
   useEffect(() => {
-    document.title = `${route.path[1] ? 'Account' : (TITLES[section] ?? 'Overview')} – Passbook`;
+    // A page of one account or owner sets its own title.
+    if (!route.path[1]) setTitle(TITLES[section] ?? 'Overview');
     // Moving the focus to the heading makes screen readers announce the new page.
     if (!isFirst.current) {
       scrollTo(0, 0);
@@ -35,40 +45,26 @@ function Console() {
     }
     isFirst.current = false;
   }, [path]);
-  const link = (to, name, label) => html`<a href=${to} aria-current=${section === name ? 'page' : undefined}>${label}</a>`;
+  const link = (to, name, label) => html`<a href=${to} aria-current=${(section === 'owners' ? 'accounts' : section) === name ? 'page' : undefined}>${label}</a>`;
   return html`<${Fragment}>
     <a class="skip" href="#main" onClick=${skipToContent}>Skip to content</a>
     <header class="top">
       <a class="brand" href="#/"><img src="/console/icon.svg" alt="" width="24" height="24" /> Passbook</a>
       <nav aria-label="Pages">
-        ${link('#/', undefined, 'Overview')} ${link('#/accounts', 'accounts', 'Accounts')}
-        ${link('#/operations', 'operations', 'Operations')}
+        ${permissions.readAny() && link('#/', undefined, 'Overview')} ${link('#/accounts', 'accounts', 'Accounts')}
+        ${permissions.batches() && link('#/batch', 'batch', 'Batch')} ${permissions.operations() && link('#/operations', 'operations', 'Operations')}
       </nav>
       <div class="top-end"><a href="/swagger-ui/">API</a> <${Caller} /></div>
     </header>
     <${PendingCommands} />
     <main id="main"><${Page} key=${access.callerChanges()} route=${route} /></main>
-    <${TokenDialog} />
+    <${SignInDialog} />
   </${Fragment}>`;
 }
 
 function skipToContent(event) {
   event.preventDefault();
   document.querySelector('h1')?.focus();
-}
-
-/** Renders the component again when `source` changes. */
-function useChanges(source) {
-  const [, setChanges] = useState(0);
-  useEffect(() => source.onChange(() => setChanges((count) => count + 1)), []);
-}
-
-/** The subject of the current token, and the button to enter or remove a token. */
-function Caller() {
-  useChanges(access);
-  if (!access.hasToken()) return html`<button type="button" class="link" onClick=${access.prompt}>Enter token</button>`;
-  return html`<span class="caller">${access.subject() || 'token'}</span>
-    <button type="button" class="link" onClick=${access.removeToken}>Remove token</button>`;
 }
 
 /** Commands without a response, and results of commands whose form is no longer open. */
@@ -87,41 +83,15 @@ function PendingCommands() {
       ${' '}<button type="button" class="secondary" disabled=${access.subject() !== subject} onClick=${() => results.retry(key)}>Check result</button>
       ${' '}<button type="button" class="secondary" onClick=${() => outbox.discard(key)}>I checked the account: dismiss</button>
     </p>`)}
-    ${results.all().map(({ key, label, error }) => html`<p key=${key} class=${`notice ${error ? 'bad' : 'good'}`}>
-      <strong>${label}:</strong> ${error ? errorText(error) : 'completed.'}
+    ${results.all().map(({ key, label, error, context }) => html`<p key=${key} class=${`notice ${error ? 'bad' : 'good'}`}>
+      <strong>${label}:</strong> ${error ? describe(error, context) : 'completed.'}
       ${' '}<button type="button" class="secondary" onClick=${() => results.dismiss(key)}>Dismiss</button>
     </p>`)}
   </div>`;
 }
 
-/** A modal dialog that asks for an access token. The page behind it keeps all input. */
-function TokenDialog() {
-  useChanges(access);
-  const dialog = useRef(null);
-  const reason = access.promptReason;
-  const isOpen = reason !== undefined;
-  useEffect(() => {
-    if (isOpen && !dialog.current.open) dialog.current.showModal();
-    if (!isOpen && dialog.current.open) dialog.current.close();
-  }, [isOpen]);
-  const submit = (event) => {
-    event.preventDefault();
-    const field = event.target.elements.token;
-    if (field.value.trim()) access.setToken(field.value);
-    field.value = '';
-  };
-  return html`<dialog ref=${dialog} aria-labelledby="token-title" onCancel=${(event) => (event.preventDefault(), access.decline())}>
-    <form onSubmit=${submit}>
-      <h2 id="token-title">Paste an access token</h2>
-      ${reason && html`<p class="error" role="alert">${errorText({ status: 401, message: reason })}</p>`}
-      <p>This service requires an access token from your identity provider. The token is stored for this browser tab only. Your input on this page is kept, unless the token belongs to another user.</p>
-      <label for="token">Access token</label>
-      <input id="token" name="token" type="password" autocomplete="off" spellcheck="false" required />
-      <div class="buttons"><button>Use this token</button> <button type="button" class="secondary" onClick=${access.decline}>Not now</button></div>
-    </form>
-  </dialog>`;
+if (!returnFromProvider()) {
+  if (!location.hash) navigate('#/', true);
+  results.resume();
+  render(html`<${Console} />`, document.getElementById('console'));
 }
-
-if (!location.hash) navigate('#/', true);
-results.resume();
-render(html`<${Console} />`, document.getElementById('console'));

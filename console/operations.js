@@ -1,35 +1,40 @@
 // The page for operators: view status and rebuilds, the head of the log, and verification of one account.
 
-import { ErrorNotice, Field, errorText, formatNumber, html, inputProps, useInterval, useLoad, useRef, useState } from './components.js';
+import { ErrorNotice, Field, StaleNotice, formatNumber, html, inputProps, useInterval, useLoad, useRef, useState } from './components.js';
 import { read, request, toApiError, url } from './api.js';
-import { ACCOUNT_ID } from './accounts.js';
 import { eventCount } from './position.js';
+import { permissions } from './permissions.js';
+import { describe } from './problems.js';
+import { ACCOUNT_ID } from './route.js';
 
 const REFRESH_MS = 1_000;
 
 export function Operations() {
   const views = useLoad((signal) => read('/v1/projections', {}, { signal, fresh: false }), []);
-  const log = useLoad((signal) => read('/v1/log/head', {}, { signal, fresh: false }), []);
+  const log = useLoad((signal) => (permissions.audit() ? read('/v1/log/head', {}, { signal, fresh: false }) : Promise.resolve()), []);
   useInterval(REFRESH_MS, () => [views, log].forEach((resource) => resource.isLoading || resource.error?.status === 403 || resource.reload()));
   return html`<h1 tabindex="-1">Operations</h1>
     <section class="card" aria-labelledby="views"><h2 id="views">Views</h2>
       <p class="muted">Queries read these views. Each view follows the event log. A rebuild creates the next generation of a view while the live generation serves queries.</p>
-      <${ErrorNotice} error=${views.error} retry=${views.reload} />
+      ${views.data ? html`<${StaleNotice} resource=${views} />` : html`<${ErrorNotice} error=${views.error} retry=${views.reload} />`}
       ${views.data && html`<${ViewTable} rows=${views.data.data} heads=${log.data?.data ?? []} reload=${views.reload} />`}
     </section>
-    <div class="columns">
+    ${permissions.audit() && html`<div class="columns">
       <section class="card" aria-labelledby="log"><h2 id="log">Log head</h2>
         <p class="muted">Store this head outside the database. Later, <code>passbook verify --expect-head</code> checks that the log still contains the same events up to this head.</p>
-        <${ErrorNotice} error=${log.error} retry=${log.reload} />
+        ${log.data ? html`<${StaleNotice} resource=${log} />` : html`<${ErrorNotice} error=${log.error} retry=${log.reload} />`}
         ${log.data && html`<${LogHeadTable} rows=${log.data.data} />`}
       </section>
       <section class="card" aria-labelledby="verify"><h2 id="verify">Verify an account</h2><${VerifyForm} /></section>
-    </div>`;
+    </div>`}`;
 }
 
 function ViewTable({ rows, heads, reload }) {
   const [outcome, setOutcome] = useState({});
   const [verifyRows, setVerifyRows] = useState(false);
+  const isLive = ({ name, generation }) => rows.some((row) => row.name === name && row.state === 'live' && row.generation >= generation);
+  // The table shows the new generation, so the message is removed.
+  const isOver = outcome.started && isLive(outcome.started);
   const building = new Set(rows.filter((row) => row.state === 'building').map((row) => row.name));
   const rebuild = async (name) => {
     setOutcome({ text: `Starting the rebuild of ${name}…` });
@@ -37,7 +42,7 @@ function ViewTable({ rows, heads, reload }) {
       const response = await request(url(`/v1/projections/${name}/rebuild`, { verify: verifyRows ? 'true' : '' }), { method: 'POST' });
       if (!response.ok) throw await toApiError(response);
       const { generation } = await response.json();
-      setOutcome({ text: `Generation ${generation} of ${name} is being built.` });
+      setOutcome({ text: `Generation ${generation} of ${name} is being built.`, started: { name, generation } });
     } catch (error) {
       setOutcome({ error });
     }
@@ -55,8 +60,8 @@ function ViewTable({ rows, heads, reload }) {
       </tr>`)}</tbody>
     </table></div>
     <p><label><input type="checkbox" checked=${verifyRows} onChange=${(event) => setVerifyRows(event.target.checked)} /> Verify every row against the log before a new generation goes live</label></p>
-    <div role="status">${outcome.text && html`<p class="notice good">${outcome.text}</p>`}</div>
-    <div role="alert">${outcome.error && html`<p class="notice bad">${outcome.error.title && html`<strong>${outcome.error.title}. </strong>`}${errorText(outcome.error)}</p>`}</div>`;
+    <div role="status">${outcome.text && !isOver && html`<p class="notice good">${outcome.text}</p>`}</div>
+    <div role="alert">${outcome.error && html`<p class="notice bad">${describe(outcome.error)}</p>`}</div>`;
 }
 
 function ViewLag({ row, head }) {
@@ -80,7 +85,7 @@ function VerifyForm() {
     const id = form.current.elements.account.value.trim();
     if (!ACCOUNT_ID.test(id)) return setState({ error: 'Enter the full account ID.' });
     setState({ isBusy: true });
-    read(`/v1/accounts/${id}/verification`, {}, { fresh: false }).then((result) => setState({ result }), (error) => setState({ error: errorText(error) }));
+    read(`/v1/accounts/${id}/verification`, {}, { fresh: false }).then((result) => setState({ result }), (error) => setState({ error: describe(error) }));
   };
   return html`<form ref=${form} onSubmit=${submit} novalidate>
     <p class="muted">Checks the hash chain of the account and compares its view with its events.</p>

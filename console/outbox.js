@@ -71,7 +71,8 @@ export function createOutbox({ request, toApiError, subject, storage, now = Date
   }
 
   async function attempt(command) {
-    const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': command.key };
+    const headers = { 'Content-Type': 'application/json' };
+    if (!command.hasItemKeys) headers['Idempotency-Key'] = command.key;
     if (command.ifMatch) headers['If-Match'] = command.ifMatch;
     const onSend = () => {
       if (subject() === command.subject) return;
@@ -81,9 +82,11 @@ export function createOutbox({ request, toApiError, subject, storage, now = Date
     };
     let response;
     try {
-      response = await request(command.path, { method: 'POST', headers, body: command.body, timeoutMs: ATTEMPT_MS_MAX, onSend });
+      response = await request(command.path, { method: command.method ?? 'POST', headers, body: command.body, timeoutMs: ATTEMPT_MS_MAX, onSend });
       if (response.ok) {
         const receipt = await response.json();
+        // A command of a batch failed: what is already done is replayed under its own key.
+        if (receipt.results?.some?.(({ status }) => status >= 500)) return { isUnknown: true };
         return { receipt, isReplay: response.headers.get('idempotency-replayed') === 'true' };
       }
     } catch (error) {
@@ -99,11 +102,17 @@ export function createOutbox({ request, toApiError, subject, storage, now = Date
 
   return {
     /**
-     * @param {{path: string, body: object, ifMatch?: string, label: string}} command `label` describes it to the user
+     * @param {object} command
+     * @param {'POST' | 'PUT'} [command.method]
+     * @param {string} command.path
+     * @param {object} command.body
+     * @param {string} [command.ifMatch]
+     * @param {boolean} [command.hasItemKeys] whether the body is a batch whose commands have keys of their own
+     * @param {string} command.label describes the command to the user
+     * @param {import('./problems.js').Context} [command.context] for the text of its error
      * @returns {Promise<{receipt: object, isReplay: boolean}>}
      */
-    send: ({ path, body, ifMatch, label }) =>
-      deliver({ key: newKey(), path, body: JSON.stringify(body), ifMatch, label, subject: subject(), unknownAt: null }),
+    send: ({ body, ...command }) => deliver({ ...command, key: newKey(), body: JSON.stringify(body), subject: subject(), unknownAt: null }),
 
     /** Resumes the commands that were pending before a page reload, except those that need their original caller. */
     resume() {

@@ -1,9 +1,10 @@
 // The overview of the bank: account counts, money by currency, command throughput and the live event feed.
 
-import { AccountLink, ErrorNotice, Money, Time, formatNumber, html, useEffect, useInterval, useLoad, useMemo, useRef, useState } from './components.js';
+import { AccountLink, ErrorNotice, Money, StaleNotice, Time, formatClock, formatNumber, formatTime, html, useEffect, useInterval, useLoad, useMemo, useRef, useState } from './components.js';
 import { read, request, toApiError, url } from './api.js';
 import { Chart, themeColor } from './chart.js';
 import { amountOf, eventLabel } from './labels.js';
+import { permissions } from './permissions.js';
 import { eventCount } from './position.js';
 import { subscribe } from './sse.js';
 
@@ -17,56 +18,71 @@ const FEED_INITIAL_EVENTS = 20;
 /** Turns a 403 response into data: a missing scope is not a failure of the page. */
 const orForbidden = (promise) => promise.catch((error) => (error.status === 403 ? { forbidden: error } : Promise.reject(error)));
 
+/** Data that this token may read; otherwise nothing is requested. */
+const ifPermitted = (isPermitted, load) => (isPermitted ? orForbidden(load()) : Promise.resolve({ forbidden: true }));
+
 export function Overview() {
   const bank = useLoad((signal) => read('/v1/overview', {}, { signal }), []);
-  const log = useLoad((signal) => orForbidden(read('/v1/log/head', {}, { signal, fresh: false })), []);
-  const views = useLoad((signal) => orForbidden(read('/v1/projections', {}, { signal, fresh: false })), []);
-  useInterval(REFRESH_MS, () => [bank, log, views].forEach((resource) => resource.isLoading || resource.reload()));
+  const log = useLoad((signal) => ifPermitted(permissions.audit(), () => read('/v1/log/head', {}, { signal, fresh: false })), []);
+  const views = useLoad((signal) => ifPermitted(permissions.operations(), () => read('/v1/projections', {}, { signal, fresh: false })), []);
+  // What the token may not read is not requested again: another token mounts the page anew.
+  const isRefused = ({ data, error }) => data?.forbidden || error?.status === 403;
+  useInterval(REFRESH_MS, () => [bank, log, views].forEach((resource) => resource.isLoading || isRefused(resource) || resource.reload()));
+  const isEmpty = bank.data && Object.values(bank.data.accounts).every((count) => count === 0);
+  if (bank.error?.status === 403) return html`<h1 tabindex="-1">Overview</h1><${ErrorNotice} error=${bank.error} /><p><a href="#/accounts">Go to your accounts</a></p>`;
   return html`<h1 tabindex="-1">Overview</h1>
-    <${ErrorNotice} error=${bank.error} retry=${bank.reload} />
-    <div class="tiles">
+    ${bank.data ? html`<${StaleNotice} resource=${bank} />` : html`<${ErrorNotice} error=${bank.error} retry=${bank.reload} />`}
+    ${isEmpty && permissions.open() && html`<section class="card" aria-labelledby="first"><h2 id="first">This bank has no accounts yet</h2>
+      <p class="muted">Open the first one. Deposits, transfers and everything else then start on its page.</p>
+      <p class="buttons"><a class="button" href="#/accounts?open=yes">Open the first account</a></p></section>`}
+    <div class=${`tiles${bank.data && bank.error ? ' stale' : ''}`}>
       <${Tile} label="Open accounts" value=${bank.data && formatNumber(bank.data.accounts.open)} />
       <${Tile} label="Frozen" value=${bank.data && formatNumber(bank.data.accounts.frozen)} />
       <${Tile} label="Closed" value=${bank.data && formatNumber(bank.data.accounts.closed)} />
-      <${LogSizeTile} log=${log} />
-      <${ViewLagTile} views=${views} />
+      ${!log.data?.forbidden && html`<${LogSizeTile} log=${log} />`}
+      ${!views.data?.forbidden && html`<${ViewLagTile} views=${views} />`}
     </div>
-    <div class="columns">
+    <div class=${`columns${bank.data && bank.error ? ' stale' : ''}`}>
       <section class="card" aria-labelledby="throughput"><h2 id="throughput">Commands</h2><${ThroughputChart} buckets=${bank.data?.commands} /></section>
-      <section class="card" aria-labelledby="money"><h2 id="money">Money by currency</h2><${MoneyByCurrency} money=${bank.data?.money} /></section>
+      <section class="card" aria-labelledby="money"><h2 id="money">Money by currency</h2><${MoneyByCurrency} money=${bank.data?.money} held=${bank.data?.held} /></section>
     </div>
-    <${EventFeed} />`;
+    ${log.data?.forbidden
+      ? html`<section class="card" aria-labelledby="feed"><h2 id="feed">Latest events</h2><p class="muted">Your access token does not permit reading events (scope <code>audit:read</code>).</p></section>`
+      : html`<${EventFeed} />`}`;
 }
 
 function Tile({ label, value = '…', note }) {
   return html`<div class="tile"><p class="label">${label}</p><p class="value">${value}</p>${note && html`<p class="muted">${note}</p>`}</div>`;
 }
 
+/** When a figure was read that could not be read again. */
+const staleSince = ({ error, loadedAt }) => error && loadedAt && `as of ${formatClock(loadedAt)}`;
+
 function LogSizeTile({ log }) {
-  if (log.data?.forbidden) return html`<${Tile} label="Events in the log" value="–" note=${log.data.forbidden.message} />`;
   const total = log.data?.data.reduce((sum, head) => sum + eventCount(head.position), 0);
-  return html`<${Tile} label="Events in the log" value=${total !== undefined ? formatNumber(total) : '…'} />`;
+  return html`<${Tile} label="Events in the log" value=${total !== undefined ? formatNumber(total) : '…'} note=${staleSince(log)} />`;
 }
 
 function ViewLagTile({ views }) {
-  if (views.data?.forbidden) return html`<${Tile} label="View lag" value="–" note=${views.data.forbidden.message} />`;
   const serving = views.data?.data.filter((view) => view.state === 'live' || view.state === 'stopped') ?? [];
   const stopped = serving.find((view) => view.state === 'stopped');
   if (!views.data) return html`<${Tile} label="View lag" />`;
   const events = Math.max(0, ...serving.map((view) => view.lag_events));
   const seconds = Math.max(0, ...serving.map((view) => view.lag_seconds));
-  const note = stopped ? `The view ${stopped.name} has stopped.` : events === 0 ? 'Up to date' : `for ${seconds.toFixed(1)} s`;
+  const note = views.error ? staleSince(views) : stopped ? `The view ${stopped.name} has stopped.` : events === 0 ? 'Up to date' : `for ${seconds.toFixed(1)} s`;
   return html`<${Tile} label="View lag" value=${`${formatNumber(events)} event${events === 1 ? '' : 's'}`} note=${note} />`;
 }
 
-function MoneyByCurrency({ money }) {
+function MoneyByCurrency({ money, held = {} }) {
   const rows = Object.entries(money ?? {});
-  if (money && rows.length === 0) return html`<p class="muted">There are no accounts yet. <a href="#/accounts?open=yes">Open the first account</a>.</p>`;
+  if (money && rows.length === 0) return html`<p class="muted">No accounts.</p>`;
+  const hasHolds = Object.values(held).some((minor) => minor !== '0');
   return html`<table>
     <caption class="visually-hidden">Total balance of all accounts by currency</caption>
-    <thead><tr><th scope="col">Currency</th><th scope="col" class="end">Total balance</th></tr></thead>
+    <thead><tr><th scope="col">Currency</th><th scope="col" class="end">Total balance</th>${hasHolds && html`<th scope="col" class="end">On hold</th>`}</tr></thead>
     <tbody>${rows.map(([code, minor]) => html`<tr key=${code}>
       <th scope="row"><a href=${`#/accounts?currency=${code}`}>${code}</a></th><td class="end"><${Money} minor=${minor} currency=${code} /></td>
+      ${hasHolds && html`<td class="end"><${Money} minor=${held[code] ?? '0'} currency=${code} /></td>`}
     </tr>`)}</tbody>
   </table>`;
 }
@@ -87,7 +103,7 @@ function ThroughputChart({ buckets }) {
     scales: { x: {}, y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] }, ms: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
     axes: [{}, { size: 60 }, { scale: 'ms', side: 1, size: 60, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => `${tick} ms`) }],
     series: [
-      { label: 'Time' },
+      { label: 'Time', value: (_, value) => (value ? formatTime(value * 1000) : '–') },
       { label: 'Commands per second', stroke: themeColor('accent'), fill: themeColor('accent-soft'), width: 2 },
       { label: 'p50 (ms)', scale: 'ms', stroke: themeColor('ink'), width: 1.5, points: { show: true, size: 4, fill: themeColor('ink') } },
       { label: 'p99 (ms)', scale: 'ms', stroke: themeColor('warn'), width: 1.5, dash: [4, 3], points: { show: true, size: 4, fill: themeColor('warn') } },

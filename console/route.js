@@ -2,6 +2,8 @@
 
 import { useEffect, useState } from './components.js';
 
+export const ACCOUNT_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
 /** `#/accounts/1?version=7` is the path `['accounts', '1']` and the query `{version: '7'}`. */
 export function parseRoute(hash = location.hash) {
   const [path, query] = hash.replace(/^#\/?/, '').split('?');
@@ -32,4 +34,15 @@ export function navigate(hash, replace = false) {
   if (!replace) return void (location.hash = hash);
   history.replaceState(null, '', hash);
   dispatchEvent(new HashChangeEvent('hashchange'));
+}
+
+/** The address of an account's page. Entries of `query` that are empty are left out. */
+export function accountAddress(id, query = {}) {
+  const entries = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined && value !== ''));
+  return `#/accounts/${id}${entries.size ? `?${entries}` : ''}`;
+}
+
+/** The title of the browser tab. */
+export function setTitle(page) {
+  document.title = `${page} – Passbook`;
 }

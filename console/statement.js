@@ -1,10 +1,18 @@
-// The statement of an account: totals of a period on the page, and the full statement as a download.
+// The statement of an account: totals of a period on the page, and the full statement as a file or to be printed.
 
 import { ErrorNotice, Field, Money, html, inputProps, useState } from './components.js';
 import { get, read } from './api.js';
+import { saveFile } from './csv.js';
 
 const DAY_MS = 86_400_000;
 const DAYS_MAX = 1000;
+/** How long the address of the printable statement stays valid. */
+const PRINT_MS = 600_000;
+/** The formats of the API: its name, the name for people, and the end of the file's name. */
+export const FORMATS = [
+  ['csv', 'CSV for spreadsheets', 'csv'], ['camt053', 'camt.053 (ISO 20022)', 'xml'], ['mt940', 'MT940 (SWIFT)', 'sta'],
+  ['ofx', 'OFX', 'ofx'], ['hledger', 'hledger journal', 'journal'], ['html', 'Web page', 'html'], ['json', 'JSON', 'json'],
+];
 
 const isoDate = (time) => new Date(time).toISOString().slice(0, 10);
 const dayAfter = (date) => isoDate(Date.parse(date) + DAY_MS);
@@ -13,6 +21,7 @@ export function StatementForm({ account }) {
   const today = isoDate(Date.now());
   const [from, setFrom] = useState(`${today.slice(0, 8)}01`);
   const [to, setTo] = useState(today);
+  const [format, setFormat] = useState('csv');
   const [totals, setTotals] = useState(null);
   const [error, setError] = useState(null);
   const [isBusy, setBusy] = useState(false);
@@ -24,19 +33,27 @@ export function StatementForm({ account }) {
     if (!event.target.closest('form').reportValidity()) return;
     setBusy(true);
     setError(null);
-    setTotals(null);
     await work().catch(setError);
     setBusy(false);
   };
   const showTotals = handler(async () => {
+    setTotals(null);
     const { data, next } = await read(`${path}/daily-balances`, { from, to: dayAfter(to), limit: DAYS_MAX });
     setTotals({ days: data, isComplete: next === null, from, to });
   });
   // Totals are hidden when a date changes, because they would no longer match the dates above them.
   const setDate = (set) => (event) => (setTotals(null), set(event.target.value));
-  const download = (type, extension) => handler(async () => {
-    const response = await get(`${path}/statement`, { from, to: dayAfter(to) }, { headers: { Accept: type } });
-    saveFile(await response.blob(), `statement-${account.account_id}-${from}-${to}.${extension}`);
+  const statement = async (format) => (await get(`${path}/statement`, { from, to: dayAfter(to), format })).blob();
+  const download = handler(async () => {
+    const [, , extension] = FORMATS.find(([name]) => name === format);
+    saveFile(await statement(format), `statement-${account.account_id}-${from}-${to}.${extension}`);
+  });
+  const print = handler(async () => {
+    // The tab is opened before the request: a browser blocks one that opens later.
+    const tab = open('about:blank');
+    const address = URL.createObjectURL(await statement('html').catch((failure) => (tab?.close(), Promise.reject(failure))));
+    if (tab) tab.location = address;
+    setTimeout(() => URL.revokeObjectURL(address), PRINT_MS);
   });
 
   return html`<form onSubmit=${showTotals} aria-busy=${isBusy}>
@@ -46,10 +63,12 @@ export function StatementForm({ account }) {
         <${Field} id="statement-to" label="To (inclusive)"><input ...${inputProps('statement-to')} type="date" required value=${to} onInput=${setDate(setTo)} /></${Field}>
       </div>
       <p class="hint">Days in UTC</p>
+      <${Field} id="statement-format" label="Format"><select ...${inputProps('statement-format')} value=${format} onChange=${(event) => setFormat(event.target.value)}>
+        ${FORMATS.map(([name, label]) => html`<option value=${name} selected=${name === format}>${label}</option>`)}</select></${Field}>
       <div class="buttons">
         <button>Show totals</button>
-        <button type="button" class="secondary" onClick=${download('text/csv', 'csv')}>Download CSV</button>
-        <button type="button" class="secondary" onClick=${download('application/json', 'json')}>Download JSON</button>
+        <button type="button" class="secondary" onClick=${download}>Download</button>
+        <button type="button" class="secondary" onClick=${print}>Open to print</button>
       </div>
     </fieldset>
     <${ErrorNotice} error=${error} />
@@ -66,14 +85,4 @@ function Totals({ days, isComplete, from, to, currency }) {
     ${row('Opening balance', days[0].opening)}${row('Money in', sum('in'))}${row('Money out', sum('out'))}${row('Closing balance', days.at(-1).closing)}
     <tr><th scope="row">Transactions</th><td class="end">${sum('count').toString()}</td></tr>
   </tbody></table>`;
-}
-
-/** Starts the browser's download of a file. */
-function saveFile(blob, name) {
-  const address = URL.createObjectURL(blob);
-  const link = Object.assign(document.createElement('a'), { href: address, download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     browser::Browser,
-    teller_workflow::{ADA, BEN, create_ada_and_ben, wait_for_balance},
+    teller_workflow::{ADA, BEN, create_ada_and_ben, open_tab, wait_for_balance},
 };
 
 const TAB: char = '\u{e004}';
@@ -42,18 +42,23 @@ async fn pages_are_accessible_in_both_color_schemes_and_two_widths() {
     let app = spawn_app_with_history().await;
     let browser = Browser::start(&app.url()).await;
     let account = format!("accounts/{ADA}");
+    let [holds, limits, events] = ["holds", "limits", "events"].map(|tab| format!("accounts/{ADA}?tab={tab}"));
     let historical = format!("accounts/{ADA}?version=20");
     let pages = [
         ("overview", "", "anonymous"),
         ("accounts", "accounts", "End of list"),
         ("open", "accounts?open=yes", "End of list"),
-        ("account", account.as_str(), "✓ Verified"),
+        ("account", account.as_str(), "Load more transactions"),
+        ("holds", holds.as_str(), "No holds"),
+        ("limits", limits.as_str(), "Overdraft"),
+        ("events", events.as_str(), "✓ Verified"),
+        ("batch", "batch", "Check without"),
         ("historical", historical.as_str(), "Historical view: version 20"),
         ("operations", "operations", "daily_balances"),
     ];
     for scheme in ["light", "dark"] {
         browser.set_color_scheme(scheme).await;
-        for (width, height) in [(1360, 900), (360, 740)] {
+        for (width, height) in [(1360, 900), (390, 844)] {
             browser.set_viewport(width, height).await;
             for (name, page, text) in pages {
                 browser.open(page).await;
@@ -84,7 +89,7 @@ async fn pages_are_accessible_in_both_color_schemes_and_two_widths() {
     browser.screenshot("ambiguous-amount").await;
     browser.fill("#withdraw-amount", "99999").await;
     browser.click("details[open] form button:not([type])").await;
-    browser.wait_for_text("Insufficient funds").await;
+    browser.wait_for_text("This account does not have enough money").await;
     assert_eq!(browser.accessibility_violations().await, [""; 0]);
     browser.screenshot("form-error").await;
     browser.click_text("Enter token").await;
@@ -131,7 +136,7 @@ async fn pages_and_forms_work_with_the_keyboard_only() {
     browser.press_keys(&ENTER.to_string()).await;
     tab_to(&browser, "#withdraw-amount").await;
     browser.press_keys(&format!("1000{ENTER}")).await;
-    browser.wait_for_text("Insufficient funds").await;
+    browser.wait_for_text("This account does not have enough money").await;
     browser.wait_until("the wrong field has the focus", "document.activeElement.id === 'withdraw-amount'").await;
     browser.run_script("document.querySelector('h1').focus()").await;
     tab_to(&browser, "#version").await;
@@ -156,6 +161,8 @@ async fn markup_in_user_input_is_shown_as_text() {
     browser.wait_for_text_in("td.name", MARKUP).await;
     browser.open(&format!("accounts/{ADA}")).await;
     browser.wait_for_text_in("section[aria-labelledby=transactions] td.text", MARKUP).await;
+    browser.wait_for_text_in(".banner", MARKUP).await;
+    open_tab(&browser, "Events").await;
     browser.wait_until("both events", &format!("[...document.querySelectorAll('.events td.text')].filter((e) => e.innerText.includes({})).length === 2", json!(MARKUP))).await;
     browser.open(&format!("accounts?owner={}", "%3Cimg%20src%3Dx%20onerror%3Dexecuted%3D1%3E")).await;
     browser.wait_for_text("<img src=x onerror=executed=1>").await;
@@ -172,7 +179,7 @@ async fn times_are_local_with_utc_in_the_tooltip() {
     let view = app.client().get(&format!("/v1/accounts/{ADA}")).await;
     let utc = view.text("/opened_at").to_owned();
     let browser = Browser::start(&app.url()).await;
-    browser.open(&format!("accounts/{ADA}")).await;
+    browser.open(&format!("accounts/{ADA}?tab=events")).await;
     browser.wait_for_text("✓ Verified").await;
     let time = "document.querySelector('.account-head time')";
     assert_eq!(browser.evaluate(&format!("{time}.title")).await, utc.replace('T', " ").replace('Z', " UTC"));

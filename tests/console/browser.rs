@@ -27,6 +27,9 @@ const RENDER_MS: u64 = 300;
 /// Tests that run at once. More browsers than cores only slow each other down.
 const BROWSERS_MAX: usize = 2;
 
+/// The language of the browser, unless a test chooses another.
+const LANGUAGE: &str = "en-GB";
+
 static SLOTS: Semaphore = Semaphore::const_new(BROWSERS_MAX);
 
 /// axe-core, which finds accessibility violations, in a pinned version from npm.
@@ -53,28 +56,33 @@ pub struct Browser {
 impl Browser {
     /// Starts a browser for the service at the URL `base`.
     pub async fn start(base: &str) -> Self {
-        Self::launch(base, Some(SLOTS.acquire().await.unwrap())).await
+        Self::start_in(base, LANGUAGE).await
+    }
+
+    /// Starts a browser in a language such as `de-DE`.
+    pub async fn start_in(base: &str, language: &str) -> Self {
+        Self::launch(base, language, Some(SLOTS.acquire().await.unwrap())).await
     }
 
     /// Starts another browser for the same service. It does not count towards `BROWSERS_MAX`.
     pub async fn open_another(&self) -> Self {
-        Self::launch(&self.base, None).await
+        Self::launch(&self.base, LANGUAGE, None).await
     }
 
-    async fn launch(base: &str, slot: Option<SemaphorePermit<'static>>) -> Self {
+    async fn launch(base: &str, language: &str, slot: Option<SemaphorePermit<'static>>) -> Self {
         let profile = tempfile::Builder::new().prefix("passbook-browser.").tempdir_in(temporary_root()).unwrap();
         let mut arguments = vec![
             "--headless=new".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--disable-gpu".to_owned(),
-            "--lang=en-GB".to_owned(),
+            format!("--lang={language}"),
             format!("--user-data-dir={}", profile.path().display()),
         ];
         if geteuid().is_root() {
             arguments.push("--no-sandbox".to_owned());
         }
         let downloads = profile.path().join("downloads");
-        let preferences = json!({"download.default_directory": downloads, "intl.accept_languages": "en-GB"});
+        let preferences = json!({"download.default_directory": downloads, "intl.accept_languages": language});
         let driver = Driver::start(json!({"args": arguments, "prefs": preferences}), profile.path()).await;
         let browser = Self { driver, base: base.to_owned(), profile, _slot: slot };
         browser.set_viewport(1360, 900).await;
@@ -189,6 +197,24 @@ impl Browser {
         }
     }
 
+    /// Runs `act` in the window that the page has opened, and returns to the page.
+    pub async fn in_other_window<F: Future<Output = ()>>(&self, act: impl FnOnce() -> F) {
+        let own = self.driver.get("window").await;
+        let deadline = Instant::now() + Duration::from_secs(WAIT_S_MAX);
+        let other = loop {
+            let windows = self.driver.get("window/handles").await;
+            let other = windows.as_array().unwrap().iter().find(|window| **window != own).cloned();
+            match other {
+                Some(other) => break other,
+                None => assert!(Instant::now() < deadline, "timed out waiting for another window"),
+            }
+            tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
+        };
+        self.driver.post("window", &json!({"handle": other})).await.unwrap();
+        act().await;
+        self.driver.post("window", &json!({"handle": own})).await.unwrap();
+    }
+
     /// Presses keys one after the other in the focused element.
     pub async fn press_keys(&self, keys: &str) {
         let pressed = keys
@@ -229,7 +255,7 @@ impl Browser {
     /// The accessibility violations that axe-core finds in the page.
     pub async fn accessibility_violations(&self) -> Vec<String> {
         self.run_script(&AXE).await;
-        let find = "axe.run(document, {resultTypes: ['violations']}).then(({violations}) =>
+        let find = "axe.run(document, {resultTypes: ['violations'], rules: {'target-size': {enabled: true}}}).then(({violations}) =>
              violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html + ' ' + n.failureSummary).join(' | ')}`))";
         serde_json::from_value(self.evaluate(find).await).unwrap()
     }

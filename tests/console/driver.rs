@@ -55,6 +55,12 @@ impl Driver {
         }
     }
 
+    /// Reads a state of the session.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.http.get(format!("{}/{path}", self.session)).send().await.unwrap();
+        answer.json::<Value>().await.unwrap()["value"].take()
+    }
+
     /// Sends a command to the first element that matches a CSS selector or, if it starts with `//`, an XPath.
     pub async fn element(&self, selector: &str, command: &str, body: &Value) -> Result<(), String> {
         let using = if selector.starts_with("//") { "xpath" } else { "css selector" };
@@ -70,9 +76,7 @@ impl Driver {
 
     /// A screenshot of the viewport as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
-        let answer = self.http.get(format!("{}/screenshot", self.session)).send().await.unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        STANDARD.decode(answer["value"].as_str().unwrap()).unwrap()
+        STANDARD.decode(self.get("screenshot").await.as_str().unwrap()).unwrap()
     }
 
     /// Sends a command of the Chrome DevTools Protocol.

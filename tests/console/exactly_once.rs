@@ -111,7 +111,7 @@ async fn statement_includes_the_latest_deposit() {
     browser.click("details[open] form button:not([type])").await;
     wait_for_balance(&browser, "€105.00").await;
     browser.open_action("Statement").await;
-    browser.click_text("Download CSV").await;
+    browser.click_text("Download").await;
     let requested = "performance.getEntriesByType('resource').some((e) => e.name.includes('/statement?'))";
     browser.wait_until("the statement request", requested).await;
     projector.close().await.unwrap();
@@ -119,7 +119,7 @@ async fn statement_includes_the_latest_deposit() {
     assert!(statement.contains("latest deposit"), "{statement}");
 
     browser.run_script("const f = document.querySelector('#statement-to'); f.value = ''; f.dispatchEvent(new Event('input', {bubbles: true}))").await;
-    browser.click_text("Download JSON").await;
+    browser.click_text("Download").await;
     browser.wait_until("the focus moves to the missing date", "document.activeElement.id === 'statement-to'").await;
     assert!(!browser.shows_text("is not responding").await);
 }

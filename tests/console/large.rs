@@ -121,7 +121,7 @@ async fn accounts_and_transactions_of_a_large_bank_are_read_in_pages() {
     browser.wait_until("the next page", "document.querySelectorAll('tbody tr').length >= 200").await;
 
     browser.visit("/livez").await;
-    browser.open(&format!("accounts/{id}")).await;
+    browser.open(&format!("accounts/{id}?tab=events")).await;
     browser.wait_until("the account", "document.querySelectorAll('.events tbody tr').length === 25").await;
     browser.wait_until("the chart", "document.querySelector('.chart canvas')").await;
     check_page_load(&browser, "account", is_timed).await;

@@ -40,7 +40,12 @@ async fn late_result_is_shown_after_the_form_was_closed() {
     browser.click_text("Accounts").await;
     browser.wait_for_text("Newest accounts first").await;
     browser.run_script("release()").await;
-    browser.wait_for_text_in(".pending-commands", "Withdraw €500.00: The balance").await;
+    browser
+        .wait_for_text_in(
+            ".pending-commands",
+            "Withdraw €500.00: The account does not have enough money: €105.00 is available.",
+        )
+        .await;
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 
 mod access;
 mod accessibility;
+mod account_page;
+mod batch_page;
 mod browser;
 mod driver;
 mod exactly_once;
@@ -11,5 +13,11 @@ mod files;
 mod large;
 mod late_responses;
 mod lossy_proxy;
+#[path = "../api/oidc_provider.rs"]
+#[expect(dead_code, reason = "the tests of the API use the rest")]
+mod oidc_provider;
+mod sign_in;
+mod sign_in_endpoints;
+mod states;
 mod swagger;
 mod teller_workflow;

@@ -29,5 +29,11 @@ test('the sign of an event is the direction of its money', () => {
 
 test('a reversal names the movement that it reverses', () => {
   const data = { reverses_version: 2, effect: 'debit', amount: 3, reason: 'goods returned' };
-  assert.equal(eventDetails({ type: 'MovementReversed', data }), 'of movement 2 goods returned');
+  assert.equal(eventDetails({ type: 'MovementReversed', data }), 'of transaction 2 goods returned');
+});
+
+test('limits of an event are shown in major units', () => {
+  const event = { type: 'LimitsSet', data: { overdraft: 20000, out_per_day: 500 } };
+  assert.match(eventDetails(event, { code: 'EUR', digits: 2 }), /overdraft €200\.00, out per day €5\.00/);
+  assert.equal(eventDetails({ type: 'LimitsSet', data: { overdraft: 0 } }, { code: 'EUR', digits: 2 }), 'none');
 });

@@ -15,15 +15,15 @@ function setUp(responses) {
     dependencies: {
       request: async (path, options) => {
         options.onSend();
-        sent.push({ path, key: options.headers['Idempotency-Key'], ifMatch: options.headers['If-Match'], body: options.body });
+        sent.push({ path, method: options.method, key: options.headers['Idempotency-Key'], ifMatch: options.headers['If-Match'], body: options.body });
         const response = responses.length > 1 ? responses.shift() : responses[0];
         if (response === 'lost') throw new TypeError('no response');
         if (response === 'lost, other caller') {
           setup.subject = 'other';
           throw new TypeError('no response');
         }
-        const [status, code] = response;
-        return { ok: status < 300, status, json: async () => ({ position: '7' }), headers: { get: () => null }, code };
+        const [status, code, results] = response;
+        return { ok: status < 300, status, json: async () => ({ position: '7', ...(results && { results }) }), headers: { get: () => null }, code };
       },
       toApiError: async ({ status, code }) => Object.assign(new Error(code), { status, code, retryAfterS: 1 }),
       subject: () => setup.subject,
@@ -122,4 +122,20 @@ test('a pending command is stored, and resumed with the same key after a reload'
   await outcome;
   assertIdentical([...first.sent, ...second.sent]);
   assert.equal(second.stored.get('passbook.outbox'), '[]');
+});
+
+test('a batch with item keys has no key of its own and is resent until no item failed', async () => {
+  const { outbox, sent } = setUp([[200, undefined, [{ status: 201 }, { status: 503 }]], [200, undefined, [{ status: 201, replayed: true }, { status: 422 }]]]);
+  const body = { mode: 'each', commands: [{ idempotency_key: 'a' }, { idempotency_key: 'b' }] };
+  const { receipt } = await outbox.send({ path: '/v1/batches', body, hasItemKeys: true, label: 'Batch' });
+  assert.equal(receipt.results[1].status, 422);
+  assert.equal(sent.length, 2);
+  assert.equal(sent[0].key, undefined);
+  assertIdentical(sent);
+});
+
+test('a command can replace something', async () => {
+  const { outbox, sent } = setUp(['lost', [200]]);
+  await outbox.send({ method: 'PUT', path: '/limits', body: {}, label: 'Change limits' });
+  assert.deepEqual(sent.map(({ method }) => method), ['PUT', 'PUT']);
 });
