@@ -39,14 +39,14 @@ export function Overview() {
       <${Tile} label="Open accounts" value=${bank.data && formatNumber(bank.data.accounts.open)} />
       <${Tile} label="Frozen" value=${bank.data && formatNumber(bank.data.accounts.frozen)} />
       <${Tile} label="Closed" value=${bank.data && formatNumber(bank.data.accounts.closed)} />
-      ${!log.data?.forbidden && html`<${LogSizeTile} log=${log} />`}
-      ${!views.data?.forbidden && html`<${ViewLagTile} views=${views} />`}
+      ${permissions.audit() && !log.data?.forbidden && html`<${LogSizeTile} log=${log} />`}
+      ${permissions.operations() && !views.data?.forbidden && html`<${ViewLagTile} views=${views} />`}
     </div>
     <div class=${`columns${bank.data && bank.error ? ' stale' : ''}`}>
       <section class="card" aria-labelledby="throughput"><h2 id="throughput">Commands</h2><${ThroughputChart} buckets=${bank.data?.commands} /></section>
       <section class="card" aria-labelledby="money"><h2 id="money">Money by currency</h2><${MoneyByCurrency} money=${bank.data?.money} held=${bank.data?.held} /></section>
     </div>
-    ${log.data?.forbidden
+    ${!permissions.audit() || log.data?.forbidden
       ? html`<section class="card" aria-labelledby="feed"><h2 id="feed">Latest events</h2><p class="muted">Your access token does not permit reading events (scope <code>audit:read</code>).</p></section>`
       : html`<${EventFeed} />`}`;
 }

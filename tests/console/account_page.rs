@@ -71,7 +71,7 @@ async fn transaction_shows_its_details_and_is_reversed_once() {
     }
     assert_eq!(browser.accessibility_violations().await, [""; 0]);
     browser.screenshot("transaction-drawer").await;
-    let printed = "[...document.querySelectorAll('.drawer button')].map((b) => b.innerText).join()";
+    let printed = "[...document.querySelectorAll('.drawer button')].map((b) => b.textContent).join()";
     assert_eq!(browser.evaluate(printed).await, "Close,Print receipt,Reverse");
 
     proxy.lose_responses(2);
@@ -81,6 +81,8 @@ async fn transaction_shows_its_details_and_is_reversed_once() {
     browser.wait_for_text_in(".drawer .facts", "Reversed").await;
     wait_for_balance(&browser, "€100.00").await;
     browser.wait_until("nothing is left to reverse", "!document.querySelector('.drawer-actions')").await;
+    // The page can show the reversal before the command has its response.
+    browser.wait_until("the response", "sessionStorage.getItem('passbook.outbox') === '[]'").await;
     browser.click(".drawer .heading button").await;
     browser.wait_for_text_in("section[aria-labelledby=transactions]", "Reversal in").await;
     let reversals = app.log().await.events.into_iter().filter(|event| event.event_type == "MovementReversed");
