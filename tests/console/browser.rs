@@ -56,12 +56,15 @@ pub struct Browser {
 impl Browser {
     /// Starts a browser for the service at the URL `base`.
     pub async fn start(base: &str) -> Self {
-        Self::start_in(base, LANGUAGE).await
+        Self::launch(base, LANGUAGE, Some(SLOTS.acquire().await.unwrap())).await
     }
 
     /// Starts a browser in a language such as `de-DE`.
     pub async fn start_in(base: &str, language: &str) -> Self {
-        Self::launch(base, language, Some(SLOTS.acquire().await.unwrap())).await
+        let browser = Self::launch(base, language, Some(SLOTS.acquire().await.unwrap())).await;
+        // On Linux the option `--lang` does not set the locale of scripts.
+        browser.dev_tools("Emulation.setLocaleOverride", json!({"locale": language.replace('-', "_")})).await;
+        browser
     }
 
     /// Starts another browser for the same service. It does not count towards `BROWSERS_MAX`.
