@@ -1,8 +1,9 @@
-// The account list: search, filters, and the form that opens an account.
+// The account list: filters, order, and the form that opens an account.
 
 import { AccountLink, Field, ListFooter, Money, OwnerLink, Status, Time, html, inputProps, useCurrencies, useEffect, usePages, useRef, useState } from './components.js';
 import { read } from './api.js';
 import { ExportButton, moneyCell, timeCell } from './export.js';
+import { readMoney } from './money.js';
 import { AmountField, Form, useForm } from './form.js';
 import { permissions } from './permissions.js';
 import { ACCOUNT_ID, navigate } from './route.js';
@@ -10,18 +11,39 @@ import { ACCOUNT_ID, navigate } from './route.js';
 const PAGE_ROWS = 100;
 
 export function Accounts({ query }) {
-  const { owner, status, currency } = query;
   const currencies = useCurrencies();
-  const loadPage = (after, limit, signal) => read('/v1/accounts', { owner, status, currency, after, limit }, { signal });
-  const list = usePages((after, signal) => loadPage(after, PAGE_ROWS, signal), [owner, status, currency]);
+  const filters = accountFilters(query, currencies);
+  const loadPage = (after, limit, signal) => read('/v1/accounts', { ...filters, after, limit }, { signal });
+  // Balances are minor units of a currency, so they wait for the list of currencies.
+  const isReady = currencies || !(query.min || query.max);
+  const list = usePages((after, signal) => (isReady ? loadPage(after, PAGE_ROWS, signal) : new Promise(() => {})), [JSON.stringify(filters), isReady]);
   return html`<h1 tabindex="-1">${permissions.readAny() ? 'Accounts' : 'My accounts'}</h1>
     <${SearchForm} query=${query} />
     ${permissions.open() && html`<details class="card" open=${query.open === 'yes'}><summary>Open an account</summary><${OpenAccountForm} /></details>`}
     <section class="card" aria-labelledby="list">
-      <div class="heading"><h2 id="list">${owner ? html`Accounts of <span class="id">${owner}</span>` : 'Newest accounts first'}</h2>
+      <div class="heading"><h2 id="list">${query.owner ? html`Accounts of <span class="id">${query.owner}</span>` : (ORDERS[query.sort] ?? 'Newest accounts first')}</h2>
         <${ExportButton} loadPage=${loadPage} columns=${accountColumns(currencies)} name="accounts" /></div>
       <${AccountTable} list=${list} />
     </section>`;
+}
+
+const ORDERS = { balance: 'Lowest balance first', '-balance': 'Highest balance first', last_activity_at: 'Longest without activity first', '-last_activity_at': 'Latest activity first' };
+
+/** The filters of the API for the query of the page's address. Balance filters and orders need a currency. */
+export function accountFilters({ q, owner, status, currency, min, max, key, value, sort }, currencies) {
+  const digits = currencies?.get(currency);
+  const minor = (text) => (text && digits ? readBalance(text, digits) : undefined);
+  return {
+    q, owner, status, currency, min_balance: minor(min), max_balance: minor(max), sort: currency ? sort : undefined,
+    ...(key && value && { [`metadata.${key}`]: value }),
+  };
+}
+
+/** A balance in minor units. It can be negative; text that is no amount is no filter. */
+function readBalance(text, currency) {
+  const isNegative = /^[-−]/.test(text.trim());
+  const { minor } = readMoney(text.trim().replace(/^[-−]/, ''), currency, true);
+  return minor === undefined ? undefined : isNegative ? -minor : minor;
 }
 
 /** The columns of an export of accounts. */
@@ -55,34 +77,51 @@ function AccountRow({ account }) {
   </tr>`;
 }
 
-/** One search field for account IDs and owners. Text in the form of an ID opens that account, unless it is the owner already searched for. */
+/** The filters of the list. A full ID opens the account. */
 function SearchForm({ query }) {
   const list = useCurrencies();
   const form = useRef(null);
+  const [error, setError] = useState('');
   // Restores the fields after back navigation. The currency has its own effect, so that a late currency list does not
   // overwrite text that is being typed.
   useEffect(() => {
-    form.current.elements.search.value = query.owner ?? '';
-    form.current.elements.status.value = query.status ?? '';
-  }, [query.owner, query.status]);
+    for (const name of ['status', 'min', 'max', 'key', 'value', 'sort']) form.current.elements[name].value = query[name] ?? '';
+    form.current.elements.search.value = query.q ?? query.owner ?? '';
+  }, [JSON.stringify(query)]);
   useEffect(() => void (form.current.elements.currency.value = query.currency ?? ''), [query.currency, list]);
   const submit = (event) => {
     event?.preventDefault();
-    const { search, status, currency } = form.current.elements;
+    const { search, status, currency, min, max, key, value, sort } = form.current.elements;
     const text = search.value.trim();
-    if (ACCOUNT_ID.test(text) && text !== query.owner) return navigate(`#/accounts/${text.toLowerCase()}`);
-    const filters = new URLSearchParams(Object.entries({ owner: text, status: status.value, currency: currency.value }).filter(([, value]) => value));
-    navigate(`#/accounts${filters.size ? `?${filters}` : ''}`);
+    if (ACCOUNT_ID.test(text)) return navigate(`#/accounts/${text.toLowerCase()}`);
+    const needsCurrency = (min.value || max.value || sort.value) && !currency.value;
+    const wrong = [min, max].find((field) => field.value.trim() && currency.value && readBalance(field.value, list.get(currency.value)) === undefined);
+    setError(needsCurrency ? 'Choose a currency: balances and orders are compared within one.' : wrong ? `${wrong.value} is no amount in ${currency.value}.` : '');
+    if (needsCurrency || wrong) return undefined;
+    const filters = { q: text, status: status.value, currency: currency.value, min: min.value.trim(), max: max.value.trim(), key: key.value.trim(), value: value.value.trim(), sort: sort.value };
+    const entries = new URLSearchParams(Object.entries(filters).filter(([, each]) => each));
+    return navigate(`#/accounts${entries.size ? `?${entries}` : ''}`);
   };
-  return html`<form class="search card" role="search" ref=${form} onSubmit=${submit}>
-    <div class="field grow"><label for="search">Account ID or owner</label>
-      <input id="search" name="search" autocomplete="off" spellcheck="false" aria-describedby="search-hint" />
-      <p class="hint" id="search-hint">The full account ID, or the exact name of the owner</p></div>
-    <div class="field"><label for="status">Status</label>
-      <select id="status" name="status" onChange=${submit}><option value="">Any</option><option value="open">Open</option><option value="frozen">Frozen</option><option value="closed">Closed</option></select></div>
-    <div class="field"><label for="currency">Currency</label>
-      <select id="currency" name="currency" onChange=${submit}><option value="">Any</option>${[...(list?.keys() ?? [])].map((code) => html`<option value=${code}>${code}</option>`)}</select></div>
-    <button>Search</button>
+  const isDetailed = query.min || query.max || query.key || query.sort;
+  return html`<form class="card" role="search" aria-label="Accounts" ref=${form} onSubmit=${submit}>
+    <div class="search">
+      <div class="field grow"><label for="search">Account ID or owner</label>
+        <input id="search" name="search" autocomplete="off" spellcheck="false" aria-describedby="search-hint" />
+        <p class="hint" id="search-hint">Part of an account ID (four characters or more), or the beginning of an owner</p></div>
+      <div class="field"><label for="status">Status</label>
+        <select id="status" name="status" onChange=${submit}><option value="">Any</option><option value="open">Open</option><option value="frozen">Frozen</option><option value="closed">Closed</option></select></div>
+      <div class="field"><label for="currency">Currency</label>
+        <select id="currency" name="currency" onChange=${submit}><option value="">Any</option>${[...(list?.keys() ?? [])].map((code) => html`<option value=${code}>${code}</option>`)}</select></div>
+      <button>Search</button>
+    </div>
+    <details open=${Boolean(isDetailed)}><summary>More filters and order</summary><div class="row">
+      <div class="field"><label for="min">Balance from</label><input id="min" name="min" inputmode="decimal" autocomplete="off" /></div>
+      <div class="field"><label for="max">Balance to</label><input id="max" name="max" inputmode="decimal" autocomplete="off" /></div>
+      <div class="field"><label for="key">Metadata: name</label><input id="key" name="key" maxlength="40" autocomplete="off" /></div>
+      <div class="field"><label for="value">Metadata: value</label><input id="value" name="value" maxlength="500" autocomplete="off" /></div>
+      <div class="field"><label for="sort">Order</label><select id="sort" name="sort" onChange=${submit}><option value="">Newest first</option>${Object.entries(ORDERS).map(([name, label]) => html`<option value=${name}>${label}</option>`)}</select></div>
+    </div></details>
+    <div role="alert">${error && html`<p class="notice bad">${error}</p>`}</div>
   </form>`;
 }
 

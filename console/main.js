@@ -12,6 +12,7 @@ import { Accounts } from './accounts.js';
 import { Account } from './account.js';
 import { Batches } from './batches.js';
 import { Operations } from './operations.js';
+import { Search, SearchField } from './search.js';
 import { returnFromProvider } from './sign_in.js';
 import { Caller, SignInDialog } from './sign_in_dialog.js';
 
@@ -22,6 +23,7 @@ function Page({ route }) {
   if (section === 'accounts' && ACCOUNT_ID.test(id)) return html`<${Account} key=${id} id=${id} query=${route.query} />`;
   if (section === 'accounts' && id === undefined) return html`<${Accounts} query=${route.query} />`;
   if (section === 'owners' && id !== undefined) return html`<${Owner} key=${id} owner=${id} />`;
+  if (section === 'search') return html`<${Search} key=${route.query.q} text=${route.query.q ?? ''} />`;
   if (section === 'batch') return html`<${Batches} />`;
   if (section === 'operations') return html`<${Operations} />`;
   return html`<h1 tabindex="-1">Page not found</h1><p><a href="#/">Go to the overview</a></p>`;
@@ -33,7 +35,7 @@ function Console() {
   const route = useRoute();
   useChanges(access);
   const section = route.path[0];
-  const path = route.path.join('/');
+  const path = `${route.path.join('/')} ${section === 'search' ? route.query.q : ''}`;
   const isFirst = useRef(true);
   useEffect(() => {
     // A page of one account or owner sets its own title.
@@ -54,6 +56,7 @@ function Console() {
         ${permissions.readAny() && link('#/', undefined, 'Overview')} ${link('#/accounts', 'accounts', 'Accounts')}
         ${permissions.batches() && link('#/batch', 'batch', 'Batch')} ${permissions.operations() && link('#/operations', 'operations', 'Operations')}
       </nav>
+      <${SearchField} query=${section === 'search' ? route.query.q : undefined} />
       <div class="top-end"><a href="/swagger-ui/">API</a> <${Caller} /></div>
     </header>
     <${PendingCommands} />

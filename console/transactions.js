@@ -5,9 +5,15 @@ import { read } from './api.js';
 import { ExportButton, moneyCell, timeCell } from './export.js';
 import { dayStart, exclusiveEnd, nextDay } from './datetime.js';
 import { TRANSACTION_LABELS, isDebit, transactionLabel } from './labels.js';
+import { readMoney } from './money.js';
 import { accountAddress, navigate } from './route.js';
 
 export const PAGE_ROWS = 25;
+/** The filters, by their names in the address of the page. */
+const FILTERS = ['kind', 'from', 'to', 'reference', 'min', 'max'];
+
+/** An amount of a filter in minor units; text that is no amount is no filter. */
+const minorOf = (text, currency) => (text && currency ? readMoney(text, currency, true).minor : undefined);
 
 /** Refreshes a list of the current state when the account has a new version. */
 export function useRefresh(list, account, isHistorical) {
@@ -28,13 +34,16 @@ export function Transactions({ account, query, currency, isHistorical }) {
     kind: query.kind,
     from: query.from && dayStart(query.from),
     to: end && until ? (end < until ? end : until) : (end ?? until),
+    reference: query.reference,
+    min_amount: minorOf(query.min, currency),
+    max_amount: minorOf(query.max, currency),
   };
   const loadPage = (after, limit, signal) => read(`/v1/accounts/${id}/transactions`, { ...filters, after, limit }, { signal });
   const list = usePages((after, signal) => loadPage(after, PAGE_ROWS, signal), [id, ...Object.values(filters)]);
   useRefresh(list, account, isHistorical);
   // A later version can have the same timestamp.
   const rows = isHistorical ? list.rows.filter((row) => row.version <= version) : list.rows;
-  const isFiltered = query.kind || query.from || query.to;
+  const isFiltered = FILTERS.some((name) => query[name]);
   return html`<section aria-labelledby="transactions"><h2 id="transactions" class="visually-hidden">Transactions</h2>
     <${Filters} account=${account} query=${query} />
     <div class="heading"><p class="muted">${isFiltered ? 'Matching transactions, newest first' : `${formatNumber(account.transaction_count)} transactions, newest first`}</p>
@@ -72,14 +81,17 @@ function TransactionRow({ row, account, query }) {
 function Filters({ account, query }) {
   const form = useRef(null);
   const apply = () => {
-    const { kind, from, to } = form.current.elements;
-    navigate(accountAddress(account.account_id, { ...query, kind: kind.value, from: from.value, to: to.value }), true);
+    const entered = Object.fromEntries(FILTERS.map((name) => [name, form.current.elements[name].value.trim()]));
+    navigate(accountAddress(account.account_id, { ...query, ...entered }), true);
   };
-  const isFiltered = query.kind || query.from || query.to;
+  const isFiltered = FILTERS.some((name) => query[name]);
   return html`<form ref=${form} class="filters" onSubmit=${(event) => (event.preventDefault(), apply())} aria-label="Filter transactions">
     <label>Type <select name="kind" value=${query.kind ?? ''} onChange=${apply}><option value="">Any</option>${Object.entries(TRANSACTION_LABELS).map(([kind, label]) => html`<option value=${kind} selected=${query.kind === kind}>${label}</option>`)}</select></label>
     <label>From <input type="date" name="from" value=${query.from ?? ''} onChange=${apply} /></label>
     <label>To <input type="date" name="to" value=${query.to ?? ''} onChange=${apply} /></label>
+    <label>Reference <input name="reference" value=${query.reference ?? ''} onChange=${apply} autocomplete="off" /></label>
+    <label>Amount from <input name="min" value=${query.min ?? ''} inputmode="decimal" size="8" onChange=${apply} autocomplete="off" /></label>
+    <label>to <input name="max" value=${query.max ?? ''} inputmode="decimal" size="8" onChange=${apply} autocomplete="off" /></label>
     ${isFiltered && html`<a href=${accountAddress(account.account_id, { version: query.version, at: query.at })}>Clear filters</a>`}
   </form>`;
 }

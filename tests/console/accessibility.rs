@@ -53,6 +53,7 @@ async fn pages_are_accessible_in_both_color_schemes_and_two_widths() {
         ("limits", limits.as_str(), "Overdraft"),
         ("events", events.as_str(), "✓ Verified"),
         ("batch", "batch", "Check without"),
+        ("search", "search?q=rent", "rent for January"),
         ("historical", historical.as_str(), "Historical view: version 20"),
         ("operations", "operations", "daily_balances"),
     ];

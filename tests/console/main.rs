@@ -16,6 +16,7 @@ mod lossy_proxy;
 #[path = "../api/oidc_provider.rs"]
 #[expect(dead_code, reason = "the tests of the API use the rest")]
 mod oidc_provider;
+mod search;
 mod sign_in;
 mod sign_in_endpoints;
 mod states;
