@@ -59,6 +59,12 @@ def before_call(context, case, kwargs):
         query["as_of"] = min(str(query["as_of"]), today)
     if "from" in query and "to" in query:
         query["from"], query["to"] = sorted([query["from"], query["to"]])
+    # The least of a range is not above its greatest, and balances are of one currency.
+    for least, greatest in (("min_balance", "max_balance"), ("min_amount", "max_amount")):
+        if least in query and greatest in query:
+            query[least], query[greatest] = sorted([query[least], query[greatest]], key=int)
+    if any(name in query for name in ("sort", "min_balance", "max_balance")):
+        query["currency"] = "EUR"
     # The phase `coverage` keeps a 0 from its wrong-type tests as if it were a valid header.
     for name in ("If-Match", "If-None-Match"):
         if headers.get(name) == "0":
