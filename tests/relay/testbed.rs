@@ -138,8 +138,11 @@ impl Testbed {
         let sql = "SELECT position, id::text, type, data::text, encode(hash, 'hex') AS hash FROM event
                    WHERE partition = $1 ORDER BY position";
         let events = query(sql).bind(partition).fetch_all(&mut self.superuser().await).await.unwrap();
-        let messages = self.nats.messages(partition).await;
-        assert_eq!(messages.len(), events.len());
+        // A server of a cluster that was restarted may answer for a moment with less than the stream has.
+        let messages = passbook_testkit::eventually("a message for each event", async || {
+            Some(self.nats.messages(partition).await).filter(|messages| messages.len() == events.len())
+        });
+        let messages = messages.await;
         for (event, message) in events.iter().zip(&messages) {
             let position: i64 = event.get("position");
             assert_eq!(message.sequence, position.cast_unsigned());
