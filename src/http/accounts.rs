@@ -256,7 +256,8 @@ async fn account_as_of(
     params(
         AccountsQuery,
         ("metadata" = inline(Option<MetadataParameters>), Query, style = Form, explode, nullable = false,
-            description = "Only accounts with this metadata: a parameter `metadata.<key>` for each pair."),
+            description = "Only accounts with this metadata: a parameter `metadata.<key>` for each pair.",
+            example = json!({"metadata.branch": "17"})),
     ),
     responses(
         (status = 200, description = "A page of accounts.", body = AccountPage),

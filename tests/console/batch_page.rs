@@ -43,8 +43,8 @@ async fn batch_is_checked_and_carried_out_once_after_lost_responses() {
     paste(&browser, &rows.replace("\t200\t", "\t100\t")).await;
     proxy.lose_responses(1);
     // A click right after the response to the command before counts as the second half of a double click.
-    let click = "(document.querySelector('form button:not([type])').click(),
-        document.querySelector('form').ariaBusy === 'true' || document.body.innerText.includes('Carried out: 2.'))";
+    let click = "(document.querySelector('#batch-text').form.querySelector('button:not([type])').click(),
+        document.querySelector('#batch-text').form.ariaBusy === 'true' || document.body.innerText.includes('Carried out: 2.'))";
     browser.wait_until("the second batch is sent", click).await;
     browser.wait_for_text("Carried out: 2.").await;
     let count = async |name: &str| app.log().await.events.iter().filter(|event| event.event_type == name).count();
