@@ -58,7 +58,7 @@ pub struct TransactionsQuery {
 impl TransactionsQuery {
     fn filter(self) -> Result<Filter, Problem> {
         let Self { kind, min_amount, max_amount, .. } = self;
-        let (from, to) = period(self.from.as_deref(), self.to.as_deref())?;
+        let [from, to] = period(self.from.as_deref(), self.to.as_deref())?;
         amount_range(min_amount, max_amount)?;
         Ok(Filter { from, to, kind, reference: self.reference.map(reference).transpose()?, min_amount, max_amount })
     }
@@ -104,7 +104,7 @@ pub struct SearchQuery {
 impl SearchQuery {
     fn filter(self, caller: &Caller) -> Result<SearchFilter, Problem> {
         let Self { min_amount, max_amount, .. } = self;
-        let (from, to) = period(self.from.as_deref(), self.to.as_deref())?;
+        let [from, to] = period(self.from.as_deref(), self.to.as_deref())?;
         amount_range(min_amount, max_amount)?;
         let reference = self.reference.map(reference).transpose()?;
         let currency = self.currency.as_deref().map(currency).transpose()?.map(|currency| currency.code().to_owned());
@@ -113,11 +113,11 @@ impl SearchQuery {
     }
 }
 
-/// A period of times, of which one or both can be absent.
-fn period(from: Option<&str>, to: Option<&str>) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Problem> {
+/// The beginning and the end of a period, of which one or both can be absent.
+fn period(from: Option<&str>, to: Option<&str>) -> Result<[Option<DateTime<Utc>>; 2], Problem> {
     let (from, to) = (time("from", from)?, time("to", to)?);
     require_ordered(from, to)?;
-    Ok((from.map(round_up_to_microsecond), to.map(round_up_to_microsecond)))
+    Ok([from, to].map(|time| time.map(round_up_to_microsecond)))
 }
 
 /// List an account's transactions

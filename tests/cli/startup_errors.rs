@@ -232,7 +232,7 @@ fn contradictory_settings_are_all_reported_before_anything_starts() {
     let folder = Folder::empty();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let service = Passbook::in_folder(&folder)
-        .set("PASSBOOK_LISTEN", &taken.local_addr().unwrap().to_string())
+        .set("PASSBOOK_LISTEN", taken.local_addr().unwrap().to_string())
         .set("PASSBOOK_AUTH_ISSUER", "https://id.example")
         .set("PASSBOOK_READ_DATABASE_URL", "mysql://replica");
     let ended = service.wait_for_exit();
@@ -251,8 +251,8 @@ fn with_json_logs_a_failed_start_prints_only_json() {
         [("PASSBOOK_LISTEN", "8080", "PASSBOOK_LISTEN"), ("PASSBOOK_PG_BIN", "/nowhere", "/nowhere")]
     {
         let ended = Passbook::in_folder(&folder).set("PASSBOOK_LOG_FORMAT", "json").set(setting, value).wait_for_exit();
-        let last = ended.stderr.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).last().unwrap();
-        assert!(last["reason"].as_str().unwrap().contains(reason), "{ended:?}");
+        let lines: Vec<Value> = ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.last().unwrap()["reason"].as_str().unwrap().contains(reason), "{ended:?}");
         assert!(ended.stdout.is_empty(), "{ended:?}");
     }
 }

@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(failure_line("no \"disk\"", false), "passbook: no \"disk\"");
         let line = failure_line("one\ntwo", true);
         assert_eq!(line.lines().count(), 1);
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
         assert_eq!(line["reason"], "one\ntwo");
         assert_eq!(line["level"], "ERROR");
     }
