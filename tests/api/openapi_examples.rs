@@ -76,6 +76,11 @@ fn request(
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
         let name = parameter["name"].as_str().unwrap();
         let example = parameter.get("example").or(parameter["schema"].get("default"));
+        // An object has a parameter for each member.
+        if let Some(members) = example.and_then(Value::as_object) {
+            query.extend(members.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap().to_owned())));
+            continue;
+        }
         let example = example.map(|value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned));
         match parameter["in"].as_str() {
             Some("path") => {
