@@ -20,6 +20,8 @@ pub enum Spread {
     One,
     /// Random accounts among the first of this number.
     Over(u32),
+    /// The first accounts of this number, one after the other and again from the first.
+    InTurn(u32),
 }
 
 impl Spread {
@@ -27,6 +29,7 @@ impl Spread {
         match self {
             Self::One => "fill in batches of 1 000, one account",
             Self::Over(_) => "fill in batches of 1 000, all accounts",
+            Self::InTurn(_) => "fill in batches of 1 000, accounts in turn",
         }
     }
 
@@ -35,6 +38,7 @@ impl Spread {
         match self {
             Self::One => 1,
             Self::Over(accounts) => (random(n) % u64::from(accounts)) as u32 + 1,
+            Self::InTurn(accounts) => (n % u64::from(accounts)) as u32 + 1,
         }
     }
 }
@@ -81,6 +85,7 @@ mod tests {
         let accounts: Vec<u32> = (0..4).map(|n| Spread::Over(1_000_000).account(n)).collect();
         assert_eq!(accounts, [946_001, 369_175, 213_962, 140_554]);
         assert_eq!(Spread::One.account(7), 1);
+        assert_eq!([0, 4, 5].map(|n| Spread::InTurn(5).account(n)), [1, 5, 1]);
     }
 
     #[test]

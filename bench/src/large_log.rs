@@ -45,6 +45,9 @@ pub struct Options {
     /// Number of events of the large log that belong to one account
     #[arg(long, default_value_t = 1_000_000)]
     hot_events: u64,
+    /// Fill the large log with deposits to its accounts in turn; random accounts take several times as long
+    #[arg(long)]
+    in_turn: bool,
     /// Folder for benchmarks.md (the text between its markers) and benchmarks-grow.json
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
@@ -58,10 +61,11 @@ struct LogSize {
     accounts: u32,
     events: u64,
     hot_events: u64,
+    in_turn: bool,
 }
 
 /// The large log of the short form.
-const SHORT: LogSize = LogSize { accounts: ACCOUNTS + 1_000, events: 12_000, hot_events: 1_000 };
+const SHORT: LogSize = LogSize { accounts: ACCOUNTS + 1_000, events: 12_000, hot_events: 1_000, in_turn: false };
 /// The small log has this part of the large log's events, within these limits.
 const PART_OF_LARGE: u64 = 20;
 const SMALL_EVENTS_MIN: u64 = 1_000;
@@ -84,8 +88,8 @@ async fn measure(
     options: &Options,
     load_average: String,
 ) -> Result<LargeLogReport> {
-    let Options { length, accounts, events, hot_events, .. } = *options;
-    let size = length.choose(LogSize { accounts, events, hot_events }, SHORT);
+    let Options { length, accounts, events, hot_events, in_turn, .. } = *options;
+    let size = length.choose(LogSize { accounts, events, hot_events, in_turn }, SHORT);
     let harness = Harness::new(tools, service, length).await?;
     let machine = Machine::describe(load_average, &harness.postgres, &service.folder).await?;
     let small = small_log(&harness, service, &size).await?;
@@ -115,7 +119,8 @@ async fn small_log(harness: &Harness, service: &mut Service, size: &LogSize) -> 
 async fn large_log(harness: &Harness, service: &mut Service, size: &LogSize) -> Result<PhaseResults> {
     let head = harness.passbook.head().await?;
     let hot = fill(harness, service, Spread::One, size.events.min(head + size.hot_events)).await?;
-    let spread = fill(harness, service, Spread::Over(size.accounts), size.events).await?;
+    let spread = if size.in_turn { Spread::InTurn(size.accounts) } else { Spread::Over(size.accounts) };
+    let spread = fill(harness, service, spread, size.events).await?;
     measure_phase(harness, service, size.accounts, hot.into_iter().chain(spread).collect()).await
 }
 

@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 
 use crate::client::{Projection, ProjectionState};
 
-/// How long a projection with a failure may stay at one position. It repeats its batch meanwhile.
-const FAILURE_S_MAX: u64 = 30;
+/// How long a projection with a failure may stay at one position. It repeats its batch meanwhile, within longer and longer limits.
+const FAILURE_S_MAX: u64 = 120;
 /// How long a projection without a failure may stay at one position of a longer log.
 const STALL_S_MAX: u64 = 300;
 /// How long the check of a rebuilt generation may take.
@@ -100,8 +100,8 @@ mod tests {
     #[test]
     fn a_projection_that_cannot_apply_an_event_fails_with_its_reason() {
         let stopped = || projection(ProjectionState::Stopped, 7, Some("an amount is negative"));
-        assert_eq!(failure(&[(0, stopped()), (30, stopped())]), None);
-        let message = failure(&[(0, stopped()), (31, stopped())]).expect("a failure");
+        assert_eq!(failure(&[(0, stopped()), (120, stopped())]), None);
+        let message = failure(&[(0, stopped()), (121, stopped())]).expect("a failure");
         assert_eq!(
             message,
             "generation 2 of the projection accounts stopped at position 7, 93 events behind the log: an amount is negative"
