@@ -270,6 +270,30 @@ async fn rows_of_an_older_release_answer_no_named_moment() {
 }
 
 #[tokio::test]
+async fn view_that_cannot_read_its_rows_reports_the_reason() {
+    let mut app = spawn_app_in_one_partition().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    client.deposit(account, 1).await.expect(201);
+    app.wait_until_projected().await;
+    app.stop().await;
+    // The next batch begins behind the account's opening, so its last day is read before the batch is folded.
+    app.sabotage(
+        "ALTER TABLE daily_balance RENAME COLUMN opening TO hidden;
+         INSERT INTO projection (partition, name, generation, schema_version, state, position)
+         VALUES (0, 'daily_balances', 2, 1, 'building', 1)",
+    )
+    .await;
+    app.start_again().await;
+    let reason = eventually("the reason", async || {
+        let reason = "SELECT failure FROM projection WHERE name = 'daily_balances' AND generation = 2";
+        query_scalar::<_, Option<String>>(reason).fetch_one(&mut app.database().await).await.unwrap()
+    })
+    .await;
+    assert!(reason.contains("opening does not exist"), "{reason}");
+}
+
+#[tokio::test]
 async fn two_instances_rebuild_a_view_and_apply_each_event_once() {
     let app = spawn_app().await;
     let mut peer = app.spawn_peer().await;

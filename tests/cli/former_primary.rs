@@ -13,11 +13,14 @@ use passbook_testkit::{
 };
 use serde_json::Value;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How often the connections of a service are closed, each time with both servers to choose from.
 const RECONNECTIONS: usize = 12;
 /// How often a service is started with both servers to choose from.
 const RESTARTS: i64 = 3;
+/// Clients whose queries follow each other so closely that they share a connection that is never idle.
+const READERS: usize = 8;
 const CLOSE_CONNECTIONS: &str =
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'passbook %'";
 
@@ -101,6 +104,34 @@ async fn no_connection_goes_back_to_a_former_primary() {
         "{}",
         servers.service.process.stderr()
     );
+}
+
+async fn read_without_pause(client: Client, path: String) {
+    loop {
+        client.get(&path).await;
+    }
+}
+
+#[tokio::test]
+async fn queries_without_a_pause_leave_a_former_primary() {
+    let servers = TwoPrimaries::new().await;
+    let client = &servers.service.client;
+    let accounts: Value = client.get("/v1/accounts").await.json().await.unwrap();
+    let path = format!("/v1/accounts/{}", accounts["data"][0]["account_id"].as_str().unwrap());
+    let reader = || AbortOnDropHandle::new(tokio::spawn(read_without_pause(client.clone(), path.clone())));
+    let _readers: Vec<_> = (0..READERS).map(|_| reader()).collect();
+    servers.wait_for_failover().await;
+    // The deposits before the failover were the former primary's.
+    let former = position(&servers.former).await;
+    for number in position(&servers.primary).await..=former {
+        client.deposit_with_retry(&format!("beyond-{number}")).await;
+    }
+    // Without other accounts, the version is the position.
+    eventually("the state at the new primary", async || {
+        let account: Value = client.get(&path).await.json().await.unwrap();
+        (account["version"] == former + 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -42,31 +42,56 @@ pub(crate) fn rebuild_events(partitions: usize) -> i64 {
     (REBUILD_EVENTS_MAX / partitions as i64 / BATCH_EVENTS_MAX).max(1) * BATCH_EVENTS_MAX
 }
 
-/// Reads the next batch of up to `limit` events after `position`, in parts of [`BATCH_EVENTS_MAX`]. If they are large, it ends behind a
-/// whole part. A missing position is an error: no event is ever skipped.
+/// Reads the next batch of up to `limit` events after `position`. A missing position is an error: no event is ever skipped.
 pub(crate) async fn read_batch(
     connection: &mut PgConnection,
     partition: i16,
     position: i64,
     limit: i64,
 ) -> Result<Vec<DecodedEvent>> {
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    // Read and decoded in parts, so that the texts of the whole batch are not in memory at once.
-    while (batch.len() as i64) < limit {
-        let (after, part) = (position + batch.len() as i64, (limit - batch.len() as i64).min(BATCH_EVENTS_MAX));
-        let events = reader::events_after(connection, partition, after, part).await?;
-        bytes += events.iter().map(|event| event.data.len()).sum::<usize>();
-        let events = decode(after, events)?;
-        let is_last = (events.len() as i64) < part;
-        match batch.is_empty() {
-            true => batch = events,
-            false => batch.extend(events),
-        }
-        if is_last || bytes > BATCH_BYTES_MAX {
-            break;
-        }
+    let mut batch = PartialBatch::new(position, limit);
+    while let Some((after, part)) = batch.next_part() {
+        batch.add(reader::events_after(connection, partition, after, part).await?)?;
     }
-    Ok(batch)
+    Ok(batch.events)
+}
+
+/// A batch that is read and decoded in parts of [`BATCH_EVENTS_MAX`], so that the texts of the whole batch are not in memory at once.
+/// If its events are large, it ends behind a whole part.
+struct PartialBatch {
+    /// The position before the first event.
+    position: i64,
+    limit: i64,
+    events: Vec<DecodedEvent>,
+    /// The bytes of their data.
+    bytes: usize,
+    /// Whether the log has no more events.
+    is_at_end: bool,
+}
+
+impl PartialBatch {
+    fn new(position: i64, limit: i64) -> Self {
+        Self { position, limit, events: Vec::new(), bytes: 0, is_at_end: false }
+    }
+
+    /// The position before the next part, and the most events that it has; `None` if the batch is complete.
+    fn next_part(&self) -> Option<(i64, i64)> {
+        let missing = self.limit - self.events.len() as i64;
+        let is_complete = missing == 0 || self.is_at_end || self.bytes > BATCH_BYTES_MAX;
+        (!is_complete).then(|| (self.position + self.events.len() as i64, missing.min(BATCH_EVENTS_MAX)))
+    }
+
+    fn add(&mut self, part: Vec<RecordedEvent>) -> Result<()> {
+        let Some((after, events_max)) = self.next_part() else { return Ok(()) };
+        self.is_at_end = (part.len() as i64) < events_max;
+        self.bytes += part.iter().map(|event| event.data.len()).sum::<usize>();
+        let part = decode(after, part)?;
+        match self.events.is_empty() {
+            true => self.events = part,
+            false => self.events.extend(part),
+        }
+        Ok(())
+    }
 }
 
 /// Reads the first events after `position` for a caller that holds locks; no more than fit into the buffers of a socket. An empty
@@ -113,11 +138,40 @@ pub(crate) fn cannot_apply(reason: String) -> sqlx::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{BATCH_EVENTS_MAX, REBUILD_EVENTS_MAX, rebuild_events};
+    use passbook_event_store::{RecordedEvent, timestamp};
+    use uuid::Uuid;
+
+    use super::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, PartialBatch, REBUILD_EVENTS_MAX, rebuild_events};
 
     #[test]
     fn partitions_share_the_events_of_a_rebuild_in_whole_parts() {
         assert_eq!(rebuild_events(1), REBUILD_EVENTS_MAX);
         assert_eq!([2, 4, 64].map(rebuild_events), [40_000, 20_000, BATCH_EVENTS_MAX]);
+    }
+
+    /// How many events a batch has whose events have so many bytes of text each.
+    fn events_of_batch(bytes: usize) -> i64 {
+        let data = format!(r#"{{"amount":1,"reference":"{}"}}"#, "x".repeat(bytes));
+        let event = |position| RecordedEvent {
+            position,
+            id: Uuid::nil(),
+            stream_id: Uuid::nil(),
+            version: position,
+            event_type: "MoneyDeposited".to_owned(),
+            schema_version: 1,
+            data: data.clone(),
+            recorded_at: timestamp::now(),
+        };
+        let mut batch = PartialBatch::new(7, 3 * BATCH_EVENTS_MAX);
+        while let Some((after, events)) = batch.next_part() {
+            batch.add((after + 1..=after + events).map(event).collect()).expect("the events can be decoded");
+        }
+        batch.events.len() as i64
+    }
+
+    #[test]
+    fn batch_of_large_events_ends_behind_a_whole_part() {
+        let half = BATCH_BYTES_MAX / (2 * BATCH_EVENTS_MAX as usize);
+        assert_eq!([1, half, 2 * half].map(events_of_batch), [3, 2, 1].map(|parts| parts * BATCH_EVENTS_MAX));
     }
 }
