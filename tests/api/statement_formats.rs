@@ -146,6 +146,20 @@ async fn other_programs_read_statements_without_movements() {
 }
 
 #[tokio::test]
+async fn camt053_names_the_batch_of_each_command() {
+    let app = spawn_app().await;
+    let client = app.client();
+    let account = client.open_with_balance(100).await;
+    let deposit = |amount: i64| json!({"command": "deposit", "account_id": account, "amount": amount});
+    let batch = json!({"mode": "atomic", "commands": [deposit(1), deposit(2)]});
+    let batch = client.command("/v1/batches", batch).await.expect(201).text("/batch_id").replace('-', "");
+    client.deposit(account, 3).await.expect(201);
+    app.wait_until_projected().await;
+    let statement = client.get(&path(account, &format!("{ALL_DAYS}&format=camt053"))).await.expect(200);
+    assert_eq!(read("camt053", &statement.bytes)["batches"], json!(["", batch, batch, ""]));
+}
+
+#[tokio::test]
 async fn mt940_refuses_amounts_that_it_cannot_contain() {
     let app = spawn_app().await;
     let account = app.client().open_with_balance(9_007_199_254_740_991).await;

@@ -43,6 +43,7 @@ def read_camt053(path):
         "reversals": [find(entry, "c:RvslInd") == ["true"] for entry in entries],
         "references": ["".join(find(entry, ".//c:Ustrd")) for entry in entries],
         "counterparties": ["".join(find(entry, ".//c:RltdPties//c:Othr/c:Id")) for entry in entries],
+        "batches": ["".join(find(entry, ".//c:Refs/c:MsgId")) for entry in entries],
     }
 
 

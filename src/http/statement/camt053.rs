@@ -94,6 +94,9 @@ fn entry(xml: &mut Xml<'_>, content: &Content, line: &TransactionView) {
     xml.open("NtryDtls");
     xml.open("TxDtls");
     xml.open("Refs");
+    if let Some(batch_id) = line.batch_id {
+        xml.text("MsgId", &batch_id.simple().to_string());
+    }
     xml.text("AcctSvcrRef", &event_id);
     if let Some(transfer_id) = line.transfer_id {
         xml.text("EndToEndId", &transfer_id.simple().to_string());

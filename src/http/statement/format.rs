@@ -86,6 +86,14 @@ impl Format {
         }
     }
 
+    /// Whether the format contains the batches of the commands.
+    pub(super) fn has_batch_ids(self) -> bool {
+        match self {
+            Self::Camt053 => true,
+            Self::Json | Self::Csv | Self::Mt940 | Self::Ofx | Self::Hledger | Self::Html => false,
+        }
+    }
+
     /// The writer of this format.
     pub(super) fn writer(self, content: Content) -> Box<dyn StatementFormat> {
         match self {

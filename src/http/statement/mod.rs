@@ -137,7 +137,7 @@ pub async fn get_statement(
     };
     let currency =
         Currency::from_code(&statement.currency).ok_or_else(|| Problem::from_code(ErrorCode::InternalError))?;
-    let lines = app.read_model.lines(&statement);
+    let lines = app.read_model.lines(&statement, format.has_batch_ids());
     let content = Content {
         statement,
         currency,

@@ -173,5 +173,6 @@ pub(super) fn transaction(decoded: &DecodedEvent, entry: &Entry<'_>, after: RowS
         metadata: details.metadata.cloned().unwrap_or_default(),
         recorded_at: recorded.recorded_at,
         event_id: recorded.id,
+        batch_id: None,
     }
 }

@@ -1,10 +1,10 @@
 //! The statement of an account over a period. Balances and versions are read by one SQL statement; the lines are then read page by
 //! page. A statement can therefore have any length, and a slow client does not occupy a connection.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use sqlx::{query_file_as, types::Json};
+use sqlx::{query, query_file_as, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -64,6 +64,7 @@ pub struct Lines {
     read_model: ReadModel,
     account_id: Uuid,
     balance: RunningBalance,
+    has_batch_ids: bool,
 }
 
 impl ReadModel {
@@ -103,11 +104,12 @@ impl ReadModel {
         .await
     }
 
-    /// The lines of a statement, oldest first.
-    pub fn lines(&self, statement: &Statement) -> Lines {
+    /// The lines of a statement, oldest first. With `has_batch_ids` they have the batches of their commands, which are read from the
+    /// log.
+    pub fn lines(&self, statement: &Statement, has_batch_ids: bool) -> Lines {
         let balance =
             RunningBalance::new(statement.before..statement.last, statement.opening_balance, statement.closing_balance);
-        Lines { read_model: self.clone(), account_id: statement.account_id, balance }
+        Lines { read_model: self.clone(), account_id: statement.account_id, balance, has_batch_ids }
     }
 }
 
@@ -151,7 +153,29 @@ impl Lines {
         )
         .fetch_all(self.read_model.router.primary());
         let rows = with_timeout(Duration::from_millis(QUERY_MS_MAX), rows).await?;
-        Ok(rows.into_iter().map(Columns::view).collect())
+        let mut lines: Vec<TransactionView> = rows.into_iter().map(Columns::view).collect();
+        if self.has_batch_ids {
+            let batch_ids = with_timeout(Duration::from_millis(QUERY_MS_MAX), self.read_batch_ids(&lines)).await?;
+            lines.iter_mut().for_each(|line| line.batch_id = batch_ids.get(&line.version).copied());
+        }
+        Ok(lines)
+    }
+
+    /// The batches of the commands behind these lines, by version.
+    async fn read_batch_ids(&self, lines: &[TransactionView]) -> sqlx::Result<HashMap<i64, Uuid>> {
+        let (Some(first), Some(last)) = (lines.first(), lines.last()) else { return Ok(HashMap::new()) };
+        let rows = query!(
+            r#"SELECT version, (metadata ->> 'batch_id')::uuid AS "batch_id!"
+               FROM event
+               WHERE partition = $1 AND stream_id = $2 AND version BETWEEN $3 AND $4 AND metadata ->> 'batch_id' IS NOT NULL"#,
+            self.read_model.partitions.partition_of(self.account_id),
+            self.account_id,
+            first.version,
+            last.version
+        )
+        .fetch_all(self.read_model.router.primary())
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.version, row.batch_id)).collect())
     }
 }
 

@@ -124,6 +124,9 @@ pub struct TransactionView {
     pub recorded_at: DateTime<Utc>,
     /// The event that moved the money.
     pub event_id: Uuid,
+    /// The batch of the command. Only the lines of a statement that were read with it have it.
+    #[serde(skip)]
+    pub batch_id: Option<Uuid>,
 }
 
 impl TransactionView {
@@ -318,6 +321,7 @@ impl Columns {
             metadata: self.metadata.map(|Json(metadata)| metadata).unwrap_or_default(),
             recorded_at: self.recorded_at,
             event_id: self.event_id,
+            batch_id: None,
         }
     }
 }
