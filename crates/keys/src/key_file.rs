@@ -46,22 +46,24 @@ pub enum KeyFile {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Error {
-    #[error("the key file {path} cannot be read: {source}")]
+    #[error("the key file {path} (PASSBOOK_KEY_FILE) cannot be read: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("the key file {path} cannot be created: {source}")]
+    #[error("the key file {path} (PASSBOOK_KEY_FILE) cannot be created: {source}")]
     NotCreated { path: PathBuf, source: io::Error },
     #[error(
-        "the key file {path} does not exist: create it with `(umask 077; openssl rand -base64 32 > {path})`, or correct \
-         PASSBOOK_KEY_FILE"
+        "the key file {path} (PASSBOOK_KEY_FILE) does not exist: create it with `(umask 077; openssl rand -base64 32 > {path})`, or correct \
+         the setting"
     )]
     Missing { path: PathBuf },
-    #[error("the key file {path} is not a file")]
+    #[error("the key file {path} (PASSBOOK_KEY_FILE) is not a file")]
     NotAFile { path: PathBuf },
-    #[error("the key file {path} is larger than {FILE_BYTES_MAX} bytes")]
+    #[error("the key file {path} (PASSBOOK_KEY_FILE) is larger than {FILE_BYTES_MAX} bytes")]
     TooLarge { path: PathBuf },
-    #[error("other users can read the key file {path} (mode {mode:04o}): run `chmod 600 {path}`")]
+    #[error("other users can read the key file {path} (PASSBOOK_KEY_FILE, mode {mode:04o}): run `chmod 600 {path}`")]
     TooOpen { path: PathBuf, mode: u32 },
-    #[error("the key file {path} {reason}; write one key a line, made with `openssl rand -base64 32`")]
+    #[error(
+        "the key file {path} (PASSBOOK_KEY_FILE) {reason}; write one key a line, made with `openssl rand -base64 32`"
+    )]
     Invalid { path: PathBuf, reason: InvalidKeys },
     #[error(transparent)]
     Storage(#[from] sqlx::Error),
@@ -185,7 +187,7 @@ mod tests {
         let path = folder.path().join("keys");
         write(&path, &WrappingKeys::generate().to_text(), 0o644);
         let error = KeyFile::read(&named(&path)).unwrap_err();
-        assert!(error.to_string().contains("(mode 0644): run `chmod 600"), "{error}");
+        assert!(error.to_string().contains("mode 0644): run `chmod 600"), "{error}");
         for mode in [0o600, 0o400] {
             write(&path, &WrappingKeys::generate().to_text(), 0o600);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
