@@ -88,7 +88,7 @@ impl KeyFile {
 fn read(path: &Path) -> Result<Option<WrappingKeys>, Error> {
     let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
     match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_missing(&error) => return Ok(None),
         // Opening a pipe would wait for its writer.
         Ok(found) if !found.is_file() => return Err(Error::NotAFile { path: path.to_owned() }),
         found => found.map_err(unreadable)?,
@@ -104,6 +104,11 @@ fn read(path: &Path) -> Result<Option<WrappingKeys>, Error> {
         return Err(Error::TooLarge { path: path.to_owned() });
     }
     WrappingKeys::parse(&text).map(Some).map_err(|reason| Error::Invalid { path: path.to_owned(), reason })
+}
+
+/// A folder that is a file has no file, either. It is reported with the data folder.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Whether others than the owner can read or write the file. As for the keys of Postgres, the group may read a file of root: that is how
