@@ -150,6 +150,7 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

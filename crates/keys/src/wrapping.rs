@@ -190,6 +190,7 @@ impl fmt::Debug for WrappingKeys {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
     use super::*;
 
