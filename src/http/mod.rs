@@ -13,6 +13,7 @@ mod connection_timeouts;
 mod console;
 mod currencies;
 mod daily_balances;
+mod documents;
 mod error_code;
 mod error_mapping;
 mod event_stream;
