@@ -53,7 +53,7 @@ fn content(name: &str, headers: &HeaderMap) -> Result<Response, Problem> {
 }
 
 fn create(name: &str) -> Option<StaticContent> {
-    let content_type = content_type(name)?;
+    let content_type = if name.ends_with(".json") { "application/json" } else { content_type(name)? };
     if name == documents::STYLE_NAME {
         return Some(StaticContent::new(content_type, documents::STYLE));
     }

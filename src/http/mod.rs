@@ -48,6 +48,7 @@ mod transfers;
 mod unread_body;
 mod verification;
 
+pub use error_code::{ErrorCode, ErrorSpec};
 pub use extract::{client_ip::TrustedProxies, parameters::calendar_date};
 pub use metrics::serve_metrics;
 pub use rate_limiter::RateLimiter;
