@@ -7,10 +7,12 @@ use crate::{
     steps::{Step, steps},
 };
 
-/// Follows a page. Its bank runs before the first command, unless the page starts it.
+/// Follows a page. Its bank runs before the first command, unless the page starts it. A service with an address of its own is a further
+/// one.
 fn follow(page: &str) {
     let mut text = crate::read(page);
-    if !steps(&text).iter().any(|step| matches!(step, Step::Serve(_))) {
+    let is_bank = |step: &Step| matches!(step, Step::Serve(command) if !command.contains("PASSBOOK_LISTEN="));
+    if !steps(&text).iter().any(is_bank) {
         text = format!("```sh\npassbook serve\n```\n\n{text}");
     }
     let mut reader = Reader::in_folder();
