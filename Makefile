@@ -4,7 +4,7 @@
 PROFILE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help run release test test-partitions test-core test-server chaos fuzz lint bench bench-grow bench-scale replay prepare openapi
+.PHONY: help run release test test-partitions test-core test-server chaos fuzz lint bench bench-grow bench-scale replay prepare openapi reference
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -25,7 +25,7 @@ test: ## Run every test, against a real Postgres (JOBS=1: one suite after the ot
 # The suites of `make test`, the longest first, and the chaos tests beside the API tests, which leave them the most processor time.
 # Two run at a time, because they wait more than they compute.
 SUITES = suite-api suite-chaos suite-cli suite-console suite-partitions suite-benchmarks suite-newest-postgres suite-relay suite-units \
-	suite-readme
+	suite-docs
 JOBS ?= 2
 # Prints the output of a suite when it ends (GNU make 4).
 OUTPUT_SYNC = $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -135,3 +135,6 @@ openapi: ## Rewrite openapi/openapi.json after a change to a route
 	@scripts/install-deps
 	cargo run --quiet -- openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
+
+reference: openapi ## Rewrite the generated pages of docs/ after a change to a route, an event, an error code, a metric or a decision
+	PASSBOOK_WRITE_REFERENCE=yes cargo test --quiet --workspace --test docs -- reference::

@@ -3,6 +3,7 @@
 //! `docs/ARCHITECTURE.md` names the crates in reading order and follows a deposit, a read and a rebuild through them.
 
 pub mod config;
+pub mod documents;
 mod hledger;
 pub mod http;
 pub mod journal;

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 /// The kind of error, as a name that programs compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "`spec` describes each code")]
 pub enum ErrorCode {
     MalformedRequest,
     InvalidAmount,

@@ -13,6 +13,7 @@ mod connection_timeouts;
 mod console;
 mod currencies;
 mod daily_balances;
+mod documents;
 mod error_code;
 mod error_mapping;
 mod event_stream;
@@ -47,6 +48,7 @@ mod transfers;
 mod unread_body;
 mod verification;
 
+pub use error_code::{ErrorCode, ErrorSpec};
 pub use extract::{client_ip::TrustedProxies, parameters::calendar_date};
 pub use metrics::serve_metrics;
 pub use rate_limiter::RateLimiter;

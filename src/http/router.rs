@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    account_status, accounts, batches, books, console, currencies, daily_balances,
+    account_status, accounts, batches, books, console, currencies, daily_balances, documents,
     error_code::ErrorCode,
     event_stream, events,
     extract::client_ip::TrustedProxies,
@@ -98,6 +98,7 @@ pub fn router(app: AppState) -> Router {
     let serve_document = async move |headers: HeaderMap| document.response(&headers);
     console::prepare();
     api.merge(swagger_ui::routes())
+        .merge(documents::routes())
         .route("/openapi.json", get(serve_document))
         .route("/problems/{code}", get(problem_page))
         .route("/", get(console::index))

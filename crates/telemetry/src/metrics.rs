@@ -2,13 +2,13 @@
 //!
 //! Names and units follow <https://prometheus.io/docs/practices/naming/>. Each instance is scraped by itself.
 
-use std::sync::LazyLock;
+use std::{cell::RefCell, sync::LazyLock};
 
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder, core::Collector,
+    Opts, Registry, TextEncoder, core::Collector, proto::{MetricFamily, MetricType},
 };
 
 /// The metrics of this process.
@@ -23,10 +23,24 @@ const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512
 /// The problem codes that `ops/alerts.yml` queries.
 const ALERT_CODES: [&str; 4] = ["internal_error", "outcome_unknown", "overloaded", "storage_unavailable"];
 
+/// A metric as the documentation lists it.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// The name with its prefix.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: String,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+    /// The text of its `# HELP` line.
+    pub help: String,
+}
+
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    descriptions: Vec<Description>,
     /// Time until the head of each response, by `method`, `route` and `status`.
     pub requests: HistogramVec,
     /// Open HTTP connections.
@@ -100,7 +114,7 @@ pub struct Metrics {
 impl Metrics {
     fn register() -> Self {
         let registry = Registry::new();
-        let register = Registrar(&registry);
+        let register = Registrar { registry: &registry, descriptions: RefCell::default() };
         #[cfg(target_os = "linux")]
         registry.register(Box::new(ProcessCollector::for_self())).expect("metric names are unique");
         let metrics = Self {
@@ -209,6 +223,7 @@ impl Metrics {
                 "Age of the oldest event not published to the stream yet.",
                 &["stream"],
             ),
+            descriptions: register.descriptions.into_inner(),
             registry: registry.clone(),
         };
         metrics.init_alert_series();
@@ -244,6 +259,11 @@ impl Metrics {
         }
     }
 
+    /// What each metric of Passbook is, with or without a value.
+    pub fn descriptions(&self) -> &[Description] {
+        &self.descriptions
+    }
+
     /// All metrics in Prometheus's text format 0.0.4.
     pub fn text(&self) -> String {
         // Two requests at once may both add the same lines; the next one does not correct that.
@@ -261,12 +281,23 @@ pub fn phase(phase: &'static str) -> HistogramTimer {
 /// Names and buckets are constants, so a failure here is a bug.
 const VALID: &str = "constant names and buckets are valid";
 
-/// Creates metrics and registers them.
-struct Registrar<'a>(&'a Registry);
+/// Creates metrics, registers and describes them.
+struct Registrar<'a> {
+    registry: &'a Registry,
+    descriptions: RefCell<Vec<Description>>,
+}
 
 impl Registrar<'_> {
     fn add<C: Collector + Clone + 'static>(&self, collector: C) -> C {
-        self.0.register(Box::new(collector.clone())).expect("metric names are unique");
+        self.registry.register(Box::new(collector.clone())).expect("metric names are unique");
+        let kind = collector.collect().first().map_or(MetricType::UNTYPED, MetricFamily::get_field_type);
+        let described = collector.desc().into_iter().map(|described| Description {
+            name: described.fq_name.clone(),
+            kind: format!("{kind:?}").to_lowercase(),
+            labels: described.variable_labels.clone(),
+            help: described.help.clone(),
+        });
+        self.descriptions.borrow_mut().extend(described);
         collector
     }
 

@@ -131,9 +131,9 @@ fn account_of(path: &str) -> Option<&str> {
     Uuid::parse_str(account_id).is_ok().then_some(account_id)
 }
 
-/// Whether the path is that of a file: of the console, of Swagger UI, or the OpenAPI document.
+/// Whether the path is that of a file: of the console, of Swagger UI, of the documentation, or the OpenAPI document.
 fn is_file(path: &str) -> bool {
-    path == "/" || path == "/openapi.json" || path.starts_with("/console/") || path.starts_with("/swagger-ui")
+    matches!(path, "/" | "/openapi.json" | "/docs") || ["/console/", "/docs/", "/swagger-ui"].iter().any(|start| path.starts_with(start))
 }
 
 /// The span of a sampled request, with the attributes of <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>.

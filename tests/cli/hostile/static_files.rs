@@ -10,10 +10,11 @@ const MEMORY_MIB_MAX: u64 = 300;
 const COMPRESSED_REQUESTS: usize = 150;
 const CPU_MAX: Duration = Duration::from_secs(3);
 /// Every route that needs no token.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 13] = [
     "/",
     "/console/main.js",
     "/console/currencies.json",
+    "/docs/operations.html",
     "/livez",
     "/nowhere",
     "/openapi.json",
