@@ -26,16 +26,28 @@ ENV SQLX_OFFLINE=true
 ARG PASSBOOK_BUILD_COMMIT=
 RUN cargo build --release --locked --package passbook --bin passbook
 
+# The runtime has the programs of Postgres, because without PASSBOOK_DATABASE_URL Passbook starts a Postgres of its own. Its package
+# must not create a cluster.
 FROM debian:bookworm-slim
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates curl \
+RUN mkdir -p /etc/postgresql-common/createcluster.d \
+    && echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/passbook.conf \
+    && apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates curl postgresql tini \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --no-create-home passbook
+    && groupadd --system --gid 10001 passbook \
+    && useradd --system --uid 10001 --gid 10001 --no-create-home passbook \
+    && install --directory --owner=passbook --group=passbook --mode=0700 /var/lib/passbook
 COPY --from=build /build/target/release/passbook /usr/local/bin/passbook
-USER passbook
-# On an address other than loopback the service requires the setting PASSBOOK_AUTH.
-ENV PASSBOOK_LISTEN=0.0.0.0:8080 PASSBOOK_LOG_FORMAT=json
+COPY --chmod=0755 ops/image/entrypoint /usr/local/bin/passbook-entrypoint
+USER 10001:10001
+# The data of the embedded Postgres. A volume outlives the container.
+VOLUME /var/lib/passbook
+# On an address other than loopback the service requires a setting of access control; see ops/image/entrypoint.
+ENV PASSBOOK_LISTEN=0.0.0.0:8080 PASSBOOK_DATA_DIR=/var/lib/passbook
 EXPOSE 8080
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8080/readyz"]
-ENTRYPOINT ["passbook"]
+# Time for the requests in progress and for the shutdown of Postgres: docker stop --time 60.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s CMD ["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8080/readyz"]
+# tini collects the processes that a crashed Postgres leaves behind.
+ENTRYPOINT ["tini", "--", "passbook-entrypoint"]
 CMD ["serve"]
