@@ -2,7 +2,9 @@
 
 mod export;
 mod import;
+mod log_key;
 mod progress;
+mod verify;
 
 use std::{env, io::Write, process::ExitCode, time::Duration};
 
@@ -10,11 +12,10 @@ use clap::CommandFactory;
 use nix::sys::resource::{Resource, setrlimit};
 use passbook::config::{
     self, Cli, Completions, Config, DatabaseArgs, Doctor, Export, Migrate, Rebuild, Relay, RelayNats, Subcommands,
-    Token, Verify,
+    Token,
 };
 use passbook::http;
 use passbook::service::{self, Service};
-use passbook_audit::verification::{self, InvalidPinnedHead, PinnedHead};
 use passbook_auth::development;
 use passbook_database::{self as database, Database};
 use passbook_event_store::Partitions;
@@ -52,7 +53,7 @@ async fn main() -> ExitCode {
     let outcome = match subcommand {
         Subcommands::Serve(config) => serve(config).await,
         Subcommands::Migrate(config) => migrate(config).await,
-        Subcommands::Verify(wanted) => verify(wanted).await,
+        Subcommands::Verify(wanted) => verify::run(wanted).await,
         Subcommands::Doctor(wanted) => doctor(wanted).await,
         Subcommands::Rebuild(wanted) => rebuild(wanted).await,
         Subcommands::Copy(wanted) => copy(wanted).await,
@@ -61,6 +62,7 @@ async fn main() -> ExitCode {
         Subcommands::Import(wanted) => return import::run(wanted).await,
         Subcommands::Export(Export::Journal(wanted)) => export::journal(wanted).await,
         Subcommands::Relay(Relay::Nats(wanted)) => relay(*wanted).await,
+        Subcommands::RotateLogKey(wanted) => log_key::rotate(wanted).await,
         Subcommands::Completions(wanted) => completions(wanted),
         Subcommands::Openapi => print(&http::openapi_json()),
     };
@@ -132,36 +134,6 @@ async fn migrate(wanted: Migrate) -> Result<(), String> {
     }
     database.close().await;
     migrated.map_err(|error| error.to_string())
-}
-
-async fn verify(wanted: Verify) -> Result<(), String> {
-    let Verify { expect_head, json, database, log } = wanted;
-    let pinned_heads = expect_head.iter().flat_map(|list| list.split(',')).map(str::parse).collect();
-    let pinned_heads: Vec<PinnedHead> =
-        Result::map_err(pinned_heads, |error: InvalidPinnedHead| format!("--expect-head: {error}"))?;
-    let _telemetry = telemetry::start(&log.settings())?;
-    let database = Database::open_existing(&database.settings()).await.map_err(|error| error.to_string())?;
-    let outcome = verify_log(&database, &pinned_heads, json).await;
-    database.close().await;
-    outcome
-}
-
-async fn verify_log(database: &Database, pinned_heads: &[PinnedHead], json: bool) -> Result<(), String> {
-    database.check_schema().await.map_err(|error| error.to_string())?;
-    let partitions = service::partitions_of(database).await.map_err(|error| error.to_string())?;
-    let progress = Progress::of("verifying");
-    let outcome =
-        verification::verify(&database.auditor(), partitions, pinned_heads, |read, of| progress.show(read, of)).await;
-    progress.end();
-    match (outcome, json) {
-        (Ok(report), false) => print(&format!("{report}\n")),
-        (Ok(report), true) => print(&report.to_json()),
-        (Err(verification::Error::Inconsistent(finding)), true) => {
-            print(&finding.to_json())?;
-            Err("the log is inconsistent".to_owned())
-        }
-        (Err(error), _) => Err(error.to_string()),
-    }
 }
 
 async fn doctor(wanted: Doctor) -> Result<(), String> {

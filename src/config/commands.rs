@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use chrono::NaiveDate;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
+use passbook_checkpoint::VerifierKey;
 use secrecy::SecretString;
 
-use super::{ClockArgs, Config, DataDirArgs, DatabaseArgs, LogArgs, PartitionArgs, ProviderArgs};
+use super::{ClockArgs, Config, DataDirArgs, DatabaseArgs, KeyArgs, LogArgs, PartitionArgs, ProviderArgs};
 use crate::{http::calendar_date, journal::JournalFormat};
 
 const TRY_SERVE: &str = "\
@@ -64,8 +65,8 @@ pub enum Subcommands {
     /// events, and the sum of all balances with all deposits and withdrawals. On the first mismatch it prints the position and
     /// exits with code 1.
     ///
-    /// A database superuser can rewrite the whole log with matching hashes. To detect that, save a position and its hash
-    /// (`GET /v1/log/head`) and pass them later with --expect-head.
+    /// A database superuser can rewrite the whole log with matching hashes. To detect that, keep checkpoints (`GET
+    /// /v1/log/checkpoint`) outside the database and pass them later with --checkpoint, together with the key of the log.
     Verify(Verify),
     /// Check the database, its server and its settings.
     ///
@@ -114,6 +115,11 @@ pub enum Subcommands {
     /// Publish the log to other services.
     #[command(subcommand)]
     Relay(Relay),
+    /// Replace the key that signs checkpoints of the log.
+    ///
+    /// Every instance signs with the new key at once. The private part of the former key is deleted; its public part stays in `GET
+    /// /v1/log/keys`, so that old checkpoints can be verified. Prints the new public key.
+    RotateLogKey(RotateLogKey),
     /// Print the completions of a shell.
     ///
     /// For example: `passbook completions bash > /etc/bash_completion.d/passbook`.
@@ -153,6 +159,16 @@ pub struct Verify {
     #[arg(long, alias = "witness", value_name = "HEAD")]
     pub expect_head: Option<String>,
 
+    /// A checkpoint of the log that was kept: the file of a signed note. Fails if the log does not contain it. The option can be
+    /// repeated; the log must then contain each of them.
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    pub checkpoints: Vec<PathBuf>,
+
+    /// The public key that signed the checkpoints, as `GET /v1/log/keys` shows it and as it was kept outside the database. The option
+    /// can be repeated after a replacement of the key. Without it, the keys that the database lists are trusted.
+    #[arg(long = "log-key", value_name = "KEY", requires = "checkpoints")]
+    pub log_keys: Vec<VerifierKey>,
+
     /// Print the result as one JSON object on standard output.
     #[arg(long)]
     pub json: bool,
@@ -160,6 +176,22 @@ pub struct Verify {
     /// The database of the log.
     #[command(flatten)]
     pub database: DatabaseArgs,
+
+    /// The log lines.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The options of `rotate-log-key`.
+#[derive(Args, Clone, Debug)]
+pub struct RotateLogKey {
+    /// The database of the log.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    /// The key file.
+    #[command(flatten)]
+    pub keys: KeyArgs,
 
     /// The log lines.
     #[command(flatten)]
@@ -208,6 +240,11 @@ pub struct ExportJournal {
 /// Parses a day such as `2026-01-31`, as the API does.
 fn day(text: &str) -> Result<NaiveDate, String> {
     calendar_date(text).ok_or_else(|| "it must be a day in UTC such as 2026-01-31".to_owned())
+}
+
+/// Parses `true` or `false`. `clap` would list them as possible values without any help.
+fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "it must be true or false".to_owned())
 }
 
 /// The options of `doctor`.
@@ -261,6 +298,10 @@ pub struct RelayNats {
     #[arg(long, env = "PASSBOOK_RELAY_LISTEN")]
     pub relay_listen: Option<SocketAddr>,
 
+    /// Whether a checkpoint of the log is published every minute, `true` or `false`. It needs the key file.
+    #[arg(long, env = "PASSBOOK_RELAY_CHECKPOINTS", default_value = "false", action = ArgAction::Set, value_parser = boolean)]
+    pub relay_checkpoints: bool,
+
     /// Create a missing stream again, and publish again the events that a truncated stream lacks.
     #[arg(long)]
     pub refill: bool,
@@ -268,6 +309,10 @@ pub struct RelayNats {
     /// The database of the log.
     #[command(flatten)]
     pub database: DatabaseArgs,
+
+    /// The key file.
+    #[command(flatten)]
+    pub keys: KeyArgs,
 
     /// The log lines.
     #[command(flatten)]

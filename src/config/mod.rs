@@ -17,8 +17,8 @@ use secrecy::SecretString;
 
 pub use command_line::{parse, unknown_variables};
 pub use commands::{
-    Cli, Completions, Copy, Doctor, Export, ExportJournal, Import, Migrate, Rebuild, Relay, RelayNats, Subcommands,
-    Token, Verify,
+    Cli, Completions, Copy, Doctor, Export, ExportJournal, Import, Migrate, Rebuild, Relay, RelayNats, RotateLogKey,
+    Subcommands, Token, Verify,
 };
 pub use groups::{ClockArgs, DataDirArgs, DatabaseArgs, KeyArgs, LogArgs, LogFormat, PartitionArgs, ProviderArgs};
 

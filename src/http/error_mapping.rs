@@ -6,6 +6,7 @@ use super::{
 };
 use passbook_audit as audit;
 use passbook_bank::{self as bank, Refusal};
+use passbook_checkpoint as checkpoint;
 use passbook_domain::Rejection;
 use passbook_event_store::{StorageFailure, log_query_if_unreachable, sqlstate};
 use passbook_read_model as read_model;
@@ -113,6 +114,26 @@ impl From<audit::Error> for Problem {
             audit::Error::Storage(error) => {
                 let is_logged = log_query_if_unreachable(&error);
                 query_failed(StorageFailure::of(&error), &sqlstate(&error), &error, is_logged)
+            }
+        }
+    }
+}
+
+impl From<checkpoint::Error> for Problem {
+    fn from(error: checkpoint::Error) -> Self {
+        use checkpoint::Error;
+        match error {
+            Error::Storage(error) => {
+                let is_logged = log_query_if_unreachable(&error);
+                query_failed(StorageFailure::of(&error), &sqlstate(&error), &error, is_logged)
+            }
+            Error::NoWrappingKeys(_)
+            | Error::Sealed(_)
+            | Error::NoSigningKey
+            | Error::Mismatch
+            | Error::ReplacedMeanwhile => {
+                tracing::error!(%error, "checkpoint cannot be signed");
+                storage_unavailable("The service has no key to sign with, which an operator must restore.")
             }
         }
     }

@@ -7,6 +7,7 @@ mod account_status;
 mod accounts;
 mod batches;
 mod books;
+mod checkpoints;
 mod commands;
 mod connection;
 mod connection_timeouts;

@@ -15,7 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    account_status, accounts, batches, books, console, currencies, daily_balances, documents,
+    account_status, accounts, batches, books, checkpoints, console, currencies, daily_balances, documents,
     error_code::ErrorCode,
     event_stream, events,
     extract::client_ip::TrustedProxies,
@@ -77,6 +77,8 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(event_stream::stream_events))
         .routes(routes!(verification::verify_account))
         .routes(routes!(verification::get_log_head))
+        .routes(routes!(checkpoints::get_log_checkpoint))
+        .routes(routes!(checkpoints::list_log_keys))
         // Service
         .routes(routes!(health::get_liveness))
         .routes(routes!(health::get_readiness))

@@ -8,6 +8,7 @@ use super::{extract::client_ip::TrustedProxies, rate_limiter::RateLimiter, sign_
 use passbook_audit::{Audit, feed::Feed};
 use passbook_auth::Access;
 use passbook_bank::Bank;
+use passbook_checkpoint::Checkpoints;
 use passbook_keys::Keys;
 use passbook_read_model::ReadModel;
 
@@ -21,6 +22,8 @@ pub struct Services {
     pub audit: Audit,
     /// Reads and streams the events of the log.
     pub feed: Feed,
+    /// Signs checkpoints of the log.
+    pub checkpoints: Checkpoints,
     /// The keys that seal stored secrets.
     pub keys: Keys,
     /// How callers are authenticated.

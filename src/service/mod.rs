@@ -29,6 +29,7 @@ use crate::http;
 use passbook_audit::{Audit, EventReader, feed::Feed};
 use passbook_auth::{self as auth, Access};
 use passbook_bank::{self as bank, Bank, HoldExpiry, KeyDeletion};
+use passbook_checkpoint::Checkpoints;
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, import, log, partition_count};
 use passbook_keys::{self as wrapping, KeyFile};
@@ -36,6 +37,7 @@ use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel,
 use passbook_telemetry::supervision;
 
 pub use doctor::examine;
+pub use keys::wrapping_keys;
 pub use relay::run_relay;
 pub use task_group::TaskEnded;
 
@@ -197,6 +199,7 @@ async fn start_tasks(
     database.ensure_schema().await?;
     let partitions = ensure_partitions(config, database).await?;
     let keys = keys::agree(key_file, database).await?;
+    keys::prepare_log_key(&keys, database).await?;
     if let Err(error) = read_model::register(&database.projector(), partitions).await {
         tracing::warn!(%error, "views could not be registered; the projector retries");
     }
@@ -216,7 +219,9 @@ async fn start_tasks(
     projections.spawn("rebuilder", rebuilder.run(projections.token()));
 
     let followed = database.feed().confirmed(0..partitions.count());
-    let reader = EventReader::new(database.log_pages(partitions), followed.clone(), partitions);
+    let pages = database.log_pages(partitions);
+    let checkpoints = Checkpoints::new(pages.clone(), partitions, keys.clone());
+    let reader = EventReader::new(pages, followed.clone(), partitions);
     let new_events = appended.iter().map(|appended| appended.subscribe()).collect();
     let feed = Feed::new(reader, followed, new_events, http_tasks.token());
 
@@ -246,6 +251,7 @@ async fn start_tasks(
         read_model,
         audit: Audit::new(queries, partitions),
         feed,
+        checkpoints,
         keys,
         access,
         sign_in: access::sign_in(config)?,

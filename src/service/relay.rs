@@ -6,14 +6,16 @@ use sqlx::PgConnection;
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::RelayNats;
+use crate::config::{DatabaseArgs, KeyArgs, RelayNats};
 use crate::http;
+use passbook_checkpoint::Checkpoints;
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, import, partition_count};
+use passbook_keys::Keys;
 use passbook_relay as relay;
 use passbook_telemetry::supervision;
 
-use super::TaskEnded;
+use super::{Error, TaskEnded, keys};
 
 /// The pause between two attempts to find the log.
 const LOG_RETRY_MS: u64 = 500;
@@ -56,8 +58,31 @@ async fn publish(command: RelayNats, shutdown: CancellationToken) -> Result<(), 
         stream: command.relay_stream,
         refill: command.refill,
     };
-    let outcome = relay::run(settings, partitions?, &database.relay(), shutdown).await;
+    let partitions = partitions?;
+    let checkpoints = match command.relay_checkpoints {
+        true => {
+            let keys = wrapping_keys(&database, &command.database, &command.keys);
+            let Some(keys) = shutdown.run_until_cancelled(keys).await else { return Ok(()) };
+            Some(Checkpoints::new(database.log_pages(partitions), partitions, keys?))
+        }
+        false => None,
+    };
+    let outcome = relay::run(settings, partitions, &database.relay(), checkpoints, shutdown).await;
     outcome.map_err(|error| error.to_string())
+}
+
+/// The wrapping keys, which checkpoints need. Waits for a database that cannot be reached.
+async fn wrapping_keys(database: &Database, settings: &DatabaseArgs, keys: &KeyArgs) -> Result<Keys, String> {
+    loop {
+        match keys::wrapping_keys(database, settings, keys).await {
+            Ok(keys) => {
+                keys.get().map_err(|reason| format!("PASSBOOK_RELAY_CHECKPOINTS needs the key file: {reason}"))?;
+                return Ok(keys);
+            }
+            Err(Error::Database(error)) if error.is_outage() => sleep(Duration::from_millis(LOG_RETRY_MS)).await,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 /// Waits until the database contains a complete log. Returns its number of partitions.

@@ -92,6 +92,8 @@ const TABLE: &[Row] = &[
     row("get /v1/events/stream", "audit:read", 200, Others::Same),
     row("get /v1/accounts/{account_id}/verification", "audit:read", 200, Others::Same),
     row("get /v1/log/head", "audit:read", 200, Others::Same),
+    row("get /v1/log/checkpoint", "audit:read", 200, Others::Same),
+    row("get /v1/log/keys", "audit:read", 200, Others::Same),
     row("get /metrics", "operations", 200, Others::Same),
     row("get /v1/currencies", ANY_SCOPE, 200, Others::Same),
     open("get /livez"),

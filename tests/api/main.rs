@@ -20,6 +20,7 @@ mod batch_races;
 mod batch_stream;
 mod batch_tampering;
 mod books_history;
+mod checkpoints;
 mod citus;
 mod commands;
 mod cross_site_requests;

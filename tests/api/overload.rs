@@ -7,6 +7,7 @@ use passbook::http::{AppState, Services, TrustedProxies, serve};
 use passbook_audit::{Audit, EventReader, feed::Feed};
 use passbook_auth::Access;
 use passbook_bank::{AccountAccess, Bank, CommandContext, Error, QUEUE_COMMANDS_MAX, Settings};
+use passbook_checkpoint::Checkpoints;
 use passbook_database::Database;
 use passbook_domain::{AccountCommand, Amount, Command, Metadata, command::Movement};
 use passbook_keys::{Keys, Unavailable};
@@ -76,7 +77,8 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         read_model,
         audit,
         feed,
-        keys: Keys::Unavailable(Unavailable::NotNamed { is_recorded: false }),
+        checkpoints: Checkpoints::new(database.log_pages(partitions), partitions, keys()),
+        keys: keys(),
         access: Access::Off,
         sign_in: None,
         rate_limiter: None,
@@ -87,6 +89,10 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
     };
     let server = tokio::spawn(serve(listener, AppState::new(services), shutdown));
     (server, ApiClient::new(passbook_testkit::http_client().build().unwrap(), url), bank)
+}
+
+fn keys() -> Keys {
+    Keys::Unavailable(Unavailable::NotNamed { is_recorded: false })
 }
 
 /// Sends a deposit to the bank without HTTP.

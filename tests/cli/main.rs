@@ -3,6 +3,7 @@
 
 mod access_control;
 mod balancer_without_server;
+mod checkpoints;
 mod copy;
 mod crash_recovery;
 mod doctor;

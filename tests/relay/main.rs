@@ -4,6 +4,7 @@
 //! `PASSBOOK_RELAY_ROUNDS` sets the number of crash rounds, `PASSBOOK_RELAY_SEED` repeats a run.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod checkpoints;
 mod crash;
 mod fatal_errors;
 mod nats_operator;

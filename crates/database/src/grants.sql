@@ -39,7 +39,8 @@ GRANT EXECUTE ON FUNCTION delete_old_keys TO passbook_service;
 GRANT SELECT ON _sqlx_migrations TO passbook_service;
 GRANT SELECT, INSERT ON event, idempotency_key, reversal TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON log_head TO passbook_service;
-GRANT SELECT, INSERT ON log_layout, wrapping_key TO passbook_service;
+GRANT SELECT, INSERT ON log_layout, wrapping_key, log_identity TO passbook_service;
+GRANT SELECT, INSERT, UPDATE ON log_key TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON copy_progress TO passbook_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON snapshot, projection TO passbook_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON account_view, account_transaction, reversed_movement, account_hold, held_total,

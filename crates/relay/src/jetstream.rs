@@ -20,6 +20,7 @@ use super::{
     message,
     settings::{Servers, Settings},
 };
+use passbook_checkpoint::Checkpoint;
 use passbook_event_store::EventWithHash;
 
 /// The time limit of a connection attempt, including the login.
@@ -33,6 +34,11 @@ const DUPLICATE_WINDOW_MS: u64 = 120_000;
 /// The error codes of an account or a server that is out of space. They can occur below the stream's own limits.
 const OUT_OF_SPACE: [ErrorCode; 3] =
     [ErrorCode::ACCOUNT_RESOURCES_EXCEEDED, ErrorCode::INSUFFICIENT_RESOURCES, ErrorCode::STORAGE_RESOURCES_EXCEEDED];
+
+/// The beginning of the subjects of checkpoints; the id of the log follows. Streams of events do not accept it.
+const CHECKPOINT_SUBJECT: &str = "passbook-checkpoint";
+/// The media type of a signed note.
+const CHECKPOINT_TYPE: &str = "text/plain; charset=utf-8";
 
 /// A connection to the server, and the name of the partition's stream there.
 pub(super) struct JetStream {
@@ -181,6 +187,38 @@ impl JetStream {
                 _ => Err(AttemptError::outage("cannot create the stream", error)),
             },
         }
+    }
+
+    /// Creates the stream of checkpoints, with file storage and without limits, if it does not exist.
+    pub(super) async fn ensure_checkpoints(&self) -> Result<(), AttemptError> {
+        let found = self.context.get_or_create_stream(Config {
+            name: self.name.clone(),
+            description: Some("Checkpoints of the log of Passbook: a signed note in each message".to_owned()),
+            subjects: vec![format!("{CHECKPOINT_SUBJECT}.>")],
+            storage: StorageType::File,
+            ..Config::default()
+        });
+        match found.await.map(drop) {
+            Ok(()) => Ok(()),
+            Err(error) => match error.kind() {
+                CreateStreamErrorKind::JetStream(refusal) if refusal.code() < 500 => {
+                    Err(FatalError::CreationRefused { stream: self.name.clone(), reason: refusal.to_string() }.into())
+                }
+                _ => Err(AttemptError::outage("cannot create the stream", error)),
+            },
+        }
+    }
+
+    /// Publishes a checkpoint, and waits until the stream has it.
+    pub(super) async fn publish_checkpoint(&self, checkpoint: &Checkpoint, note: String) -> Result<(), AttemptError> {
+        let subject = format!("{CHECKPOINT_SUBJECT}.{}", checkpoint.log_id);
+        let mut headers = HeaderMap::new();
+        // Another stream may accept all subjects, and its message n must stay the event at position n.
+        headers.insert(header::NATS_EXPECTED_STREAM, self.name.as_str());
+        headers.insert("Content-Type", CHECKPOINT_TYPE);
+        let failed = |error| AttemptError::outage("cannot publish a checkpoint", error);
+        let sent = self.context.publish_with_headers(subject, headers, note.into()).await.map_err(failed)?;
+        sent.await.map(drop).map_err(failed)
     }
 
     /// Subscribes to the replies to messages that are published from now on.

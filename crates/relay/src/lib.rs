@@ -10,6 +10,7 @@ mod error;
 mod in_flight;
 mod jetstream;
 mod lag;
+mod log_checkpoints;
 mod log_reader;
 mod message;
 mod outage;
@@ -20,13 +21,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::publisher::Publisher;
+use passbook_checkpoint::Checkpoints;
 use passbook_event_store::{Partitions, PrimaryConnector};
 
 pub use error::FatalError;
 pub use log_reader::HistoryMismatch;
 pub use settings::Settings;
 
-/// Publishes all partitions until `shutdown` is cancelled. Each partition has its own connections.
+/// Publishes all partitions until `shutdown` is cancelled, and checkpoints if they are wanted. Each partition has its own connections.
 ///
 /// Outages of NATS and of the database are retried without limit.
 ///
@@ -36,10 +38,14 @@ pub async fn run(
     settings: Settings,
     partitions: Partitions,
     database: &PrimaryConnector,
+    checkpoints: Option<Checkpoints>,
     shutdown: CancellationToken,
 ) -> Result<(), FatalError> {
     settings.validate()?;
     let mut publishers = JoinSet::new();
+    if let Some(checkpoints) = checkpoints {
+        publishers.spawn(log_checkpoints::publish(settings.clone(), checkpoints, shutdown.clone()));
+    }
     for partition in partitions.all() {
         let publisher = Publisher::new(settings.clone(), partition, database.clone(), shutdown.clone());
         publishers.spawn(publisher.run());

@@ -92,7 +92,7 @@ fn codes_of(operation_id: &str) -> &'static [&'static [ErrorCode]] {
         "getOverview" | "getTrialBalance" | "listProjections" => &[VIEW],
         "rebuildProjection" => &[LOG, &[NotFound, RebuildRunning]],
         "listAccountEvents" | "verifyAccount" => &[LOG, &[AccountNotFound]],
-        "listEvents" | "streamEvents" | "getLogHead" => &[LOG],
+        "listEvents" | "streamEvents" | "getLogHead" | "getLogCheckpoint" | "listLogKeys" => &[LOG],
         "getReadiness" => &[VIEW, &[ClockSkewed]],
         "getLiveness" | "getMetrics" | "listCurrencies" => &[&[]],
         _ => &[],

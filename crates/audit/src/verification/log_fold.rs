@@ -1,7 +1,10 @@
 //! Folds the events of a partition in memory, and checks each event: its position, time, hash, version and effect on the
-//! account. It also compares snapshots and the pinned head when it reaches their events.
+//! account. It also compares snapshots and the pinned heads when it reaches their events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -31,8 +34,8 @@ pub(super) struct LogFold {
     /// Snapshots whose version was not reached yet, by stream.
     snapshots: HashMap<Uuid, RecordedSnapshot>,
     snapshots_compared: u64,
-    /// The pinned head, until its position is reached.
-    pinned_head: Option<PinnedHead>,
+    /// The pinned heads whose positions are not reached yet, the next one last.
+    pinned_heads: Vec<PinnedHead>,
     holds: HoldArithmetic,
     /// The hold that the last event placed, captured or voided.
     hold: Option<HoldReceipt>,
@@ -51,8 +54,9 @@ impl LogFold {
         partitions: Partitions,
         partition: i16,
         snapshots: Vec<RecordedSnapshot>,
-        pinned_head: Option<PinnedHead>,
+        mut pinned_heads: Vec<PinnedHead>,
     ) -> Self {
+        pinned_heads.sort_by_key(|pinned| Reverse(pinned.position));
         Self {
             partitions,
             partition,
@@ -63,7 +67,7 @@ impl LogFold {
             money: BTreeMap::new(),
             snapshots: snapshots.into_iter().map(|snapshot| (snapshot.stream_id, snapshot)).collect(),
             snapshots_compared: 0,
-            pinned_head,
+            pinned_heads,
             holds: HoldArithmetic::default(),
             hold: None,
             preceding: Preceding::default(),
@@ -123,10 +127,11 @@ impl LogFold {
         self.check_link(recorded, &checked.hashes.recorded, &hash)?;
         self.evolve(place, recorded, event).map_err(finding)?;
         self.compare_snapshot(recorded).map_err(finding)?;
-        if let Some(pinned) = self.pinned_head.take_if(|pinned| pinned.position == position)
-            && !pinned.matches(&hash)
-        {
-            return Err(finding("the event's hash differs from the expected head: the log was rewritten".to_owned()));
+        while let Some(pinned) = self.pinned_heads.pop_if(|pinned| pinned.position == position) {
+            if !pinned.matches(&hash) {
+                let source = pinned.source();
+                return Err(finding(format!("the event's hash differs from {source}: the log was rewritten")));
+            }
         }
         self.preceding.advance(recorded);
         (self.position, self.hash, self.recorded_at) = (position, hash, recorded.recorded_at);
@@ -193,7 +198,7 @@ impl LogFold {
         Ok(())
     }
 
-    /// Checks that the events end at `head`, and that the pinned head and all snapshots were reached.
+    /// Checks that the events end at `head`, and that all pinned heads and snapshots were reached.
     pub(super) fn finish(&mut self, head: &Head) -> Result<(), Finding> {
         let fail = |position, message| Err(self.finding(position, message));
         let last = self.position;
@@ -212,8 +217,9 @@ impl LogFold {
             // A read of a moment, and a key without events, raise the head's time above that of the last event.
             return fail(last, "the hash of the head is not that of the last event, or its time is earlier".to_owned());
         }
-        if let Some(pinned) = &self.pinned_head {
-            return fail(last + 1, format!("the log ends before the expected head at position {}", pinned.position));
+        if let Some(pinned) = self.pinned_heads.last() {
+            let (source, position) = (pinned.source(), pinned.position);
+            return fail(last + 1, format!("the log ends before {source} at position {position}"));
         }
         if let Some(snapshot) = self.snapshots.values().next() {
             let (account_id, version) = (snapshot.stream_id, snapshot.version);

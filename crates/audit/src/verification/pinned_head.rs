@@ -1,6 +1,6 @@
 //! A head of the log that an auditor saved outside the database. A log that was rewritten later has another hash there.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
 use passbook_event_store::{Hash, partition_number};
 
@@ -15,6 +15,8 @@ pub struct PinnedHead {
     /// The position in it.
     pub position: i64,
     digits: String,
+    /// Where the head was saved, for messages; `None` for one that the command line names.
+    source: Option<Arc<str>>,
 }
 
 /// A text is not a pinned head.
@@ -26,6 +28,16 @@ pub struct PinnedHead {
 pub struct InvalidPinnedHead;
 
 impl PinnedHead {
+    /// A head with its whole hash. `source` names where it was saved.
+    pub fn new(partition: i16, position: i64, hash: &Hash, source: Arc<str>) -> Self {
+        Self { partition, position, digits: hex::encode(hash), source: Some(source) }
+    }
+
+    /// Where the head was saved, for messages.
+    pub(super) fn source(&self) -> &str {
+        self.source.as_deref().unwrap_or("the expected head")
+    }
+
     /// Whether `hash` is the saved hash.
     pub(super) fn matches(&self, hash: &Hash) -> bool {
         hex::encode(hash).starts_with(&self.digits)
@@ -42,7 +54,7 @@ impl FromStr for PinnedHead {
         let position = position.parse().ok().filter(|position| *position > 0).ok_or(InvalidPinnedHead)?;
         let is_hexadecimal = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         match is_hexadecimal && (DIGITS_MIN..=2 * size_of::<Hash>()).contains(&digits.len()) {
-            true => Ok(Self { partition, position, digits: digits.to_ascii_lowercase() }),
+            true => Ok(Self { partition, position, digits: digits.to_ascii_lowercase(), source: None }),
             false => Err(InvalidPinnedHead),
         }
     }

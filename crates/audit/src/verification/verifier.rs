@@ -53,8 +53,8 @@ pub async fn verify(
         progress: |read| progress(read, events),
     };
     for (partition, head) in partitions.all().zip(&heads) {
-        let pinned_head = pinned_heads.iter().find(|pinned| pinned.partition == partition);
-        verifier.verify_partition(&mut snapshot, partition, head, pinned_head.cloned()).await?;
+        let pinned = pinned_heads.iter().filter(|pinned| pinned.partition == partition).cloned();
+        verifier.verify_partition(&mut snapshot, partition, head, pinned.collect()).await?;
         verifier.report.partitions.push(LogHead::new(partitions, partition, head));
     }
     let Verifier { transfers, foreign_receipts, mut report, .. } = verifier;
@@ -113,10 +113,10 @@ impl<P: Fn(i64)> Verifier<P> {
         snapshot: &mut Snapshot,
         partition: i16,
         head: &Head,
-        pinned_head: Option<PinnedHead>,
+        pinned_heads: Vec<PinnedHead>,
     ) -> Result<(), Error> {
         let snapshots = scan::snapshots(&mut snapshot.lookups, partition, STATE_VERSION).await?;
-        let mut fold = LogFold::new(self.partitions, partition, snapshots, pinned_head);
+        let mut fold = LogFold::new(self.partitions, partition, snapshots, pinned_heads);
         let view_checks = ViewChecks::start(snapshot, partition).await?;
         let events = CheckedEvents::read(snapshot.join().await?, partition);
         let Snapshot { keys, lookups, .. } = snapshot;
