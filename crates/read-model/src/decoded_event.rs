@@ -3,7 +3,7 @@
 
 use sqlx::{PgConnection, Result};
 
-use passbook_domain::{DecodeError, Event};
+use passbook_domain::{Aggregate, DecodeError, Event, EventType};
 use passbook_event_store::{RecordedEvent, StreamVersion, reader};
 
 /// Limit of events per transaction of the live views. A row that changes often within a batch is written once.
@@ -24,6 +24,14 @@ pub struct DecodedEvent {
     pub event: Event,
     /// The place of the account in an [`AccountTable`](crate::AccountTable), which spares others the look-up; `None` if it is unknown.
     pub place: Option<u32>,
+}
+
+/// Consecutive events of a partition. Those of other aggregates than accounts change no view, and are left out.
+#[derive(Debug, Default)]
+pub(crate) struct DecodedBatch {
+    pub(crate) events: Vec<DecodedEvent>,
+    /// The number of events in the log, with those that are left out.
+    pub(crate) count: i64,
 }
 
 impl TryFrom<RecordedEvent> for DecodedEvent {
@@ -49,18 +57,19 @@ pub(crate) async fn read_batch(
     partition: i16,
     position: i64,
     limit: i64,
-) -> Result<Vec<DecodedEvent>> {
-    let (mut batch, mut bytes) = (Vec::new(), 0);
+) -> Result<DecodedBatch> {
+    let (mut batch, mut bytes) = (DecodedBatch::default(), 0);
     // Read and decoded in parts, so that the texts of the whole batch are not in memory at once.
-    while (batch.len() as i64) < limit {
-        let (after, part) = (position + batch.len() as i64, (limit - batch.len() as i64).min(BATCH_EVENTS_MAX));
+    while batch.count < limit {
+        let (after, part) = (position + batch.count, (limit - batch.count).min(BATCH_EVENTS_MAX));
         let events = reader::events_after(connection, partition, after, part).await?;
         bytes += events.iter().map(|event| event.data.len()).sum::<usize>();
-        let events = decode(after, events)?;
-        let is_last = (events.len() as i64) < part;
-        match batch.is_empty() {
-            true => batch = events,
-            false => batch.extend(events),
+        let read = decode(after, events)?;
+        let is_last = read.count < part;
+        batch.count += read.count;
+        match batch.events.is_empty() {
+            true => batch.events = read.events,
+            false => batch.events.extend(read.events),
         }
         if is_last || bytes > BATCH_BYTES_MAX {
             break;
@@ -75,19 +84,24 @@ pub(crate) async fn read_locked_batch(
     connection: &mut PgConnection,
     partition: i16,
     position: i64,
-) -> Result<Vec<DecodedEvent>> {
+) -> Result<DecodedBatch> {
     decode(position, reader::locked_events_after(connection, partition, position).await?)
 }
 
 /// Decodes the events after `position`, which must have no gaps.
-pub(crate) fn decode(position: i64, events: Vec<RecordedEvent>) -> Result<Vec<DecodedEvent>> {
-    (position + 1..)
-        .zip(events)
-        .map(|(expected, recorded)| match recorded.position == expected {
-            true => recorded.try_into(),
-            false => Err(cannot_apply(format!("the log has no event at position {expected}"))),
-        })
-        .collect()
+pub(crate) fn decode(position: i64, events: Vec<RecordedEvent>) -> Result<DecodedBatch> {
+    let count = events.len() as i64;
+    let decoded = (position + 1..).zip(events).filter_map(|(expected, recorded)| match recorded.position == expected {
+        true if is_of_account(&recorded) => Some(recorded.try_into()),
+        true => None,
+        false => Some(Err(cannot_apply(format!("the log has no event at position {expected}")))),
+    });
+    Ok(DecodedBatch { events: decoded.collect::<Result<_>>()?, count })
+}
+
+/// Whether an event is one of an account, or of a type that only a newer release knows.
+pub(crate) fn is_of_account(recorded: &RecordedEvent) -> bool {
+    EventType::aggregate_of(&recorded.event_type) == Aggregate::BankAccount
 }
 
 /// A recorded event that this release cannot decode.
