@@ -47,6 +47,14 @@ impl DatabaseArgs {
     }
 }
 
+/// The key file.
+#[derive(Args, Clone, Debug)]
+pub struct KeyArgs {
+    /// The file of the keys that seal stored secrets: keys of 32 bytes in base64, one a line, the current one first. Default: a file in the data folder of the embedded Postgres, else none.
+    #[arg(long, env = "PASSBOOK_KEY_FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
 /// The partitions of a new log.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct PartitionArgs {

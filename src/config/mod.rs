@@ -20,7 +20,7 @@ pub use commands::{
     Cli, Completions, Copy, Doctor, Export, ExportJournal, Import, Migrate, Rebuild, Relay, RelayNats, Subcommands,
     Token, Verify,
 };
-pub use groups::{ClockArgs, DataDirArgs, DatabaseArgs, LogArgs, LogFormat, PartitionArgs, ProviderArgs};
+pub use groups::{ClockArgs, DataDirArgs, DatabaseArgs, KeyArgs, LogArgs, LogFormat, PartitionArgs, ProviderArgs};
 
 /// The settings of the service.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +36,10 @@ pub struct Config {
     /// A streaming replica that answers queries while it is reachable and current. Default: the primary answers them.
     #[arg(long, env = "PASSBOOK_READ_DATABASE_URL", hide_env_values = true)]
     pub read_database_url: Option<SecretString>,
+
+    /// The key file.
+    #[command(flatten)]
+    pub keys: KeyArgs,
 
     /// The partitions of a new log.
     #[command(flatten)]

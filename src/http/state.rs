@@ -8,6 +8,7 @@ use super::{extract::client_ip::TrustedProxies, rate_limiter::RateLimiter, sign_
 use passbook_audit::{Audit, feed::Feed};
 use passbook_auth::Access;
 use passbook_bank::Bank;
+use passbook_keys::Keys;
 use passbook_read_model::ReadModel;
 
 /// The parts of the service that requests use.
@@ -20,6 +21,8 @@ pub struct Services {
     pub audit: Audit,
     /// Reads and streams the events of the log.
     pub feed: Feed,
+    /// The keys that seal stored secrets.
+    pub keys: Keys,
     /// How callers are authenticated.
     pub access: Access,
     /// How users sign in to the console; `None`: they paste a token.

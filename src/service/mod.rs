@@ -4,6 +4,7 @@
 mod access;
 mod doctor;
 mod due_holds;
+mod keys;
 mod relay;
 mod task_group;
 
@@ -30,6 +31,7 @@ use passbook_auth::{self as auth, Access};
 use passbook_bank::{self as bank, Bank, HoldExpiry, KeyDeletion};
 use passbook_database::{self as database, Database};
 use passbook_event_store::{Partitions, import, log, partition_count};
+use passbook_keys::{self as wrapping, KeyFile};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
 use passbook_telemetry::supervision;
 
@@ -67,6 +69,13 @@ struct Tasks {
     partitions: Partitions,
 }
 
+/// What is made of the settings before the database is opened.
+struct Prepared {
+    listener: TcpListener,
+    access: Access,
+    key_file: KeyFile,
+}
+
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
@@ -96,6 +105,8 @@ pub enum Error {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Database(#[from] database::Error),
+    #[error(transparent)]
+    KeyFile(#[from] wrapping::Error),
     #[error("the log is an incomplete copy of another log: let `passbook copy` finish first")]
     IncompleteCopy,
     #[error("the log was moved to another database by `passbook copy` at {0}: connect to that one")]
@@ -118,13 +129,13 @@ impl Service {
     /// # Errors
     /// A setting, the address or the database prevents the start.
     pub async fn start(config: &Config) -> Result<Self, Error> {
-        check_settings(config)?;
+        let key_file = check_settings(config)?;
         let listener = listen(config.listen).await?;
-        let access = access::access(config).await?;
-        let database = Database::open(&config.database()).await?;
         let address = listener.local_addr().unwrap_or(config.listen);
+        let prepared = Prepared { listener, access: access::access(config).await?, key_file };
+        let database = Database::open(&config.database()).await?;
         let draining = CancellationToken::new();
-        match start_tasks(config, listener, access, &database, draining.clone()).await {
+        match start_tasks(config, prepared, &database, draining.clone()).await {
             Ok(tasks) => {
                 if !access::is_controlled(config) {
                     tracing::warn!("access control is off; every client has every permission");
@@ -178,13 +189,14 @@ impl Service {
 
 async fn start_tasks(
     config: &Config,
-    listener: TcpListener,
-    access: Access,
+    prepared: Prepared,
     database: &Database,
     draining: CancellationToken,
 ) -> Result<Tasks, Error> {
+    let Prepared { listener, access, key_file } = prepared;
     database.ensure_schema().await?;
     let partitions = ensure_partitions(config, database).await?;
+    let keys = keys::agree(key_file, database).await?;
     if let Err(error) = read_model::register(&database.projector(), partitions).await {
         tracing::warn!(%error, "views could not be registered; the projector retries");
     }
@@ -234,6 +246,7 @@ async fn start_tasks(
         read_model,
         audit: Audit::new(queries, partitions),
         feed,
+        keys,
         access,
         sign_in: access::sign_in(config)?,
         rate_limiter: access::rate_limiter(config),
@@ -317,16 +330,20 @@ pub async fn partitions_of(database: &Database) -> Result<Partitions, Error> {
     Ok(found.unwrap_or(Partitions::ONE))
 }
 
-/// Checks all settings before anything is started, and reports all of their faults.
-fn check_settings(config: &Config) -> Result<(), Error> {
+/// Checks all settings before anything is started, and reports all of their faults. Returns the key file.
+fn check_settings(config: &Config) -> Result<KeyFile, Error> {
     let checks = [
         access::check(config),
         access::sign_in(config).map(drop),
         database::check(&config.database()).map_err(Error::from),
     ];
     let mut faults: Vec<Error> = checks.into_iter().filter_map(Result::err).collect();
+    match (keys::read(config), faults.len()) {
+        (Ok(key_file), 0) => return Ok(key_file),
+        (Ok(_), _) => {}
+        (Err(error), _) => faults.push(error.into()),
+    }
     match faults.len() {
-        0 => Ok(()),
         1 => Err(faults.remove(0)),
         _ => Err(Error::Settings(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))),
     }

@@ -92,3 +92,4 @@ mod transfers;
 mod trial_balance;
 mod two_instances;
 mod upgraded_views;
+mod wrapping_keys;

@@ -9,6 +9,7 @@ use passbook_auth::Access;
 use passbook_bank::{AccountAccess, Bank, CommandContext, Error, QUEUE_COMMANDS_MAX, Settings};
 use passbook_database::Database;
 use passbook_domain::{AccountCommand, Amount, Command, Metadata, command::Movement};
+use passbook_keys::{Keys, Unavailable};
 use passbook_read_model::{Progress, QueryRouter, ReadModel};
 use passbook_testkit::{ApiClient, App, Response, eventually, spawn_app, spawn_app_with};
 use serde_json::json;
@@ -75,6 +76,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         read_model,
         audit,
         feed,
+        keys: Keys::Unavailable(Unavailable::NotNamed { is_recorded: false }),
         access: Access::Off,
         sign_in: None,
         rate_limiter: None,

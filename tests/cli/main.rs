@@ -15,6 +15,7 @@ mod help;
 mod hostile;
 mod import;
 mod journal_memory;
+mod key_file;
 mod logging;
 mod metrics;
 mod migrate;

@@ -23,6 +23,9 @@ const RUN: &str = "run";
 /// The files that `passbook token` writes here.
 const KEY: &str = "development.key";
 const KEY_PUBLIC: &str = "development.jwks.json";
+/// The key file of the service, and the one that is being written.
+const WRAPPING_KEY: &str = "wrapping.key";
+const WRAPPING_KEY_NEW: &str = "wrapping.key.new";
 const SOCKET: &str = ".s.PGSQL.5432";
 const SOCKET_LOCK: &str = ".s.PGSQL.5432.lock";
 
@@ -198,7 +201,7 @@ fn allow_missing(removed: io::Result<()>) -> io::Result<()> {
 
 /// Whether the folder contains nothing but Passbook's files. Only then may its owner be changed.
 fn contains_only_own_files(root: &Path) -> Result<bool, Error> {
-    let own = [POSTGRES, POSTGRES_NEW, LOG, LOCK, RUN, KEY, KEY_PUBLIC].map(OsStr::new);
+    let own = [POSTGRES, POSTGRES_NEW, LOG, LOCK, RUN, KEY, KEY_PUBLIC, WRAPPING_KEY, WRAPPING_KEY_NEW].map(OsStr::new);
     for entry in fs::read_dir(root).map_err(Error::data_dir(root))? {
         let entry = entry.map_err(Error::data_dir(root))?;
         if !own.contains(&entry.file_name().as_os_str()) {

@@ -46,22 +46,24 @@ pub enum KeyFile {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
 pub enum Error {
-    #[error("the key file {path} cannot be read: {source}")]
+    #[error("the key file {path} (PASSBOOK_KEY_FILE) cannot be read: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("the key file {path} cannot be created: {source}")]
+    #[error("the key file {path} (PASSBOOK_KEY_FILE) cannot be created: {source}")]
     NotCreated { path: PathBuf, source: io::Error },
     #[error(
-        "the key file {path} does not exist: create it with `(umask 077; openssl rand -base64 32 > {path})`, or correct \
-         PASSBOOK_KEY_FILE"
+        "the key file {path} (PASSBOOK_KEY_FILE) does not exist: create it with `(umask 077; openssl rand -base64 32 > {path})`, or correct \
+         the setting"
     )]
     Missing { path: PathBuf },
-    #[error("the key file {path} is not a file")]
+    #[error("the key file {path} (PASSBOOK_KEY_FILE) is not a file")]
     NotAFile { path: PathBuf },
-    #[error("the key file {path} is larger than {FILE_BYTES_MAX} bytes")]
+    #[error("the key file {path} (PASSBOOK_KEY_FILE) is larger than {FILE_BYTES_MAX} bytes")]
     TooLarge { path: PathBuf },
-    #[error("other users can read the key file {path} (mode {mode:04o}): run `chmod 600 {path}`")]
+    #[error("other users can read the key file {path} (PASSBOOK_KEY_FILE, mode {mode:04o}): run `chmod 600 {path}`")]
     TooOpen { path: PathBuf, mode: u32 },
-    #[error("the key file {path} {reason}; write one key a line, made with `openssl rand -base64 32`")]
+    #[error(
+        "the key file {path} (PASSBOOK_KEY_FILE) {reason}; write one key a line, made with `openssl rand -base64 32`"
+    )]
     Invalid { path: PathBuf, reason: InvalidKeys },
     #[error(transparent)]
     Storage(#[from] sqlx::Error),
@@ -86,7 +88,7 @@ impl KeyFile {
 fn read(path: &Path) -> Result<Option<WrappingKeys>, Error> {
     let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
     match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_missing(&error) => return Ok(None),
         // Opening a pipe would wait for its writer.
         Ok(found) if !found.is_file() => return Err(Error::NotAFile { path: path.to_owned() }),
         found => found.map_err(unreadable)?,
@@ -102,6 +104,11 @@ fn read(path: &Path) -> Result<Option<WrappingKeys>, Error> {
         return Err(Error::TooLarge { path: path.to_owned() });
     }
     WrappingKeys::parse(&text).map(Some).map_err(|reason| Error::Invalid { path: path.to_owned(), reason })
+}
+
+/// A folder that is a file has no file, either. It is reported with the data folder.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Whether others than the owner can read or write the file. As for the keys of Postgres, the group may read a file of root: that is how
@@ -185,7 +192,7 @@ mod tests {
         let path = folder.path().join("keys");
         write(&path, &WrappingKeys::generate().to_text(), 0o644);
         let error = KeyFile::read(&named(&path)).unwrap_err();
-        assert!(error.to_string().contains("(mode 0644): run `chmod 600"), "{error}");
+        assert!(error.to_string().contains("mode 0644): run `chmod 600"), "{error}");
         for mode in [0o600, 0o400] {
             write(&path, &WrappingKeys::generate().to_text(), 0o600);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();

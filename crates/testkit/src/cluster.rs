@@ -3,7 +3,7 @@
 
 use std::{
     fs, mem,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
@@ -15,11 +15,13 @@ use std::{
 use passbook_database::Database;
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_scalar, raw_sql};
+use tempfile::TempPath;
 use tokio::{runtime::Builder, sync::Mutex};
 
 use crate::{
     config::config,
     endpoint::url_of_database,
+    folder::temporary_root,
     given_server::{GivenServer, clone_statement, connect, given_url, refuse_connections},
     own_server::OwnServer,
     repository_root,
@@ -31,6 +33,8 @@ static CLONING: Mutex<()> = Mutex::const_new(());
 /// How many databases wait to be dropped. A test whose database finds no place waits: on a cluster each one costs a process, and
 /// creating them is faster than dropping them.
 const TO_DROP_MAX: usize = 8;
+/// 32 bytes in base64.
+const TEST_KEY: &str = "dGhlIHdyYXBwaW5nIGtleSBvZiBhIHRlc3QgcnVuISE=\n";
 static CLONES: AtomicU32 = AtomicU32::new(0);
 
 /// The Postgres of this run.
@@ -55,12 +59,14 @@ enum Server {
 pub struct TestDatabase {
     name: String,
     is_distributed: bool,
+    /// The key file of its instances.
+    key_file: TempPath,
 }
 
 impl TestDatabase {
     /// Creates a database with the schema and no rows.
     pub async fn create() -> Self {
-        let database = Self { name: new_name(), is_distributed: CLUSTER.server.is_citus() };
+        let database = Self { name: new_name(), is_distributed: CLUSTER.server.is_citus(), key_file: key_file() };
         let _lock = CLONING.lock().await;
         CLUSTER.server.clone_database(&database.name, &CLUSTER.template).await;
         database
@@ -68,7 +74,7 @@ impl TestDatabase {
 
     /// Creates a database from a dump.
     pub async fn restore(dump: &'static str) -> Self {
-        let database = Self { name: new_name(), is_distributed: false };
+        let database = Self { name: new_name(), is_distributed: false, key_file: key_file() };
         let mut admin = connect(CLUSTER.server.url()).await.unwrap();
         execute(&mut admin, clone_statement(&database.name, "template0")).await;
         admin.close().await.unwrap();
@@ -81,6 +87,11 @@ impl TestDatabase {
     /// The URL of the database.
     pub fn url(&self) -> String {
         url_of_database(CLUSTER.server.url(), &self.name)
+    }
+
+    /// The key file of its instances.
+    pub fn key_file(&self) -> &Path {
+        &self.key_file
     }
 
     /// Whether the tables are distributed over the nodes of a Citus cluster. They have no triggers then.
@@ -97,6 +108,13 @@ impl TestDatabase {
     pub async fn connect(&self) -> PgConnection {
         connect(&self.url()).await.unwrap()
     }
+}
+
+/// A key file with one key. Each database has a file of its own, so that a test can change it.
+fn key_file() -> TempPath {
+    let file = tempfile::Builder::new().prefix("passbook-key.").tempfile_in(temporary_root()).unwrap();
+    fs::write(file.path(), TEST_KEY).unwrap();
+    file.into_temp_path()
 }
 
 impl Drop for TestDatabase {

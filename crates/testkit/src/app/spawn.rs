@@ -36,14 +36,14 @@ pub async fn spawn_app_in_one_partition_behind_proxy(flags: &[&str]) -> (App, Fa
 /// Starts an app with flags such as `--cache-accounts=2`.
 pub async fn spawn_app_with(flags: &[&str]) -> App {
     let database = Arc::new(TestDatabase::create().await);
-    let config = config(&database.url(), &with_partitions(flags));
+    let config = config_of(&database, &database.url(), &with_partitions(flags));
     App::start(config, database).await
 }
 
 /// Creates a database without a log, and a configuration for it.
 pub async fn empty_database(flags: &[&str]) -> (Arc<TestDatabase>, Config) {
     let database = Arc::new(TestDatabase::create().await);
-    let config = config(&database.url(), flags);
+    let config = config_of(&database, &database.url(), flags);
     (database, config)
 }
 
@@ -55,7 +55,7 @@ pub async fn start_app(config: Config, database: Arc<TestDatabase>) -> App {
 /// Starts an app with flags on a database restored from a dump.
 pub async fn spawn_app_from_dump(dump: &'static str, flags: &[&str]) -> App {
     let database = Arc::new(TestDatabase::restore(dump).await);
-    let config = config(&database.url(), flags);
+    let config = config_of(&database, &database.url(), flags);
     App::start(config, database).await
 }
 
@@ -63,6 +63,13 @@ pub async fn spawn_app_from_dump(dump: &'static str, flags: &[&str]) -> App {
 pub async fn spawn_app_behind_proxy(flags: &[&str]) -> (App, FaultProxy) {
     let database = Arc::new(TestDatabase::create().await);
     let proxy = FaultProxy::start(Endpoint::of(&database.url())).await;
-    let config = config(&proxy.database_url(&database.url()), &with_partitions(flags));
+    let config = config_of(&database, &proxy.database_url(&database.url()), &with_partitions(flags));
     (App::start(config, database).await, proxy)
+}
+
+/// The configuration of an app. Unless the flags name one, its key file is that of the database.
+fn config_of(database: &TestDatabase, url: &str, flags: &[&str]) -> Config {
+    let mut config = config(url, flags);
+    config.keys.key_file.get_or_insert_with(|| database.key_file().to_owned());
+    config
 }
