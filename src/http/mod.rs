@@ -46,6 +46,7 @@ mod transactions;
 mod transfers;
 mod unread_body;
 mod verification;
+mod webhooks;
 
 pub use extract::{client_ip::TrustedProxies, parameters::calendar_date};
 pub use metrics::serve_metrics;

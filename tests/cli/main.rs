@@ -34,3 +34,4 @@ mod statement_memory;
 mod supervision;
 mod tls_trust;
 mod verify;
+mod webhooks;

@@ -146,14 +146,19 @@ async fn discard_body(mut response: Response) {
 
 /// Why a request failed, in words that reveal no internals: an operator of an endpoint reads them.
 fn reason(error: &reqwest::Error) -> String {
-    let causes = || std::iter::successors(error.source(), |cause| cause.source());
-    if let Some(refused) = causes().find_map(|cause| cause.downcast_ref::<InvalidUrl>()) {
+    let mut causes: Vec<&dyn Error> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause);
+        next = cause.source();
+    }
+    if let Some(refused) = causes.iter().find_map(|cause| cause.downcast_ref::<InvalidUrl>()) {
         return refused.to_string();
     }
-    if let Some(error) = causes().filter_map(|cause| cause.downcast_ref::<io::Error>()).last() {
+    if let Some(error) = causes.iter().rev().find_map(|cause| cause.downcast_ref::<io::Error>()) {
         return format!("the connection failed: {error}");
     }
-    let last = causes().last().map_or_else(|| error.to_string(), ToString::to_string);
+    let last = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
     match error.is_connect() {
         true => format!("no connection: {last}"),
         false => format!("the request failed: {last}"),

@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use passbook_audit::{self as audit, CursorParam, EventFilter, EventReader};
+use passbook_auth::WEBHOOKS;
 use passbook_bank::{self as bank, AccountAccess, CommandContext, OtherAppend};
 use passbook_domain::{
     EventType, OtherEvent,
@@ -42,8 +43,6 @@ const FORMER_SECRET_HOURS: i64 = 24;
 const STATEMENT_S_MAX: u64 = 5;
 /// The partition of the rows and of the streams of all endpoints.
 const PARTITION: i16 = 0;
-/// The caller in the log when an endpoint pauses itself.
-const SELF: &str = "passbook:webhooks";
 
 /// An endpoint to register.
 #[derive(Clone, Debug)]
@@ -202,8 +201,7 @@ impl Webhooks {
         let mut types: Vec<String> = new.types.iter().map(|event_type| event_type.name().to_owned()).collect();
         types.sort_unstable();
         types.dedup();
-        let registered =
-            WebhookRegistered { url: new.url, types, account_id: new.account_id, owner: new.owner };
+        let registered = WebhookRegistered { url: new.url, types, account_id: new.account_id, owner: new.owner };
         let mut connection = self.connect().await?;
         let mut append = OtherAppend::begin(&mut connection, PARTITION).await?;
         insert(&mut append, webhook_id, &registered, &sealed).await?;
@@ -231,7 +229,7 @@ impl Webhooks {
     /// Stops the deliveries to an endpoint that answered 410, unless it was changed since.
     pub(crate) async fn pause_gone(&self, webhook_id: Uuid, generation: i64) -> Result<(), Error> {
         let context = CommandContext {
-            caller: SELF.into(),
+            caller: WEBHOOKS.into(),
             access: AccountAccess::Any,
             visibility: AccountAccess::Any,
             correlation_id: Uuid::now_v7().to_string().into(),
@@ -433,7 +431,8 @@ async fn insert(
     if count.fetch_one(&mut *connection).await? >= WEBHOOKS_MAX {
         return Err(Error::TooMany);
     }
-    let same = query_scalar!("SELECT webhook_id FROM webhook WHERE partition = 0 AND filter_hash = $1", &filter_hash[..]);
+    let same =
+        query_scalar!("SELECT webhook_id FROM webhook WHERE partition = 0 AND filter_hash = $1", &filter_hash[..]);
     if let Some(same) = same.fetch_optional(&mut *connection).await? {
         return Err(Error::Exists(same));
     }

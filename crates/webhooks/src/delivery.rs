@@ -118,7 +118,7 @@ impl Deliveries {
             let events = deliveries.context.log.of_stream((partition, stream_id), parked.version, until, limit).await?;
             let mut wanted = Vec::new();
             for event in events {
-                if deliveries.wants(&event).await? {
+                if wants(&deliveries.context.log, &deliveries.claimed, &event).await? {
                     wanted.push(event);
                 }
             }
@@ -219,7 +219,7 @@ impl Deliveries {
     }
 
     async fn take(&mut self, index: usize, event: Arc<LogEvent>) -> sqlx::Result<()> {
-        let is_wanted = self.wants(&event).await?;
+        let is_wanted = wants(&self.context.log, &self.claimed, &event).await?;
         let cursor = &mut self.read[index];
         (cursor.position, cursor.hash) = (event.position, event.hash.clone());
         if is_wanted {
@@ -227,23 +227,6 @@ impl Deliveries {
             self.queues.push(account, event);
         }
         Ok(())
-    }
-
-    /// Whether the filters select an event.
-    async fn wants(&self, event: &LogEvent) -> sqlx::Result<bool> {
-        let Claimed { types, account_id, owner, .. } = &self.claimed;
-        let record = &event.record;
-        if !types.is_empty() && !types.contains(&record.event_type) {
-            return Ok(false);
-        }
-        let Some(owner) = owner else { return Ok(account_id.is_none_or(|account| account == record.aggregate_id)) };
-        if account_id.is_some_and(|account| account != record.aggregate_id)
-            || EventType::aggregate_of(&record.event_type) != Aggregate::BankAccount
-        {
-            return Ok(false);
-        }
-        let found = self.context.log.owner(event.partition, record.aggregate_id).await?;
-        Ok(found.as_deref() == Some(owner))
     }
 
     fn start_attempts(&mut self) {
@@ -256,7 +239,8 @@ impl Deliveries {
             && self.in_flight.len() < IN_FLIGHT_MAX
             && let Some((account, event)) = self.queues.next(now)
         {
-            let (client, url, secrets) = (self.context.client.clone(), self.claimed.url.clone(), Arc::clone(&self.secrets));
+            let (client, url, secrets) =
+                (self.context.client.clone(), self.claimed.url.clone(), Arc::clone(&self.secrets));
             let is_over = self.claimed.former_secret_until.is_some_and(|until| until <= Utc::now());
             let attempt = async move {
                 let secrets = if is_over { &secrets[..1] } else { &secrets[..] };
@@ -342,7 +326,7 @@ impl Deliveries {
     }
 
     /// The cursors up to which everything is delivered or parked.
-    async fn settled(&self) -> sqlx::Result<Vec<LogCursor>> {
+    async fn settled(&mut self) -> sqlx::Result<Vec<LogCursor>> {
         let mut settled = Vec::new();
         for (read, stored) in self.read.iter().zip(&self.stored) {
             let position = self.queues.settled(read.partition, read.position);
@@ -375,7 +359,7 @@ impl Deliveries {
                 let mut connection = self.context.pool.acquire().await?;
                 store::release(&mut connection, self.context.process, &self.claimed).await?;
             }
-            sqlx::Result::Ok(())
+            sqlx::Result::<()>::Ok(())
         };
         if let Err(error) = storing.await {
             tracing::debug!(webhook_id = %self.claimed.webhook_id, %error, "webhook progress could not be stored");
@@ -383,8 +367,27 @@ impl Deliveries {
     }
 }
 
+/// Whether the filters of an endpoint select an event.
+async fn wants(log: &SharedLog, claimed: &Claimed, event: &LogEvent) -> sqlx::Result<bool> {
+    let (Claimed { types, account_id, owner, .. }, record) = (claimed, &event.record);
+    let has_type = types.is_empty() || types.contains(&record.event_type);
+    if !has_type || account_id.is_some_and(|account| account != record.aggregate_id) {
+        return Ok(false);
+    }
+    match owner {
+        None => Ok(true),
+        Some(_) if EventType::aggregate_of(&record.event_type) != Aggregate::BankAccount => Ok(false),
+        Some(owner) => Ok(log.owner(event.partition, record.aggregate_id).await?.as_deref() == Some(owner)),
+    }
+}
+
 /// The row of an attempt. `event` is `None` for a test event.
-pub(crate) fn delivery_row(event_id: Uuid, event_type: &str, event: Option<&LogEvent>, attempt: &Attempt) -> DeliveryRow {
+pub(crate) fn delivery_row(
+    event_id: Uuid,
+    event_type: &str,
+    event: Option<&LogEvent>,
+    attempt: &Attempt,
+) -> DeliveryRow {
     DeliveryRow {
         event_id,
         event_type: event_type.to_owned(),

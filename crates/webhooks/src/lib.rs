@@ -9,6 +9,7 @@ mod address;
 mod client;
 mod commands;
 mod delivery;
+mod lag;
 mod queues;
 mod secret;
 mod shared_log;

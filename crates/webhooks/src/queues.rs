@@ -68,11 +68,6 @@ impl Queues {
         self.events < WAITING_EVENTS_MAX && self.bytes < WAITING_BYTES_MAX
     }
 
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.events == 0
-    }
-
     /// Adds an event behind those of its account.
     pub(crate) fn push(&mut self, account: Account, event: Arc<LogEvent>) {
         (self.events, self.bytes) = (self.events + 1, self.bytes + event.bytes());
@@ -147,9 +142,8 @@ impl Queues {
     /// The position up to which all events of a partition are delivered, but for those of parked accounts. `read` is the position up
     /// to which it was read.
     pub(crate) fn settled(&self, partition: i16, read: i64) -> i64 {
-        let unparked = self.accounts.iter().filter(|(account, queue)| {
-            account.partition == partition && queue.failures.is_none()
-        });
+        let unparked =
+            self.accounts.iter().filter(|(account, queue)| account.partition == partition && queue.failures.is_none());
         let first = unparked.filter_map(|(_, queue)| queue.events.front()).map(|event| event.position - 1).min();
         first.unwrap_or(read)
     }
@@ -204,7 +198,7 @@ mod tests {
         assert_eq!(taken(&mut queues, now), [4, 5]);
         queues.delivered(account(2));
         queues.delivered(account(1));
-        assert!(queues.is_empty() && queues.bytes == 0 && queues.accounts.is_empty());
+        assert!(queues.events == 0 && queues.bytes == 0 && queues.accounts.is_empty());
     }
 
     #[test]

@@ -120,7 +120,9 @@ impl SharedLog {
             drop(recent);
             return self.read(cursor).await;
         }
-        if recent.read_at.is_some_and(|at| at.elapsed() < Duration::from_millis(HEAD_READ_MS_MIN)) && end == Some(cursor.position) {
+        if recent.read_at.is_some_and(|at| at.elapsed() < Duration::from_millis(HEAD_READ_MS_MIN))
+            && end == Some(cursor.position)
+        {
             return Ok(vec![]);
         }
         let events = self.read(cursor).await?;
@@ -145,7 +147,9 @@ impl SharedLog {
             reader::page(&mut connection, cursor.partition, cursor.position, PAGE_EVENTS_MAX + overlap).await
         };
         let mut rows = with_timeout(Duration::from_secs(READ_S_MAX), reading).await?.into_iter();
-        if overlap > 0 && rows.next().is_none_or(|first| first.event.position != cursor.position || first.hash != cursor.hash) {
+        if overlap > 0
+            && rows.next().is_none_or(|first| first.event.position != cursor.position || first.hash != cursor.hash)
+        {
             return Err(ReadError::OtherHistory(cursor.position));
         }
         let events = rows.map(|linked| LogEvent::new(self.partitions, cursor.partition, linked));

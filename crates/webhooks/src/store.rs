@@ -256,11 +256,7 @@ pub(crate) async fn add_deliveries(
 }
 
 /// Deletes up to `limit` attempts before a time. Returns their number.
-pub(crate) async fn delete_deliveries(
-    connection: &mut PgConnection,
-    before: DateTime<Utc>,
-    limit: i64,
-) -> Result<u64> {
+pub(crate) async fn delete_deliveries(connection: &mut PgConnection, before: DateTime<Utc>, limit: i64) -> Result<u64> {
     // A UUID of version 7 begins with the milliseconds since 1970, in 48 bits.
     let first = Uuid::from_u128(u128::from(before.timestamp_millis().unsigned_abs()) << 80);
     let deleted = query!(

@@ -1,7 +1,11 @@
 //! The URL of an endpoint, and the addresses that its host has. Both are checked when the URL is registered, and the addresses again for
 //! each connection: the connection goes to an address that was checked, never to the answer of a second look-up.
 
-use std::{net::{IpAddr, SocketAddr}, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use reqwest::{

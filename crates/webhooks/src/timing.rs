@@ -40,7 +40,9 @@ impl Timing {
     /// The durations of this process. A test shortens them in debug builds, with `PASSBOOK_TEST_WEBHOOK_TIME_DIVISOR`.
     pub fn of_process() -> Self {
         #[cfg(debug_assertions)]
-        if let Some(divisor) = std::env::var("PASSBOOK_TEST_WEBHOOK_TIME_DIVISOR").ok().and_then(|text| text.parse().ok()) {
+        if let Some(divisor) =
+            std::env::var("PASSBOOK_TEST_WEBHOOK_TIME_DIVISOR").ok().and_then(|text| text.parse().ok())
+        {
             return Self::divided_by(divisor);
         }
         Self::default()

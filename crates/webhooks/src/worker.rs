@@ -1,7 +1,10 @@
 //! The worker of a process: claims endpoints that no process owns and delivers to each in a task of its own. No instance is a leader: a
 //! claim is a lease in the row of the endpoint, and ends with the process.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use chrono::{TimeDelta, Utc};
 use passbook_event_store::with_timeout;
@@ -31,6 +34,8 @@ const IDLE_POLL_MS: u64 = 1_000;
 const CLAIMS_MAX: usize = 4;
 /// The time limit of a look.
 const LOOK_S_MAX: u64 = 5;
+/// The interval at which the lag is reported.
+const LAG_MS: u64 = 5_000;
 /// How many days attempts are kept.
 const DELIVERY_DAYS: i64 = 30;
 /// The attempts that one statement deletes, and the pause between two.
@@ -46,6 +51,7 @@ pub struct Worker {
     tasks: HashMap<Uuid, Task>,
     ended: (mpsc::UnboundedSender<(Uuid, i64, Ended)>, mpsc::UnboundedReceiver<(Uuid, i64, Ended)>),
     delete_at: Instant,
+    lag_at: Instant,
 }
 
 /// The deliveries to one endpoint.
@@ -65,8 +71,14 @@ impl Worker {
             client: inner.client.clone(),
             timing: inner.timing,
         };
-        let delete_at = Instant::now() + Duration::from_secs(DELETION_INTERVAL_S);
-        Self { webhooks, context, tasks: HashMap::new(), ended: mpsc::unbounded_channel(), delete_at }
+        Self {
+            webhooks,
+            context,
+            tasks: HashMap::new(),
+            ended: mpsc::unbounded_channel(),
+            delete_at: Instant::now(),
+            lag_at: Instant::now(),
+        }
     }
 
     /// Delivers until `shutdown` is cancelled, then gives all endpoints back.
@@ -80,6 +92,13 @@ impl Worker {
                 match shutdown.run_until_cancelled(self.webhooks.delete_old_deliveries()).await {
                     Some(Err(error)) => tracing::warn!(%error, "deletion of old webhook attempts failed; retrying"),
                     Some(Ok(_)) | None => {}
+                }
+            }
+            if Instant::now() >= self.lag_at && !self.tasks.is_empty() {
+                self.lag_at = Instant::now() + Duration::from_millis(LAG_MS);
+                let owned: HashSet<Uuid> = self.tasks.keys().copied().collect();
+                if let Err(error) = self.webhooks.report_lag(&owned).await {
+                    tracing::debug!(%error, "lag of webhooks could not be read");
                 }
             }
             let pause_ms = if self.tasks.is_empty() { IDLE_POLL_MS } else { OWNED_POLL_MS };
@@ -124,16 +143,12 @@ impl Worker {
             Ok((owned, claimed, counts))
         };
         let (owned, claimed, counts) = with_timeout(Duration::from_secs(LOOK_S_MAX), looking).await?;
-        let is_owned = |id: &Uuid, task: &Task| owned.contains(&(*id, task.generation));
-        self.tasks.retain(|id, task| {
-            let goes_on = is_owned(id, task) || task.handle.is_finished();
-            if !goes_on {
-                task.stop.cancel();
-            }
-            goes_on || !task.handle.is_finished()
-        });
+        for (id, task) in self.tasks.iter().filter(|(id, task)| !owned.contains(&(**id, task.generation))) {
+            tracing::debug!(webhook_id = %id, "webhook was changed, or another instance delivers");
+            task.stop.cancel();
+        }
         for claimed in claimed {
-            self.start(claimed);
+            self.start(claimed).await;
         }
         self.tasks.retain(|_, task| !task.handle.is_finished());
         if let Some((active, failing)) = counts {
@@ -143,8 +158,13 @@ impl Worker {
         Ok(())
     }
 
-    fn start(&mut self, claimed: Claimed) {
+    async fn start(&mut self, claimed: Claimed) {
         let (webhook_id, generation) = (claimed.webhook_id, claimed.generation);
+        if let Some(former) = self.tasks.remove(&webhook_id) {
+            former.stop.cancel();
+            // A panic is reported by the supervision.
+            let _ = former.handle.await;
+        }
         let secrets = match self.open_secrets(&claimed) {
             Ok(secrets) => secrets,
             Err(error) => {

@@ -76,7 +76,10 @@ pub struct Metadata {
 
 impl EventRecord {
     /// The event of a partition, as it is shown.
-    pub(super) fn new(partitions: Partitions, partition: i16, linked: EventWithHash) -> Result<Self, sqlx::Error> {
+    ///
+    /// # Errors
+    /// Its data or metadata is no JSON. Postgres prevents this.
+    pub fn new(partitions: Partitions, partition: i16, linked: EventWithHash) -> Result<Self, sqlx::Error> {
         let EventWithHash { event, metadata, hash } = linked;
         Ok(Self {
             id: event.id,
