@@ -112,7 +112,7 @@ pub struct Webhooks(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) partitions: Partitions,
-    writer: PrimaryConnector,
+    pub(crate) writer: PrimaryConnector,
     pub(crate) pool: PgPool,
     reader: EventReader,
     pub(crate) keys: Keys,

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use passbook_domain::{Aggregate, EventType};
-use passbook_event_store::with_timeout;
+use passbook_event_store::{PrimaryConnector, VerifiedPrimary, reader, with_timeout};
 use passbook_telemetry::metrics::METRICS;
 use sqlx::{Connection, PgPool};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -46,6 +46,8 @@ pub(crate) struct Context {
     /// This process.
     pub(crate) process: Uuid,
     pub(crate) pool: PgPool,
+    /// Finds the primary if the log seems to have another history.
+    pub(crate) primary: PrimaryConnector,
     pub(crate) log: SharedLog,
     pub(crate) client: DeliveryClient,
     pub(crate) timing: Timing,
@@ -198,6 +200,9 @@ impl Deliveries {
                     Ok(events) => events,
                     Err(ReadError::Storage(error)) => return Err(error),
                     Err(error @ ReadError::OtherHistory(_)) => {
+                        if !self.has_other_history(index).await? {
+                            return Ok(false);
+                        }
                         tracing::error!(webhook_id = %self.claimed.webhook_id, %error, "webhook stops; set its position with replay");
                         self.health.last_error = Some(error.to_string());
                         self.health.failing_since.get_or_insert(Utc::now());
@@ -216,6 +221,17 @@ impl Deliveries {
             }
         }
         Ok(has_read)
+    }
+
+    /// Whether the log of the primary does not contain the event that was read last. A former primary may have answered before.
+    async fn has_other_history(&mut self, index: usize) -> sqlx::Result<bool> {
+        let LogCursor { partition, position, hash } = self.read[index].clone();
+        let VerifiedPrimary { mut connection, all_answered } = self.context.primary.connect_verified().await?;
+        let reading = reader::hash_at(&mut connection, partition, position);
+        let found = with_timeout(Duration::from_secs(STORE_S_MAX), reading).await?;
+        // Best effort: the connection is closed either way.
+        let _ = connection.close().await;
+        Ok(all_answered && found.as_deref() != Some(&hash[..]))
     }
 
     async fn take(&mut self, index: usize, event: Arc<LogEvent>) -> sqlx::Result<()> {
@@ -263,9 +279,11 @@ impl Deliveries {
         if attempt.has_succeeded() {
             let age = Utc::now() - event.record.recorded_at;
             METRICS.webhook_delay.observe(age.as_seconds_f64().max(0.0));
-            self.parked_changed |= failures.is_some();
             self.queues.delivered(account);
-            self.health.failing_since = self.queues.failing_since();
+            if failures.is_some() {
+                self.parked_changed = true;
+                self.health.failing_since = self.queues.failing_since();
+            }
             return None;
         }
         let now = Utc::now();

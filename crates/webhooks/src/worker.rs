@@ -67,6 +67,7 @@ impl Worker {
         let context = Context {
             process: inner.process,
             pool: inner.pool.clone(),
+            primary: inner.writer.clone(),
             log: SharedLog::new(inner.pool.clone(), inner.partitions),
             client: inner.client.clone(),
             timing: inner.timing,
@@ -94,7 +95,7 @@ impl Worker {
                     Some(Ok(_)) | None => {}
                 }
             }
-            if Instant::now() >= self.lag_at && !self.tasks.is_empty() {
+            if Instant::now() >= self.lag_at {
                 self.lag_at = Instant::now() + Duration::from_millis(LAG_MS);
                 let owned: HashSet<Uuid> = self.tasks.keys().copied().collect();
                 if let Err(error) = self.webhooks.report_lag(&owned).await {
@@ -136,13 +137,9 @@ impl Worker {
                 transaction.commit().await?;
                 claimed.push(found);
             }
-            let counts = match has_tasks || !claimed.is_empty() {
-                true => Some(store::count_by_state(&mut connection).await?),
-                false => None,
-            };
-            Ok((owned, claimed, counts))
+            Ok((owned, claimed))
         };
-        let (owned, claimed, counts) = with_timeout(Duration::from_secs(LOOK_S_MAX), looking).await?;
+        let (owned, claimed) = with_timeout(Duration::from_secs(LOOK_S_MAX), looking).await?;
         for (id, task) in self.tasks.iter().filter(|(id, task)| !owned.contains(&(**id, task.generation))) {
             tracing::debug!(webhook_id = %id, "webhook was changed, or another instance delivers");
             task.stop.cancel();
@@ -151,10 +148,6 @@ impl Worker {
             self.start(claimed).await;
         }
         self.tasks.retain(|_, task| !task.handle.is_finished());
-        if let Some((active, failing)) = counts {
-            METRICS.webhooks.with_label_values(&["active"]).set(active);
-            METRICS.webhooks.with_label_values(&["failing"]).set(failing);
-        }
         Ok(())
     }
 
