@@ -118,3 +118,15 @@ pub enum LogFormat {
     /// One JSON object a line, for programs.
     Json,
 }
+
+/// The webhooks.
+#[derive(Args, Clone, Debug)]
+pub struct WebhookArgs {
+    /// Send events also to `http` URLs and to private, loopback and link-local addresses. For tests and closed networks.
+    #[arg(long, env = "PASSBOOK_WEBHOOKS_ALLOW_PRIVATE", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub webhooks_allow_private: bool,
+
+    /// The durations of deliveries, which only tests shorten.
+    #[arg(skip = passbook_webhooks::Timing::of_process())]
+    pub timing: passbook_webhooks::Timing,
+}

@@ -20,7 +20,9 @@ pub use commands::{
     Cli, Completions, Copy, Doctor, Export, ExportJournal, Import, Migrate, Rebuild, Relay, RelayNats, RotateLogKey,
     Subcommands, Token, Verify,
 };
-pub use groups::{ClockArgs, DataDirArgs, DatabaseArgs, KeyArgs, LogArgs, LogFormat, PartitionArgs, ProviderArgs};
+pub use groups::{
+    ClockArgs, DataDirArgs, DatabaseArgs, KeyArgs, LogArgs, LogFormat, PartitionArgs, ProviderArgs, WebhookArgs,
+};
 
 /// The settings of the service.
 #[derive(Args, Clone, Debug)]
@@ -64,6 +66,10 @@ pub struct Config {
     /// The clock.
     #[command(flatten)]
     pub clock: ClockArgs,
+
+    /// The webhooks.
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
 
     /// How long the service keeps serving after SIGTERM while `GET /readyz` answers 503, so that load balancers notice, in milliseconds.
     #[arg(long, env = "PASSBOOK_SHUTDOWN_DELAY_MS", default_value = "0")]

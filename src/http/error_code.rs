@@ -31,6 +31,7 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     AccountExists,
     RebuildRunning,
+    WebhookExists,
     VersionMismatch,
     AccountClosed,
     AccountFrozen,
@@ -93,6 +94,7 @@ impl ErrorCode {
         ErrorCode::UnsupportedMediaType,
         ErrorCode::AccountExists,
         ErrorCode::RebuildRunning,
+        ErrorCode::WebhookExists,
         ErrorCode::VersionMismatch,
         ErrorCode::AccountClosed,
         ErrorCode::AccountFrozen,
@@ -241,6 +243,12 @@ impl ErrorCode {
                 StatusCode::CONFLICT,
                 "Rebuild already running",
                 "A projection has at most one rebuild at a time. GET /v1/projections shows its progress.",
+            ),
+            ErrorCode::WebhookExists => (
+                "webhook_exists",
+                StatusCode::CONFLICT,
+                "Webhook already exists",
+                "A webhook has the same URL and the same filters. Use that one, or delete it first.",
             ),
             ErrorCode::VersionMismatch => (
                 "version_mismatch",

@@ -48,6 +48,7 @@ mod transactions;
 mod transfers;
 mod unread_body;
 mod verification;
+mod webhooks;
 
 pub use error_code::{ErrorCode, ErrorSpec};
 pub use extract::{client_ip::TrustedProxies, parameters::calendar_date};

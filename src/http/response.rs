@@ -22,6 +22,7 @@ use passbook_read_model::{
     holds::HoldView,
     transactions::{AccountTransactionView, TransactionView},
 };
+use passbook_webhooks::{Delivery, Webhook};
 
 /// The receipt of a command.
 pub fn receipt(target: Target, outcome: &CommandOutcome) -> Response {
@@ -101,6 +102,8 @@ page_schemas! {
     AccountTransactionPage of AccountTransactionView,
     DailyBalancePage of DailyBalance,
     AccountEventPage of EventRecord,
+    WebhookPage of Webhook,
+    DeliveryPage of Delivery,
 }
 
 /// The result of a query as JSON, with the position up to which its view has read.

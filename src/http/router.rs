@@ -33,7 +33,7 @@ use super::{
     state::AppState,
     statement,
     static_content::StaticContent,
-    swagger_ui, transactions, transfers, verification,
+    swagger_ui, transactions, transfers, verification, webhooks,
 };
 use passbook_telemetry::{metrics::METRICS, supervision::panic_message};
 
@@ -79,6 +79,15 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(verification::get_log_head))
         .routes(routes!(checkpoints::get_log_checkpoint))
         .routes(routes!(checkpoints::list_log_keys))
+        // Webhooks
+        .routes(routes!(webhooks::register_webhook, webhooks::list_webhooks))
+        .routes(routes!(webhooks::get_webhook, webhooks::delete_webhook))
+        .routes(routes!(webhooks::pause_webhook))
+        .routes(routes!(webhooks::resume_webhook))
+        .routes(routes!(webhooks::rotate_webhook_secret))
+        .routes(routes!(webhooks::replay_webhook))
+        .routes(routes!(webhooks::send_webhook_test))
+        .routes(routes!(webhooks::list_webhook_deliveries))
         // Service
         .routes(routes!(health::get_liveness))
         .routes(routes!(health::get_readiness))

@@ -11,6 +11,7 @@ use passbook_bank::Bank;
 use passbook_checkpoint::Checkpoints;
 use passbook_keys::Keys;
 use passbook_read_model::ReadModel;
+use passbook_webhooks::Webhooks;
 
 /// The parts of the service that requests use.
 pub struct Services {
@@ -26,6 +27,8 @@ pub struct Services {
     pub checkpoints: Checkpoints,
     /// The keys that seal stored secrets.
     pub keys: Keys,
+    /// Sends events to endpoints.
+    pub webhooks: Webhooks,
     /// How callers are authenticated.
     pub access: Access,
     /// How users sign in to the console; `None`: they paste a token.

@@ -35,6 +35,7 @@ use passbook_event_store::{Partitions, import, log, partition_count};
 use passbook_keys::{self as wrapping, KeyFile};
 use passbook_read_model::{self as read_model, Projector, QueryRouter, ReadModel, Rebuilder};
 use passbook_telemetry::supervision;
+use passbook_webhooks::{self as webhooks, SystemLookUp, Targets, Webhooks};
 
 pub use doctor::examine;
 pub use keys::wrapping_keys;
@@ -109,6 +110,8 @@ pub enum Error {
     Database(#[from] database::Error),
     #[error(transparent)]
     KeyFile(#[from] wrapping::Error),
+    #[error("webhooks cannot be sent: {0}")]
+    Webhooks(String),
     #[error("the log is an incomplete copy of another log: let `passbook copy` finish first")]
     IncompleteCopy,
     #[error("the log was moved to another database by `passbook copy` at {0}: connect to that one")]
@@ -246,6 +249,17 @@ async fn start_tasks(
     let read_model = ReadModel::new(router, partitions, progress);
     let expiry = HoldExpiry::new(bank.clone(), partitions, HoldsView(read_model.clone()), auth::EXPIRY);
     bank_tasks.spawn("hold expiry", expiry.run(bank_tasks.token()));
+    let (webhooks, worker) = Webhooks::new(webhooks::Settings {
+        partitions,
+        writer: database.writer(),
+        pool: database.webhooks(partitions),
+        reader: feed.reader().clone(),
+        keys: keys.clone(),
+        targets: Targets::new(Arc::new(SystemLookUp), config.webhooks.webhooks_allow_private),
+        timing: config.webhooks.timing,
+    })
+    .map_err(Error::Webhooks)?;
+    bank_tasks.spawn("webhooks", worker.run(bank_tasks.token()));
     let services = http::Services {
         bank: bank.clone(),
         read_model,
@@ -253,6 +267,7 @@ async fn start_tasks(
         feed,
         checkpoints,
         keys,
+        webhooks,
         access,
         sign_in: access::sign_in(config)?,
         rate_limiter: access::rate_limiter(config),

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const SCOPES: [&str; 10] = [
+const SCOPES: [&str; 11] = [
     "accounts:read",
     "accounts:read:any",
     "accounts:write",
@@ -22,6 +22,7 @@ const SCOPES: [&str; 10] = [
     "accounts:reverse",
     "accounts:limits",
     "audit:read",
+    "webhooks",
     "operations",
 ];
 
@@ -94,6 +95,17 @@ const TABLE: &[Row] = &[
     row("get /v1/log/head", "audit:read", 200, Others::Same),
     row("get /v1/log/checkpoint", "audit:read", 200, Others::Same),
     row("get /v1/log/keys", "audit:read", 200, Others::Same),
+    // Access is granted before the body is judged.
+    row("post /v1/webhooks", "webhooks", 400, Others::Same),
+    row("get /v1/webhooks", "webhooks", 200, Others::Same),
+    row("get /v1/webhooks/{webhook_id}", "webhooks", 404, Others::Same),
+    row("delete /v1/webhooks/{webhook_id}", "webhooks", 404, Others::Same),
+    row("post /v1/webhooks/{webhook_id}/pause", "webhooks", 404, Others::Same),
+    row("post /v1/webhooks/{webhook_id}/resume", "webhooks", 404, Others::Same),
+    row("post /v1/webhooks/{webhook_id}/rotate-secret", "webhooks", 404, Others::Same),
+    row("post /v1/webhooks/{webhook_id}/replay", "webhooks", 400, Others::Same),
+    row("post /v1/webhooks/{webhook_id}/test", "webhooks", 404, Others::Same),
+    row("get /v1/webhooks/{webhook_id}/deliveries", "webhooks", 404, Others::Same),
     row("get /metrics", "operations", 200, Others::Same),
     row("get /v1/currencies", ANY_SCOPE, 200, Others::Same),
     open("get /livez"),
@@ -131,12 +143,16 @@ impl Fixture {
             .replace("{account_id}", &self.ada.to_string())
             .replace("{transfer_id}", &self.transfer.to_string())
             .replace("{hold_id}", &self.hold.to_string())
+            .replace("{webhook_id}", &Uuid::nil().to_string())
             .replace("{version}", "1")
             .replace("{name}", "accounts");
         let has_period = path.ends_with("/statement") || path.ends_with("/journal");
         let path = if has_period { path + "?from=2020-01-01&to=2200-01-01" } else { path };
         if method == "get" {
             return client.get_without_stream_body(&path).await;
+        }
+        if method == "delete" {
+            return client.send(Method::DELETE, &path, "").await;
         }
         let body = match path.rsplit('/').next().unwrap() {
             "accounts" => json!({"currency": "EUR"}),
@@ -209,6 +225,7 @@ fn bad_tokens(signer: &Signer) -> Vec<(&'static str, String)> {
         ("an empty subject", with(json!({"sub": ""}))),
         ("the subject reserved for access control off", with(json!({"sub": "anonymous"}))),
         ("the subject reserved for recorded expiries", with(json!({"sub": "passbook:expiry"}))),
+        ("the subject reserved for webhooks", with(json!({"sub": "passbook:webhooks"}))),
         ("a subject with a line break", with(json!({"sub": "ada\nben"}))),
         ("a long subject", with(json!({"sub": "a".repeat(256)}))),
         ("scope is not a string", with(json!({"scope": 7}))),

@@ -13,6 +13,7 @@ use passbook_domain::{AccountCommand, Amount, Command, Metadata, command::Moveme
 use passbook_keys::{Keys, Unavailable};
 use passbook_read_model::{Progress, QueryRouter, ReadModel};
 use passbook_testkit::{ApiClient, App, Response, eventually, spawn_app, spawn_app_with};
+use passbook_webhooks::{SystemLookUp, Targets, Timing, Webhooks};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,17 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
     let url = format!("http://{}", listener.local_addr().unwrap());
     let appended = partitions.all().map(|_| watch::channel(0).1).collect();
     let reader = EventReader::new(database.log_pages(partitions), database.feed(), partitions);
+    let keys = Keys::Unavailable(Unavailable::NotNamed { is_recorded: false });
+    let (webhooks, _) = Webhooks::new(passbook_webhooks::Settings {
+        partitions,
+        writer: database.writer(),
+        pool: database.webhooks(partitions),
+        reader: reader.clone(),
+        keys: keys.clone(),
+        targets: Targets::new(Arc::new(SystemLookUp), false),
+        timing: Timing::default(),
+    })
+    .unwrap();
     let feed = Feed::new(reader, database.feed(), appended, shutdown.clone());
     let audit = Audit::new(queries, partitions);
     let services = Services {
@@ -77,8 +89,9 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         read_model,
         audit,
         feed,
-        checkpoints: Checkpoints::new(database.log_pages(partitions), partitions, keys()),
-        keys: keys(),
+        checkpoints: Checkpoints::new(database.log_pages(partitions), partitions, keys.clone()),
+        keys,
+        webhooks,
         access: Access::Off,
         sign_in: None,
         rate_limiter: None,
@@ -89,10 +102,6 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
     };
     let server = tokio::spawn(serve(listener, AppState::new(services), shutdown));
     (server, ApiClient::new(passbook_testkit::http_client().build().unwrap(), url), bank)
-}
-
-fn keys() -> Keys {
-    Keys::Unavailable(Unavailable::NotNamed { is_recorded: false })
 }
 
 /// Sends a deposit to the bank without HTTP.

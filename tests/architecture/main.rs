@@ -21,6 +21,7 @@ const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("repartition", &["axum", "clap"]),
     ("auth", &["sqlx", "axum", "clap"]),
     ("relay", &["axum", "clap", "utoipa"]),
+    ("webhooks", &["axum", "clap"]),
     ("import", &["sqlx", "axum", "clap", "utoipa"]),
     ("database", &["axum", "clap", "utoipa"]),
     ("embedded-postgres", &["axum", "clap", "utoipa"]),

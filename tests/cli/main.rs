@@ -35,3 +35,4 @@ mod statement_memory;
 mod supervision;
 mod tls_trust;
 mod verify;
+mod webhooks;

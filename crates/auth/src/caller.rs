@@ -11,8 +11,10 @@ use crate::scope::{Scope, Scopes};
 pub const ANONYMOUS: &str = "anonymous";
 /// The subject under which the service itself records the expiry of holds.
 pub const EXPIRY: &str = "passbook:expiry";
+/// The subject under which the service records that an endpoint of a webhook ended its deliveries.
+pub const WEBHOOKS: &str = "passbook:webhooks";
 /// The subjects that no token may claim.
-pub const RESERVED_SUBJECTS: [&str; 2] = [ANONYMOUS, EXPIRY];
+pub const RESERVED_SUBJECTS: [&str; 3] = [ANONYMOUS, EXPIRY, WEBHOOKS];
 
 /// The subject of a request, with its scopes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ mod verifier;
 
 use std::sync::Arc;
 
-pub use caller::{ANONYMOUS, Caller, EXPIRY, MissingScope, RESERVED_SUBJECTS};
+pub use caller::{ANONYMOUS, Caller, EXPIRY, MissingScope, RESERVED_SUBJECTS, WEBHOOKS};
 pub use jwks_source::{Error, secure_url};
 pub use ring_provider::install as install_crypto_provider;
 pub use scope::{Scope, Scopes};

@@ -21,6 +21,8 @@ pub enum Scope {
     AccountsLimits,
     /// Read and verify the log, which holds every event of every account.
     AuditRead,
+    /// Register webhooks and read their deliveries. As powerful as [`Scope::AuditRead`]: a webhook receives every event.
+    Webhooks,
     /// Operate the service: projections, rebuilds, metrics.
     Operations,
 }
@@ -31,7 +33,7 @@ pub struct Scopes(u16);
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Scope; 10] = [
+    pub const ALL: [Scope; 11] = [
         Scope::AccountsRead,
         Scope::AccountsReadAny,
         Scope::AccountsWrite,
@@ -41,6 +43,7 @@ impl Scope {
         Scope::AccountsReverse,
         Scope::AccountsLimits,
         Scope::AuditRead,
+        Scope::Webhooks,
         Scope::Operations,
     ];
 
@@ -56,6 +59,7 @@ impl Scope {
             Scope::AccountsReverse => "accounts:reverse",
             Scope::AccountsLimits => "accounts:limits",
             Scope::AuditRead => "audit:read",
+            Scope::Webhooks => "webhooks",
             Scope::Operations => "operations",
         }
     }
@@ -77,6 +81,7 @@ impl Scope {
             | Scope::AccountsReverse
             | Scope::AccountsLimits
             | Scope::AuditRead
+            | Scope::Webhooks
             | Scope::Operations => None,
         }
     }

@@ -56,6 +56,8 @@ pub(super) type LoadedAccounts = HashMap<Uuid, Result<CachedAccount, NotLoaded>>
 pub(super) enum NotLoaded {
     /// An event of the stream cannot be decoded or does not follow the event before it.
     Undecodable,
+    /// The stream is one of another aggregate: there is no account with this id, and none can be opened.
+    OtherAggregate,
     /// The stream has too many events after its snapshot. A separate task folds it first.
     TooLong,
 }
@@ -138,7 +140,7 @@ impl AccountCache {
                 && before.version < version
             {
                 *loaded =
-                    evolve(std::mem::take(before), version, decode()?, recorded_at).map_err(|_| NotLoaded::Undecodable);
+                    evolve(std::mem::take(before), version, decode()?, recorded_at).map_err(|error| error.reason());
             }
         }
         Ok(())
@@ -361,12 +363,31 @@ fn fold_event(
 ) {
     let before = loaded.remove(&stream_id).unwrap_or_else(|| Ok(CachedAccount::default()));
     let after = before.and_then(|before| {
-        evolve(before, version, event, recorded_at).map_err(|reason| {
-            tracing::error!(%stream_id, reason, "account cannot be folded; its commands fail");
-            NotLoaded::Undecodable
+        evolve(before, version, event, recorded_at).map_err(|error| {
+            if let FoldError::Damaged(reason) = &error {
+                tracing::error!(%stream_id, reason, "account cannot be folded; its commands fail");
+            }
+            error.reason()
         })
     });
     loaded.insert(stream_id, after);
+}
+
+/// Why an event cannot be folded into an account.
+pub(super) enum FoldError {
+    /// It is one of another aggregate.
+    OtherAggregate,
+    /// It cannot be decoded, or does not follow the event before it.
+    Damaged(String),
+}
+
+impl FoldError {
+    fn reason(&self) -> NotLoaded {
+        match self {
+            Self::OtherAggregate => NotLoaded::OtherAggregate,
+            Self::Damaged(_) => NotLoaded::Undecodable,
+        }
+    }
 }
 
 /// The account after the event at `version` of its stream, or the reason why it cannot be folded.
@@ -375,12 +396,13 @@ pub(super) fn evolve(
     version: i64,
     event: Result<Event, DecodeError>,
     recorded_at: DateTime<Utc>,
-) -> Result<CachedAccount, String> {
+) -> Result<CachedAccount, FoldError> {
     match event {
         Ok(event) if version == before.version + 1 => {
             Ok(CachedAccount { version, account: before.account.evolve(&event, recorded_at) })
         }
-        Ok(_) => Err(format!("version {version} follows version {}", before.version)),
-        Err(error) => Err(error.to_string()),
+        Ok(_) => Err(FoldError::Damaged(format!("version {version} follows version {}", before.version))),
+        Err(error) if error.is_of_other_aggregate() => Err(FoldError::OtherAggregate),
+        Err(error) => Err(FoldError::Damaged(error.to_string())),
     }
 }

@@ -19,6 +19,7 @@ mod history;
 mod hold_expiry;
 mod hold_receipt;
 mod key_deletion;
+mod other_append;
 mod outage;
 mod pending;
 mod queue;
@@ -65,6 +66,7 @@ pub use executor::Settings;
 pub use hold_expiry::{DueHolds, HoldExpiry};
 pub use hold_receipt::HoldReceipt;
 pub use key_deletion::KeyDeletion;
+pub use other_append::OtherAppend;
 pub use receipt::{
     AccountReceipt, BatchReceipt, Counterparty, HiddenAccount, Receipt, RecordedFact, RecordedOutcome, RecordedRefusal,
     RefusedBecause, TransferReceipt,

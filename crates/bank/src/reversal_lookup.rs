@@ -17,7 +17,7 @@ use super::{
     unsupported_event::UnsupportedEventGate,
 };
 use passbook_domain::{
-    AccountCommand, Amount, Command, Event,
+    AccountCommand, Aggregate, Amount, Command, Event, EventType,
     command::{Reverse, ReverseTransfer, ReversedSide},
     reversal::{MovementKind, RecordedMovement},
 };
@@ -134,6 +134,7 @@ impl ReversalLookup {
         let page = with_timeout(STATEMENT_TIMEOUT, reading).await?;
         match page.into_iter().map(|read| read.event).find(|event| event.version == version) {
             None => Ok(None),
+            Some(recorded) if EventType::aggregate_of(&recorded.event_type) != Aggregate::BankAccount => Ok(None),
             Some(recorded) => {
                 let movement = RecordedMovement::of_event(&self.decode(&recorded)?, version, recorded.id);
                 Ok(Some(Found { event_id: recorded.id, movement, recorded_at: recorded.recorded_at }))

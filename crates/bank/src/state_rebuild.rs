@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     QUEUE_COMMANDS_MAX,
-    account_cache::{CachedAccount, LoadedAccounts, NotLoaded, evolve},
+    account_cache::{CachedAccount, FoldError, LoadedAccounts, NotLoaded, evolve},
     command::Error,
     outage::OUTAGE_WAIT_MAX,
     pending::Pending,
@@ -220,8 +220,10 @@ async fn rebuild(context: &RebuildContext, account_id: Uuid) -> Result<(), Stora
             let decoded = context.gate.check(account_id, event.version, decoded)?;
             match evolve(state.clone(), event.version, decoded, event.recorded_at) {
                 Ok(next) => state = next,
-                Err(reason) => {
-                    tracing::error!(%account_id, reason, "account cannot be folded; its commands fail");
+                Err(error) => {
+                    if let FoldError::Damaged(reason) = error {
+                        tracing::error!(%account_id, reason, "account cannot be folded; its commands fail");
+                    }
                     // With a snapshot up to here, the next load reaches this event at once and fails for good.
                     is_last = true;
                     break;

@@ -47,3 +47,4 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON account_view, account_transaction, rever
     daily_balance, bank_total, ledger_total TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON relay TO passbook_service;
 GRANT SELECT, INSERT, UPDATE ON server_timeline TO passbook_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON webhook, webhook_cursor, webhook_parked, webhook_delivery TO passbook_service;

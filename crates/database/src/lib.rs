@@ -34,6 +34,8 @@ const CONNECT_MS_MAX: u64 = 10_000;
 const QUERY_CONNECTIONS_MAX: u32 = 16;
 /// The number of connections for pages of the event log.
 const LOG_PAGE_CONNECTIONS_MAX: u32 = 6;
+/// The number of connections for deliveries to webhooks.
+const WEBHOOK_CONNECTIONS_MAX: u32 = 4;
 /// The time limit of one query, as Postgres shows it.
 const QUERY_TIMEOUT: &str = "5s";
 /// How long the server waits for a client that takes no data, on connections that hold locks. It has no effect on Unix sockets, so
@@ -270,6 +272,17 @@ impl Database {
             .primary
             .with_options(|server| server.application_name("passbook log pages").options(plans).options(QUERY_SESSION));
         connector.confirmed(0..partitions.count()).pool(pool_options(LOG_PAGE_CONNECTIONS_MAX))
+    }
+
+    /// A pool for deliveries to webhooks. Its connections show only events that the standbys have. Commits are asynchronous: what a
+    /// crash loses is delivered again.
+    pub fn webhooks(&self, partitions: Partitions) -> PgPool {
+        let plans = self.repeated_plans();
+        let connector = self.primary.with_options(|server| {
+            let server = server.application_name("passbook webhooks").options(plans).options(QUERY_SESSION);
+            server.options([("synchronous_commit", "off")])
+        });
+        connector.confirmed(0..partitions.count()).pool(pool_options(WEBHOOK_CONNECTIONS_MAX))
     }
 
     /// Connections for the relay.

@@ -63,7 +63,11 @@ impl LedgerAccount {
             | EventType::LimitsSet
             | EventType::AccountFrozen
             | EventType::AccountUnfrozen
-            | EventType::AccountClosed => None,
+            | EventType::AccountClosed
+            | EventType::WebhookRegistered
+            | EventType::WebhookPaused
+            | EventType::WebhookResumed
+            | EventType::WebhookDeleted => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::{
-    EventType,
+    Aggregate, EventType,
     command::Channel,
     event::{AccountOpened, Event, MoneyMoved, TransferReceived, TransferSent},
     metadata::Metadata,
@@ -31,6 +31,9 @@ pub enum DecodeError {
     /// The type is unknown to this release.
     #[error("{0:?} is not an event type of this release")]
     UnknownType(String),
+    /// The event is one of another aggregate: it has no effect on accounts.
+    #[error("{0} is no event of an account")]
+    OtherAggregate(&'static str),
     /// The data does not have the form of its type and schema version.
     #[error("the data of {name} in schema version {schema_version} is malformed: {source}")]
     Malformed {
@@ -48,7 +51,20 @@ impl DecodeError {
     pub fn is_of_newer_release(&self) -> bool {
         match self {
             Self::Newer { .. } | Self::UnknownType(_) => true,
-            Self::Malformed { .. } => false,
+            Self::OtherAggregate(_) | Self::Malformed { .. } => false,
+        }
+    }
+
+    /// Whether the event is one of another aggregate than an account.
+    pub fn is_of_other_aggregate(&self) -> bool {
+        matches!(self, Self::OtherAggregate(_))
+    }
+
+    /// The error of an event whose type and schema version no decoder reads.
+    pub(crate) fn unsupported(name: &str, schema_version: i16) -> Self {
+        match EventType::from_name(name) {
+            Some(_) => Self::Newer { name: name.to_owned(), schema_version },
+            None => Self::UnknownType(name.to_owned()),
         }
     }
 }
@@ -57,7 +73,7 @@ impl Event {
     /// Decodes an event from its stored type name, schema version and JSON, and upcasts it to the current schema version.
     ///
     /// # Errors
-    /// The type or its schema version is unknown, or the data is malformed.
+    /// The type or its schema version is unknown, the data is malformed, or the event is one of another aggregate.
     pub fn decode(name: &str, schema_version: i16, data: &str) -> Result<Self, DecodeError> {
         let event = match (name, schema_version) {
             ("AccountOpened", 1) => parse(data).map(account_opened_v1_to_v2).map(Event::AccountOpened),
@@ -84,10 +100,15 @@ impl Event {
             ("AccountFrozen", 1) => parse(data).map(Event::AccountFrozen),
             ("AccountUnfrozen", 1) => parse(data).map(Event::AccountUnfrozen),
             ("AccountClosed", 1) => parse(data).map(Event::AccountClosed),
-            _ if EventType::from_name(name).is_some() => {
-                return Err(DecodeError::Newer { name: name.to_owned(), schema_version });
+            _ => {
+                return match EventType::from_name(name) {
+                    Some(other) if other.aggregate() != Aggregate::BankAccount => {
+                        // A newer schema version of such an event changes no account, either.
+                        Err(DecodeError::OtherAggregate(other.name()))
+                    }
+                    Some(_) | None => Err(DecodeError::unsupported(name, schema_version)),
+                };
             }
-            _ => return Err(DecodeError::UnknownType(name.to_owned())),
         };
         event.map_err(|source| DecodeError::Malformed { name: name.to_owned(), schema_version, source })
     }

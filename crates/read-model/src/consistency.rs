@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Result, query_scalar};
 use uuid::Uuid;
 
 use crate::{
-    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, read_batch},
+    decoded_event::{BATCH_EVENTS_MAX, DecodedBatch, DecodedEvent, is_of_account, read_batch},
     generation::{self, Checkpoint},
     projection::{Check, Detail, Projection},
 };
@@ -44,15 +44,16 @@ pub(crate) async fn compare(
 async fn fold_all(connection: &mut PgConnection, built: &Checkpoint, to: i64, check: &mut dyn Check) -> Result<()> {
     let mut position = 0;
     while position < to {
-        let events = read_batch(connection, built.view.partition, position, BATCH_EVENTS_MAX).await?;
-        if events.is_empty() {
+        let DecodedBatch { events, count } =
+            read_batch(connection, built.view.partition, position, BATCH_EVENTS_MAX).await?;
+        if count == 0 {
             // The log ends before the checkpoint: the comparison finds the surplus rows.
             break;
         }
         for decoded in events.iter().take_while(|decoded| decoded.recorded.position <= to) {
             check.fold(decoded);
         }
-        position += events.len() as i64;
+        position += count;
     }
     Ok(())
 }
@@ -71,7 +72,7 @@ async fn fold_sample(
         if events.len() as i64 > SAMPLE_EVENTS_MAX {
             continue;
         }
-        for recorded in events {
+        for recorded in events.into_iter().filter(is_of_account) {
             check.fold(&DecodedEvent::try_from(recorded)?);
         }
         sampled.push(account_id);

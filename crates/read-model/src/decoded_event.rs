@@ -3,7 +3,7 @@
 
 use sqlx::{PgConnection, Result};
 
-use passbook_domain::{DecodeError, Event};
+use passbook_domain::{Aggregate, DecodeError, Event, EventType};
 use passbook_event_store::{RecordedEvent, StreamVersion, reader};
 
 /// Limit of events per transaction of the live views. A row that changes often within a batch is written once.
@@ -24,6 +24,14 @@ pub struct DecodedEvent {
     pub event: Event,
     /// The place of the account in an [`AccountTable`](crate::AccountTable), which spares others the look-up; `None` if it is unknown.
     pub place: Option<u32>,
+}
+
+/// Consecutive events of a partition. Those of other aggregates than accounts change no view, and are left out.
+#[derive(Debug, Default)]
+pub(crate) struct DecodedBatch {
+    pub(crate) events: Vec<DecodedEvent>,
+    /// The number of events in the log, with those that are left out.
+    pub(crate) count: i64,
 }
 
 impl TryFrom<RecordedEvent> for DecodedEvent {
@@ -48,12 +56,12 @@ pub(crate) async fn read_batch(
     partition: i16,
     position: i64,
     limit: i64,
-) -> Result<Vec<DecodedEvent>> {
+) -> Result<DecodedBatch> {
     let mut batch = PartialBatch::new(position, limit);
     while let Some((after, part)) = batch.next_part() {
         batch.add(reader::events_after(connection, partition, after, part).await?)?;
     }
-    Ok(batch.events)
+    Ok(batch.read)
 }
 
 /// A batch that is read and decoded in parts of [`BATCH_EVENTS_MAX`], so that the texts of the whole batch are not in memory at once.
@@ -62,8 +70,8 @@ struct PartialBatch {
     /// The position before the first event.
     position: i64,
     limit: i64,
-    events: Vec<DecodedEvent>,
-    /// The bytes of their data.
+    read: DecodedBatch,
+    /// The bytes of the events' data.
     bytes: usize,
     /// Whether the log has no more events.
     is_at_end: bool,
@@ -71,14 +79,14 @@ struct PartialBatch {
 
 impl PartialBatch {
     fn new(position: i64, limit: i64) -> Self {
-        Self { position, limit, events: Vec::new(), bytes: 0, is_at_end: false }
+        Self { position, limit, read: DecodedBatch::default(), bytes: 0, is_at_end: false }
     }
 
     /// The position before the next part, and the most events that it has; `None` if the batch is complete.
     fn next_part(&self) -> Option<(i64, i64)> {
-        let missing = self.limit - self.events.len() as i64;
+        let missing = self.limit - self.read.count;
         let is_complete = missing == 0 || self.is_at_end || self.bytes > BATCH_BYTES_MAX;
-        (!is_complete).then(|| (self.position + self.events.len() as i64, missing.min(BATCH_EVENTS_MAX)))
+        (!is_complete).then(|| (self.position + self.read.count, missing.min(BATCH_EVENTS_MAX)))
     }
 
     fn add(&mut self, part: Vec<RecordedEvent>) -> Result<()> {
@@ -86,9 +94,10 @@ impl PartialBatch {
         self.is_at_end = (part.len() as i64) < events_max;
         self.bytes += part.iter().map(|event| event.data.len()).sum::<usize>();
         let part = decode(after, part)?;
-        match self.events.is_empty() {
-            true => self.events = part,
-            false => self.events.extend(part),
+        self.read.count += part.count;
+        match self.read.events.is_empty() {
+            true => self.read.events = part.events,
+            false => self.read.events.extend(part.events),
         }
         Ok(())
     }
@@ -100,19 +109,24 @@ pub(crate) async fn read_locked_batch(
     connection: &mut PgConnection,
     partition: i16,
     position: i64,
-) -> Result<Vec<DecodedEvent>> {
+) -> Result<DecodedBatch> {
     decode(position, reader::locked_events_after(connection, partition, position).await?)
 }
 
 /// Decodes the events after `position`, which must have no gaps.
-pub(crate) fn decode(position: i64, events: Vec<RecordedEvent>) -> Result<Vec<DecodedEvent>> {
-    (position + 1..)
-        .zip(events)
-        .map(|(expected, recorded)| match recorded.position == expected {
-            true => recorded.try_into(),
-            false => Err(cannot_apply(format!("the log has no event at position {expected}"))),
-        })
-        .collect()
+pub(crate) fn decode(position: i64, events: Vec<RecordedEvent>) -> Result<DecodedBatch> {
+    let count = events.len() as i64;
+    let decoded = (position + 1..).zip(events).filter_map(|(expected, recorded)| match recorded.position == expected {
+        true if is_of_account(&recorded) => Some(recorded.try_into()),
+        true => None,
+        false => Some(Err(cannot_apply(format!("the log has no event at position {expected}")))),
+    });
+    Ok(DecodedBatch { events: decoded.collect::<Result<_>>()?, count })
+}
+
+/// Whether an event is one of an account, or of a type that only a newer release knows.
+pub(crate) fn is_of_account(recorded: &RecordedEvent) -> bool {
+    EventType::aggregate_of(&recorded.event_type) == Aggregate::BankAccount
 }
 
 /// A recorded event that this release cannot decode.
@@ -166,7 +180,7 @@ mod tests {
         while let Some((after, events)) = batch.next_part() {
             batch.add((after + 1..=after + events).map(event).collect()).expect("the events can be decoded");
         }
-        batch.events.len() as i64
+        batch.read.events.len() as i64
     }
 
     #[test]

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Result};
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::decoded_event::{DecodedEvent, read_batch};
+use crate::decoded_event::{DecodedBatch, read_batch};
 use passbook_event_store::PrimaryConnector;
 use passbook_telemetry::supervision;
 
@@ -23,7 +23,7 @@ pub(crate) struct Prefetcher {
 struct Running {
     /// The position before the first event.
     after: i64,
-    result: oneshot::Receiver<Result<(PgConnection, Vec<DecodedEvent>)>>,
+    result: oneshot::Receiver<Result<(PgConnection, DecodedBatch)>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -46,12 +46,12 @@ impl Prefetcher {
 
     /// Takes the batch after `position`, if its read was started. The caller must not be in a transaction, because it may have to
     /// wait. Best effort: `None` after a failure, and the projector reads the batch itself.
-    pub(crate) async fn take(&mut self, position: i64) -> Option<Vec<DecodedEvent>> {
+    pub(crate) async fn take(&mut self, position: i64) -> Option<DecodedBatch> {
         let running = self.running.take().filter(|running| running.after == position)?;
         match running.result.await {
-            Ok(Ok((connection, events))) => {
+            Ok(Ok((connection, read))) => {
                 self.connection = Some(connection);
-                Some(events)
+                Some(read)
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, partition = self.partition, "prefetch of the next batch failed");
@@ -74,11 +74,11 @@ async fn read(
     partition: i16,
     position: i64,
     batch_events: i64,
-) -> Result<(PgConnection, Vec<DecodedEvent>)> {
+) -> Result<(PgConnection, DecodedBatch)> {
     let mut connection = match connection {
         Some(connection) => connection,
         None => primary.connect().await?,
     };
-    let events = read_batch(&mut connection, partition, position, batch_events).await?;
-    Ok((connection, events))
+    let read = read_batch(&mut connection, partition, position, batch_events).await?;
+    Ok((connection, read))
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::{
-    decoded_event::{BATCH_EVENTS_MAX, DecodedEvent, read_batch, read_locked_batch, rebuild_events},
+    decoded_event::{BATCH_EVENTS_MAX, DecodedBatch, read_batch, read_locked_batch, rebuild_events},
     generation::{self, Checkpoint},
     prefetch::Prefetcher,
     projection::{Projection, ViewGeneration},
@@ -40,7 +40,7 @@ pub(crate) struct Advanced {
 pub(crate) struct EventBatch {
     /// The position before the first event.
     pub(crate) after: i64,
-    pub(crate) events: Vec<DecodedEvent>,
+    pub(crate) read: DecodedBatch,
     /// Set if the next event cannot be decoded.
     failure: Option<sqlx::Error>,
     /// Whether the log had no more events.
@@ -50,17 +50,17 @@ pub(crate) struct EventBatch {
 impl EventBatch {
     /// Whether the batch has events, and all of them can be decoded.
     pub(crate) fn can_be_applied(&self) -> bool {
-        !self.events.is_empty() && self.failure.is_none()
+        self.read.count > 0 && self.failure.is_none()
     }
 
-    /// The number of events.
-    pub(crate) fn len(&self) -> usize {
-        self.events.len()
+    /// The number of events in the log.
+    pub(crate) fn count(&self) -> i64 {
+        self.read.count
     }
 
     /// The position of the last event.
     fn to(&self) -> i64 {
-        self.after + self.len() as i64
+        self.after + self.read.count
     }
 }
 
@@ -112,7 +112,7 @@ impl ProjectionState {
             self.projection.clear_cache();
         }
         self.cached = None;
-        match self.projection.preload(connection, view, &batch.events).await {
+        match self.projection.preload(connection, view, &batch.read.events).await {
             Ok(()) => self.cached = checkpoint,
             Err(error) if is_of_view(&error) => {}
             Err(error) => return Err(error),
@@ -239,17 +239,17 @@ impl Projections {
     /// Reads the batch after `position`, outside of any transaction.
     pub(crate) async fn read(&mut self, connection: &mut PgConnection, position: i64) -> Result<EventBatch> {
         let read = match self.prefetcher.take(position).await {
-            Some(events) => Ok(events),
+            Some(read) => Ok(read),
             None => read_batch(connection, self.partition, position, self.batch_events).await,
         };
-        let (events, failure) = match read {
-            Ok(events) => (events, None),
-            Err(error @ sqlx::Error::Decode(_)) => (vec![], Some(error)),
+        let (read, failure) = match read {
+            Ok(read) => (read, None),
+            Err(error @ sqlx::Error::Decode(_)) => (DecodedBatch::default(), Some(error)),
             Err(error) => return Err(error),
         };
         // A batch ends early, behind a whole part, if its events are large.
-        let is_last = events.is_empty() || events.len() as i64 % BATCH_EVENTS_MAX != 0;
-        Ok(EventBatch { after: position, events, failure, is_last })
+        let is_last = read.count == 0 || read.count % BATCH_EVENTS_MAX != 0;
+        Ok(EventBatch { after: position, read, failure, is_last })
     }
 
     /// Starts to read the batch after this one, if more events follow. Views at several positions have no next batch in common.
@@ -263,13 +263,13 @@ impl Projections {
     /// Reads the first events after `position` in a transaction that holds locks: a few, so that they fit into the buffers of a
     /// socket.
     pub(crate) async fn read_locked(&self, connection: &mut PgConnection, position: i64) -> Result<EventBatch> {
-        let (events, failure) = match read_locked_batch(connection, self.partition, position).await {
-            Ok(events) => (events, None),
-            Err(error @ sqlx::Error::Decode(_)) => (vec![], Some(error)),
+        let (read, failure) = match read_locked_batch(connection, self.partition, position).await {
+            Ok(read) => (read, None),
+            Err(error @ sqlx::Error::Decode(_)) => (DecodedBatch::default(), Some(error)),
             Err(error) => return Err(error),
         };
-        let is_last = events.is_empty();
-        Ok(EventBatch { after: position, events, failure, is_last })
+        let is_last = read.count == 0;
+        Ok(EventBatch { after: position, read, failure, is_last })
     }
 
     /// Moves views that are at the position of the batch. A view that cannot apply the batch stays where it is, with the reason in
@@ -288,8 +288,8 @@ impl Projections {
         if let Some(failure) = batch.failure.take() {
             return self.fail_all(connection, &due, failure).await;
         }
-        METRICS.projected_events.observe(batch.events.len() as f64);
-        let writing = write(&mut self.states, connection, &due, &batch.events);
+        METRICS.projected_events.observe(batch.read.events.len() as f64);
+        let writing = write(&mut self.states, connection, &due, &batch.read);
         let (moved, failures) = writing.instrument(batch_span(self.partition, batch.after, batch.to())).await?;
         let outcome = match (moved, batch.is_last) {
             (false, _) => BatchOutcome::Idle,
@@ -327,24 +327,24 @@ fn batch_span(partition: i16, from: i64, to: i64) -> Span {
     span
 }
 
-/// Writes the rows that follow from `events` and moves the checkpoints, each view in a savepoint of its own. Returns whether a view
+/// Writes the rows that follow from the events and moves the checkpoints, each view in a savepoint of its own. Returns whether a view
 /// has moved, and the errors of the views that could not.
 pub(crate) async fn write(
     states: &mut [ProjectionState],
     connection: &mut PgConnection,
     checkpoints: &[&Checkpoint],
-    events: &[DecodedEvent],
+    read: &DecodedBatch,
 ) -> Result<(bool, Vec<sqlx::Error>)> {
     let (mut moved, mut failures) = (false, vec![]);
     for checkpoint in checkpoints {
         let Some(state) = states.iter_mut().find(|state| state.projection.name() == checkpoint.name) else {
             continue;
         };
-        if events.is_empty() && !checkpoint.has_failure {
+        if read.count == 0 && !checkpoint.has_failure {
             continue;
         }
         let mut savepoint = connection.begin().await?;
-        match write_view(state, &mut savepoint, checkpoint, events).await {
+        match write_view(state, &mut savepoint, checkpoint, read).await {
             Ok(to) => {
                 savepoint.commit().await?;
                 state.written = Some((checkpoint.view.generation, to));
@@ -368,7 +368,7 @@ async fn write_view(
     state: &mut ProjectionState,
     connection: &mut PgConnection,
     checkpoint: &Checkpoint,
-    events: &[DecodedEvent],
+    DecodedBatch { events, count }: &DecodedBatch,
 ) -> Result<i64> {
     if state.cached != Some((checkpoint.view.generation, checkpoint.position)) {
         state.projection.clear_cache();
@@ -378,7 +378,7 @@ async fn write_view(
     if !events.is_empty() {
         state.projection.apply(connection, checkpoint.view, events).await?;
     }
-    let to = checkpoint.position + events.len() as i64;
+    let to = checkpoint.position + count;
     generation::advance_checkpoint(connection, checkpoint, to).await?;
     Ok(to)
 }

@@ -270,7 +270,7 @@ impl Projector {
     async fn project(&mut self, connection: &mut PgConnection, takes_over: bool) -> Result<BatchOutcome> {
         let _timer = METRICS.projection_duration.start_timer();
         let mut batches = self.read_batches(connection).await?;
-        let events = batches.iter().map(EventBatch::len).max().unwrap_or_default();
+        let events = batches.iter().map(EventBatch::count).max().unwrap_or_default();
         self.pause = pause_after(events, self.partitions, self.primary.is_distributed());
         let mut transaction = connection.begin().await?;
         let checkpoints = generation::claim(&mut transaction, self.partition, "live").await?;
@@ -332,13 +332,13 @@ impl Projector {
 }
 
 /// The pause after a batch of so many events.
-fn pause_after(events: usize, partitions: Partitions, is_distributed: bool) -> Duration {
+fn pause_after(events: i64, partitions: Partitions, is_distributed: bool) -> Duration {
     let (min, max) = match is_distributed {
         true => (DISTRIBUTED_PAUSE_MS_MIN, DISTRIBUTED_PAUSE_MS_MAX),
         false => (PAUSE_MS_MIN, PAUSE_MS_MAX),
     };
     let partitions = u32::from(partitions.count().unsigned_abs());
-    let of_one = Duration::from_micros(PAUSE_US_PER_EVENT * events as u64).max(Duration::from_millis(min));
+    let of_one = Duration::from_micros(PAUSE_US_PER_EVENT * events.unsigned_abs()).max(Duration::from_millis(min));
     (of_one * partitions).min(Duration::from_millis(max))
 }
 

@@ -263,7 +263,7 @@ impl PartitionRebuilder {
         building: Vec<Checkpoint>,
         batch: EventBatch,
     ) -> Result<(StepOutcome, Vec<Checkpoint>)> {
-        let (from, events, is_last) = (batch.after, batch.len() as i64, batch.is_last);
+        let (from, events, is_last) = (batch.after, batch.count(), batch.is_last);
         let keys: Vec<_> = building.iter().map(Checkpoint::key).collect();
         if !self.builders.advance(&mut self.projections, building, batch).await? {
             return Ok((self.discard(connection).await?, vec![]));

@@ -140,7 +140,7 @@ impl Job {
             false => reads.rollback().await?,
         }
         let states = slice::from_mut(&mut self.state);
-        let (moved, _) = write(states, &mut transaction, &[&claimed], &self.batch.events).await?;
+        let (moved, _) = write(states, &mut transaction, &[&claimed], &self.batch.read).await?;
         transaction.commit().await?;
         drop(turn);
         self.builders.keep(connection);

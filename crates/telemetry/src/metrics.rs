@@ -103,6 +103,16 @@ pub struct Metrics {
     pub former_primaries: IntGauge,
     /// Restarts of the embedded Postgres.
     pub postgres_restarts: IntCounter,
+    /// Endpoints of webhooks by `state`: `active`, `failing`.
+    pub webhooks: IntGaugeVec,
+    /// Attempts to deliver an event, by `outcome`: `delivered`, `failed`.
+    pub webhook_deliveries: IntCounterVec,
+    /// Time from the append of an event to its delivery.
+    pub webhook_delay: Histogram,
+    /// Events between what an endpoint received and the log's head, by `webhook`. Only of endpoints that this process delivers to.
+    pub webhook_lag_events: IntGaugeVec,
+    /// Age of the oldest event that such an endpoint lacks, by `webhook`.
+    pub webhook_lag_seconds: GaugeVec,
     /// Messages that the relay published, by `stream`.
     pub relay_published: IntCounterVec,
     /// Events that the relay has not published yet, by `stream`.
@@ -208,6 +218,27 @@ impl Metrics {
             former_primaries: register
                 .gauge("former_primaries", "Servers that accept writes although another one has a newer timeline."),
             postgres_restarts: register.counter("postgres_restarts_total", "Restarts of the embedded Postgres."),
+            webhooks: register.gauges("webhooks", "Endpoints of webhooks, by state.", &["state"]),
+            webhook_deliveries: register.counters(
+                "webhook_deliveries_total",
+                "Attempts to deliver an event to a webhook, by outcome.",
+                &["outcome"],
+            ),
+            webhook_delay: register.histogram(
+                "webhook_delay_seconds",
+                "Time from the append of an event to its delivery.",
+                SECONDS,
+            ),
+            webhook_lag_events: register.gauges(
+                "webhook_lag_events",
+                "Events of the log that the webhook has not received yet.",
+                &["webhook"],
+            ),
+            webhook_lag_seconds: register.seconds(
+                "webhook_lag_seconds",
+                "Age of the oldest event that the webhook has not received yet.",
+                &["webhook"],
+            ),
             relay_published: register.counters(
                 "relay_published_total",
                 "Messages published to the stream.",
@@ -240,6 +271,12 @@ impl Metrics {
         }
         for result in ["hit", "miss"] {
             self.cache_lookups.with_label_values(&[result]);
+        }
+        for state in ["active", "failing"] {
+            self.webhooks.with_label_values(&[state]);
+        }
+        for outcome in ["delivered", "failed"] {
+            self.webhook_deliveries.with_label_values(&[outcome]);
         }
         for code in ["unauthenticated", "forbidden", "account_not_found", "rate_limited"] {
             self.authority_refusals.with_label_values(&[code]);

@@ -163,7 +163,7 @@ fn check_order(log: &Log) {
 /// Folds the events of each account.
 pub fn fold(events: &[Event]) -> BTreeMap<Uuid, AccountFold> {
     let mut accounts: BTreeMap<Uuid, AccountFold> = BTreeMap::new();
-    for event in events {
+    for event in events.iter().filter(|event| !event.event_type.starts_with("Webhook")) {
         let account = accounts.entry(event.stream_id).or_default();
         let change = balance_change(event);
         account.version += 1;
@@ -195,6 +195,7 @@ pub fn balance_change(event: &Event) -> i64 {
         "MovementReversed" if data["effect"] == "credit" => data["amount"].as_i64().unwrap(),
         "MovementReversed" => -data["amount"].as_i64().unwrap(),
         "HoldPlaced" | "HoldReleased" | "LimitsSet" | "AccountFrozen" | "AccountUnfrozen" | "AccountClosed" => 0,
+        other if other.starts_with("Webhook") => 0,
         unknown => panic!("unknown event type {unknown}"),
     }
 }

@@ -110,6 +110,20 @@ pub fn parse_hold(cursor: &str) -> Result<i64, Problem> {
     digits.and_then(|digits| digits.parse().ok()).ok_or_else(not_of_this_list)
 }
 
+/// The cursor after a webhook or a delivery in its list.
+pub fn after_webhook(id: Uuid) -> String {
+    format!("w{}", id.simple())
+}
+
+/// Parses a cursor of a list of webhooks or of deliveries.
+///
+/// # Errors
+/// 400 `invalid_parameter` if it is not a cursor of this list.
+pub fn parse_webhook(cursor: &str) -> Result<Uuid, Problem> {
+    let parse = || Uuid::try_parse(hex_digits(cursor.strip_prefix('w')?, 32)?).ok();
+    parse().ok_or_else(not_of_this_list)
+}
+
 /// Parses the cursor of the log in `field`. An absent cursor means the beginning of the log.
 ///
 /// # Errors
@@ -159,6 +173,10 @@ mod tests {
         assert_eq!(parse_log_key(&after_log_key(place)).ok(), Some(place));
         for invalid in ["", "t", &after_account(account), &format!("t{}", "f".repeat(36))] {
             assert!(parse_log_key(invalid).is_err(), "{invalid}");
+        }
+        assert_eq!(parse_webhook(&after_webhook(account.1)).ok(), Some(account.1));
+        for invalid in ["", "w", &after_account(account), &format!("w{}", "g".repeat(32)), &format!("w{}", account.1)] {
+            assert!(parse_webhook(invalid).is_err(), "{invalid}");
         }
         assert_eq!(parse_hold(&after_hold(17)).ok(), Some(17));
         for invalid in ["", "h", "h-1", "h+1", "h99999999999999999999", "v3"] {

@@ -39,6 +39,10 @@ const PAY_OUT: &[ErrorCode] = &[InsufficientFunds, LimitExceeded];
 /// The codes of a command on a hold.
 const ON_HOLD: &[ErrorCode] = &[VersionMismatch, HoldNotFound, HoldNotActive];
 
+/// The codes of a command on webhooks.
+const WEBHOOK: &[ErrorCode] =
+    &[InvalidIdempotencyKey, RequestTimeout, UnsupportedMediaType, StorageUnavailable, ClockSkewed, OutcomeUnknown];
+
 /// The error codes that this operation can return, besides those that every operation can return. No codes: the operation has no
 /// entry, which a test reports.
 fn codes_of(operation_id: &str) -> &'static [&'static [ErrorCode]] {
@@ -91,6 +95,15 @@ fn codes_of(operation_id: &str) -> &'static [&'static [ErrorCode]] {
         "getTransfer" => &[VIEW, &[NotFound]],
         "getOverview" | "getTrialBalance" | "listProjections" => &[VIEW],
         "rebuildProjection" => &[LOG, &[NotFound, RebuildRunning]],
+        "registerWebhook" => &[WEBHOOK, &[WebhookExists, LimitExceeded]],
+        "pauseWebhook"
+        | "resumeWebhook"
+        | "deleteWebhook"
+        | "replayWebhook"
+        | "rotateWebhookSecret"
+        | "sendWebhookTest" => &[WEBHOOK, &[NotFound]],
+        "listWebhooks" => &[LOG],
+        "getWebhook" | "listWebhookDeliveries" => &[LOG, &[NotFound]],
         "listAccountEvents" | "verifyAccount" => &[LOG, &[AccountNotFound]],
         "listEvents" | "streamEvents" | "getLogHead" | "getLogCheckpoint" | "listLogKeys" => &[LOG],
         "getReadiness" => &[VIEW, &[ClockSkewed]],

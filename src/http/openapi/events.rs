@@ -40,5 +40,9 @@ fn data_schema(event_type: EventType) -> &'static str {
         EventType::MovementReversed => "MovementReversed",
         EventType::LimitsSet => "Limits",
         EventType::AccountFrozen | EventType::AccountUnfrozen | EventType::AccountClosed => "StatusChanged",
+        EventType::WebhookRegistered => "WebhookRegistered",
+        EventType::WebhookPaused => "WebhookPaused",
+        EventType::WebhookResumed => "WebhookResumed",
+        EventType::WebhookDeleted => "WebhookDeleted",
     }
 }

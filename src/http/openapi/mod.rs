@@ -34,6 +34,7 @@ use passbook_domain::{
         AccountOpened, HoldCaptured, HoldPlaced, HoldReleased, MoneyMoved, MovementReversed, StatusChanged,
         TransferReceived, TransferSent,
     },
+    other_event::{WebhookDeleted, WebhookPaused, WebhookRegistered, WebhookResumed},
 };
 
 /// The name of the security scheme.
@@ -80,12 +81,13 @@ impl From<&Access> for AccessControl {
     components(schemas(
         ProblemBody<'static>, ErrorCode, FieldError<'static>, PositionText,
         AccountOpened, MoneyMoved, TransferSent, TransferReceived, HoldPlaced, HoldCaptured, HoldReleased,
-        MovementReversed, Limits, StatusChanged,
+        MovementReversed, Limits, StatusChanged, WebhookRegistered, WebhookPaused, WebhookResumed, WebhookDeleted,
     )),
     tags(
         (name = "Commands", description = "Change accounts."),
         (name = "Queries", description = "Read the views."),
         (name = "Audit", description = "Read and verify the log of events."),
+        (name = "Webhooks", description = "Send events to other programs."),
         (name = "Service", description = "Operate the service."),
     ),
 )]

@@ -70,6 +70,11 @@ impl Cursor {
         Self(partitions)
     }
 
+    /// The position in a partition; 0 at its beginning.
+    pub fn position_in(&self, partition: i16) -> i64 {
+        self.at(partition).position
+    }
+
     /// The entry of a partition.
     pub(super) fn at(&self, partition: i16) -> PartitionCursor {
         usize::try_from(partition).ok().and_then(|index| self.0.get(index)).copied().unwrap_or_default()

@@ -12,7 +12,7 @@ use super::{
     error::{Error, InvalidCursorPosition},
     record::{EventFilter, EventRecord},
 };
-use passbook_domain::EventType;
+use passbook_domain::{Aggregate, EventType};
 use passbook_event_store::{
     EventWithHash, Partitions, PrimaryConnector, log,
     reader::{self, TypeFilter},
@@ -302,6 +302,9 @@ impl EventReader {
             let mut connection = self.pool.acquire().await?;
             let partition = self.partitions.partition_of(account_id);
             let read = reader::page_of_stream(&mut connection, partition, account_id, version, limit + 1).await?;
+            if read.first().is_some_and(|read| !is_of_account(&read.event.event_type)) {
+                return Ok(None);
+            }
             let mut events = records(self.partitions, partition, read)?;
             if events.is_empty() {
                 let is_unknown = version == 0
@@ -318,6 +321,11 @@ impl EventReader {
         })
         .await
     }
+}
+
+/// Whether the stream of an event with this type's name is that of an account.
+fn is_of_account(event_type: &str) -> bool {
+    EventType::aggregate_of(event_type) == Aggregate::BankAccount
 }
 
 /// Reads the events of all types in a range. The same statement reads the event at `after` again. If that event is

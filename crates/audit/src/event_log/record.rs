@@ -21,12 +21,12 @@ pub struct EventRecord {
     /// The event's position in the log, from 1; with several partitions, the partition and the position in it, such as `3:17`.
     #[schema(value_type = String)]
     pub position: Position,
-    /// The type of the aggregate; always `BankAccount`.
+    /// The type of the aggregate: `BankAccount`, or `Webhook` for an endpoint.
     #[schema(example = "BankAccount")]
     pub aggregate_type: &'static str,
-    /// The account.
+    /// The account, or the endpoint.
     pub aggregate_id: Uuid,
-    /// The account's version after the event, from 1.
+    /// The version of the account or endpoint after the event, from 1.
     #[schema(example = 2, minimum = 1)]
     pub version: i64,
     /// The type of the event. A newer release may record types that this release does not support.
@@ -76,12 +76,15 @@ pub struct Metadata {
 
 impl EventRecord {
     /// The event of a partition, as it is shown.
-    pub(super) fn new(partitions: Partitions, partition: i16, linked: EventWithHash) -> Result<Self, sqlx::Error> {
+    ///
+    /// # Errors
+    /// Its data or metadata is no JSON. Postgres prevents this.
+    pub fn new(partitions: Partitions, partition: i16, linked: EventWithHash) -> Result<Self, sqlx::Error> {
         let EventWithHash { event, metadata, hash } = linked;
         Ok(Self {
             id: event.id,
             position: partitions.position_in(partition, event.position),
-            aggregate_type: "BankAccount",
+            aggregate_type: EventType::aggregate_of(&event.event_type).name(),
             aggregate_id: event.stream_id,
             version: event.version,
             event_type: event.event_type,

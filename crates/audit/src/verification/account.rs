@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use passbook_domain::Event;
+use passbook_domain::{Aggregate, Event, EventType};
 use passbook_event_store::{EventWithHash, Partitions, hash_chain, scan};
 use passbook_read_model::{
     DecodedEvent, Positioned,
@@ -80,6 +80,13 @@ impl AccountCheck {
             scan::events_with_previous_hash(&mut connection, partition, account_id, self.events, slice_events).await?
         };
         let is_last = (slice.len() as i64) < slice_events;
+        // No account: the stream of another aggregate.
+        if slice
+            .first()
+            .is_some_and(|(linked, _)| EventType::aggregate_of(&linked.event.event_type) != Aggregate::BankAccount)
+        {
+            return Ok(Some(Outcome::UnknownAccount));
+        }
         for (linked, previous_hash) in slice {
             if let Err(finding) = self.apply(linked, &previous_hash) {
                 return Ok(Some(self.outcome(Some(finding))));

@@ -12,8 +12,8 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use passbook_domain::{DecodeError, Event};
-use passbook_event_store::{EventWithHash, Hash, hash_chain, scan};
+use passbook_domain::{DecodeError, Event, OtherEvent};
+use passbook_event_store::{EventWithHash, Hash, RecordedEvent, hash_chain, scan};
 use passbook_read_model::DecodedEvent;
 
 /// How many events a chunk has.
@@ -24,10 +24,29 @@ const CHUNKS_AHEAD_MAX: usize = 4;
 /// An event of the log with what follows from its row alone.
 #[derive(Debug)]
 pub(super) struct CheckedEvent {
-    pub(super) decoded: DecodedEvent,
+    pub(super) content: Content,
     /// JSON as it was written.
     pub(super) metadata: String,
     pub(super) hashes: Hashes,
+}
+
+/// What an event is about.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// An account.
+    Account(DecodedEvent),
+    /// Another aggregate, which no command and no view depends on.
+    Other(RecordedEvent),
+}
+
+impl CheckedEvent {
+    /// The event as it is recorded.
+    pub(super) fn recorded(&self) -> &RecordedEvent {
+        match &self.content {
+            Content::Account(decoded) => &decoded.recorded,
+            Content::Other(recorded) => recorded,
+        }
+    }
 }
 
 /// The recorded hash of an event, and the one that follows from its content and the hash recorded before it.
@@ -109,14 +128,23 @@ fn check(partition: i16, mut previous: Vec<u8>, rows: Vec<EventWithHash>) -> Chu
         let computed = hash_chain::hash(&before, row.hashed_fields(partition));
         previous.clone_from(&row.hash);
         let event = &row.event;
-        match Event::decode(&event.event_type, event.schema_version, &event.data) {
-            Ok(event) => {
-                let EventWithHash { event: recorded, metadata, hash } = row;
-                let hashes = Hashes { recorded: hash, computed };
-                events.push(CheckedEvent { decoded: DecodedEvent { recorded, event, place: None }, metadata, hashes });
+        let event = match Event::decode(&event.event_type, event.schema_version, &event.data) {
+            Ok(event) => Ok(Some(event)),
+            Err(error) if error.is_of_other_aggregate() => {
+                OtherEvent::decode(&event.event_type, event.schema_version, &event.data).map(|_| None)
             }
+            Err(error) => Err(error),
+        };
+        let event = match event {
+            Ok(event) => event,
             Err(error) => return Chunk { events, undecodable: Some(Undecodable { event: row, computed, error }) },
-        }
+        };
+        let EventWithHash { event: recorded, metadata, hash } = row;
+        let content = match event {
+            Some(event) => Content::Account(DecodedEvent { recorded, event, place: None }),
+            None => Content::Other(recorded),
+        };
+        events.push(CheckedEvent { content, metadata, hashes: Hashes { recorded: hash, computed } });
     }
     Chunk { events, undecodable: None }
 }
@@ -158,7 +186,7 @@ mod tests {
             let last = rows.last().expect("a row").hash.clone();
             let chunk = check(0, std::mem::replace(&mut previous, last), rows);
             let is_wrong = |event: &&CheckedEvent| event.hashes.recorded != event.hashes.computed;
-            wrong.extend(chunk.events.iter().filter(is_wrong).map(|event| event.decoded.recorded.position));
+            wrong.extend(chunk.events.iter().filter(is_wrong).map(|event| event.recorded().position));
             rows = rest;
         }
         wrong

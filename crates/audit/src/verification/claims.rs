@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{checked_events::CheckedEvent, log_fold::LogFold};
+use super::{
+    checked_events::{CheckedEvent, Content},
+    log_fold::LogFold,
+};
 use passbook_bank::{AccountReceipt, Counterparty, HoldReceipt, Receipt, RecordedFact, TransferReceipt};
 use passbook_domain::{Event, EventType, reversal::Effect};
 use passbook_event_store::{Position, RecordedEvent};
@@ -83,7 +86,8 @@ impl Claim {
     }
 
     fn expected_hash(&self, hasher: &RandomState, fold: &LogFold, checked: &CheckedEvent) -> Option<u64> {
-        let event = &checked.decoded.recorded;
+        let Content::Account(decoded) = &checked.content else { return None };
+        let event = &decoded.recorded;
         let (version, account) = fold.opened_account(event.stream_id)?;
         let mut receipt = AccountReceipt {
             account_id: event.stream_id,
@@ -96,7 +100,7 @@ impl Claim {
             events: fold.preceding().command_events(event, usize::from(self.events))?,
             hold: None,
         };
-        let facts = facts(&checked.decoded.event);
+        let facts = facts(&decoded.event);
         let hold = match facts {
             Facts::Own => {
                 receipt.hold = fold.hold();

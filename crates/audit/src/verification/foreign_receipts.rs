@@ -111,7 +111,7 @@ impl PartitionClaims {
         fold: &LogFold,
         checked: &CheckedEvent,
     ) -> Result<(), Error> {
-        let position = checked.decoded.recorded.position;
+        let position = checked.recorded().position;
         while let Some(foreign) = self.claims.next_if(|foreign| foreign.claim.position <= position) {
             if foreign.claim.position != position || !foreign.claim.matches(&self.hasher, fold, checked) {
                 return Err(self.finding(connection, fold, foreign, "does not match its events").await?.into());

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     acceptance::{check_acceptance, check_status},
-    checked_events::{CheckedEvent, Undecodable},
+    checked_events::{CheckedEvent, Content, Undecodable},
     claims::Preceding,
     hold_arithmetic::HoldArithmetic,
     pinned_head::PinnedHead,
@@ -30,6 +30,8 @@ pub(super) struct LogFold {
     hash: Hash,
     recorded_at: DateTime<Utc>,
     accounts: AccountTable<AccountEntry>,
+    /// The versions of the streams of other aggregates. There are few.
+    others: HashMap<Uuid, i64>,
     money: BTreeMap<&'static str, Money>,
     /// Snapshots whose version was not reached yet, by stream.
     snapshots: HashMap<Uuid, RecordedSnapshot>,
@@ -64,6 +66,7 @@ impl LogFold {
             hash: [0; 32],
             recorded_at: DateTime::UNIX_EPOCH,
             accounts: AccountTable::default(),
+            others: HashMap::new(),
             money: BTreeMap::new(),
             snapshots: snapshots.into_iter().map(|snapshot| (snapshot.stream_id, snapshot)).collect(),
             snapshots_compared: 0,
@@ -117,16 +120,21 @@ impl LogFold {
 
     /// Checks and folds the next event, and sets the place of its account.
     pub(super) fn apply(&mut self, checked: &mut CheckedEvent) -> Result<(), Finding> {
-        let place = self.accounts.place_or_default(checked.decoded.recorded.stream_id);
-        checked.decoded.place = Some(place);
-        let (recorded, event) = (&checked.decoded.recorded, &checked.decoded.event);
         let position = self.position + 1;
         let (partitions, partition) = (self.partitions, self.partition);
         let finding = |message: String| Finding::in_partition(partitions, partition, position, message);
         let hash = checked.hashes.computed;
-        self.check_link(recorded, &checked.hashes.recorded, &hash)?;
-        self.evolve(place, recorded, event).map_err(finding)?;
-        self.compare_snapshot(recorded).map_err(finding)?;
+        self.check_link(checked.recorded(), &checked.hashes.recorded, &hash)?;
+        match &mut checked.content {
+            Content::Account(decoded) => {
+                let place = self.accounts.place_or_default(decoded.recorded.stream_id);
+                decoded.place = Some(place);
+                self.evolve(place, &decoded.recorded, &decoded.event).map_err(finding)?;
+                self.compare_snapshot(&decoded.recorded).map_err(finding)?;
+            }
+            Content::Other(recorded) => self.advance_other(recorded).map_err(finding)?,
+        }
+        let recorded = checked.recorded();
         while let Some(pinned) = self.pinned_heads.pop_if(|pinned| pinned.position == position) {
             if !pinned.matches(&hash) {
                 let source = pinned.source();
@@ -182,6 +190,17 @@ impl LogFold {
         check_acceptance(account, event, recorded.recorded_at).map_err(fails)?;
         self.money.entry(account.currency.code()).or_default().add_event(event);
         Ok(())
+    }
+
+    /// Checks the version of an event of another aggregate. No hold is its effect.
+    fn advance_other(&mut self, recorded: &RecordedEvent) -> Result<(), String> {
+        self.hold = None;
+        let (stream, version) = (recorded.stream_id, recorded.version);
+        let previous = self.others.insert(stream, version).unwrap_or_default();
+        match version == previous + 1 {
+            true => Ok(()),
+            false => Err(format!("stream {stream} has version {version} directly after version {previous}")),
+        }
     }
 
     fn compare_snapshot(&mut self, recorded: &RecordedEvent) -> Result<(), String> {

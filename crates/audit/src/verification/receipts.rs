@@ -66,7 +66,7 @@ impl<'a> Receipts<'a> {
 
     /// Compares the claims about an event.
     pub(super) async fn compare(&mut self, fold: &LogFold, checked: &CheckedEvent) -> Result<(), Error> {
-        let event = &checked.decoded.recorded;
+        let event = checked.recorded();
         if self.last.is_none_or(|(_, recorded_at)| recorded_at != event.recorded_at) {
             self.finish_batch(fold)?;
             self.read_keys_before(fold, Some(event.recorded_at)).await?;

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 use sqlx::PgConnection;
 
 use super::{
-    checked_events::{CheckedEvent, CheckedEvents},
+    checked_events::{CheckedEvent, CheckedEvents, Content},
     foreign_receipts::{ForeignReceipts, PartitionClaims},
     log_fold::LogFold,
     pinned_head::PinnedHead,
@@ -183,8 +183,9 @@ impl<P: Fn(i64)> Verifier<P> {
         checks.receipts.compare(fold, checked).await?;
         checks.claims.compare(lookups, fold, checked).await?;
         self.foreign_receipts.count(checked);
-        self.transfers.add(checked.decoded.recorded.stream_id, &checked.decoded.event);
-        checks.reversals.check(lookups, fold, &checked.decoded).await
+        let Content::Account(decoded) = &checked.content else { return Ok(()) };
+        self.transfers.add(decoded.recorded.stream_id, &decoded.event);
+        checks.reversals.check(lookups, fold, decoded).await
     }
 }
 

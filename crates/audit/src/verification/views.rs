@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    checked_events::{Chunk, joined},
+    checked_events::{Chunk, Content, joined},
     log_fold::LogFold,
     report::{Error, Finding},
     snapshot::Snapshot,
@@ -145,8 +145,10 @@ impl ViewTask {
             && let Some(Verified { chunk, events }) = verified.recv().await
         {
             for checked in &chunk.events[..events] {
-                self.check.fold(&checked.decoded);
-                if let Some(mismatch) = self.compare_at(checked.decoded.recorded.position).await? {
+                if let Content::Account(decoded) = &checked.content {
+                    self.check.fold(decoded);
+                }
+                if let Some(mismatch) = self.compare_at(checked.recorded().position).await? {
                     return Ok(mismatch);
                 }
             }

@@ -97,6 +97,9 @@ impl Decision<'_> {
         context: &CommandContext,
     ) -> Result<AccountReceipt, Failure> {
         let current = match command {
+            AccountCommand::Open { .. } if self.is_other_aggregate(account_id) => {
+                return Err(Rejection::AccountExists.into());
+            }
             AccountCommand::Open { .. } => self.account(account_id)?,
             AccountCommand::Deposit(..)
             | AccountCommand::Withdraw(..)

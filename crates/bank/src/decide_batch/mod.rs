@@ -20,7 +20,7 @@ use self::{
     unit::{Failed, Unit},
 };
 use super::{
-    account_cache::{CachedAccount, LoadedAccounts},
+    account_cache::{CachedAccount, LoadedAccounts, NotLoaded},
     command::{CommandContext, CommandOutcome, Error, Refusal, Refused},
     history::History,
     pending::{CommandInContext, CommandResult, CommandResults, Pending, Work, reverses_unknown_event},
@@ -192,8 +192,14 @@ impl Decision<'_> {
         }
         match self.basis.accounts.get(&account_id) {
             Some(Ok(loaded)) => Ok(loaded.clone()),
-            Some(Err(_)) | None => Err(Failure::Internal),
+            Some(Err(NotLoaded::OtherAggregate)) => Ok(CachedAccount::default()),
+            Some(Err(NotLoaded::Undecodable | NotLoaded::TooLong)) | None => Err(Failure::Internal),
         }
+    }
+
+    /// Whether the stream with this id is one of another aggregate. No account can be opened with it.
+    fn is_other_aggregate(&self, stream_id: Uuid) -> bool {
+        matches!(self.basis.accounts.get(&stream_id), Some(Err(NotLoaded::OtherAggregate)))
     }
 
     /// The head of a partition after the events that are decided so far.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use self::entry::entries_of;
 use crate::{
-    decoded_event::{cannot_apply, decode},
+    decoded_event::{DecodedBatch, cannot_apply, decode},
     finality::last_moment_before,
     query_router::QUERY_MS_MAX,
     read_model::{Error, ReadModel},
@@ -133,9 +133,9 @@ impl Journal {
             let mut connection = self.pool.acquire().await?;
             let limit = events_max.min(last - after);
             let events = reader::events_after(&mut connection, partition, after, limit).await?;
-            let events = decode(after, events)?;
-            if (events.len() as i64) < limit {
-                let position = after + events.len() as i64 + 1;
+            let DecodedBatch { events, count } = decode(after, events)?;
+            if count < limit {
+                let position = after + count + 1;
                 return Err(cannot_apply(format!("the log has no event at position {position}")));
             }
             let entries = entries_of(&mut connection, self.partitions, partition, &events).await?;
