@@ -244,11 +244,7 @@ async fn rows_of_an_older_release_answer_no_named_moment() {
     )
     .await;
     // The live generation goes on, and the next one is not built.
-    let mut lock = app.database().await;
-    raw_sql("BEGIN; SELECT FROM projection WHERE name = 'transactions' AND generation = 2 FOR UPDATE")
-        .execute(&mut lock)
-        .await
-        .unwrap();
+    let lock = app.lock_rows("projection", "name = 'transactions' AND generation = 2").await;
     app.start_again().await;
     let client = app.client();
     let deposited = client.deposit(account, 1).await.expect(201);

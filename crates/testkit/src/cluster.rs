@@ -14,7 +14,7 @@ use std::{
 
 use passbook_database::Database;
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_scalar, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_as, query_scalar, raw_sql};
 use tokio::{runtime::Builder, sync::Mutex};
 
 use crate::{
@@ -97,7 +97,36 @@ impl TestDatabase {
     pub async fn connect(&self) -> PgConnection {
         connect(&self.url()).await.unwrap()
     }
+
+    /// Connects as the owner to the rows of one partition. On a Citus cluster it connects to their node, where temporary views show
+    /// the shards by the names of their tables: Citus plans only some of the statements that damage a log.
+    pub async fn connect_to_partition(&self, partition: i16) -> PgConnection {
+        let mut connection = self.connect().await;
+        if !self.is_distributed {
+            return connection;
+        }
+        let shards = query_as(SHARDS_OF_PARTITION).bind(partition).fetch_one(&mut connection).await;
+        let (host, port, views): (String, i32, String) = shards.unwrap();
+        connection.close().await.unwrap();
+        let mut node = connect(&CLUSTER.server.url_of_node(&self.name, &host, port)).await.unwrap();
+        raw_sql(AssertSqlSafe(views)).execute(&mut node).await.unwrap();
+        node
+    }
 }
+
+/// The node of a partition, and the statements that create a view of each of its shards.
+const SHARDS_OF_PARTITION: &str = "
+    SELECT nodename::text, nodeport,
+        'SET citus.enable_manual_changes_to_shards = on;' || string_agg(format(
+            'CREATE TEMP VIEW %s AS SELECT * FROM %s WHERE partition = %s;', logicalrelid, shard_name(logicalrelid, shardid), $1
+        ), '')
+    FROM (
+        SELECT logicalrelid, get_shard_id_for_distribution_column(logicalrelid, $1) AS shardid FROM pg_dist_partition
+    ) AS shard
+    JOIN pg_dist_placement USING (shardid)
+    JOIN pg_dist_node USING (groupid)
+    WHERE noderole = 'primary'
+    GROUP BY nodename, nodeport";
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
@@ -182,6 +211,15 @@ impl Server {
             }
             Self::Given(server) => server.clone_database(name, template).await,
         }
+    }
+
+    /// The URL of a database on a node of a given cluster.
+    fn url_of_node(&self, name: &str, host: &str, port: i32) -> String {
+        let url = match self {
+            Self::Own(server) => server.url.clone(),
+            Self::Given(server) => server.url_of_node(host, port),
+        };
+        url_of_database(&url, name)
     }
 
     async fn drop_database(&self, admin: &mut PgConnection, name: &str) {

@@ -29,13 +29,27 @@ impl App {
     /// Executes SQL. Partition 0 in it means the partition under test; `TRUNCATE` and restores apply to all partitions.
     async fn execute(&self, sql: &str) {
         let is_for_all_partitions = sql.contains("TRUNCATE ") || sql.contains("saved.");
-        let mut connection = if is_for_all_partitions { self.database.connect().await } else { self.database().await };
+        let mut connection = if is_for_all_partitions {
+            self.database.connect().await
+        } else if self.database.is_distributed() && changes_rows_only(sql) {
+            self.rows_under_test().await
+        } else {
+            self.database().await
+        };
         let partition = self.partition_under_test();
         let sql = sql
             .replace("SELECT 0,", &format!("SELECT {partition},"))
             .replace("VALUES (0,", &format!("VALUES ({partition},"));
         raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// Connects to the rows of the partition under test, or as [`database`](Self::database) if the test is about several partitions.
+    async fn rows_under_test(&self) -> PgConnection {
+        match self.view.is_some() || !self.partitions().is_partitioned() {
+            true => self.database.connect_to_partition(self.partition_under_test()).await,
+            false => self.database().await,
+        }
     }
 
     /// Executes SQL with the trigger disabled that makes events immutable. Distributed tables have no trigger.
@@ -96,9 +110,10 @@ impl App {
              UPDATE log_head SET position = position + {count}, recorded_at = recorded_at + interval '1 microsecond',
                     hash = (SELECT hash FROM event WHERE partition = {partition} ORDER BY position DESC LIMIT 1)"
         );
-        let mut connection = self.database().await;
+        let mut connection = self.rows_under_test().await;
         let mut transaction = connection.begin().await.unwrap();
-        raw_sql("SELECT FROM log_head FOR UPDATE").execute(&mut *transaction).await.unwrap();
+        let lock = format!("SELECT FROM log_head WHERE partition = {partition} FOR UPDATE");
+        raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await.unwrap();
         raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.unwrap();
         transaction.commit().await.unwrap();
         connection.close().await.unwrap();
@@ -112,4 +127,12 @@ impl App {
         )
         .await;
     }
+}
+
+/// Whether a script changes rows of tables, and nothing else.
+fn changes_rows_only(sql: &str) -> bool {
+    let mut statements = sql.split(';').map(str::trim_start).filter(|statement| !statement.is_empty());
+    statements.all(|statement| {
+        ["UPDATE ", "INSERT ", "DELETE ", "BEGIN", "COMMIT", "LOCK "].iter().any(|verb| statement.starts_with(verb))
+    })
 }
