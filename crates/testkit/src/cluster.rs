@@ -117,7 +117,7 @@ impl TestDatabase {
 /// The node of a partition, and the statements that create a view of each of its shards.
 const SHARDS_OF_PARTITION: &str = "
     SELECT nodename::text, nodeport,
-        'SET citus.enable_manual_changes_to_shards = on;' || string_agg(format(
+        'SET citus.enable_ddl_propagation = off; SET citus.enable_manual_changes_to_shards = on;' || string_agg(format(
             'CREATE TEMP VIEW %s AS SELECT * FROM %s WHERE partition = %s;', logicalrelid, shard_name(logicalrelid, shardid), $1
         ), '')
     FROM (
