@@ -312,7 +312,7 @@ async fn deleting_a_retired_generation_passes_each_row_once() {
     snapshot.close().await.unwrap();
     app.stop().await;
     app.wait_until_disconnected().await;
-    let mut database = app.database().await;
+    let mut database = app.rows_under_test().await;
     let rows = "SELECT count(*) FROM account_transaction WHERE generation = 99";
     assert_eq!(query_scalar::<_, i64>(rows).fetch_one(&mut database).await.unwrap(), 0);
     let read = "SELECT sum(idx_tup_read)::int8 FROM pg_stat_user_indexes WHERE relname = 'account_transaction'";

@@ -114,15 +114,32 @@ impl TestDatabase {
     }
 }
 
-/// The node of a partition, and the statements that create a view of each of its shards.
-const SHARDS_OF_PARTITION: &str = "
-    SELECT nodename::text, nodeport,
-        'SET citus.enable_ddl_propagation = off; SET citus.enable_manual_changes_to_shards = on;' || string_agg(format(
-            'CREATE TEMP VIEW %s AS SELECT * FROM %s WHERE partition = %s;', logicalrelid, shard_name(logicalrelid, shardid), $1
-        ), '')
+/// The node of a partition, and the statements that create its views: one of each shard, and the statistics of the shards under the
+/// names of their tables and indexes.
+const SHARDS_OF_PARTITION: &str = r"
+    SELECT nodename::text, nodeport, format(
+        'SET citus.enable_ddl_propagation = off;
+         SET citus.enable_manual_changes_to_shards = on;
+         SET citus.override_table_visibility = off;
+         %1$s
+         CREATE TEMP VIEW pg_stat_user_tables AS
+         SELECT regexp_replace(relname, ''_\d+$'', '''')::name AS relname, seq_tup_read, idx_tup_fetch, n_tup_del, last_analyze,
+             last_autoanalyze
+         FROM pg_catalog.pg_stat_user_tables
+         WHERE relname = ANY (%2$L);
+         CREATE TEMP VIEW pg_stat_user_indexes AS
+         SELECT regexp_replace(relname, ''_\d+$'', '''')::name AS relname,
+             regexp_replace(indexrelname, ''_\d+$'', '''')::name AS indexrelname, idx_scan, idx_tup_read
+         FROM pg_catalog.pg_stat_user_indexes
+         WHERE relname = ANY (%2$L)',
+        string_agg(format('CREATE TEMP VIEW %s AS SELECT * FROM %s WHERE partition = %s;', logicalrelid, shard_name, $1), ''),
+        array_agg(shard_name)
+    )
     FROM (
-        SELECT logicalrelid, get_shard_id_for_distribution_column(logicalrelid, $1) AS shardid FROM pg_dist_partition
-    ) AS shard
+        SELECT logicalrelid, shardid, shard_name(logicalrelid, shardid)
+        FROM pg_dist_partition
+        CROSS JOIN LATERAL (SELECT get_shard_id_for_distribution_column(logicalrelid, $1) AS shardid) AS shard
+    ) AS shards
     JOIN pg_dist_placement USING (shardid)
     JOIN pg_dist_node USING (groupid)
     WHERE noderole = 'primary'

@@ -44,8 +44,9 @@ impl App {
         connection.close().await.unwrap();
     }
 
-    /// Connects to the rows of the partition under test, or as [`database`](Self::database) if the test is about several partitions.
-    async fn rows_under_test(&self) -> PgConnection {
+    /// Connects to the rows and statistics of the partition under test, on a Citus cluster at its node. If the test is about several
+    /// partitions, it connects as [`database`](Self::database).
+    pub async fn rows_under_test(&self) -> PgConnection {
         match self.view.is_some() || !self.partitions().is_partitioned() {
             true => self.database.connect_to_partition(self.partition_under_test()).await,
             false => self.database().await,

@@ -154,14 +154,19 @@ impl App {
 
     /// Waits until no instance is connected. Postgres has then added the connections' counts to its statistics.
     pub async fn wait_until_disconnected(&self) {
-        eventually("the end of all service connections", async || {
-            let connected: i64 = sqlx::query_scalar(
+        // The connections between the nodes of a cluster end after those of the service.
+        let connections = match self.database.is_distributed() {
+            true => {
+                "SELECT count(*) FROM citus_stat_activity
+                 WHERE datname = current_database() AND (usename = 'passbook_service' OR application_name LIKE 'passbook%')"
+            }
+            false => {
                 "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND application_name LIKE 'passbook%'",
-            )
-            .fetch_one(&mut self.database().await)
-            .await
-            .unwrap();
+                 WHERE datname = current_database() AND application_name LIKE 'passbook%'"
+            }
+        };
+        eventually("the end of all service connections", async || {
+            let connected: i64 = sqlx::query_scalar(connections).fetch_one(&mut self.database().await).await.unwrap();
             (connected == 0).then_some(())
         })
         .await;
