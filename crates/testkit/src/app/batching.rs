@@ -26,8 +26,7 @@ impl App {
     /// Citus refuses `FOR UPDATE` without a partition.
     pub async fn lock_rows(&self, table: &str, condition: &str) -> PgConnection {
         let mut connection = self.database().await;
-        let partitions: Vec<i16> = self.view.map_or(self.partitions().all().collect(), |view| vec![view.partition]);
-        let locks = partitions.iter().map(|partition| {
+        let locks = self.partitions_under_test().into_iter().map(|partition| {
             format!("SELECT FROM public.{table} WHERE partition = {partition} AND {condition} FOR UPDATE;")
         });
         let sql = format!("BEGIN; {}", locks.collect::<String>());

@@ -56,6 +56,11 @@ impl App {
         self.view.map_or(0, |view| view.partition)
     }
 
+    /// The partitions whose rows a test reads: that of all its accounts, or all.
+    fn partitions_under_test(&self) -> Vec<i16> {
+        self.view.map_or_else(|| self.partitions().all().collect(), |view| vec![view.partition])
+    }
+
     /// Starts another instance on the same database, without a proxy.
     pub async fn spawn_peer(&self) -> Self {
         let mut config = self.config.clone();
@@ -99,8 +104,12 @@ impl App {
         &self.config
     }
 
-    /// The connector that verification uses.
+    /// The connector that verification uses. On a Citus cluster, it first waits until the views have stopped: the nodes have no common
+    /// snapshot.
     pub async fn auditor(&self) -> PrimaryConnector {
+        if self.database.is_distributed() && self.service.is_some() {
+            self.wait_until_projected().await;
+        }
         Database::open(&self.config.database()).await.unwrap().auditor()
     }
 
