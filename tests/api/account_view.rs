@@ -182,7 +182,7 @@ async fn account_lookup_uses_the_primary_key_after_the_view_has_grown() {
         "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE indexrelname IN ('account_view_opened', 'account_view_owner'))::bigint
               + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'account_view')",
     )
-    .fetch_one(&mut app.database().await)
+    .fetch_one(&mut app.rows_under_test().await)
     .await
     .unwrap();
     assert!(rows_read < 1_000, "{rows_read} rows were read without the primary key");

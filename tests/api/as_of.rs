@@ -7,7 +7,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection, raw_sql};
+use sqlx::{Connection, PgConnection};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -91,12 +91,10 @@ async fn as_of_in_the_future_is_refused() {
     }
 }
 
-/// Stops the projectors: they skip checkpoints that another transaction has locked.
+/// Stops the projectors after they have read the log.
 async fn hold_views_back(app: &App) -> PgConnection {
     app.wait_until_projected().await;
-    let mut lock = app.database().await;
-    raw_sql("BEGIN; SELECT FROM public.projection FOR UPDATE").execute(&mut lock).await.unwrap();
-    lock
+    app.lock_checkpoints().await
 }
 
 #[tokio::test]

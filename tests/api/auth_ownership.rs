@@ -242,8 +242,7 @@ async fn owner_may_use_a_new_account_before_it_is_projected() {
     let (ada, ben) = (auth.customer("ada"), auth.customer("ben"));
     ada.open_with_balance(0).await;
     // Locking the checkpoints stops the projector.
-    let mut checkpoint_lock = auth.app.database().await;
-    sqlx::raw_sql("BEGIN; SELECT FROM projection FOR UPDATE").execute(&mut checkpoint_lock).await.unwrap();
+    let checkpoint_lock = auth.app.lock_checkpoints().await;
     let account = ada.open_with_balance(10).await;
     ada.deposit(account, 1).await.expect(201);
     ben.deposit(account, 1).await.expect_problem(404, "account_not_found");

@@ -62,11 +62,8 @@ async fn verify(app: &App) -> Result<Report, Finding> {
 
 /// Applies one change to the receipt of a key, and returns what verification finds. Then restores the keys.
 async fn finding_after(app: &App, key: &str, receipt: &str) -> Finding {
-    app.tamper(&format!(
-        "CREATE TABLE original AS SELECT * FROM idempotency_key;
-         UPDATE idempotency_key SET receipt = ({receipt})::json WHERE key = '{key}'"
-    ))
-    .await;
+    app.tamper("CREATE TABLE original AS SELECT * FROM idempotency_key").await;
+    app.tamper(&format!("UPDATE idempotency_key SET receipt = ({receipt})::json WHERE key = '{key}'")).await;
     let found = verify(app).await;
     app.tamper("DELETE FROM idempotency_key; INSERT INTO idempotency_key SELECT * FROM original; DROP TABLE original")
         .await;

@@ -235,7 +235,7 @@ async fn scans(app: &App) -> (i64, i64) {
         "SELECT (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'event_rare_type'),
                 (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'event')",
     )
-    .fetch_one(&mut app.database().await)
+    .fetch_one(&mut app.rows_under_test().await)
     .await
     .unwrap()
 }

@@ -3,7 +3,7 @@
 
 use passbook_testkit::{ApiClient, App, audit::audit, eventually, spawn_app_in_one_partition};
 use serde_json::json;
-use sqlx::{query_scalar, raw_sql};
+use sqlx::{AssertSqlSafe, query_scalar, raw_sql};
 use uuid::Uuid;
 
 const UNREADABLE: &str = "UPDATE event SET schema_version = 99 WHERE position = 2";
@@ -180,14 +180,15 @@ async fn view_of_a_newer_release_is_ignored() {
     let mut newer = app.database().await;
     for _ in 0..10 {
         client.deposit(account, 1).await.expect(201);
-        raw_sql(
+        let lock = format!(
             "BEGIN;
-             SELECT FROM projection WHERE schema_version = 99 OR name = 'unknown_view' FOR UPDATE NOWAIT;
+             SELECT FROM projection
+             WHERE partition = {} AND (schema_version = 99 OR name = 'unknown_view')
+             FOR UPDATE NOWAIT;
              ROLLBACK",
-        )
-        .execute(&mut newer)
-        .await
-        .unwrap();
+            app.partition_under_test()
+        );
+        raw_sql(AssertSqlSafe(lock)).execute(&mut newer).await.unwrap();
     }
     let last = client.deposit(account, 1).await.expect(201);
     let views = client.get(&format!("/v1/projections?min_position={}", last.position())).await.expect(200);

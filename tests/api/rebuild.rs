@@ -244,11 +244,7 @@ async fn rows_of_an_older_release_answer_no_named_moment() {
     )
     .await;
     // The live generation goes on, and the next one is not built.
-    let mut lock = app.database().await;
-    raw_sql("BEGIN; SELECT FROM projection WHERE name = 'transactions' AND generation = 2 FOR UPDATE")
-        .execute(&mut lock)
-        .await
-        .unwrap();
+    let lock = app.lock_rows("projection", "name = 'transactions' AND generation = 2").await;
     app.start_again().await;
     let client = app.client();
     let deposited = client.deposit(account, 1).await.expect(201);
@@ -340,7 +336,7 @@ async fn deleting_a_retired_generation_passes_each_row_once() {
     snapshot.close().await.unwrap();
     app.stop().await;
     app.wait_until_disconnected().await;
-    let mut database = app.database().await;
+    let mut database = app.rows_under_test().await;
     let rows = "SELECT count(*) FROM account_transaction WHERE generation = 99";
     assert_eq!(query_scalar::<_, i64>(rows).fetch_one(&mut database).await.unwrap(), 0);
     let read = "SELECT sum(idx_tup_read)::int8 FROM pg_stat_user_indexes WHERE relname = 'account_transaction'";

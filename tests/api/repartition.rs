@@ -258,7 +258,7 @@ async fn keys_read(app: &App) -> i64 {
     sqlx::query_scalar(
         "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'idempotency_key'",
     )
-    .fetch_one(&mut app.database().await)
+    .fetch_one(&mut app.rows_under_test().await)
     .await
     .unwrap()
 }

@@ -76,7 +76,7 @@ async fn a_retired_generation_of_tables_never_analysed_is_deleted_in_key_order()
          FROM pg_stat_user_tables WHERE relname = ANY($1)",
     )
     .bind(TABLES)
-    .fetch_all(&mut app.database().await)
+    .fetch_all(&mut app.rows_under_test().await)
     .await
     .unwrap();
     assert_eq!(read.len(), TABLES.len());

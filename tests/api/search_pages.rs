@@ -31,7 +31,7 @@ async fn rows_read(mut app: App, table: &str) -> i64 {
     app.wait_until_disconnected().await;
     query_scalar("SELECT (seq_tup_read + idx_tup_fetch)::int8 FROM pg_stat_user_tables WHERE relname = $1")
         .bind(table)
-        .fetch_one(&mut app.database().await)
+        .fetch_one(&mut app.rows_under_test().await)
         .await
         .unwrap()
 }

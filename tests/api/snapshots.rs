@@ -326,7 +326,7 @@ async fn rows_read(app: &App) -> Vec<(String, i64)> {
         "SELECT relname::text, (seq_tup_read + idx_tup_fetch)::int8 FROM pg_stat_user_tables
          WHERE relname IN ('event', 'idempotency_key', 'snapshot')",
     )
-    .fetch_all(&mut app.database().await)
+    .fetch_all(&mut app.rows_under_test().await)
     .await
     .unwrap();
     assert_eq!(tables.len(), 3);

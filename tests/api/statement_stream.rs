@@ -254,7 +254,7 @@ async fn rows_read(app: &App) -> i64 {
     query_scalar(
         "SELECT (seq_tup_read + idx_tup_fetch)::int8 FROM pg_stat_user_tables WHERE relname = 'account_transaction'",
     )
-    .fetch_one(&mut app.database().await)
+    .fetch_one(&mut app.rows_under_test().await)
     .await
     .unwrap()
 }

@@ -14,7 +14,7 @@ use std::{
 
 use passbook_database::Database;
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_scalar, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, query, query_as, query_scalar, raw_sql};
 use tempfile::TempPath;
 use tokio::{runtime::Builder, sync::Mutex};
 
@@ -108,6 +108,21 @@ impl TestDatabase {
     pub async fn connect(&self) -> PgConnection {
         connect(&self.url()).await.unwrap()
     }
+
+    /// Connects as the owner to the rows of one partition. On a Citus cluster it connects to their node, where temporary views show
+    /// the shards by the names of their tables: Citus plans only some of the statements that damage a log.
+    pub async fn connect_to_partition(&self, partition: i16) -> PgConnection {
+        let mut connection = self.connect().await;
+        if !self.is_distributed {
+            return connection;
+        }
+        let shards = query_as(SHARDS_OF_PARTITION).bind(partition).fetch_one(&mut connection).await;
+        let (host, port, views): (String, i32, String) = shards.unwrap();
+        connection.close().await.unwrap();
+        let mut node = connect(&CLUSTER.server.url_of_node(&self.name, &host, port)).await.unwrap();
+        raw_sql(AssertSqlSafe(views)).execute(&mut node).await.unwrap();
+        node
+    }
 }
 
 /// A key file with one key. Each database has a file of its own, so that a test can change it.
@@ -116,6 +131,37 @@ fn key_file() -> TempPath {
     fs::write(file.path(), TEST_KEY).unwrap();
     file.into_temp_path()
 }
+
+/// The node of a partition, and the statements that create its views: one of each shard, and the statistics of the shards under the
+/// names of their tables and indexes.
+const SHARDS_OF_PARTITION: &str = r"
+    SELECT nodename::text, nodeport, format(
+        'SET citus.enable_ddl_propagation = off;
+         SET citus.enable_manual_changes_to_shards = on;
+         SET citus.override_table_visibility = off;
+         %1$s
+         CREATE TEMP VIEW pg_stat_user_tables AS
+         SELECT regexp_replace(relname, ''_\d+$'', '''')::name AS relname, seq_tup_read, idx_tup_fetch, n_tup_del, last_analyze,
+             last_autoanalyze
+         FROM pg_catalog.pg_stat_user_tables
+         WHERE relname = ANY (%2$L);
+         CREATE TEMP VIEW pg_stat_user_indexes AS
+         SELECT regexp_replace(relname, ''_\d+$'', '''')::name AS relname,
+             regexp_replace(indexrelname, ''_\d+$'', '''')::name AS indexrelname, idx_scan, idx_tup_read
+         FROM pg_catalog.pg_stat_user_indexes
+         WHERE relname = ANY (%2$L)',
+        string_agg(format('CREATE TEMP VIEW %s AS SELECT * FROM %s WHERE partition = %s;', logicalrelid, shard_name, $1), ''),
+        array_agg(shard_name)
+    )
+    FROM (
+        SELECT logicalrelid, shardid, shard_name(logicalrelid, shardid)
+        FROM pg_dist_partition
+        CROSS JOIN LATERAL (SELECT get_shard_id_for_distribution_column(logicalrelid, $1) AS shardid) AS shard
+    ) AS shards
+    JOIN pg_dist_placement USING (shardid)
+    JOIN pg_dist_node USING (groupid)
+    WHERE noderole = 'primary'
+    GROUP BY nodename, nodeport";
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
@@ -200,6 +246,15 @@ impl Server {
             }
             Self::Given(server) => server.clone_database(name, template).await,
         }
+    }
+
+    /// The URL of a database on a node of a given cluster.
+    fn url_of_node(&self, name: &str, host: &str, port: i32) -> String {
+        let url = match self {
+            Self::Own(server) => server.url.clone(),
+            Self::Given(server) => server.url_of_node(host, port),
+        };
+        url_of_database(&url, name)
     }
 
     async fn drop_database(&self, admin: &mut PgConnection, name: &str) {

@@ -200,6 +200,17 @@ impl GivenServer {
         urls
     }
 
+    /// The URL of the existing database on the node that the cluster reaches at this address.
+    pub fn url_of_node(&self, host: &str, port: i32) -> String {
+        match &self.engine {
+            Engine::Citus { nodes, .. } => {
+                let node = nodes.iter().find(|node| (node.host.as_str(), node.port) == (host, port));
+                self.url_at(node.expect("a node of the cluster"))
+            }
+            Engine::Postgres { .. } => self.url.clone(),
+        }
+    }
+
     fn url_at(&self, node: &Node) -> String {
         let mut url = reqwest::Url::parse(&self.url).unwrap();
         let kept: Vec<(String, String)> = url

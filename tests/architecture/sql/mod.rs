@@ -2,6 +2,7 @@
 //! migrations themselves.
 
 mod broken_texts;
+mod definers;
 mod exceptions;
 mod keys;
 mod migrations;

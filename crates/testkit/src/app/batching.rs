@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use passbook_event_store::Partitions;
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::App;
 use crate::{ApiClient, eventually};
@@ -14,11 +14,23 @@ const BATCH_FILL_MS: u64 = 250;
 impl App {
     /// Locks the log heads, which blocks every append until the returned connection is closed.
     pub async fn lock_log_heads(&self) -> PgConnection {
+        self.lock_rows("log_head", "true").await
+    }
+
+    /// Locks the checkpoints until the returned connection is closed. Projectors skip checkpoints that another transaction has locked.
+    pub async fn lock_checkpoints(&self) -> PgConnection {
+        self.lock_rows("projection", "true").await
+    }
+
+    /// Locks rows of the partitions under test until the returned connection is closed. One statement locks the rows of one partition:
+    /// Citus refuses `FOR UPDATE` without a partition.
+    pub async fn lock_rows(&self, table: &str, condition: &str) -> PgConnection {
         let mut connection = self.database().await;
-        sqlx::raw_sql("BEGIN; SELECT FROM log_head ORDER BY partition FOR UPDATE")
-            .execute(&mut connection)
-            .await
-            .unwrap();
+        let locks = self.partitions_under_test().into_iter().map(|partition| {
+            format!("SELECT FROM public.{table} WHERE partition = {partition} AND {condition} FOR UPDATE;")
+        });
+        let sql = format!("BEGIN; {}", locks.collect::<String>());
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         connection
     }
 
@@ -43,17 +55,17 @@ impl App {
 
     /// Waits until an executor's connection waits for a lock.
     pub async fn wait_for_blocked_writer(&self) {
+        // On a cluster its statement waits at a node, under a name of Citus.
+        let waits = match self.database.is_distributed() {
+            true => "SELECT count(*) > 0 FROM citus_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            false => {
+                "SELECT count(*) > 0 FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = 'passbook writer' AND wait_event_type = 'Lock'"
+            }
+        };
         eventually("a writer that waits for a lock", async || {
             let mut connection = self.database().await;
-            let waiting: bool = sqlx::query_scalar(
-                "SELECT EXISTS (
-                     SELECT FROM pg_stat_activity
-                     WHERE datname = current_database() AND application_name = 'passbook writer' AND wait_event_type = 'Lock'
-                 )",
-            )
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+            let waiting: bool = sqlx::query_scalar(waits).fetch_one(&mut connection).await.unwrap();
             connection.close().await.unwrap();
             waiting.then_some(())
         })

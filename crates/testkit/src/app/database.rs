@@ -1,6 +1,7 @@
 //! Direct access to the database of an app: reads that need no service, damage, and events without the service.
 
 use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, query, raw_sql};
 
 use super::App;
@@ -28,14 +29,33 @@ impl App {
 
     /// Executes SQL. Partition 0 in it means the partition under test; `TRUNCATE` and restores apply to all partitions.
     async fn execute(&self, sql: &str) {
-        let is_for_all_partitions = sql.contains("TRUNCATE ") || sql.contains("saved.");
-        let mut connection = if is_for_all_partitions { self.database.connect().await } else { self.database().await };
         let partition = self.partition_under_test();
         let sql = sql
             .replace("SELECT 0,", &format!("SELECT {partition},"))
             .replace("VALUES (0,", &format!("VALUES ({partition},"));
-        raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+        let is_for_all_partitions = sql.contains("TRUNCATE ") || sql.contains("saved.");
+        let connections = if is_for_all_partitions {
+            vec![self.database.connect().await]
+        } else if self.database.is_distributed() && consists_of(&sql, &["UPDATE ", "DELETE "]) {
+            join_all(self.partitions_under_test().into_iter().map(|at| self.database.connect_to_partition(at))).await
+        } else if self.database.is_distributed() && consists_of(&sql, &["UPDATE ", "DELETE ", "INSERT "]) {
+            vec![self.rows_under_test().await]
+        } else {
+            vec![self.database().await]
+        };
+        for mut connection in connections {
+            raw_sql(AssertSqlSafe(sql.as_str())).execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        }
+    }
+
+    /// Connects to the rows and statistics of the partition under test, on a Citus cluster at its node. If the test is about several
+    /// partitions, it connects as [`database`](Self::database).
+    pub async fn rows_under_test(&self) -> PgConnection {
+        match self.view.is_some() || !self.partitions().is_partitioned() {
+            true => self.database.connect_to_partition(self.partition_under_test()).await,
+            false => self.database().await,
+        }
     }
 
     /// Executes SQL with the trigger disabled that makes events immutable. Distributed tables have no trigger.
@@ -96,9 +116,10 @@ impl App {
              UPDATE log_head SET position = position + {count}, recorded_at = recorded_at + interval '1 microsecond',
                     hash = (SELECT hash FROM event WHERE partition = {partition} ORDER BY position DESC LIMIT 1)"
         );
-        let mut connection = self.database().await;
+        let mut connection = self.rows_under_test().await;
         let mut transaction = connection.begin().await.unwrap();
-        raw_sql("SELECT FROM log_head FOR UPDATE").execute(&mut *transaction).await.unwrap();
+        let lock = format!("SELECT FROM log_head WHERE partition = {partition} FOR UPDATE");
+        raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await.unwrap();
         raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await.unwrap();
         transaction.commit().await.unwrap();
         connection.close().await.unwrap();
@@ -112,4 +133,11 @@ impl App {
         )
         .await;
     }
+}
+
+/// Whether each statement of a script begins with one of these, or controls a transaction.
+fn consists_of(script: &str, verbs: &[&str]) -> bool {
+    let mut statements = script.split(';').map(str::trim_start).filter(|statement| !statement.is_empty());
+    let known = [verbs, &["BEGIN", "COMMIT", "LOCK "]].concat();
+    statements.all(|statement| known.iter().any(|verb| statement.starts_with(verb)))
 }

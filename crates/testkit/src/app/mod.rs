@@ -56,6 +56,11 @@ impl App {
         self.view.map_or(0, |view| view.partition)
     }
 
+    /// The partitions whose rows a test reads: that of all its accounts, or all.
+    fn partitions_under_test(&self) -> Vec<i16> {
+        self.view.map_or_else(|| self.partitions().all().collect(), |view| vec![view.partition])
+    }
+
     /// Starts another instance on the same database, without a proxy.
     pub async fn spawn_peer(&self) -> Self {
         let mut config = self.config.clone();
@@ -99,8 +104,12 @@ impl App {
         &self.config
     }
 
-    /// The connector that verification uses.
+    /// The connector that verification uses. On a Citus cluster, it first waits until the views have stopped: the nodes have no common
+    /// snapshot.
     pub async fn auditor(&self) -> PrimaryConnector {
+        if self.database.is_distributed() && self.service.is_some() {
+            self.wait_until_projected().await;
+        }
         Database::open(&self.config.database()).await.unwrap().auditor()
     }
 
@@ -154,14 +163,19 @@ impl App {
 
     /// Waits until no instance is connected. Postgres has then added the connections' counts to its statistics.
     pub async fn wait_until_disconnected(&self) {
-        eventually("the end of all service connections", async || {
-            let connected: i64 = sqlx::query_scalar(
+        // The connections between the nodes of a cluster end after those of the service.
+        let connections = match self.database.is_distributed() {
+            true => {
+                "SELECT count(*) FROM citus_stat_activity
+                 WHERE datname = current_database() AND (usename = 'passbook_service' OR application_name LIKE 'passbook%')"
+            }
+            false => {
                 "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND application_name LIKE 'passbook%'",
-            )
-            .fetch_one(&mut self.database().await)
-            .await
-            .unwrap();
+                 WHERE datname = current_database() AND application_name LIKE 'passbook%'"
+            }
+        };
+        eventually("the end of all service connections", async || {
+            let connected: i64 = sqlx::query_scalar(connections).fetch_one(&mut self.database().await).await.unwrap();
             (connected == 0).then_some(())
         })
         .await;
