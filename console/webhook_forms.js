@@ -15,12 +15,14 @@ export const SECRET_CONTEXT = { keepDetailOf: ['storage_unavailable'] };
 export function Secret({ secret, done }) {
   const heading = useRef(null);
   useEffect(() => heading.current.focus(), [secret]);
+  // The button is removed with the secret, so the focus moves to the heading of the page.
+  const finish = () => (done(), document.querySelector('h1').focus());
   return html`<div class="secret">
     <h3 tabindex="-1" ref=${heading}>Secret of this webhook</h3>
     <p>Copy it now: it is shown this once. With it the endpoint verifies the signatures of deliveries.</p>
     <p><code class="break">${secret}</code></p>
     <p class="buttons"><${CopyButton} text=${secret} label="Copy secret" /></p>
-    <p class="buttons"><button type="button" class="secondary" onClick=${done}>I have stored it</button></p>
+    <p class="buttons"><button type="button" class="secondary" onClick=${finish}>I have stored it</button></p>
   </div>`;
 }
 

@@ -38,26 +38,26 @@ const isOtherHistory = (error) => /another history/.test(error ?? '');
 const endOf = (since) => new Date(Date.parse(since) + GIVE_UP_MS).toISOString();
 
 const REASONS = {
-  400: 'It refuses the request as malformed.',
-  401: 'It refuses the request as not authorized. Check whether it verifies signatures with the secret of this webhook.',
-  403: 'It refuses the request as not permitted. Check whether it verifies signatures with the secret of this webhook.',
+  400: 'The endpoint refuses the request as malformed.',
+  401: 'The endpoint refuses the request as not authorized. Check whether it verifies signatures with the secret of this webhook.',
+  403: 'The endpoint refuses the request as not permitted. Check whether it verifies signatures with the secret of this webhook.',
   404: 'There is nothing at this URL.',
-  405: 'It does not accept POST requests at this URL.',
-  408: 'It ended the request before the whole of it arrived.',
-  410: 'It answered that it is gone.',
+  405: 'The endpoint does not accept POST requests at this URL.',
+  408: 'The endpoint ended the request before the whole of it arrived.',
+  410: 'The endpoint answered that it is gone.',
   413: 'The event is larger than it accepts.',
-  429: 'It asks the service to send more slowly.',
+  429: 'The endpoint asks the service to send more slowly.',
 };
 
 /** Why an attempt failed, as a sentence. Without a status there was no response, and the service says why. */
 export function reasonOf(status, error) {
   if (status === null || status === undefined) {
-    if (/^no response within/.test(error)) return `It did not answer within ${RESPONSE_S_MAX} s.`;
+    if (/^no response within/.test(error)) return `The endpoint did not answer within ${RESPONSE_S_MAX} s.`;
     return `There was no response: ${error.replace(/\.$/, '')}.`;
   }
   const text = REASONS[status]
-    ?? (status < 400 ? 'It redirects to another URL, and redirects are not followed. Register that URL instead.'
-      : status < 500 ? 'It refuses the request.' : 'It has a fault of its own.');
+    ?? (status < 400 ? 'The endpoint redirects to another URL, and redirects are not followed. Register that URL instead.'
+      : status < 500 ? 'The endpoint refuses the request.' : 'The endpoint has a fault of its own.');
   return `${text.slice(0, -1)} (status ${status}).`;
 }
 

@@ -62,5 +62,5 @@ export const lastResponseOf = ({ last_status: status, last_error: error }) => (s
 export function filtersOf({ types, account_id: account, owner }) {
   const kinds = types.length === 0 ? 'All events' : types.map(eventLabel).join(', ');
   const of = [owner !== null && `accounts of ${owner}`, account !== null && `account ${account}`].filter(Boolean);
-  return of.length === 0 ? kinds : `${kinds} of ${of.join(' and ')}`;
+  return [kinds, ...of].join(' · ');
 }

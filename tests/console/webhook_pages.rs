@@ -57,7 +57,7 @@ async fn webhook_is_registered_tested_paused_and_deleted() {
     browser.click_text("Register the first webhook").await;
     browser.fill("#webhook-url", "ftp://example.com/").await;
     browser.click(SUBMIT).await;
-    browser.wait_for_text_in("#webhook-url-note", "url must be an absolute URL").await;
+    browser.wait_for_text_in("#webhook-url-note", "must be an absolute URL").await;
     browser.fill("#webhook-url", &receiver.url).await;
     browser.click_text("Types of events: all").await;
     browser.click(".checks label:nth-of-type(1) input").await;
@@ -154,7 +154,7 @@ async fn failing_endpoint_is_explained_and_resumed() {
     let browser = Browser::start(&app.url()).await;
     browser.open(LIST).await;
     browser.wait_for_text_in("tbody .status", "retrying").await;
-    browser.wait_for_text_in("tbody td", "It has a fault of its own (status 500).").await;
+    browser.wait_for_text_in("tbody td", "The endpoint has a fault of its own (status 500).").await;
     browser.click("tbody a").await;
     browser.wait_for_text("Retrying. Since").await;
     browser.wait_for_text("nothing is lost").await;
@@ -262,7 +262,7 @@ async fn webhook_pages_say_what_is_stale_and_what_is_gone() {
         browser.run_script("restore()").await;
         browser.wait_until("the notice is gone", "!document.body.innerText.includes('Not up to date')").await;
     }
-    app.client().request(reqwest::Method::DELETE, &format!("/v1/webhooks/{id}")).await.expect(204);
+    app.client().send(reqwest::Method::DELETE, &format!("/v1/webhooks/{id}"), "").await.expect(204);
     browser.wait_for_text("There is no webhook with this ID. It may have been deleted.").await;
     assert!(!browser.shows_text("Pause").await);
 }

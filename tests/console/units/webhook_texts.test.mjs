@@ -27,9 +27,9 @@ test('every state is explained with the next step', () => {
 
 test('results are sentences with the status', () => {
   assert.equal(resultOf({ status: 204, error: null }), 'Accepted (status 204).');
-  assert.equal(reasonOf(302, 'x'), 'It redirects to another URL, and redirects are not followed. Register that URL instead (status 302).');
+  assert.equal(reasonOf(302, 'x'), 'The endpoint redirects to another URL, and redirects are not followed. Register that URL instead (status 302).');
   assert.equal(reasonOf(401, 'x').endsWith('of this webhook (status 401).'), true);
-  assert.equal(reasonOf(418, 'x'), 'It refuses the request (status 418).');
+  assert.equal(reasonOf(418, 'x'), 'The endpoint refuses the request (status 418).');
   assert.equal(reasonOf(null, 'the connection failed: Connection refused'), 'There was no response: the connection failed: Connection refused.');
 });
 
