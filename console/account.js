@@ -1,6 +1,6 @@
 // The page of one account: its current state, or its state at an earlier version or time.
 
-import { ErrorNotice, Metadata, Money, OwnerLink, StaleNotice, Status, Time, html, shortId, useCurrencies, useEffect, useInterval, useLoad, useRef, useState } from './components.js';
+import { CopyButton, ErrorNotice, Metadata, Money, OwnerLink, StaleNotice, Status, Time, html, shortId, useCurrencies, useEffect, useInterval, useLoad, useRef, useState } from './components.js';
 import { read } from './api.js';
 import { Actions } from './actions.js';
 import { BalanceChart } from './balance_chart.js';
@@ -84,12 +84,6 @@ function AccountHeader({ id, account, isHistorical, isStale }) {
       ${account.overdraft > 0 && html`<div><dt>Overdraft</dt><dd><${Money} minor=${account.overdraft} currency=${account.currency} /></dd></div>`}
     </dl>`}
   </div>`;
-}
-
-function CopyButton({ text }) {
-  const [isCopied, setCopied] = useState(false);
-  const copy = () => navigator.clipboard?.writeText(text).then(() => setCopied(true), () => {});
-  return html`<button type="button" class="secondary small" onClick=${copy}>Copy ID</button> <span role="status" class="muted">${isCopied ? 'Copied' : ''}</span>`;
 }
 
 const STATUS_EVENTS = { frozen: 'AccountFrozen', closed: 'AccountClosed' };

@@ -204,6 +204,20 @@ export function ListFooter({ list, itemsLabel, autoLoad = false }) {
   </div>`;
 }
 
+/** Copies a text. Without a clipboard, as on a page without TLS, it says so. */
+export function CopyButton({ text, label = 'Copy ID' }) {
+  const [outcome, setOutcome] = useState('');
+  const copy = () => (navigator.clipboard?.writeText(text) ?? Promise.reject()).then(() => setOutcome('Copied'), () => setOutcome('Select and copy it by hand'));
+  return html`<button type="button" class="secondary small" onClick=${copy}>${label}</button> <span role="status" class="muted">${outcome}</span>`;
+}
+
+/** Whether the component is still shown: a function that an answer which arrives later can ask. */
+export function useIsUnmounted() {
+  const isUnmounted = useRef(false);
+  useEffect(() => () => void (isUnmounted.current = true), []);
+  return useCallback(() => isUnmounted.current, []);
+}
+
 /** A panel over the page, opened by the address of the page and closed by its button, Escape or a click beside it. */
 export function Drawer({ id, title, close, children }) {
   const dialog = useRef(null);

@@ -16,7 +16,14 @@ const EVENT_LABELS = {
   AccountFrozen: 'Frozen',
   AccountUnfrozen: 'Unfrozen',
   AccountClosed: 'Closed',
+  WebhookRegistered: 'Webhook registered',
+  WebhookPaused: 'Webhook paused',
+  WebhookResumed: 'Webhook resumed',
+  WebhookDeleted: 'Webhook deleted',
 };
+
+/** The types of events that a webhook can be registered for. */
+export const EVENT_TYPES = Object.keys(EVENT_LABELS);
 
 export const TRANSACTION_LABELS = {
   opening_deposit: 'Opening deposit',

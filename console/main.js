@@ -6,13 +6,15 @@ import { outbox, results } from './command_results.js';
 import { Owner } from './owner.js';
 import { permissions } from './permissions.js';
 import { describe } from './problems.js';
-import { ACCOUNT_ID, navigate, setTitle, useRoute } from './route.js';
+import { ACCOUNT_ID, UUID, navigate, setTitle, useRoute } from './route.js';
 import { Overview } from './overview.js';
 import { Accounts } from './accounts.js';
 import { Account } from './account.js';
 import { Batches } from './batches.js';
 import { Operations } from './operations.js';
 import { Search, SearchField } from './search.js';
+import { Webhook } from './webhook.js';
+import { Webhooks } from './webhooks.js';
 import { returnFromProvider } from './sign_in.js';
 import { Caller, SignInDialog } from './sign_in_dialog.js';
 
@@ -25,9 +27,20 @@ function Page({ route }) {
   if (section === 'owners' && id !== undefined) return html`<${Owner} key=${id} owner=${id} />`;
   if (section === 'search') return html`<${Search} key=${route.query.q} text=${route.query.q ?? ''} />`;
   if (section === 'batch') return html`<${Batches} />`;
-  if (section === 'operations') return html`<${Operations} />`;
-  return html`<h1 tabindex="-1">Page not found</h1><p><a href="#/">Go to the overview</a></p>`;
+  if (section === 'operations') return html`<${OperationsPage} route=${route} />`;
+  return html`<${NotFound} />`;
 }
+
+function OperationsPage({ route: { path: [, name, id], query } }) {
+  // A caller who may see only the webhooks lands there.
+  if (name === undefined && permissions.webhooks() && !permissions.operations()) return html`<${Webhooks} query=${query} />`;
+  if (name === undefined) return html`<${Operations} />`;
+  if (name === 'webhooks' && id === undefined) return html`<${Webhooks} query=${query} />`;
+  if (name === 'webhooks' && UUID.test(id)) return html`<${Webhook} key=${id} id=${id} />`;
+  return html`<${NotFound} />`;
+}
+
+const NotFound = () => html`<h1 tabindex="-1">Page not found</h1><p><a href="#/">Go to the overview</a></p>`;
 
 const TITLES = { accounts: 'Accounts', batch: 'Batch', operations: 'Operations' };
 
@@ -54,7 +67,7 @@ function Console() {
       <a class="brand" href="#/"><img src="/console/icon.svg" alt="" width="24" height="24" /> Passbook</a>
       <nav aria-label="Pages">
         ${permissions.readAny() && link('#/', undefined, 'Overview')} ${link('#/accounts', 'accounts', 'Accounts')}
-        ${permissions.batches() && link('#/batch', 'batch', 'Batch')} ${permissions.operations() && link('#/operations', 'operations', 'Operations')}
+        ${permissions.batches() && link('#/batch', 'batch', 'Batch')} ${(permissions.operations() || permissions.webhooks()) && link('#/operations', 'operations', 'Operations')}
       </nav>
       <${SearchField} query=${section === 'search' ? route.query.q : undefined} />
       <div class="top-end"><a href="/swagger-ui/">API</a> <${Caller} /></div>

@@ -5,7 +5,7 @@ import { read, request, toApiError, url } from './api.js';
 import { eventCount } from './position.js';
 import { permissions } from './permissions.js';
 import { describe } from './problems.js';
-import { ACCOUNT_ID } from './route.js';
+import { ACCOUNT_ID, webhookAddress } from './route.js';
 
 const REFRESH_MS = 1_000;
 
@@ -13,7 +13,7 @@ export function Operations() {
   const views = useLoad((signal) => read('/v1/projections', {}, { signal, fresh: false }), []);
   const log = useLoad((signal) => (permissions.audit() ? read('/v1/log/head', {}, { signal, fresh: false }) : Promise.resolve()), []);
   useInterval(REFRESH_MS, () => [views, log].forEach((resource) => resource.isLoading || resource.error?.status === 403 || resource.reload()));
-  return html`<h1 tabindex="-1">Operations</h1>
+  return html`<h1 tabindex="-1">Operations</h1><${OperationsTabs} current="views" />
     <section class="card" aria-labelledby="views"><h2 id="views">Views</h2>
       <p class="muted">Queries read these views. Each view follows the event log. A rebuild creates the next generation of a view while the live generation serves queries.</p>
       ${views.data ? html`<${StaleNotice} resource=${views} />` : html`<${ErrorNotice} error=${views.error} retry=${views.reload} />`}
@@ -27,6 +27,13 @@ export function Operations() {
       </section>
       <section class="card" aria-labelledby="verify"><h2 id="verify">Verify an account</h2><${VerifyForm} /></section>
     </div>`}`;
+}
+
+/** The pages for operators that the scopes permit; nothing if there is only one. */
+export function OperationsTabs({ current }) {
+  const tabs = [permissions.operations() && ['views', '#/operations', 'Views and log'], permissions.webhooks() && ['webhooks', webhookAddress(), 'Webhooks']].filter(Boolean);
+  if (tabs.length < 2) return null;
+  return html`<nav class="tabs" aria-label="Pages for operators">${tabs.map(([name, address, label]) => html`<a key=${name} href=${address} aria-current=${name === current ? 'page' : undefined}>${label}</a>`)}</nav>`;
 }
 
 function ViewTable({ rows, heads, reload }) {

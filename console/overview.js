@@ -1,11 +1,12 @@
 // The overview of the bank: account counts, money by currency, command throughput and the live event feed.
 
-import { AccountLink, ErrorNotice, Money, StaleNotice, Time, formatClock, formatNumber, formatTime, html, useEffect, useInterval, useLoad, useMemo, useRef, useState } from './components.js';
+import { AccountLink, ErrorNotice, Money, StaleNotice, Time, formatClock, formatNumber, formatTime, html, shortId, useEffect, useInterval, useLoad, useMemo, useRef, useState } from './components.js';
 import { read, request, toApiError, url } from './api.js';
 import { Chart, themeColor } from './chart.js';
 import { amountOf, eventLabel } from './labels.js';
 import { permissions } from './permissions.js';
 import { eventCount } from './position.js';
+import { webhookAddress } from './route.js';
 import { subscribe } from './sse.js';
 
 const REFRESH_MS = 2_000;
@@ -188,8 +189,15 @@ function FeedRow({ event, currency }) {
   const amount = amountOf(event);
   return html`<tr>
     <td><${Time} at=${event.recorded_at} clock /></td><td>${eventLabel(event.type)}</td>
-    <td class="end">${amount && html`<${Money} ...${amount} currency=${currency} />`}</td><td><${AccountLink} id=${event.aggregate_id} /></td><td class="name">${event.metadata.user_id}</td><td class="end">${event.position}</td>
+    <td class="end">${amount && html`<${Money} ...${amount} currency=${currency} />`}</td><td><${SubjectLink} event=${event} /></td><td class="name">${event.metadata.user_id}</td><td class="end">${event.position}</td>
   </tr>`;
+}
+
+/** A link to what the event is about. Not every event is one of an account. */
+function SubjectLink({ event: { aggregate_type: type, aggregate_id: id } }) {
+  if (type === 'BankAccount') return html`<${AccountLink} id=${id} />`;
+  if (type === 'Webhook' && permissions.webhooks()) return html`<a href=${webhookAddress(id)} class="id" title=${id}>${shortId(id)}</a>`;
+  return null;
 }
 
 /** Concurrent account look-ups: the feed must not load the service. */

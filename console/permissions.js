@@ -19,6 +19,7 @@ export const permissions = {
   limits: () => may('accounts:limits'),
   audit: () => may('audit:read'),
   operations: () => may('operations'),
+  webhooks: () => may('webhooks'),
   /** Whether any command can be sent, so that a batch makes sense. */
   batches: () => ['accounts:write', 'accounts:write:any', 'accounts:freeze', 'accounts:holds', 'accounts:reverse', 'accounts:limits'].some(may),
 };

@@ -9,6 +9,7 @@ const LIMIT_LABELS = { per_movement: 'limit for a single movement', out_per_day:
  * @typedef {object} Context what the page knows about the command that was refused
  * @property {{code: string, digits: number}} [currency] the currency of the amounts in the error
  * @property {string} [ownLabel] how to name the account of the command at the start of a sentence
+ * @property {string[]} [keepDetailOf] codes whose own detail says more than the text by code
  * @property {string} [otherAccountId] the other account of a transfer; errors of this account say so
  * @property {string} [otherLabel] how to name that account at the start of a sentence
  */
@@ -19,7 +20,7 @@ const LIMIT_LABELS = { per_movement: 'limit for a single movement', out_per_day:
  * @param {Context} [context]
  */
 export function describe(error, context = {}) {
-  const text = TEXTS[error.code]?.(error, helpers(error, context));
+  const text = !context.keepDetailOf?.includes(error.code) && TEXTS[error.code]?.(error, helpers(error, context));
   if (text) return text;
   if (!error.code && !error.title && !error.status) return 'The service is not responding.';
   return [error.title && `${error.title}:`, toSentence(error.message)].filter(Boolean).join(' ');
@@ -51,6 +52,7 @@ const TEXTS = {
   transaction_not_found: () => 'This account has no transaction with this version.',
   version_not_found: () => 'This account does not have so many versions.',
   account_exists: () => 'There is already an account with this ID.',
+  webhook_exists: () => 'There is already a webhook with this URL and these filters. Its secret was shown once; a new one can be made on its page.',
   rebuild_running: () => 'A rebuild of this view is already running.',
   version_mismatch: () => 'The account has changed since this page showed it. Check its current state, and send the form again.',
   account_closed: (_, { account }) => `${account} is closed permanently.`,
@@ -69,6 +71,8 @@ const TEXTS = {
   balance_limit_exceeded: (_, { account, isOther, money }) =>
     `${account} cannot ${isOther ? 'receive' : 'hold'} so much${money(MINOR_UNITS_MAX) ? `: the largest possible balance is ${money(MINOR_UNITS_MAX)}` : ''}.`,
   limit_exceeded: ({ limit, maximum, used, resetsAt }, { account, money }) => {
+    // The limit of the service itself, such as the number of webhooks, has no name.
+    if (limit === undefined) return undefined;
     const label = LIMIT_LABELS[limit] ?? limit;
     if (money(maximum) === undefined) return `This exceeds a limit of the account (${label}).`;
     const left = used ? `: ${money(used)} is used and ${money(Math.max(0, maximum - used))} is left` : '';

@@ -2,7 +2,8 @@
 
 import { useEffect, useState } from './components.js';
 
-export const ACCOUNT_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+export const ACCOUNT_ID = UUID;
 
 /** `#/accounts/1?version=7` is the path `['accounts', '1']` and the query `{version: '7'}`. */
 export function parseRoute(hash = location.hash) {
@@ -41,6 +42,9 @@ export function accountAddress(id, query = {}) {
   const entries = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined && value !== ''));
   return `#/accounts/${id}${entries.size ? `?${entries}` : ''}`;
 }
+
+/** The address of the list of webhooks, or of one of them. */
+export const webhookAddress = (id) => `#/operations/webhooks${id ? `/${id}` : ''}`;
 
 /** The title of the browser tab. */
 export function setTitle(page) {

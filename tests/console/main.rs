@@ -22,3 +22,7 @@ mod sign_in_endpoints;
 mod states;
 mod swagger;
 mod teller_workflow;
+mod webhook_pages;
+#[path = "../api/webhook_receiver.rs"]
+#[expect(dead_code, reason = "the tests of the API use the rest")]
+mod webhook_receiver;
