@@ -45,7 +45,10 @@ async fn try_out(browser: &Browser, id: &str) {
 async fn execute(browser: &Browser, id: &str) -> Value {
     let before = browser.evaluate("window.requests.length").await;
     let click = format!("document.querySelector('[id=\"{id}\"] .execute').click()");
-    match id.starts_with("operations-Commands") || id.starts_with("operations-Webhooks") || id.ends_with("rebuildProjection") {
+    match id.starts_with("operations-Commands")
+        || id.starts_with("operations-Webhooks")
+        || id.ends_with("rebuildProjection")
+    {
         true => {
             browser.run_script(&click).await;
             browser.wait_until(id, &format!("window.requests.length > {before}")).await;

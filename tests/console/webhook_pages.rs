@@ -65,7 +65,9 @@ async fn webhook_is_registered_tested_paused_and_deleted() {
     browser.wait_for_text("Types of events: 2").await;
     browser.click(SUBMIT).await;
     let secret = shown_secret(&browser).await;
-    browser.wait_until("the focus is on the secret", "document.activeElement.innerText === 'Secret of this webhook'").await;
+    browser
+        .wait_until("the focus is on the secret", "document.activeElement.innerText === 'Secret of this webhook'")
+        .await;
     assert_eq!(browser.accessibility_violations().await, [""; 0]);
     // A script cannot read the clipboard of a headless browser, so the test records what is written to it.
     browser.run_script("navigator.clipboard.writeText = async (text) => (window.copied = text)").await;
@@ -103,8 +105,12 @@ async fn webhook_is_registered_tested_paused_and_deleted() {
     browser.wait_for_text("No webhooks yet").await;
     assert_eq!(webhooks(&app).await, [Value::Null; 0]);
     let events = app.log().await.events;
-    let of_webhook = events.iter().filter(|event| event.event_type.starts_with("Webhook")).map(|event| event.event_type.clone());
-    assert_eq!(of_webhook.collect::<Vec<_>>(), ["WebhookRegistered", "WebhookPaused", "WebhookResumed", "WebhookDeleted"]);
+    let of_webhook =
+        events.iter().filter(|event| event.event_type.starts_with("Webhook")).map(|event| event.event_type.clone());
+    assert_eq!(
+        of_webhook.collect::<Vec<_>>(),
+        ["WebhookRegistered", "WebhookPaused", "WebhookResumed", "WebhookDeleted"]
+    );
     // The feed of the overview does not take these events for events of accounts.
     browser.open("").await;
     browser.wait_for_text_in("section[aria-labelledby=feed] td", "Webhook deleted").await;
@@ -272,7 +278,11 @@ async fn webhook_pages_are_accessible_and_fit_a_phone_in_every_locale() {
     let (app, (receiver, _)) = (spawn_sending_app().await, switchable(500).await);
     let client = app.client();
     let long_url = format!("{}/{}", receiver.url, "a-long-path-without-a-break".repeat(8));
-    let failing = register_with(&client, json!({"url": long_url, "after": "0", "types": ["AccountOpened", "MoneyDeposited"], "owner": "ada"})).await;
+    let failing = register_with(
+        &client,
+        json!({"url": long_url, "after": "0", "types": ["AccountOpened", "MoneyDeposited"], "owner": "ada"}),
+    )
+    .await;
     register_with(&client, json!({"url": format!("{}/all", receiver.url), "account_id": ADA})).await;
     create_ada_and_ben(&app).await;
     wait_for_member(&client, failing, "last_status", &json!(500)).await;
@@ -289,9 +299,15 @@ async fn webhook_pages_are_accessible_and_fit_a_phone_in_every_locale() {
                 for (name, page, text) in &pages {
                     browser.open(page).await;
                     browser.wait_for_text(text).await;
-                    browser.run_script("document.querySelectorAll('details:not([name])').forEach((d) => (d.open = true))").await;
+                    browser
+                        .run_script("document.querySelectorAll('details:not([name])').forEach((d) => (d.open = true))")
+                        .await;
                     let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
-                    assert_eq!(browser.evaluate(overflow).await, 0, "{name} scrolls horizontally at {width} px in {language}");
+                    assert_eq!(
+                        browser.evaluate(overflow).await,
+                        0,
+                        "{name} scrolls horizontally at {width} px in {language}"
+                    );
                     let violations = browser.accessibility_violations().await;
                     assert!(violations.is_empty(), "{name}, {scheme}, {width} px, {language}: {violations:#?}");
                     browser.screenshot(&format!("{name}-{scheme}-{width}-{language}")).await;
@@ -321,6 +337,8 @@ async fn refusal_of_a_private_address_is_shown_at_the_url() {
     browser.fill("#webhook-after", "1-00000000").await;
     browser.fill("#webhook-url", "https://8.8.8.8/").await;
     browser.click(SUBMIT).await;
-    browser.wait_until("the cursor is refused", "document.querySelector('#webhook-after').ariaInvalid === 'true'").await;
+    browser
+        .wait_until("the cursor is refused", "document.querySelector('#webhook-after').ariaInvalid === 'true'")
+        .await;
     assert_eq!(webhooks(&app).await, [Value::Null; 0]);
 }
