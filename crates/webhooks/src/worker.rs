@@ -8,7 +8,7 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use passbook_event_store::with_timeout;
-use passbook_telemetry::{metrics::METRICS, supervision};
+use passbook_telemetry::supervision;
 use sqlx::Connection;
 use tokio::{
     select,
