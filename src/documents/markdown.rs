@@ -116,12 +116,15 @@ pub fn to_html(path: &str, markdown: &str) -> String {
 
 /// Puts each table into an element that scrolls by itself on a narrow screen.
 fn framed_tables<'a>(events: impl Iterator<Item = Event<'a>>) -> impl Iterator<Item = Event<'a>> {
-    events.flat_map(|event| match event {
-        Event::Start(Tag::Table(_)) => [Some(Event::Html("<div class=\"table\" tabindex=\"0\">".into())), Some(event)],
-        Event::End(TagEnd::Table) => [Some(event), Some(Event::Html("</div>".into()))],
-        event => [Some(event), None],
-    })
-    .flatten()
+    events
+        .flat_map(|event| match event {
+            Event::Start(Tag::Table(_)) => {
+                [Some(Event::Html("<div class=\"table\" tabindex=\"0\">".into())), Some(event)]
+            }
+            Event::End(TagEnd::Table) => [Some(event), Some(Event::Html("</div>".into()))],
+            event => [Some(event), None],
+        })
+        .flatten()
 }
 
 /// The target of a link in the site; `None` if the site does not have it.
@@ -148,8 +151,12 @@ mod tests {
 
     #[test]
     fn links_lead_to_pages_and_those_out_of_the_site_are_text() {
-        let html = to_html("decisions/README.md", "[a](../README.md#run-it) [b](../../src) [`c`](https://x.example/y.md)");
-        assert!(html.contains("<a href=\"../index.html#run-it\">a</a> b <a href=\"https://x.example/y.md\">"), "{html}");
+        let html =
+            to_html("decisions/README.md", "[a](../README.md#run-it) [b](../../src) [`c`](https://x.example/y.md)");
+        assert!(
+            html.contains("<a href=\"../index.html#run-it\">a</a> b <a href=\"https://x.example/y.md\">"),
+            "{html}"
+        );
     }
 
     #[test]

@@ -40,7 +40,8 @@ pub fn blocks(markdown: &str) -> Vec<Block> {
     for event in parse(markdown) {
         match (event, &mut open) {
             (Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))), _) => {
-                open = Some(Block { info: info.to_string(), comment: std::mem::take(&mut comment), ..Block::default() });
+                open =
+                    Some(Block { info: info.to_string(), comment: std::mem::take(&mut comment), ..Block::default() });
             }
             (Event::Text(text), Some(block)) => block.content.push_str(&text),
             (Event::End(TagEnd::CodeBlock), _) => blocks.extend(open.take()),

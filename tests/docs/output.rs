@@ -28,7 +28,9 @@ fn agrees(shown: &Value, actual: &Value) -> bool {
         (Value::Array(shown), Value::Array(actual)) => {
             shown.len() == actual.len() && shown.iter().zip(actual).all(|(shown, actual)| agrees(shown, actual))
         }
-        (Value::String(shown), Value::String(actual)) => shown == actual || (is_changing(shown) && form(shown) == form(actual)),
+        (Value::String(shown), Value::String(actual)) => {
+            shown == actual || (is_changing(shown) && form(shown) == form(actual))
+        }
         _ => shown == actual,
     }
 }

@@ -55,6 +55,10 @@ fn every_page_with_commands_is_followed() {
     let root = fs::canonicalize(crate::root()).unwrap();
     for document in crate::documents().into_iter().filter(|path| path.starts_with(root.join("docs"))) {
         let name = crate::name(&document);
-        assert_eq!(PAGES.contains(&&*name), !steps(&crate::read(&name)).is_empty(), "{name}: has it commands? is it followed?");
+        assert_eq!(
+            PAGES.contains(&&*name),
+            !steps(&crate::read(&name)).is_empty(),
+            "{name}: has it commands? is it followed?"
+        );
     }
 }

@@ -70,7 +70,9 @@ impl Reader {
             match step {
                 Step::Serve(command) => self.serve(&command),
                 Step::Stop => drop(self.services.pop().map(stop).expect("a service was started")),
-                Step::Target(target) => self.expect(&format!("make --dry-run {target}"), &self.bash(&format!("make --dry-run {target}"))),
+                Step::Target(target) => {
+                    self.expect(&format!("make --dry-run {target}"), &self.bash(&format!("make --dry-run {target}")))
+                }
                 Step::Write { name, content } => fs::write(self.work.join(name), self.with_ports(&content)).unwrap(),
                 Step::Expect(block) => {
                     let (command, output): &(String, String) = last.as_ref().expect("a command precedes its output");
@@ -104,7 +106,11 @@ impl Reader {
     fn with_ports(&self, text: &str) -> String {
         PORTS.fold(text.to_owned(), |text, documented| {
             let name = format!("127.0.0.1:{documented}");
-            if text.contains(&name) { text.replace(&name, &format!("127.0.0.1:{}", self.port(documented))) } else { text }
+            if text.contains(&name) {
+                text.replace(&name, &format!("127.0.0.1:{}", self.port(documented)))
+            } else {
+                text
+            }
         })
     }
 
@@ -158,7 +164,10 @@ impl Reader {
         let command = self.with_ports(&command.replace("make run", "make run PROFILE=dev"));
         let address = command.split_once("PASSBOOK_LISTEN=").map(|(_, rest)| rest.split_whitespace().next().unwrap());
         let address = address.map_or_else(|| self.address(), str::to_owned);
-        let in_checkout = command.split("&&").map(str::trim).filter(|part| !part.starts_with("git clone ") && !part.starts_with("cd "));
+        let in_checkout = command
+            .split("&&")
+            .map(str::trim)
+            .filter(|part| !part.starts_with("git clone ") && !part.starts_with("cd "));
         let command = in_checkout.collect::<Vec<_>>().join(" && ");
         let variables = self.folder.join("variables");
         let mut bash = self.command("bash");

@@ -74,7 +74,8 @@ fn the_events_page_has_every_event_type() {
         let data = &schemas[schema::referenced(&properties["data"])];
         writeln!(text, "\n## {kind}\n").unwrap();
         let description = [&schemas[event], data].into_iter().filter_map(|schema| schema["description"].as_str());
-        let description = description.filter(|text| *text != "An event as it was recorded.").map(cell).collect::<Vec<_>>();
+        let description =
+            description.filter(|text| *text != "An event as it was recorded.").map(cell).collect::<Vec<_>>();
         if !description.is_empty() {
             writeln!(text, "{}\n", description.join(" ")).unwrap();
         }
@@ -93,7 +94,8 @@ fn the_metrics_page_has_every_metric() {
     descriptions.sort_by(|a, b| a.name.cmp(&b.name));
     for metric in descriptions {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        writeln!(text, "| `{}` | {} | {} | {} |", metric.name, metric.kind, labels.join(", "), cell(&metric.help)).unwrap();
+        writeln!(text, "| `{}` | {} | {} | {} |", metric.name, metric.kind, labels.join(", "), cell(&metric.help))
+            .unwrap();
     }
     assert_page("docs/reference/metrics.md", "Metrics", &text);
 }
@@ -127,6 +129,7 @@ fn every_setting_is_on_the_page_of_settings() {
 fn members_of_a_schema_include_those_that_it_inherits() {
     let document = serde_json::json!({"components": {"schemas": {"Base": {"required": ["a"], "properties": {"a": {"type": "string"}}}}}});
     let schema = serde_json::json!({"allOf": [{"$ref": "#/components/schemas/Base"}, {"properties": {"b": {"type": "integer"}}}]});
-    let found: Vec<(String, bool)> = members(&schema, &document).into_iter().map(|member| (member.name, member.is_required)).collect();
+    let found: Vec<(String, bool)> =
+        members(&schema, &document).into_iter().map(|member| (member.name, member.is_required)).collect();
     assert_eq!(found, [("a".to_owned(), true), ("b".to_owned(), false)]);
 }

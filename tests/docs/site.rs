@@ -40,7 +40,9 @@ async fn every_link_of_the_site_leads_to_a_page_and_an_element() {
         }
         let html = String::from_utf8(content.to_vec()).unwrap();
         assert!(!html.contains("<script") && !html.contains(" style="), "{path} needs what its policy forbids");
-        for target in targets(&html).into_iter().filter(|target| !target.contains("://") && !target.starts_with("mailto:")) {
+        for target in
+            targets(&html).into_iter().filter(|target| !target.contains("://") && !target.starts_with("mailto:"))
+        {
             waiting.push(resolve(&path, &target).0);
             links.push((path.clone(), target));
         }
@@ -48,7 +50,10 @@ async fn every_link_of_the_site_leads_to_a_page_and_an_element() {
     }
     for (page, target) in &links {
         let (path, Some(anchor)) = resolve(page, target) else { continue };
-        assert!(pages[&path].contains(&format!("id=\"{anchor}\"")), "{page} links to {target}, which has no element {anchor}");
+        assert!(
+            pages[&path].contains(&format!("id=\"{anchor}\"")),
+            "{page} links to {target}, which has no element {anchor}"
+        );
     }
     let rendered = pages.values().filter(|html| !html.is_empty()).count();
     assert!(rendered > 50 && links.len() > 1_000, "only {rendered} pages with {} links were found", links.len());
@@ -69,7 +74,9 @@ async fn pages_are_compressed_revalidated_and_load_nothing_from_elsewhere() {
     let tag = page.headers()["etag"].to_str().unwrap().to_owned();
     assert_eq!(get("/docs/tutorial.html", "if-none-match", &tag).await.status(), 304);
     assert_eq!(get("/docs", "accept", "*/*").await.headers()["location"], "/docs/");
-    for missing in ["/docs/none.html", "/docs/SUMMARY.html", "/docs/tutorial.md", "/docs/../Cargo.toml", "/docs/%2e%2e/Cargo.toml"] {
+    for missing in
+        ["/docs/none.html", "/docs/SUMMARY.html", "/docs/tutorial.md", "/docs/../Cargo.toml", "/docs/%2e%2e/Cargo.toml"]
+    {
         assert_eq!(get(missing, "accept", "*/*").await.status(), 404, "{missing}");
     }
 }

@@ -86,7 +86,10 @@ fn step(command: &str) -> Option<Step> {
     let starts = |part: &&str| {
         let is_setting = |word: &&str| word.split_once('=').is_some_and(|(name, _)| name.starts_with("PASSBOOK_"));
         let mut words = part.split_whitespace().skip_while(is_setting);
-        matches!((words.next(), words.next()), (Some("make" | "cargo"), Some("run")) | (Some("passbook"), Some("serve")))
+        matches!(
+            (words.next(), words.next()),
+            (Some("make" | "cargo"), Some("run")) | (Some("passbook"), Some("serve"))
+        )
     };
     if parts.iter().any(starts) {
         return Some(Step::Serve(command.to_owned()));
@@ -138,7 +141,8 @@ print(1)
 #[test]
 fn a_document_is_read_as_steps() {
     let run = |command: &str| Step::Run(command.to_owned());
-    let output = Block { info: "json output".to_owned(), content: "{\"balance\": 1}\n".to_owned(), comment: String::new() };
+    let output =
+        Block { info: "json output".to_owned(), content: "{\"balance\": 1}\n".to_owned(), comment: String::new() };
     let expected = [
         Step::Serve("git clone https://git.example/passbook && cd passbook && make run".to_owned()),
         run("ACCOUNT=$(uuid=7; echo \"number $uuid\")"),

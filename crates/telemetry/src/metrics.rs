@@ -8,7 +8,9 @@ use std::{cell::RefCell, sync::LazyLock};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder, core::Collector, proto::{MetricFamily, MetricType},
+    Opts, Registry, TextEncoder,
+    core::Collector,
+    proto::{MetricFamily, MetricType},
 };
 
 /// The metrics of this process.

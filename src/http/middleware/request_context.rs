@@ -133,7 +133,8 @@ fn account_of(path: &str) -> Option<&str> {
 
 /// Whether the path is that of a file: of the console, of Swagger UI, of the documentation, or the OpenAPI document.
 fn is_file(path: &str) -> bool {
-    matches!(path, "/" | "/openapi.json" | "/docs") || ["/console/", "/docs/", "/swagger-ui"].iter().any(|start| path.starts_with(start))
+    matches!(path, "/" | "/openapi.json" | "/docs")
+        || ["/console/", "/docs/", "/swagger-ui"].iter().any(|start| path.starts_with(start))
 }
 
 /// The span of a sampled request, with the attributes of <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>.

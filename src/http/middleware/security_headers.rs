@@ -14,7 +14,8 @@ const CSP_DATA: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'no
 const CSP_SWAGGER_UI: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 /// For the documentation: its style and its images. It has no script.
-const CSP_DOCUMENTS: &str = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+const CSP_DOCUMENTS: &str =
+    "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 /// For statements, which a browser can show: only the style of their web page.
 const CSP_STATEMENT: &str = "default-src 'none'; style-src 'sha256-jD4Z05YhQfBMFoOUheyIV7okH1fw2NqLo3kx8vPGIDs='; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 /// For the console. All its styles and scripts are files of this server. A tab with a statement, which it opens, inherits this policy.

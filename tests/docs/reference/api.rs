@@ -23,7 +23,12 @@ pub fn page(document: &Value) -> String {
         for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
                 if operation["tags"][0] == name {
-                    text += &self::operation(&format!("{} {path}", method.to_uppercase()), operation, document, &mut schemas);
+                    text += &self::operation(
+                        &format!("{} {path}", method.to_uppercase()),
+                        operation,
+                        document,
+                        &mut schemas,
+                    );
                 }
             }
         }
@@ -80,9 +85,11 @@ fn answers(responses: &Value, schemas: &mut BTreeSet<String>) -> String {
             let named = kind(&content["schema"], "");
             kinds.insert(if media_type == "application/json" { named } else { format!("`{media_type}`") });
         }
-        writeln!(table, "| {status} | {} | {} |", cell(description), kinds.into_iter().collect::<Vec<_>>().join(", ")).unwrap();
+        writeln!(table, "| {status} | {} | {} |", cell(description), kinds.into_iter().collect::<Vec<_>>().join(", "))
+            .unwrap();
     }
-    let errors: Vec<String> = errors.into_iter().map(|(status, codes)| format!("{status} {}", codes.join(", "))).collect();
+    let errors: Vec<String> =
+        errors.into_iter().map(|(status, codes)| format!("{status} {}", codes.join(", "))).collect();
     format!("{table}\nErrors: {}.\n", errors.join("; "))
 }
 
@@ -122,6 +129,10 @@ fn schemas(mut waiting: BTreeSet<String>, document: &Value) -> String {
 
 fn described(schema: &Value, document: &Value) -> String {
     let description = schema["description"].as_str().unwrap_or_default();
-    let content = if members(schema, document).is_empty() { format!("{}.", kind(schema, "")) } else { fields(schema, document, "") };
+    let content = if members(schema, document).is_empty() {
+        format!("{}.", kind(schema, ""))
+    } else {
+        fields(schema, document, "")
+    };
     format!("{description}\n\n{content}")
 }

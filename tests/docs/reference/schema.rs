@@ -25,7 +25,8 @@ pub fn members(schema: &Value, document: &Value) -> Vec<Member> {
         return members(&document["components"]["schemas"][name], document);
     }
     let inherited = schema["allOf"].as_array().into_iter().flatten().flat_map(|part| members(part, document));
-    let is_required = |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|found| found == name));
+    let is_required =
+        |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|found| found == name));
     let own = schema["properties"].as_object().into_iter().flatten().map(|(name, schema)| Member {
         name: name.clone(),
         is_required: is_required(name),
@@ -61,7 +62,11 @@ pub fn kind(schema: &Value, page: &str) -> String {
         }
     }
     if let Some(values) = schema["enum"].as_array() {
-        return values.iter().map(|value| format!("`{}`", value.as_str().unwrap_or("null"))).collect::<Vec<_>>().join(", ");
+        return values
+            .iter()
+            .map(|value| format!("`{}`", value.as_str().unwrap_or("null")))
+            .collect::<Vec<_>>()
+            .join(", ");
     }
     let types: Vec<String> = match &schema["type"] {
         Value::Array(types) => types.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
