@@ -24,7 +24,9 @@ COPY . .
 ENV SQLX_OFFLINE=true
 # The commit and its date, which `passbook --version` prints: `git log -1 --format='%h %cs'`.
 ARG PASSBOOK_BUILD_COMMIT=
-RUN cargo build --release --locked --package passbook --bin passbook
+# Without line numbers, which are three quarters of the program; backtraces keep the names of functions.
+RUN cargo build --release --locked --package passbook --bin passbook \
+    && strip --strip-debug target/release/passbook
 
 # The runtime has the programs of Postgres, because without PASSBOOK_DATABASE_URL Passbook starts a Postgres of its own. Its package
 # must not create a cluster.

@@ -70,7 +70,7 @@ function Console() {
         ${permissions.batches() && link('#/batch', 'batch', 'Batch')} ${(permissions.operations() || permissions.webhooks()) && link('#/operations', 'operations', 'Operations')}
       </nav>
       <${SearchField} query=${section === 'search' ? route.query.q : undefined} />
-      <div class="top-end"><a href="/swagger-ui/">API</a> <${Caller} /></div>
+      <div class="top-end"><a href="/docs/">Help</a> <a href="/swagger-ui/">API</a> <${Caller} /></div>
     </header>
     <${PendingCommands} />
     <main id="main"><${Page} key=${access.callerChanges()} route=${route} /></main>

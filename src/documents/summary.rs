@@ -83,7 +83,7 @@ mod tests {
         let titles: Vec<_> = summary.parts.iter().map(|part| (&*part.title, part.entries.len())).collect();
         assert_eq!(titles, [("", 1), ("How-to", 2)]);
         let (before, after) = summary.neighbours("import.md");
-        assert_eq!((before.unwrap().title.as_str(), after.unwrap().path.as_str()), ("Start", "more.md"));
+        assert_eq!((before.map(|page| &*page.title), after.map(|page| &*page.path)), (Some("Start"), Some("more.md")));
         assert_eq!(summary.neighbours("none.md"), (None, None));
     }
 }

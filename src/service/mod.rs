@@ -311,6 +311,7 @@ pub fn announce_start(config: &Config, service: &Service, log_is_json: bool) {
     Console     {console}
     API         {api}
     Swagger UI  {swagger_ui}
+    Documents   {base}/docs/
     Readiness   {readiness}
     Data        {data}
     Access      {access}

@@ -46,7 +46,6 @@ pub fn blocks(markdown: &str) -> Vec<Block> {
             (Event::Text(text), Some(block)) => block.content.push_str(&text),
             (Event::End(TagEnd::CodeBlock), _) => blocks.extend(open.take()),
             (Event::Html(html), None) => comment.push_str(&html),
-            (Event::Start(Tag::HtmlBlock), None) => comment.clear(),
             (Event::Start(_), None) => comment.clear(),
             _ => {}
         }

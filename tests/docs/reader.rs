@@ -69,7 +69,7 @@ impl Reader {
         for step in steps(document) {
             match step {
                 Step::Serve(command) => self.serve(&command),
-                Step::Stop => drop(self.services.pop().map(stop).expect("a service was started")),
+                Step::Stop => stop(self.services.pop().expect("a service was started")),
                 Step::Target(target) => {
                     self.expect(&format!("make --dry-run {target}"), &self.bash(&format!("make --dry-run {target}")))
                 }
