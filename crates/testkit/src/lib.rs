@@ -58,15 +58,23 @@ pub use rng::Rng;
 /// How long a test waits for something that must happen. It is long, so that a slow machine fails no test.
 pub const WAIT_S_MAX: u64 = 120;
 
-/// Polls `check` every 10 ms until it returns a value. Panics after [`WAIT_S_MAX`]; `what` completes the message.
+/// How long a test waits between two checks of a condition.
+const POLL_MS: u64 = 10;
+/// The same on a given server, in the end. A check often connects anew, which costs a cluster a process on each node.
+const POLL_MS_MAX: u64 = 200;
+
+/// Polls `check` until it returns a value. Panics after [`WAIT_S_MAX`]; `what` completes the message.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: impl Fn() -> F) -> T {
     let deadline = Instant::now() + Duration::from_secs(WAIT_S_MAX);
+    let poll_ms_max = given_server::given_url().map_or(POLL_MS, |_| POLL_MS_MAX);
+    let mut poll_ms = POLL_MS;
     loop {
         if let Some(found) = check().await {
             return found;
         }
         assert!(Instant::now() < deadline, "timed out after {WAIT_S_MAX} s waiting for {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(poll_ms)).await;
+        poll_ms = (poll_ms * 3 / 2).min(poll_ms_max);
     }
 }
 

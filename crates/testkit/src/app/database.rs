@@ -43,8 +43,13 @@ impl App {
         } else {
             vec![self.database().await]
         };
+        // Citus passes the whole text on to the nodes, which accept one change of a table.
+        let is_split = self.database.is_distributed() && consists_of(&sql, &["ALTER TABLE "]);
+        let texts: Vec<&str> = if is_split { sql.split(';').collect() } else { vec![&sql] };
         for mut connection in connections {
-            raw_sql(AssertSqlSafe(sql.as_str())).execute(&mut connection).await.unwrap();
+            for text in &texts {
+                raw_sql(AssertSqlSafe(*text)).execute(&mut connection).await.unwrap();
+            }
             connection.close().await.unwrap();
         }
     }
