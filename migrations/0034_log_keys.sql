@@ -11,7 +11,7 @@ CREATE TABLE log_identity (
 );
 
 -- The Ed25519 keys that sign checkpoints. The last one signs. Its private part is sealed by the wrapping key; that of a replaced key is
--- deleted, so nobody can sign with it later. The public parts stay, so that old checkpoints can be verified.
+-- deleted, so that it cannot sign later. The public parts stay, so that old checkpoints can be verified.
 CREATE TABLE log_key (
     partition          smallint    NOT NULL CHECK (partition = 0),
     number             integer     NOT NULL CHECK (number > 0),

@@ -1,4 +1,4 @@
-//! `passbook verify`: verifies the log, also against heads and checkpoints that somebody kept.
+//! `passbook verify`: verifies the log, also against heads and checkpoints that were kept.
 
 use std::{fs::File, io::Read, path::Path, sync::Arc};
 

@@ -38,6 +38,7 @@ pub struct LogKeyView {
     from: DateTime<Utc>,
     /// When another key replaced it; null for the current key.
     #[serde(with = "timestamp::option")]
+    #[schema(required = true)]
     until: Option<DateTime<Utc>>,
 }
 

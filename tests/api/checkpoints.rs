@@ -154,7 +154,7 @@ async fn without_the_key_file_checkpoints_are_503_and_public_keys_are_listed() {
 async fn a_signing_key_of_another_place_is_not_used() {
     let app = spawn_app().await;
     note(&app).await;
-    // A superuser may replace the public key, so that the service would sign for somebody else's.
+    // A superuser may replace the public key, so that auditors trust another one.
     let public: Vec<u8> =
         query_scalar("SELECT public_key FROM log_key").fetch_one(&mut app.database().await).await.unwrap();
     app.sabotage("UPDATE log_key SET public_key = sha256('another')").await;

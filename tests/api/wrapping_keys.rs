@@ -31,7 +31,7 @@ impl Scene {
         Self { app, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Writes a key file. Nobody else can read it.
+    /// Writes a key file that only its owner can read.
     fn file(&self, name: &str, keys: &[&str]) -> PathBuf {
         let path = self.folder.path().join(name);
         let _ = fs::remove_file(&path);

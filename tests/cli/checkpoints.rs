@@ -221,14 +221,14 @@ async fn a_replaced_key_verifies_only_what_it_signed_in_its_time() {
     let mut superuser = PgConnection::connect(&bank.0.database_url()).await.unwrap();
     let private = "SELECT count(sealed_private_key) FROM log_key";
     assert_eq!(sqlx::query_scalar::<_, i64>(private).fetch_one(&mut superuser).await.unwrap(), 1);
-    // As if the former key had been replaced an hour ago, and somebody signed with it since.
+    // As if the former key had been replaced an hour ago, and had signed since.
     let earlier =
         "UPDATE log_key SET valid_from = valid_from - interval '2 hours', valid_until = valid_until - interval '1 hour'
                    WHERE number = 1";
     raw_sql(earlier).execute(&mut superuser).await.unwrap();
     superuser.close().await.unwrap();
     let ended = bank.verify(&["--checkpoint", &before, "--log-key", old]);
-    assert_finding(&ended, &[&before, old, "somebody else may have the private key"]);
+    assert_finding(&ended, &[&before, old, "another party may have the private key"]);
     bank.stop(service);
 }
 

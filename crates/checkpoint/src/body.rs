@@ -47,7 +47,7 @@ impl FromStr for Checkpoint {
     type Err = InvalidBody;
 
     fn from_str(text: &str) -> Result<Self, InvalidBody> {
-        // There is one text for each checkpoint, so whatever is read is written again.
+        // Each checkpoint has one text, so that the parsed form has exactly the text that was signed.
         parse(text).filter(|checkpoint| checkpoint.to_string() == text).ok_or(InvalidBody)
     }
 }

@@ -1,7 +1,7 @@
 //! Checkpoints of the log: the position and the hash of the last event of each partition, signed with a key of the service.
 //!
-//! An auditor keeps checkpoints outside the database. The log must contain each of them for ever, so nobody can rewrite or cut it off
-//! unnoticed, not even a superuser of the database. A checkpoint is a signed note (<https://c2sp.org/signed-note>).
+//! An auditor keeps checkpoints outside the database. The log must contain each of them for ever, so not even a superuser of the
+//! database can rewrite the log or cut it off unnoticed. A checkpoint is a signed note (<https://c2sp.org/signed-note>).
 
 mod body;
 mod log_key;

@@ -1,4 +1,4 @@
-//! A checkpoint that somebody kept: its signature, and whether it can belong to this log.
+//! A checkpoint that was kept: its signature, and whether it can belong to this log.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use passbook_event_store::{Partitions, timestamp};
@@ -55,7 +55,7 @@ pub enum InvalidCheckpoint {
     #[error("{file} has {found} partitions, and the log has {expected}")]
     Partitions { file: String, found: usize, expected: i16 },
     #[error(
-        "{file} names the time {time}, and its key {key} signed only from {from} to {until}: somebody else may have the private key"
+        "{file} names the time {time}, and its key {key} signed only from {from} to {until}: another party may have the private key"
     )]
     OutsideKeyTime { file: String, key: String, time: String, from: String, until: String },
     #[error(

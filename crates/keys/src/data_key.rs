@@ -1,5 +1,5 @@
-//! A data key: a random key for the data of one subject. It is stored wrapped; whoever destroys the wrapped key makes everything
-//! unreadable that it sealed.
+//! A data key: a random key for the data of one subject. It is stored wrapped. Deleting the wrapped key makes everything unreadable
+//! that the key sealed.
 
 use zeroize::Zeroizing;
 
