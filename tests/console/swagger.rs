@@ -1,6 +1,6 @@
 //! Swagger UI: sends every example unchanged, in the order of the page, to an empty bank, and checks that each one succeeds.
 
-use passbook_testkit::{spawn_app, spawn_auth_app, tokens::claims};
+use passbook_testkit::{spawn_app_with, spawn_auth_app, tokens::claims};
 use serde_json::Value;
 
 use crate::browser::Browser;
@@ -45,7 +45,10 @@ async fn try_out(browser: &Browser, id: &str) {
 async fn execute(browser: &Browser, id: &str) -> Value {
     let before = browser.evaluate("window.requests.length").await;
     let click = format!("document.querySelector('[id=\"{id}\"] .execute').click()");
-    match id.starts_with("operations-Commands") || id.starts_with("operations-Webhooks") || id.ends_with("rebuildProjection") {
+    match id.starts_with("operations-Commands")
+        || id.starts_with("operations-Webhooks")
+        || id.ends_with("rebuildProjection")
+    {
         true => {
             browser.run_script(&click).await;
             browser.wait_until(id, &format!("window.requests.length > {before}")).await;
