@@ -1,6 +1,6 @@
 //! Swagger UI: sends every example unchanged, in the order of the page, to an empty bank, and checks that each one succeeds.
 
-use passbook_testkit::{spawn_app, spawn_auth_app, tokens::claims};
+use passbook_testkit::{spawn_app_with, spawn_auth_app, tokens::claims};
 use serde_json::Value;
 
 use crate::browser::Browser;

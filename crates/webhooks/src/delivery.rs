@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     client::{Attempt, DeliveryClient, Message},
-    queues::{Account, Failures, Queues, WAITING_EVENTS_MAX},
+    queues::{Account, Failures, Parked, Queues},
     secret::Secret,
     shared_log::{LogCursor, LogEvent, ReadError, SharedLog},
     store::{self, Claimed, DeliveryRow, Health},
@@ -29,6 +29,8 @@ const POLL_MS_MIN: u64 = 20;
 const POLL_MS_MAX: u64 = 250;
 /// The pages that are read between two looks at the deliveries.
 const PAGES_MAX: usize = 8;
+/// The events of a parked account that one statement reads.
+const RESTORED_EVENTS_MAX: i64 = 500;
 /// The interval at which progress is stored.
 const STORE_MS: u64 = 500;
 /// The attempts that are stored at the latest then.
@@ -113,21 +115,36 @@ impl Deliveries {
             poll_ms: POLL_MS_MIN,
         };
         for parked in parked {
-            let Account { partition, stream_id } = parked.account;
-            let until = deliveries.read.iter().find(|cursor| cursor.partition == partition);
-            let until = until.map_or(0, |cursor| cursor.position);
-            let limit = WAITING_EVENTS_MAX as i64;
-            let events = deliveries.context.log.of_stream((partition, stream_id), parked.version, until, limit).await?;
-            let mut wanted = Vec::new();
-            for event in events {
-                if wants(&deliveries.context.log, &deliveries.claimed, &event).await? {
-                    wanted.push(event);
-                }
-            }
-            deliveries.queues.restore(parked.account, parked.failures, wanted);
+            deliveries.restore(parked).await?;
         }
         deliveries.health.failing_since = deliveries.queues.failing_since();
         Ok(deliveries)
+    }
+
+    /// Reads the events of a parked account up to the position from which reading continues. Events that the filters leave out are
+    /// passed over, so those that wait are no more than waited before.
+    async fn restore(&mut self, parked: Parked) -> sqlx::Result<()> {
+        let Account { partition, stream_id } = parked.account;
+        let until = self.read.iter().find(|cursor| cursor.partition == partition).map_or(0, |cursor| cursor.position);
+        let (mut version, mut waiting) = (parked.version, Vec::new());
+        loop {
+            let page = self.context.log.of_stream((partition, stream_id), version, RESTORED_EVENTS_MAX).await?;
+            let is_last = (page.len() as i64) < RESTORED_EVENTS_MAX;
+            for event in page {
+                if event.position > until {
+                    self.queues.restore(parked.account, parked.failures, waiting);
+                    return Ok(());
+                }
+                version = event.record.version + 1;
+                if wants(&self.context.log, &self.claimed, &event).await? {
+                    waiting.push(event);
+                }
+            }
+            if is_last {
+                self.queues.restore(parked.account, parked.failures, waiting);
+                return Ok(());
+            }
+        }
     }
 
     /// Delivers until the endpoint wants no more, fails, or `shutdown` is cancelled.

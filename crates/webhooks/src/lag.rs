@@ -8,7 +8,7 @@ use sqlx::{PgConnection, query, query_scalar};
 use uuid::Uuid;
 
 use crate::{
-    commands::{Error, WEBHOOKS_MAX, Webhooks},
+    service::{Error, WEBHOOKS_MAX, Webhooks},
     views::Webhook,
 };
 

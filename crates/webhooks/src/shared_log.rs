@@ -148,12 +148,11 @@ impl SharedLog {
         Ok(events.collect::<sqlx::Result<_>>()?)
     }
 
-    /// Up to `limit` events of a stream from `version` on, up to `position`.
+    /// Up to `limit` events of a stream from `version` on.
     pub(crate) async fn of_stream(
         &self,
         (partition, stream_id): (i16, Uuid),
         version: i64,
-        position: i64,
         limit: i64,
     ) -> sqlx::Result<Vec<Arc<LogEvent>>> {
         let reading = async {
@@ -161,7 +160,6 @@ impl SharedLog {
             reader::page_of_stream(&mut connection, partition, stream_id, version - 1, limit).await
         };
         let rows = with_timeout(Duration::from_secs(READ_S_MAX), reading).await?.into_iter();
-        let rows = rows.filter(|linked| linked.event.position <= position);
         rows.map(|linked| LogEvent::new(self.partitions, partition, linked)).collect()
     }
 
@@ -187,7 +185,7 @@ impl SharedLog {
         if let Some(owner) = self.owners.lock().await.get(&stream_id) {
             return Ok(owner.clone());
         }
-        let first = self.of_stream((partition, stream_id), 1, i64::MAX, 1).await?;
+        let first = self.of_stream((partition, stream_id), 1, 1).await?;
         let owner = first.first().and_then(|first| {
             match Event::decode(&first.record.event_type, first.record.schema_version, first.record.data.get()) {
                 Ok(Event::AccountOpened(opened)) => Some(opened.owner),
