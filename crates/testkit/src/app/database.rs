@@ -45,7 +45,7 @@ impl App {
         };
         // Citus passes the whole text on to the nodes, which accept one change of a table.
         let is_split = self.database.is_distributed() && consists_of(&sql, &["ALTER TABLE "]);
-        let texts: Vec<&str> = if is_split { sql.split(';').collect() } else { vec![&sql] };
+        let texts: Vec<&str> = if is_split { sql.split(';').collect() } else { vec![sql.as_str()] };
         for mut connection in connections {
             for text in &texts {
                 raw_sql(AssertSqlSafe(*text)).execute(&mut connection).await.unwrap();
