@@ -134,7 +134,10 @@ impl ReversalLookup {
         let page = with_timeout(STATEMENT_TIMEOUT, reading).await?;
         match page.into_iter().map(|read| read.event).find(|event| event.version == version) {
             None => Ok(None),
-            Some(recorded) if EventType::aggregate_of(&recorded.event_type) != Aggregate::BankAccount => Ok(None),
+            // It moves no money, as events of accounts that are no movements.
+            Some(recorded) if EventType::aggregate_of(&recorded.event_type) != Aggregate::BankAccount => {
+                Ok(Some(Found { event_id: recorded.id, movement: None, recorded_at: recorded.recorded_at }))
+            }
             Some(recorded) => {
                 let movement = RecordedMovement::of_event(&self.decode(&recorded)?, version, recorded.id);
                 Ok(Some(Found { event_id: recorded.id, movement, recorded_at: recorded.recorded_at }))

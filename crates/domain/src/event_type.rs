@@ -141,6 +141,11 @@ impl EventType {
         }
     }
 
+    /// The types of events that are no events of accounts.
+    pub fn of_other_aggregates() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|event_type| event_type.aggregate() != Aggregate::BankAccount)
+    }
+
     /// The aggregate of an event with this type's name. A type that only a newer release knows counts as one of accounts, so that
     /// nothing skips it.
     pub fn aggregate_of(name: &str) -> Aggregate {

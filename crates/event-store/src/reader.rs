@@ -153,6 +153,29 @@ pub async fn page_of_rare_type(
     Ok(with_hashes(rows.fetch_all(connection).await?))
 }
 
+/// The number of events of types that move no money, up to a position, through the index that contains only such types.
+///
+/// # Errors
+/// A database error.
+pub async fn count_of_rare_types(
+    connection: &mut PgConnection,
+    partition: i16,
+    types: &[&str],
+    position: i64,
+) -> Result<i64> {
+    query_scalar!(
+        r#"SELECT count(*) AS "count!"
+           FROM event
+           WHERE partition = $1 AND type = ANY($2) AND position <= $3
+             AND type NOT IN ('MoneyDeposited', 'MoneyWithdrawn', 'TransferSent', 'TransferReceived')"#,
+        partition,
+        types as _,
+        position
+    )
+    .fetch_one(connection)
+    .await
+}
+
 /// Reads up to `limit` events of any type whose positions are at most `last_position`. Postgres reads every event in that
 /// range, so the caller bounds the range.
 ///

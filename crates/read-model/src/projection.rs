@@ -40,8 +40,8 @@ pub trait Projection: Send + Sync {
     /// Drops rows cached in memory, because another process may have written since or a transaction failed.
     fn clear_cache(&mut self);
 
-    /// Checks an invariant over all rows that needs no log, once the view has read up to `position`. Returns what is wrong, or
-    /// `None`.
+    /// Checks an invariant over all rows that needs no log, once the view has read so many events of accounts. Returns what is
+    /// wrong, or `None`.
     ///
     /// # Errors
     /// The database failed.
@@ -49,7 +49,7 @@ pub trait Projection: Send + Sync {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
-        position: i64,
+        events: i64,
     ) -> BoxFuture<'a, Result<Option<String>>>;
 
     /// Deletes up to `limit` rows of a retired generation, in the order of their keys, behind the row `after`. Returns the last

@@ -116,7 +116,7 @@ impl Projection for Accounts {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
-        position: i64,
+        events: i64,
     ) -> BoxFuture<'a, Result<Option<String>>> {
         async move {
             // Each event increases the version of one account by one.
@@ -129,8 +129,8 @@ impl Projection for Accounts {
             )
             .fetch_one(connection)
             .await?;
-            Ok((versions != position)
-                .then(|| format!("its account versions add up to {versions}, but the log has {position} events")))
+            Ok((versions != events)
+                .then(|| format!("its account versions add up to {versions}, but the log has {events} events")))
         }
         .boxed()
     }

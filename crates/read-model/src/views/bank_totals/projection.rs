@@ -96,7 +96,7 @@ impl Projection for BankTotals {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
-        position: i64,
+        events: i64,
     ) -> BoxFuture<'a, Result<Option<String>>> {
         async move {
             let sums = query!(
@@ -113,8 +113,9 @@ impl Projection for BankTotals {
             let event_count = sums.event_count;
             Ok(match sums.is_negative {
                 true => Some("a number of accounts is negative".to_owned()),
-                false => (event_count != position)
-                    .then(|| format!("it counts {event_count} events, but the log has {position}")),
+                false => {
+                    (event_count != events).then(|| format!("it counts {event_count} events, but the log has {events}"))
+                }
             })
         }
         .boxed()

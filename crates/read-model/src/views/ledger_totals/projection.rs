@@ -126,7 +126,7 @@ impl Projection for LedgerTotals {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
-        position: i64,
+        events: i64,
     ) -> BoxFuture<'a, Result<Option<String>>> {
         async move {
             let sums = query_file!("src/views/ledger_totals/sums.sql", view.partition, view.generation);
@@ -134,8 +134,9 @@ impl Projection for LedgerTotals {
             let event_count = sums.event_count;
             Ok(match sums.is_unbalanced {
                 true => Some("the debits of a day and currency differ from its credits".to_owned()),
-                false => (event_count != position)
-                    .then(|| format!("it counts {event_count} events, but the log has {position}")),
+                false => {
+                    (event_count != events).then(|| format!("it counts {event_count} events, but the log has {events}"))
+                }
             })
         }
         .boxed()

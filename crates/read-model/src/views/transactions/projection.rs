@@ -131,7 +131,7 @@ impl Projection for Transactions {
         &'a self,
         connection: &'a mut PgConnection,
         view: ViewGeneration,
-        position: i64,
+        events: i64,
     ) -> BoxFuture<'a, Result<Option<String>>> {
         async move {
             let rows = query_scalar!(
@@ -141,8 +141,8 @@ impl Projection for Transactions {
             )
             .fetch_one(&mut *connection)
             .await?;
-            if rows != position {
-                return Ok(Some(format!("it has {rows} rows, but the log has {position} events")));
+            if rows != events {
+                return Ok(Some(format!("it has {rows} rows, but the log has {events} events")));
             }
             let over = query_file!("src/views/transactions/over_reversed.sql", view.partition, view.generation);
             let over = over.fetch_optional(connection).await?;
