@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use passbook_domain::EventType;
 use passbook_event_store::{Position, log, timestamp};
 use serde::Serialize;
-use sqlx::{PgConnection, query};
+use sqlx::{Connection, PgConnection, query};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -63,8 +63,9 @@ pub struct Delivery {
     /// The type of the event; `WebhookTest` for a test.
     #[schema(example = "MoneyDeposited")]
     pub event_type: String,
-    /// The position of the event in the log; `null` for a test.
-    #[schema(required = true, example = "42")]
+    /// The position of the event in the log. A test has none.
+    #[schema(nullable = false, example = "42")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<String>,
     /// When the attempt began.
     #[serde(with = "timestamp")]
@@ -94,6 +95,8 @@ impl Webhooks {
     /// The database failed.
     pub async fn list(&self, after: Uuid, limit: i64) -> Result<Vec<Webhook>, Error> {
         let mut connection = self.inner().pool.acquire().await?;
+        // One snapshot, so that the state belongs to the position and no lag is negative.
+        let mut snapshot = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let rows = query!(
             "SELECT webhook_id, url, types, account_id, owner, state, registered_at, failing_since, last_status, last_error
              FROM webhook
@@ -103,9 +106,10 @@ impl Webhooks {
             after,
             limit
         );
-        let rows = rows.fetch_all(&mut *connection).await?;
+        let rows = rows.fetch_all(&mut *snapshot).await?;
         let ids: Vec<Uuid> = rows.iter().map(|row| row.webhook_id).collect();
-        let mut progress = self.progress(&mut connection, &ids).await?;
+        let mut progress = self.progress(&mut snapshot, &ids).await?;
+        snapshot.commit().await?;
         let found = rows.into_iter().map(|row| {
             let (position, lag_events) =
                 progress.remove(&row.webhook_id).unwrap_or_else(|| (self.inner().partitions.position_in(0, 0), 0));
@@ -172,7 +176,6 @@ impl Webhooks {
         );
         let cursors = cursors.fetch_all(&mut *connection).await?;
         let mut heads = HashMap::new();
-        // After the cursors, so that no lag is negative.
         for partition in partitions.all() {
             heads.insert(partition, log::head(connection, partition).await?.position);
         }
