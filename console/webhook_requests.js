@@ -41,13 +41,14 @@ export async function sendOnce({ path, method = 'POST', body, onSend }) {
   let text;
   try {
     response = await request(path, { method, ...options, timeoutMs: ATTEMPT_MS_MAX, onSend });
-    if (response.ok) text = await response.text();
+    // A refusal whose body is lost does not say which one it is.
+    text = await response.text();
   } catch (error) {
     if (error.status === 401 || error instanceof CallerChanged) throw error;
     throw new UnknownOutcome();
   }
   if (response.ok) return text ? JSON.parse(text) : null;
-  const error = await toApiError(response);
+  const error = await toApiError(new Response(text, { status: response.status, headers: response.headers }));
   if (error.code === 'outcome_unknown' || (error.status >= 500 && !error.code)) throw new UnknownOutcome();
   throw error;
 }

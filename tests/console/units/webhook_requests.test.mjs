@@ -33,9 +33,11 @@ test('a command is sent again without a key until the service answers', async ()
 });
 
 test('a body that ends early is a lost response', async () => {
-  const cut = new Response(new ReadableStream({ start: (stream) => stream.error(new TypeError('network error')) }));
-  answer(cut);
-  await assert.rejects(sendOnce({ path: '/v1/webhooks' }), UnknownOutcome);
+  const cut = (status) => new Response(new ReadableStream({ start: (stream) => stream.error(new TypeError('network error')) }), { status });
+  for (const status of [201, 409]) {
+    answer(cut(status));
+    await assert.rejects(sendOnce({ path: '/v1/webhooks' }), UnknownOutcome);
+  }
   for (const response of [problem(503, 'outcome_unknown'), new Response('bad gateway', { status: 502 })]) {
     answer(response);
     await assert.rejects(sendOnce({ path: '/v1/webhooks' }), UnknownOutcome);
