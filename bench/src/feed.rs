@@ -181,6 +181,13 @@ impl ReaderStats {
     }
 }
 
+/// The microseconds since the `recorded_at` in an event; `None` if it has none.
+pub fn since_day_us(event: &str) -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_micros() as u64;
+    let time = day_us(event.split_once(RECORDED_AT)?.1)?;
+    Some((now % DAY_US + DAY_US - time) % DAY_US)
+}
+
 /// The microseconds since midnight of a time such as `2026-01-31T12:00:00.000000Z`.
 fn day_us(text: &str) -> Option<u64> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();

@@ -1,6 +1,6 @@
 //! The benchmarks of Passbook. There is one module per subcommand. `replay` checks balances against recorded movements. `run`
 //! compares with bare Postgres and a peer. `large_log` (`bench grow`) measures a large log, `feed` the event stream, and `relay`
-//! the relay to NATS. `scale` measures instances, partitions and traces.
+//! the relay to NATS, `webhooks` the deliveries to endpoints. `scale` measures instances, partitions and traces.
 //!
 //! Reading order: `replay` (`movements`, `client`), then `run` (`service`, `process`, `latency`, `row_length`, `harness`, `seed`,
 //! `each_batches`, `wrk`, `baseline`, `batches`, `holds`, `constant_rate`, `open_loop`, `stalls`, `projections`,
@@ -51,6 +51,7 @@ mod sizes;
 mod stalls;
 mod table;
 mod verification;
+mod webhooks;
 mod wrk;
 
 use std::process::ExitCode;
@@ -73,6 +74,7 @@ enum Command {
     Feed(feed::Options),
     Relay(relay::Options),
     Scale(scale::Options),
+    Webhooks(webhooks::Options),
 }
 
 #[tokio::main]
@@ -86,6 +88,7 @@ async fn main() -> ExitCode {
         Command::Feed(options) => feed::feed(options).await,
         Command::Relay(options) => relay::relay(options).await,
         Command::Scale(options) => scale::scale(options).await,
+        Command::Webhooks(options) => webhooks::webhooks(options).await,
     };
     match outcome {
         Ok(code) => code,

@@ -15,8 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-/// By how much deliveries are faster than in a service: a first pause takes 5 ms, an attempt at most 150 ms, and an event is given up
-/// after 26 s.
+/// By how much deliveries are faster than in a service: a first pause takes 50 ms, an attempt at most 3 s.
 const TIME_DIVISOR: u32 = 100;
 
 /// A request that an endpoint received.

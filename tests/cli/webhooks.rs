@@ -59,12 +59,12 @@ async fn register(client: &Client, url: &str) -> Value {
     response.json().await.unwrap()
 }
 
-/// An instance whose pauses and leases are a tenth of those of a service.
+/// An instance whose pauses and leases are a fifth of those of a service.
 fn start(database_url: &str, key_file: &Path) -> Running {
     Passbook::with_database(database_url)
         .set("PASSBOOK_KEY_FILE", key_file)
         .set("PASSBOOK_WEBHOOKS_ALLOW_PRIVATE", "true")
-        .set("PASSBOOK_TEST_WEBHOOK_TIME_DIVISOR", "10")
+        .set("PASSBOOK_TEST_WEBHOOK_TIME_DIVISOR", "5")
         .start()
 }
 
@@ -79,7 +79,8 @@ fn key_file(folder: &Folder) -> PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_instances_skip_no_event_and_keep_the_order_of_each_account() {
     let kills = env::var("PASSBOOK_TEST_WEBHOOK_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
-    let (folder, postgres) = (Folder::empty(), PostgresServer::start().await);
+    let folder = Folder::empty();
+    let postgres = PostgresServer::start(&folder).await;
     let key_file = key_file(&folder);
     let (url, received) = receiver().await;
     let mut instances = vec![start(&postgres.url(), &key_file), start(&postgres.url(), &key_file)];

@@ -1,48 +1,38 @@
 //! The commands on endpoints. Registration, pause, resume and deletion are recorded in the log, in the transaction that changes the row.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use passbook_audit::{self as audit, CursorParam, EventFilter, EventReader};
+use chrono::Utc;
+use passbook_audit::{CursorParam, EventFilter};
 use passbook_auth::WEBHOOKS;
 use passbook_bank::{self as bank, AccountAccess, CommandContext, OtherAppend};
 use passbook_domain::{
     EventType, OtherEvent,
     other_event::{PauseCause, WebhookDeleted, WebhookPaused, WebhookRegistered, WebhookResumed},
 };
-use passbook_event_store::{Partitions, PrimaryConnector, StreamVersion, log, reader, with_timeout};
-use passbook_keys::{Keys, Unavailable};
-use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool, query, query_scalar};
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use passbook_event_store::{StreamVersion, log, reader, timestamp, with_timeout};
+use sqlx::{PgConnection, query};
 use uuid::Uuid;
 
 use crate::{
-    client::{DeliveryClient, Message},
+    client::Message,
+    command_rows::{delete_rows, insert, lock, read, set_state},
     delivery::delivery_row,
     secret::Secret,
+    service::{Error, Webhooks},
     shared_log::LogCursor,
     store::{self, DeliveryRow},
-    target::{InvalidUrl, Targets},
-    timing::Timing,
     views::Webhook,
-    worker::Worker,
 };
 
-/// The endpoints of a service.
-pub const WEBHOOKS_MAX: i64 = 100;
 /// How long the former secret signs beside the new one, in hours.
 const FORMER_SECRET_HOURS: i64 = 24;
 /// The time limit of a statement outside of the append.
 const STATEMENT_S_MAX: u64 = 5;
 /// The partition of the rows and of the streams of all endpoints.
 const PARTITION: i16 = 0;
+/// The type of the event that a test sends.
+const TEST_TYPE: &str = "WebhookTest";
 
 /// An endpoint to register.
 #[derive(Clone, Debug)]
@@ -59,140 +49,16 @@ pub struct NewWebhook {
     pub after: Option<CursorParam>,
 }
 
-/// Why a command on an endpoint was not executed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no such endpoint.
-    #[error("there is no webhook with this id")]
-    NotFound,
-    /// An endpoint has the same URL and filters.
-    #[error("the webhook {0} has the same URL and the same filters")]
-    Exists(Uuid),
-    /// There are too many.
-    #[error("there are {WEBHOOKS_MAX} webhooks, the most that a service has")]
-    TooMany,
-    /// No events can be sent to the URL.
-    #[error(transparent)]
-    InvalidUrl(#[from] InvalidUrl),
-    /// There is no key to seal the secret.
-    #[error("the secret of a webhook cannot be stored: {0}")]
-    NoKeys(Unavailable),
-    /// The cursor is not one of this log, or the log cannot be read.
-    #[error(transparent)]
-    Log(#[from] audit::Error),
-    /// The event was not appended.
-    #[error(transparent)]
-    Append(#[from] bank::Error),
-    /// The database failed.
-    #[error(transparent)]
-    Storage(#[from] sqlx::Error),
-}
-
-/// The settings of webhooks.
-pub struct Settings {
-    /// The number of partitions of the log.
-    pub partitions: Partitions,
-    /// Connections for commands.
-    pub writer: PrimaryConnector,
-    /// Connections for deliveries. They show only events that the standbys have.
-    pub pool: PgPool,
-    /// Finds the events of cursors.
-    pub reader: EventReader,
-    /// Seal the secrets.
-    pub keys: Keys,
-    /// Where events may be sent.
-    pub targets: Targets,
-    /// The durations of deliveries.
-    pub timing: Timing,
-}
-
-/// The endpoints. Cheap to clone.
-#[derive(Clone)]
-pub struct Webhooks(Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) partitions: Partitions,
-    writer: PrimaryConnector,
-    pub(crate) pool: PgPool,
-    reader: EventReader,
-    pub(crate) keys: Keys,
-    targets: Targets,
-    pub(crate) client: DeliveryClient,
-    pub(crate) timing: Timing,
-    /// Identifies this process in claims.
-    pub(crate) process: Uuid,
-    /// Wakes the worker.
-    pub(crate) changed: Notify,
-    /// Stops the deliveries of this process to an endpoint.
-    running: Mutex<HashMap<Uuid, CancellationToken>>,
-}
-
-impl fmt::Debug for Webhooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Webhooks").finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    pub(crate) fn set_running(&self, webhook_id: Uuid, stop: CancellationToken) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(webhook_id, stop);
-    }
-
-    fn stop_running(&self, webhook_id: Uuid) {
-        if let Some(stop) = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&webhook_id) {
-            stop.cancel();
-        }
-    }
-}
-
-/// The row of an endpoint that a command changes.
-struct Row {
-    version: i64,
-    url: String,
-    state: String,
-    generation: i64,
-    failing_since: Option<DateTime<Utc>>,
-    secret: Vec<u8>,
-}
-
 impl Webhooks {
-    /// The endpoints of a service, and the worker that delivers to them.
-    ///
-    /// # Errors
-    /// The certificates of this machine cannot be loaded. The text is for the operator.
-    pub fn new(settings: Settings) -> Result<(Self, Worker), String> {
-        let Settings { partitions, writer, pool, reader, keys, targets, timing } = settings;
-        let client = DeliveryClient::new(targets.clone(), timing).map_err(|error| error.to_string())?;
-        let webhooks = Self(Arc::new(Inner {
-            partitions,
-            writer,
-            pool,
-            reader,
-            keys,
-            targets,
-            client,
-            timing,
-            process: Uuid::now_v7(),
-            changed: Notify::new(),
-            running: Mutex::default(),
-        }));
-        let worker = Worker::new(webhooks.clone());
-        Ok((webhooks, worker))
-    }
-
-    pub(crate) fn inner(&self) -> &Inner {
-        &self.0
-    }
-
     /// Registers an endpoint. Returns it with its secret, which is shown this once.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn register(&self, new: NewWebhook, context: &CommandContext) -> Result<(Webhook, String), Error> {
-        self.0.targets.check(&new.url).await?;
-        let keys = self.0.keys.get().map_err(|reason| Error::NoKeys(reason.clone()))?;
+        self.inner().targets.check(&new.url).await?;
+        let keys = self.inner().keys.get().map_err(|reason| Error::NoKeys(reason.clone()))?;
         let secret = Secret::generate().ok_or(bank::Error::Internal)?;
-        let webhook_id = self.0.partitions.new_id_in(PARTITION);
+        let webhook_id = self.inner().partitions.new_id_in(PARTITION);
         let sealed = secret.seal(keys, webhook_id);
         let cursors = match &new.after {
             Some(after) => Some(self.cursors(after).await?),
@@ -213,7 +79,7 @@ impl Webhooks {
         };
         store::set_cursors(append.connection(), webhook_id, &cursors).await?;
         append.commit().await?;
-        self.0.changed.notify_one();
+        self.inner().changed.notify_one();
         Ok((self.get(webhook_id).await?, secret.text()))
     }
 
@@ -257,7 +123,7 @@ impl Webhooks {
             append.append(at, &OtherEvent::WebhookPaused(WebhookPaused { cause }), context).await?;
         }
         append.commit().await?;
-        self.0.stop_running(webhook_id);
+        self.inner().stop_running(webhook_id);
         Ok(())
     }
 
@@ -284,7 +150,7 @@ impl Webhooks {
             append.append(at, &OtherEvent::WebhookResumed(resumed), context).await?;
         }
         append.commit().await?;
-        self.0.changed.notify_one();
+        self.inner().changed.notify_one();
         self.get(webhook_id).await
     }
 
@@ -300,7 +166,7 @@ impl Webhooks {
         append.append(at, &OtherEvent::WebhookDeleted(WebhookDeleted {}), context).await?;
         delete_rows(append.connection(), webhook_id).await?;
         append.commit().await?;
-        self.0.stop_running(webhook_id);
+        self.inner().stop_running(webhook_id);
         Ok(())
     }
 
@@ -309,7 +175,7 @@ impl Webhooks {
     /// # Errors
     /// See [`Error`].
     pub async fn rotate_secret(&self, webhook_id: Uuid) -> Result<(Webhook, String), Error> {
-        let keys = self.0.keys.get().map_err(|reason| Error::NoKeys(reason.clone()))?;
+        let keys = self.inner().keys.get().map_err(|reason| Error::NoKeys(reason.clone()))?;
         let secret = Secret::generate().ok_or(bank::Error::Internal)?;
         let sealed = secret.seal(keys, webhook_id);
         let mut connection = self.connect().await?;
@@ -326,8 +192,8 @@ impl Webhooks {
         if rotated.rows_affected() == 0 {
             return Err(Error::NotFound);
         }
-        self.0.stop_running(webhook_id);
-        self.0.changed.notify_one();
+        self.inner().stop_running(webhook_id);
+        self.inner().changed.notify_one();
         Ok((self.get(webhook_id).await?, secret.text()))
     }
 
@@ -344,8 +210,8 @@ impl Webhooks {
         store::set_cursors(append.connection(), webhook_id, &cursors).await?;
         store::set_parked(append.connection(), webhook_id, &[]).await?;
         append.commit().await?;
-        self.0.stop_running(webhook_id);
-        self.0.changed.notify_one();
+        self.inner().stop_running(webhook_id);
+        self.inner().changed.notify_one();
         self.get(webhook_id).await
     }
 
@@ -354,9 +220,9 @@ impl Webhooks {
     /// # Errors
     /// See [`Error`].
     pub async fn test(&self, webhook_id: Uuid) -> Result<Webhook, Error> {
-        let keys = self.0.keys.get().map_err(|reason| Error::NoKeys(reason.clone()))?;
+        let keys = self.inner().keys.get().map_err(|reason| Error::NoKeys(reason.clone()))?;
         let row = {
-            let mut connection = self.0.pool.acquire().await?;
+            let mut connection = self.inner().pool.acquire().await?;
             read(&mut connection, webhook_id).await?
         };
         let secret = Secret::open(keys, webhook_id, &row.secret).map_err(|error| {
@@ -366,17 +232,17 @@ impl Webhooks {
         let event_id = Uuid::now_v7();
         let body = serde_json::json!({
             "id": event_id, "aggregate_type": "Webhook", "aggregate_id": webhook_id, "type": TEST_TYPE,
-            "schema_version": 1, "data": {}, "recorded_at": passbook_event_store::timestamp::format(&Utc::now()),
+            "schema_version": 1, "data": {}, "recorded_at": timestamp::format(&Utc::now()),
         });
         let secrets = [secret];
         let message = Message { id: event_id.to_string(), body: body.to_string().into(), secrets: &secrets };
-        let attempt = self.0.client.send(&row.url, message).await;
+        let attempt = self.inner().client.send(&row.url, message).await;
         self.record_test(webhook_id, delivery_row(event_id, TEST_TYPE, None, &attempt)).await?;
         self.get(webhook_id).await
     }
 
     async fn record_test(&self, webhook_id: Uuid, delivery: DeliveryRow) -> Result<(), Error> {
-        let mut connection = self.0.pool.acquire().await?;
+        let mut connection = self.inner().pool.acquire().await?;
         query!(
             "UPDATE webhook SET last_status = $2, last_error = $3 WHERE partition = 0 AND webhook_id = $1",
             webhook_id,
@@ -388,16 +254,12 @@ impl Webhooks {
         Ok(store::add_deliveries(&mut connection, webhook_id, &[delivery]).await?)
     }
 
-    async fn connect(&self) -> Result<PgConnection, Error> {
-        Ok(with_timeout(Duration::from_secs(STATEMENT_S_MAX), self.0.writer.connect()).await?)
-    }
-
     /// The events that a cursor names, one for each partition.
     async fn cursors(&self, after: &CursorParam) -> Result<Vec<LogCursor>, Error> {
-        let cursor = self.0.reader.start(after, &EventFilter::default()).await?;
-        let mut connection = self.0.pool.acquire().await?;
+        let cursor = self.inner().reader.start(after, &EventFilter::default()).await?;
+        let mut connection = self.inner().pool.acquire().await?;
         let mut cursors = Vec::new();
-        for partition in self.0.partitions.all() {
+        for partition in self.inner().partitions.all() {
             let position = cursor.position_in(partition);
             let hash = reader::hash_at(&mut connection, partition, position).await?.unwrap_or_default();
             cursors.push(LogCursor { partition, position, hash });
@@ -408,102 +270,10 @@ impl Webhooks {
     /// The last event of each partition.
     async fn heads(&self, connection: &mut PgConnection) -> Result<Vec<LogCursor>, Error> {
         let mut heads = Vec::new();
-        for partition in self.0.partitions.all() {
+        for partition in self.inner().partitions.all() {
             let log::Head { position, hash, .. } = log::head(connection, partition).await?;
             heads.push(LogCursor { partition, position, hash: hash.to_vec() });
         }
         Ok(heads)
     }
-}
-
-/// The type of the event that a test sends.
-const TEST_TYPE: &str = "WebhookTest";
-
-async fn insert(
-    append: &mut OtherAppend<'_>,
-    webhook_id: Uuid,
-    registered: &WebhookRegistered,
-    sealed: &[u8],
-) -> Result<(), Error> {
-    let (now, filter_hash) = (append.now(), filter_hash(registered));
-    let connection = append.connection();
-    let count = query_scalar!(r#"SELECT count(*) AS "count!" FROM webhook WHERE partition = 0"#);
-    if count.fetch_one(&mut *connection).await? >= WEBHOOKS_MAX {
-        return Err(Error::TooMany);
-    }
-    let same =
-        query_scalar!("SELECT webhook_id FROM webhook WHERE partition = 0 AND filter_hash = $1", &filter_hash[..]);
-    if let Some(same) = same.fetch_optional(&mut *connection).await? {
-        return Err(Error::Exists(same));
-    }
-    let WebhookRegistered { url, types, account_id, owner } = registered;
-    query!(
-        "INSERT INTO webhook
-             (partition, webhook_id, version, url, types, account_id, owner, filter_hash, secret, state, generation, registered_at)
-         VALUES (0, $1, 1, $2, $3, $4, $5, $6, $7, 'active', 1, $8)",
-        webhook_id,
-        url,
-        types,
-        *account_id,
-        owner.as_deref(),
-        &filter_hash[..],
-        sealed,
-        now
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Equal for endpoints with the same URL and filters.
-fn filter_hash(registered: &WebhookRegistered) -> [u8; 32] {
-    Sha256::digest(serde_json::to_vec(registered).unwrap_or_default()).into()
-}
-
-/// Locks the row of an endpoint. The caller holds the log-head lock, which all commands that record an event take first.
-async fn lock(connection: &mut PgConnection, webhook_id: Uuid) -> Result<Row, Error> {
-    query_scalar!("SELECT webhook_id FROM webhook WHERE partition = 0 AND webhook_id = $1 FOR UPDATE", webhook_id)
-        .fetch_optional(&mut *connection)
-        .await?
-        .ok_or(Error::NotFound)?;
-    read(connection, webhook_id).await
-}
-
-async fn read(connection: &mut PgConnection, webhook_id: Uuid) -> Result<Row, Error> {
-    let row = sqlx::query_as!(
-        Row,
-        "SELECT version, url, state, generation, failing_since, secret
-         FROM webhook
-         WHERE partition = 0 AND webhook_id = $1",
-        webhook_id
-    );
-    row.fetch_optional(connection).await?.ok_or(Error::NotFound)
-}
-
-/// Sets the state, and ends the claim of the worker. A state that changes adds an event, so the version grows.
-async fn set_state(connection: &mut PgConnection, webhook_id: Uuid, state: &str) -> sqlx::Result<()> {
-    query!(
-        "UPDATE webhook
-         SET version = version + CASE WHEN state = $2 THEN 0 ELSE 1 END,
-             failing_since = CASE WHEN $2 = 'active' THEN NULL ELSE failing_since END,
-             state = $2, generation = generation + 1, claimed_by = NULL, claimed_until = NULL
-         WHERE partition = 0 AND webhook_id = $1",
-        webhook_id,
-        state
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Deletes the rows of an endpoint but for its attempts, which age.
-async fn delete_rows(connection: &mut PgConnection, webhook_id: Uuid) -> sqlx::Result<()> {
-    query!("DELETE FROM webhook_parked WHERE partition = 0 AND webhook_id = $1", webhook_id)
-        .execute(&mut *connection)
-        .await?;
-    query!("DELETE FROM webhook_cursor WHERE partition = 0 AND webhook_id = $1", webhook_id)
-        .execute(&mut *connection)
-        .await?;
-    query!("DELETE FROM webhook WHERE partition = 0 AND webhook_id = $1", webhook_id).execute(connection).await?;
-    Ok(())
 }

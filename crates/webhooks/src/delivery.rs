@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use passbook_domain::{Aggregate, EventType};
-use passbook_event_store::with_timeout;
+use passbook_event_store::{PrimaryConnector, VerifiedPrimary, reader, with_timeout};
 use passbook_telemetry::metrics::METRICS;
 use sqlx::{Connection, PgPool};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     client::{Attempt, DeliveryClient, Message},
-    queues::{Account, Failures, Queues, WAITING_EVENTS_MAX},
+    queues::{Account, Failures, Parked, Queues},
     secret::Secret,
     shared_log::{LogCursor, LogEvent, ReadError, SharedLog},
     store::{self, Claimed, DeliveryRow, Health},
@@ -29,6 +29,8 @@ const POLL_MS_MIN: u64 = 20;
 const POLL_MS_MAX: u64 = 250;
 /// The pages that are read between two looks at the deliveries.
 const PAGES_MAX: usize = 8;
+/// The events of a parked account that one statement reads.
+const RESTORED_EVENTS_MAX: i64 = 500;
 /// The interval at which progress is stored.
 const STORE_MS: u64 = 500;
 /// The attempts that are stored at the latest then.
@@ -46,6 +48,8 @@ pub(crate) struct Context {
     /// This process.
     pub(crate) process: Uuid,
     pub(crate) pool: PgPool,
+    /// Finds the primary if the log seems to have another history.
+    pub(crate) primary: PrimaryConnector,
     pub(crate) log: SharedLog,
     pub(crate) client: DeliveryClient,
     pub(crate) timing: Timing,
@@ -111,21 +115,36 @@ impl Deliveries {
             poll_ms: POLL_MS_MIN,
         };
         for parked in parked {
-            let Account { partition, stream_id } = parked.account;
-            let until = deliveries.read.iter().find(|cursor| cursor.partition == partition);
-            let until = until.map_or(0, |cursor| cursor.position);
-            let limit = WAITING_EVENTS_MAX as i64;
-            let events = deliveries.context.log.of_stream((partition, stream_id), parked.version, until, limit).await?;
-            let mut wanted = Vec::new();
-            for event in events {
-                if wants(&deliveries.context.log, &deliveries.claimed, &event).await? {
-                    wanted.push(event);
-                }
-            }
-            deliveries.queues.restore(parked.account, parked.failures, wanted);
+            deliveries.restore(parked).await?;
         }
         deliveries.health.failing_since = deliveries.queues.failing_since();
         Ok(deliveries)
+    }
+
+    /// Reads the events of a parked account up to the position from which reading continues. Events that the filters leave out are
+    /// passed over, so those that wait are no more than waited before.
+    async fn restore(&mut self, parked: Parked) -> sqlx::Result<()> {
+        let Account { partition, stream_id } = parked.account;
+        let until = self.read.iter().find(|cursor| cursor.partition == partition).map_or(0, |cursor| cursor.position);
+        let (mut version, mut waiting) = (parked.version, Vec::new());
+        loop {
+            let page = self.context.log.of_stream((partition, stream_id), version, RESTORED_EVENTS_MAX).await?;
+            let is_last = (page.len() as i64) < RESTORED_EVENTS_MAX;
+            for event in page {
+                if event.position > until {
+                    self.queues.restore(parked.account, parked.failures, waiting);
+                    return Ok(());
+                }
+                version = event.record.version + 1;
+                if wants(&self.context.log, &self.claimed, &event).await? {
+                    waiting.push(event);
+                }
+            }
+            if is_last {
+                self.queues.restore(parked.account, parked.failures, waiting);
+                return Ok(());
+            }
+        }
     }
 
     /// Delivers until the endpoint wants no more, fails, or `shutdown` is cancelled.
@@ -198,6 +217,9 @@ impl Deliveries {
                     Ok(events) => events,
                     Err(ReadError::Storage(error)) => return Err(error),
                     Err(error @ ReadError::OtherHistory(_)) => {
+                        if !self.has_other_history(index).await? {
+                            return Ok(false);
+                        }
                         tracing::error!(webhook_id = %self.claimed.webhook_id, %error, "webhook stops; set its position with replay");
                         self.health.last_error = Some(error.to_string());
                         self.health.failing_since.get_or_insert(Utc::now());
@@ -216,6 +238,17 @@ impl Deliveries {
             }
         }
         Ok(has_read)
+    }
+
+    /// Whether the log of the primary does not contain the event that was read last. A former primary may have answered before.
+    async fn has_other_history(&mut self, index: usize) -> sqlx::Result<bool> {
+        let LogCursor { partition, position, hash } = self.read[index].clone();
+        let VerifiedPrimary { mut connection, all_answered } = self.context.primary.connect_verified().await?;
+        let reading = reader::hash_at(&mut connection, partition, position);
+        let found = with_timeout(Duration::from_secs(STORE_S_MAX), reading).await?;
+        // Best effort: the connection is closed either way.
+        let _ = connection.close().await;
+        Ok(all_answered && found.as_deref() != Some(&hash[..]))
     }
 
     async fn take(&mut self, index: usize, event: Arc<LogEvent>) -> sqlx::Result<()> {
@@ -263,9 +296,11 @@ impl Deliveries {
         if attempt.has_succeeded() {
             let age = Utc::now() - event.record.recorded_at;
             METRICS.webhook_delay.observe(age.as_seconds_f64().max(0.0));
-            self.parked_changed |= failures.is_some();
             self.queues.delivered(account);
-            self.health.failing_since = self.queues.failing_since();
+            if failures.is_some() {
+                self.parked_changed = true;
+                self.health.failing_since = self.queues.failing_since();
+            }
             return None;
         }
         let now = Utc::now();

@@ -1,4 +1,4 @@
-//! Reports how far the endpoints of this process are behind the log.
+//! Reports the states of all endpoints, and how far those of this process are behind the log.
 
 use std::collections::HashSet;
 
@@ -8,17 +8,21 @@ use sqlx::{PgConnection, query, query_scalar};
 use uuid::Uuid;
 
 use crate::{
-    commands::{Error, WEBHOOKS_MAX, Webhooks},
+    service::{Error, WEBHOOKS_MAX, Webhooks},
     views::Webhook,
 };
 
 impl Webhooks {
-    /// Reports the lag of these endpoints, and of no others.
+    /// Reports the number of endpoints by state, and the lag of those of this process.
     ///
     /// # Errors
     /// The database failed.
     pub(crate) async fn report_lag(&self, owned: &HashSet<Uuid>) -> Result<(), Error> {
         let all = self.list(Uuid::nil(), WEBHOOKS_MAX).await?;
+        let count = |state: &str| all.iter().filter(|webhook| webhook.state == state).count() as i64;
+        for state in ["active", "failing"] {
+            METRICS.webhooks.with_label_values(&[state]).set(count(state));
+        }
         let mut connection = self.inner().pool.acquire().await?;
         METRICS.webhook_lag_events.reset();
         METRICS.webhook_lag_seconds.reset();

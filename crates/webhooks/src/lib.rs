@@ -7,11 +7,13 @@
 
 mod address;
 mod client;
+mod command_rows;
 mod commands;
 mod delivery;
 mod lag;
 mod queues;
 mod secret;
+mod service;
 mod shared_log;
 mod store;
 mod target;
@@ -19,7 +21,8 @@ mod timing;
 mod views;
 mod worker;
 
-pub use commands::{Error, NewWebhook, Settings, WEBHOOKS_MAX, Webhooks};
+pub use commands::NewWebhook;
+pub use service::{Error, Settings, WEBHOOKS_MAX, Webhooks};
 pub use target::{InvalidUrl, LookUp, SystemLookUp, Targets, URL_BYTES_MAX};
 pub use timing::Timing;
 pub use views::{Delivery, Webhook};

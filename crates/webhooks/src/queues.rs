@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::shared_log::LogEvent;
 
 /// The events that wait at one endpoint. The log is not read on for it while it has so many.
-pub(crate) const WAITING_EVENTS_MAX: usize = 1_000;
+const WAITING_EVENTS_MAX: usize = 1_000;
 /// Their size, in bytes.
 const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 

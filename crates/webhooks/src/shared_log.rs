@@ -20,7 +20,7 @@ use uuid::Uuid;
 const PAGE_EVENTS_MAX: i64 = 500;
 /// The pages of a partition that are kept for the other endpoints.
 const PAGES_MAX: usize = 8;
-/// The pages that endpoints far behind the head read at the same time are limited by the pool. This is the time limit of each.
+/// The time limit of one read.
 const READ_S_MAX: u64 = 5;
 /// The shortest time between two reads at the head of a partition.
 const HEAD_READ_MS_MIN: u64 = 20;
@@ -84,6 +84,8 @@ type Page = Arc<[Arc<LogEvent>]>;
 #[derive(Default)]
 struct Recent {
     pages: VecDeque<Page>,
+    /// The last event that was read at the head.
+    end: Option<LogCursor>,
     read_at: Option<Instant>,
 }
 
@@ -114,28 +116,18 @@ impl SharedLog {
         if let Some(events) = recent.after(cursor) {
             return Ok(events);
         }
-        let end = recent.pages.back().and_then(|page| page.last()).map(|last| last.position);
-        let is_behind = end.is_some_and(|end| cursor.position < end);
-        if is_behind {
+        let is_at_end = recent.end.as_ref() == Some(cursor);
+        if recent.end.as_ref().is_some_and(|end| cursor.position < end.position) {
+            // Far behind the head: a page of its own, while the others go on.
             drop(recent);
             return self.read(cursor).await;
         }
-        if recent.read_at.is_some_and(|at| at.elapsed() < Duration::from_millis(HEAD_READ_MS_MIN))
-            && end == Some(cursor.position)
-        {
+        let pause = Duration::from_millis(HEAD_READ_MS_MIN);
+        if is_at_end && recent.read_at.is_some_and(|at| at.elapsed() < pause) {
             return Ok(vec![]);
         }
         let events = self.read(cursor).await?;
-        recent.read_at = Some(Instant::now());
-        if !events.is_empty() {
-            if end != Some(cursor.position) {
-                recent.pages.clear();
-            }
-            if recent.pages.len() == PAGES_MAX {
-                recent.pages.pop_front();
-            }
-            recent.pages.push_back(events.clone().into());
-        }
+        recent.append(cursor, &events, is_at_end);
         Ok(events)
     }
 
@@ -156,12 +148,11 @@ impl SharedLog {
         Ok(events.collect::<sqlx::Result<_>>()?)
     }
 
-    /// Up to `limit` events of a stream from `version` on, up to `position`.
+    /// Up to `limit` events of a stream from `version` on.
     pub(crate) async fn of_stream(
         &self,
         (partition, stream_id): (i16, Uuid),
         version: i64,
-        position: i64,
         limit: i64,
     ) -> sqlx::Result<Vec<Arc<LogEvent>>> {
         let reading = async {
@@ -169,7 +160,6 @@ impl SharedLog {
             reader::page_of_stream(&mut connection, partition, stream_id, version - 1, limit).await
         };
         let rows = with_timeout(Duration::from_secs(READ_S_MAX), reading).await?.into_iter();
-        let rows = rows.filter(|linked| linked.event.position <= position);
         rows.map(|linked| LogEvent::new(self.partitions, partition, linked)).collect()
     }
 
@@ -195,7 +185,7 @@ impl SharedLog {
         if let Some(owner) = self.owners.lock().await.get(&stream_id) {
             return Ok(owner.clone());
         }
-        let first = self.of_stream((partition, stream_id), 1, i64::MAX, 1).await?;
+        let first = self.of_stream((partition, stream_id), 1, 1).await?;
         let owner = first.first().and_then(|first| {
             match Event::decode(&first.record.event_type, first.record.schema_version, first.record.data.get()) {
                 Ok(Event::AccountOpened(opened)) => Some(opened.owner),
@@ -208,6 +198,21 @@ impl SharedLog {
 }
 
 impl Recent {
+    /// Adds a page that was read after `cursor`. It continues the last one if that is `at_end`.
+    fn append(&mut self, cursor: &LogCursor, events: &[Arc<LogEvent>], at_end: bool) {
+        self.read_at = Some(Instant::now());
+        if !at_end {
+            self.pages.clear();
+            self.end = Some(cursor.clone());
+        }
+        let Some(last) = events.last() else { return };
+        self.end = Some(LogCursor { partition: last.partition, position: last.position, hash: last.hash.clone() });
+        if self.pages.len() == PAGES_MAX {
+            self.pages.pop_front();
+        }
+        self.pages.push_back(events.to_vec().into());
+    }
+
     /// The events after the cursor in the page that follows it; `None` if no page does.
     fn after(&self, cursor: &LogCursor) -> Option<Vec<Arc<LogEvent>>> {
         let mut before: Option<&Arc<LogEvent>> = None;
@@ -262,7 +267,7 @@ mod tests {
         let page = |range: std::ops::RangeInclusive<i64>| -> Page {
             range.map(|position| LogEvent::for_test(position, Uuid::nil())).collect()
         };
-        let recent = Recent { pages: VecDeque::from([page(5..=7), page(8..=9)]), read_at: None };
+        let recent = Recent { pages: VecDeque::from([page(5..=7), page(8..=9)]), ..Recent::default() };
         assert_eq!(positions(recent.after(&cursor(5))), Some(vec![6, 7]));
         assert_eq!(positions(recent.after(&cursor(7))), Some(vec![8, 9]));
         assert_eq!(positions(recent.after(&cursor(8))), Some(vec![9]));

@@ -93,17 +93,6 @@ pub(crate) async fn owned(connection: &mut PgConnection, process: Uuid) -> Resul
     Ok(rows.fetch_all(connection).await?.into_iter().map(|row| (row.webhook_id, row.generation)).collect())
 }
 
-/// The number of active and of failing endpoints.
-pub(crate) async fn count_by_state(connection: &mut PgConnection) -> Result<(i64, i64)> {
-    let row = query!(
-        r#"SELECT count(*) FILTER (WHERE state = 'active') AS "active!", count(*) FILTER (WHERE state = 'failing') AS "failing!"
-           FROM webhook
-           WHERE partition = 0"#
-    );
-    let row = row.fetch_one(connection).await?;
-    Ok((row.active, row.failing))
-}
-
 /// Writes the health of an endpoint, and extends the ownership. `false`: the process owns the endpoint no more, and must not write.
 ///
 /// The caller's transaction then holds the row, so nobody else claims the endpoint before it ends.

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, query};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::commands::{Error, Webhooks};
+use crate::service::{Error, Webhooks};
 
 /// An endpoint that receives events.
 #[derive(Clone, Debug, Serialize, ToSchema)]

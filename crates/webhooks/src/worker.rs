@@ -8,7 +8,7 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use passbook_event_store::with_timeout;
-use passbook_telemetry::{metrics::METRICS, supervision};
+use passbook_telemetry::supervision;
 use sqlx::Connection;
 use tokio::{
     select,
@@ -19,9 +19,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use crate::{
-    commands::Webhooks,
     delivery::{Context, Deliveries, Ended},
     secret::Secret,
+    service::Webhooks,
     shared_log::SharedLog,
     store::{self, Claimed},
 };
@@ -50,7 +50,6 @@ pub struct Worker {
     context: Context,
     tasks: HashMap<Uuid, Task>,
     ended: (mpsc::UnboundedSender<(Uuid, i64, Ended)>, mpsc::UnboundedReceiver<(Uuid, i64, Ended)>),
-    delete_at: Instant,
     lag_at: Instant,
 }
 
@@ -67,34 +66,27 @@ impl Worker {
         let context = Context {
             process: inner.process,
             pool: inner.pool.clone(),
+            primary: inner.writer.clone(),
             log: SharedLog::new(inner.pool.clone(), inner.partitions),
             client: inner.client.clone(),
             timing: inner.timing,
         };
-        Self {
-            webhooks,
-            context,
-            tasks: HashMap::new(),
-            ended: mpsc::unbounded_channel(),
-            delete_at: Instant::now(),
-            lag_at: Instant::now(),
-        }
+        Self { webhooks, context, tasks: HashMap::new(), ended: mpsc::unbounded_channel(), lag_at: Instant::now() }
     }
 
-    /// Delivers until `shutdown` is cancelled, then gives all endpoints back.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    /// Delivers until `shutdown` is cancelled, then gives all endpoints back. Meanwhile it deletes old attempts.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let webhooks = self.webhooks.clone();
+        let deleting = shutdown.run_until_cancelled(webhooks.delete_at_intervals());
+        tokio::join!(self.deliver(&shutdown), deleting);
+    }
+
+    async fn deliver(mut self, shutdown: &CancellationToken) {
         while !shutdown.is_cancelled() {
             if let Err(error) = self.look().await {
                 tracing::debug!(%error, "endpoints could not be read; retrying");
             }
-            if Instant::now() >= self.delete_at {
-                self.delete_at = Instant::now() + Duration::from_secs(DELETION_INTERVAL_S);
-                match shutdown.run_until_cancelled(self.webhooks.delete_old_deliveries()).await {
-                    Some(Err(error)) => tracing::warn!(%error, "deletion of old webhook attempts failed; retrying"),
-                    Some(Ok(_)) | None => {}
-                }
-            }
-            if Instant::now() >= self.lag_at && !self.tasks.is_empty() {
+            if Instant::now() >= self.lag_at {
                 self.lag_at = Instant::now() + Duration::from_millis(LAG_MS);
                 let owned: HashSet<Uuid> = self.tasks.keys().copied().collect();
                 if let Err(error) = self.webhooks.report_lag(&owned).await {
@@ -121,6 +113,8 @@ impl Worker {
     /// Stops the deliveries to endpoints that this process owns no more, and claims others.
     async fn look(&mut self) -> sqlx::Result<()> {
         let (context, has_tasks) = (&self.context, !self.tasks.is_empty());
+        // Without keys it cannot sign. Another instance may have them.
+        let claims_max = if self.webhooks.inner().keys.get().is_ok() { CLAIMS_MAX } else { 0 };
         let looking = async {
             let mut connection = context.pool.acquire().await?;
             let owned = match has_tasks {
@@ -128,7 +122,7 @@ impl Worker {
                 false => vec![],
             };
             let mut claimed = Vec::new();
-            for _ in 0..CLAIMS_MAX {
+            for _ in 0..claims_max {
                 let mut transaction = connection.begin().await?;
                 let Some(found) = store::claim(&mut transaction, context.process, context.timing.lease()).await? else {
                     break;
@@ -136,13 +130,9 @@ impl Worker {
                 transaction.commit().await?;
                 claimed.push(found);
             }
-            let counts = match has_tasks || !claimed.is_empty() {
-                true => Some(store::count_by_state(&mut connection).await?),
-                false => None,
-            };
-            Ok((owned, claimed, counts))
+            Ok((owned, claimed))
         };
-        let (owned, claimed, counts) = with_timeout(Duration::from_secs(LOOK_S_MAX), looking).await?;
+        let (owned, claimed) = with_timeout(Duration::from_secs(LOOK_S_MAX), looking).await?;
         for (id, task) in self.tasks.iter().filter(|(id, task)| !owned.contains(&(**id, task.generation))) {
             tracing::debug!(webhook_id = %id, "webhook was changed, or another instance delivers");
             task.stop.cancel();
@@ -151,10 +141,6 @@ impl Worker {
             self.start(claimed).await;
         }
         self.tasks.retain(|_, task| !task.handle.is_finished());
-        if let Some((active, failing)) = counts {
-            METRICS.webhooks.with_label_values(&["active"]).set(active);
-            METRICS.webhooks.with_label_values(&["failing"]).set(failing);
-        }
         Ok(())
     }
 
@@ -215,20 +201,24 @@ impl Worker {
 }
 
 impl Webhooks {
-    /// Deletes attempts that are older than 30 days, in slices. Returns their number.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn delete_old_deliveries(&self) -> sqlx::Result<u64> {
+    async fn delete_at_intervals(&self) {
+        loop {
+            if let Err(error) = self.delete_old_deliveries().await {
+                tracing::warn!(%error, "deletion of old webhook attempts failed; retrying");
+            }
+            sleep(Duration::from_secs(DELETION_INTERVAL_S)).await;
+        }
+    }
+
+    /// Deletes attempts that are older than 30 days, in slices.
+    async fn delete_old_deliveries(&self) -> sqlx::Result<()> {
         let before = Utc::now() - TimeDelta::days(DELIVERY_DAYS);
-        let mut deleted = 0;
         loop {
             let mut connection = self.inner().pool.acquire().await?;
             let slice = store::delete_deliveries(&mut connection, before, DELETED_ROWS_MAX);
             let rows = with_timeout(Duration::from_secs(LOOK_S_MAX), slice).await?;
-            deleted += rows;
             if rows < DELETED_ROWS_MAX.unsigned_abs() {
-                return Ok(deleted);
+                return Ok(());
             }
             drop(connection);
             sleep(Duration::from_millis(DELETION_PAUSE_MS)).await;

@@ -100,7 +100,8 @@ fn with_secret(status: StatusCode, (webhook, secret): (Webhook, String)) -> Resp
 /// From now on, or from `after` on, the events of the log that the filters select are sent to the URL: at least once, in order for
 /// each account, signed as in Standard Webhooks 1.0. The response contains the secret, this once. At most 100 webhooks exist.
 #[utoipa::path(
-    post, path = "/v1/webhooks", tag = "Webhooks", security(("bearer" = ["webhooks"])), request_body = RegisterWebhook,
+    post, path = "/v1/webhooks", tag = "Webhooks", security(("bearer" = ["webhooks"])), 
+    request_body(content = RegisterWebhook, example = json!({"url": "https://hooks.example/passbook", "types": ["MoneyDeposited"]})),
     responses((status = 201, description = "The webhook, with its secret.", body = WebhookWithSecret)),
 )]
 pub async fn register_webhook(
@@ -142,7 +143,7 @@ pub async fn list_webhooks(
 /// Its state, how far the log was delivered, and what was wrong last.
 #[utoipa::path(
     get, path = "/v1/webhooks/{webhook_id}", tag = "Webhooks", security(("bearer" = ["webhooks"])),
-    params(("webhook_id" = Uuid, Path, description = "The webhook.", example = "01900000-0000-7000-8000-000000000001")),
+    params(("webhook_id" = Uuid, Path, description = "The webhook.")),
     responses((status = 200, description = "The webhook.", body = Webhook)),
 )]
 pub async fn get_webhook(
@@ -159,7 +160,7 @@ pub async fn get_webhook(
 /// No further deliveries begin. Its attempts are deleted after 30 days.
 #[utoipa::path(
     delete, path = "/v1/webhooks/{webhook_id}", tag = "Webhooks", security(("bearer" = ["webhooks"])),
-    params(("webhook_id" = Uuid, Path, description = "The webhook.", example = "01900000-0000-7000-8000-000000000001")),
+    params(("webhook_id" = Uuid, Path, description = "The webhook.")),
     responses((status = 204, description = "The webhook is deleted.")),
 )]
 pub async fn delete_webhook(
@@ -176,7 +177,7 @@ pub async fn delete_webhook(
 /// No further deliveries begin until it is resumed. It then continues where it stopped.
 #[utoipa::path(
     post, path = "/v1/webhooks/{webhook_id}/pause", tag = "Webhooks", security(("bearer" = ["webhooks"])),
-    params(("webhook_id" = Uuid, Path, description = "The webhook.", example = "01900000-0000-7000-8000-000000000001")),
+    params(("webhook_id" = Uuid, Path, description = "The webhook.")),
     responses((status = 200, description = "The webhook.", body = Webhook)),
 )]
 pub async fn pause_webhook(
@@ -192,7 +193,7 @@ pub async fn pause_webhook(
 /// Continues where the webhook stopped, whether it was paused or is failing. Events that failed are sent again at once.
 #[utoipa::path(
     post, path = "/v1/webhooks/{webhook_id}/resume", tag = "Webhooks", security(("bearer" = ["webhooks"])),
-    params(("webhook_id" = Uuid, Path, description = "The webhook.", example = "01900000-0000-7000-8000-000000000001")),
+    params(("webhook_id" = Uuid, Path, description = "The webhook.")),
     responses((status = 200, description = "The webhook.", body = Webhook)),
 )]
 pub async fn resume_webhook(
@@ -208,7 +209,7 @@ pub async fn resume_webhook(
 /// The response contains the new secret, this once. For 24 hours deliveries have two signatures, one by each secret.
 #[utoipa::path(
     post, path = "/v1/webhooks/{webhook_id}/rotate-secret", tag = "Webhooks", security(("bearer" = ["webhooks"])),
-    params(("webhook_id" = Uuid, Path, description = "The webhook.", example = "01900000-0000-7000-8000-000000000001")),
+    params(("webhook_id" = Uuid, Path, description = "The webhook.")),
     responses((status = 200, description = "The webhook, with its new secret.", body = WebhookWithSecret)),
 )]
 pub async fn rotate_webhook_secret(
@@ -225,8 +226,8 @@ pub async fn rotate_webhook_secret(
 /// stays so.
 #[utoipa::path(
     post, path = "/v1/webhooks/{webhook_id}/replay", tag = "Webhooks", security(("bearer" = ["webhooks"])),
-    params(("webhook_id" = Uuid, Path, description = "The webhook.", example = "01900000-0000-7000-8000-000000000001")),
-    request_body = ReplayWebhook,
+    params(("webhook_id" = Uuid, Path, description = "The webhook.")),
+    request_body(content = ReplayWebhook, example = json!({"after": "0"})),
     responses((status = 200, description = "The webhook.", body = Webhook)),
 )]
 pub async fn replay_webhook(
@@ -244,7 +245,7 @@ pub async fn replay_webhook(
 /// `last_error`.
 #[utoipa::path(
     post, path = "/v1/webhooks/{webhook_id}/test", tag = "Webhooks", security(("bearer" = ["webhooks"])),
-    params(("webhook_id" = Uuid, Path, description = "The webhook.", example = "01900000-0000-7000-8000-000000000001")),
+    params(("webhook_id" = Uuid, Path, description = "The webhook.")),
     responses((status = 200, description = "The webhook, with the result of the test.", body = Webhook)),
 )]
 pub async fn send_webhook_test(
@@ -261,7 +262,7 @@ pub async fn send_webhook_test(
 #[utoipa::path(
     get, path = "/v1/webhooks/{webhook_id}/deliveries", tag = "Webhooks", security(("bearer" = ["webhooks"])),
     params(
-        ("webhook_id" = Uuid, Path, description = "The webhook.", example = "01900000-0000-7000-8000-000000000001"),
+        ("webhook_id" = Uuid, Path, description = "The webhook."),
         ListQuery,
     ),
     responses((status = 200, description = "A page of attempts.", body = DeliveryPage)),

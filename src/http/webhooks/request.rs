@@ -61,7 +61,7 @@ impl<B: DeserializeOwned> FromRequest<AppState> for WebhookRequest<B> {
 #[serde(deny_unknown_fields)]
 pub struct RegisterWebhook {
     /// The URL to which events are sent. It begins with `https://` and has no user name, and its host has public addresses only.
-    #[schema(example = "https://example.com/hooks", max_length = 2048)]
+    #[schema(example = "https://hooks.example/passbook", max_length = 2048)]
     url: String,
     /// The types of the events to send; default: all.
     #[schema(value_type = Option<Vec<EventType>>, nullable = false, max_items = 64, example = json!(["MoneyDeposited"]))]
