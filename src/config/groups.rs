@@ -119,11 +119,15 @@ pub enum LogFormat {
     Json,
 }
 
+fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "neither true nor false".to_owned())
+}
+
 /// The webhooks.
 #[derive(Args, Clone, Debug)]
 pub struct WebhookArgs {
     /// Send events also to `http` URLs and to private, loopback and link-local addresses. For tests and closed networks.
-    #[arg(long, env = "PASSBOOK_WEBHOOKS_ALLOW_PRIVATE", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(long, env = "PASSBOOK_WEBHOOKS_ALLOW_PRIVATE", default_value = "false", num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean)]
     pub webhooks_allow_private: bool,
 
     /// The durations of deliveries, which only tests shorten.

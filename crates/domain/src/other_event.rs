@@ -27,7 +27,7 @@ pub struct WebhookRegistered {
     pub url: String,
     /// The types of the events that are sent; absent: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false, example = json!(["MoneyDeposited"]))]
+    #[schema(required = false, value_type = Vec<EventType>, example = json!(["MoneyDeposited"]))]
     pub types: Vec<String>,
     /// The account whose events are sent; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

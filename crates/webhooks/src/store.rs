@@ -248,18 +248,21 @@ pub(crate) async fn add_deliveries(
 pub(crate) async fn delete_deliveries(connection: &mut PgConnection, before: DateTime<Utc>, limit: i64) -> Result<u64> {
     // A UUID of version 7 begins with the milliseconds since 1970, in 48 bits.
     let first = Uuid::from_u128(u128::from(before.timestamp_millis().unsigned_abs()) << 80);
-    let deleted = query!(
-        "DELETE FROM webhook_delivery
-         WHERE partition = 0 AND delivery_id IN (
-             SELECT delivery_id FROM webhook_delivery
-             WHERE partition = 0 AND delivery_id < $1
-             ORDER BY delivery_id
-             LIMIT $2
-         )",
+    let old = query_scalar!(
+        "SELECT delivery_id
+         FROM webhook_delivery
+         WHERE partition = 0 AND delivery_id < $1
+         ORDER BY delivery_id
+         LIMIT $2",
         first,
         limit
     );
-    Ok(deleted.execute(connection).await?.rows_affected())
+    let old = old.fetch_all(&mut *connection).await?;
+    // Another instance may have deleted some of them meanwhile.
+    query!("DELETE FROM webhook_delivery WHERE partition = 0 AND delivery_id = ANY($1)", &old)
+        .execute(connection)
+        .await?;
+    Ok(old.len() as u64)
 }
 
 fn interval(duration: Duration) -> PgInterval {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use passbook_domain::EventType;
 use passbook_event_store::{Position, log, timestamp};
 use serde::Serialize;
 use sqlx::{PgConnection, query};
@@ -20,7 +21,7 @@ pub struct Webhook {
     #[schema(example = "https://example.com/hooks")]
     pub url: String,
     /// The types of the events that are sent; empty: all.
-    #[schema(example = json!(["MoneyDeposited"]))]
+    #[schema(value_type = Vec<EventType>, example = json!(["MoneyDeposited"]))]
     pub types: Vec<String>,
     /// The account whose events are sent; `null`: all.
     #[schema(required = true)]

@@ -102,7 +102,9 @@ fn with_secret(status: StatusCode, (webhook, secret): (Webhook, String)) -> Resp
 #[utoipa::path(
     post, path = "/v1/webhooks", tag = "Webhooks", security(("bearer" = ["webhooks"])), 
     request_body(content = RegisterWebhook, example = json!({"url": "https://hooks.example/passbook", "types": ["MoneyDeposited"]})),
-    responses((status = 201, description = "The webhook, with its secret.", body = WebhookWithSecret)),
+    responses((status = 201, description = "The webhook, with its secret.", body = WebhookWithSecret, headers(
+        ("Location" = String, description = "The path of the webhook."),
+    ))),
 )]
 pub async fn register_webhook(
     State(app): State<AppState>,
