@@ -4,7 +4,10 @@ use passbook_testkit::{App, audit::audit};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::webhook_receiver::{register_with, spawn_sending_app};
+use crate::{
+    journal,
+    webhook_receiver::{register_with, spawn_sending_app},
+};
 
 /// An app whose log has events of webhooks between those of accounts.
 async fn app_with_webhooks() -> (App, Uuid, Uuid) {
@@ -47,7 +50,7 @@ async fn views_and_the_audit_pass_over_them() {
         (&events.data()[0]["aggregate_type"], &events.data()[0]["aggregate_id"]),
         (&json!("Webhook"), &json!(webhook))
     );
-    let journal = client.get("/v1/books/journal").await.expect(200);
+    let journal = client.get(&journal::path(journal::ALL_DAYS)).await.expect(200);
     assert_eq!(journal.lines().len(), 3);
     audit(&app).await;
 }

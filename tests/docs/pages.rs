@@ -37,6 +37,7 @@ pages! {
     the_accounting_page_works: "docs/accounting.md",
     the_backup_page_works: "docs/backup.md",
     the_books_page_works: "docs/books.md",
+    the_checkpoints_page_works: "docs/checkpoints.md",
     the_clients_page_works: "docs/clients.md",
     the_event_sourcing_page_works: "docs/event-sourcing.md",
     the_exactly_once_page_works: "docs/exactly-once.md",

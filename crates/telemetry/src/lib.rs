@@ -43,13 +43,18 @@ impl Drop for Telemetry {
     }
 }
 
+/// The verifier of certificates logs an error for each connection that it refuses. Whoever connects reports the error, and the server of a
+/// webhook must not fill the log.
+const CERTIFICATE_LINES: &str = "rustls_platform_verifier=off";
+
 /// Starts logging, and tracing where `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 ///
 /// # Errors
 /// The filter or the collector's URL is invalid.
 pub fn start(settings: &LogSettings) -> Result<Telemetry, String> {
     let filter = EnvFilter::try_new(&settings.filter)
-        .map_err(|error| format!("PASSBOOK_LOG={:?} is not a log filter: {error}", settings.filter))?;
+        .map_err(|error| format!("PASSBOOK_LOG={:?} is not a log filter: {error}", settings.filter))?
+        .add_directive(CERTIFICATE_LINES.parse().expect("a constant directive is valid"));
     let traces = trace::exporter()?;
     let on_terminal = stderr().is_terminal();
     let is_json = settings.is_json.unwrap_or(!on_terminal);

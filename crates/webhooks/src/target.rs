@@ -101,6 +101,10 @@ impl Targets {
         if text.len() > URL_BYTES_MAX {
             return Err(InvalidUrl::TooLong);
         }
+        // The parser would leave these out, or store what Postgres cannot.
+        if text.chars().any(|character| character.is_control() || character.is_whitespace()) {
+            return Err(InvalidUrl::NotAbsolute);
+        }
         let url = Url::parse(text).map_err(|_| InvalidUrl::NotAbsolute)?;
         match url.scheme() {
             "https" => {}
@@ -187,6 +191,9 @@ mod tests {
             ("ftp://example.com/", InvalidUrl::NotAbsolute),
             ("example.com/hooks", InvalidUrl::NotAbsolute),
             ("https://", InvalidUrl::NotAbsolute),
+            ("https://example.com/\0", InvalidUrl::NotAbsolute),
+            ("https://example.com/a\tb", InvalidUrl::NotAbsolute),
+            (" https://example.com/", InvalidUrl::NotAbsolute),
             ("https://ada@example.com/", InvalidUrl::UserInfo),
             ("https://:secret@example.com/", InvalidUrl::UserInfo),
             ("https://example.com/#part", InvalidUrl::Fragment),

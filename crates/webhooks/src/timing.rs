@@ -67,11 +67,12 @@ impl Timing {
         Duration::from_secs(LEASE_S) / self.lease_divisor
     }
 
-    /// The pause after so many failures in a row, at least 1. `retry_after` is what the endpoint asked for, in seconds.
+    /// The pause after so many failures in a row, at least 1. `retry_after` is what the endpoint asked for, in seconds. It makes the pause
+    /// longer, never shorter.
     pub(crate) fn pause(self, failures: u32, retry_after: Option<u64>) -> Duration {
         let index = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
         let planned = PAUSES_S.get(index).copied().unwrap_or(LATER_PAUSE_S);
-        let seconds = retry_after.map_or(planned, |asked| asked.clamp(planned.min(1), RETRY_AFTER_S_MAX));
+        let seconds = planned.max(retry_after.unwrap_or_default().min(RETRY_AFTER_S_MAX));
         // The last byte of a UUID is random.
         let share = u64::from(Uuid::now_v7().as_bytes()[15]) * 2 * JITTER_PERCENT / 255;
         let jitter = 100 - JITTER_PERCENT + share;
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_respected_up_to_an_hour() {
-        for (asked, seconds) in [(0, 1), (7, 7), (3_600, 3_600), (u64::MAX, 3_600)] {
+        for (asked, seconds) in [(0, 5), (7, 7), (3_600, 3_600), (u64::MAX, 3_600)] {
             let pause = Timing::default().pause(1, Some(asked));
             assert!(pause >= Duration::from_secs(seconds), "{asked}: {pause:?}");
             assert!(pause <= Duration::from_secs(seconds) * 11 / 10, "{asked}: {pause:?}");

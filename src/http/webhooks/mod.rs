@@ -18,7 +18,7 @@ use super::{
     error_code::ErrorCode,
     extract::{
         cursor,
-        parameters::{PathText, QueryParameters, limit, uuid},
+        parameters::{NoParameters, PathText, QueryParameters, limit, uuid},
     },
     problem::Problem,
     response::{DeliveryPage, Page, WebhookPage},
@@ -152,6 +152,7 @@ pub async fn get_webhook(
     State(app): State<AppState>,
     caller: Caller,
     WebhookId(webhook_id): WebhookId,
+    _: QueryParameters<NoParameters>,
 ) -> Result<Json<Webhook>, Problem> {
     caller.require(Scope::Webhooks)?;
     Ok(Json(app.webhooks.get(webhook_id).await?))
