@@ -110,8 +110,6 @@ pub enum Error {
     Database(#[from] database::Error),
     #[error(transparent)]
     KeyFile(#[from] wrapping::Error),
-    #[error("webhooks cannot be sent: {0}")]
-    Webhooks(String),
     #[error("the log is an incomplete copy of another log: let `passbook copy` finish first")]
     IncompleteCopy,
     #[error("the log was moved to another database by `passbook copy` at {0}: connect to that one")]
@@ -257,8 +255,7 @@ async fn start_tasks(
         keys: keys.clone(),
         targets: Targets::new(Arc::new(SystemLookUp), config.webhooks.webhooks_allow_private),
         timing: config.webhooks.timing,
-    })
-    .map_err(Error::Webhooks)?;
+    });
     bank_tasks.spawn("webhooks", worker.run(bank_tasks.token()));
     let services = http::Services {
         bank: bank.clone(),

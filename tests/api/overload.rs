@@ -80,8 +80,7 @@ async fn serve_with_bank(app: &App, shutdown: CancellationToken) -> (JoinHandle<
         keys: keys.clone(),
         targets: Targets::new(Arc::new(SystemLookUp), false),
         timing: Timing::default(),
-    })
-    .unwrap();
+    });
     let feed = Feed::new(reader, database.feed(), appended, shutdown.clone());
     let audit = Audit::new(queries, partitions);
     let services = Services {

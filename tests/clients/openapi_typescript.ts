@@ -17,6 +17,7 @@ function amountOf(event: Event): number {
     case 'TransferReceived': return event.data.from === '' ? 0 : event.data.amount;
     case 'HoldPlaced': case 'HoldCaptured': case 'HoldReleased': case 'MovementReversed': return event.data.amount;
     case 'LimitsSet': case 'AccountFrozen': case 'AccountUnfrozen': case 'AccountClosed': return 0;
+    case 'WebhookRegistered': case 'WebhookPaused': case 'WebhookResumed': case 'WebhookDeleted': return 0;
   }
 }
 

@@ -62,20 +62,20 @@ impl Attempt {
     }
 }
 
+const NO_CERTIFICATES: &str = "the certificates of this machine cannot be loaded";
+
 /// The client of all deliveries of a process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct DeliveryClient {
-    client: Client,
+    /// `None` if the certificates of this machine cannot be loaded. Deliveries then fail, and the service goes on.
+    client: Option<Client>,
     targets: Targets,
     attempt_max: Duration,
 }
 
 impl DeliveryClient {
     /// A client without proxies, redirects and decompression, which connects only to `targets`.
-    ///
-    /// # Errors
-    /// The certificates of this machine cannot be loaded.
-    pub(crate) fn new(targets: Targets, timing: Timing) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(targets: Targets, timing: Timing) -> Self {
         install_crypto_provider();
         let client = Client::builder()
             .no_proxy()
@@ -87,8 +87,9 @@ impl DeliveryClient {
             .pool_idle_timeout(Duration::from_secs(IDLE_S_MAX))
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .dns_resolver(Arc::new(targets.clone()))
-            .build()?;
-        Ok(Self { client, targets, attempt_max: timing.attempt_max() })
+            .build();
+        let client = client.inspect_err(|error| tracing::warn!(error = reason(error), "webhooks cannot be sent")).ok();
+        Self { client, targets, attempt_max: timing.attempt_max() }
     }
 
     /// Sends a message to `url`, signed at this moment.
@@ -113,9 +114,10 @@ impl DeliveryClient {
 
     async fn request(&self, url: &str, Message { id, body, secrets }: Message<'_>) -> Result<Response, String> {
         let url = self.targets.before_connection(url).map_err(|error| error.to_string())?;
+        let Some(client) = &self.client else { return Err(NO_CERTIFICATES.to_owned()) };
         let at = Utc::now();
         let signature = signatures(secrets, &id, at, &body);
-        let request = self.client.post(url).header(CONTENT_TYPE, "application/json");
+        let request = client.post(url).header(CONTENT_TYPE, "application/json");
         let request = request.header("webhook-timestamp", at.timestamp()).header("webhook-signature", signature);
         let request = request.header("webhook-id", id).body(body);
         request.send().await.map_err(|error| reason(&error))

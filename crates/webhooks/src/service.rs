@@ -116,12 +116,9 @@ impl Inner {
 
 impl Webhooks {
     /// The endpoints of a service, and the worker that delivers to them.
-    ///
-    /// # Errors
-    /// The certificates of this machine cannot be loaded. The text is for the operator.
-    pub fn new(settings: Settings) -> Result<(Self, Worker), String> {
+    pub fn new(settings: Settings) -> (Self, Worker) {
         let Settings { partitions, writer, pool, reader, keys, targets, timing } = settings;
-        let client = DeliveryClient::new(targets.clone(), timing).map_err(|error| error.to_string())?;
+        let client = DeliveryClient::new(targets.clone(), timing);
         let webhooks = Self(Arc::new(Inner {
             partitions,
             writer,
@@ -136,7 +133,7 @@ impl Webhooks {
             running: Mutex::default(),
         }));
         let worker = Worker::new(webhooks.clone());
-        Ok((webhooks, worker))
+        (webhooks, worker)
     }
 
     pub(crate) fn inner(&self) -> &Inner {

@@ -30,10 +30,12 @@ use passbook_webhooks::{Error, Webhook};
 /// The id of a webhook in a path.
 pub struct WebhookId(Uuid);
 
-impl<S: Send + Sync> FromRequestParts<S> for WebhookId {
+impl FromRequestParts<AppState> for WebhookId {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        // Without a token, a request learns nothing about its path.
+        Caller::from_request_parts(parts, state).await?;
         let PathText(text) = PathText::from_request_parts(parts, state).await?;
         uuid("webhook_id", &text).map(Self)
     }
