@@ -14,6 +14,8 @@ use crate::{
 
 /// How far the time of a checkpoint may be outside the time of its key: an instance may sign while another one replaces the key.
 const ROTATION_S_MAX: i64 = 60;
+/// How far the times of two checkpoints may differ that were made at once.
+const SIMULTANEOUS_S_MAX: i64 = 60;
 
 /// A kept checkpoint with a valid signature.
 #[derive(Clone, Debug)]
@@ -127,7 +129,9 @@ pub fn check_order(saved: &[SavedCheckpoint]) -> Result<(), InvalidCheckpoint> {
         let [earlier, later] = pair else { continue };
         let heads = earlier.checkpoint.heads.iter().zip(&later.checkpoint.heads);
         for (partition, (before, after)) in heads.enumerate() {
-            if after.position < before.position {
+            // Two that are made at the same time may read their heads and their times in another order.
+            let is_later = later.checkpoint.time - earlier.checkpoint.time > TimeDelta::seconds(SIMULTANEOUS_S_MAX);
+            if is_later && after.position < before.position {
                 let (earlier, later) = (earlier.file.clone(), later.file.clone());
                 return Err(InvalidCheckpoint::Backwards { earlier, later, partition });
             }
@@ -164,7 +168,7 @@ mod tests {
         let first = saved("first", 10, &[(5, 1), (7, 1)]);
         let second = saved("second", 20, &[(5, 1), (8, 2)]);
         assert_eq!(check_order(&[second.clone(), first.clone()]), Ok(()));
-        let shorter = saved("third", 30, &[(5, 1), (7, 1)]);
+        let shorter = saved("third", 81, &[(5, 1), (7, 1)]);
         let error = check_order(&[shorter, first.clone(), second.clone()]).unwrap_err();
         let (earlier, later) = ("second".to_owned(), "third".to_owned());
         assert_eq!(error, InvalidCheckpoint::Backwards { earlier, later, partition: 1 });

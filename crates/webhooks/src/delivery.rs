@@ -292,15 +292,13 @@ impl Deliveries {
         self.health.last_error.clone_from(&attempt.error);
         let outcome = if attempt.has_succeeded() { "delivered" } else { "failed" };
         METRICS.webhook_deliveries.with_label_values(&[outcome]).inc();
-        let failures = self.queues.failures(account);
+        let failures = self.queues.failures(account).filter(|failures| failures.count > 0);
+        self.parked_changed |= self.queues.is_parked(account);
         if attempt.has_succeeded() {
             let age = Utc::now() - event.record.recorded_at;
             METRICS.webhook_delay.observe(age.as_seconds_f64().max(0.0));
             self.queues.delivered(account);
-            if failures.is_some() {
-                self.parked_changed = true;
-                self.health.failing_since = self.queues.failing_since();
-            }
+            self.health.failing_since = self.queues.failing_since();
             return None;
         }
         let now = Utc::now();

@@ -37,10 +37,13 @@ pub(crate) struct Failures {
 struct Queue {
     events: VecDeque<Arc<LogEvent>>,
     failures: Option<Failures>,
+    /// Whether an event failed since the queue was last empty. The stored cursor may have passed those behind it, so the account stays
+    /// stored as parked until all of them are delivered.
+    is_parked: bool,
     in_flight: bool,
 }
 
-/// An account with a failed event, as it is stored.
+/// An account with a failed event, or with events that waited for one, as it is stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Parked {
     pub(crate) account: Account,
@@ -84,7 +87,8 @@ impl Queues {
             return;
         }
         self.waiting.insert((failures.next_attempt, account));
-        self.accounts.entry(account).or_default().failures = Some(failures);
+        let queue = self.accounts.entry(account).or_default();
+        (queue.failures, queue.is_parked) = (Some(failures), true);
         for event in events {
             self.push(account, event);
         }
@@ -127,31 +131,38 @@ impl Queues {
         self.accounts.get(&account)?.failures
     }
 
+    /// Whether an account is stored as parked.
+    pub(crate) fn is_parked(&self, account: Account) -> bool {
+        self.accounts.get(&account).is_some_and(|queue| queue.is_parked)
+    }
+
     /// The first event of an account failed: the account is parked.
     pub(crate) fn failed(&mut self, account: Account, failures: Failures) {
         let Some(queue) = self.accounts.get_mut(&account) else { return };
-        (queue.in_flight, queue.failures) = (false, Some(failures));
+        (queue.in_flight, queue.failures, queue.is_parked) = (false, Some(failures), true);
         self.waiting.insert((failures.next_attempt, account));
     }
 
     /// Since when the oldest failed event fails.
     pub(crate) fn failing_since(&self) -> Option<DateTime<Utc>> {
-        self.accounts.values().filter_map(|queue| Some(queue.failures?.since)).min()
+        let failures = self.accounts.values().filter_map(|queue| queue.failures);
+        failures.filter(|failures| failures.count > 0).map(|failures| failures.since).min()
     }
 
     /// The position up to which all events of a partition are delivered, but for those of parked accounts. `read` is the position up
     /// to which it was read.
     pub(crate) fn settled(&self, partition: i16, read: i64) -> i64 {
         let unparked =
-            self.accounts.iter().filter(|(account, queue)| account.partition == partition && queue.failures.is_none());
+            self.accounts.iter().filter(|(account, queue)| account.partition == partition && !queue.is_parked);
         let first = unparked.filter_map(|(_, queue)| queue.events.front()).map(|event| event.position - 1).min();
         first.unwrap_or(read)
     }
 
-    /// The parked accounts.
+    /// The parked accounts. One whose first event is no failed one has no failures, and is due at once.
     pub(crate) fn parked(&self) -> Vec<Parked> {
-        let parked = self.accounts.iter().filter_map(|(account, queue)| {
-            let (failures, first) = (queue.failures?, queue.events.front()?);
+        let due = || Failures { count: 0, since: Utc::now(), next_attempt: Instant::now() };
+        let parked = self.accounts.iter().filter(|(_, queue)| queue.is_parked).filter_map(|(account, queue)| {
+            let (failures, first) = (queue.failures.unwrap_or_else(due), queue.events.front()?);
             let (version, events) = (first.record.version, queue.events.len() as i64);
             Some(Parked { account: *account, version, events, failures })
         });
@@ -232,10 +243,14 @@ mod tests {
         assert_eq!(queues.settled(0, 4), 4);
         let parked = queues.parked();
         assert_eq!((parked.len(), parked[0].version, parked[0].events), (1, 1, 2));
-        // The next event of an account that was parked counts again.
+        // Position 4 may be stored, so the next event of the account stays stored as parked until it is delivered.
         assert_eq!(taken(&mut queues, now + Duration::from_secs(6)), [1]);
         queues.delivered(account(1));
-        assert_eq!(queues.settled(0, 4), 2);
+        let parked = queues.parked();
+        assert_eq!((parked.len(), parked[0].events, parked[0].failures.count), (1, 1, 0));
+        assert_eq!((queues.settled(0, 4), queues.failing_since()), (4, None));
+        queues.delivered(account(1));
+        assert!(queues.parked().is_empty() && !queues.is_parked(account(1)));
     }
 
     #[test]

@@ -182,9 +182,8 @@ impl Worker {
         let keys = self.webhooks.inner().keys.get().map_err(|reason| reason.to_string())?;
         let open = |sealed: &[u8]| Secret::open(keys, claimed.webhook_id, sealed).map_err(|error| error.to_string());
         let mut secrets = vec![open(&claimed.secret)?];
-        if let Some(former) = &claimed.former_secret {
-            secrets.push(open(former)?);
-        }
+        // The current secret is enough for a delivery. The former one may be sealed under a key that was lost.
+        secrets.extend(claimed.former_secret.as_deref().and_then(|former| open(former).ok()));
         Ok(secrets)
     }
 
