@@ -26,6 +26,9 @@ use crate::{
     store::{self, Claimed},
 };
 
+/// The webhook, the generation and the end of a task.
+type EndedTask = (Uuid, i64, Ended);
+
 /// The interval at which the endpoints of this process are looked at: another instance may have paused one.
 const OWNED_POLL_MS: u64 = 250;
 /// The interval of the search for endpoints while this process has none.
@@ -49,7 +52,7 @@ pub struct Worker {
     webhooks: Webhooks,
     context: Context,
     tasks: HashMap<Uuid, Task>,
-    ended: (mpsc::UnboundedSender<(Uuid, i64, Ended)>, mpsc::UnboundedReceiver<(Uuid, i64, Ended)>),
+    ended: (mpsc::UnboundedSender<EndedTask>, mpsc::UnboundedReceiver<EndedTask>),
     lag_at: Instant,
 }
 
@@ -187,7 +190,7 @@ impl Worker {
         Ok(secrets)
     }
 
-    async fn on_end(&mut self, (webhook_id, generation, ended): (Uuid, i64, Ended)) {
+    async fn on_end(&mut self, (webhook_id, generation, ended): EndedTask) {
         if self.tasks.get(&webhook_id).is_some_and(|task| task.generation == generation) {
             self.tasks.remove(&webhook_id);
         }
