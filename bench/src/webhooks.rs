@@ -64,6 +64,7 @@ pub async fn webhooks(options: Options) -> Result<ExitCode> {
     *received.lock().unwrap_or_else(PoisonError::into_inner) = Latencies::new()?;
     let sent = rate(options.rate, "delay").await?;
     settle(&options.url, &registered).await?;
+    delete(&options.url, &registered).await?;
     let delays = received.lock().unwrap_or_else(PoisonError::into_inner);
     let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| delays.percentile_ms(percent));
     println!("| webhooks | events/s without | with | ratio | at events/s | deliveries | p50 | p99 | max |");
@@ -74,7 +75,6 @@ pub async fn webhooks(options: Options) -> Result<ExitCode> {
         with / without,
         delays.count(),
     );
-    delete(&options.url, &registered).await?;
     Ok(ExitCode::SUCCESS)
 }
 
