@@ -1,22 +1,26 @@
 //! The commands on webhooks: registration, pause, resume, deletion, replay, rotation and test.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use passbook_testkit::{audit::audit, eventually, spawn_app};
+use passbook_testkit::{App, audit::audit, eventually, spawn_app};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::query_scalar;
+use sqlx::{query_as, query_scalar};
 use standardwebhooks::Webhook;
 use uuid::Uuid;
 
 use crate::webhook_receiver::{
-    Received, Receiver, first_versions, register, register_with, spawn_sending_app, wait_for_member, webhook,
+    Received, Receiver, first_versions, register, register_with, spawn_sending_app,
+    spawn_sending_app_with_one_partition, wait_for_member, webhook,
 };
 
 /// Whether a secret has made one of the signatures of a request.
 fn is_signed_by(received: &Received, secret: &str) -> bool {
     Webhook::new(secret).unwrap().verify(&received.body, &received.headers).is_ok()
 }
+
+/// A wrapping key that the key file of an app does not have.
+const NEW_KEY: &str = "dGhlIHNlY29uZCBrZXkgb2YgdGhlc2UgdGVzdHMhISE=\n";
 
 #[tokio::test]
 async fn a_registration_shows_the_secret_this_once() {
@@ -147,7 +151,7 @@ async fn a_deleted_webhook_gets_nothing_and_can_be_registered_again() {
 
 #[tokio::test]
 async fn a_replay_sends_events_again_from_any_cursor() {
-    let (app, receiver) = (spawn_sending_app().await, Receiver::start().await);
+    let (app, receiver) = (spawn_sending_app_with_one_partition().await, Receiver::start().await);
     let client = app.client();
     let account = client.open_with_balance(1).await;
     client.deposit(account, 1).await.expect(201);
@@ -246,6 +250,34 @@ async fn a_test_sends_an_event_that_is_not_in_the_log() {
     let tested = client.command(&format!("/v1/webhooks/{nowhere}/test"), json!({})).await.expect(200);
     assert_eq!(tested.body["last_status"], Value::Null);
     assert!(tested.text("/last_error").contains("connection"), "{}", tested.body);
+}
+
+#[tokio::test]
+async fn a_former_wrapping_key_can_be_removed() {
+    let (mut app, receiver) = (spawn_sending_app().await, Receiver::start().await);
+    let registered = app.client().command("/v1/webhooks", json!({"url": receiver.url})).await.expect(201);
+    let (id, former) = (registered.uuid("/webhook_id"), registered.text("/secret").to_owned());
+    let rotate = format!("/v1/webhooks/{id}/rotate-secret");
+    let secret = app.client().command(&rotate, json!({})).await.expect(200).text("/secret").to_owned();
+    let sealed = async |app: &App| {
+        let sealed = "SELECT secret, former_secret FROM webhook";
+        query_as::<_, (Vec<u8>, Vec<u8>)>(sealed).fetch_one(&mut app.database().await).await.unwrap()
+    };
+    let before = sealed(&app).await;
+    let file = app.config().keys.key_file.clone().unwrap();
+    let former_key = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{NEW_KEY}{former_key}")).unwrap();
+    app.restart().await;
+    eventually("secrets under the new key", async || {
+        let now = sealed(&app).await;
+        (now.0 != before.0 && now.1 != before.1).then_some(())
+    })
+    .await;
+    fs::write(&file, NEW_KEY).unwrap();
+    app.restart().await;
+    let account = app.client().open_with_balance(1).await;
+    let received = receiver.wait_for_version(account, 1).await;
+    assert!(is_signed_by(&received[0], &secret) && is_signed_by(&received[0], &former));
 }
 
 #[tokio::test]

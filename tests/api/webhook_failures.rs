@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,13 +19,14 @@ use passbook_testkit::eventually;
 use serde_json::json;
 use sqlx::query_scalar;
 use tokio::{io::AsyncWriteExt, net::TcpListener};
+use uuid::Uuid;
 
-use crate::webhook_receiver::{Receiver, first_versions, register, spawn_sending_app, wait_for_member, webhook};
+use crate::webhook_receiver::{
+    Received, Receiver, first_versions, register, spawn_sending_app, wait_for_member, webhook,
+};
 
 /// Answers each event with this response once, and accepts it then.
-fn failing_once(
-    failure: impl Fn() -> Response + Send + Sync + 'static,
-) -> impl Fn(&crate::webhook_receiver::Received, usize) -> Response {
+fn failing_once(failure: impl Fn() -> Response + Send + Sync + 'static) -> impl Fn(&Received, usize) -> Response {
     let failed: Arc<Mutex<HashSet<String>>> = Arc::default();
     move |received, _| match failed.lock().unwrap().insert(received.header("webhook-id").to_owned()) {
         true => failure(),
@@ -136,19 +140,25 @@ async fn gone_pauses_at_once() {
     assert!(last.metadata.contains("passbook:webhooks"), "{}", last.metadata);
 }
 
+/// Refuses the events of an account until the flag is set.
+fn failing_until_healed(
+    account: Uuid,
+    is_healed: &Arc<AtomicBool>,
+) -> impl Fn(&Received, usize) -> Response + Send + Sync + 'static {
+    let is_healed = Arc::clone(is_healed);
+    move |received, _| match received.account() == account && !is_healed.load(Ordering::Relaxed) {
+        true => StatusCode::BAD_GATEWAY.into_response(),
+        false => StatusCode::OK.into_response(),
+    }
+}
+
 #[tokio::test]
 async fn an_account_that_fails_holds_up_no_other_account() {
     let app = spawn_sending_app().await;
     let client = app.client();
     let (failing, healthy) = (client.open_with_balance(1).await, client.open_with_balance(1).await);
-    let is_healed = Arc::new(Mutex::new(false));
-    let healed = Arc::clone(&is_healed);
-    let receiver =
-        Receiver::answering(move |received, _| match received.account() == failing && !*healed.lock().unwrap() {
-            true => StatusCode::BAD_GATEWAY.into_response(),
-            false => StatusCode::OK.into_response(),
-        })
-        .await;
+    let is_healed = Arc::new(AtomicBool::new(false));
+    let receiver = Receiver::answering(failing_until_healed(failing, &is_healed)).await;
     let id = register(&client, &receiver.url).await;
     for _ in 0..20 {
         client.deposit(failing, 1).await.expect(201);
@@ -159,7 +169,7 @@ async fn an_account_that_fails_holds_up_no_other_account() {
     let waiting = wait_for_member(&client, id, "lag_events", &json!(21)).await;
     assert_eq!(waiting["state"], "active");
     assert!(waiting["failing_since"].is_string(), "{waiting}");
-    *is_healed.lock().unwrap() = true;
+    is_healed.store(true, Ordering::Relaxed);
     receiver.wait_for_version(failing, 21).await;
     assert_eq!(first_versions(&receiver.of_account(failing)), (1..=21).collect::<Vec<_>>());
     let versions: Vec<i64> = receiver.of_account(healthy).iter().map(|received| received.version()).collect();
@@ -188,26 +198,55 @@ async fn parked_accounts_survive_a_restart() {
     let mut app = spawn_sending_app().await;
     let client = app.client();
     let (failing, healthy) = (client.open_with_balance(1).await, client.open_with_balance(1).await);
-    let is_healed = Arc::new(Mutex::new(false));
-    let healed = Arc::clone(&is_healed);
-    let receiver =
-        Receiver::answering(move |received, _| match received.account() == failing && !*healed.lock().unwrap() {
-            true => StatusCode::BAD_GATEWAY.into_response(),
-            false => StatusCode::OK.into_response(),
-        })
-        .await;
+    let is_healed = Arc::new(AtomicBool::new(false));
+    let receiver = Receiver::answering(failing_until_healed(failing, &is_healed)).await;
     let id = register(&client, &receiver.url).await;
     client.deposit(failing, 1).await.expect(201);
     client.deposit(healthy, 1).await.expect(201);
     receiver.wait_for_version(healthy, 2).await;
     wait_for_member(&client, id, "lag_events", &json!(2)).await;
     app.restart().await;
-    *is_healed.lock().unwrap() = true;
+    is_healed.store(true, Ordering::Relaxed);
     app.client().deposit(failing, 1).await.expect(201);
     receiver.wait_for_version(failing, 3).await;
     assert_eq!(first_versions(&receiver.of_account(failing)), [1, 2, 3]);
     let versions: Vec<i64> = receiver.of_account(healthy).iter().map(|received| received.version()).collect();
     assert_eq!(versions, [1, 2], "what was delivered is not sent again");
+}
+
+#[tokio::test]
+async fn events_behind_a_recovered_one_survive_a_restart() {
+    let mut app = spawn_sending_app().await;
+    let client = app.client();
+    let (failing, healthy) = (client.open_with_balance(1).await, client.open_with_balance(1).await);
+    let (is_healed, is_restarted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let restarted = Arc::clone(&is_restarted);
+    let holds = move |received: &Received| {
+        received.account() == failing && received.version() == 2 && !restarted.load(Ordering::Relaxed)
+    };
+    let receiver = Receiver::holding(holds, failing_until_healed(failing, &is_healed)).await;
+    let id = register(&client, &receiver.url).await;
+    for _ in 0..2 {
+        client.deposit(failing, 1).await.expect(201);
+    }
+    client.deposit(healthy, 1).await.expect(201);
+    receiver.wait_for_version(healthy, 2).await;
+    // The cursor is now behind all events, and those of the failing account are parked.
+    wait_for_member(&client, id, "lag_events", &json!(3)).await;
+    is_healed.store(true, Ordering::Relaxed);
+    receiver.wait_for_version(failing, 2).await;
+    let path = format!("/v1/webhooks/{id}/deliveries");
+    eventually("the stored success", async || {
+        let attempts = client.get(&path).await.expect(200);
+        let accepted = attempts.data().iter().filter(|attempt| attempt["status"] == 200).count();
+        (accepted == 3).then_some(())
+    })
+    .await;
+    app.stop().await;
+    is_restarted.store(true, Ordering::Relaxed);
+    app.start_again().await;
+    receiver.wait_for_version(failing, 3).await;
+    assert_eq!(first_versions(&receiver.of_account(failing)), [1, 2, 3]);
 }
 
 #[tokio::test]

@@ -47,12 +47,14 @@ impl Received {
     }
 }
 
+type Holds = dyn Fn(&Received) -> bool + Send + Sync;
 type Answer = dyn Fn(&Received, usize) -> Response + Send + Sync;
 
 #[derive(Clone)]
 struct Shared {
     received: Arc<Mutex<Vec<Received>>>,
     answer: Arc<Answer>,
+    holds: Arc<Holds>,
 }
 
 /// A running endpoint.
@@ -69,8 +71,16 @@ impl Receiver {
 
     /// An endpoint that answers as this function says: of the request, and the number of requests before it.
     pub async fn answering(answer: impl Fn(&Received, usize) -> Response + Send + Sync + 'static) -> Self {
+        Self::holding(|_| false, answer).await
+    }
+
+    /// As [`Self::answering`], but requests for which `holds` is true are never answered.
+    pub async fn holding(
+        holds: impl Fn(&Received) -> bool + Send + Sync + 'static,
+        answer: impl Fn(&Received, usize) -> Response + Send + Sync + 'static,
+    ) -> Self {
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let shared = Shared { received: Arc::clone(&received), answer: Arc::new(answer) };
+        let shared = Shared { received: Arc::clone(&received), answer: Arc::new(answer), holds: Arc::new(holds) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hooks", listener.local_addr().unwrap());
         let router = Router::new().fallback(receive).with_state(shared);
@@ -114,12 +124,24 @@ async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: Body) -
         all.push(received.clone());
         all.len() - 1
     };
+    if (shared.holds)(&received) {
+        std::future::pending::<()>().await;
+    }
     (shared.answer)(&received, before)
 }
 
 /// An app that may send to this machine, with short pauses.
 pub async fn spawn_sending_app() -> App {
-    let flags = [format!("--partitions={}", partitions().count()), "--webhooks-allow-private".to_owned()];
+    spawn_with_partitions(partitions().count()).await
+}
+
+/// As [`spawn_sending_app`], with one partition: the order of its events is that of their times.
+pub async fn spawn_sending_app_with_one_partition() -> App {
+    spawn_with_partitions(1).await
+}
+
+async fn spawn_with_partitions(count: i16) -> App {
+    let flags = [format!("--partitions={count}"), "--webhooks-allow-private".to_owned()];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let (database, mut config) = passbook_testkit::app::empty_database(&flags).await;
     config.webhooks.timing = Timing::divided_by(TIME_DIVISOR);

@@ -65,21 +65,22 @@ impl SignedNote {
         }
     }
 
-    /// Returns the text and the key that signed it. Signatures of other keys do not count.
+    /// Returns the text and the first key that signed it. Signatures of other keys do not count.
     ///
     /// # Errors
     /// None of `keys` signed the note, or a signature of one of them is wrong.
     pub fn verify<'a>(&self, keys: &'a [VerifierKey]) -> Result<(&str, &'a VerifierKey), InvalidNote> {
+        let mut signed_by = None;
         for signature in &self.signatures {
-            let signed_by = |key: &&VerifierKey| key.name() == signature.name && key.id() == signature.key_id;
-            let Some(key) = keys.iter().find(signed_by) else { continue };
-            return match key.verifies(&self.text, &signature.bytes) {
-                true => Ok((&self.text, key)),
-                false => Err(InvalidNote::WrongSignature(signature.signer())),
-            };
+            let is_key = |key: &&VerifierKey| key.name() == signature.name && key.id() == signature.key_id;
+            let Some(key) = keys.iter().find(is_key) else { continue };
+            if !key.verifies(&self.text, &signature.bytes) {
+                return Err(InvalidNote::WrongSignature(signature.signer()));
+            }
+            signed_by.get_or_insert(key);
         }
-        let signers: Vec<String> = self.signatures.iter().map(Signature::signer).collect();
-        Err(InvalidNote::UnknownKey(signers.join(", ")))
+        let signers = || self.signatures.iter().map(Signature::signer).collect::<Vec<_>>().join(", ");
+        signed_by.map(|key| (&*self.text, key)).ok_or_else(|| InvalidNote::UnknownKey(signers()))
     }
 }
 

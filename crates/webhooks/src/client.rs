@@ -116,7 +116,7 @@ impl DeliveryClient {
         let url = self.targets.before_connection(url).map_err(|error| error.to_string())?;
         let Some(client) = &self.client else { return Err(NO_CERTIFICATES.to_owned()) };
         let at = Utc::now();
-        let signature = signatures(secrets, &id, at, &body);
+        let signature = signatures(secrets, &id, at, &body).ok_or("the secret cannot sign")?;
         let request = client.post(url).header(CONTENT_TYPE, "application/json");
         let request = request.header("webhook-timestamp", at.timestamp()).header("webhook-signature", signature);
         let request = request.header("webhook-id", id).body(body);

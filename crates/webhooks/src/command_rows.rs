@@ -97,6 +97,36 @@ pub(crate) async fn set_state(connection: &mut PgConnection, webhook_id: Uuid, s
     Ok(())
 }
 
+/// The sealed secrets of all endpoints, former ones included.
+pub(crate) async fn sealed_secrets(connection: &mut PgConnection) -> sqlx::Result<Vec<(Uuid, Vec<u8>)>> {
+    let rows = query!("SELECT webhook_id, secret, former_secret FROM webhook WHERE partition = 0");
+    let rows = rows.fetch_all(connection).await?.into_iter();
+    Ok(rows
+        .flat_map(|row| [Some(row.secret), row.former_secret].map(|sealed| Some((row.webhook_id, sealed?))))
+        .flatten()
+        .collect())
+}
+
+/// Replaces a sealed secret, unless it was replaced meanwhile.
+pub(crate) async fn replace_sealed(
+    connection: &mut PgConnection,
+    webhook_id: Uuid,
+    (sealed, rewrapped): (&[u8], &[u8]),
+) -> sqlx::Result<()> {
+    query!(
+        "UPDATE webhook
+         SET secret = CASE WHEN secret = $2 THEN $3 ELSE secret END,
+             former_secret = CASE WHEN former_secret = $2 THEN $3 ELSE former_secret END
+         WHERE partition = 0 AND webhook_id = $1",
+        webhook_id,
+        sealed,
+        rewrapped
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Deletes the rows of an endpoint but for its attempts, which age.
 pub(crate) async fn delete_rows(connection: &mut PgConnection, webhook_id: Uuid) -> sqlx::Result<()> {
     query!("DELETE FROM webhook_parked WHERE partition = 0 AND webhook_id = $1", webhook_id)

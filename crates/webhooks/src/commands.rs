@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     client::Message,
-    command_rows::{delete_rows, insert, lock, read, set_state},
+    command_rows::{delete_rows, insert, lock, read, replace_sealed, sealed_secrets, set_state},
     delivery::delivery_row,
     secret::Secret,
     service::{Error, Webhooks},
@@ -117,13 +117,16 @@ impl Webhooks {
         let mut connection = self.connect().await?;
         let mut append = OtherAppend::begin(&mut connection, PARTITION).await?;
         let row = lock(append.connection(), webhook_id).await?;
-        if row.state != "paused" && generation.is_none_or(|generation| generation == row.generation) {
+        let is_meant = generation.is_none_or(|generation| generation == row.generation);
+        if row.state != "paused" && is_meant {
             set_state(append.connection(), webhook_id, "paused").await?;
             let at = StreamVersion { stream_id: webhook_id, version: row.version + 1 };
             append.append(at, &OtherEvent::WebhookPaused(WebhookPaused { cause }), context).await?;
         }
         append.commit().await?;
-        self.inner().stop_running(webhook_id);
+        if is_meant {
+            self.inner().stop_running(webhook_id);
+        }
         Ok(())
     }
 
@@ -167,6 +170,23 @@ impl Webhooks {
         delete_rows(append.connection(), webhook_id).await?;
         append.commit().await?;
         self.inner().stop_running(webhook_id);
+        Ok(())
+    }
+
+    /// Seals the secrets under the current wrapping key that a former one sealed, so that the former one can be removed.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub(crate) async fn rewrap_secrets(&self) -> Result<(), Error> {
+        let Ok(keys) = self.inner().keys.get() else { return Ok(()) };
+        let mut connection = self.connect().await?;
+        for (webhook_id, sealed) in sealed_secrets(&mut connection).await? {
+            match Secret::rewrap(keys, webhook_id, &sealed) {
+                Ok(Some(rewrapped)) => replace_sealed(&mut connection, webhook_id, (&sealed, &rewrapped)).await?,
+                Ok(None) => {}
+                Err(error) => tracing::error!(%webhook_id, %error, "webhook secret cannot be opened"),
+            }
+        }
         Ok(())
     }
 

@@ -114,11 +114,27 @@ impl Deliveries {
             stored_at: Instant::now(),
             poll_ms: POLL_MS_MIN,
         };
+        let failing = parked.iter().filter(|parked| parked.failures.count > 0);
+        deliveries.health.failing_since = failing.map(|parked| parked.failures.since).min();
         for parked in parked {
+            deliveries.renew_lease().await?;
             deliveries.restore(parked).await?;
         }
         deliveries.health.failing_since = deliveries.queues.failing_since();
         Ok(deliveries)
+    }
+
+    /// Extends the lease if a third of it is over. Whether this process still has it is found out by the next [`Self::store`].
+    async fn renew_lease(&mut self) -> sqlx::Result<()> {
+        let lease = self.context.timing.lease();
+        if self.stored_at.elapsed() < lease / 3 {
+            return Ok(());
+        }
+        let mut connection = self.context.pool.acquire().await?;
+        if store::keep(&mut connection, self.context.process, &self.claimed, &self.health, lease).await? {
+            self.stored_at = Instant::now();
+        }
+        Ok(())
     }
 
     /// Reads the events of a parked account up to the position from which reading continues. Events that the filters leave out are
@@ -168,15 +184,18 @@ impl Deliveries {
     async fn step(&mut self, shutdown: &CancellationToken) -> sqlx::Result<Option<Ended>> {
         let has_read = self.fill().await?;
         self.start_attempts();
-        if let Some(ended) = self.wait(has_read, shutdown).await {
+        if let Some(ended) = self.wait(has_read || self.is_store_due(), shutdown).await {
             self.store().await?;
             return Ok(Some(ended));
         }
-        let is_due = self.stored_at.elapsed() >= Duration::from_millis(STORE_MS);
-        if (is_due || self.attempts.len() >= STORED_ATTEMPTS_MAX) && !self.store().await? {
+        if (self.is_store_due() || self.attempts.len() >= STORED_ATTEMPTS_MAX) && !self.store().await? {
             return Ok(Some(Ended::Stopped));
         }
         Ok(None)
+    }
+
+    fn is_store_due(&self) -> bool {
+        self.stored_at.elapsed() >= Duration::from_millis(STORE_MS)
     }
 
     /// Waits for the next attempt that ends, or until something is due.
@@ -193,7 +212,7 @@ impl Deliveries {
             () = shutdown.cancelled() => None,
             Some(ended) = self.in_flight.next(), if !self.in_flight.is_empty() => {
                 let mut result = self.ended(ended);
-                // Whatever else has ended meanwhile.
+                // Collect the other attempts that have ended.
                 while result.is_none()
                     && let Some(Some(ended)) = futures_util::FutureExt::now_or_never(self.in_flight.next())
                 {
@@ -205,12 +224,12 @@ impl Deliveries {
         }
     }
 
-    /// Reads events while there is room. Returns whether there were any.
+    /// Reads events while there is room, until the progress is due to be stored. Returns whether there were any.
     async fn fill(&mut self) -> sqlx::Result<bool> {
         let mut has_read = false;
         for index in 0..self.read.len() {
             for _ in 0..PAGES_MAX {
-                if !self.queues.has_room() {
+                if !self.queues.has_room() || self.is_store_due() {
                     break;
                 }
                 let events = match self.context.log.after(&self.read[index]).await {
@@ -218,7 +237,7 @@ impl Deliveries {
                     Err(ReadError::Storage(error)) => return Err(error),
                     Err(error @ ReadError::OtherHistory(_)) => {
                         if !self.has_other_history(index).await? {
-                            return Ok(false);
+                            break;
                         }
                         tracing::error!(webhook_id = %self.claimed.webhook_id, %error, "webhook stops; set its position with replay");
                         self.health.last_error = Some(error.to_string());
@@ -233,6 +252,10 @@ impl Deliveries {
                 }
                 has_read = true;
                 for event in events {
+                    // The look-up of an owner can take its time. What is not taken is read again.
+                    if self.is_store_due() {
+                        break;
+                    }
                     self.take(index, event).await?;
                 }
             }

@@ -1,6 +1,4 @@
-//! Reports the states of all endpoints, and how far those of this process are behind the log.
-
-use std::collections::HashSet;
+//! Reports the states of all endpoints, and how far the active ones are behind the log.
 
 use chrono::{DateTime, Utc};
 use passbook_telemetry::metrics::METRICS;
@@ -13,28 +11,31 @@ use crate::{
 };
 
 impl Webhooks {
-    /// Reports the number of endpoints by state, and the lag of those of this process.
+    /// Reports the number of endpoints by state, and the lag of the active ones: also of those that no process delivers to.
     ///
     /// # Errors
     /// The database failed.
-    pub(crate) async fn report_lag(&self, owned: &HashSet<Uuid>) -> Result<(), Error> {
+    pub(crate) async fn report_lag(&self) -> Result<(), Error> {
         let all = self.list(Uuid::nil(), WEBHOOKS_MAX).await?;
         let count = |state: &str| all.iter().filter(|webhook| webhook.state == state).count() as i64;
         for state in ["active", "failing"] {
             METRICS.webhooks.with_label_values(&[state]).set(count(state));
         }
-        let mut connection = self.inner().pool.acquire().await?;
-        METRICS.webhook_lag_events.reset();
-        METRICS.webhook_lag_seconds.reset();
-        for webhook in all.iter().filter(|webhook| owned.contains(&webhook.webhook_id)) {
-            let label = webhook.webhook_id.to_string();
+        let mut lags = Vec::new();
+        for webhook in all.iter().filter(|webhook| webhook.state == "active") {
             let oldest = match webhook.lag_events {
                 0 => None,
-                _ => oldest(&mut connection, webhook).await?,
+                _ => oldest(&mut *self.inner().pool.acquire().await?, webhook).await?,
             };
             let lag_s = oldest.map_or(0.0, |oldest| (Utc::now() - oldest).as_seconds_f64().max(0.0));
-            METRICS.webhook_lag_events.with_label_values(&[&label]).set(webhook.lag_events);
-            METRICS.webhook_lag_seconds.with_label_values(&[&label]).set(lag_s);
+            lags.push((webhook.webhook_id.to_string(), webhook.lag_events, lag_s));
+        }
+        // Without a pause in between, so that no scrape finds the series missing.
+        METRICS.webhook_lag_events.reset();
+        METRICS.webhook_lag_seconds.reset();
+        for (label, events, lag_s) in &lags {
+            METRICS.webhook_lag_events.with_label_values(&[label]).set(*events);
+            METRICS.webhook_lag_seconds.with_label_values(&[label]).set(*lag_s);
         }
         Ok(())
     }

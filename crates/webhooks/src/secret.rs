@@ -41,6 +41,14 @@ impl Secret {
         keys.open(purpose(webhook_id).as_bytes(), sealed).map(Self)
     }
 
+    /// Seals a sealed secret anew. `None`: the current key sealed it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn rewrap(keys: &WrappingKeys, webhook_id: Uuid, sealed: &[u8]) -> Result<Option<Vec<u8>>, OpenError> {
+        keys.rewrap(purpose(webhook_id).as_bytes(), sealed)
+    }
+
     fn sign(&self, id: &str, at: DateTime<Utc>, body: &[u8]) -> Option<String> {
         Webhook::from_bytes(self.0.clone()).ok()?.sign(id, at.timestamp(), body).ok()
     }
@@ -50,10 +58,10 @@ fn purpose(webhook_id: Uuid) -> String {
     format!("webhook:{webhook_id}")
 }
 
-/// The value of `webhook-signature`: one signature for each secret, separated by spaces.
-pub(crate) fn signatures(secrets: &[Secret], id: &str, at: DateTime<Utc>, body: &[u8]) -> String {
-    let signed: Vec<String> = secrets.iter().filter_map(|secret| secret.sign(id, at, body)).collect();
-    signed.join(" ")
+/// The value of `webhook-signature`: one signature for each secret, separated by spaces. `None` if a secret cannot sign.
+pub(crate) fn signatures(secrets: &[Secret], id: &str, at: DateTime<Utc>, body: &[u8]) -> Option<String> {
+    let signed: Option<Vec<String>> = secrets.iter().map(|secret| secret.sign(id, at, body)).collect();
+    Some(signed?.join(" "))
 }
 
 #[cfg(test)]
@@ -76,6 +84,6 @@ mod tests {
         let key = BASE64_STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("base64");
         let at = DateTime::from_timestamp(1_614_265_330, 0).expect("a time");
         let signature = signatures(&[Secret(key)], "msg_p5jXN8AQM9LWM0D4loKWxJek", at, br#"{"test": 2432232314}"#);
-        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        assert_eq!(signature.as_deref(), Some("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="));
     }
 }

@@ -95,7 +95,7 @@ pub(crate) async fn owned(connection: &mut PgConnection, process: Uuid) -> Resul
 
 /// Writes the health of an endpoint, and extends the ownership. `false`: the process owns the endpoint no more, and must not write.
 ///
-/// The caller's transaction then holds the row, so nobody else claims the endpoint before it ends.
+/// The caller's transaction then holds the row, so no other process claims the endpoint before it ends.
 pub(crate) async fn keep(
     connection: &mut PgConnection,
     process: Uuid,

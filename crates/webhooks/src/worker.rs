@@ -1,10 +1,7 @@
 //! The worker of a process: claims endpoints that no process owns and delivers to each in a task of its own. No instance is a leader: a
 //! claim is a lease in the row of the endpoint, and ends with the process.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use passbook_event_store::with_timeout;
@@ -26,8 +23,13 @@ use crate::{
     store::{self, Claimed},
 };
 
-/// The webhook, the generation and the end of a task.
-type EndedTask = (Uuid, i64, Ended);
+/// How a task ended.
+struct EndedTask {
+    webhook_id: Uuid,
+    task: u64,
+    generation: i64,
+    ended: Ended,
+}
 
 /// The interval at which the endpoints of this process are looked at: another instance may have paused one.
 const OWNED_POLL_MS: u64 = 250;
@@ -54,10 +56,14 @@ pub struct Worker {
     tasks: HashMap<Uuid, Task>,
     ended: (mpsc::UnboundedSender<EndedTask>, mpsc::UnboundedReceiver<EndedTask>),
     lag_at: Instant,
+    /// The number of the next task.
+    next_task: u64,
 }
 
 /// The deliveries to one endpoint.
 struct Task {
+    /// A process can claim an endpoint again in the same generation, while the message of the former task is on its way.
+    number: u64,
     generation: i64,
     stop: CancellationToken,
     handle: AbortOnDropHandle<()>,
@@ -74,11 +80,21 @@ impl Worker {
             client: inner.client.clone(),
             timing: inner.timing,
         };
-        Self { webhooks, context, tasks: HashMap::new(), ended: mpsc::unbounded_channel(), lag_at: Instant::now() }
+        Self {
+            webhooks,
+            context,
+            tasks: HashMap::new(),
+            ended: mpsc::unbounded_channel(),
+            lag_at: Instant::now(),
+            next_task: 0,
+        }
     }
 
     /// Delivers until `shutdown` is cancelled, then gives all endpoints back. Meanwhile it deletes old attempts.
     pub async fn run(self, shutdown: CancellationToken) {
+        if let Err(error) = self.webhooks.rewrap_secrets().await {
+            tracing::warn!(%error, "webhook secrets could not be sealed under the current key; the next start tries again");
+        }
         let webhooks = self.webhooks.clone();
         let deleting = shutdown.run_until_cancelled(webhooks.delete_at_intervals());
         tokio::join!(self.deliver(&shutdown), deleting);
@@ -91,8 +107,7 @@ impl Worker {
             }
             if Instant::now() >= self.lag_at {
                 self.lag_at = Instant::now() + Duration::from_millis(LAG_MS);
-                let owned: HashSet<Uuid> = self.tasks.keys().copied().collect();
-                if let Err(error) = self.webhooks.report_lag(&owned).await {
+                if let Err(error) = self.webhooks.report_lag().await {
                     tracing::debug!(%error, "lag of webhooks could not be read");
                 }
             }
@@ -161,11 +176,12 @@ impl Worker {
                 return;
             }
         };
-        let stop = CancellationToken::new();
-        let (context, ended, stopped) = (self.context.clone(), self.ended.0.clone(), stop.clone());
+        let (stop, number) = (CancellationToken::new(), self.next_task);
+        self.next_task += 1;
+        let (context, sender, stopped) = (self.context.clone(), self.ended.0.clone(), stop.clone());
         let handle = supervision::spawn("webhook", async move {
             let loading = Deliveries::load(context, claimed, secrets);
-            let end = match stopped.run_until_cancelled(loading).await {
+            let ended = match stopped.run_until_cancelled(loading).await {
                 Some(Ok(deliveries)) => deliveries.run(&stopped).await,
                 Some(Err(error)) => {
                     tracing::warn!(%webhook_id, %error, "webhook progress could not be read; retrying");
@@ -174,11 +190,11 @@ impl Worker {
                 None => Ended::Stopped,
             };
             // The receiver is gone only at a shutdown.
-            let _ = ended.send((webhook_id, generation, end));
+            let _ = sender.send(EndedTask { webhook_id, task: number, generation, ended });
         });
         self.webhooks.inner().set_running(webhook_id, stop.clone());
         let handle = AbortOnDropHandle::new(handle);
-        self.tasks.insert(webhook_id, Task { generation, stop, handle });
+        self.tasks.insert(webhook_id, Task { number, generation, stop, handle });
     }
 
     fn open_secrets(&self, claimed: &Claimed) -> Result<Vec<Secret>, String> {
@@ -190,8 +206,8 @@ impl Worker {
         Ok(secrets)
     }
 
-    async fn on_end(&mut self, (webhook_id, generation, ended): EndedTask) {
-        if self.tasks.get(&webhook_id).is_some_and(|task| task.generation == generation) {
+    async fn on_end(&mut self, EndedTask { webhook_id, task: number, generation, ended }: EndedTask) {
+        if self.tasks.get(&webhook_id).is_some_and(|task| task.number == number) {
             self.tasks.remove(&webhook_id);
         }
         if ended == Ended::Gone
